@@ -1,0 +1,105 @@
+"""Progress bars with rates and time left, for a person at a terminal."""
+
+from types import TracebackType
+from typing import Self, TextIO
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from job.errors import JobError
+from job.progress import title
+from job.report.numbers import duration
+
+
+class _Rate(ProgressColumn):
+    """Units a second."""
+
+    def render(self, task: Task) -> Text:
+        """Show the rate once it is known."""
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.1f} {task.fields['unit']}/s" if speed else "", "cyan")
+
+
+class BarUi:
+    """One bar for each piece of work at hand, and a line for each stage that is done."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._console = Console(file=stream, highlight=False)
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}"),
+            _Rate(),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            TextColumn("[dim]{task.fields[note]}"),
+            console=self._console,
+            transient=True,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def stage_started(self, stage: str, reason: str) -> None:
+        """A stage begins, and why it runs."""
+        self._print(f"[bold]▸ {stage}[/]  [dim]{escape(reason)}[/]")
+
+    def stage_reused(self, stage: str, reason: str) -> None:
+        """A stage's earlier result is taken."""
+        self._print(f"[green]✓[/] {stage}  [dim]reused: {escape(reason)}[/]")
+
+    def stage_finished(self, stage: str, seconds: float) -> None:
+        """A stage's result is published; its bars go."""
+        for task in self._tasks.values():
+            self._bars.remove_task(task)
+        self._tasks.clear()
+        self._print(f"[green]✓[/] {stage}  {duration(seconds)}")
+
+    def progress(
+        self, stage: str, what: str, done: int, total: int, unit: str, note: str = ""
+    ) -> None:
+        """Work done so far."""
+        name = title(stage, what)
+        if name not in self._tasks:
+            # What an earlier run did is no part of this one's speed.
+            self._tasks[name] = self._bars.add_task(
+                name, total=total, completed=done, unit=unit, note=escape(note)
+            )
+        task = self._tasks[name]
+        self._bars.update(task, total=total, completed=done, unit=unit, note=escape(note))
+
+    def message(self, stage: str, text: str, level: str = "info") -> None:
+        """One line above the bars."""
+        mark = "[yellow]![/]" if level == "warning" else "[dim]·[/]"
+        self._print(f"{mark} {stage + ': ' if stage else ''}{escape(text)}")
+
+    def failed(self, error: JobError) -> None:
+        """The run ends with this error."""
+        self._bars.stop()
+        self._console.print(f"[bold red]error:[/] {escape(error.message)}", soft_wrap=True)
+        if error.hint:
+            self._console.print(escape(error.hint), soft_wrap=True)
+
+    def _print(self, text: str) -> None:
+        self._bars.console.print(text, soft_wrap=True)

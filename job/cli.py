@@ -1,0 +1,443 @@
+"""The command line: arguments, and from errors to exit codes; the work is done elsewhere.
+
+Modules that a command needs are imported when it runs: ``--help`` must answer at once.
+"""
+
+import json
+import re
+import sys
+import tempfile
+import traceback
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from job import __version__
+from job.errors import (
+    INTERNAL,
+    DataError,
+    GateFailed,
+    JobError,
+    MachineError,
+    ManifestError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from job.host import Host
+    from job.manifest import Manifest
+    from job.pipeline import RunResult
+    from job.planning import PlannedStage
+    from job.progress import Ui
+
+_EPILOG = """\b
+Exit codes: 0 done; 2 the manifest or the command line is wrong; 3 a gate failed, with all
+artifacts and the report written; 4 data or weights missing or corrupt; 5 this machine cannot do
+the job; 1 anything else; 128 + signal when stopped.
+
+\b
+First steps:
+  job doctor                          can this machine do it?
+  job run manifests/digits.json       a whole run in minutes
+  job explain train.base_lr           what does this key mean?
+"""
+
+app = typer.Typer(
+    name="job",
+    help="From a JSON manifest to a measured INT8 model: FP32 baseline, quantization-aware "
+    "training, oneDNN INT8, accuracy and speed, one report.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    # Rich help costs a quarter of a second at each --help.
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class LogFormat(StrEnum):
+    """How progress is shown."""
+
+    text = "text"
+    json = "json"
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"job {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    manifest: Annotated[
+        str, typer.Argument(metavar="MANIFEST", help="A JSON file, or - for standard input.")
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="POINTER=VALUE",
+            help="Override a key; the value is JSON, else text. May be repeated.",
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Write here instead of the manifest's output."),
+    ] = None,
+    from_stage: Annotated[
+        str | None,
+        typer.Option("--from", metavar="STAGE", help="Run this stage and those that need it anew."),
+    ] = None,
+    until_stage: Annotated[
+        str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would run and why; write nothing.")
+    ] = False,
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Let model.callable run code of yours.")
+    ] = False,
+    allow_slow_isa: Annotated[
+        bool,
+        typer.Option(
+            "--allow-slow-isa",
+            help="Go on without AVX512_VNNI; the report is then marked not comparable.",
+        ),
+    ] = False,
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(help="Progress as text (bars on a terminal) or one JSON object a line."),
+    ] = LogFormat.text,
+) -> None:
+    """Carry a model from the manifest to the report.
+
+    A stage whose settings, inputs and libraries have not changed is not run again, and an
+    interrupted stage goes on from its last checkpoint: after a stop, give the same command again.
+
+    \b
+    Examples:
+      job run manifests/digits.json
+      job run manifests/digits.json --set train.max_iters=100 --output runs/quick
+      job run manifests/digits.json --dry-run
+      job run manifests/digits.json --from benchmark
+      generate-manifest | job run - --log-format json
+
+    \b
+    Stages: prepare baseline qat convert int8 accuracy benchmark report
+    """
+    from job.progress import make_ui
+
+    with make_ui(log_format) as ui:
+        try:
+            loaded = _load(manifest, overrides or ())
+            _check_code(loaded, allow_code)
+            where = _folder(output or loaded.output)
+            if dry_run:
+                _print_plan(loaded, where, from_stage, until_stage, log_format)
+                return
+            result = _run(loaded, where, from_stage, until_stage, allow_slow_isa, ui)
+        except JobError as error:
+            ui.failed(error)
+            raise typer.Exit(error.exit_code) from None
+    _print_result(result, log_format)
+    failure = _failed_gates(result)
+    if failure is not None:
+        ui.failed(failure)
+        raise typer.Exit(failure.exit_code)
+
+
+@app.command()
+def validate(
+    manifests: Annotated[
+        list[str], typer.Argument(metavar="MANIFEST...", help="JSON files, or - for stdin.")
+    ],
+) -> None:
+    """Check manifests and list every fault of each.
+
+    \b
+    Examples:
+      job validate manifests/*.json
+      generate-manifest | job validate -
+    """
+    wrong = False
+    for source in manifests:
+        try:
+            _load(source, ())
+        except (ManifestError, UsageError) as error:
+            wrong = True
+            typer.echo(str(error), err=True)
+        else:
+            typer.echo(f"{source}: valid")
+    if wrong:
+        raise typer.Exit(ManifestError.exit_code)
+
+
+@app.command()
+def explain(
+    key: Annotated[
+        str | None, typer.Argument(metavar="[KEY]", help="Such as train.base_lr; all if left out.")
+    ] = None,
+) -> None:
+    """Say what a manifest's key means, its type, default and allowed values.
+
+    \b
+    Examples:
+      job explain
+      job explain quantize.weight_quantize_type
+    """
+    from rich.console import Console
+
+    from job.explain import explain as explanations
+    from job.explain import render
+
+    render(explanations(key), Console())
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say whether this machine can do the job, and prove it with a real INT8 inference.
+
+    \b
+    Examples:
+      job doctor
+      job doctor --json
+    """
+    from job.doctor import examine, print_findings
+
+    diagnosis = examine()
+    if as_json:
+        typer.echo(json.dumps(diagnosis.as_json(), indent=2))
+    else:
+        print_findings(diagnosis)
+    if not diagnosis.able:
+        raise typer.Exit(MachineError.exit_code)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The output of a finished run.")],
+) -> None:
+    """Render a finished run's report again from its report.json.
+
+    \b
+    Example:
+      job report runs/digits
+    """
+    from job.rendering import render_files
+    from job.storage.files import output_errors, read_json, write_bytes
+
+    source = folder / "report.json"
+    if not source.is_file():
+        raise UsageError(
+            f"{folder} holds no report.json", "Give the output folder of a run that has finished."
+        )
+    document = read_json(source)
+    if not isinstance(document, dict):
+        raise DataError(f"{source} is not a JSON object", "Run the job again with --from report.")
+    with output_errors(folder):
+        for name, text in render_files(document).items():
+            if name != source.name:
+                write_bytes(folder / name, text.encode())
+    _print_tables(document, folder)
+
+
+def main() -> None:
+    """Run the command line and end the process with the documented exit code."""
+    sys.excepthook = _report_unexpected
+    try:
+        app(prog_name="job")
+    except JobError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+def _report_unexpected(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Say in one line what nobody foresaw; Python then ends the process with code 1."""
+    lines = traceback.format_exception(kind, error, trace)
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="job-traceback-", suffix=".txt", delete=False, encoding="utf-8"
+    ) as file:
+        file.writelines(lines)
+    typer.echo(
+        f"error: unexpected {kind.__name__}: {error} (traceback: {file.name}; exit {INTERNAL})",
+        err=True,
+    )
+
+
+def _load(source: str, overrides: "Sequence[str]") -> "Manifest":
+    from job.manifest import load
+
+    return load(source, overrides)
+
+
+def _check_code(manifest: "Manifest", allowed: bool) -> None:
+    """Refuse to run a manifest's code unasked."""
+    if manifest.model.callable and not allowed:
+        raise UsageError(
+            f"/model/callable: {manifest.model.callable!r} runs code of its own",
+            "If you trust it, run again with --allow-code.",
+        )
+
+
+def _check_machine(host: "Host", allow_slow_isa: bool) -> None:
+    """Refuse a CPU on which INT8 is neither quick nor exact."""
+    if not host.has_vnni and not allow_slow_isa:
+        raise MachineError(
+            f"this CPU ({host.cpu_model}) has no AVX512_VNNI: INT8 would be slow, and sums of "
+            "products could overflow 16 bits",
+            "Use a machine that has it (`job doctor` tells), or go on with --allow-slow-isa: the "
+            "report is then marked not comparable.",
+        )
+
+
+def _folder(output: str) -> Path:
+    """Return the output folder."""
+    if re.match(r"[a-z][a-z0-9+.-]+://", output):
+        raise UsageError(
+            f"--output: {output!r} is a URI; only local folders can be written",
+            "Give a folder, and copy it from there when the run is done.",
+        )
+    return Path(output).expanduser()
+
+
+def _run(
+    manifest: "Manifest",
+    output: Path,
+    from_stage: str | None,
+    until_stage: str | None,
+    allow_slow_isa: bool,
+    ui: "Ui",
+) -> "RunResult":
+    from job import pipeline
+    from job.host import read_host
+    from job.stages import STAGES
+    from job.stages.report import build
+
+    host = read_host()
+    _check_machine(host, allow_slow_isa)
+    notes = () if host.has_vnni else (f"not comparable: {host.cpu_model} has no AVX512_VNNI",)
+    return pipeline.run(
+        manifest,
+        stages=STAGES,
+        output=output,
+        ui=ui,
+        reporting=pipeline.Reporting(build=build, notes=notes, comparable=host.has_vnni),
+        from_stage=from_stage,
+        until_stage=until_stage,
+    )
+
+
+def _print_plan(
+    manifest: "Manifest",
+    output: Path,
+    from_stage: str | None,
+    until_stage: str | None,
+    log_format: LogFormat,
+) -> None:
+    """Print what a run would do, and fail as it would when something it reads is missing."""
+    from job import pipeline
+    from job.planning import check_inputs
+    from job.stages import STAGES
+
+    planned = pipeline.plan(
+        manifest, stages=STAGES, output=output, from_stage=from_stage, until_stage=until_stage
+    )
+    if log_format is LogFormat.json:
+        for stage in planned:
+            typer.echo(json.dumps(_planned_json(stage)))
+    else:
+        _print_plan_table(planned)
+    check_inputs(planned, manifest.base)
+
+
+def _planned_json(stage: "PlannedStage") -> "Mapping[str, Any]":
+    return {
+        "stage": stage.name,
+        "action": stage.action,
+        "reason": stage.reason,
+        "reads": [str(path) for path in stage.reads],
+        "missing": [str(path) for path in stage.missing],
+        "writes": str(stage.writes),
+    }
+
+
+def _print_plan_table(planned: "Sequence[PlannedStage]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("stage", "would", "because", "reads", "writes")
+    for stage in planned:
+        reads = Text("\n").join(
+            Text(f"{_short(path)} (missing)", "red") if path in stage.missing else _short(path)
+            for path in stage.reads
+        )
+        colour = "yellow" if stage.action == "run" else "green"
+        writes = _short(stage.writes)
+        table.add_row(stage.name, Text(stage.action, colour), Text(stage.reason), reads, writes)
+    Console().print(table)
+
+
+def _short(path: Path) -> "Any":
+    from rich.text import Text
+
+    here = Path.cwd()
+    return Text(str(path.relative_to(here) if path.is_relative_to(here) else path))
+
+
+def _print_result(result: "RunResult", log_format: LogFormat) -> None:
+    """Print the tables and where the report lies."""
+    if log_format is LogFormat.json:
+        status = result.report["status"] if result.report else "incomplete"
+        rows = [vars(row) for row in result.rows]
+        line = {"event": "result", "status": status, "worked": result.worked}
+        typer.echo(json.dumps({**line, "output": str(result.output), "stages": rows}))
+        return
+    if not result.worked:
+        typer.echo("Nothing changed since the last run: every stage's result was reused.")
+    if result.report is None:
+        typer.echo(f"Stopped after {result.rows[-1].name}, as asked; no report yet.")
+    else:
+        _print_tables(result.report, result.output)
+
+
+def _print_tables(document: "Mapping[str, Any]", folder: Path) -> None:
+    from rich.console import Console
+
+    from job.report.terminal import print_tables
+
+    print_tables(document, Console())
+    typer.echo(f"\nReport: {folder / 'report.html'} (also report.md, report.json)")
+
+
+def _failed_gates(result: "RunResult") -> GateFailed | None:
+    """Return the error for gates that failed."""
+    gates = result.report["gates"] if result.report else ()
+    failed = [gate for gate in gates if not gate["passed"]]
+    if not failed:
+        return None
+    listed = "".join(f"\n  {g['name']}: limit {g['limit']}, found {g['value']}" for g in failed)
+    return GateFailed(
+        f"{len(failed)} of {len(gates)} gates failed:{listed}",
+        f"All artifacts and the report are in {result.output}.",
+    )

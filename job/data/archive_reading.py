@@ -1,0 +1,209 @@
+"""Reading an archive of images that may be hostile, file by file.
+
+Only regular files come out, and only so many: no links, no devices, limits on the number of files,
+their size, and the compression ratio.
+"""
+
+import gzip
+import io
+import lzma
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from job.errors import DataError
+
+_TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+_ZIP_SUFFIXES = (".zip",)
+_CHUNK_BYTES = 1 << 20
+
+Progress = Callable[[int, int], None]
+
+UNPACK_HINT = "If you trust the archive, unpack it by hand and name the folder as data.root."
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an archive may unpack to.
+
+    Attributes:
+        entries: number of files and folders.
+        total_bytes: bytes of all files together.
+        ratio: unpacked bytes for each byte of the archive. Photographs are near 1, the emptiest
+            bitmaps near 100; a deflate bomb reaches 1032.
+    """
+
+    entries: int = 20_000_000
+    total_bytes: int = 2 << 40
+    ratio: int = 200
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of an archive: its path as the archive has it, its bytes, its content."""
+
+    name: str
+    size: int
+    content: IO[bytes]
+
+
+def is_archive(path: Path) -> bool:
+    """Whether the name is that of an archive that ``unpack`` reads."""
+    return path.name.lower().endswith(_TAR_SUFFIXES + _ZIP_SUFFIXES)
+
+
+def entries(archive: Path, limits: Limits, progress: Progress | None) -> Iterator[Entry]:
+    """The files of an archive, in its order; each is to be read before the next is asked for.
+
+    Args:
+        archive: a .tar, .tar.gz, .tgz or .zip file.
+        limits: what to refuse.
+        progress: called with the archive's bytes done and in all.
+
+    Raises:
+        DataError: damaged, or refused.
+    """
+    with archive_errors(archive):
+        budget = _Budget(archive, limits)
+        if archive.name.lower().endswith(_ZIP_SUFFIXES):
+            yield from _zip_entries(archive, budget, progress)
+        else:
+            yield from _tar_entries(archive, budget, progress)
+
+
+@contextmanager
+def archive_errors(archive: Path) -> Iterator[None]:
+    """Translate what the archive readers raise on damaged files."""
+    try:
+        yield
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        NotImplementedError,
+        struct.error,
+        zlib.error,
+        lzma.LZMAError,
+        tarfile.TarError,
+        zipfile.BadZipFile,
+    ) as error:
+        raise DataError(
+            f"{archive}: truncated, damaged or not an archive: {error}",
+            "Fetch it again and compare its digest.",
+        ) from error
+
+
+class _Budget:
+    """Counts what is unpacked and refuses to go above the limits."""
+
+    def __init__(self, archive: Path, limits: Limits) -> None:
+        self._archive = archive
+        self._limits = limits
+        self._entries = 0
+        self._bytes = 0
+        self._most_by_ratio = archive.stat().st_size * limits.ratio
+
+    def take_entry(self) -> None:
+        self._entries += 1
+        if self._entries > self._limits.entries:
+            raise DataError(
+                f"{self._archive}: holds more than {self._limits.entries:,} files", UNPACK_HINT
+            )
+
+    def take_bytes(self, count: int) -> None:
+        self._bytes += count
+        if self._bytes > self._limits.total_bytes:
+            raise DataError(
+                f"{self._archive}: unpacks to more than {self._limits.total_bytes:,} bytes",
+                UNPACK_HINT,
+            )
+        if self._bytes > self._most_by_ratio:
+            raise DataError(
+                f"{self._archive}: unpacks to more than {self._limits.ratio} times its size, which "
+                "images do not",
+                UNPACK_HINT,
+            )
+
+
+class _Metered(io.RawIOBase):
+    """A stream that takes what is read from it off a budget."""
+
+    def __init__(self, stream: io.BufferedIOBase, budget: _Budget) -> None:
+        self._stream = stream
+        self._budget = budget
+
+    def read(self, size: int = -1) -> bytes:
+        content = self._stream.read(size)
+        self._budget.take_bytes(len(content))
+        return content
+
+
+class _StrictTarInfo(tarfile.TarInfo):
+    """Tells of a damaged header; tarfile takes one for the end of the archive, in silence."""
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> "_StrictTarInfo":
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined] # unknown to typeshed
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"bad header at byte {tar.offset:,}: {error}") from error
+
+
+def _tar_entries(archive: Path, budget: _Budget, progress: Progress | None) -> Iterator[Entry]:
+    total = archive.stat().st_size
+    compressed = not archive.name.lower().endswith(".tar")
+    with archive.open("rb") as raw:
+        metered = _Metered(gzip.GzipFile(fileobj=raw) if compressed else raw, budget)
+        with tarfile.open(fileobj=metered, mode="r|", tarinfo=_StrictTarInfo) as tar:
+            while (member := tar.next()) is not None:
+                # The archive would keep a record of every member, a gigabyte for ImageNet.
+                tar.members.clear()  # type: ignore[attr-defined] # unknown to typeshed
+                budget.take_entry()
+                if member.isdir():
+                    continue
+                content = tar.extractfile(member) if member.isreg() else None
+                if content is None or member.issparse():
+                    kind = "link" if member.issym() or member.islnk() else "special file"
+                    raise DataError(
+                        f"{archive}: {member.name!r} is a {kind}; only files and folders are taken",
+                        UNPACK_HINT,
+                    )
+                yield Entry(member.name, member.size, content)
+                if progress:
+                    progress(raw.tell(), total)
+        # gzip checks its checksum at its very end only.
+        while metered.read(_CHUNK_BYTES):
+            pass
+
+
+def _zip_entries(archive: Path, budget: _Budget, progress: Progress | None) -> Iterator[Entry]:
+    total = archive.stat().st_size
+    with zipfile.ZipFile(archive) as opened:
+        for member in opened.infolist():
+            budget.take_entry()
+            budget.take_bytes(member.file_size)
+        for member in opened.infolist():
+            if member.is_dir():
+                continue
+            kind = stat.S_IFMT(member.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG):
+                raise DataError(
+                    f"{archive}: {member.filename!r} is a link or special file; only files and "
+                    "folders are taken",
+                    UNPACK_HINT,
+                )
+            if member.flag_bits & 1:
+                raise DataError(f"{archive}: {member.filename!r} is encrypted")
+            with opened.open(member) as content:
+                yield Entry(member.filename, member.file_size, content)
+            if progress:
+                progress(min(member.header_offset + member.compress_size, total), total)

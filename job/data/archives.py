@@ -1,0 +1,147 @@
+"""Unpacking an archive of images once, for reading them in any order.
+
+What comes out lies below a fresh folder, whatever the archive says.
+"""
+
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, BinaryIO
+
+from job.data.archive_reading import Entry, Limits, Progress, archive_errors, entries
+from job.data.publishing import output_errors, replacing
+from job.errors import DataError
+
+_CHUNK_BYTES = 1 << 20
+_MARKER = "archive.json"
+_FILES = "files"
+_PARTIAL = ".partial-"
+_DEFAULT_LIMITS = Limits()
+
+
+def unpack(
+    archive: Path,
+    cache: Path,
+    *,
+    limits: Limits = _DEFAULT_LIMITS,
+    progress: Progress | None = None,
+) -> Path:
+    """Unpack an archive below ``cache``, or find it there from an earlier time.
+
+    Args:
+        archive: a .tar, .tar.gz, .tgz or .zip file.
+        cache: a folder for unpacked archives, made if missing; several runs may share it.
+        limits: what to refuse.
+        progress: called with the archive's bytes done and in all.
+
+    Returns:
+        The folder with the archive's files; complete, since it appears by one rename.
+
+    Raises:
+        DataError: the archive is missing, damaged or hostile.
+        OutputError: the cache cannot be written.
+    """
+    try:
+        status = archive.stat()
+    except OSError as error:
+        raise DataError(f"{archive}: cannot be read: {error.strerror}") from error
+    identity = {
+        "archive": str(archive.resolve()),
+        "bytes": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+    }
+    with output_errors(cache):
+        cache.mkdir(parents=True, exist_ok=True)
+    with _locked(cache):
+        for marker in sorted(cache.glob(f"*/{_MARKER}")):
+            if identity.items() <= _read_marker(marker).items():
+                return marker.parent / _FILES
+        with archive.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        folder = cache / f"{archive.name}-{digest[:16]}"
+        if not (folder / _MARKER).is_file():
+            _unpack_new(archive, folder, limits, progress)
+        with replacing(folder / _MARKER) as file:
+            file.write(json.dumps(identity | {"sha256": digest}, indent=2).encode())
+    return folder / _FILES
+
+
+@contextmanager
+def _locked(cache: Path) -> Iterator[None]:
+    # Two runs that share a cache must not unpack the same archive at once.
+    with output_errors(cache):
+        file = (cache / ".lock").open("w")
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _read_marker(path: Path) -> Mapping[str, Any]:
+    try:
+        marker = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return marker if isinstance(marker, dict) else {}
+
+
+def _unpack_new(archive: Path, folder: Path, limits: Limits, progress: Progress | None) -> None:
+    cache = folder.parent
+    with output_errors(cache):
+        # We hold the lock, so these are of runs that were killed.
+        for stale in cache.glob(f"{_PARTIAL}*"):
+            shutil.rmtree(stale)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial = cache / f"{_PARTIAL}{folder.name}"
+        (partial / _FILES).mkdir(parents=True)
+    try:
+        with archive_errors(archive):
+            for entry in entries(archive, limits, progress):
+                _save(entry, archive, partial / _FILES)
+        with output_errors(folder):
+            partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _save(entry: Entry, archive: Path, folder: Path) -> None:
+    path = PurePosixPath(entry.name)
+    if path.is_absolute() or not path.parts or ".." in path.parts or set(entry.name) & {"\\", "\0"}:
+        raise DataError(
+            f"{archive}: {entry.name!r} leads out of the archive or is no portable path; nothing "
+            "was unpacked"
+        )
+    target = folder / path
+    with output_errors(target), _name_errors(archive, entry.name):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file = target.open("xb")
+    with file:
+        written = _copy(entry.content, file, target)
+    if written != entry.size:
+        raise DataError(
+            f"{archive}: {entry.name!r} should have {entry.size:,} bytes, found {written:,}; the "
+            "archive is truncated or damaged"
+        )
+
+
+@contextmanager
+def _name_errors(archive: Path, name: str) -> Iterator[None]:
+    """Faults that are the name's, not the disk's."""
+    try:
+        yield
+    except (FileExistsError, NotADirectoryError) as error:
+        raise DataError(f"{archive}: {name!r} comes twice, or as a file and as a folder") from error
+
+
+def _copy(source: IO[bytes], target: BinaryIO, path: Path) -> int:
+    written = 0
+    while chunk := source.read(_CHUNK_BYTES):
+        with output_errors(path):
+            target.write(chunk)
+        written += len(chunk)
+    with output_errors(path):
+        target.flush()
+    return written

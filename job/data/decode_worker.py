@@ -1,0 +1,138 @@
+"""A decoding process: reads and transforms images for ``pool.DecodePool``.
+
+It is not started through multiprocessing, which would import the parent's main module again. It
+shares three file descriptors with its parent: a socket for tasks, a file with what it needs to
+know, and memory for the pixels.
+"""
+
+import contextlib
+import ctypes
+import mmap
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from job.data.arrays import Image, Pixels
+from job.data.images import UnreadableImageError
+from job.data.sources import Source
+from job.data.transforms import Draw, Transform
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a decoding process is told once.
+
+    Attributes:
+        slot_shape: of the shared memory: slots, images a slot, height, width, channels.
+    """
+
+    source: Source
+    transform: Transform
+    seed: int
+    slot_shape: tuple[int, int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Images to decode into one slot.
+
+    Attributes:
+        chunk: number of the chunk that the images are of.
+        offset: place of the first image in its chunk.
+        epoch: for the augmentation.
+        indices: the images' numbers in the source.
+        retry: a process died or hung over these images before.
+    """
+
+    chunk: int
+    offset: int
+    epoch: int
+    indices: tuple[int, ...]
+    retry: bool = False
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A process says that it has started."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A process says that its oldest task is done; ``bad`` maps places in the task to reasons."""
+
+    bad: dict[int, str]
+
+
+def decode_one(source: Source, transform: Transform, draw: Draw) -> Image:
+    """Read and transform one image.
+
+    Raises:
+        UnreadableImageError: it cannot be used.
+    """
+    return transform(source.read(draw.index), draw)
+
+
+def shared_slots(descriptor: int, shape: tuple[int, ...]) -> Pixels:
+    """Map the shared memory as uint8 of the given shape."""
+    memory = mmap.mmap(descriptor, int(np.prod(shape)))
+    return np.frombuffer(memory, np.uint8).reshape(shape)
+
+
+def main(arguments: list[str]) -> None:
+    """Serve tasks until the parent closes its end of the socket.
+
+    Args:
+        arguments: the parent's process id and the descriptors of socket, setup and pixels.
+    """
+    parent, socket, setup_file, memory = map(int, arguments)
+    _belong_to(parent)
+    setup: Setup = pickle.loads(_whole(setup_file))  # noqa: S301 - written by our parent
+    slots = shared_slots(memory, setup.slot_shape)
+    connection: Connection[Any, Any] = Connection(socket)
+    connection.send(Ready())
+    for number, task in enumerate(_tasks(connection)):
+        slot = slots[number % len(slots)]
+        connection.send(Done(_decode(setup, task, slot)))
+
+
+def _belong_to(parent: int) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(1)
+    # If memory runs out, the kernel should take this process and not the job.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
+
+
+def _whole(descriptor: int) -> bytes:
+    # Reading would move the one position that all processes share.
+    return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+
+
+def _tasks(connection: "Connection[Any, Any]") -> Iterator[Task]:
+    while True:
+        try:
+            yield connection.recv()
+        except (EOFError, ConnectionError):
+            return
+
+
+def _decode(setup: Setup, task: Task, slot: Pixels) -> dict[int, str]:
+    bad: dict[int, str] = {}
+    for place, index in enumerate(task.indices):
+        try:
+            draw = Draw(setup.seed, task.epoch, index)
+            slot[place] = decode_one(setup.source, setup.transform, draw)
+        except UnreadableImageError as error:
+            bad[place] = error.reason
+    return bad

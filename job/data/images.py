@@ -1,0 +1,116 @@
+"""Decoding of one image file.
+
+EXIF orientation is ignored, as the usual ImageNet tools do: the pixels are taken as stored.
+"""
+
+import os
+import stat
+import struct
+import warnings
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from job.data.arrays import Pixels
+from job.errors import DataError
+
+MAX_PIXELS = 64_000_000
+EXTENSIONS = frozenset(
+    {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+)
+# Only plain bitmap decoders: others start programs (EPS) or are attacked more often than used.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+COLOUR_MODES = {1: "L", 3: "RGB"}
+
+# All that Pillow's decoders were seen to raise on damaged files.
+_DECODE_FAULTS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    ArithmeticError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+_LONGEST_REASON = 160
+
+
+class UnreadableImageError(DataError):
+    """One image cannot be used; ``reason`` says why, without its path."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def decode(path: Path, channels: int, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Read an image file.
+
+    Args:
+        path: the file; its format is known by its content.
+        channels: 1 for gray, 3 for red, green, blue.
+        max_pixels: refuse larger images before their pixels are decoded.
+
+    Returns:
+        uint8 ``[height, width, channels]``.
+
+    Raises:
+        UnreadableImageError: missing, empty, truncated, not an image, or too large.
+    """
+    try:
+        with _open_regular(path) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(file, formats=FORMATS) as image:
+                _check_size(image, max_pixels)
+                return _pixels(image, channels)
+    except _DECODE_FAULTS as error:
+        raise UnreadableImageError(_reason(error)) from error
+
+
+def _open_regular(path: Path) -> BinaryIO:
+    # Without O_NONBLOCK, opening a named pipe waits for a writer for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_size > 0:
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISREG(status.st_mode):
+        raise UnreadableImageError("the file is empty")
+    raise UnreadableImageError("not a regular file")
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise UnreadableImageError(
+            f"{width}x{height} pixels are more than the limit of {max_pixels:,}"
+        )
+
+
+def _pixels(image: Image.Image, channels: int) -> Pixels:
+    if image.mode.startswith("I;16"):
+        # Pillow clips 16-bit gray to 8 bits; its high byte is the picture.
+        high_byte = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        image = Image.fromarray(high_byte)
+    elif image.mode in ("I", "F"):
+        raise UnreadableImageError(f"pixels of mode {image.mode!r} have no defined brightness")
+    pixels = np.asarray(image.convert(COLOUR_MODES[channels]), dtype=np.uint8)
+    return pixels.reshape(pixels.shape[0], pixels.shape[1], channels)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, UnidentifiedImageError):
+        return f"not an image in a known format ({', '.join(FORMATS)})"
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno)
+    text = " ".join(str(error).split()) or type(error).__name__
+    return f"cannot be decoded: {text}"[:_LONGEST_REASON]

@@ -1,0 +1,240 @@
+"""Normalised batches from a split, in an order that only seed and epoch decide."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+
+import numpy as np
+
+from job.data.arrays import Floats, Image, Ints
+from job.data.decode_worker import decode_one
+from job.data.images import UnreadableImageError
+from job.data.pool import TASK_TIMEOUT_S, DecodePool
+from job.data.sources import BadImage, Outcome, Source
+from job.data.transforms import Draw, Transform, generator, normalize
+from job.errors import DataError
+
+_ORDER_STREAM = 0
+_NAMED_FILES = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Images ready for the network.
+
+    Attributes:
+        images: float32 ``[n, channels, height, width]``, contiguous.
+        labels: int64 ``[n]``.
+        indices: int64 ``[n]``, the images' numbers in their source.
+    """
+
+    images: Floats
+    labels: Ints
+    indices: Ints
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation of brightness 0 to 1; one value, or one for each channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Loader:
+    """Batches of one split, epoch after epoch; use as a context or close it.
+
+    A bad image is told to ``on_bad`` once and not read again. It is left out, or, for training,
+    replaced by the next good one of its batch (or of the epoch, if its batch has none): batches
+    then keep their size and their number, whichever files are bad.
+
+    Args:
+        source: where the images are.
+        indices: those of the split.
+        transform: makes them of one size.
+        normalisation: for uint8 images; packed ones are taken as they stand.
+        batch_size: images in a batch; the last may be smaller.
+        seed: of the order and the augmentation.
+        shuffle: another order each epoch; otherwise that of ``indices``.
+        drop_last: leave out a smaller last batch.
+        replace_bad: for training; see above.
+        workers: decoding processes; with 0, or for packed files, this process decodes itself, and
+            an image that hangs or kills the decoder is then not survived.
+        max_bad_fraction: of the split's images; more bad ones end the job.
+        on_bad: told each bad image.
+        timeout_s: how long 16 images may take before their process is replaced.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        indices: Ints,
+        transform: Transform,
+        normalisation: Normalisation,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        replace_bad: bool = False,
+        workers: int = 0,
+        max_bad_fraction: float = 0.0,
+        on_bad: Callable[[BadImage], None] | None = None,
+        timeout_s: float = TASK_TIMEOUT_S,
+    ) -> None:
+        self._source = source
+        self._indices = indices
+        self._transform = transform
+        self._normalisation = normalisation
+        self._batch_size = batch_size
+        self._seed = seed
+        self._shuffle = shuffle
+        self._drop_last = drop_last
+        self._replace_bad = replace_bad
+        self._workers = 0 if source.normalised else workers
+        self._max_bad_fraction = max_bad_fraction
+        self._on_bad = on_bad
+        self._timeout_s = timeout_s
+        self._bad: dict[int, BadImage] = {}
+        self._pool: DecodePool | None = None
+
+    def __enter__(self) -> "Loader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the decoding processes, if any."""
+        if self._pool:
+            self._pool.close()
+        self._pool = None
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """How many batches an epoch has, if no image that is not replaced is bad."""
+        whole, rest = divmod(len(self._indices), self._batch_size)
+        return whole if rest == 0 or self._drop_last else whole + 1
+
+    @property
+    def bad_images(self) -> Sequence[BadImage]:
+        """The bad images met so far."""
+        return tuple(self._bad.values())
+
+    def order(self, epoch: int) -> Ints:
+        """The images' numbers in the order of an epoch, a function of seed and epoch alone."""
+        if not self._shuffle:
+            return self._indices
+        return generator(self._seed, _ORDER_STREAM, epoch).permutation(self._indices)
+
+    def batches(self, epoch: int = 0, start_batch: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, from one of them on; a new call ends the one before.
+
+        Raises:
+            DataError: too many images are bad, or all.
+        """
+        order = self.order(epoch)[: self.batches_per_epoch * self._batch_size]
+        rest = order[start_batch * self._batch_size :]
+        outcomes = self._outcomes(epoch, rest)
+        ahead: deque[tuple[int, Outcome]] = deque()
+        for _ in range(start_batch, self.batches_per_epoch):
+            while len(ahead) < self._batch_size and (more := next(outcomes, None)):
+                ahead.append(more)
+            drawn = [ahead.popleft() for _ in range(min(self._batch_size, len(ahead)))]
+            if self._replace_bad:
+                if not any(_is_good(outcome) for _, outcome in drawn):
+                    drawn = [self._next_good(epoch, order, ahead, outcomes)] * len(drawn)
+                drawn = _with_replacements(drawn)
+            good = [(index, image) for index, image in drawn if not isinstance(image, BadImage)]
+            if good:
+                yield self._batch(good)
+
+    def _next_good(
+        self,
+        epoch: int,
+        order: Ints,
+        ahead: deque[tuple[int, Outcome]],
+        outcomes: Iterator[tuple[int, Outcome]],
+    ) -> tuple[int, Outcome]:
+        for drawn in ahead:
+            if _is_good(drawn[1]):
+                return drawn
+        for drawn in outcomes:
+            ahead.append(drawn)
+            if _is_good(drawn[1]):
+                return drawn
+        # The epoch's end is reached and its outcomes are all here: look from its beginning.
+        for drawn in self._outcomes(epoch, order):
+            if _is_good(drawn[1]):
+                return drawn
+        raise DataError(f"{self._source.where}: none of the {len(order):,} images can be read")
+
+    def _outcomes(self, epoch: int, order: Ints) -> Iterator[tuple[int, Outcome]]:
+        known = dict(self._bad)
+        unknown = [index for index in order.tolist() if index not in known]
+        decoded = self._decode(epoch, unknown)
+        for index in order.tolist():
+            outcome = known[index] if index in known else next(decoded)
+            if isinstance(outcome, BadImage) and index not in self._bad:
+                self._add_bad(index, outcome)
+            yield index, outcome
+
+    def _decode(self, epoch: int, indices: Sequence[int]) -> Iterator[Outcome]:
+        if self._workers == 0:
+            return (self._decode_here(epoch, index) for index in indices)
+        if self._pool is None:
+            self._pool = DecodePool(
+                self._source,
+                self._transform,
+                seed=self._seed,
+                workers=self._workers,
+                ahead=2 * self._batch_size,
+                timeout_s=self._timeout_s,
+            )
+        return self._pool.decode(epoch, indices)
+
+    def _decode_here(self, epoch: int, index: int) -> Outcome:
+        try:
+            return decode_one(self._source, self._transform, Draw(self._seed, epoch, index))
+        except UnreadableImageError as error:
+            return BadImage.of(self._source, index, error.reason)
+
+    def _add_bad(self, index: int, image: BadImage) -> None:
+        self._bad[index] = image
+        if self._on_bad:
+            self._on_bad(image)
+        total = len(self._indices)
+        if len(self._bad) > self._max_bad_fraction * total:
+            named = "\n".join(
+                f"  {bad.path}: {bad.reason}" for bad in islice(self._bad.values(), _NAMED_FILES)
+            )
+            more = f"\n  and {len(self._bad) - _NAMED_FILES} more"
+            raise DataError(
+                f"{self._source.where}: {len(self._bad)} of {total:,} images cannot be used; "
+                f"data.max_bad_fraction allows {self._max_bad_fraction:g}\n{named}"
+                f"{more if len(self._bad) > _NAMED_FILES else ''}",
+                "Repair or remove these files, or raise data.max_bad_fraction.",
+            )
+
+    def _batch(self, drawn: Sequence[tuple[int, Image]]) -> Batch:
+        indices = np.asarray([index for index, _ in drawn], np.int64)
+        stacked = np.stack([image for _, image in drawn])
+        if stacked.dtype == np.uint8:
+            pixels = stacked.astype(np.uint8, copy=False)
+            images = normalize(pixels, self._normalisation.mean, self._normalisation.std)
+        else:
+            images = np.ascontiguousarray(stacked.transpose(0, 3, 1, 2), np.float32)
+        return Batch(images=images, labels=self._source.labels[indices], indices=indices)
+
+
+def _is_good(outcome: Outcome) -> bool:
+    return not isinstance(outcome, BadImage)
+
+
+def _with_replacements(drawn: Sequence[tuple[int, Outcome]]) -> list[tuple[int, Outcome]]:
+    """Put the next good image, from the start again after the end, in each bad one's place."""
+    return [
+        next(other for other in chain(drawn[place:], drawn) if _is_good(other[1]))
+        for place in range(len(drawn))
+    ]

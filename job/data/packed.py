@@ -1,0 +1,176 @@
+"""The tutorial's packed binary format (section 4.1), little-endian.
+
+    int64    count
+    float32  images, count x channels x height x width, preprocessed
+    int64    labels, count
+
+The format says nothing about the images' shape, so a sidecar ``<file>.json`` describes it.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from job.data.arrays import Floats, Ints
+from job.data.publishing import output_errors, replacing
+from job.errors import DataError
+
+_COUNT = np.dtype("<i8")
+_PIXEL = np.dtype("<f4")
+_LABEL = np.dtype("<i8")
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """An open packed file.
+
+    Attributes:
+        images: float32 ``[n, channels, height, width]``, mapped, read-only.
+        labels: int64 ``[n]``.
+    """
+
+    images: Floats
+    labels: Ints
+
+
+def sidecar(path: Path) -> Path:
+    """The description that belongs to a packed file."""
+    return path.with_name(path.name + ".json")
+
+
+def write(
+    path: Path, batches: Iterable[tuple[Floats, Ints]], *, shape: Shape, transform: str
+) -> Mapping[str, Any]:
+    """Write a packed file and its sidecar, holding one batch in memory at a time.
+
+    Args:
+        path: where the file appears, complete, by one rename.
+        batches: pairs of float32 ``[n, channels, height, width]`` and int64 ``[n]``.
+        shape: channels, height, width of every image.
+        transform: one sentence for the sidecar on how the images were made.
+
+    Returns:
+        The sidecar's content: format, count, shape, dtype, transform, bytes, sha256.
+
+    Raises:
+        DataError: no image came, or one of another shape.
+        OutputError: the file cannot be written.
+    """
+    # Not inside `output_errors` as a whole: the batches read files, whose faults are not ours.
+    with replacing(path) as file:
+        count = _write_body(file, path, batches, shape)
+        with output_errors(path):
+            file.seek(0)
+            file.write(np.asarray([count], _COUNT).tobytes())
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    description = {
+        "format": "packed",
+        "count": count,
+        "shape": list(shape),
+        "dtype": "float32",
+        "transform": transform,
+        "bytes": path.stat().st_size,
+        "sha256": digest,
+    }
+    with replacing(sidecar(path)) as file, output_errors(sidecar(path)):
+        file.write((json.dumps(description, indent=2) + "\n").encode())
+    return description
+
+
+def _write_body(
+    file: BinaryIO, path: Path, batches: Iterable[tuple[Floats, Ints]], shape: Shape
+) -> int:
+    labels: list[Ints] = []
+    with output_errors(path):
+        file.write(bytes(_COUNT.itemsize))
+    for images, batch_labels in batches:
+        if images.shape != (len(batch_labels), *shape):
+            raise DataError(
+                f"{path}: expected images of {_text(shape)} and as many labels, found "
+                f"{list(images.shape)} and {len(batch_labels)} labels"
+            )
+        with output_errors(path):
+            file.write(np.ascontiguousarray(images, _PIXEL).data)
+        labels.append(batch_labels)
+    if not sum(map(len, labels)):
+        raise DataError(f"{path}: there is no image to write")
+    joined = np.concatenate(labels)
+    with output_errors(path):
+        file.write(joined.astype(_LABEL).tobytes())
+    return len(joined)
+
+
+def open_packed(path: Path, shape: Shape) -> Packed:
+    """Map a packed file after checking its size against its header.
+
+    Args:
+        path: the file.
+        shape: channels, height, width that every image has.
+
+    Raises:
+        DataError: missing, empty, truncated, or of another shape.
+    """
+    count = _checked_count(path, shape)
+    images: Floats = np.memmap(path, _PIXEL, "r", offset=_COUNT.itemsize, shape=(count, *shape))
+    offset = _COUNT.itemsize + count * _image_bytes(shape)
+    labels = np.fromfile(path, _LABEL, count, offset=offset).astype(np.int64)
+    return Packed(images=images, labels=labels)
+
+
+def read_image(path: Path, shape: Shape, index: int) -> Floats:
+    """One image, float32 ``[channels, height, width]``, of a file that ``open_packed`` checked."""
+    offset = _COUNT.itemsize + index * _image_bytes(shape)
+    values = np.fromfile(path, _PIXEL, math.prod(shape), offset=offset)
+    if values.size != math.prod(shape):
+        raise DataError(f"{path}: image {index} is missing; the file has become shorter")
+    return values.reshape(shape).astype(np.float32, copy=False)
+
+
+def _checked_count(path: Path, shape: Shape) -> int:
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            header = file.read(_COUNT.itemsize)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(header) < _COUNT.itemsize:
+        raise DataError(
+            f"{path}: expected an int64 count first, found a file of {size} bytes",
+            "A packed file holds an int64 count, float32 images, int64 labels.",
+        )
+    count = int(np.frombuffer(header, _COUNT)[0])
+    if count < 1:
+        raise DataError(f"{path}: the header says {count} images; at least 1 is needed")
+    expected = _COUNT.itemsize + count * (_image_bytes(shape) + _LABEL.itemsize)
+    if size != expected:
+        raise DataError(
+            f"{path}: expected {expected:,} bytes for the header's {count:,} images of "
+            f"{_text(shape)} with their labels, found {size:,}",
+            _size_hint(size, count, shape[0]),
+        )
+    return count
+
+
+def _size_hint(size: int, count: int, channels: int) -> str:
+    pixels, left = divmod(size - _COUNT.itemsize - count * _LABEL.itemsize, count * channels * 4)
+    side = math.isqrt(max(pixels, 0))
+    if left == 0 and side > 0 and side * side == pixels:
+        return f"Its size fits images of {_text((channels, side, side))}: see model.input_shape."
+    return "The file is truncated, of another image shape, or not a packed file."
+
+
+def _image_bytes(shape: Shape) -> int:
+    return math.prod(shape) * _PIXEL.itemsize
+
+
+def _text(shape: Shape) -> str:
+    return "x".join(map(str, shape))

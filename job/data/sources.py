@@ -1,0 +1,188 @@
+"""Labelled images in random access: files, arrays in memory, the packed binary file.
+
+Sources are frozen and picklable, since decoding processes get a copy.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from job.data import packed
+from job.data.arrays import Image, Ints, Pixels
+from job.data.images import UnreadableImageError, decode
+
+
+class Source(Protocol):
+    """Labelled images, read one at a time by their number."""
+
+    @property
+    def where(self) -> str:
+        """The folder, archive or file as the user knows it, for messages."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The path of each image inside ``where``."""
+
+    @property
+    def labels(self) -> Ints:
+        """int64 ``[n]``, each 0 to classes - 1."""
+
+    @property
+    def channels(self) -> int:
+        """1 or 3; packed files may have any number."""
+
+    @property
+    def normalised(self) -> bool:
+        """True if images are float32, ready for the network, and mean and std do not apply."""
+
+    def __len__(self) -> int:
+        """How many images there are."""
+
+    def read(self, index: int) -> Image:
+        """One image ``[height, width, channels]``: uint8, or float32 if ``normalised``.
+
+        Raises:
+            UnreadableImageError: this image cannot be used; others may.
+        """
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """An image that cannot be used.
+
+    Attributes:
+        path: its name in its source.
+        reason: what is wrong with it.
+    """
+
+    path: str
+    reason: str
+
+    @classmethod
+    def of(cls, source: Source, index: int, reason: str) -> "BadImage":
+        """Describe image ``index``; bytes of its name that are not UTF-8 are escaped."""
+        printable = source.names[index].encode(errors="backslashreplace").decode()
+        return cls(printable, reason)
+
+
+Outcome = Image | BadImage
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFiles:
+    """Image files below one folder.
+
+    Attributes:
+        folder: the folder that ``names`` are relative to.
+        where: the folder or archive as the user knows it.
+        names: paths relative to ``folder``.
+        labels: int64 ``[n]``.
+        channels: 1 (gray) or 3 (RGB); files are converted.
+        ignored: files that were passed over because their extension is not an image's.
+    """
+
+    folder: Path
+    where: str
+    names: Sequence[str]
+    labels: Ints
+    channels: int
+    ignored: int = 0
+    normalised: bool = False
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, index: int) -> Image:
+        """uint8 ``[height, width, channels]``; see ``Source.read``."""
+        return decode(self.folder / self.names[index], self.channels)
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayImages:
+    """Images held in memory, uint8 ``[n, height, width, channels]``."""
+
+    images: Pixels
+    labels: Ints
+    where: str
+    normalised: bool = False
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def channels(self) -> int:
+        """The images' channels."""
+        return int(self.images.shape[3])
+
+    @property
+    def names(self) -> Sequence[str]:
+        """``where#number``."""
+        return [f"{self.where}#{number}" for number in range(len(self))]
+
+    def read(self, index: int) -> Image:
+        """uint8 ``[height, width, channels]``."""
+        image: Image = self.images[index]
+        return image
+
+
+@dataclass(frozen=True, eq=False)
+class PackedImages:
+    """Images of the packed binary format, read as they stand.
+
+    Attributes:
+        path: the file.
+        shape: channels, height, width.
+        labels: int64 ``[n]``.
+    """
+
+    path: Path
+    shape: tuple[int, int, int]
+    labels: Ints
+    normalised: bool = True
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def where(self) -> str:
+        """The file's path."""
+        return str(self.path)
+
+    @property
+    def channels(self) -> int:
+        """The images' channels."""
+        return self.shape[0]
+
+    @property
+    def names(self) -> Sequence[str]:
+        """``file name#number``."""
+        return [f"{self.path.name}#{number}" for number in range(len(self))]
+
+    def read(self, index: int) -> Image:
+        """float32 ``[height, width, channels]``, a view of channels first.
+
+        Raises:
+            UnreadableImageError: the image holds NaN or infinity.
+        """
+        image = packed.read_image(self.path, self.shape, index)
+        if not np.isfinite(image).all():
+            raise UnreadableImageError("holds NaN or infinity")
+        return image.transpose(1, 2, 0)
+
+
+def digits(channels: int) -> ArrayImages:
+    """scikit-learn's 1,797 handwritten digits, 8x8, gray levels 0 to 16 scaled to 0 to 255.
+
+    Args:
+        channels: the gray channel is repeated this many times.
+    """
+    # scikit-learn takes a second to import; only this data set needs it.
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+
+    loaded = load_digits()
+    gray = np.rint(loaded.images * (255 / 16)).astype(np.uint8)
+    images = np.repeat(gray[..., np.newaxis], channels, axis=3)
+    return ArrayImages(images=images, labels=loaded.target.astype(np.int64), where="digits")

@@ -1,0 +1,283 @@
+"""The splits of a data set: training, calibration, selection of the best weights, test.
+
+A split that the user does not give is cut from another, the same way each time, stratified by
+class. Test, selection and training never share an image; calibration images are training images,
+or, without a training split, images that are in no other split.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from job.data import packed
+from job.data.archive_reading import Progress, is_archive
+from job.data.archives import unpack
+from job.data.arrays import Ints
+from job.data.listing import Place, class_folders, image_list
+from job.data.sources import ImageFiles, PackedImages, Source, digits
+from job.data.stratified import SPLIT_SEED, spread
+from job.errors import DataError, UsageError
+from job.manifest import DataSpec
+
+_CUT_STREAM = 2
+_CALIBRATION_STREAM = 3
+# Of a split that has another use, calibration takes at most this share.
+_BORROWED_SHARE = 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One split.
+
+    Attributes:
+        source: where its images are.
+        indices: int64, the source's images that belong to it, ascending; may be empty for
+            ``train``.
+        how: one sentence for the report.
+    """
+
+    source: Source
+    indices: Ints
+    how: str
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """All splits; ``train`` is empty if the manifest gives only test images."""
+
+    train: Part
+    calibration: Part
+    selection: Part
+    test: Part
+
+
+@dataclass(frozen=True, eq=False)
+class _Given:
+    """A split as the manifest names it, such as ``train_list``."""
+
+    key: str
+    source: Source
+
+    @property
+    def named(self) -> str:
+        """The key, and how many of its files were passed over."""
+        ignored = self.source.ignored if isinstance(self.source, ImageFiles) else 0
+        if ignored == 0:
+            return self.key
+        return f"{self.key} (passed over {ignored:,} that are not images)"
+
+
+def split(
+    spec: DataSpec,
+    classes: int,
+    input_shape: tuple[int, int, int],
+    resolve: Callable[[str], Path],
+    cache: Path,
+    *,
+    progress: Progress | None = None,
+) -> Splits:
+    """Open the data set and settle which image serves what.
+
+    Args:
+        spec: the manifest's ``data``.
+        classes: the model's classes; every label is below.
+        input_shape: channels, height, width of the model's input.
+        resolve: makes a path of the manifest absolute.
+        cache: folder for an unpacked archive.
+        progress: told of the archive's bytes unpacked so far, and in all.
+
+    Raises:
+        DataError: something is missing, malformed, too small to cut, or in two splits.
+        UsageError: neither a training nor a test split is named.
+    """
+    given = _open(spec, classes, input_shape, resolve, cache, progress)
+    _check_apart(given)
+    if "train" in given:
+        return _with_training(spec, given)
+    if "val" in given:
+        return _without_training(spec, given)
+    raise UsageError("/data: name at least the training or the test split (train_... or val_...)")
+
+
+def _open(
+    spec: DataSpec,
+    classes: int,
+    input_shape: tuple[int, int, int],
+    resolve: Callable[[str], Path],
+    cache: Path,
+    progress: Progress | None,
+) -> Mapping[str, _Given]:
+    channels = input_shape[0]
+    if spec.format == "digits":
+        return {"train": _Given("the digits", _checked_labels(digits(channels), classes))}
+    place = _place(resolve(spec.root or "."), cache, progress)
+    if spec.format == "imagenet_list":
+        lists = {"train": spec.train_list, "selection": spec.selection_list, "val": spec.val_list}
+        return {
+            name: _Given(
+                f"{name}_list", image_list(place, text, classes=classes, channels=channels)
+            )
+            for name, text in lists.items()
+            if text is not None
+        }
+    if spec.format == "class_folders":
+        return _open_class_folders(spec, place, classes, channels)
+    files = {"train": spec.train_file, "selection": spec.selection_file, "val": spec.val_file}
+    return {
+        name: _Given(f"{name}_file", _open_packed(place.folder / text, input_shape, classes))
+        for name, text in files.items()
+        if text is not None
+    }
+
+
+def _place(root: Path, cache: Path, progress: Progress | None) -> Place:
+    if root.is_dir():
+        return Place(root, str(root))
+    if not root.exists():
+        raise DataError(f"data.root {root} does not exist", "Check data.root in the manifest.")
+    if not is_archive(root):
+        raise DataError(
+            f"data.root {root} is neither a folder nor a .tar, .tar.gz, .tgz or .zip archive"
+        )
+    return Place(unpack(root, cache, progress=progress), str(root))
+
+
+def _open_class_folders(
+    spec: DataSpec, place: Place, classes: int, channels: int
+) -> Mapping[str, _Given]:
+    folders = {"train": spec.train_dir, "selection": spec.selection_dir, "val": spec.val_dir}
+    opened: dict[str, _Given] = {}
+    first: tuple[str, list[str]] | None = None
+    for name, text in folders.items():
+        if text is None:
+            continue
+        source, class_names = class_folders(place, text, classes=classes, channels=channels)
+        first = first or (text, list(class_names))
+        if first[1] != list(class_names):
+            other = sorted(set(first[1]) ^ set(class_names))
+            raise DataError(
+                f"{first[0]} and {text} in {place.where} have different classes, so their labels "
+                f"would differ: {', '.join(other[:5])} in one only"
+            )
+        opened[name] = _Given(f"{name}_dir", source)
+    return opened
+
+
+def _open_packed(path: Path, shape: tuple[int, int, int], classes: int) -> Source:
+    labels = packed.open_packed(path, shape).labels
+    return _checked_labels(PackedImages(path=path, shape=shape, labels=labels), classes)
+
+
+def _checked_labels(source: Source, classes: int) -> Source:
+    outside = np.flatnonzero((source.labels < 0) | (source.labels >= classes))
+    if outside.size:
+        first = int(outside[0])
+        raise DataError(
+            f"{source.where}: label {int(source.labels[first])} of image {first} is outside 0 to "
+            f"{classes - 1}; {outside.size:,} of {len(source):,} labels are",
+            "Check model.classes, and that this is the right file.",
+        )
+    return source
+
+
+def _check_apart(given: Mapping[str, _Given]) -> None:
+    seen: dict[str, str] = {}
+    for split_given in given.values():
+        source = split_given.source
+        for name in _identities(source):
+            if name in seen:
+                twice = "twice in" if seen[name] == split_given.key else f"in {seen[name]} and"
+                raise DataError(
+                    f"{name} of {source.where} is {twice} data.{split_given.key}",
+                    "Name each image once: accuracy on images that were trained on means nothing.",
+                )
+            seen[name] = split_given.key
+
+
+def _identities(source: Source) -> list[str]:
+    if isinstance(source, PackedImages):
+        return [str(source.path.resolve())]
+    return list(source.names)
+
+
+def _with_training(spec: DataSpec, given: Mapping[str, _Given]) -> Splits:
+    train = given["train"]
+    order = spread(train.source.labels, np.arange(len(train.source)), _CUT_STREAM)
+    taken = 0
+    cut: dict[str, Part] = {}
+    fractions = {"val": spec.val_fraction, "selection": spec.selection_fraction}
+    for name, fraction in fractions.items():
+        if name in given:
+            cut[name] = _whole(given[name])
+            continue
+        count = max(1, round(fraction * len(order)))
+        cut[name] = Part(
+            train.source,
+            np.sort(order[taken : taken + count]),
+            f"{_percent(fraction)} of {train.key}, {_STRATIFIED}",
+        )
+        taken += count
+    if taken >= len(order):
+        raise DataError(
+            f"{train.source.where}: data.{train.key} has only {len(order)} images; {taken} would "
+            "be cut off for other splits and none be left for training"
+        )
+    rest = np.sort(order[taken:])
+    how = f"all of {train.named}" if taken == 0 else _LEFT.format(train.named)
+    training = Part(train.source, rest, how)
+    return Splits(training, _calibration(training, spec), cut["selection"], cut["val"])
+
+
+def _calibration(training: Part, spec: DataSpec) -> Part:
+    labels = training.source.labels
+    order = spread(labels, training.indices, _CALIBRATION_STREAM)
+    chosen = np.sort(order[: spec.calibration_images])
+    how = f"{len(chosen):,} of the training images, {_STRATIFIED}"
+    if len(chosen) < spec.calibration_images:
+        how = f"all {len(chosen):,} training images ({spec.calibration_images:,} were asked for)"
+    return Part(training.source, chosen, how)
+
+
+def _without_training(spec: DataSpec, given: Mapping[str, _Given]) -> Splits:
+    val = given["val"]
+    lender = given.get("selection", val)
+    order = spread(lender.source.labels, np.arange(len(lender.source)), _CUT_STREAM)
+    calibration_count = max(1, min(spec.calibration_images, int(_BORROWED_SHARE * len(order))))
+    how = f"{calibration_count:,} images of {lender.key}, {_STRATIFIED}"
+    if calibration_count < spec.calibration_images:
+        how += f" ({spec.calibration_images:,} were asked for; at most a quarter is taken)"
+    calibration = Part(lender.source, np.sort(order[:calibration_count]), how)
+    rest = order[calibration_count:]
+    if "selection" in given:
+        selection = Part(lender.source, np.sort(rest), _LEFT.format(lender.named))
+        test = _whole(val)
+    else:
+        count = max(1, round(spec.selection_fraction * len(order)))
+        how = f"{_percent(spec.selection_fraction)} of {val.key}, {_STRATIFIED}"
+        selection = Part(val.source, np.sort(rest[:count]), how)
+        test = Part(val.source, np.sort(rest[count:]), _LEFT.format(val.named))
+    if not len(selection) or not len(test):
+        raise DataError(
+            f"{lender.source.where}: data.{lender.key} has only {len(order)} images, too few to "
+            "cut splits from",
+            "Give data.train_... and data.selection_... as well, or more images.",
+        )
+    nothing = Part(val.source, np.empty(0, np.int64), "none given")
+    return Splits(nothing, calibration, selection, test)
+
+
+_STRATIFIED = f"stratified by class, seed {SPLIT_SEED}"
+_LEFT = "what the other splits leave of {}"
+
+
+def _whole(given: _Given) -> Part:
+    return Part(given.source, np.arange(len(given.source)), f"all of {given.named}")
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:g}%"

@@ -1,0 +1,117 @@
+"""The content of files and folders, identified by hash."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from job.errors import DataError
+
+MISSING = "missing"
+# A file changed twice within one tick of the clock keeps its size and time, as git found too.
+_SETTLED_NS = 2_000_000_000
+_BLOCK_BYTES = 1 << 20
+
+
+class Digests:
+    """SHA-256 of files, remembered by path, size and modification time.
+
+    Args:
+        store: a JSON file from an earlier run that holds what is already known; may be absent.
+    """
+
+    def __init__(self, store: Path) -> None:
+        self.store = store
+        self.changed = False
+        self._known: dict[str, list[Any]] = {}
+        self._identified: dict[Path, str] = {}
+        try:
+            known = json.loads(store.read_bytes())
+        except (OSError, ValueError):
+            return  # it only saves time: without it every file is read again
+        if isinstance(known, dict):
+            self._known = known
+
+    def sha256(self, path: Path) -> str:
+        """Return a file's SHA-256 in hex.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        stat = path.stat()
+        seen = self._known.get(str(path))
+        if seen and seen[:2] == [stat.st_size, stat.st_mtime_ns]:
+            return str(seen[2])
+        digest = hash_file(path)
+        if time.time_ns() - stat.st_mtime_ns > _SETTLED_NS:
+            self._known[str(path)] = [stat.st_size, stat.st_mtime_ns, digest]
+            self.changed = True
+        return digest
+
+    def identify(self, path: Path) -> str:
+        """Identify the content of an external file or folder, once in the life of this object.
+
+        A file counts by its SHA-256. A folder counts by the name, size and modification time of
+        every file below it: reading a million images to learn that none changed would take longer
+        than the job. A path that is not there gives ``MISSING``.
+
+        Raises:
+            DataError: it is there but cannot be read.
+        """
+        if path not in self._identified:
+            try:
+                self._identified[path] = _identify(path, self)
+            except OSError as error:
+                raise DataError(
+                    f"cannot read {error.filename or path}: {error.strerror}",
+                    "Check who may read it, and that its disk is well.",
+                ) from error
+        return self._identified[path]
+
+    def as_json(self) -> Mapping[str, Any]:
+        """Return what is known, in the form that the constructor reads."""
+        return dict(sorted(self._known.items()))
+
+
+def hash_file(path: Path) -> str:
+    """Return a file's SHA-256 in hex, reading all of it."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _identify(path: Path, digests: Digests) -> str:
+    """Identify an external file or folder, letting errors of the file system fly."""
+    if path.is_dir():
+        digest = hashlib.sha256()
+        for entry in sorted(_entries(path, "", frozenset())):
+            digest.update(entry.encode("utf-8", "surrogateescape"))
+        return f"folder:{digest.hexdigest()}"
+    if path.is_file():
+        return f"sha256:{digests.sha256(path)}"
+    return MISSING
+
+
+def _entries(folder: Path | str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
+    """Yield ``path size time`` of each file below a folder, following links that do not loop."""
+    status = Path(folder).stat()
+    identity = (status.st_dev, status.st_ino)
+    if identity in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = f"{prefix}{entry.name}"
+            if entry.is_dir():
+                yield from _entries(entry.path, f"{name}/", above | {identity})
+                continue
+            try:
+                stat = entry.stat()
+            except FileNotFoundError:
+                yield f"{name}\0broken link\n"
+            else:
+                yield f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n"

@@ -1,0 +1,79 @@
+"""Saved models, loaded again in Paddle Inference."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from paddle import inference
+
+from job.errors import DataError
+
+NATIVE, ONEDNN, FAKE_QUANTIZED, INT8 = "native", "onednn", "fake_quantized", "int8"
+# Takes fc and relu into an FP32 op outside oneDNN, where nothing quantizes them.
+HARMFUL_PASS = "repeated_fc_relu_fuse_pass"
+
+
+def configuration(prefix: Path, mode: str, *, threads: int, log: bool = False) -> inference.Config:
+    """Paddle Inference's configuration of a saved model.
+
+    Args:
+        prefix: path without ``.pdmodel`` and ``.pdiparams``.
+        mode: ``native`` or ``onednn`` for FP32, ``fake_quantized``, or ``int8`` for the model that
+            the int8 stage leaves.
+        threads: of the maths library.
+        log: let Paddle tell which passes it applies.
+
+    Raises:
+        DataError: a file is missing.
+    """
+    for suffix in (".pdmodel", ".pdiparams"):
+        if not Path(f"{prefix}{suffix}").is_file():
+            raise DataError(f"{prefix}{suffix} is missing", "Run again from the stage before.")
+    config = inference.Config(f"{prefix}.pdmodel", f"{prefix}.pdiparams")
+    config.set_cpu_math_library_num_threads(threads)
+    config.enable_memory_optim()
+    if not log:
+        config.disable_glog_info()
+    if mode in (ONEDNN, INT8):
+        config.enable_mkldnn()
+    else:
+        config.disable_mkldnn()
+    if mode in (FAKE_QUANTIZED, INT8):
+        # The INT8 model is optimized already; the fake-quantized one must run op by op as trained.
+        config.switch_ir_optim(False)
+    if mode == ONEDNN:
+        config.delete_pass(HARMFUL_PASS)
+    return config
+
+
+class Predictor:
+    """A loaded model."""
+
+    def __init__(self, config: inference.Config) -> None:
+        self.predictor = inference.create_predictor(config)
+        self.input = self.predictor.get_input_handle(self.predictor.get_input_names()[0])
+        self.output = self.predictor.get_output_handle(self.predictor.get_output_names()[0])
+
+    def set_images(self, images: np.ndarray) -> None:
+        """Copy images, float32 [N, C, H, W], to the model's input."""
+        self.input.reshape(images.shape)
+        self.input.copy_from_cpu(np.ascontiguousarray(images))
+
+    def run(self) -> None:
+        """One forward pass over the images set before."""
+        self.predictor.run()
+
+    def scores(self, images: np.ndarray) -> np.ndarray:
+        """Class scores, float32 [N, classes], of images float32 [N, C, H, W]."""
+        self.set_images(images)
+        self.run()
+        return self.output.copy_to_cpu()
+
+
+def score_all(
+    predictor: Predictor, images: np.ndarray, batch_size: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Scores of a whole set, batch by batch, with the number of images done so far."""
+    for start in range(0, len(images), batch_size):
+        batch = np.array(images[start : start + batch_size])
+        yield start + len(batch), predictor.scores(batch)

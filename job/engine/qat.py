@@ -1,0 +1,187 @@
+"""Quantization-aware training, and the fake-quantized model that it leads to."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from paddle.static import Program
+
+from job.data.loader import Loader
+from job.data.packed import open_packed
+from job.engine import programs, quantization, training
+from job.engine.baseline import model_bytes
+from job.engine.int8 import PREFIX
+from job.engine.session import Recipe, Session, run_recipe
+from job.errors import QuantizationError
+from job.events import Events
+
+BEST = "best.npz"
+CALIBRATION_BATCH = 32
+
+
+def calibration_batches(path: Path, shape: tuple[int, int, int]) -> list[np.ndarray]:
+    """The calibration split in batches, float32 [N, C, H, W] each."""
+    images = open_packed(path, shape).images
+    return [
+        np.array(images[start : start + CALIBRATION_BATCH])
+        for start in range(0, len(images), CALIBRATION_BATCH)
+    ]
+
+
+def quantized_evaluation(session: Session, settings: Mapping[str, Any], *, pact: bool) -> Program:
+    """The evaluation program with quantize/dequantize ops inserted."""
+    quantization.keep_bias_adds_whole(session.classifier.evaluation)
+    return quantization.insert(
+        session.classifier.evaluation.clone(for_test=True),
+        session.scope,
+        session.executor,
+        settings,
+        for_test=True,
+        with_pact=pact,
+    )
+
+
+def train(
+    session: Session,
+    recipe: Recipe,
+    settings: Mapping[str, Any],
+    *,
+    weights: Path,
+    pact: bool,
+    calibration: Path | None,
+    freeze_bn_stats: bool | None,
+    loader: Loader,
+    selection: Path,
+    out: Path,
+    events: Events,
+) -> dict[str, Any]:
+    """Train with fake quantization; leaves ``best.npz`` in ``out``.
+
+    Args:
+        session: the FP32 classifier.
+        recipe: how to train.
+        settings: ``quant_aware``'s configuration.
+        weights: the FP32 weights by variable name.
+        pact: clip activations at a trained bound.
+        calibration: packed file to measure initial scales on; None starts them at PaddleSlim's.
+        freeze_bn_stats: keep batch norm's running statistics; None: if shorter than one epoch.
+        loader: training batches.
+        selection: packed file of the selection split.
+        out: folder for checkpoints, metrics and ``best.npz``.
+        events: told of progress.
+    """
+    classifier = session.classifier
+    frozen = freeze_bn_stats
+    if frozen is None:
+        frozen = recipe.steps(loader.batches_per_epoch) < loader.batches_per_epoch
+    with session.active():
+        rate = training.add_optimizer(
+            classifier.train,
+            classifier.startup,
+            classifier.loss,
+            name=recipe.optimizer,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+        )
+        session.executor.run(classifier.startup)
+        programs.write_variables(session.scope, training.read_arrays(weights))
+        if frozen:
+            quantization.freeze_batch_norm(classifier.train)
+        quantization.keep_bias_adds_whole(classifier.train)
+        quantized_train = quantization.insert(
+            classifier.train,
+            session.scope,
+            session.executor,
+            settings,
+            for_test=False,
+            with_pact=pact,
+        )
+        evaluation = quantized_evaluation(session, settings, pact=pact)
+        if calibration is not None:
+            quantization.calibrate(
+                classifier,
+                evaluation,
+                quantized_train,
+                session.scope,
+                session.executor,
+                calibration_batches(calibration, session.input_shape),
+                moving_rate=settings["moving_rate"],
+            )
+        trainer = training.Trainer(
+            program=quantized_train,
+            loss=classifier.loss,
+            learning_rate=rate,
+            evaluation=evaluation,
+            logits=classifier.logits,
+            scope=session.scope,
+            executor=session.executor,
+            side=max(session.input_shape[1:]),
+        )
+        record = run_recipe(
+            trainer,
+            recipe,
+            name="qat",
+            loader=loader,
+            selection=selection,
+            input_shape=session.input_shape,
+            out=out,
+            events=events,
+        )
+    return {**record, "freeze_bn_stats": frozen, "calibrated": calibration is not None}
+
+
+def convert(
+    session: Session, settings: Mapping[str, Any], *, best: Path, pact: bool, out: Path
+) -> dict[str, Any]:
+    """Write the fake-quantized model of the best weights to ``out``.
+
+    Raises:
+        QuantizationError: no op was quantized.
+    """
+    with session.active():
+        evaluation = quantized_evaluation(session, settings, pact=pact)
+        programs.write_variables(session.scope, training.read_arrays(best))
+        program, logits = quantization.convert(
+            evaluation, session.scope, settings, session.classifier.logits
+        )
+        counts = require_quantized(program, settings["quantize_op_types"])
+        programs.save_inference_model(program, out / PREFIX, logits, session.executor)
+    return {"quantized": counts, "bytes": model_bytes(out)}
+
+
+def convert_post_training(
+    fp32: Path,
+    settings: Mapping[str, Any],
+    *,
+    calibration: Path,
+    input_shape: tuple[int, int, int],
+    algorithm: str,
+    out: Path,
+) -> dict[str, Any]:
+    """Write the fake-quantized model of an FP32 model that was not trained further."""
+    program = quantization.post_training(
+        fp32 / PREFIX,
+        out / PREFIX,
+        calibration_batches(calibration, input_shape),
+        settings,
+        algorithm,
+    )
+    counts = require_quantized(program, settings["quantize_op_types"])
+    return {"quantized": counts, "bytes": model_bytes(out)}
+
+
+def require_quantized(program: Program, op_types: Sequence[str]) -> dict[str, int]:
+    """Quantized ops by type.
+
+    Raises:
+        QuantizationError: there are none.
+    """
+    counts = quantization.quantized_ops(program)
+    if not counts:
+        raise QuantizationError(
+            f"no op was quantized; the model has none of {', '.join(op_types)}, "
+            "or all of them match /quantize/not_quant_pattern",
+            "Look at both settings.",
+        )
+    return counts

@@ -1,0 +1,255 @@
+"""A classifier with its weights in a scope, and training it by a recipe."""
+
+import importlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import static
+
+from job.data.loader import Loader
+from job.data.packed import open_packed
+from job.engine import programs, training, zoo
+from job.engine.programs import Classifier
+from job.errors import DataError, MachineError
+from job.events import Events
+from job.weights import match, read_pdparams
+
+EVALUATION_BATCH = 100
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Attributes:
+        epochs: passes over the training split, unless ``max_iters`` says how many steps.
+        evaluations_per_epoch: evaluations of the selection split; one more follows at the end.
+        device: ``cpu`` or ``gpu``.
+    """
+
+    epochs: int
+    max_iters: int | None
+    optimizer: str
+    momentum: float
+    weight_decay: float
+    schedule: training.Schedule
+    seed: int
+    device: str
+    checkpoint_seconds: float
+    evaluations_per_epoch: int
+
+    def steps(self, steps_per_epoch: int) -> int:
+        """Steps in all."""
+        return self.epochs * steps_per_epoch if self.max_iters is None else self.max_iters
+
+    def evaluate_at(self, steps_per_epoch: int) -> frozenset[int]:
+        """Steps after which to evaluate; the last is among them."""
+        total = self.steps(steps_per_epoch)
+        every = max(1, steps_per_epoch // self.evaluations_per_epoch)
+        return frozenset({*range(every, total + 1, every), total})
+
+
+@dataclass(frozen=True)
+class Session:
+    """A classifier's programs, with its weights in ``scope``."""
+
+    classifier: Classifier
+    scope: static.Scope
+    executor: static.Executor
+    input_shape: tuple[int, int, int]
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Make the session's scope the one that Paddle works in."""
+        with static.scope_guard(self.scope):
+            yield
+
+
+def place(device: str) -> paddle.CPUPlace | paddle.CUDAPlace:
+    """The place to train on.
+
+    Raises:
+        MachineError: gpu is asked for, and this Paddle or machine has none.
+    """
+    if device == "cpu":
+        return paddle.CPUPlace()
+    if not paddle.device.is_compiled_with_cuda():
+        raise MachineError(
+            "/train/device: gpu asked for, but the installed paddlepaddle is the CPU build",
+            "Install paddlepaddle-gpu, or set the device to cpu.",
+        )
+    if paddle.device.cuda.device_count() == 0:
+        raise MachineError(
+            "/train/device: gpu asked for, but no GPU is visible",
+            "Look at nvidia-smi and CUDA_VISIBLE_DEVICES, or set the device to cpu.",
+        )
+    return paddle.CUDAPlace(0)
+
+
+def open_session(
+    *,
+    name: str | None,
+    callable_: str | None,
+    inference_model: Path | None,
+    classes: int,
+    input_shape: tuple[int, int, int],
+    width: float,
+    seed: int,
+    label_smoothing: float,
+    device: str = "cpu",
+) -> Session:
+    """Build a classifier and initialise its weights.
+
+    Args:
+        name: of the zoo; or
+        callable_: ``package.module:function`` of a user's network; or
+        inference_model: prefix of a saved model, whose weights are kept.
+        classes: number of classes.
+        input_shape: (channels, height, width).
+        width: multiplier of channel counts.
+        seed: of the initial weights.
+        label_smoothing: of the training loss.
+        device: ``cpu`` or ``gpu``.
+    """
+    scope = static.Scope()
+    executor = static.Executor(place(device))
+    with static.scope_guard(scope):
+        if inference_model is not None:
+            classifier = programs.from_inference_model(
+                inference_model, scope, classes=classes, label_smoothing=label_smoothing
+            )
+        else:
+            classifier = programs.from_network(
+                lambda: network(name, callable_, classes, input_shape[0], width),
+                input_shape=input_shape,
+                classes=classes,
+                label_smoothing=label_smoothing,
+                seed=seed,
+            )
+            executor.run(classifier.startup)
+    return Session(classifier, scope, executor, input_shape)
+
+
+def network(
+    name: str | None, callable_: str | None, classes: int, channels: int, width: float
+) -> paddle.nn.Layer:
+    """A network of the zoo or of the user's own."""
+    if callable_ is not None:
+        return zoo.from_callable(callable_, classes=classes)
+    return zoo.build(str(name), classes=classes, channels=channels, width=width)
+
+
+def load_weights(
+    session: Session, path: Path, *, sha256: str | None, reset_classifier: bool
+) -> list[str]:
+    """Load a ``.pdparams`` file; returns the weights that keep their fresh values.
+
+    Raises:
+        DataError: the file is missing, of another digest, corrupt or of another model.
+    """
+    names = session.classifier.weight_names
+    block = session.classifier.train.global_block()
+    wanted = {key: tuple(block.var(variable).shape) for key, variable in names.items()}
+    given = match(
+        read_pdparams(path, sha256), wanted, source=str(path), reset_classifier=reset_classifier
+    )
+    values = {names[key]: value.astype("float32") for key, value in given.items()}
+    programs.write_variables(session.scope, values)
+    return [key for key in names if key not in given]
+
+
+def published_weights(name: str) -> Path:
+    """Paddle's published ImageNet weights of a network, downloaded once and cached.
+
+    Raises:
+        DataError: there are none, or they cannot be fetched.
+    """
+    factory = getattr(paddle.vision.models, name)
+    urls = getattr(importlib.import_module(factory.__module__), "model_urls", {})
+    found = [entry for key, entry in urls.items() if key.lower() in (name, f"{name}_1.0")]
+    if not found:
+        raise DataError(
+            f"/model/pretrained: Paddle publishes no weights for {name}",
+            "Name a .pdparams file in /model/weights.",
+        )
+    try:
+        return Path(paddle.utils.download.get_weights_path_from_url(*found[0]))
+    except (RuntimeError, OSError) as error:
+        raise DataError(
+            f"/model/pretrained: {found[0][0]} cannot be fetched: {error}",
+            "Fetch it on a machine with internet and name the file in /model/weights.",
+        ) from error
+
+
+def packed_batches(path: Path, shape: tuple[int, int, int]) -> Iterator[training.Batch]:
+    """A packed file in batches, without reading it whole."""
+    packed = open_packed(path, shape)
+    for start in range(0, len(packed.labels), EVALUATION_BATCH):
+        images = np.array(packed.images[start : start + EVALUATION_BATCH])
+        yield training.Batch(images, packed.labels[start : start + EVALUATION_BATCH])
+
+
+def run_recipe(
+    trainer: training.Trainer,
+    recipe: Recipe,
+    *,
+    name: str,
+    loader: Loader,
+    selection: Path,
+    input_shape: tuple[int, int, int],
+    out: Path,
+    events: Events,
+) -> dict[str, Any]:
+    """Train and put the best weights into the trainer's scope; the report's training record."""
+    steps_per_epoch = loader.batches_per_epoch
+    if steps_per_epoch == 0:
+        raise DataError(
+            f"{name}: the training split is empty",
+            "Name training images in /data, or set epochs to 0.",
+        )
+    total = recipe.steps(steps_per_epoch)
+    progress = training.train(
+        trainer,
+        name=name,
+        epoch_batches=lambda epoch, first: (
+            training.Batch(batch.images, batch.labels) for batch in loader.batches(epoch, first)
+        ),
+        selection_batches=lambda: packed_batches(selection, input_shape),
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total,
+        evaluate_at=recipe.evaluate_at(steps_per_epoch),
+        schedule=recipe.schedule,
+        seed=recipe.seed,
+        checkpoint_seconds=recipe.checkpoint_seconds,
+        out=out,
+        events=events,
+    )
+    if progress.step < total:
+        return {}
+    programs.write_variables(trainer.scope, training.read_arrays(out / "best.npz"))
+    shutil.rmtree(out / "checkpoints")
+    return training_record(progress, steps_per_epoch)
+
+
+def training_record(progress: training.Progress, steps_per_epoch: int) -> dict[str, Any]:
+    """The report's ``training`` entry."""
+    return {
+        "steps": progress.step,
+        "epochs": progress.step / steps_per_epoch,
+        "seconds": round(progress.seconds, 3),
+        "images_per_second": round(progress.images / max(progress.seconds, 1e-9), 2),
+        "best_step": progress.best.step if progress.best else None,
+        "best_top1": progress.best.top1 if progress.best else None,
+        "freeze_bn_stats": None,
+        "calibrated": None,
+        "history": list(progress.history),
+        "evaluations": [asdict(evaluation) for evaluation in progress.evaluations],
+    }
+
+

@@ -1,0 +1,287 @@
+"""The manifest: JSON, checked once against its schema, becomes frozen records.
+
+The schema (``schemas/manifest.schema.json``) holds every default, so the records have none and each
+key of the schema is a field here.
+"""
+
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+from job.errors import Fault, ManifestError
+from job.manifest_document import (
+    STDIN,
+    put,
+    read_json,
+    read_text,
+    split_override,
+    split_pointer,
+)
+from job.manifest_faults import misplaced, schema_faults, show
+from job.manifest_rules import rule_faults
+from job.manifest_schema import fill, normalise, schema
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The network: exactly one of ``name``, ``callable`` and ``inference_model`` is set.
+
+    ``input_shape`` is (channels, height, width).
+    """
+
+    name: str | None
+    callable: str | None
+    inference_model: str | None
+    classes: int
+    input_shape: tuple[int, int, int]
+    width: float
+    weights: str | None
+    weights_sha256: str | None
+    pretrained: bool
+    reset_classifier: bool
+
+
+@dataclass(frozen=True)
+class AugmentSpec:
+    """What is done to training images; ``scale`` and ``ratio`` are (low, high)."""
+
+    crop: str
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+    padding: int
+    flip: bool
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """The images and how they are cut into splits; ``val_*`` is the test split."""
+
+    format: str
+    root: str | None
+    train_list: str | None
+    selection_list: str | None
+    val_list: str | None
+    train_dir: str | None
+    selection_dir: str | None
+    val_dir: str | None
+    train_file: str | None
+    selection_file: str | None
+    val_file: str | None
+    selection_fraction: float
+    val_fraction: float
+    resize_short: int | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augment: AugmentSpec
+    workers: int
+    max_bad_fraction: float
+    calibration_images: int
+
+
+@dataclass(frozen=True)
+class ScheduleSpec:
+    """The learning rate over time; ``milestones`` and ``warmup_fraction`` are of all steps."""
+
+    type: str
+    milestones: tuple[float, ...]
+    gamma: float
+    warmup_fraction: float
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """One training: its length, optimizer, learning rate and cadences."""
+
+    epochs: int
+    max_iters: int | None
+    batch_size: int
+    optimizer: str
+    base_lr: float
+    momentum: float
+    weight_decay: float
+    label_smoothing: float
+    schedule: ScheduleSpec
+    seed: int
+    device: str
+    checkpoint_seconds: float
+    evaluations_per_epoch: int
+
+
+@dataclass(frozen=True)
+class QatTrainSpec(TrainSpec):
+    """Quantization-aware training; ``freeze_bn_stats`` None means: if shorter than one epoch."""
+
+    freeze_bn_stats: bool | None
+
+
+@dataclass(frozen=True)
+class BaselineSpec:
+    """The FP32 model before quantization; ``train.epochs`` 0 leaves the weights as they are."""
+
+    train: TrainSpec
+
+
+@dataclass(frozen=True)
+class QuantizeSpec:
+    """How the network is quantized, in PaddleSlim's own words."""
+
+    strategy: str
+    weight_quantize_type: str
+    activation_quantize_type: str
+    quantize_op_types: tuple[str, ...]
+    not_quant_pattern: tuple[str, ...]
+    moving_rate: float
+    window_size: int
+    weight_bits: int
+    activation_bits: int
+    dtype: str
+    onnx_format: bool
+    for_tensorrt: bool
+    is_full_quantize: bool
+    scale_trainable: bool
+    pact: bool
+    calibrate: bool
+    post_algo: str
+
+
+@dataclass(frozen=True)
+class BenchmarkSpec:
+    """What is timed; ``min_seconds`` is per model and batch size."""
+
+    batch_sizes: tuple[int, ...]
+    threads: tuple[int, ...]
+    warmup_batches: int
+    min_seconds: float
+    rounds: int
+
+
+@dataclass(frozen=True)
+class GatesSpec:
+    """Limits that fail the run; ``max_top1_drop`` in points, None switches a gate off."""
+
+    max_top1_drop: float | None
+    min_speedup: float | None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A valid manifest.
+
+    Attributes:
+        output: where the run is written, a folder relative to the current directory, or a URI.
+        resolved: the whole manifest as JSON, with defaults and overrides, without ``$schema``;
+            parsed again it gives the same records.
+        base: the absolute folder that paths in ``model`` and ``data`` are relative to: that of
+            the manifest's file, or the current directory for standard input.
+    """
+
+    version: int
+    name: str
+    model: ModelSpec
+    data: DataSpec
+    baseline: BaselineSpec
+    quantize: QuantizeSpec
+    train: QatTrainSpec
+    benchmark: BenchmarkSpec
+    gates: GatesSpec
+    output: str
+    resolved: Mapping[str, Any]
+    base: Path
+
+    def path(self, text: str) -> Path:
+        """Return the absolute path of a file or folder that the manifest names."""
+        return self.base / Path(text).expanduser()
+
+
+def load(source: str, overrides: Sequence[str] = (), stdin: TextIO | None = None) -> Manifest:
+    """Read and check a manifest.
+
+    Args:
+        source: path of a JSON file, or ``-`` for standard input.
+        overrides: texts such as ``train.max_iters=100`` or ``/train/max_iters=100``.
+        stdin: what ``-`` reads; ``sys.stdin`` by default.
+
+    Raises:
+        UsageError: the file cannot be opened, or an override has no ``=``.
+        ManifestError: the manifest is wrong; lists every fault.
+    """
+    document = read_json(read_text(source, stdin), source)
+    base = Path.cwd() if source == STDIN else Path(source).absolute().parent
+    return parse(document, source, base, overrides)
+
+
+def parse(document: Any, source: str, base: Path, overrides: Sequence[str] = ()) -> Manifest:
+    """Check a JSON document, which stays as it is, and make records of it.
+
+    Args:
+        document: what ``json.loads`` made of a manifest.
+        source: its name in messages.
+        base: the folder that its paths are relative to.
+        overrides: as for ``load``.
+
+    Raises:
+        UsageError: an override has no ``=``.
+        ManifestError: the manifest is wrong; lists every fault.
+    """
+    filled, faults = _override(fill(document, schema()), overrides)
+    filled = fill(filled, schema())
+    _check_version(filled, source)
+    faults += schema_faults(filled)
+    faults += rule_faults(filled, [fault.pointer for fault in faults])
+    if faults:
+        raise ManifestError(source, tuple(sorted(faults, key=lambda f: _rank(document, f))))
+    resolved = normalise(filled, schema())
+    del resolved["$schema"]
+    if resolved["output"] is None:
+        resolved["output"] = f"runs/{resolved['name']}"
+    return _record(Manifest, {**resolved, "resolved": resolved, "base": base})
+
+
+def _override(document: Any, overrides: Sequence[str]) -> tuple[Any, list[Fault]]:
+    faults: list[Fault] = []
+    for text in overrides:
+        path, value = split_override(text)
+        try:
+            document = put(document, path, value, misplaced)
+        except ManifestError as error:
+            faults += error.faults
+    return document, faults
+
+
+def _check_version(document: Any, source: str) -> None:
+    # Another version's other faults would only mislead.
+    if not isinstance(document, dict) or "version" not in document:
+        return
+    version = document["version"]
+    if isinstance(version, bool) or version != 1:
+        message = f"expected 1, the version that this program reads, found {show(version)}"
+        raise ManifestError(source, (Fault("/version", message),))
+
+
+def _rank(document: Any, fault: Fault) -> list[int]:
+    """Sort faults as a reader of the manifest meets them; what is not given comes last."""
+    ranks = []
+    for name in split_pointer(fault.pointer):
+        if isinstance(document, dict):
+            names = list(document)
+            ranks.append(names.index(name) if name in document else len(names))
+            document = document.get(name)
+        elif isinstance(document, list) and name.isdecimal():
+            ranks.append(int(name))
+            document = document[int(name)] if int(name) < len(document) else None
+    return ranks
+
+
+def _record(kind: type[T], values: Mapping[str, Any]) -> T:
+    hints = typing.get_type_hints(kind)
+    arguments = {}
+    for field in fields(kind):  # type: ignore[arg-type]
+        value, hint = values[field.name], hints[field.name]
+        if is_dataclass(hint):
+            value = _record(typing.cast(type[Any], hint), value)
+        arguments[field.name] = tuple(value) if isinstance(value, list) else value
+    return kind(**arguments)

@@ -1,0 +1,164 @@
+"""What a manifest must hold to beyond its schema."""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from job.errors import Fault
+
+Rule = Callable[..., Iterator[Fault]]
+
+_SPLITS = ("train", "selection", "val")
+_FORMAT_OF_SUFFIX = {"list": "imagenet_list", "dir": "class_folders", "file": "packed"}
+_SUFFIX_OF_FORMAT = {name: suffix for suffix, name in _FORMAT_OF_SUFFIX.items()}
+_SPLIT_KEYS = tuple(f"{split}_{suffix}" for suffix in _FORMAT_OF_SUFFIX for split in _SPLITS)
+_UNPUBLISHED = ("convnet", "lenet")
+_DIGIT_CLASSES = 10
+
+
+def _one_source(name: str | None, callable_: str | None, inference: str | None) -> Iterator[Fault]:
+    given = {"name": name, "callable": callable_, "inference_model": inference}
+    found = [key for key, value in given.items() if value is not None]
+    if len(found) != 1:
+        what = " and ".join(found) or "none"
+        yield Fault(
+            "/model", f"expected exactly one of name, callable and inference_model, found {what}"
+        )
+
+
+def _weights(
+    name: str | None, weights: str | None, digest: str | None, pretrained: bool
+) -> Iterator[Fault]:
+    if digest is not None and weights is None:
+        yield Fault("/model/weights_sha256", "given without /model/weights, the file it belongs to")
+    if not pretrained:
+        return
+    if weights is not None:
+        yield Fault("/model/pretrained", "expected false beside /model/weights: give one of them")
+    if name is None:
+        yield Fault("/model/pretrained", "expected false: only networks with /model/name have it")
+    elif name in _UNPUBLISHED:
+        yield Fault("/model/pretrained", f"expected false: no weights are published for {name}")
+
+
+def _data_keys(format_: str, *values: str | None) -> Iterator[Fault]:
+    suffix = _SUFFIX_OF_FORMAT.get(format_)
+    given = [key for key, value in zip(_SPLIT_KEYS, values, strict=True) if value is not None]
+    for key in given:
+        split, _, kind = key.rpartition("_")
+        if kind != suffix:
+            yield Fault(
+                f"/data/{key}",
+                f"belongs to format {_FORMAT_OF_SUFFIX[kind]}, and /data/format is {format_}",
+                f"{split}_{suffix}" if suffix else "",
+            )
+    if suffix and not {f"train_{suffix}", f"val_{suffix}"} & set(given):
+        yield Fault(
+            "/data",
+            f"expected train_{suffix}, val_{suffix} or both for format {format_}, found neither",
+        )
+
+
+def _digits(format_: str, root: str | None, classes: int) -> Iterator[Fault]:
+    if format_ != "digits":
+        return
+    if root is not None:
+        yield Fault("/data/root", "expected null: format digits is built in and reads no files")
+    if classes < _DIGIT_CLASSES:
+        yield Fault("/model/classes", f"expected at least 10 for format digits, found {classes}")
+
+
+def _channels(key: str) -> Rule:
+    def rule(shape: list[int], values: list[float]) -> Iterator[Fault]:
+        if len(values) not in (1, shape[0]):
+            wanted = "1 value" if shape[0] == 1 else f"1 value, or {shape[0]}"
+            yield Fault(
+                f"/data/{key}",
+                f"expected {wanted} for the {shape[0]} channels of /model/input_shape, "
+                f"found {len(values)}",
+            )
+
+    return rule
+
+
+def _resize(shape: list[int], short: int | None) -> Iterator[Fault]:
+    if short is not None and short < min(shape[1:]):
+        yield Fault(
+            "/data/resize_short",
+            f"expected at least {min(shape[1:])}, the size cut out of it "
+            f"(/model/input_shape), found {short}",
+        )
+
+
+def _ascending(pointer: str, strictly: bool) -> Rule:
+    def rule(values: Sequence[float]) -> Iterator[Fault]:
+        steps = itertools.pairwise(values)
+        if any(low > high or (strictly and low == high) for low, high in steps):
+            yield Fault(pointer, f"expected ascending values, found {list(values)}")
+
+    return rule
+
+
+def _strategy(strategy: str, weight_type: str, pact: bool) -> Iterator[Fault]:
+    if strategy != "post":
+        return
+    if weight_type not in ("abs_max", "channel_wise_abs_max"):
+        yield Fault(
+            "/quantize/weight_quantize_type",
+            f"expected abs_max or channel_wise_abs_max for strategy post, found {weight_type}",
+            "channel_wise_abs_max",
+        )
+    if pact:
+        yield Fault("/quantize/pact", "expected false for strategy post, which trains nothing")
+
+
+def _under(parent: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{parent}/{name}" for name in names)
+
+
+# Each rule with the values that it looks at; it is asked only when all of them are sound.
+RULES: tuple[tuple[Rule, tuple[str, ...]], ...] = (
+    (_one_source, _under("/model", "name", "callable", "inference_model")),
+    (_weights, _under("/model", "name", "weights", "weights_sha256", "pretrained")),
+    (_data_keys, _under("/data", "format", *_SPLIT_KEYS)),
+    (_digits, ("/data/format", "/data/root", "/model/classes")),
+    (_channels("mean"), ("/model/input_shape", "/data/mean")),
+    (_channels("std"), ("/model/input_shape", "/data/std")),
+    (_resize, ("/model/input_shape", "/data/resize_short")),
+    (_ascending("/data/augment/scale", False), ("/data/augment/scale",)),
+    (_ascending("/data/augment/ratio", False), ("/data/augment/ratio",)),
+    (
+        _ascending("/baseline/train/schedule/milestones", True),
+        ("/baseline/train/schedule/milestones",),
+    ),
+    (_ascending("/train/schedule/milestones", True), ("/train/schedule/milestones",)),
+    (
+        _strategy,
+        _under("/quantize", "strategy", "weight_quantize_type", "pact"),
+    ),
+)
+
+
+def rule_faults(document: Any, unsound: Sequence[str]) -> tuple[Fault, ...]:
+    """Check a document that is filled with defaults against every rule.
+
+    Args:
+        document: the manifest as JSON, perhaps with faults.
+        unsound: pointers at which the schema found faults.
+    """
+    found: list[Fault] = []
+    for rule, places in RULES:
+        if any(_touches(place, bad) for place in places for bad in unsound):
+            continue
+        found += rule(*(_value(document, place) for place in places))
+    return tuple(found)
+
+
+def _touches(place: str, bad: str) -> bool:
+    return bad == place or bad.startswith(f"{place}/") or place.startswith(f"{bad}/")
+
+
+def _value(document: Any, place: str) -> Any:
+    for name in place.split("/")[1:]:
+        document = document[name]
+    return document

@@ -1,0 +1,302 @@
+"""Runs the stages that must run, in order, and keeps what they leave."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import job
+from job.errors import UsageError
+from job.fingerprint import key_of, library_versions
+from job.host import Host, read_host
+from job.manifest import Manifest
+from job.planning import (
+    REPORT,
+    PlannedStage,
+    Planner,
+    Verdict,
+    check_inputs,
+    depending,
+    digest_of,
+    select,
+)
+from job.progress import Ui
+from job.rendering import render_files
+from job.signals import StopSignals
+from job.stages.stage import Stage, StageOutput
+from job.storage.files import read_json, write_bytes, write_json
+from job.storage.local import LocalOutput, Published
+from job.worker import GRACE_SECONDS, Task, environment, run_stage
+
+_REPORT_KEY = ".report.json"
+
+ReportBuilder = Callable[
+    [Manifest, Mapping[str, StageOutput], Sequence[Mapping[str, Any]], Sequence[str]],
+    Mapping[str, Any],
+]
+Renderer = Callable[[Mapping[str, Any]], Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """How a stage fared, as ``stages[]`` of report.json has it; ``status`` is ran or reused."""
+
+    name: str
+    status: str
+    seconds: float
+    key: str
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to.
+
+    Attributes:
+        output: the output folder.
+        rows: one for each stage that was asked for.
+        report: report.json's content; None when ``until_stage`` ended the run before it.
+    """
+
+    output: Path
+    rows: tuple[StageRow, ...]
+    report: Mapping[str, Any] | None
+
+    @property
+    def worked(self) -> bool:
+        """True unless everything was reused."""
+        return any(row.status == "ran" for row in self.rows)
+
+
+@dataclass(frozen=True)
+class Reporting:
+    """How report.json is made and rendered.
+
+    Attributes:
+        build: makes the report from what the stages left.
+        render: returns the content of each file to write, by name.
+        notes: remarks to show in it.
+        comparable: False when this machine's figures must not be compared with others.
+    """
+
+    build: ReportBuilder
+    render: Renderer = render_files
+    notes: tuple[str, ...] = ()
+    comparable: bool = True
+
+
+def plan(
+    manifest: Manifest,
+    *,
+    stages: Sequence[Stage],
+    output: Path,
+    from_stage: str | None = None,
+    until_stage: str | None = None,
+) -> tuple[PlannedStage, ...]:
+    """Tell what a run would do; nothing is written.
+
+    Raises:
+        UsageError: there is no such stage.
+    """
+    planner = _planner(manifest, stages, LocalOutput(output), from_stage, read_host())
+    return planner.plan(_selected(stages, from_stage, until_stage))
+
+
+def run(
+    manifest: Manifest,
+    *,
+    stages: Sequence[Stage],
+    output: Path,
+    ui: Ui,
+    reporting: Reporting,
+    from_stage: str | None = None,
+    until_stage: str | None = None,
+    grace_seconds: float = GRACE_SECONDS,
+) -> RunResult:
+    """Run what must run, publish each result, and write the report.
+
+    Args:
+        manifest: the valid manifest.
+        stages: all stages, in order.
+        output: the output folder, created when missing.
+        ui: is told of everything.
+        reporting: how the report is made.
+        from_stage: a stage that runs whatever was left, as do those that need it.
+        until_stage: the last stage to run; no report is made unless it is the last of all.
+        grace_seconds: how long a stage may take to save its state when a signal comes.
+
+    Raises:
+        JobError: as stages raise it; finished stages stay published.
+        Stopped: a signal came.
+    """
+    selected = _selected(stages, from_stage, until_stage)
+    host = read_host()
+    folder = LocalOutput(output)
+    folder.check_ours([stage.leaves for stage in stages])
+    planner = _planner(manifest, stages, folder, from_stage, host)
+    with StopSignals() as stop, folder.locked() as lock:
+        folder.recover([(stage.name, stage.leaves) for stage in stages])
+        try:
+            check_inputs(planner.plan(selected), manifest.base)
+            task = _task_maker(manifest, folder, host, lock, grace_seconds)
+            course = _Course(planner, ui, stop, task)
+            for stage in selected:
+                course.pass_stage(stage)
+            complete = len(selected) == len(stages)
+            again = from_stage == REPORT
+            report = course.report(reporting, again=again) if complete else None
+        finally:
+            folder.save_digests()
+    return RunResult(folder.root, tuple(course.rows), report)
+
+
+def _selected(
+    stages: Sequence[Stage], from_stage: str | None, until_stage: str | None
+) -> tuple[Stage, ...]:
+    """Return the stages to pass; the first that is forced must be among them."""
+    selected = select(stages, until_stage)
+    forced = depending(stages, from_stage)
+    if forced and forced.isdisjoint(stage.name for stage in selected):
+        raise UsageError(
+            f"--until {until_stage} ends before --from {from_stage} begins",
+            "Name a later stage with --until, or leave it out.",
+        )
+    return selected
+
+
+def _planner(
+    manifest: Manifest,
+    stages: Sequence[Stage],
+    folder: LocalOutput,
+    from_stage: str | None,
+    host: Host,
+) -> Planner:
+    return Planner(
+        manifest=manifest,
+        output=folder,
+        versions=library_versions(),
+        host=host,
+        forced=depending(stages, from_stage),
+        from_stage=from_stage,
+    )
+
+
+TaskMaker = Callable[[Stage, Mapping[str, StageOutput], Path], Task]
+
+
+def _task_maker(
+    manifest: Manifest, folder: LocalOutput, host: Host, lock: int, grace_seconds: float
+) -> TaskMaker:
+    """Return what makes a stage's task, once its inputs and its folder are known."""
+
+    def make(stage: Stage, inputs: Mapping[str, StageOutput], out: Path) -> Task:
+        return Task(
+            stage=stage,
+            manifest=manifest.resolved,
+            base=manifest.base,
+            inputs=inputs,
+            out=out,
+            root=folder.root,
+            log=folder.logs / f"{stage.name}.log",
+            environment=environment(host.usable_cores),
+            inherit=(lock,),
+            grace_seconds=grace_seconds,
+        )
+
+    return make
+
+
+class _Course:
+    """One run on its way through the stages."""
+
+    def __init__(self, planner: Planner, ui: Ui, stop: StopSignals, task: TaskMaker) -> None:
+        self.planner = planner
+        self.folder = planner.output
+        self.ui = ui
+        self.stop = stop
+        self.task = task
+        self.rows: list[StageRow] = []
+        self.outputs: dict[str, StageOutput] = {}
+        self.digests: dict[str, str] = {}
+
+    def pass_stage(self, stage: Stage) -> None:
+        """Reuse what a stage left or run it."""
+        self.stop.check()
+        verdict = self.planner.judge(stage, self.digests)
+        left = verdict.reusable
+        if left is None:
+            left = self._run(stage, verdict)
+        else:
+            self.ui.stage_reused(stage.name, verdict.reason)
+        status = "ran" if verdict.reusable is None else "reused"
+        self.rows.append(StageRow(stage.name, status, left.seconds, left.key))
+        self.outputs[stage.name] = StageOutput(path=left.path, record=left.record)
+        self.digests[stage.name] = digest_of(left)
+
+    def report(self, reporting: Reporting, *, again: bool) -> Mapping[str, Any]:
+        """Write report.json and its renderings, unless they are there and still true."""
+        root = self.folder.root
+        key = self._report_key(reporting)
+        ran = any(row.status == "ran" for row in self.rows)
+        if not ran and not again and read_json(root / _REPORT_KEY) == key:
+            old = read_json(root / "report.json")
+            if isinstance(old, dict):
+                return old
+        self.ui.stage_started(REPORT, "what it tells of changed")
+        started = time.monotonic()
+        rows = [asdict(row) for row in self.rows]
+        made = reporting.build(self.planner.manifest, self.outputs, rows, reporting.notes)
+        document = {**made, "comparable": reporting.comparable}
+        files = reporting.render(document)
+        self.stop.check()
+        (root / _REPORT_KEY).unlink(missing_ok=True)
+        write_json(root / "manifest.json", self.planner.manifest.resolved)
+        for name, text in files.items():
+            write_bytes(root / name, text.encode())
+        write_json(root / _REPORT_KEY, key)
+        self.ui.stage_finished(REPORT, time.monotonic() - started)
+        return document
+
+    def _run(self, stage: Stage, verdict: Verdict) -> Published:
+        """Run a stage in its process and publish what it leaves."""
+        if verdict.found is None:
+            raise AssertionError(f"{stage.name} stands before a stage that it needs")
+        key = key_of(verdict.found)
+        out, resumed = self.folder.partial(stage.name, key)
+        inputs = {name: self.outputs[name] for name in stage.needs}
+        task = self.task(stage, inputs, out)
+        if resumed:
+            self.ui.stage_started(stage.name, f"{verdict.reason}; goes on from unfinished work")
+        else:
+            task.log.unlink(missing_ok=True)
+            self.ui.stage_started(stage.name, verdict.reason)
+        started = time.monotonic()
+        record = run_stage(task, self.stop, lambda event: self._tell(stage.name, event))
+        seconds = time.monotonic() - started
+        left = self.folder.publish(
+            stage.name, stage.leaves, ingredients=verdict.found, seconds=seconds, record=record
+        )
+        self.ui.stage_finished(stage.name, seconds)
+        return left
+
+    def _tell(self, stage: str, event: Mapping[str, Any]) -> None:
+        """Show an event of a stage's process."""
+        if event["event"] == "message":
+            self.ui.message(stage, event["text"], event["level"])
+        else:
+            self.ui.progress(
+                stage, event["what"], event["done"], event["total"], event["unit"], event["note"]
+            )
+
+    def _report_key(self, reporting: Reporting) -> str:
+        """Identify all that the report is made of, but for which stages ran this time."""
+        made_of = {
+            "job": job.__version__,
+            "manifest": self.planner.manifest.resolved,
+            "stages": {row.name: [row.key, self.digests[row.name]] for row in self.rows},
+            "notes": reporting.notes,
+            "comparable": reporting.comparable,
+        }
+        return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()

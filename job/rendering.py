@@ -1,0 +1,22 @@
+"""report.json and what people read of it, as text."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def render_files(report: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the content of ``report.json``, ``report.md`` and ``report.html``.
+
+    Raises:
+        OutputError: the report breaks its schema.
+    """
+    # Drawing the plots costs a second of imports, which a run that is done already need not pay.
+    from job.report import document, html, markdown
+
+    document.validate(report)
+    return {
+        "report.json": f"{json.dumps(report, indent=2, allow_nan=False)}\n",
+        "report.md": markdown.render(report),
+        "report.html": html.render(report),
+    }

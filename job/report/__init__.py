@@ -1,0 +1,1 @@
+"""report.json, checked and rendered as Markdown, HTML and terminal tables."""

@@ -1,0 +1,107 @@
+"""report.json against its schema."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import jsonschema
+
+from job.errors import Fault, OutputError
+
+MAX_MESSAGE = 300
+
+
+@cache
+def schema() -> Mapping[str, Any]:
+    """The JSON schema of report.json."""
+    text = (resources.files("job.schemas") / "report.schema.json").read_text(encoding="utf-8")
+    loaded: Mapping[str, Any] = json.loads(text)
+    return loaded
+
+
+def validate(report: Mapping[str, Any]) -> None:
+    """Check a report as it will be written: its schema, and that its parts agree.
+
+    Raises:
+        OutputError: lists every fault with its JSON pointer.
+    """
+    try:
+        # What counts is the file: tuples become arrays, numpy scalars are refused.
+        written = json.loads(json.dumps(report))
+    except (TypeError, ValueError) as error:
+        raise OutputError(
+            f"the report cannot be written as JSON: {error}",
+            "Every value must be a string, a number, a boolean, null, a list or an object.",
+        ) from error
+    faults = [*_not_finite(written, ""), *_against_schema(written)]
+    # Parts are compared only once they are known to be there.
+    faults = faults or list(_disagreements(written))
+    if faults:
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        lines = "\n".join(f"  {fault}" for fault in faults)
+        raise OutputError(
+            f"report.json: {count}\n{lines}",
+            "A report edited by hand cannot be rendered; restore it, or run again with "
+            "--from report.",
+        )
+
+
+def _against_schema(report: Any) -> Iterator[Fault]:
+    validator = jsonschema.Draft202012Validator(schema())
+    for error in sorted(validator.iter_errors(report), key=lambda e: [str(p) for p in e.path]):
+        pointer = "".join(f"/{_escaped(part)}" for part in error.absolute_path)
+        message = error.message
+        if len(message) > MAX_MESSAGE:
+            message = f"{message[:MAX_MESSAGE]}…"
+        yield Fault(pointer, message)
+
+
+def _escaped(part: str | int) -> str:
+    return str(part).replace("~", "~0").replace("/", "~1")
+
+
+def _not_finite(value: Any, pointer: str) -> Iterator[Fault]:
+    """NaN and infinities, which JSON Schema's limits let through and JSON does not know."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield Fault(pointer, f"expected a finite number, got {value}")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _not_finite(item, f"{pointer}/{_escaped(key)}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _not_finite(item, f"{pointer}/{index}")
+
+
+def _disagreements(report: Mapping[str, Any]) -> Iterator[Fault]:
+    failed = [gate["name"] for gate in report["gates"] if not gate["passed"]]
+    expected = "gate_failed" if failed else "passed"
+    if report["status"] != expected:
+        why = f"these gates failed: {', '.join(failed)}" if failed else "no gate failed"
+        yield Fault("/status", f"expected {expected!r} because {why}, got {report['status']!r}")
+    accuracy = report["accuracy"]
+    for model in ("fp32", "qat_fake", "int8"):
+        for key in ("top1_interval", "top5_interval"):
+            yield from _ordered(accuracy[model][key], f"/accuracy/{model}/{key}")
+    yield from _ordered(
+        accuracy["paired"]["top1_drop_interval"], "/accuracy/paired/top1_drop_interval"
+    )
+    for index, entry in enumerate(report["benchmark"]):
+        where = f"/benchmark/{index}"
+        if entry["ratio_interval"] is not None:
+            yield from _ordered(entry["ratio_interval"], f"{where}/ratio_interval")
+        for model in ("fp32", "int8"):
+            histogram = entry[model]["histogram"]
+            edges, counts = len(histogram["edges_ms"]), len(histogram["counts"])
+            if edges != counts + 1:
+                yield Fault(
+                    f"{where}/{model}/histogram/edges_ms",
+                    f"expected {counts + 1} edges for {counts} counts, got {edges}",
+                )
+
+
+def _ordered(bounds: list[float], pointer: str) -> Iterator[Fault]:
+    if bounds[0] > bounds[1]:
+        yield Fault(pointer, f"expected [low, high], got [{bounds[0]}, {bounds[1]}]")

@@ -1,0 +1,75 @@
+"""Numbers as people read them; the same in Markdown, HTML and the terminal."""
+
+MINUS = "\N{MINUS SIGN}"
+DASH = "\N{EN DASH}"
+KIB = 1024
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A difference with its sign, such as ``−0.12``; zero carries none."""
+    text = f"{abs(value):.{digits}f}"
+    if float(text) == 0:
+        return text
+    return f"{MINUS if value < 0 else '+'}{text}"
+
+
+def interval(low: float, high: float, digits: int = 2) -> str:
+    """Bounds that cannot be negative, such as ``3.10–3.28``."""
+    return f"{low:.{digits}f}{DASH}{high:.{digits}f}"
+
+
+def signed_interval(low: float, high: float, digits: int = 2) -> str:
+    """Bounds that may be negative, such as ``−0.29 to +0.05``."""
+    return f"{signed(low, digits)} to {signed(high, digits)}"
+
+
+def times(ratio: float) -> str:
+    """A ratio, such as ``3.19×``; from 10 on with one digit."""
+    return f"{ratio:.{1 if ratio >= 10 else 2}f}×"
+
+
+def significant(value: float) -> str:
+    """About three digits, no exponent, such as ``0.412``, ``50.6``, ``1,672``."""
+    size = abs(value)
+    digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
+    return f"{value:,.{digits}f}"
+
+
+def size(count: int) -> str:
+    """Bytes as B, KiB, MiB or GiB, such as ``97.8 MiB``."""
+    if count < KIB:
+        return f"{count} B"
+    value, unit = count / KIB, "KiB"
+    for larger in ("MiB", "GiB"):
+        if value < KIB:
+            break
+        value, unit = value / KIB, larger
+    return f"{significant(value)} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as ``4.2 s``, ``3 min 20 s`` or ``1 h 02 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def probability(p: float) -> str:
+    """A p-value: ``p < 0.001`` or ``p = 0.34``."""
+    if p < 0.001:
+        return "p < 0.001"
+    return f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def count(number: int) -> str:
+    """A whole number with thousands set apart."""
+    return f"{number:,}"
+
+
+def plural(number: int, noun: str) -> str:
+    """A count with its noun, such as ``1 image`` or ``5,000 images``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -1,0 +1,144 @@
+"""Tables of where the figures come from: audit, data, machine, versions, stages, digests."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from job.report import numbers
+from job.report.blocks import Block, Grid, Text, figures, words
+
+MAX_ROWS = 25
+
+
+def _shortened(
+    rows: Sequence[tuple[str, ...]], what: str, limit: int = MAX_ROWS
+) -> tuple[tuple[tuple[str, ...], ...], str]:
+    """The first rows, and a note that tells where the others are."""
+    if len(rows) <= limit:
+        return tuple(rows), ""
+    left = numbers.count(len(rows) - limit)
+    return tuple(rows[:limit]), f"{left} more {what} in report.json."
+
+
+def audit_blocks(report: Mapping[str, Any]) -> tuple[Block, ...]:
+    """What ran in INT8, what stayed in FP32 and why, and the primitives that prove it."""
+    audit = report["audit"]
+    folded = audit["folded"]
+    told = (
+        f"{numbers.plural(audit['int8_ops'], 'operator')} in INT8, "
+        f"{numbers.count(audit['fp32_ops'])} left in FP32. Training quantized: "
+        f"{', '.join(audit['quantized_op_types']) or 'nothing'}. Folded away: "
+        f"{numbers.plural(folded['batch_norm'], 'batch norm')}, "
+        f"{numbers.plural(folded['activation'], 'activation')}, "
+        f"{numbers.plural(folded['residual_add'], 'residual addition')}."
+    )
+    blocks: list[Block] = [Text(told)]
+    if audit["left_in_fp32"]:
+        rows, note = _shortened(
+            [(left["op"], left["type"], left["reason"]) for left in audit["left_in_fp32"]],
+            "operators",
+        )
+        blocks.append(Grid("Left in FP32", words("Operator", "Type", "Why"), rows, note))
+    else:
+        blocks.append(Text("Nothing that could be INT8 stayed in FP32."))
+    return (*blocks, _primitives_grid(audit), _operators_grid(audit))
+
+
+def _primitives_grid(audit: Mapping[str, Any]) -> Grid:
+    primitives = sorted(audit["primitives"], key=lambda p: -p["milliseconds"])
+    total = sum(p["milliseconds"] for p in primitives)
+    rows, note = _shortened(
+        [
+            (
+                p["kind"],
+                p["implementation"],
+                p["data_type"],
+                numbers.count(p["count"]),
+                numbers.significant(p["milliseconds"]),
+                f"{100 * p['milliseconds'] / total:.1f}" if total else "0.0",
+            )
+            for p in primitives
+        ],
+        "kinds of primitive",
+    )
+    columns = (
+        *words("Primitive", "Implementation", "Data type"),
+        *figures("Count", "Time ms", "Share %"),
+    )
+    told = f"From ONEDNN_VERBOSE, by time; {numbers.significant(total)} ms in all. {note}".strip()
+    return Grid("Primitives that ran in the INT8 model", columns, rows, told)
+
+
+def _operators_grid(audit: Mapping[str, Any]) -> Grid:
+    before, after = audit["ops_before"], audit["ops_after"]
+    types = sorted(before | after, key=lambda t: (-before.get(t, 0), -after.get(t, 0), t))
+    rows = [(t, numbers.count(before.get(t, 0)), numbers.count(after.get(t, 0))) for t in types]
+    rows.append(("all", numbers.count(sum(before.values())), numbers.count(sum(after.values()))))
+    columns = (*words("Operator type"), *figures("FP32 model", "INT8 model"))
+    return Grid("Operators before and after", columns, tuple(rows))
+
+
+def data_blocks(report: Mapping[str, Any]) -> tuple[Block, ...]:
+    """The splits, how they were cut, and the images left out."""
+    data = report["data"]
+    splits = data["splits"]
+    rows = tuple(
+        (split, numbers.count(splits[split]["images"]), splits[split]["how"])
+        for split in ("train", "calibration", "selection", "test")
+        if split in splits
+    )
+    columns = (*words("Split"), *figures("Images"), *words("Where from"))
+    grid = Grid("Splits", columns, rows)
+    told = Text(f"Format {data['format']}, {numbers.count(data['classes'])} classes.")
+    if not data["bad_images"]:
+        return told, grid, Text("No bad images.")
+    bad, note = _shortened([(b["path"], b["reason"]) for b in data["bad_images"]], "bad images")
+    counted = numbers.plural(len(data["bad_images"]), "bad image")
+    return told, grid, Grid(f"Left out: {counted}", words("Image", "Reason"), bad, note)
+
+
+def machine_blocks(report: Mapping[str, Any]) -> tuple[Block, ...]:
+    """Host, ISA, versions, seeds."""
+    host = report["host"]
+    quota = host["quota_cores"]
+    facts = (
+        ("CPU", host["cpu_model"]),
+        ("Cores", numbers.count(host["cores"])),
+        ("CPU quota", "none" if quota is None else f"{quota:g} cores"),
+        ("Memory", numbers.size(host["memory_bytes"])),
+        ("Kernel", host["kernel"]),
+        ("Microcode", host["microcode"] or "not told"),
+        ("ISA of FP32", report["isa"]["fp32"]),
+        ("ISA of INT8", report["isa"]["int8"]),
+        ("Seed of the baseline", str(report["seeds"]["baseline"])),
+        ("Seed of QAT", str(report["seeds"]["train"])),
+        ("CPU flags", " ".join(host["flags"])),
+    )
+    versions = tuple(sorted(report["versions"].items()))
+    return (
+        Grid("Machine", words("", "Value"), facts),
+        Grid("Versions", words("Part", "Version"), versions),
+    )
+
+
+def stages_grid(report: Mapping[str, Any]) -> Grid:
+    """Time of each stage."""
+    rows = tuple(
+        (stage["name"], stage["status"], numbers.duration(stage["seconds"]), stage["key"][:16])
+        for stage in report["stages"]
+    )
+    ran = sum(s["seconds"] for s in report["stages"] if s["status"] == "ran")
+    columns = (*words("Stage", "Status"), *figures("Time"), *words("Key"))
+    note = f"{numbers.duration(ran)} in the stages that ran; a reused stage tells its earlier time."
+    return Grid("Stages", columns, rows, note)
+
+
+def digest_grids(report: Mapping[str, Any]) -> tuple[Grid, ...]:
+    """Digests of inputs and artifacts."""
+    grids = []
+    for title, key in (("Inputs", "inputs"), ("Artifacts", "artifacts")):
+        rows, note = _shortened(
+            [(f["path"], numbers.size(f["bytes"]), f["sha256"]) for f in report[key]], "files"
+        )
+        columns = (*words("File"), *figures("Size"), *words("SHA-256"))
+        grids.append(Grid(title, columns, rows, note))
+    return tuple(grids)

@@ -1,0 +1,64 @@
+"""The report's parts, in order, for Markdown and HTML alike."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from job.report import provenance, results
+from job.report.blocks import Block, Code, Plot, Section, Text
+
+
+def sections(report: Mapping[str, Any]) -> tuple[Section, ...]:
+    """Everything below the headline, from a valid report."""
+    return (
+        Section("Gates", _gates(report)),
+        Section(
+            "Accuracy",
+            (
+                results.accuracy_grid(report),
+                Text(results.paired_text(report)),
+                Plot("accuracy"),
+            ),
+        ),
+        Section(
+            "Speed",
+            (
+                results.throughput_grid(report),
+                Plot("throughput"),
+                results.latency_grid(report),
+                Plot("latency"),
+                results.engines_grid(report),
+            ),
+        ),
+        Section("Size", (results.sizes_grid(report), Plot("sizes"))),
+        Section("Training", _training(report)),
+        Section("What ran in INT8", provenance.audit_blocks(report)),
+        Section("Data", provenance.data_blocks(report)),
+        Section("Machine and versions", provenance.machine_blocks(report)),
+        Section("Stages", (provenance.stages_grid(report),)),
+        Section("Digests", provenance.digest_grids(report)),
+        Section("Manifest", (_manifest(report),)),
+    )
+
+
+def _gates(report: Mapping[str, Any]) -> tuple[Block, ...]:
+    if not report["gates"]:
+        return (Text("The manifest set no gates."),)
+    return (results.gates_grid(report),)
+
+
+def _training(report: Mapping[str, Any]) -> tuple[Block, ...]:
+    training = report["training"]
+    blocks: list[Block] = []
+    if training["baseline"] is None:
+        blocks.append(Text("The baseline was not trained in this run: its weights were given."))
+    if training["qat"] is None:
+        blocks.append(Text("Post-training quantization: there was no quantization-aware training."))
+    if training["baseline"] is not None or training["qat"] is not None:
+        blocks += [results.training_grid(report), Plot("training")]
+    return tuple(blocks)
+
+
+def _manifest(report: Mapping[str, Any]) -> Code:
+    text = json.dumps(report["manifest"], indent=2, ensure_ascii=False)
+    return Code("As resolved: defaults and overrides filled in", text)

@@ -1,0 +1,153 @@
+"""The rows of the tutorial's tables I and II, as plain records."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from job.stats import Interval
+
+MODELS = ("fp32", "qat_fake", "int8")
+ENGINE_NAMES = {"native": "native", "onednn": "oneDNN"}
+
+
+@dataclass(frozen=True)
+class AccuracyRow:
+    """Table I: one saved model on the test split.
+
+    Attributes:
+        model: ``fp32``, ``qat_fake`` or ``int8``.
+        top1: percent.
+        top1_interval: percent, 95%.
+        top1_change: this model minus FP32 in points; None for FP32 itself.
+        top1_change_interval: points, 95%, paired; known for INT8 only.
+        top5: percent.
+        top5_interval: percent, 95%.
+        top5_change: this model minus FP32 in points; None for FP32 itself.
+    """
+
+    model: str
+    top1: float
+    top1_interval: Interval
+    top1_change: float | None
+    top1_change_interval: Interval | None
+    top5: float
+    top5_interval: Interval
+    top5_change: float | None
+
+
+@dataclass(frozen=True)
+class ThroughputRow:
+    """Table II: images/s at one batch size and thread count.
+
+    ``fp32_engine`` is the faster of the two FP32 engines; ``ratio_interval`` (95%) is None when
+    only one round was measured.
+    """
+
+    batch_size: int
+    threads: int
+    isa: str
+    fp32_engine: str
+    fp32: float
+    int8: float
+    ratio: float
+    ratio_interval: Interval | None
+    fp32_native: float | None
+    fp32_onednn: float | None
+
+
+@dataclass(frozen=True)
+class LatencyRow:
+    """Table II, continued: one model's latency of a batch in ms and its peak memory in bytes."""
+
+    batch_size: int
+    threads: int
+    model: str
+    engine: str
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    peak_rss_bytes: int
+
+
+def model_name(report: Mapping[str, Any], model: str) -> str:
+    """What ``fp32``, ``qat_fake`` and ``int8`` are called in tables and pictures."""
+    if model == "qat_fake":
+        trained = report["training"]["qat"] is not None
+        return f"Fake-quantized ({'QAT' if trained else 'PTQ'})"
+    return {"fp32": "FP32", "int8": "INT8"}[model]
+
+
+def setting_name(report: Mapping[str, Any], batch_size: int, threads: int) -> str:
+    """What one benchmark entry is called: threads are named only where they differ."""
+    if len({entry["threads"] for entry in report["benchmark"]}) == 1:
+        return f"batch {batch_size}"
+    return f"batch {batch_size}, {threads} thread{'' if threads == 1 else 's'}"
+
+
+def _pair(bounds: Any) -> Interval:
+    low, high = bounds
+    return float(low), float(high)
+
+
+def accuracy_rows(report: Mapping[str, Any]) -> tuple[AccuracyRow, ...]:
+    """Table I: FP32, fake-quantized, INT8, in this order."""
+    accuracy = report["accuracy"]
+    fp32, paired = accuracy["fp32"], accuracy["paired"]
+    low, high = _pair(paired["top1_drop_interval"])
+    rows = []
+    for model in MODELS:
+        scores = accuracy[model]
+        reference = model == "fp32"
+        rows.append(
+            AccuracyRow(
+                model=model,
+                top1=scores["top1"],
+                top1_interval=_pair(scores["top1_interval"]),
+                top1_change=None if reference else scores["top1"] - fp32["top1"],
+                # The report holds the drop, FP32 minus INT8; a change has the other sign.
+                top1_change_interval=(-high, -low) if model == "int8" else None,
+                top5=scores["top5"],
+                top5_interval=_pair(scores["top5_interval"]),
+                top5_change=None if reference else scores["top5"] - fp32["top5"],
+            )
+        )
+    return tuple(rows)
+
+
+def throughput_rows(report: Mapping[str, Any]) -> tuple[ThroughputRow, ...]:
+    """Table II: one row for each batch size and thread count, in the report's order."""
+    return tuple(
+        ThroughputRow(
+            batch_size=entry["batch_size"],
+            threads=entry["threads"],
+            isa=entry["isa"],
+            fp32_engine=entry["fp32"]["engine"],
+            fp32=entry["fp32"]["images_per_second"],
+            int8=entry["int8"]["images_per_second"],
+            ratio=entry["ratio"],
+            ratio_interval=None
+            if entry["ratio_interval"] is None
+            else _pair(entry["ratio_interval"]),
+            fp32_native=entry["fp32_engines"].get("native"),
+            fp32_onednn=entry["fp32_engines"].get("onednn"),
+        )
+        for entry in report["benchmark"]
+    )
+
+
+def latency_rows(report: Mapping[str, Any]) -> tuple[LatencyRow, ...]:
+    """Table II, continued: FP32 then INT8 for each batch size and thread count."""
+    return tuple(
+        LatencyRow(
+            batch_size=entry["batch_size"],
+            threads=entry["threads"],
+            model=model,
+            engine=entry[model]["engine"],
+            p50_ms=entry[model]["latency_ms"]["p50"],
+            p90_ms=entry[model]["latency_ms"]["p90"],
+            p99_ms=entry[model]["latency_ms"]["p99"],
+            peak_rss_bytes=entry[model]["peak_rss_bytes"],
+        )
+        for entry in report["benchmark"]
+        for model in ("fp32", "int8")
+    )

@@ -1,0 +1,52 @@
+"""The headline, the gates and the two tables on a terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from job.report.blocks import Grid
+from job.report.results import accuracy_grid, gates_grid, latency_grid, throughput_grid
+from job.report.summary import summarize
+
+
+def print_tables(report: Mapping[str, Any], console: Console) -> None:
+    """Print headline, notices, tables I and II, and the gates; at least 80 columns look right."""
+    summary = summarize(report)
+    # Text objects, because names are user data and rich would read [brackets] as markup.
+    console.print(Text(summary.headline, style="bold green" if summary.passed else "bold red"))
+    for notice in summary.notices:
+        console.print(Text(notice, style="yellow"))
+    grids = [accuracy_grid(report), throughput_grid(report), latency_grid(report)]
+    if report["gates"]:
+        grids.append(gates_grid(report))
+    for grid in grids:
+        console.print()
+        console.print(_table(grid))
+
+
+def _table(grid: Grid) -> Table:
+    table = Table(
+        title=Text(grid.title, style="bold"),
+        title_justify="left",
+        caption=Text(grid.note, style="dim") if grid.note else None,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for column in grid.columns:
+        table.add_column(
+            Text(column.title),
+            justify="right" if column.numeric else "left",
+            no_wrap=column.numeric,
+            overflow="fold",
+        )
+    for row in grid.rows:
+        cells = [Text(cell) for cell in row]
+        if cells[-1].plain == "FAILED":
+            cells[-1].stylize("bold red")
+        table.add_row(*cells)
+    return table

@@ -1,0 +1,93 @@
+"""baseline: the FP32 model, with weights given, trained here, or both."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from job.data.sources import BadImage
+from job.events import Events
+from job.manifest import Manifest
+from job.stages.inputs import (
+    SELECTION,
+    data_files,
+    model_files,
+    network,
+    open_splits,
+    recipe,
+    settings_of,
+    training_loader,
+)
+from job.stages.stage import Record, Stage, StageOutput
+
+
+def run(
+    manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events
+) -> Record:
+    """Write model.pdmodel, model.pdiparams, weights.npz and weights.pdparams."""
+    from job.engine import baseline
+    from job.engine.session import open_session
+
+    train = manifest.baseline.train
+    session = open_session(**network(manifest, train))
+    load_weights(manifest, session, events)
+    training = None
+    bad: list[BadImage] = []
+    if train.epochs > 0 or train.max_iters is not None:
+        part = open_splits(manifest, out).train
+        with training_loader(manifest, part, train, events, bad) as loader:
+            training = baseline.train(
+                session,
+                recipe(train),
+                loader=loader,
+                selection=inputs["prepare"].path / SELECTION,
+                out=out,
+                events=events,
+            )
+        if events.stopping:
+            return {}
+    bytes_written = baseline.export(session, out)
+    return {
+        "training": training,
+        "bytes": bytes_written,
+        "seed": train.seed,
+        "bad_images": [{"path": image.path, "reason": image.reason} for image in bad],
+    }
+
+
+def load_weights(manifest: Manifest, session: Any, events: Events) -> None:
+    """Put the weights that the manifest names into the session."""
+    from job.engine.session import load_weights as load
+    from job.engine.session import published_weights
+
+    model = manifest.model
+    if model.weights is None and not model.pretrained:
+        return
+    path = (
+        manifest.path(model.weights)
+        if model.weights
+        else published_weights(str(model.name))
+    )
+    reset = load(
+        session, path, sha256=model.weights_sha256, reset_classifier=model.reset_classifier
+    )
+    if reset:
+        events.message(f"weights {path}: {', '.join(reset)} start afresh (reset_classifier)")
+
+
+def settings(manifest: Manifest) -> Mapping[str, Any]:
+    """What decides the FP32 model."""
+    trained = manifest.baseline.train.epochs > 0 or manifest.baseline.train.max_iters is not None
+    model = settings_of(manifest.model, "weights", "inference_model")
+    if not trained:
+        return {"model": model}
+    train = settings_of(manifest.baseline.train)
+    return {"model": model, "baseline": train, "data": settings_of(manifest.data, "root")}
+
+
+def files(manifest: Manifest) -> tuple[Path, ...]:
+    """Weights, and training images when it trains."""
+    trains = manifest.baseline.train.epochs > 0 or manifest.baseline.train.max_iters is not None
+    return (*model_files(manifest), *(data_files(manifest) if trains else ()))
+
+
+STAGE = Stage("baseline", "fp32", ("prepare",), settings, files, run)

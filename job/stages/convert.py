@@ -1,0 +1,40 @@
+"""convert: the fake-quantized inference model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from job.events import Events
+from job.manifest import Manifest
+from job.stages.inputs import CALIBRATION, network, quantize_settings, settings_of
+from job.stages.stage import Record, Stage, StageOutput
+
+
+def run(
+    manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events
+) -> Record:
+    """Write model.pdmodel and model.pdiparams, with weights of int8 values."""
+    from job.engine import qat
+    from job.engine.session import open_session
+
+    settings = quantize_settings(manifest)
+    if manifest.quantize.strategy == "post":
+        return qat.convert_post_training(
+            inputs["baseline"].path,
+            settings,
+            calibration=inputs["prepare"].path / CALIBRATION,
+            input_shape=manifest.model.input_shape,
+            algorithm=manifest.quantize.post_algo,
+            out=out,
+        )
+    session = open_session(**network(manifest, manifest.train))
+    best = inputs["qat"].path / "best.npz"
+    return qat.convert(session, settings, best=best, pact=manifest.quantize.pact, out=out)
+
+
+def settings(manifest: Manifest) -> Mapping[str, Any]:
+    """What decides the fake-quantized model, apart from the weights."""
+    return {"quantize": settings_of(manifest.quantize, "calibrate")}
+
+
+STAGE = Stage("convert", "qat_fake", ("prepare", "baseline", "qat"), settings, lambda _: (), run)

@@ -1,0 +1,113 @@
+"""prepare: verified data, three splits apart, evaluation images in the packed format."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from job.data import packed
+from job.data.sources import BadImage
+from job.data.loader import Loader
+from job.data.splits import Part, Splits
+from job.errors import DataError
+from job.events import Events
+from job.manifest import Manifest
+from job.stages.inputs import (
+    CALIBRATION,
+    SELECTION,
+    TEST,
+    data_files,
+    evaluation_transform,
+    normalisation,
+    open_splits,
+    settings_of,
+)
+from job.stages.stage import Record, Stage, StageOutput
+
+BATCH = 64
+
+
+def run(
+    manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events
+) -> Record:
+    """Write test.bin, selection.bin and calibration.bin; the record tells the splits."""
+    splits = open_splits(manifest, out)
+    bad: list[BadImage] = []
+    counts = {"train": len(splits.train)}
+    for name, part in packed_parts(splits):
+        counts[Path(name).stem] = pack(manifest, part, out / name, events, bad)
+        if events.stopping:
+            return {}
+    how = {
+        "train": splits.train.how,
+        "calibration": splits.calibration.how,
+        "selection": splits.selection.how,
+        "test": splits.test.how,
+    }
+    return {
+        "format": manifest.data.format,
+        "classes": manifest.model.classes,
+        "splits": {name: {"images": counts[name], "how": how[name]} for name in how},
+        "bad_images": [{"path": image.path, "reason": image.reason} for image in bad],
+    }
+
+
+def packed_parts(splits: Splits) -> tuple[tuple[str, Part], ...]:
+    """The splits that are packed, by file name."""
+    return ((CALIBRATION, splits.calibration), (SELECTION, splits.selection), (TEST, splits.test))
+
+
+def pack(
+    manifest: Manifest, part: Part, path: Path, events: Events, bad: list[BadImage]
+) -> int:
+    """Pack a split's good images; returns how many there are."""
+    if len(part) == 0:
+        raise DataError(
+            f"the {path.stem} split has no images ({part.how})",
+            "Give more images, or a larger selection_fraction or val_fraction.",
+        )
+    loader = Loader(
+        part.source,
+        part.indices,
+        evaluation_transform(manifest),
+        normalisation(manifest.data),
+        batch_size=BATCH,
+        workers=manifest.data.workers if len(part) > BATCH else 0,
+        max_bad_fraction=manifest.data.max_bad_fraction,
+        on_bad=bad.append,
+    )
+    short = manifest.data.resize_short
+    transform = (
+        f"resize short side to {short}, " if short else "resize to the input size, "
+    ) + f"mean {list(manifest.data.mean)}, std {list(manifest.data.std)}"
+    with contextlib.closing(loader):
+        written = packed.write(
+            path,
+            counted(loader, len(part), path.stem, events),
+            shape=manifest.model.input_shape,
+            transform=transform,
+        )
+    return int(written["count"])
+
+
+def counted(
+    loader: Loader, total: int, name: str, events: Events
+) -> Iterator[tuple[Any, Any]]:
+    """The loader's batches, reporting progress."""
+    done = 0
+    for batch in loader.batches():
+        yield batch.images, batch.labels
+        done += len(batch.labels)
+        events.progress(f"prepare {name}", done, total, "images")
+
+
+def settings(manifest: Manifest) -> Mapping[str, Any]:
+    """What decides the splits and the packed images."""
+    return {
+        "data": settings_of(manifest.data, "augment", "root"),
+        "classes": manifest.model.classes,
+        "input_shape": manifest.model.input_shape,
+    }
+
+
+STAGE = Stage("prepare", "data", (), settings, data_files, run)

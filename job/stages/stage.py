@@ -1,0 +1,47 @@
+"""What a stage is."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from job.events import Events
+from job.manifest import Manifest
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class StageOutput:
+    """What a finished stage left behind.
+
+    Attributes:
+        path: the published folder.
+        record: the JSON object that the stage returned.
+    """
+
+    path: Path
+    record: Record
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the pipeline, run in a process of its own.
+
+    Attributes:
+        name: the stage's name, as on the command line.
+        leaves: the folder that it leaves in the output.
+        needs: earlier stages whose output it reads.
+        settings: the part of the manifest that can change its output.
+        files: external files and folders that it reads.
+        run: the work; a module-level function, imported again in the worker process.
+        host_matters: whether another CPU gives another result.
+    """
+
+    name: str
+    leaves: str
+    needs: tuple[str, ...]
+    settings: Callable[[Manifest], Mapping[str, Any]]
+    files: Callable[[Manifest], Sequence[Path]]
+    run: Callable[[Manifest, Mapping[str, StageOutput], Path, Events], Record]
+    host_matters: bool = False

@@ -1,0 +1,361 @@
+"""Pure statistics: right answers, intervals, paired comparisons, percentiles, histograms.
+
+Every interval is a 95% one. Proportions come in counts and leave in percent (0..100), differences
+in percentage points. Sources:
+
+* Wilson (1927), JASA 22:209, and Newcombe (1998), Statistics in Medicine 17:857: one proportion.
+* Newcombe (1998), Statistics in Medicine 17:2635, method 10: difference of paired proportions.
+* Fagerland, Lydersen, Laake (2013), BMC Medical Research Methodology 13:91: mid-p McNemar test.
+* Abramowitz and Stegun (1964), 26.7.3 and 26.7.4: Student's t distribution.
+* Hyndman and Fan (1996), The American Statistician 50:361, definition 1: percentiles.
+* Freedman and Diaconis (1981), Z. Wahrscheinlichkeitstheorie 57:453: width of histogram bins.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Z_95 = 1.959963984540054
+MAX_BINS = 120
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Share of right answers, in percent, with its 95% interval in percent."""
+
+    percent: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """FP32 against INT8 on the same images.
+
+    Attributes:
+        fp32_only_right: images that only FP32 got right.
+        int8_only_right: images that only INT8 got right.
+        p_value: of the mid-p McNemar test, two-sided.
+        top1_drop: FP32 minus INT8, in percentage points; positive when INT8 is worse.
+        top1_drop_interval: 95% interval of the drop, in percentage points.
+    """
+
+    fp32_only_right: int
+    int8_only_right: int
+    p_value: float
+    top1_drop: float
+    top1_drop_interval: Interval
+
+
+@dataclass(frozen=True)
+class Percentiles:
+    """Latency percentiles in the samples' own unit."""
+
+    p50: float
+    p90: float
+    p99: float
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """INT8 throughput over FP32 throughput; ``interval`` is None for a single round."""
+
+    value: float
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts between neighbouring edges: ``len(edges_ms) == len(counts) + 1``."""
+
+    edges_ms: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+def topk_correct(
+    scores: NDArray[np.float32], labels: NDArray[np.int64], k: int
+) -> NDArray[np.bool_]:
+    """Tell for each image whether its label is among the k highest scores.
+
+    A tie is never decided in the model's favour: the label counts only if fewer than k *other*
+    classes score at least as much, so that it would be in the top k in whatever order equals were
+    listed. Without ties this is ``argmax`` for k = 1. A model that answers the same score for
+    every class, or NaN anywhere in a row, is not right by luck.
+
+    Args:
+        scores: [N, C] float32, higher is better.
+        labels: [N] int64 in 0..C-1.
+        k: at least 1; with k >= C every row without NaN is right.
+
+    Returns:
+        bool [N].
+
+    Raises:
+        ValueError: shapes do not fit, k is below 1, or a label lies outside the classes.
+    """
+    if scores.ndim != 2 or labels.shape != scores.shape[:1]:
+        raise ValueError(
+            f"scores must be [N, C] and labels [N], found {scores.shape} and {labels.shape}"
+        )
+    if k < 1:
+        raise ValueError(f"k must be at least 1, found {k}")
+    classes = scores.shape[1]
+    outside = np.flatnonzero((labels < 0) | (labels >= classes))
+    if outside.size:
+        first = int(outside[0])
+        raise ValueError(
+            f"label {int(labels[first])} of image {first} is outside the {classes} classes"
+        )
+    own = np.take_along_axis(scores, labels[:, None], axis=1)
+    rivals = np.count_nonzero(scores >= own, axis=1) - 1
+    correct: NDArray[np.bool_] = (rivals < k) & ~np.isnan(scores).any(axis=1)
+    return correct
+
+
+def wilson_interval(right: int, total: int) -> Interval:
+    """Wilson score interval of a proportion, in percent, without continuity correction.
+
+    Raises:
+        ValueError: total is below 1, or right is not in 0..total.
+    """
+    if total < 1 or not 0 <= right <= total:
+        raise ValueError(f"expected 0 <= right <= total and total >= 1, found {right} of {total}")
+    share, z2 = right / total, Z_95 * Z_95
+    centre = (share + z2 / (2 * total)) / (1 + z2 / total)
+    half = Z_95 * math.sqrt(share * (1 - share) / total + z2 / (4 * total * total))
+    half /= 1 + z2 / total
+    # At 0 and at all the bound is the proportion itself; rounding must not cross it.
+    low = 0.0 if right == 0 else centre - half
+    high = 1.0 if right == total else centre + half
+    return 100 * low, 100 * high
+
+
+def accuracy(correct: NDArray[np.bool_]) -> Accuracy:
+    """Share of right answers with its Wilson interval.
+
+    Args:
+        correct: bool [N], N >= 1, as from ``topk_correct``.
+    """
+    right = int(np.count_nonzero(correct))
+    return Accuracy(100 * right / max(correct.size, 1), wilson_interval(right, correct.size))
+
+
+def _binomial_half(successes: int, trials: int) -> float:
+    """Probability of exactly ``successes`` in ``trials`` fair coin tosses."""
+    log_ways = (
+        math.lgamma(trials + 1) - math.lgamma(successes + 1) - math.lgamma(trials - successes + 1)
+    )
+    return math.exp(log_ways - trials * math.log(2))
+
+
+def _smaller_tail(only_first: int, only_second: int) -> tuple[float, float]:
+    """P(X <= m) and P(X = m) with m the smaller count, X ~ Binomial(sum, 1/2)."""
+    if only_first < 0 or only_second < 0:
+        raise ValueError(f"counts must not be negative, found {only_first} and {only_second}")
+    smaller, trials = min(only_first, only_second), only_first + only_second
+    point = _binomial_half(smaller, trials)
+    return math.fsum(_binomial_half(i, trials) for i in range(smaller + 1)), point
+
+
+def mcnemar_exact(only_first: int, only_second: int) -> float:
+    """Two-sided p of the exact conditional McNemar test, from the two discordant counts."""
+    tail, _ = _smaller_tail(only_first, only_second)
+    return min(1.0, 2 * tail)
+
+
+def mcnemar_mid_p(only_first: int, only_second: int) -> float:
+    """Two-sided mid-p McNemar test, from the two discordant counts.
+
+    Twice the smaller tail with half of the observed count's own probability left out. Fagerland
+    and others recommend it over the exact test, which is needlessly conservative. 1 when the
+    counts are equal, none included.
+    """
+    if only_first == only_second:
+        return 1.0
+    tail, point = _smaller_tail(only_first, only_second)
+    return 2 * tail - point
+
+
+def paired_difference_interval(
+    both: int, only_first: int, only_second: int, neither: int
+) -> Interval:
+    """95% interval of first minus second, in percentage points, for paired proportions.
+
+    Newcombe's method 10: the Wilson intervals of the two proportions, squared and added, less
+    what their correlation (with its continuity correction) makes them share.
+
+    Args:
+        both: images that both got right.
+        only_first: images that only the first got right.
+        only_second: images that only the second got right.
+        neither: images that both got wrong.
+
+    Raises:
+        ValueError: a count is negative or all are zero.
+    """
+    if min(both, only_first, only_second, neither) < 0:
+        raise ValueError("counts must not be negative")
+    total = both + only_first + only_second + neither
+    first, second = both + only_first, both + only_second
+    low1, high1 = wilson_interval(first, total)
+    low2, high2 = wilson_interval(second, total)
+    share1, share2 = 100 * first / total, 100 * second / total
+    covariance = float(both * neither - only_first * only_second)
+    if covariance > 0:
+        covariance = max(covariance - total / 2, 0.0)
+    spread = math.sqrt(first * (total - first)) * math.sqrt(second * (total - second))
+    phi = covariance / spread if spread else 0.0
+    down1, up1 = share1 - low1, high1 - share1
+    down2, up2 = share2 - low2, high2 - share2
+    difference = share1 - share2
+    below = down1 * down1 - 2 * phi * down1 * up2 + up2 * up2
+    above = up1 * up1 - 2 * phi * up1 * down2 + down2 * down2
+    return difference - math.sqrt(max(below, 0.0)), difference + math.sqrt(max(above, 0.0))
+
+
+def compare_paired(fp32: NDArray[np.bool_], int8: NDArray[np.bool_]) -> PairedComparison:
+    """Compare FP32 with INT8 image by image.
+
+    Args:
+        fp32: bool [N], what FP32 got right, N >= 1.
+        int8: bool [N], what INT8 got right, on the same images in the same order.
+
+    Raises:
+        ValueError: the shapes differ or are empty.
+    """
+    if fp32.shape != int8.shape or fp32.ndim != 1 or fp32.size == 0:
+        raise ValueError(f"expected two equal [N] with N >= 1, found {fp32.shape} and {int8.shape}")
+    both = int(np.count_nonzero(fp32 & int8))
+    only_fp32 = int(np.count_nonzero(fp32 & ~int8))
+    only_int8 = int(np.count_nonzero(~fp32 & int8))
+    neither = fp32.size - both - only_fp32 - only_int8
+    return PairedComparison(
+        fp32_only_right=only_fp32,
+        int8_only_right=only_int8,
+        p_value=mcnemar_mid_p(only_fp32, only_int8),
+        top1_drop=100 * (only_fp32 - only_int8) / fp32.size,
+        top1_drop_interval=paired_difference_interval(both, only_fp32, only_int8, neither),
+    )
+
+
+def percentiles(samples: Sequence[float] | NDArray[np.float64]) -> Percentiles:
+    """p50, p90 and p99 by nearest rank: the smallest sample that at least q% do not exceed.
+
+    Each is a value that was measured, never one between two samples; with fewer than 100 samples
+    p99 is the largest.
+
+    Raises:
+        ValueError: no samples.
+    """
+    values = np.asarray(samples, dtype=np.float64)
+    if values.size == 0:
+        raise ValueError("percentiles need at least one sample")
+    p50, p90, p99 = np.percentile(values, (50, 90, 99), method="inverted_cdf")
+    return Percentiles(float(p50), float(p90), float(p99))
+
+
+def _t_within(t: float, freedom: int) -> float:
+    """P(|T| <= t) of Student's t with ``freedom`` degrees (Abramowitz and Stegun 26.7.3/4)."""
+    theta = math.atan(t / math.sqrt(freedom))
+    cosine2 = math.cos(theta) ** 2
+    if freedom % 2 == 0:
+        term = total = 1.0
+        for i in range(2, freedom, 2):
+            term *= cosine2 * (i - 1) / i
+            total += term
+        return math.sin(theta) * total
+    term = total = math.cos(theta) if freedom > 1 else 0.0
+    for i in range(3, freedom, 2):
+        term *= cosine2 * (i - 1) / i
+        total += term
+    return 2 / math.pi * (theta + math.sin(theta) * total)
+
+
+def t_quantile_95(freedom: int) -> float:
+    """The t that 95% of Student's distribution lies within, on both sides of zero.
+
+    Raises:
+        ValueError: freedom is below 1.
+    """
+    if freedom < 1:
+        raise ValueError(f"degrees of freedom must be at least 1, found {freedom}")
+    low, high = 0.0, 13.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if _t_within(middle, freedom) > 0.95 else (middle, high)
+    return (low + high) / 2
+
+
+def mean_throughput(rounds: Sequence[float]) -> float:
+    """Geometric mean of images/s over rounds.
+
+    The ratio of two such means is the geometric mean of the rounds' ratios, so a table's images/s
+    and its ratio agree.
+
+    Raises:
+        ValueError: no rounds, or a rate that is not positive and finite.
+    """
+    return math.exp(float(np.mean(_log_rates(rounds))))
+
+
+def paired_ratio(fp32_rounds: Sequence[float], int8_rounds: Sequence[float]) -> Ratio:
+    """Throughput of INT8 over FP32 from interleaved rounds, with its 95% interval.
+
+    The geometric mean of the rounds' ratios and a paired t interval of their logarithms: round i
+    of both ran side by side, so what slowed the machine then slowed both. A t interval is used
+    because a bootstrap of a handful of rounds is too narrow.
+
+    Args:
+        fp32_rounds: images/s of FP32, one value a round.
+        int8_rounds: images/s of INT8 in the same rounds.
+
+    Raises:
+        ValueError: no rounds, lengths that differ, or a rate that is not positive and finite.
+    """
+    if len(fp32_rounds) != len(int8_rounds):
+        raise ValueError(
+            f"rounds must be paired, found {len(fp32_rounds)} FP32 and {len(int8_rounds)} INT8"
+        )
+    logs = _log_rates(int8_rounds) - _log_rates(fp32_rounds)
+    mean = float(np.mean(logs))
+    if logs.size < 2:
+        return Ratio(math.exp(mean), None)
+    half = t_quantile_95(logs.size - 1) * float(np.std(logs, ddof=1)) / math.sqrt(logs.size)
+    return Ratio(math.exp(mean), (math.exp(mean - half), math.exp(mean + half)))
+
+
+def _log_rates(rounds: Sequence[float]) -> NDArray[np.float64]:
+    rates = np.asarray(rounds, dtype=np.float64)
+    if rates.size == 0 or not np.all(np.isfinite(rates) & (rates > 0)):
+        raise ValueError("rounds must be positive, finite images/s, at least one of them")
+    return np.log(rates)
+
+
+def latency_histogram(samples_ms: Sequence[float] | NDArray[np.float64]) -> Histogram:
+    """Histogram of all latencies, with edges evenly spaced in the logarithm.
+
+    A single slow batch then does not hide all others in one bin. The bins are as wide as
+    Freedman and Diaconis say, at most 120 of them; the outer edges are the extreme samples.
+
+    Raises:
+        ValueError: no samples, or one that is not positive and finite.
+    """
+    samples = np.asarray(samples_ms, dtype=np.float64)
+    if samples.size == 0 or not np.all(np.isfinite(samples) & (samples > 0)):
+        raise ValueError("latencies must be positive, finite milliseconds, at least one of them")
+    low, high = float(samples.min()), float(samples.max())
+    if low == high:
+        return Histogram((low * 0.995, high * 1.005), (int(samples.size),))
+    quarter, three_quarters = np.percentile(np.log(samples), (25, 75))
+    width = 2 * float(three_quarters - quarter) / samples.size ** (1 / 3)
+    wanted = math.log(high / low) / width if width > 0 else MAX_BINS
+    bins = min(MAX_BINS, max(1, math.ceil(wanted)))
+    edges = np.geomspace(low, high, bins + 1)
+    # Rounding in geomspace must not leave the extreme samples outside.
+    edges[0], edges[-1] = low, high
+    counts, _ = np.histogram(samples, edges)
+    return Histogram(tuple(float(e) for e in edges), tuple(int(c) for c in counts))

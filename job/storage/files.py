@@ -1,0 +1,110 @@
+"""Writing files so that a reader sees all of one or nothing, and saying why it cannot be done."""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from job.errors import OutputError
+
+_FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would exceed the size that is allowed",
+}
+_FORBIDDEN = {
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EEXIST: "a file stands where a folder must be",
+}
+_RESUMES = "Free some space, then run the same command again: it goes on where it stopped."
+_ELSEWHERE = "Choose another folder with --output, or change who may write there."
+
+
+@contextmanager
+def output_errors(root: Path) -> Iterator[None]:
+    """Translate what the file system says about the output into an OutputError.
+
+    A refusal that concerns a file outside ``root`` is no fault of the output and flies on; a full
+    disk counts wherever it is met.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = Path(os.fsdecode(error.filename)) if error.filename else root
+        if error.errno in _FULL:
+            free = free_bytes(where)
+            raise OutputError(
+                f"cannot write {where}: {_FULL[error.errno]}, {free:,} bytes are free", _RESUMES
+            ) from error
+        if error.errno in _FORBIDDEN and _related(where.absolute(), root.absolute()):
+            raise OutputError(
+                f"cannot write {where}: {_FORBIDDEN[error.errno]}", _ELSEWHERE
+            ) from error
+        raise
+
+
+def _related(where: Path, root: Path) -> bool:
+    """Tell whether one path is below the other: folders above the output are created with it."""
+    return where.is_relative_to(root) or root.is_relative_to(where)
+
+
+def free_bytes(path: Path) -> int:
+    """Return the bytes free on the disk of a path that need not exist yet; 0 when unknown."""
+    for candidate in (path.absolute(), *path.absolute().parents):
+        with suppress(OSError):
+            return shutil.disk_usage(candidate).free
+    return 0
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file by one that is whole and on the disk.
+
+    Raises:
+        OSError: the file cannot be written; the old one is left as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a file by a JSON value; NaN and infinity are refused, as JSON has none.
+
+    Raises:
+        OSError: the file cannot be written; the old one is left as it was.
+        ValueError: the value holds NaN or infinity.
+    """
+    text = json.dumps(value, indent=2, allow_nan=False)
+    write_bytes(path, f"{text}\n".encode())
+
+
+def read_json(path: Path) -> Any:
+    """Return a JSON file's value; None when it is missing or not whole."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or a folder's list of names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

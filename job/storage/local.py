@@ -1,0 +1,244 @@
+"""The output folder of a run on a local disk.
+
+    <output>/manifest.json  report.json  report.md  report.html   the run, once it is complete
+    <output>/<leaves>/      what a stage left, with its stage.json; appears with one rename
+    <output>/logs/          what each stage's process printed
+    <output>/.partial/      unfinished stages with their checkpoints
+    <output>/.lock .digests.json .report.json                      bookkeeping
+
+``stage.json`` is written last, so a folder that has one is whole.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from job.digests import Digests, hash_file
+from job.errors import OutputError
+from job.storage.files import output_errors, read_json, sync, write_bytes, write_json
+from job.storage.lock import NAME, locked
+
+STAGE_FILE = "stage.json"
+_KEY_FILE = ".key"
+_OF_WHOLE_RUNS = ("report.json", "report.md", "report.html", "manifest.json", ".report.json")
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a stage left behind and how it came to be.
+
+    Attributes:
+        path: the published folder.
+        stage: the stage's name.
+        key: its key.
+        ingredients: what the key was made of.
+        seconds: how long the stage took.
+        finished_at: when it ended, ISO 8601 in UTC.
+        files: ``sha256``, ``bytes`` and ``mtime_ns`` of each file by relative path.
+        record: the JSON object that the stage returned.
+    """
+
+    path: Path
+    stage: str
+    key: str
+    ingredients: Mapping[str, Any]
+    seconds: float
+    finished_at: str
+    files: Mapping[str, Mapping[str, Any]]
+    record: Mapping[str, Any]
+
+    def damage(self, digests: Digests) -> str | None:
+        """Say which file is not as it was published, or return None.
+
+        Size and time are compared; content only where the time alone differs.
+        """
+        for name, entry in self.files.items():
+            path = self.path / name
+            try:
+                stat = path.stat()
+            except OSError:
+                return f"{self.path.name}/{name} is missing"
+            same = (stat.st_size, stat.st_mtime_ns) == (entry["bytes"], entry["mtime_ns"])
+            if not same and (
+                stat.st_size != entry["bytes"] or digests.sha256(path) != entry["sha256"]
+            ):
+                return f"{self.path.name}/{name} was changed after the run"
+        return None
+
+
+class LocalOutput:
+    """An output folder; nothing is created before :meth:`locked`.
+
+    Args:
+        root: the folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.partials = self.root / ".partial"
+        self.logs = self.root / "logs"
+        self.digests = Digests(self.root / ".digests.json")
+
+    @contextmanager
+    def locked(self) -> Iterator[int]:
+        """Create the folder, keep other runs out, and finish what a killed run left half done.
+
+        Yields:
+            The lock's file descriptor, for worker processes to inherit.
+
+        Raises:
+            OutputError: another run writes here, or the folder cannot be written.
+        """
+        with output_errors(self.root):
+            for folder in (self.root, self.partials, self.logs):
+                folder.mkdir(parents=True, exist_ok=True)
+            with locked(self.root) as descriptor:
+                yield descriptor
+
+    def published(self, leaves: str) -> Published | None:
+        """Return what a stage left in a folder; None when there is nothing whole."""
+        path = self.root / leaves
+        document = read_json(path / STAGE_FILE)
+        known = [field.name for field in fields(Published) if field.name != "path"]
+        if not isinstance(document, dict) or not document.keys() >= set(known):
+            return None  # a version of the job that kept other fields wrote it
+        return Published(path=path, **{name: document[name] for name in known})
+
+    def partial(self, stage: str, key: str) -> tuple[Path, bool]:
+        """Return the folder of an unfinished stage, and whether work with this key is in it.
+
+        Work that was begun with another key is thrown away.
+        """
+        path = self.partials / stage
+        if self.unfinished(stage, key):
+            return path, True
+        remove(path)
+        path.mkdir()
+        write_bytes(path / _KEY_FILE, key.encode("ascii"))
+        return path, False
+
+    def publish(
+        self,
+        stage: str,
+        leaves: str,
+        *,
+        ingredients: Mapping[str, Any],
+        seconds: float,
+        record: Mapping[str, Any],
+    ) -> Published:
+        """Make a finished stage's folder visible under its own name, whole or not at all.
+
+        Args:
+            stage: the stage's name.
+            leaves: the folder that it leaves.
+            ingredients: what its key was made of.
+            seconds: how long it took.
+            record: what it returned.
+        """
+        path = self.partials / stage
+        result = Published(
+            path=self.root / leaves,
+            stage=stage,
+            key=(path / _KEY_FILE).read_text(encoding="ascii"),
+            ingredients=ingredients,
+            seconds=seconds,
+            finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            files=dict(_describe(path)),
+            record=record,
+        )
+        document = {name: value for name, value in vars(result).items() if name != "path"}
+        write_json(path / STAGE_FILE, document)
+        (path / _KEY_FILE).unlink()
+        self._show(path, leaves)
+        return result
+
+    def unfinished(self, stage: str, key: str) -> bool:
+        """Tell whether work of an interrupted run with this key can be gone on with."""
+        begun = self.partials / stage / _KEY_FILE
+        return (
+            begun.is_file()
+            and begun.read_text(encoding="ascii") == key
+            and len(os.listdir(begun.parent)) > 1
+        )
+
+    def check_ours(self, folders: Sequence[str]) -> None:
+        """Refuse a folder in which something that the run would replace is not the job's.
+
+        Args:
+            folders: what the stages leave.
+
+        Raises:
+            OutputError: naming what stands in the way.
+        """
+        ours = [self.root / NAME, *(self.root / leaves / STAGE_FILE for leaves in folders)]
+        if any(path.exists() for path in ours):
+            return
+        for name in (*folders, *_OF_WHOLE_RUNS, "logs"):
+            if os.path.lexists(self.root / name):
+                raise OutputError(
+                    f"{self.root / name} is there already and was not made by job",
+                    "Choose an empty or new folder with --output.",
+                )
+
+    def recover(self, stages: Iterable[tuple[str, str]]) -> None:
+        """Publish stages that were finished when a run was killed in the middle of publishing.
+
+        Args:
+            stages: (name, leaves) of each stage.
+        """
+        for stage, leaves in stages:
+            path = self.partials / stage
+            if (path / STAGE_FILE).is_file():
+                (path / _KEY_FILE).unlink(missing_ok=True)
+                self._show(path, leaves)
+            remove(self._aside(leaves))
+
+    def retract(self) -> None:
+        """Remove what describes the whole run: from here on it would describe another."""
+        for name in _OF_WHOLE_RUNS:
+            (self.root / name).unlink(missing_ok=True)
+
+    def save_digests(self) -> None:
+        """Keep the digests of this run's files for the next one."""
+        if self.digests.changed:
+            write_json(self.digests.store, self.digests.as_json())
+
+    def _show(self, path: Path, leaves: str) -> None:
+        """Rename a whole folder to its place; what stood there goes first aside, then away."""
+        self.retract()
+        target, aside = self.root / leaves, self._aside(leaves)
+        remove(aside)
+        if target.exists():
+            target.rename(aside)
+        path.rename(target)
+        sync(self.root)
+        remove(aside)
+
+    def _aside(self, leaves: str) -> Path:
+        return self.partials / f".old-{leaves}"
+
+
+def remove(path: Path) -> None:
+    """Remove a folder and all below it, if it is there."""
+    if path.exists():
+        shutil.rmtree(path)
+
+
+def _describe(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield name and identity of each file to publish, once it is on the disk."""
+    for folder, _, names in sorted(os.walk(path)):
+        for name in sorted(names):
+            file = Path(folder, name)
+            relative = str(file.relative_to(path))
+            if relative in (_KEY_FILE, STAGE_FILE):
+                continue
+            sync(file)
+            stat = file.stat()
+            identity = {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+            yield relative, {"sha256": hash_file(file), **identity}
+        sync(Path(folder))

@@ -1,0 +1,255 @@
+"""A complete report with MADE-UP figures: test data, measured nowhere."""
+
+import copy
+import hashlib
+import math
+from typing import Any
+
+import numpy as np
+
+from job import stats
+
+IMAGES = 5000
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def speed(
+    engine: str, batch: int, rate: float, spread: float, rss_mib: int, seed: int
+) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    typical_ms = 1000 * batch / rate
+    samples = typical_ms * rng.lognormal(-spread * spread / 2, spread, 900)
+    # A few batches that the machine disturbed.
+    samples[::150] *= 1.8
+    found = stats.percentiles(samples)
+    histogram = stats.latency_histogram(samples)
+    return {
+        "engine": engine,
+        "images_per_second": rate,
+        "latency_ms": {"p50": found.p50, "p90": found.p90, "p99": found.p99},
+        "peak_rss_bytes": rss_mib * 1024 * 1024,
+        "samples": int(samples.size),
+        "histogram": {"edges_ms": list(histogram.edges_ms), "counts": list(histogram.counts)},
+    }
+
+
+def benchmark_entry(batch: int, fp32: float, int8: float, threads: int = 1) -> dict[str, Any]:
+    wobble = (0.99, 1.0, 1.012, 0.996, 1.004)
+    ratio = stats.paired_ratio([fp32] * 5, [int8 * w for w in wobble])
+    assert ratio.interval is not None
+    return {
+        "batch_size": batch,
+        "threads": threads,
+        "isa": "avx512_core_amx",
+        "fp32": speed("onednn" if batch > 1 else "native", batch, fp32, 0.02, 640 + batch, batch),
+        "int8": speed("onednn", batch, int8, 0.03, 410 + batch, batch + 1),
+        "ratio": ratio.value,
+        "ratio_interval": list(ratio.interval),
+        "fp32_engines": {
+            "native": fp32 if batch == 1 else 0.84 * fp32,
+            "onednn": fp32 if batch > 1 else 0.91 * fp32,
+        },
+    }
+
+
+def model_accuracy(top1_right: int, top5_right: int) -> dict[str, Any]:
+    return {
+        "top1": 100 * top1_right / IMAGES,
+        "top5": 100 * top5_right / IMAGES,
+        "top1_interval": list(stats.wilson_interval(top1_right, IMAGES)),
+        "top5_interval": list(stats.wilson_interval(top5_right, IMAGES)),
+    }
+
+
+def training(
+    steps: int, epochs: float, base_lr: float, start_loss: float, end_loss: float, top1: float
+) -> dict[str, Any]:
+    rng = np.random.default_rng(steps)
+    qat = base_lr < 0.01
+    history = []
+    for step in range(0, steps, max(1, steps // 300)):
+        done = step / steps
+        decay = 0.1 ** ((done >= 0.5) + (done >= 0.75))
+        loss = end_loss + (start_loss - end_loss) * math.exp(-5 * done)
+        history.append(
+            {
+                "step": step,
+                "loss": float(loss * rng.lognormal(0, 0.08)),
+                "lr": base_lr * decay,
+                "images_per_second": 111.0 if qat else 148.0,
+            }
+        )
+    evaluations = [
+        {
+            "step": steps * i // 10,
+            "top1": top1 - (0.6 if qat else 55) * math.exp(-0.7 * i),
+            "top5": 99.0 - (0.1 if qat else 30) * math.exp(-0.9 * i),
+        }
+        for i in range(1, 11)
+    ]
+    return {
+        "steps": steps,
+        "epochs": epochs,
+        "seconds": steps * 128 / (111 if qat else 148),
+        "images_per_second": 111.0 if qat else 148.0,
+        "best_step": steps * 9 // 10,
+        "best_top1": evaluations[8]["top1"],
+        "freeze_bn_stats": True if qat else None,
+        "calibrated": True if qat else None,
+        "history": history,
+        "evaluations": evaluations,
+    }
+
+
+def manifest() -> dict[str, Any]:
+    return {
+        "version": 1,
+        "name": "sample-resnet18-cifar10",
+        "model": {"name": "resnet18", "classes": 10, "input_shape": [3, 32, 32], "width": 1.0},
+        "data": {"format": "class_folders", "root": "cifar10.tar.gz", "train_dir": "train"},
+        "quantize": {
+            "strategy": "aware",
+            "weight_quantize_type": "channel_wise_abs_max",
+            "quantize_op_types": ["conv2d", "depthwise_conv2d", "matmul_v2"],
+        },
+        "train": {"epochs": 2, "base_lr": 0.0001, "seed": 7},
+        "benchmark": {"batch_sizes": [1, 50], "threads": [1]},
+        "gates": {"max_top1_drop": 0.5, "min_speedup": 1.5},
+        "output": "runs/sample",
+    }
+
+
+def host() -> dict[str, Any]:
+    return {
+        "cpu_model": "Made-up Xeon 0000 (test data)",
+        "flags": ["avx2", "avx512f", "avx512bw", "avx512_vnni", "amx_int8", "amx_tile"],
+        "microcode": "0x2b000603",
+        "cores": 2,
+        "quota_cores": 2.0,
+        "memory_bytes": 24 * 1024**3,
+        "kernel": "6.1.0-test",
+    }
+
+
+def audit() -> dict[str, Any]:
+    return {
+        "int8_ops": 21,
+        "fp32_ops": 1,
+        "quantized_op_types": ["conv2d", "matmul_v2", "elementwise_add", "pool2d"],
+        "folded": {"batch_norm": 20, "activation": 17, "residual_add": 8},
+        "ops_before": {"conv2d": 20, "batch_norm": 20, "relu": 17, "elementwise_add": 9,
+                       "pool2d": 2, "matmul_v2": 1, "flatten_contiguous_range": 1},
+        "ops_after": {"fused_conv2d": 20, "quantize": 1, "dequantize": 1, "pool2d": 2, "fc": 1,
+                      "flatten_contiguous_range": 1},
+        "left_in_fp32": [
+            {"op": "conv2d_0.tmp_0", "type": "conv2d", "reason": "its input has no scale"},
+        ],
+        "primitives": [
+            {"kind": "convolution", "implementation": "brgconv:avx512_core_amx",
+             "data_type": "u8:s8:u8", "count": 1900, "milliseconds": 512.25},
+            {"kind": "convolution", "implementation": "jit:avx512_core",
+             "data_type": "f32:f32:f32", "count": 100, "milliseconds": 61.5},
+            {"kind": "reorder", "implementation": "jit:uni",
+             "data_type": "s8:u8", "count": 800, "milliseconds": 40.125},
+            {"kind": "inner_product", "implementation": "brgemm:avx512_core_amx",
+             "data_type": "u8:s8:f32", "count": 100, "milliseconds": 2.75},
+        ],
+    }  # fmt: skip
+
+
+def files(*paths: str) -> list[dict[str, Any]]:
+    return [{"path": path, "bytes": 1000 + 977 * len(path), "sha256": digest(path)}
+            for path in paths]  # fmt: skip
+
+
+def stages() -> list[dict[str, Any]]:
+    times = {"prepare": 21.4, "baseline": 2710.0, "qat": 900.2, "convert": 8.8,
+             "int8": 11.9, "accuracy": 64.0, "benchmark": 75.5}  # fmt: skip
+    return [
+        {
+            "name": name,
+            "status": "reused" if name in ("prepare", "baseline") else "ran",
+            "seconds": seconds,
+            "key": digest(name),
+        }
+        for name, seconds in times.items()
+    ]
+
+
+def data() -> dict[str, Any]:
+    return {
+        "format": "class_folders",
+        "classes": 10,
+        "splits": {
+            "train": {"images": 22500, "how": "train, less the selection split"},
+            "calibration": {"images": 512, "how": "the first 512 of train, shuffled with seed 7"},
+            "selection": {"images": 2500, "how": "10% of each class of train, cut with seed 0"},
+            "test": {"images": IMAGES, "how": "val_dir, as given"},
+        },
+        "bad_images": [
+            {"path": "train/cat/00017.png", "reason": "truncated: 812 of 2,310 bytes"},
+        ],
+    }
+
+
+def accuracy() -> dict[str, Any]:
+    return {
+        "images": IMAGES,
+        "fp32": model_accuracy(4262, 4968),
+        "qat_fake": model_accuracy(4259, 4967),
+        "int8": model_accuracy(4256, 4966),
+        "paired": {
+            "fp32_only_right": 31,
+            "int8_only_right": 25,
+            "p_value": stats.mcnemar_mid_p(31, 25),
+            "top1_drop": 100 * 6 / IMAGES,
+            "top1_drop_interval": list(stats.paired_difference_interval(4231, 31, 25, 713)),
+        },
+    }
+
+
+def _build() -> dict[str, Any]:
+    return {
+        "version": 1,
+        "name": "sample-resnet18-cifar10",
+        "created_at": "2001-02-03T04:05:06Z",
+        "status": "passed",
+        "comparable": True,
+        "notes": ["Made-up test data: no figure here was measured."],
+        "manifest": manifest(),
+        "host": host(),
+        "versions": {"python": "3.11.2", "paddlepaddle": "3.2.2", "paddleslim": "2.6.0"},
+        "isa": {"fp32": "avx512_core", "int8": "avx512_core_amx"},
+        "seeds": {"baseline": 3, "train": 7},
+        "inputs": files("manifests/cifar10.json", "data/cifar10.tar.gz"),
+        "artifacts": files("fp32/model.pdmodel", "fp32/model.pdiparams", "int8/model.pdmodel"),
+        "data": data(),
+        "models": {
+            "fp32": {"path": "fp32", "bytes": 44_780_000},
+            "qat_fake": {"path": "qat_fake", "bytes": 11_420_000},
+            "int8": {"path": "int8", "bytes": 11_630_000},
+        },
+        "training": {
+            "baseline": training(5270, 30.0, 0.1, 2.3, 0.12, 85.6),
+            "qat": training(351, 2.0, 0.0001, 0.16, 0.13, 85.3),
+        },
+        "accuracy": accuracy(),
+        "benchmark": [benchmark_entry(1, 503.0, 781.0), benchmark_entry(50, 1672.0, 5867.0)],
+        "audit": audit(),
+        "gates": [
+            {"name": "max_top1_drop", "limit": 0.5, "value": 0.12, "passed": True},
+            {"name": "min_speedup", "limit": 1.5, "value": 781 / 503, "passed": True},
+        ],
+        "stages": stages(),
+    }
+
+
+_SAMPLE = _build()
+
+
+def sample_report() -> dict[str, Any]:
+    """A fresh copy that a test may change."""
+    return copy.deepcopy(_SAMPLE)

@@ -1,0 +1,274 @@
+"""The command line as a user meets it: what it prints and its exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from fake_stages import make_manifest
+from sample_report import sample_report
+
+from job.worker import environment
+
+# The whole command line, but for the stages.
+FAKES = """
+import sys, types
+sys.argv[0] = "job"
+import fake_stages, sample_report, job.host, job.stages
+names = {names}
+job.stages.STAGES = tuple(fake_stages.stage(name, *before) for name, *before in names)
+fake = types.ModuleType("job.stages.report")
+def build(manifest, outputs, rows, notes):
+    report = sample_report.sample_report()
+    gate = {{"name": "min_speedup", "limit": 9.0, "value": 2.0, "passed": False}}
+    gates = [gate] if {failing} else []
+    return {{**report, "stages": rows, "gates": gates, "notes": list(notes),
+            "status": "gate_failed" if {failing} else "passed"}}
+fake.build = build
+sys.modules["job.stages.report"] = fake
+read_host = job.host.read_host
+from dataclasses import replace
+job.host.read_host = lambda *a: replace(read_host(*a), flags={flags})
+from job.cli import main
+main()
+"""
+CHAIN = (("first",), ("second", "first"), ("third", "second"))
+
+
+def job(
+    *arguments: str,
+    cwd: Path,
+    stages: Sequence[Sequence[str]] = CHAIN,
+    failing: bool = False,
+    flags: Sequence[str] = ("avx512f", "avx512_vnni"),
+    stdin: str = "",
+) -> "subprocess.CompletedProcess[str]":
+    """Run the command with fake stages."""
+    code = FAKES.format(names=list(stages), failing=failing, flags=flags)
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=cwd,
+        env=environment(1) | {"COLUMNS": "200"},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a manifest and what it names."""
+    manifest = make_manifest(tmp_path)
+    (tmp_path / "m.json").write_text(json.dumps(manifest.resolved))
+    return tmp_path
+
+
+class TestRun:
+    def test_to_the_end_and_again(self, folder: Path) -> None:
+        done = job("run", "m.json", cwd=folder)
+        assert (done.returncode, done.stderr.count("Traceback")) == (0, 0), done.stderr
+        assert "second: done in" in done.stderr
+        assert "Report: " in done.stdout
+        assert (folder / "runs/tiny/report.html").exists()
+        began = time.monotonic()
+        again = job("run", "m.json", cwd=folder)
+        assert time.monotonic() - began < 2
+        assert again.returncode == 0
+        assert "Nothing changed since the last run" in again.stdout
+        assert "third: reused: nothing changed" in again.stderr
+        rendered = job("report", "runs/tiny", cwd=folder)
+        assert rendered.returncode == 0, rendered.stderr
+        assert "Report: runs/tiny/report.html" in rendered.stdout
+
+    def test_json_lines(self, folder: Path) -> None:
+        done = job("run", "-", "--log-format", "json", cwd=folder, stdin=_text(folder))
+        assert done.returncode == 0, done.stderr
+        events = [json.loads(line)["event"] for line in done.stderr.splitlines()]
+        assert events[0] == "stage_started"
+        (line,) = done.stdout.splitlines()
+        assert json.loads(line)["status"] == "passed"
+
+    def test_failed_gate(self, folder: Path) -> None:
+        for _ in range(2):
+            done = job("run", "m.json", "--output", "out", cwd=folder, failing=True)
+            assert done.returncode == 3, done.stderr
+            assert "1 of 1 gates failed:\n  min_speedup: limit 9.0, found 2.0" in done.stderr
+            assert (folder / "out/report.json").exists()
+
+    def test_until(self, folder: Path) -> None:
+        done = job("run", "m.json", "--until", "first", cwd=folder)
+        assert done.returncode == 0
+        assert "Stopped after first, as asked; no report yet." in done.stdout
+
+    def test_sigterm(self, folder: Path) -> None:
+        code = FAKES.format(names=[("patient",)], failing=False, flags=("avx512_vnni",))
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, "run", "m.json"],
+            cwd=folder,
+            env=environment(1),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stderr is not None
+        while "steps" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=30)
+        assert process.returncode == 143
+        assert "error: stopped by SIGTERM in stage patient\nRun the same command again" in told
+
+    @pytest.mark.parametrize(
+        ("stage", "code", "message"),
+        [
+            ("bad_data", 4, "error: images/cat.png is truncated\nFetch it again."),
+            ("crash", 1, "error: stage crash failed: ZeroDivisionError: division by zero"),
+        ],
+    )
+    def test_failing_stage(self, folder: Path, stage: str, code: int, message: str) -> None:
+        done = job("run", "m.json", cwd=folder, stages=[(stage,)])
+        assert done.returncode == code
+        assert message in done.stderr
+        assert done.stdout == ""
+
+
+class TestDryRun:
+    def test_says_what_would_happen(self, folder: Path) -> None:
+        done = job("run", "m.json", "--dry-run", cwd=folder)
+        assert done.returncode == 0, done.stderr
+        assert "nothing left by an earlier run" in done.stdout
+        assert "weights.bin" in done.stdout
+        assert not (folder / "runs").exists()
+
+    def test_json(self, folder: Path) -> None:
+        done = job("run", "m.json", "--dry-run", "--log-format", "json", cwd=folder)
+        plans = [json.loads(line) for line in done.stdout.splitlines()]
+        assert [plan["stage"] for plan in plans] == ["first", "second", "third"]
+        assert plans[0]["reads"] == [str(folder / "weights.bin")]
+
+    def test_missing_input(self, folder: Path) -> None:
+        (folder / "weights.bin").unlink()
+        done = job("run", "m.json", "--dry-run", cwd=folder)
+        assert done.returncode == 4
+        assert "weights.bin (missing)" in done.stdout
+        assert "weights.bin (read by first)" in done.stderr
+
+
+class TestRefusals:
+    def test_manifest(self, folder: Path) -> None:
+        done = job("run", "m.json", "--set", "train.epochs=-1", "--set", "train.sed=1", cwd=folder)
+        assert done.returncode == 2
+        assert "error: m.json: 2 faults" in done.stderr
+        assert "/train/epochs" in done.stderr
+
+    def test_errors_as_json(self, folder: Path) -> None:
+        done = job("run", "none.json", "--log-format", "json", cwd=folder)
+        assert done.returncode == 2
+        assert json.loads(done.stderr)["kind"] == "UsageError"
+
+    def test_usage(self, folder: Path) -> None:
+        assert job("run", cwd=folder).returncode == 2
+        assert job("run", "m.json", "--frm", "qat", cwd=folder).returncode == 2
+        assert job("run", "m.json", "--from", "qatt", cwd=folder).returncode == 2
+
+    def test_machine_without_vnni(self, folder: Path) -> None:
+        done = job("run", "m.json", cwd=folder, flags=("avx512f",))
+        assert done.returncode == 5
+        assert "has no AVX512_VNNI" in done.stderr
+        assert not (folder / "runs").exists()
+        allowed = job("run", "m.json", "--allow-slow-isa", cwd=folder, flags=("avx512f",))
+        assert allowed.returncode == 0, allowed.stderr
+        report = json.loads((folder / "runs/tiny/report.json").read_bytes())
+        assert report["comparable"] is False
+        assert "no AVX512_VNNI" in report["notes"][0]
+
+    def test_code(self, folder: Path) -> None:
+        model = '{"callable": "mine:net", "classes": 10, "input_shape": [3, 32, 32]}'
+        arguments = ("run", "m.json", "--set", "model.name=null", "--set", f"model={model}")
+        done = job(*arguments, cwd=folder)
+        assert done.returncode == 2
+        assert "'mine:net' runs code of its own\nIf you trust it" in done.stderr
+        assert job(*arguments, "--allow-code", "--dry-run", cwd=folder).returncode == 0
+
+    def test_uri(self, folder: Path) -> None:
+        done = job("run", "m.json", "--output", "s3://bucket/run", cwd=folder)
+        assert done.returncode == 2
+        assert "'s3://bucket/run' is a URI" in done.stderr
+
+    def test_locked(self, folder: Path) -> None:
+        from job.storage.local import LocalOutput
+
+        with LocalOutput(folder / "runs/tiny").locked():
+            done = job("run", "m.json", cwd=folder)
+        assert done.returncode == 1
+        assert f"written by another run: process {os.getpid()}" in done.stderr
+
+    def test_unexpected(self, folder: Path) -> None:
+        done = job("run", "m.json", cwd=folder, stages=[("none_such",)])
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: unexpected KeyError: 'none_such'") or done.stderr
+
+
+class TestReport:
+    def test_no_report(self, folder: Path) -> None:
+        done = job("report", ".", cwd=folder)
+        assert done.returncode == 2
+        assert "holds no report.json" in done.stderr
+
+    @pytest.mark.parametrize("text", ["", "[]", "{"])
+    def test_broken_report(self, folder: Path, text: str) -> None:
+        (folder / "report.json").write_text(text)
+        done = job("report", ".", cwd=folder)
+        assert done.returncode == 4
+        assert "report.json is not a JSON object" in done.stderr
+
+    def test_rendered(self, folder: Path) -> None:
+        (folder / "report.json").write_text(json.dumps(sample_report()))
+        assert job("report", ".", cwd=folder).returncode == 0
+        assert (folder / "report.md").exists()
+
+
+class TestQuickCommands:
+    def test_validate(self, folder: Path) -> None:
+        (folder / "wrong.json").write_text('{"version": 1}')
+        done = job("validate", "m.json", "wrong.json", "none.json", cwd=folder)
+        assert done.returncode == 2
+        assert done.stdout == "m.json: valid\n"
+        assert "wrong.json: " in done.stderr
+        assert "cannot read the manifest none.json" in done.stderr
+        assert job("validate", "-", cwd=folder, stdin=_text(folder)).returncode == 0
+
+    def test_explain(self, folder: Path) -> None:
+        done = job("explain", "quantize.moving_rate", cwd=folder)
+        assert done.returncode == 0
+        assert "/quantize/moving_rate" in done.stdout
+        assert job("explain", "quantize.movin_rate", cwd=folder).returncode == 2
+
+    def test_version_and_help(self, folder: Path) -> None:
+        assert job("--version", cwd=folder).stdout.startswith("job 0.")
+        assert "Exit codes: 0 done; 2 the manifest" in job("--help", cwd=folder).stdout
+        assert "job run manifests/digits.json --dry-run" in job("run", "-h", cwd=folder).stdout
+
+    @pytest.mark.parametrize(
+        "arguments", [["--help"], ["explain", "train.base_lr"], ["validate", "m.json"]]
+    )
+    def test_answers_at_once(self, folder: Path, arguments: list[str]) -> None:
+        """Processor time, which a busy machine does not stretch as it does the clock's."""
+        command = [sys.executable, "-m", "job", *arguments]
+        subprocess.run(command, cwd=folder, env=environment(1), capture_output=True, check=True)
+        before = os.times()
+        subprocess.run(command, cwd=folder, env=environment(1), capture_output=True, check=True)
+        after = os.times()
+        used = sum(getattr(after, f"children_{kind}") for kind in ("user", "system")) - sum(
+            getattr(before, f"children_{kind}") for kind in ("user", "system")
+        )
+        assert used < 0.6
+
+
+def _text(folder: Path) -> str:
+    return (folder / "m.json").read_text()

@@ -1,0 +1,142 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_fakes import save_folders, save_image
+
+from job.data.listing import Place, class_folders, image_list
+from job.data.sources import ImageFiles, digits
+from job.errors import DataError
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    root = tmp_path / "root"
+    root.mkdir()
+    return Place(root, str(root))
+
+
+def read_list(place: Place, content: str | bytes) -> ImageFiles:
+    raw = content.encode() if isinstance(content, str) else content
+    (place.folder / "list.txt").write_bytes(raw)
+    return image_list(place, "list.txt", classes=10, channels=3)
+
+
+def test_a_list_gives_paths_and_labels(place: Place) -> None:
+    save_image(place.folder / "val/a b.png")
+    source = read_list(place, "\ufeffval/a b.png 3\r\n\n./val//c.png\t9\n")
+    assert source.names == ("val/a b.png", "val/c.png")
+    assert source.labels.tolist() == [3, 9]
+    assert source.labels.dtype == np.int64
+    assert source.read(0).shape == (10, 12, 3)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "the list is empty"),
+        ("\n \n", "the list is empty"),
+        ("a.png 1\nb.png\n", r"list\.txt:2: expected `path label`.*found 'b\.png'"),
+        ("a.png one\n", r"list\.txt:1: expected `path label`"),
+        ("a.png 1.5\n", r"list\.txt:1: expected `path label`"),
+        (f"a.png {'9' * 5000}\n", r"list\.txt:1: expected `path label`"),
+        ("x\0y/a.png 1\n", r"list\.txt:1: .* has a NUL byte"),
+        ("a.png ²\n", r"list\.txt:1: expected `path label`"),
+        ("a.png 0\nb.png 10\n", r"list\.txt:2: label 10 is outside 0 to 9"),
+        ("a.png -1\n", r"list\.txt:1: label -1 is outside 0 to 9"),
+        ("../a.png 1\n", r"list\.txt:1: '\.\./a\.png' has `\.\.` in it"),
+        ("x/../../a.png 1\n", r"list\.txt:1: .* has `\.\.` in it"),
+        ("/etc/passwd 1\n", r"list\.txt:1: '/etc/passwd' is an absolute path"),
+        (b"a.png 1\n\xff\xd8\xff 1\n", r"list\.txt:2: not UTF-8 text"),
+    ],
+)
+def test_a_bad_list_names_the_line(place: Place, content: str | bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_list(place, content)
+
+
+def test_a_missing_list_says_what_there_is(place: Place) -> None:
+    save_image(place.folder / "val_list.png")
+    with pytest.raises(DataError, match=r"gone\.txt: the list cannot be read: No such(.|\n)*holds"):
+        image_list(place, "gone.txt", classes=10, channels=3)
+
+
+def test_a_missing_image_is_found_when_it_is_read(place: Place) -> None:
+    source = read_list(place, "nowhere/a.png 1\n")
+    with pytest.raises(DataError, match=r"^no such file$"):
+        source.read(0)
+
+
+def test_links_that_leave_the_root_are_refused(place: Place) -> None:
+    outside = save_image(place.folder.parent / "outside/a.png")
+    save_image(place.folder / "inside/b.png")
+    (place.folder / "a.png").symlink_to(outside)
+    (place.folder / "way").symlink_to(outside.parent)
+    (place.folder / "b.png").symlink_to("inside/b.png")
+    (place.folder / "near").symlink_to("inside")
+    assert len(read_list(place, "b.png 1\nnear/b.png 2\n")) == 2
+    for name in ("a.png", "way/a.png"):
+        with pytest.raises(DataError, match=rf"{name}' is reached by a symbolic link that leaves"):
+            read_list(place, f"b.png 1\n{name} 1\n")
+
+
+def test_four_channels_are_refused(place: Place) -> None:
+    (place.folder / "list.txt").write_text("a.png 1\n")
+    with pytest.raises(DataError, match=r"gray or RGB, but model\.input_shape has 4 channels"):
+        image_list(place, "list.txt", classes=10, channels=4)
+
+
+def test_class_folders_give_sorted_labels(place: Place) -> None:
+    train = save_folders(place.folder / "train", ["dog", "cat"], 2)
+    save_image(train / "cat/more/deep.PNG")
+    save_image(train / "cat/.hidden.png")
+    (train / "dog/notes.txt").touch()
+    (train / ".git").mkdir()
+    source, names = class_folders(place, "train", classes=2, channels=1)
+    assert names == ["cat", "dog"]
+    assert source.names[:3] == ("train/cat/0.png", "train/cat/1.png", "train/cat/more/deep.PNG")
+    assert source.labels.tolist() == [0, 0, 0, 1, 1]
+    assert source.ignored == 2
+    assert source.read(2).shape == (10, 12, 1)
+
+
+def test_the_number_of_class_folders_must_be_the_models(place: Place) -> None:
+    save_folders(place.folder / "train", ["cat", "dog"], 1)
+    message = r"model\.classes is 3, but there are 2 class folders \(cat, dog\)"
+    with pytest.raises(DataError, match=message):
+        class_folders(place, "train", classes=3, channels=3)
+
+
+def test_bad_class_folders_are_named(place: Place) -> None:
+    train = save_folders(place.folder / "train", ["cat", "dog"], 1)
+    with pytest.raises(DataError, match=r"no folder 'tarin' in .*\n.*holds train\."):
+        class_folders(place, "tarin", classes=2, channels=3)
+    with pytest.raises(DataError, match=r"'\.\./x' has `\.\.` in it"):
+        class_folders(place, "../x", classes=2, channels=3)
+    (train / "dog/0.png").rename(train / "dog/0.txt")
+    with pytest.raises(DataError, match=r"train/dog in .*: this class has no image"):
+        class_folders(place, "train", classes=2, channels=3)
+
+
+def test_links_in_class_folders_stay_inside(place: Place) -> None:
+    train = save_folders(place.folder / "train", ["cat", "dog"], 1)
+    (train / "dog/link.png").symlink_to("0.png")
+    assert len(class_folders(place, "train", classes=2, channels=3)[0]) == 3
+    (train / "dog/away.png").symlink_to("/etc/passwd")
+    with pytest.raises(DataError, match=r"away\.png' is reached by a symbolic link that leaves"):
+        class_folders(place, "train", classes=2, channels=3)
+    (train / "dog/away.png").unlink()
+    (train / "dog/deep").symlink_to("../cat")
+    with pytest.raises(DataError, match=r"dog/deep in .*: a symbolic link to a folder"):
+        class_folders(place, "train", classes=2, channels=3)
+
+
+def test_digits_are_real_scans_in_uint8() -> None:
+    source = digits(3)
+    assert len(source) == 1797
+    assert source.images.shape == (1797, 8, 8, 3)
+    assert source.images.dtype == np.uint8
+    assert (int(source.images.min()), int(source.images.max())) == (0, 255)
+    assert set(source.labels.tolist()) == set(range(10))
+    assert source.names[1796] == "digits#1796"
+    assert source.read(5).shape == (8, 8, 3)

@@ -1,0 +1,83 @@
+from typing import Any
+
+import pytest
+from sample_manifest import document, faults
+
+from job.manifest_rules import RULES
+from job.manifest_schema import keys
+
+DIGITS = {"format": "digits", "mean": [0.5], "std": [0.5]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"model__name": None}, {"/model": "inference_model, found none"}),
+        ({"model__callable": "a.b:c"}, {"/model": "found name and callable"}),
+        ({"model__weights_sha256": "0" * 64}, {"/model/weights_sha256": "without /model/weights"}),
+        (
+            {"model__weights": "w", "model__pretrained": True, "model__name": "resnet18"},
+            {"/model/pretrained": "give one of them"},
+        ),
+        ({"model__pretrained": True}, {"/model/pretrained": "no weights are published"}),
+        (
+            {"model__name": None, "model__callable": "a:b", "model__pretrained": True},
+            {"/model/pretrained": "only networks with /model/name"},
+        ),
+        ({"data__train_list": "l"}, {"/data/train_list": "belongs to format imagenet_list"}),
+        ({"data__train_dir": None}, {"/data": "expected train_dir, val_dir or both"}),
+        (
+            {"data__train_dir": None, "data__selection_dir": "s"},
+            {"/data": "expected train_dir, val_dir or both"},
+        ),
+        (
+            {"data": {**DIGITS, "val_file": "v"}},
+            {"/data/val_file": "belongs to format packed, and /data/format is digits"},
+        ),
+        ({"data": {**DIGITS, "root": "r"}}, {"/data/root": "expected null"}),
+        ({"data": DIGITS, "model__classes": 9}, {"/model/classes": "at least 10"}),
+        ({"data__mean": [0.5, 0.5]}, {"/data/mean": "1 value, or 3 for the 3 channels"}),
+        (
+            {"model__input_shape": [1, 8, 8]},
+            {"/data/mean": "1 value for the 1 channels", "/data/std": "found 3"},
+        ),
+        ({"data__resize_short": 16}, {"/data/resize_short": "at least 32"}),
+        ({"data__augment__scale": [1, 0.1]}, {"/data/augment/scale": "ascending"}),
+        ({"data__augment__ratio": [2, 1]}, {"/data/augment/ratio": "ascending"}),
+        (
+            {"train__schedule__milestones": [0.5, 0.5]},
+            {"/train/schedule/milestones": "expected ascending values, found [0.5, 0.5]"},
+        ),
+        (
+            {"baseline__train__schedule__milestones": [0.5, 0.4]},
+            {"/baseline/train/schedule/milestones": "ascending"},
+        ),
+        (
+            {"quantize": {"strategy": "post", "weight_quantize_type": "range_abs_max"}},
+            {"/quantize/weight_quantize_type": "for strategy post"},
+        ),
+        (
+            {"quantize": {"strategy": "post", "pact": True}},
+            {"/quantize/pact": "which trains nothing"},
+        ),
+    ],
+)
+def test_rules(changes: dict[str, Any], expected: dict[str, str]) -> None:
+    found = faults(document(**changes))
+    assert set(found) == set(expected)
+    for place, message in expected.items():
+        assert message in found[place].message
+
+
+def test_key_of_another_format_suggests_its_counterpart() -> None:
+    assert faults(document(data__val_list="l"))["/data/val_list"].suggestion == "val_dir"
+
+
+def test_rules_and_schema_faults_are_listed_together() -> None:
+    found = faults(document(model__weights_sha256="0" * 64, train__epochs=-1))
+    assert set(found) == {"/model/weights_sha256", "/train/epochs"}
+
+
+def test_rules_name_keys_that_exist() -> None:
+    known = {key.pointer for key in keys()}
+    assert {place for _, places in RULES for place in places} <= known

@@ -1,0 +1,108 @@
+"""What is shown while a run goes on."""
+
+import io
+import json
+import re
+from typing import Any
+
+import pytest
+
+from job.bars import BarUi
+from job.errors import DataError
+from job.progress import JsonUi, PlainUi, Rate, Ui, make_ui, title
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def tell(ui: Ui) -> None:
+    """A short run."""
+    with ui:
+        ui.stage_reused("prepare", "nothing changed")
+        ui.stage_started("qat", "train.seed changed")
+        for done in range(101):
+            ui.progress("qat", "qat", done, 100, "steps", "loss 0.31")
+        ui.message("qat", "2 images [are] bad", "warning")
+        ui.stage_finished("qat", 65.0)
+        ui.failed(DataError("weights.pdparams is missing", "Put it there."))
+
+
+def test_json_lines() -> None:
+    stream = io.StringIO()
+    tell(JsonUi(stream))
+    lines: list[dict[str, Any]] = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["event"] for line in lines] == [
+        "stage_reused",
+        "stage_started",
+        "progress",
+        "progress",
+        "message",
+        "stage_finished",
+        "error",
+    ]
+    assert all(line["time"].endswith("Z") for line in lines)
+    first, last = lines[2], lines[3]
+    assert (first["done"], first["total"], first["unit"], first["per_second"]) == (
+        0,
+        100,
+        "steps",
+        None,
+    )
+    assert (last["done"], last["note"], last["seconds_left"]) == (100, "loss 0.31", 0)
+    assert last["per_second"] > 0
+    assert lines[4]["level"] == "warning"
+    assert lines[6]["exit_code"] == 4
+    assert lines[6]["kind"] == "DataError"
+
+
+def test_plain_lines() -> None:
+    stream = io.StringIO()
+    tell(PlainUi(stream))
+    lines = [line.split(" ", 1)[1] for line in stream.getvalue().splitlines()]
+    assert lines[:2] == ["prepare: reused: nothing changed", "qat: runs: train.seed changed"]
+    assert lines[2] == "qat: 0/100 steps, loss 0.31"
+    assert lines[3].startswith("qat: 100/100 steps, ")
+    assert "steps/s" in lines[3]
+    assert lines[4] == "qat: warning: 2 images [are] bad"
+    assert lines[5] == "qat: done in 1 min 05 s"
+    assert stream.getvalue().endswith("error: weights.pdparams is missing\nPut it there.\n")
+
+
+def test_plain_lines_tell_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0, 10.0])
+    monkeypatch.setattr("job.progress.time.monotonic", lambda: next(now))
+    stream = io.StringIO()
+    ui = PlainUi(stream)
+    ui.progress("qat", "selection", 0, 100, "images")
+    ui.progress("qat", "selection", 25, 100, "images")
+    assert stream.getvalue().endswith("qat selection: 25/100 images, 2.5 images/s, 30.0 s left\n")
+
+
+def test_bars() -> None:
+    stream = Terminal()
+    tell(BarUi(stream))
+    text = re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]", "", stream.getvalue())
+    for part in ("✓ prepare", "reused: nothing changed", "qat", "2 images [are] bad", "Put it th"):
+        assert part in text
+
+
+def test_the_display_that_fits() -> None:
+    assert isinstance(make_ui("text", io.StringIO()), PlainUi)
+    assert isinstance(make_ui("text", Terminal()), BarUi)
+    assert isinstance(make_ui("json", Terminal()), JsonUi)
+
+
+def test_rate_forgets_what_is_long_ago_and_what_was_begun_anew() -> None:
+    rate = Rate()
+    for now, done in ((0, 0), (10, 1000), (50, 1010), (60, 1020)):
+        rate.add(now, done)
+    assert rate.per_second == pytest.approx(0.4, abs=0.7)
+    rate.add(61, 0)
+    assert rate.per_second is None
+
+
+def test_title() -> None:
+    assert title("qat", "qat") == "qat"
+    assert title("qat", "selection") == "qat selection"
