@@ -11,7 +11,7 @@ import traceback
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,7 +19,6 @@ from job import __version__
 from job.errors import (
     INTERNAL,
     DataError,
-    GateFailed,
     JobError,
     MachineError,
     ManifestError,
@@ -27,12 +26,11 @@ from job.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from job.host import Host
     from job.manifest import Manifest
     from job.pipeline import RunResult
-    from job.planning import PlannedStage
     from job.progress import Ui
 
 _EPILOG = """\b
@@ -142,6 +140,7 @@ def run(
     Stages: prepare baseline qat convert int8 accuracy benchmark report
     """
     from job.progress import make_ui
+    from job.screens import failed_gates, print_result
 
     with make_ui(log_format) as ui:
         try:
@@ -155,8 +154,8 @@ def run(
         except JobError as error:
             ui.failed(error)
             raise typer.Exit(error.exit_code) from None
-    _print_result(result, log_format)
-    failure = _failed_gates(result)
+    print_result(result, as_json=log_format is LogFormat.json)
+    failure = failed_gates(result)
     if failure is not None:
         ui.failed(failure)
         raise typer.Exit(failure.exit_code)
@@ -242,6 +241,7 @@ def report(
       job report runs/digits
     """
     from job.rendering import render_files
+    from job.screens import print_tables
     from job.storage.files import output_errors, read_json, write_bytes
 
     source = folder / "report.json"
@@ -256,14 +256,15 @@ def report(
         for name, text in render_files(document).items():
             if name != source.name:
                 write_bytes(folder / name, text.encode())
-    _print_tables(document, folder)
+    print_tables(document, folder)
 
 
 def main() -> None:
     """Run the command line and end the process with the documented exit code."""
     sys.excepthook = _report_unexpected
     try:
-        app(prog_name="job")
+        # Calling app itself would put typer's own hook, which prints tracebacks, in place of ours.
+        typer.main.get_command(app)(prog_name="job")
     except JobError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
@@ -357,87 +358,11 @@ def _print_plan(
     """Print what a run would do, and fail as it would when something it reads is missing."""
     from job import pipeline
     from job.planning import check_inputs
+    from job.screens import print_plan
     from job.stages import STAGES
 
     planned = pipeline.plan(
         manifest, stages=STAGES, output=output, from_stage=from_stage, until_stage=until_stage
     )
-    if log_format is LogFormat.json:
-        for stage in planned:
-            typer.echo(json.dumps(_planned_json(stage)))
-    else:
-        _print_plan_table(planned)
+    print_plan(planned, as_json=log_format is LogFormat.json)
     check_inputs(planned, manifest.base)
-
-
-def _planned_json(stage: "PlannedStage") -> "Mapping[str, Any]":
-    return {
-        "stage": stage.name,
-        "action": stage.action,
-        "reason": stage.reason,
-        "reads": [str(path) for path in stage.reads],
-        "missing": [str(path) for path in stage.missing],
-        "writes": str(stage.writes),
-    }
-
-
-def _print_plan_table(planned: "Sequence[PlannedStage]") -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("stage", "would", "because", "reads", "writes")
-    for stage in planned:
-        reads = Text("\n").join(
-            Text(f"{_short(path)} (missing)", "red") if path in stage.missing else _short(path)
-            for path in stage.reads
-        )
-        colour = "yellow" if stage.action == "run" else "green"
-        writes = _short(stage.writes)
-        table.add_row(stage.name, Text(stage.action, colour), Text(stage.reason), reads, writes)
-    Console().print(table)
-
-
-def _short(path: Path) -> "Any":
-    from rich.text import Text
-
-    here = Path.cwd()
-    return Text(str(path.relative_to(here) if path.is_relative_to(here) else path))
-
-
-def _print_result(result: "RunResult", log_format: LogFormat) -> None:
-    """Print the tables and where the report lies."""
-    if log_format is LogFormat.json:
-        status = result.report["status"] if result.report else "incomplete"
-        rows = [vars(row) for row in result.rows]
-        line = {"event": "result", "status": status, "worked": result.worked}
-        typer.echo(json.dumps({**line, "output": str(result.output), "stages": rows}))
-        return
-    if not result.worked:
-        typer.echo("Nothing changed since the last run: every stage's result was reused.")
-    if result.report is None:
-        typer.echo(f"Stopped after {result.rows[-1].name}, as asked; no report yet.")
-    else:
-        _print_tables(result.report, result.output)
-
-
-def _print_tables(document: "Mapping[str, Any]", folder: Path) -> None:
-    from rich.console import Console
-
-    from job.report.terminal import print_tables
-
-    print_tables(document, Console())
-    typer.echo(f"\nReport: {folder / 'report.html'} (also report.md, report.json)")
-
-
-def _failed_gates(result: "RunResult") -> GateFailed | None:
-    """Return the error for gates that failed."""
-    gates = result.report["gates"] if result.report else ()
-    failed = [gate for gate in gates if not gate["passed"]]
-    if not failed:
-        return None
-    listed = "".join(f"\n  {g['name']}: limit {g['limit']}, found {g['value']}" for g in failed)
-    return GateFailed(
-        f"{len(failed)} of {len(gates)} gates failed:{listed}",
-        f"All artifacts and the report are in {result.output}.",
-    )

@@ -140,6 +140,7 @@ def run(
         folder.recover([(stage.name, stage.leaves) for stage in stages])
         try:
             check_inputs(planner.plan(selected), manifest.base)
+            folder.keep_manifest(manifest.resolved)
             task = _task_maker(manifest, folder, host, lock, grace_seconds)
             course = _Course(planner, ui, stop, task)
             for stage in selected:
@@ -237,6 +238,7 @@ class _Course:
 
     def report(self, reporting: Reporting, *, again: bool) -> Mapping[str, Any]:
         """Write report.json and its renderings, unless they are there and still true."""
+        self.stop.check()
         root = self.folder.root
         key = self._report_key(reporting)
         ran = any(row.status == "ran" for row in self.rows)
@@ -250,9 +252,7 @@ class _Course:
         made = reporting.build(self.planner.manifest, self.outputs, rows, reporting.notes)
         document = {**made, "comparable": reporting.comparable}
         files = reporting.render(document)
-        self.stop.check()
         (root / _REPORT_KEY).unlink(missing_ok=True)
-        write_json(root / "manifest.json", self.planner.manifest.resolved)
         for name, text in files.items():
             write_bytes(root / name, text.encode())
         write_json(root / _REPORT_KEY, key)

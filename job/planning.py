@@ -179,11 +179,16 @@ def check_inputs(planned: Sequence[PlannedStage], base: Path) -> None:
     """Make sure that all that a run reads from outside is there.
 
     Raises:
-        DataError: naming each file that is missing and the stage that reads it.
+        DataError: naming each file that is missing and the stages that read it.
     """
-    missing = [(path, stage.name) for stage in planned for path in stage.missing]
+    missing: dict[Path, list[str]] = {}
+    for stage in planned:
+        for path in stage.missing:
+            missing.setdefault(path, []).append(stage.name)
     if missing:
-        lines = "".join(f"\n  {path} (read by {name})" for path, name in missing)
+        lines = "".join(
+            f"\n  {path} (read by {', '.join(names)})" for path, names in missing.items()
+        )
         raise DataError(
             f"missing input:{lines}",
             f"Relative paths of a manifest start at {base}: put the files there, or correct the "

@@ -1,10 +1,11 @@
 """The output folder of a run on a local disk.
 
-    <output>/manifest.json  report.json  report.md  report.html   the run, once it is complete
+    <output>/manifest.json  what the run is made from, with defaults and overrides
+    <output>/report.json    with report.md and report.html, once the run is complete
     <output>/<leaves>/      what a stage left, with its stage.json; appears with one rename
     <output>/logs/          what each stage's process printed
     <output>/.partial/      unfinished stages with their checkpoints
-    <output>/.lock .digests.json .report.json                      bookkeeping
+    <output>/.lock          with .digests.json and .report.json, for the job itself
 
 ``stage.json`` is written last, so a folder that has one is whole.
 """
@@ -25,7 +26,8 @@ from job.storage.lock import NAME, locked
 
 STAGE_FILE = "stage.json"
 _KEY_FILE = ".key"
-_OF_WHOLE_RUNS = ("report.json", "report.md", "report.html", "manifest.json", ".report.json")
+MANIFEST = "manifest.json"
+_REPORTS = ("report.json", "report.md", "report.html", ".report.json")
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ class LocalOutput:
         return (
             begun.is_file()
             and begun.read_text(encoding="ascii") == key
-            and len(os.listdir(begun.parent)) > 1
+            and any(path != begun for path in begun.parent.iterdir())
         )
 
     def check_ours(self, folders: Sequence[str]) -> None:
@@ -178,7 +180,7 @@ class LocalOutput:
         ours = [self.root / NAME, *(self.root / leaves / STAGE_FILE for leaves in folders)]
         if any(path.exists() for path in ours):
             return
-        for name in (*folders, *_OF_WHOLE_RUNS, "logs"):
+        for name in (*folders, *_REPORTS, MANIFEST, "logs"):
             if os.path.lexists(self.root / name):
                 raise OutputError(
                     f"{self.root / name} is there already and was not made by job",
@@ -199,9 +201,14 @@ class LocalOutput:
             remove(self._aside(leaves))
 
     def retract(self) -> None:
-        """Remove what describes the whole run: from here on it would describe another."""
-        for name in _OF_WHOLE_RUNS:
+        """Remove the report: from here on it would describe another run."""
+        for name in _REPORTS:
             (self.root / name).unlink(missing_ok=True)
+
+    def keep_manifest(self, resolved: Mapping[str, Any]) -> None:
+        """Write down what the folder is made from, before anything in it changes."""
+        if read_json(self.root / MANIFEST) != resolved:
+            write_json(self.root / MANIFEST, resolved)
 
     def save_digests(self) -> None:
         """Keep the digests of this run's files for the next one."""

@@ -146,7 +146,12 @@ def _no_files(manifest: Manifest) -> Sequence[Path]:
     return []
 
 
+def broken(manifest: Manifest) -> Mapping[str, Any]:
+    raise LookupError("a fault of the job itself")
+
+
 SETTINGS: Mapping[str, Any] = {
+    "broken": broken,
     "first": lambda manifest: {"train": {"seed": manifest.train.seed}},
     "second": lambda manifest: {"quantize": {"moving_rate": manifest.quantize.moving_rate}},
     "third": lambda manifest: {"benchmark": {"batch_sizes": manifest.benchmark.batch_sizes}},

@@ -167,11 +167,10 @@ class TestPublish:
         assert path.exists()
 
     def test_a_report_of_the_whole_goes_with_the_first_new_part(self, output: LocalOutput) -> None:
-        for name in ("report.json", "report.html", "manifest.json"):
+        for name in ("report.json", "report.html"):
             (output.root / name).write_text("{}")
         finish(output)
         assert not list(output.root.glob("report.*"))
-        assert not (output.root / "manifest.json").exists()
 
     @pytest.mark.parametrize("text", ["", "{", "[]", '{"stage": "qat"}'])
     def test_unreadable_stage_file(self, output: LocalOutput, text: str) -> None:
@@ -311,6 +310,15 @@ class TestRefusals:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert target.read_bytes() == b"old"
         assert names(tmp_path) == ["report.json"]
+
+
+def test_manifest_is_written_once(output: LocalOutput) -> None:
+    output.keep_manifest({"name": "a"})
+    before = (output.root / "manifest.json").stat().st_ino
+    output.keep_manifest({"name": "a"})
+    assert (output.root / "manifest.json").stat().st_ino == before
+    output.keep_manifest({"name": "b"})
+    assert read_json(output.root / "manifest.json") == {"name": "b"}
 
 
 def test_json_is_strict(tmp_path: Path) -> None:

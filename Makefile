@@ -1,0 +1,52 @@
+# The whole developer interface. Needs Python 3.11 and make, nothing else.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+MANIFEST ?= manifests/digits.json
+# Set to run some of the tests: make test TESTS=tests/unit
+TESTS ?= tests
+COMPILE := uv pip compile pyproject.toml --generate-hashes --no-header --quiet \
+	--python-version 3.11 --python-platform x86_64-manylinux_2_28
+
+.DEFAULT_GOAL := help
+
+help: ## Say what can be made.
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+
+run: $(VENV)/installed ## Set up, then run $(MANIFEST).
+	$(BIN)/job run $(MANIFEST)
+
+test: $(VENV)/installed-tests ## Set up, then run all tests.
+	$(BIN)/python -m pytest $(TESTS)
+
+check: $(VENV)/installed-tests ## Lint, format and types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+doctor: $(VENV)/installed ## Say whether this machine can do the job.
+	$(BIN)/job doctor
+
+lock: ## Resolve the dependencies anew (needs uv).
+	$(COMPILE) -o requirements.lock
+	$(COMPILE) --group dev -c requirements.lock -o tests/requirements.lock \
+	  $$(sed -n 's/^\([a-z0-9_.-]*\)==.*/--no-emit-package \1/p' requirements.lock)
+
+clean: ## Remove the virtual environment and caches; runs stay.
+	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# --no-deps: the lock file is complete, and paddleslim's own pins are wrong (see pyproject.toml).
+$(VENV)/installed: requirements.lock pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/installed-tests: tests/requirements.lock $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r tests/requirements.lock
+	touch $@
+
+.PHONY: help run test check doctor lock clean

@@ -1,0 +1,85 @@
+"""What a command prints when its work is done; all of it goes to standard output."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from job.errors import GateFailed
+from job.pipeline import RunResult
+from job.planning import PlannedStage
+from job.report.terminal import print_tables as print_report_tables
+
+
+def print_plan(planned: Sequence[PlannedStage], *, as_json: bool) -> None:
+    """Print what a run would do, as lines or as one JSON object a stage."""
+    if as_json:
+        for stage in planned:
+            print(json.dumps(_planned_json(stage)))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    width = max(len(stage.name) for stage in planned)
+    for stage in planned:
+        line = Text(f"{stage.name:{width}}  ", "bold")
+        line.append(f"{stage.action:6}  ", "yellow" if stage.action == "run" else "green")
+        console.print(line.append(stage.reason, "not bold"))
+        for path in stage.reads:
+            found = "" if path not in stage.missing else " (missing)"
+            style = "red" if found else ""
+            console.print(Text(f"{'':{width}}  reads   {_short(path)}{found}", style))
+        console.print(Text(f"{'':{width}}  writes  {_short(stage.writes)}"))
+
+
+def print_result(result: RunResult, *, as_json: bool) -> None:
+    """Print the tables and where the report lies, or one JSON object."""
+    if as_json:
+        status = result.report["status"] if result.report else "incomplete"
+        rows = [vars(row) for row in result.rows]
+        line = {"event": "result", "status": status, "worked": result.worked}
+        print(json.dumps({**line, "output": str(result.output), "stages": rows}))
+        return
+    if not result.worked:
+        print("Nothing changed since the last run: every stage's result was reused.")
+    if result.report is None:
+        print(f"Stopped after {result.rows[-1].name}, as asked; no report yet.")
+    else:
+        print_tables(result.report, result.output)
+
+
+def print_tables(report: Mapping[str, Any], folder: Path) -> None:
+    """Print a report's tables and where its files are."""
+    print_report_tables(report, Console())
+    print(f"\nReport: {_short(folder / 'report.html')} (also report.md, report.json)")
+
+
+def failed_gates(result: RunResult) -> GateFailed | None:
+    """Return the error for gates that failed, None when all passed."""
+    gates = result.report["gates"] if result.report else ()
+    failed = [gate for gate in gates if not gate["passed"]]
+    if not failed:
+        return None
+    listed = "".join(f"\n  {g['name']}: limit {g['limit']}, found {g['value']}" for g in failed)
+    return GateFailed(
+        f"{len(failed)} of {len(gates)} gates failed:{listed}",
+        f"All artifacts and the report are in {_short(result.output)}.",
+    )
+
+
+def _planned_json(stage: PlannedStage) -> Mapping[str, Any]:
+    return {
+        "stage": stage.name,
+        "action": stage.action,
+        "reason": stage.reason,
+        "reads": [str(path) for path in stage.reads],
+        "missing": [str(path) for path in stage.missing],
+        "writes": str(stage.writes),
+    }
+
+
+def _short(path: Path) -> str:
+    """Name a path as seen from the current directory."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
