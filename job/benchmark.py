@@ -83,7 +83,11 @@ class Timer:
         }
         pin = ["taskset", "--cpu-list", ",".join(map(str, cores))]
         self.process = subprocess.Popen(
-            [*pin, *command], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*pin, *command],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def read(self) -> Any:
@@ -174,9 +178,7 @@ def measure(
         for done in range(rounds):
             # Turned about each round, so that no model always runs after the same one.
             for timer in kept if done % 2 == 0 else reversed(kept):
-                latencies[timer.label].append(
-                    timer.time(min_seconds / rounds, MIN_BATCHES_A_ROUND)
-                )
+                latencies[timer.label].append(timer.time(min_seconds / rounds, MIN_BATCHES_A_ROUND))
             events.progress("benchmark", done + 1, rounds, "rounds", what)
         return [Samples(t.label, latencies[t.label], t.peak_rss_bytes) for t in kept]
 

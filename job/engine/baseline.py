@@ -42,7 +42,9 @@ def train(
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
         )
-        initial = programs.read_variables(session.scope, programs.persistables(classifier.evaluation))
+        initial = programs.read_variables(
+            session.scope, programs.persistables(classifier.evaluation)
+        )
         session.executor.run(classifier.startup)
         programs.write_variables(session.scope, initial)
         trainer = training.Trainer(
@@ -88,4 +90,6 @@ def export(session: Session, out: Path) -> int:
 
 def model_bytes(folder: Path) -> int:
     """Size of a saved model in bytes."""
-    return sum((folder / f"{PREFIX}{suffix}").stat().st_size for suffix in (".pdmodel", ".pdiparams"))
+    return sum(
+        (folder / f"{PREFIX}{suffix}").stat().st_size for suffix in (".pdmodel", ".pdiparams")
+    )

@@ -169,9 +169,7 @@ def build(
     return audit(before, read_ops(out / f"{PREFIX}.pdmodel"), skipped), scores
 
 
-def just_in_time(
-    prefix: Path, cache: Path, op_types: set[str], images: np.ndarray
-) -> np.ndarray:
+def just_in_time(prefix: Path, cache: Path, op_types: set[str], images: np.ndarray) -> np.ndarray:
     """Let Paddle's passes make the INT8 graph, saving it to ``cache``; returns its scores."""
     config = inference.Config(f"{prefix}.pdmodel", f"{prefix}.pdiparams")
     config.set_cpu_math_library_num_threads(1)

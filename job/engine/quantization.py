@@ -291,4 +291,3 @@ def quantized_ops(program: Program) -> dict[str, int]:
             if any(n in dequantized for n in inputs):
                 counts[op.type] = counts.get(op.type, 0) + 1
     return counts
-

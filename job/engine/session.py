@@ -251,5 +251,3 @@ def training_record(progress: training.Progress, steps_per_epoch: int) -> dict[s
         "history": list(progress.history),
         "evaluations": [asdict(evaluation) for evaluation in progress.evaluations],
     }
-
-

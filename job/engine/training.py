@@ -164,7 +164,9 @@ class Checkpoints:
                 values = read_arrays(path)
                 state = json.loads(values.pop("progress").tobytes())
             except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-                events.message(f"{path.name} is damaged ({error}); trying the one before", "warning")
+                events.message(
+                    f"{path.name} is damaged ({error}); trying the one before", "warning"
+                )
                 continue
             evaluations = [Evaluation(**e) for e in state.pop("evaluations")]
             best = state.pop("best")
@@ -245,7 +247,9 @@ def train(
     progress = resume(trainer, checkpoints, name, events)
     metrics = Metrics(out / "metrics.jsonl", progress)
     last_save = time.monotonic()
-    for step, batch in remaining_batches(progress.step, total_steps, steps_per_epoch, epoch_batches):
+    for step, batch in remaining_batches(
+        progress.step, total_steps, steps_per_epoch, epoch_batches
+    ):
         started = time.monotonic()
         rate = schedule.rate(step, total_steps)
         loss = run_step(trainer, program, batch, rate, seed=seed, step=step)
@@ -348,7 +352,9 @@ class Metrics:
         kept = []
         if path.is_file():
             lines = path.read_text().splitlines(keepends=True)
-            kept = [ln for ln in lines if ln.endswith("\n") and json.loads(ln)["step"] <= progress.step]
+            kept = [
+                ln for ln in lines if ln.endswith("\n") and json.loads(ln)["step"] <= progress.step
+            ]
         path.write_text("".join(kept))
         self.file = path.open("a", buffering=1)
 
@@ -367,7 +373,9 @@ class Metrics:
 
     def evaluation(self, evaluation: Evaluation) -> None:
         """Record one evaluation."""
-        self.file.write(json.dumps({"step": evaluation.step, "evaluation": asdict(evaluation)}) + "\n")
+        self.file.write(
+            json.dumps({"step": evaluation.step, "evaluation": asdict(evaluation)}) + "\n"
+        )
 
     def close(self) -> None:
         """Close the file."""

@@ -26,9 +26,7 @@ MODELS = {
 Correct = NDArray[np.bool_]
 
 
-def run(
-    manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events
-) -> Record:
+def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:
     """Write predictions.npz: each model's first choice and the label, per image."""
     test = open_packed(inputs["prepare"].path / TEST, manifest.model.input_shape)
     scores: dict[str, NDArray[np.float32]] = {}

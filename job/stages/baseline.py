@@ -20,9 +20,7 @@ from job.stages.inputs import (
 from job.stages.stage import Record, Stage, StageOutput
 
 
-def run(
-    manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events
-) -> Record:
+def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:
     """Write model.pdmodel, model.pdiparams, weights.npz and weights.pdparams."""
     from job.engine import baseline
     from job.engine.session import open_session
@@ -62,11 +60,7 @@ def load_weights(manifest: Manifest, session: Any, events: Events) -> None:
     model = manifest.model
     if model.weights is None and not model.pretrained:
         return
-    path = (
-        manifest.path(model.weights)
-        if model.weights
-        else published_weights(str(model.name))
-    )
+    path = manifest.path(model.weights) if model.weights else published_weights(str(model.name))
     reset = load(
         session, path, sha256=model.weights_sha256, reset_classifier=model.reset_classifier
     )

@@ -13,9 +13,7 @@ from job.stages.inputs import settings_of
 from job.stages.stage import Record, Stage, StageOutput
 
 
-def run(
-    manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events
-) -> Record:
+def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:
     """Write samples.json, every latency that was measured; the record is table II."""
     spec = manifest.benchmark
     fp32, int8 = inputs["baseline"].path / "model", inputs["int8"].path / "model"

@@ -16,9 +16,7 @@ from job.stages.stage import Record, Stage, StageOutput
 CHECKED_IMAGES = 16
 
 
-def run(
-    manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events
-) -> Record:
+def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:
     """Write model.pdmodel, model.pdiparams and audit.json."""
     from job.engine import int8, predictor
     from job.engine.baseline import model_bytes
@@ -37,9 +35,7 @@ def run(
             "This is a fault of the installed Paddle: run `job doctor`.",
         )
     ran = primitives.trace(out / int8.PREFIX, predictor.INT8, shape)
-    fp32_ran = primitives.trace(
-        inputs["baseline"].path / int8.PREFIX, predictor.ONEDNN, shape
-    )
+    fp32_ran = primitives.trace(inputs["baseline"].path / int8.PREFIX, predictor.ONEDNN, shape)
     if not any(primitive.is_int8 for primitive in ran):
         raise QuantizationError(
             "no INT8 kernel ran: oneDNN executed " + ", ".join(sorted({p.kind for p in ran})),

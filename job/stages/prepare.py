@@ -27,9 +27,7 @@ from job.stages.stage import Record, Stage, StageOutput
 BATCH = 64
 
 
-def run(
-    manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events
-) -> Record:
+def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:
     """Write test.bin, selection.bin and calibration.bin; the record tells the splits."""
     splits = open_splits(manifest, out)
     bad: list[BadImage] = []
@@ -57,9 +55,7 @@ def packed_parts(splits: Splits) -> tuple[tuple[str, Part], ...]:
     return ((CALIBRATION, splits.calibration), (SELECTION, splits.selection), (TEST, splits.test))
 
 
-def pack(
-    manifest: Manifest, part: Part, path: Path, events: Events, bad: list[BadImage]
-) -> int:
+def pack(manifest: Manifest, part: Part, path: Path, events: Events, bad: list[BadImage]) -> int:
     """Pack a split's good images; returns how many there are."""
     if len(part) == 0:
         raise DataError(
@@ -90,9 +86,7 @@ def pack(
     return int(written["count"])
 
 
-def counted(
-    loader: Loader, total: int, name: str, events: Events
-) -> Iterator[tuple[Any, Any]]:
+def counted(loader: Loader, total: int, name: str, events: Events) -> Iterator[tuple[Any, Any]]:
     """The loader's batches, reporting progress."""
     done = 0
     for batch in loader.batches():

@@ -24,9 +24,7 @@ from job.stages.stage import Record, Stage, StageOutput
 POST = "post"
 
 
-def run(
-    manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events
-) -> Record:
+def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:
     """Write best.npz and metrics.jsonl; nothing to do for post-training quantization."""
     if manifest.quantize.strategy == POST:
         (out / "skipped.json").write_text(json.dumps({"strategy": POST}))
