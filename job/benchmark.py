@@ -9,8 +9,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +82,13 @@ class Timer:
             "OMP_NUM_THREADS": str(setting.threads),
             "MKL_NUM_THREADS": str(setting.threads),
         }
-        pin = ["taskset", "--cpu-list", ",".join(map(str, cores))]
         self.process = subprocess.Popen(
-            [*pin, *command],
+            command,
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            preexec_fn=partial(os.sched_setaffinity, 0, cores),
         )
 
     def read(self) -> Any:
@@ -96,7 +97,7 @@ class Timer:
         Raises:
             QuantizationError: the process ended.
         """
-        assert self.process.stdout is not None
+        assert self.process.stdout is not None  # noqa: S101
         line = self.process.stdout.readline()
         if not line:
             code = self.process.wait()
@@ -108,9 +109,11 @@ class Timer:
 
     def time(self, seconds: float, batches: int) -> list[float]:
         """Latencies of one round, in milliseconds a batch."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"seconds": seconds, "batches": batches}) + "\n")
-        self.process.stdin.flush()
+        assert self.process.stdin is not None  # noqa: S101
+        # A process that is gone is told by what `read` finds.
+        with suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps({"seconds": seconds, "batches": batches}) + "\n")
+            self.process.stdin.flush()
         answer = self.read()
         self.peak_rss_bytes = int(answer["peak_rss_bytes"])
         latencies: list[float] = answer["milliseconds"]
@@ -122,7 +125,8 @@ class Timer:
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
-                pipe.close()
+                with suppress(BrokenPipeError):
+                    pipe.close()
 
 
 @contextmanager

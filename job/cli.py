@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from job.host import Host
     from job.manifest import Manifest
-    from job.pipeline import RunResult
+    from job.pipeline import Reporting, RunResult
     from job.progress import Ui
 
 _EPILOG = """\b
@@ -332,20 +332,27 @@ def _run(
     from job import pipeline
     from job.host import read_host
     from job.stages import STAGES
-    from job.stages.report import build
 
     host = read_host()
     _check_machine(host, allow_slow_isa)
-    notes = () if host.has_vnni else (f"not comparable: {host.cpu_model} has no AVX512_VNNI",)
     return pipeline.run(
         manifest,
         stages=STAGES,
         output=output,
         ui=ui,
-        reporting=pipeline.Reporting(build=build, notes=notes, comparable=host.has_vnni),
+        reporting=_reporting(host),
         from_stage=from_stage,
         until_stage=until_stage,
     )
+
+
+def _reporting(host: "Host") -> "Reporting":
+    """Return how the report of this machine is made."""
+    from job.pipeline import Reporting
+    from job.stages.report import build
+
+    notes = () if host.has_vnni else (f"not comparable: {host.cpu_model} has no AVX512_VNNI",)
+    return Reporting(build=build, notes=notes, comparable=host.has_vnni)
 
 
 def _print_plan(
@@ -357,12 +364,18 @@ def _print_plan(
 ) -> None:
     """Print what a run would do, and fail as it would when something it reads is missing."""
     from job import pipeline
+    from job.host import read_host
     from job.planning import check_inputs
     from job.screens import print_plan
     from job.stages import STAGES
 
     planned = pipeline.plan(
-        manifest, stages=STAGES, output=output, from_stage=from_stage, until_stage=until_stage
+        manifest,
+        stages=STAGES,
+        output=output,
+        reporting=_reporting(read_host()),
+        from_stage=from_stage,
+        until_stage=until_stage,
     )
     print_plan(planned, as_json=log_format is LogFormat.json)
     check_inputs(planned, manifest.base)

@@ -56,7 +56,8 @@ class Digests:
 
         A file counts by its SHA-256. A folder counts by the name, size and modification time of
         every file below it: reading a million images to learn that none changed would take longer
-        than the job. A path that is not there gives ``MISSING``.
+        than the job. The output folder may lie in it and does not count. A path that is not there
+        gives ``MISSING``.
 
         Raises:
             DataError: it is there but cannot be read.
@@ -89,7 +90,10 @@ def _identify(path: Path, digests: Digests) -> str:
     """Identify an external file or folder, letting errors of the file system fly."""
     if path.is_dir():
         digest = hashlib.sha256()
-        for entry in sorted(_entries(path, "", frozenset())):
+        output = digests.store.parent
+        apart = output.is_dir() and not output.samefile(path)
+        above = {_identity(output.stat())} if apart else set()
+        for entry in sorted(_entries(path, "", frozenset(above))):
             digest.update(entry.encode("utf-8", "surrogateescape"))
         return f"folder:{digest.hexdigest()}"
     if path.is_file():
@@ -97,10 +101,17 @@ def _identify(path: Path, digests: Digests) -> str:
     return MISSING
 
 
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    """Return what tells one folder from all others."""
+    return status.st_dev, status.st_ino
+
+
 def _entries(folder: Path | str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
-    """Yield ``path size time`` of each file below a folder, following links that do not loop."""
-    status = Path(folder).stat()
-    identity = (status.st_dev, status.st_ino)
+    """Yield ``path size time`` of each file below a folder, but for those in folders ``above``.
+
+    Links are followed, unless they lead to a folder that they are in.
+    """
+    identity = _identity(Path(folder).stat())
     if identity in above:
         return
     with os.scandir(folder) as entries:

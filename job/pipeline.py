@@ -32,6 +32,7 @@ from job.storage.local import LocalOutput, Published
 from job.worker import GRACE_SECONDS, Task, environment, run_stage
 
 _REPORT_KEY = ".report.json"
+_REPORT_CHANGED = "what it tells of changed"
 
 ReportBuilder = Callable[
     [Manifest, Mapping[str, StageOutput], Sequence[Mapping[str, Any]], Sequence[str]],
@@ -92,16 +93,84 @@ def plan(
     *,
     stages: Sequence[Stage],
     output: Path,
+    reporting: Reporting | None = None,
     from_stage: str | None = None,
     until_stage: str | None = None,
 ) -> tuple[PlannedStage, ...]:
     """Tell what a run would do; nothing is written.
 
+    Args:
+        manifest: the valid manifest.
+        stages: all stages, in order.
+        output: the output folder.
+        reporting: how the report would be made; None leaves it out of the plan.
+        from_stage: as for :func:`run`.
+        until_stage: as for :func:`run`.
+
     Raises:
         UsageError: there is no such stage.
     """
-    planner = _planner(manifest, stages, LocalOutput(output), from_stage, read_host())
-    return planner.plan(_selected(stages, from_stage, until_stage))
+    folder = LocalOutput(output)
+    planner = _planner(manifest, stages, folder, from_stage, read_host())
+    selected = _selected(stages, from_stage, until_stage)
+    planned = planner.plan(selected)
+    if reporting is None or len(selected) < len(stages):
+        return planned
+    reason = _why_report(planned, manifest, stages, folder, reporting, from_stage)
+    report = PlannedStage(
+        name=REPORT,
+        action="run" if reason else "reuse",
+        reason=reason or "nothing changed",
+        reads=tuple(stage.writes for stage in planned),
+        writes=folder.root / "report.json",
+        missing=(),
+    )
+    return (*planned, report)
+
+
+def _why_report(
+    planned: Sequence[PlannedStage],
+    manifest: Manifest,
+    stages: Sequence[Stage],
+    folder: LocalOutput,
+    reporting: Reporting,
+    from_stage: str | None,
+) -> str:
+    """Return why the report would be written, or nothing if it would not."""
+    if from_stage == REPORT:
+        return f"--from {REPORT}"
+    if any(stage.action == "run" for stage in planned):
+        return "stages before it run"
+    left = {stage.name: folder.published(stage.leaves) for stage in stages}
+    told = {name: (each.key, digest_of(each)) for name, each in left.items() if each}
+    kept = folder.root / _REPORT_KEY
+    if read_json(kept) == _report_key(manifest, told, reporting) and read_json(_report(folder)):
+        return ""
+    return _REPORT_CHANGED
+
+
+def _report(folder: LocalOutput) -> Path:
+    return folder.root / "report.json"
+
+
+def _report_key(
+    manifest: Manifest, told: Mapping[str, tuple[str, str]], reporting: Reporting
+) -> str:
+    """Identify all that the report is made of, but for which stages ran this time.
+
+    Args:
+        manifest: the valid manifest.
+        told: key and output digest of each stage.
+        reporting: how the report is made.
+    """
+    made_of = {
+        "job": job.__version__,
+        "manifest": manifest.resolved,
+        "stages": told,
+        "notes": reporting.notes,
+        "comparable": reporting.comparable,
+    }
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
 
 def run(
@@ -240,13 +309,14 @@ class _Course:
         """Write report.json and its renderings, unless they are there and still true."""
         self.stop.check()
         root = self.folder.root
-        key = self._report_key(reporting)
+        told = {row.name: (row.key, self.digests[row.name]) for row in self.rows}
+        key = _report_key(self.planner.manifest, told, reporting)
         ran = any(row.status == "ran" for row in self.rows)
         if not ran and not again and read_json(root / _REPORT_KEY) == key:
-            old = read_json(root / "report.json")
+            old = read_json(_report(self.folder))
             if isinstance(old, dict):
                 return old
-        self.ui.stage_started(REPORT, "what it tells of changed")
+        self.ui.stage_started(REPORT, _REPORT_CHANGED)
         started = time.monotonic()
         rows = [asdict(row) for row in self.rows]
         made = reporting.build(self.planner.manifest, self.outputs, rows, reporting.notes)
@@ -289,14 +359,3 @@ class _Course:
             self.ui.progress(
                 stage, event["what"], event["done"], event["total"], event["unit"], event["note"]
             )
-
-    def _report_key(self, reporting: Reporting) -> str:
-        """Identify all that the report is made of, but for which stages ran this time."""
-        made_of = {
-            "job": job.__version__,
-            "manifest": self.planner.manifest.resolved,
-            "stages": {row.name: [row.key, self.digests[row.name]] for row in self.rows},
-            "notes": reporting.notes,
-            "comparable": reporting.comparable,
-        }
-        return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()

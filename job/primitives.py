@@ -96,7 +96,7 @@ def last_run(primitives: list[Primitive], runs: int) -> list[Primitive]:
 
 
 def isa(primitives: Iterable[Primitive]) -> str:
-    """The highest instruction set among convolutions and matrix products; empty if there are none."""
+    """The highest instruction set among convolutions and matrix products; may be empty."""
     seen = {p.isa for p in primitives if p.kind in COMPUTE and p.isa}
     return max(seen, key=ISA_ORDER.index) if seen else ""
 

@@ -240,7 +240,9 @@ def title(stage: str, what: str) -> str:
 
 
 def _worded(stage: str, text: str, level: str) -> str:
-    return "".join([f"{stage}: " if stage else "", "warning: " if level == "warning" else "", text])
+    # The engine names its work, which may be the stage's own name.
+    told = text.removeprefix(f"{stage}: ")
+    return "".join([f"{stage}: " if stage else "", "warning: " if level == "warning" else "", told])
 
 
 def _now() -> str:

@@ -6,9 +6,10 @@ in percentage points. Sources:
 * Wilson (1927), JASA 22:209, and Newcombe (1998), Statistics in Medicine 17:857: one proportion.
 * Newcombe (1998), Statistics in Medicine 17:2635, method 10: difference of paired proportions.
 * Fagerland, Lydersen, Laake (2013), BMC Medical Research Methodology 13:91: mid-p McNemar test.
-* Abramowitz and Stegun (1964), 26.7.3 and 26.7.4: Student's t distribution.
 * Hyndman and Fan (1996), The American Statistician 50:361, definition 1: percentiles.
 * Freedman and Diaconis (1981), Z. Wahrscheinlichkeitstheorie 57:453: width of histogram bins.
+
+scipy is imported where it is used: the command line imports this module, and must be quick.
 """
 
 import math
@@ -18,7 +19,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Z_95 = 1.959963984540054
 MAX_BINS = 120
 
 Interval = tuple[float, float]
@@ -124,14 +124,13 @@ def wilson_interval(right: int, total: int) -> Interval:
     """
     if total < 1 or not 0 <= right <= total:
         raise ValueError(f"expected 0 <= right <= total and total >= 1, found {right} of {total}")
-    share, z2 = right / total, Z_95 * Z_95
-    centre = (share + z2 / (2 * total)) / (1 + z2 / total)
-    half = Z_95 * math.sqrt(share * (1 - share) / total + z2 / (4 * total * total))
-    half /= 1 + z2 / total
+    from scipy.stats import binomtest
+
+    bounds = binomtest(right, total).proportion_ci(method="wilson")
     # At 0 and at all the bound is the proportion itself; rounding must not cross it.
-    low = 0.0 if right == 0 else centre - half
-    high = 1.0 if right == total else centre + half
-    return 100 * low, 100 * high
+    low = 0.0 if right == 0 else 100 * float(bounds.low)
+    high = 100.0 if right == total else 100 * float(bounds.high)
+    return low, high
 
 
 def accuracy(correct: NDArray[np.bool_]) -> Accuracy:
@@ -144,29 +143,6 @@ def accuracy(correct: NDArray[np.bool_]) -> Accuracy:
     return Accuracy(100 * right / max(correct.size, 1), wilson_interval(right, correct.size))
 
 
-def _binomial_half(successes: int, trials: int) -> float:
-    """Probability of exactly ``successes`` in ``trials`` fair coin tosses."""
-    log_ways = (
-        math.lgamma(trials + 1) - math.lgamma(successes + 1) - math.lgamma(trials - successes + 1)
-    )
-    return math.exp(log_ways - trials * math.log(2))
-
-
-def _smaller_tail(only_first: int, only_second: int) -> tuple[float, float]:
-    """P(X <= m) and P(X = m) with m the smaller count, X ~ Binomial(sum, 1/2)."""
-    if only_first < 0 or only_second < 0:
-        raise ValueError(f"counts must not be negative, found {only_first} and {only_second}")
-    smaller, trials = min(only_first, only_second), only_first + only_second
-    point = _binomial_half(smaller, trials)
-    return math.fsum(_binomial_half(i, trials) for i in range(smaller + 1)), point
-
-
-def mcnemar_exact(only_first: int, only_second: int) -> float:
-    """Two-sided p of the exact conditional McNemar test, from the two discordant counts."""
-    tail, _ = _smaller_tail(only_first, only_second)
-    return min(1.0, 2 * tail)
-
-
 def mcnemar_mid_p(only_first: int, only_second: int) -> float:
     """Two-sided mid-p McNemar test, from the two discordant counts.
 
@@ -174,10 +150,14 @@ def mcnemar_mid_p(only_first: int, only_second: int) -> float:
     and others recommend it over the exact test, which is needlessly conservative. 1 when the
     counts are equal, none included.
     """
+    if min(only_first, only_second) < 0:
+        raise ValueError(f"counts must not be negative, found {only_first} and {only_second}")
     if only_first == only_second:
         return 1.0
-    tail, point = _smaller_tail(only_first, only_second)
-    return 2 * tail - point
+    from scipy.stats import binom
+
+    smaller, trials = min(only_first, only_second), only_first + only_second
+    return float(2 * binom.cdf(smaller, trials, 0.5) - binom.pmf(smaller, trials, 0.5))
 
 
 def paired_difference_interval(
@@ -258,38 +238,6 @@ def percentiles(samples: Sequence[float] | NDArray[np.float64]) -> Percentiles:
     return Percentiles(float(p50), float(p90), float(p99))
 
 
-def _t_within(t: float, freedom: int) -> float:
-    """P(|T| <= t) of Student's t with ``freedom`` degrees (Abramowitz and Stegun 26.7.3/4)."""
-    theta = math.atan(t / math.sqrt(freedom))
-    cosine2 = math.cos(theta) ** 2
-    if freedom % 2 == 0:
-        term = total = 1.0
-        for i in range(2, freedom, 2):
-            term *= cosine2 * (i - 1) / i
-            total += term
-        return math.sin(theta) * total
-    term = total = math.cos(theta) if freedom > 1 else 0.0
-    for i in range(3, freedom, 2):
-        term *= cosine2 * (i - 1) / i
-        total += term
-    return 2 / math.pi * (theta + math.sin(theta) * total)
-
-
-def t_quantile_95(freedom: int) -> float:
-    """The t that 95% of Student's distribution lies within, on both sides of zero.
-
-    Raises:
-        ValueError: freedom is below 1.
-    """
-    if freedom < 1:
-        raise ValueError(f"degrees of freedom must be at least 1, found {freedom}")
-    low, high = 0.0, 13.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (low, middle) if _t_within(middle, freedom) > 0.95 else (middle, high)
-    return (low + high) / 2
-
-
 def mean_throughput(rounds: Sequence[float]) -> float:
     """Geometric mean of images/s over rounds.
 
@@ -324,7 +272,10 @@ def paired_ratio(fp32_rounds: Sequence[float], int8_rounds: Sequence[float]) -> 
     mean = float(np.mean(logs))
     if logs.size < 2:
         return Ratio(math.exp(mean), None)
-    half = t_quantile_95(logs.size - 1) * float(np.std(logs, ddof=1)) / math.sqrt(logs.size)
+    from scipy.stats import t as student
+
+    quantile = float(student.ppf(0.975, logs.size - 1))
+    half = quantile * float(np.std(logs, ddof=1)) / math.sqrt(logs.size)
     return Ratio(math.exp(mean), (math.exp(mean - half), math.exp(mean + half)))
 
 

@@ -77,7 +77,15 @@ def read_pdparams(path: Path, sha256: str | None) -> dict[str, NDArray[Any]]:
             f"weights {path}: not a .pdparams file of arrays: {error or type(error).__name__}",
             "Save it anew with paddle.save(network.state_dict(), path).",
         ) from error
-    except (AttributeError, ImportError, MemoryError, OverflowError, UnicodeDecodeError) as error:
+    except (
+        AttributeError,
+        ImportError,
+        MemoryError,
+        OverflowError,
+        RuntimeError,
+        SystemError,
+        UnicodeDecodeError,
+    ) as error:
         raise DataError(f"weights {path}: corrupt: {error}", "Fetch the file again.") from error
     return arrays_of(document, path)
 

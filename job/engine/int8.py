@@ -6,13 +6,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from paddle import inference, static
 from paddle.base.proto import framework_pb2
 from paddle.static import Program
 
-from job.engine.predictor import HARMFUL_PASS, Predictor
+from job.engine.int8_weights import correct_matrix_scales, repack
+from job.engine.predictor import HARMFUL_PASS, INT8, Predictor, configuration
 from job.engine.programs import (
     cpu,
     load_inference_model,
@@ -34,6 +36,11 @@ INT8_OP_TYPES = {
     "concat": ("concat",),
 }
 WEIGHTED = ("conv2d", "fused_conv2d", "depthwise_conv2d", "fc", "mul", "matmul_v2", "fused_matmul")
+UNSIGNED = ("relu", "relu6", "sigmoid", "hard_sigmoid")
+KEEPING_SIGN = ("pool2d", "concat", "dropout", "reshape2", "transpose2", "flatten_contiguous_range")
+ACTIVATIONS = ("relu", "relu6", "hard_swish", "hard_sigmoid", "swish", "sigmoid", "leaky_relu")
+# An axis means nothing between operands of equal shape, but the folding pass refuses this one.
+NOT_FOLDED_AXIS = 2
 UNSIGNED_MAX, SIGNED_MAX = 255.0, 127.0
 PREFIX = "model"
 
@@ -49,6 +56,7 @@ class Audit:
         fp32_ops: convolutions and matrix products left in FP32.
         left_in_fp32: op, type and reason of each of those, and of skipped pools.
         folded: batch norms, activations and residual adds folded into other ops.
+        corrected: ``matrix_scales`` and ``residual_sums`` that Paddle's passes get wrong.
     """
 
     ops_before: Mapping[str, int]
@@ -57,6 +65,7 @@ class Audit:
     fp32_ops: int
     left_in_fp32: Sequence[Mapping[str, str]]
     folded: Mapping[str, int]
+    corrected: Mapping[str, int]
 
 
 def int8_op_types(quantize_op_types: Sequence[str]) -> set[str]:
@@ -78,12 +87,30 @@ class Graph:
             op = self.producers.get(op.input("X")[0])
         return op
 
+    def is_unsigned(self, name: str) -> bool:
+        """Whether ``name`` holds no negative values, so that Paddle quantizes it to u8."""
+        op = self.source(name)
+        if op is None or op.type in UNSIGNED:
+            return op is not None
+        if op.type not in KEEPING_SIGN:
+            return False
+        inputs = [n for n in op.input_arg_names if not self.block.var(n).persistable]
+        return all(self.is_unsigned(n) for n in inputs)
+
     def scale_of(self, name: str) -> str | None:
         """The scale variable of the pair behind variable ``name``."""
         for op in self.block.ops:
             if op.type == QUANTIZE and op.input("X")[0] == name:
                 return op.input("Scale")[0]
         return None
+
+
+def residual_adds(graph: Graph) -> Iterator[Any]:
+    """The adds of two activations; adds of a bias are none."""
+    for op in graph.block.ops:
+        of_weight = any(graph.block.var(name).persistable for name in op.input_arg_names)
+        if op.type == "elementwise_add" and not of_weight:
+            yield op
 
 
 def signed_residuals(program: Program) -> Iterator[tuple[str, str]]:
@@ -94,17 +121,35 @@ def signed_residuals(program: Program) -> Iterator[tuple[str, str]]:
     written as s8 and everything above 127 steps, half the range, is cut off.
     """
     graph = Graph(program)
+    adds = {op.output("Out")[0]: op for op in residual_adds(graph)}
     for op in program.global_block().ops:
         if op.type not in ("relu", "relu6"):
             continue
-        add = graph.source(op.input("X")[0])
-        if add is None or add.type != "elementwise_add":
+        source = graph.source(op.input("X")[0])
+        add = adds.get(source.output_arg_names[0]) if source is not None else None
+        if add is None or any(graph.is_unsigned(name) for name in add.input_arg_names):
             continue
-        operands = [graph.source(name) for name in add.input_arg_names]
-        if all(o is not None and o.type in ("batch_norm", *WEIGHTED) for o in operands):
-            scale = graph.scale_of(op.output("Out")[0])
-            if scale is not None:
-                yield op.output("Out")[0], scale
+        scale = graph.scale_of(op.output("Out")[0])
+        if scale is not None:
+            yield op.output("Out")[0], scale
+
+
+def keep_unsigned_residuals_apart(program: Program) -> list[str]:
+    """Keep oneDNN from folding adds of an unsigned residual whose sum may be negative.
+
+    The convolution would write the sum in its residual's type, u8, and cut it off at zero. As an
+    op of its own the add runs in INT8 and is right. Returns the sums' names.
+    """
+    graph = Graph(program)
+    readers = {n: op.type for op in graph.block.ops for n in op.input_arg_names}
+    apart = []
+    for add in residual_adds(graph):
+        output = add.output("Out")[0]
+        unsigned = [graph.is_unsigned(name) for name in add.input_arg_names]
+        if any(unsigned) and not all(unsigned) and readers.get(output) not in ("relu", "relu6"):
+            add._set_attr("axis", NOT_FOLDED_AXIS)
+            apart.append(output)
+    return apart
 
 
 def widen_signed_residuals(program: Program, scope: static.Scope) -> list[str]:
@@ -118,18 +163,37 @@ def widen_signed_residuals(program: Program, scope: static.Scope) -> list[str]:
     return changed
 
 
-def skip_pools_of(program: Program, outputs: Sequence[str]) -> list[str]:
-    """Keep pools that read such an output in FP32: s8 data declared as u8 has no pooling kernel."""
+def skip_pools(program: Program, widened: Sequence[str]) -> dict[str, str]:
+    """Keep the pools in FP32 that have no INT8 kernel; output -> reason."""
     graph = Graph(program)
-    skipped = []
+    skipped = {}
     for op in program.global_block().ops:
         if op.type != "pool2d":
             continue
         source = graph.source(op.input("X")[0])
-        if source is not None and set(source.output_arg_names) & set(outputs):
-            op._set_attr("skip_quant", 1)
-            skipped.append(op.output("Out")[0])
+        sides = graph.block.var(op.input("X")[0]).shape[2:]
+        if source is not None and set(source.output_arg_names) & set(widened):
+            reason = "its input is a signed residual sum, for which oneDNN has no pooling kernel"
+        elif op.attr("pooling_type") == "avg" and is_global(op, sides):
+            reason = "the mean of a whole plane would be rounded to the steps of its largest value"
+        elif op.attr("adaptive") and has_uneven_windows(sides, op.attr("ksize")):
+            reason = "it is adaptive with windows of different sizes, which oneDNN does not know"
+        else:
+            continue
+        op._set_attr("skip_quant", 1)
+        skipped[op.output("Out")[0]] = reason
     return skipped
+
+
+def is_global(op: Any, sides: Sequence[int]) -> bool:
+    """Whether a pool's window is its whole input."""
+    whole = [1, 1] if op.attr("adaptive") else list(sides)
+    return op.attr("global_pooling") or list(op.attr("ksize")) == whole
+
+
+def has_uneven_windows(sides: Sequence[int], outputs: Sequence[int]) -> bool:
+    """Whether an adaptive pool's output is no whole fraction of its input."""
+    return any(side % output != 0 for side, output in zip(sides, outputs, strict=True))
 
 
 def build(
@@ -147,10 +211,11 @@ def build(
         images: float32 [N, C, H, W], to check the saved model against the just-in-time one.
 
     Returns:
-        The audit, and the just-in-time model's scores of ``images``.
+        The audit, and the model's scores of ``images`` before its weights were packed; those of
+        the saved model must be the same.
 
     Raises:
-        QuantizationError: nothing was quantized, or the saved model gives other scores.
+        QuantizationError: nothing was quantized, or Paddle cannot run the model in INT8.
     """
     work = out / "work"
     work.mkdir(exist_ok=True)
@@ -160,17 +225,22 @@ def build(
         program, _, logits = load_inference_model(fake_quantized, executor, scope)
         before = Counter(op.type for op in program.global_block().ops)
         widened = widen_signed_residuals(program, scope)
-        skipped = skip_pools_of(program, widened)
+        keep_unsigned_residuals_apart(program)
+        skipped = skip_pools(program, widened)
         save_inference_model(program, work / "prepared", logits, executor)
-    scores = just_in_time(work / "prepared", work, int8_op_types(quantize_op_types), images)
-    for suffix in (".pdmodel", ".pdiparams"):
-        (work / f"_optimized{suffix}").replace(out / f"{PREFIX}{suffix}")
+    optimize(work / "prepared", work, int8_op_types(quantize_op_types), images)
+    optimized = work / "_optimized"
+    corrected = correct_matrix_scales(optimized)
+    scores = Predictor(configuration(optimized, INT8, threads=1)).scores(images)
+    repack(optimized, out / PREFIX)
+    ops = read_ops(Path(f"{optimized}.pdmodel"))
     shutil.rmtree(work)
-    return audit(before, read_ops(out / f"{PREFIX}.pdmodel"), skipped), scores
+    corrections = {"matrix_scales": corrected, "residual_sums": len(widened)}
+    return audit(before, ops, skipped, corrections), scores
 
 
-def just_in_time(prefix: Path, cache: Path, op_types: set[str], images: np.ndarray) -> np.ndarray:
-    """Let Paddle's passes make the INT8 graph, saving it to ``cache``; returns its scores."""
+def optimize(prefix: Path, cache: Path, op_types: set[str], images: np.ndarray) -> None:
+    """Let Paddle's passes make the INT8 graph, run it once and save it to ``cache``."""
     config = inference.Config(f"{prefix}.pdmodel", f"{prefix}.pdiparams")
     config.set_cpu_math_library_num_threads(1)
     config.enable_mkldnn()
@@ -178,7 +248,14 @@ def just_in_time(prefix: Path, cache: Path, op_types: set[str], images: np.ndarr
     config.delete_pass(HARMFUL_PASS)
     config.set_optim_cache_dir(str(cache))
     config.enable_save_optim_model(True)
-    return Predictor(config).scores(images)
+    try:
+        Predictor(config).scores(images)
+    except (RuntimeError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise QuantizationError(
+            f"Paddle cannot run this model in INT8: {reason}",
+            "Leave the op type that it names out of /quantize/quantize_op_types.",
+        ) from error
 
 
 def read_ops(model: Path) -> list[framework_pb2.OpDesc]:
@@ -197,18 +274,16 @@ def attribute(op: framework_pb2.OpDesc, name: str) -> object:
     return None
 
 
-def first(op: framework_pb2.OpDesc, slots: Sequence, name: str) -> str:
-    """The first argument of a slot; empty when it has none."""
-    return next((s.arguments[0] for s in slots if s.parameter == name and s.arguments), "")
-
-
 def is_int8(op: framework_pb2.OpDesc) -> bool:
     """Whether an optimized op computes on 8-bit integers."""
     return attribute(op, "mkldnn_data_type") == "int8" and op.type not in ("quantize", "dequantize")
 
 
 def audit(
-    before: Mapping[str, int], ops: Sequence[framework_pb2.OpDesc], skipped_pools: Sequence[str]
+    before: Mapping[str, int],
+    ops: Sequence[framework_pb2.OpDesc],
+    skipped: Mapping[str, str],
+    corrected: Mapping[str, int],
 ) -> Audit:
     """Account for every op of the model.
 
@@ -223,8 +298,7 @@ def audit(
         for op in weighted
         if not is_int8(op)
     ]
-    pool_reason = "its input is a signed residual sum, for which oneDNN has no pooling kernel"
-    left += [{"op": name, "type": "pool2d", "reason": pool_reason} for name in skipped_pools]
+    left += [{"op": name, "type": "pool2d", "reason": why} for name, why in skipped.items()]
     if not any(op.type in WEIGHTED for op in int8):
         raise QuantizationError(
             f"no convolution or matrix product of {len(weighted)} was quantized",
@@ -240,12 +314,13 @@ def audit(
         folded={
             "batch_norm": before.get("batch_norm", 0) - after.get("batch_norm", 0),
             "activation": activations - sum(after.get(name, 0) for name in ACTIVATIONS),
-            "residual_add": sum(bool(first(op, op.inputs, "ResidualData")) for op in ops),
+            "residual_add": sum(
+                any(slot.parameter == "ResidualData" and slot.arguments for slot in op.inputs)
+                for op in ops
+            ),
         },
+        corrected=corrected,
     )
-
-
-ACTIVATIONS = ("relu", "relu6", "hard_swish", "hard_sigmoid", "swish", "sigmoid", "leaky_relu")
 
 
 def why_fp32(op: framework_pb2.OpDesc) -> str:

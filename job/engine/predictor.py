@@ -10,7 +10,7 @@ from job.errors import DataError
 
 NATIVE, ONEDNN, FAKE_QUANTIZED, INT8 = "native", "onednn", "fake_quantized", "int8"
 # Takes fc and relu into an FP32 op outside oneDNN, where nothing quantizes them.
-HARMFUL_PASS = "repeated_fc_relu_fuse_pass"
+HARMFUL_PASS = "repeated_fc_relu_fuse_pass"  # noqa: S105
 
 
 def configuration(prefix: Path, mode: str, *, threads: int, log: bool = False) -> inference.Config:
@@ -38,12 +38,22 @@ def configuration(prefix: Path, mode: str, *, threads: int, log: bool = False) -
         config.enable_mkldnn()
     else:
         config.disable_mkldnn()
-    if mode in (FAKE_QUANTIZED, INT8):
-        # The INT8 model is optimized already; the fake-quantized one must run op by op as trained.
+    if mode == FAKE_QUANTIZED:
+        # It must run op by op, as trained.
         config.switch_ir_optim(False)
+    if mode == INT8:
+        # It is optimized already; only its weights have to be restored from one byte each.
+        keep_only(config, "constant_folding_pass")
     if mode == ONEDNN:
         config.delete_pass(HARMFUL_PASS)
     return config
+
+
+def keep_only(config: inference.Config, wanted: str) -> None:
+    """Switch off every pass but one."""
+    for name in config.pass_builder().all_passes():
+        if name != wanted:
+            config.delete_pass(name)
 
 
 class Predictor:

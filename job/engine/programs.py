@@ -20,6 +20,7 @@ paddle.enable_static()
 
 IMAGE = "image"
 LABEL = "label"
+RESHAPING = ("flatten_contiguous_range", "reshape2", "transpose2", "squeeze2", "unsqueeze2")
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,11 @@ def from_inference_model(
     executor = static.Executor(cpu())
     evaluation, feeds, logits = load_inference_model(prefix, executor, scope)
     block = evaluation.global_block()
+    # Their program may then be fed a label as well, and be saved again with other outputs.
+    for index in reversed(range(len(block.ops))):
+        if block.ops[index].type in ("feed", "fetch"):
+            block._remove_op(index, sync=False)
+    evaluation._sync_with_cpp()
     if feeds != [IMAGE]:
         for op in block.ops:
             op._rename_input(feeds[0], IMAGE)
@@ -130,6 +136,7 @@ def from_inference_model(
         )
     fold_bias_shapes(evaluation)
     train = evaluation.clone()
+    add_shape_outputs(train)
     names = [n for n in persistables(train) if train.global_block().var(n).dtype == paddle.float32]
     frozen = batch_norm_statistics(train)
     startup = Program()
@@ -138,6 +145,18 @@ def from_inference_model(
             make_trainable(train, name, trainable=name not in frozen)
         loss = append_loss(train.global_block().var(logits), classes, label_smoothing)
     return Classifier(train, evaluation, startup, loss.name, logits, {n: n for n in names})
+
+
+def add_shape_outputs(program: Program) -> None:
+    """Give reshaping ops the output that their gradients need, which saving a model removes."""
+    block = program.global_block()
+    for op in block.ops:
+        if op.type in RESHAPING and "XShape" not in op.output_names:
+            name = f"{op.output('Out')[0]}.xshape"
+            shape = [0, *block.var(op.input("X")[0]).shape]
+            block.create_var(name=name, shape=shape, dtype="float32")
+            op.desc.set_output("XShape", [name])
+    program._sync_with_cpp()
 
 
 def make_trainable(program: Program, name: str, *, trainable: bool) -> None:
@@ -209,11 +228,11 @@ def fold_bias_shapes(program: Program) -> int:
                 op._set_attr("axis", 1)
                 changed += 1
     used = {name for op in block.ops for name in op.input_arg_names}
+    unused = reshaped.keys() - used
     for index in reversed(range(len(block.ops))):
         op = block.ops[index]
-        if op.type == "reshape2" and op.output("Out")[0] in reshaped:
-            if op.output("Out")[0] not in used:
-                block._remove_op(index, sync=False)
+        if op.type == "reshape2" and op.output("Out")[0] in unused:
+            block._remove_op(index, sync=False)
     program._sync_with_cpp()
     return changed
 

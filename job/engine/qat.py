@@ -29,17 +29,18 @@ def calibration_batches(path: Path, shape: tuple[int, int, int]) -> list[np.ndar
     ]
 
 
-def quantized_evaluation(session: Session, settings: Mapping[str, Any], *, pact: bool) -> Program:
+def prepare(session: Session, settings: Mapping[str, Any], *, pact: bool) -> None:
+    """Ready the FP32 programs for quantization, before the optimizer is added."""
+    for program in (session.classifier.train, session.classifier.evaluation):
+        quantization.keep_bias_adds_whole(program)
+    if pact:
+        quantization.clip_activations(session.classifier, settings)
+
+
+def quantized_evaluation(session: Session, settings: Mapping[str, Any]) -> Program:
     """The evaluation program with quantize/dequantize ops inserted."""
-    quantization.keep_bias_adds_whole(session.classifier.evaluation)
-    return quantization.insert(
-        session.classifier.evaluation.clone(for_test=True),
-        session.scope,
-        session.executor,
-        settings,
-        for_test=True,
-        with_pact=pact,
-    )
+    evaluation = session.classifier.evaluation.clone(for_test=True)
+    return quantization.insert(evaluation, session.scope, settings, for_test=True)
 
 
 def train(
@@ -76,6 +77,9 @@ def train(
     if frozen is None:
         frozen = recipe.steps(loader.batches_per_epoch) < loader.batches_per_epoch
     with session.active():
+        prepare(session, settings, pact=pact)
+        if frozen:
+            quantization.freeze_batch_norm(classifier.train)
         rate = training.add_optimizer(
             classifier.train,
             classifier.startup,
@@ -86,18 +90,10 @@ def train(
         )
         session.executor.run(classifier.startup)
         programs.write_variables(session.scope, training.read_arrays(weights))
-        if frozen:
-            quantization.freeze_batch_norm(classifier.train)
-        quantization.keep_bias_adds_whole(classifier.train)
         quantized_train = quantization.insert(
-            classifier.train,
-            session.scope,
-            session.executor,
-            settings,
-            for_test=False,
-            with_pact=pact,
+            classifier.train, session.scope, settings, for_test=False
         )
-        evaluation = quantized_evaluation(session, settings, pact=pact)
+        evaluation = quantized_evaluation(session, settings)
         if calibration is not None:
             quantization.calibrate(
                 classifier,
@@ -140,7 +136,8 @@ def convert(
         QuantizationError: no op was quantized.
     """
     with session.active():
-        evaluation = quantized_evaluation(session, settings, pact=pact)
+        prepare(session, settings, pact=pact)
+        evaluation = quantized_evaluation(session, settings)
         programs.write_variables(session.scope, training.read_arrays(best))
         program, logits = quantization.convert(
             evaluation, session.scope, settings, session.classifier.logits

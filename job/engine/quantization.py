@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,24 @@ from paddle import static
 from paddle.static import Program
 from paddleslim.quant import convert as slim_convert
 from paddleslim.quant import quant_aware, quant_post_static
-from paddleslim.quant.quanter import get_pact_optimizer, pact
 
 from job.engine.programs import (
     IMAGE,
     Classifier,
     cpu,
     load_inference_model,
+    read_variables,
     save_inference_model,
     write_variables,
 )
 from job.errors import QuantizationError
 
 SKIP = "skip_quant"
+OBSERVER = "moving_average_abs_max_scale"
+THRESHOLD = ".pact_threshold"
+# Where a clip starts when it is not calibrated; PaddleSlim's own choice.
+INITIAL_THRESHOLD = 20.0
 QUANTIZE, DEQUANTIZE = "quantize_linear", "dequantize_linear"
-# Moving averages start as if they had always seen the calibrated value: state = 1 + r + r^2 + ...
 DEFAULT_SCALE_FLOOR = 1e-8
 
 logging.getLogger("paddleslim").setLevel(logging.WARNING)
@@ -44,52 +47,142 @@ def keep_bias_adds_whole(program: Program) -> None:
 
 
 def insert(
-    program: Program,
-    scope: static.Scope,
-    executor: static.Executor,
-    settings: Mapping[str, Any],
-    *,
-    for_test: bool,
-    with_pact: bool,
+    program: Program, scope: static.Scope, settings: Mapping[str, Any], *, for_test: bool
 ) -> Program:
     """``program`` with quantize/dequantize ops before the inputs of the ops to be quantized.
 
     Args:
         settings: ``quant_aware``'s own configuration.
         for_test: False for a training program, whose optimizer is already in.
-        with_pact: clip activations at a trained bound (PACT, arXiv:1805.06085).
     """
     patterns = settings["not_quant_pattern"]
     config = dict(settings, not_quant_pattern=sorted({*patterns, SKIP}))
-    extra = (
-        {
-            "act_preprocess_func": pact,
-            "optimizer_func": get_pact_optimizer,
-            "executor": executor,
-        }
-        if with_pact
-        else {}
+    quantized = quant_aware(
+        program, cpu(), config, scope=scope, for_test=for_test, return_program=True
     )
-    return quant_aware(
-        program,
-        cpu(),
-        config,
-        scope=scope,
-        for_test=for_test,
-        return_program=True,
-        **extra,
-    )
+    # Nothing reads what PaddleSlim's observers measure, at a cost in each step; convert would make
+    # a quantize/dequantize pair of each, which takes minutes on deep networks.
+    block = quantized.global_block()
+    observed = {n for op in block.ops if op.type == OBSERVER for n in op.output_arg_names}
+    remove_ops(quantized, [op.type == OBSERVER for op in block.ops])
+    read = {name for op in block.ops for name in (*op.input_arg_names, *op.output_arg_names)}
+    for name in observed - read:
+        block._remove_var(name, sync=False)
+    name_averages(quantized, scope)
+    return quantized
+
+
+def name_averages(program: Program, scope: static.Scope) -> None:
+    """Name the state of each moving average after its scale.
+
+    PaddleSlim numbers them in an order that differs from process to process, and a checkpoint
+    holds them by name.
+    """
+    block = program.global_block()
+    for op in block.ops:
+        if not averages(op):
+            continue
+        for slot in ("State", "Accum"):
+            old, new = op.input(f"In{slot}")[0], f"{op.input('Scale')[0]}@{slot.lower()}"
+            block.create_var(name=new, shape=[1], dtype="float32", persistable=True)
+            write_variables(scope, {new: read_variables(scope, [old])[old]})
+            op._rename_input(old, new)
+            op._rename_output(old, new)
+            block._remove_var(old, sync=False)
+    program._sync_with_cpp()
+
+
+def averages(op: Any) -> bool:
+    """Whether a quantize op keeps a moving average."""
+    return op.type == QUANTIZE and "InState" in op.input_names and bool(op.input("InState"))
+
+
+def remove_ops(program: Program, doomed: Sequence[bool]) -> None:
+    """Remove the ops of the first block that are marked."""
+    block = program.global_block()
+    for index in reversed(range(len(doomed))):
+        if doomed[index]:
+            block._remove_op(index, sync=False)
+    program._sync_with_cpp()
+
+
+def clip_activations(classifier: Classifier, settings: Mapping[str, Any]) -> None:
+    """Clip the inputs of the ops to be quantized at trained bounds (PACT, arXiv:1805.06085).
+
+    PaddleSlim's own PACT cannot be inserted into an evaluation program of the format used here.
+    To be called before the optimizer is added, so that the bounds are trained with the weights.
+    """
+    with static.program_guard(classifier.train, classifier.startup):
+        clip_inputs(classifier.train, settings)
+    # Its bounds are those of the training program; a startup program of its own is not needed.
+    with static.program_guard(classifier.evaluation, Program()):
+        clip_inputs(classifier.evaluation, settings)
+
+
+def clip_inputs(program: Program, settings: Mapping[str, Any]) -> None:
+    """Insert min(max(x, -bound), bound) before each quantized op's inputs, once for each x."""
+    block = program.global_block()
+    clipped: dict[str, str] = {}
+    for op in list(block.ops):
+        scopes = op.attr("op_namescope") if op.has_attr("op_namescope") else ""
+        left_out = any(pattern in scopes for pattern in (*settings["not_quant_pattern"], SKIP))
+        if op.type not in settings["quantize_op_types"] or left_out:
+            continue
+        for name in set(op.input_arg_names):
+            if name == IMAGE or block.var(name).persistable:
+                continue
+            if name not in clipped:
+                clipped[name] = insert_clip(block, block.ops.index(op), name)
+            op._rename_input(name, clipped[name])
+    program._sync_with_cpp()
+
+
+def insert_clip(block: Any, index: int, name: str) -> str:
+    """Insert the clip of one variable before op ``index``; returns the clipped variable's name."""
+    bound = static.create_parameter(
+        [1],
+        "float32",
+        name=f"{name}{THRESHOLD}",
+        default_initializer=paddle.nn.initializer.Constant(INITIAL_THRESHOLD),
+    ).name
+    shape = block.var(name).shape
+    outputs = {f"{bound}.negative": [1], f"{name}.below": shape, f"{name}.clipped": shape}
+    for output, its_shape in outputs.items():
+        block.create_var(name=output, shape=its_shape, dtype="float32")
+    negative, below, both = outputs
+    for kind, inputs, output, attributes in (
+        ("elementwise_max", {"X": [below], "Y": [negative]}, both, {"axis": -1}),
+        ("scale", {"X": [bound]}, negative, {"scale": -1.0}),
+        ("elementwise_min", {"X": [name], "Y": [bound]}, below, {"axis": -1}),
+    ):
+        block._insert_op(
+            index, type=kind, inputs=inputs, outputs={"Out": [output]}, attrs=attributes
+        )
+    return both
+
+
+def clips(program: Program) -> dict[str, tuple[str, str]]:
+    """Clipped variable -> (variable that is clipped, its bound), of ``clip_activations``."""
+    ops = program.global_block().ops
+    below = {
+        op.output("Out")[0]: (op.input("X")[0], op.input("Y")[0])
+        for op in ops
+        if op.type == "elementwise_min" and op.input("Y")[0].endswith(THRESHOLD)
+    }
+    return {
+        op.output("Out")[0]: below[op.input("X")[0]]
+        for op in ops
+        if op.type == "elementwise_max" and op.input("X")[0] in below
+    }
 
 
 def scale_sources(program: Program) -> dict[str, str]:
-    """Scale variable -> the variable that it measures, for every quantize and observer op."""
-    sources = {}
-    for op in program.global_block().ops:
-        if op.type == QUANTIZE:
-            sources[op.input("Scale")[0]] = op.input("X")[0]
-        elif op.type == "moving_average_abs_max_scale":
-            sources[op.output("OutScale")[0]] = op.input("X")[0]
-    return sources
+    """Scale variable -> the variable that it measures, for every quantize op."""
+    return {
+        op.input("Scale")[0]: op.input("X")[0]
+        for op in program.global_block().ops
+        if op.type == QUANTIZE
+    }
 
 
 def weight_scales(program: Program, scope: static.Scope) -> dict[str, np.ndarray]:
@@ -121,7 +214,7 @@ def calibrate(
 
     Activations get the mean over batches of the largest magnitude in a batch, which is what their
     moving average would converge to; weights their largest magnitude. The averages in
-    ``training`` are warmed to that value.
+    ``training`` are warmed to that value, and PACT's bounds start there.
 
     Args:
         batches: float32 images [N, C, H, W].
@@ -130,8 +223,9 @@ def calibrate(
         The number of activation scales measured.
     """
     block = classifier.evaluation.global_block()
+    clipped = clips(classifier.evaluation)
     sources = {
-        scale: source
+        scale: clipped[source][0] if source in clipped else source
         for scale, source in scale_sources(quantized).items()
         if block.has_var(source) and not block.var(source).persistable
     }
@@ -140,7 +234,12 @@ def calibrate(
         scale: np.array([max(means[source], DEFAULT_SCALE_FLOOR)], "float32")
         for scale, source in sources.items()
     }
-    write_variables(scope, {**scales, **weight_scales(quantized, scope)})
+    bounds = {
+        clipped[source][1]: scales[scale]
+        for scale, source in scale_sources(quantized).items()
+        if source in clipped
+    }
+    write_variables(scope, {**scales, **bounds, **weight_scales(quantized, scope)})
     if training is not None:
         write_variables(scope, warm_averages(training, scales, moving_rate))
     return len(scales)
@@ -177,12 +276,9 @@ def warm_averages(
     state = np.array([1.0 / (1.0 - moving_rate)], "float32")
     values = {}
     for op in training.global_block().ops:
-        if op.type == QUANTIZE and "InState" in op.input_names and op.input("InState"):
-            scale = op.input("Scale")[0]
-        elif op.type == "moving_average_abs_max_scale" and op.input("InState"):
-            scale = op.output("OutScale")[0]
-        else:
+        if not averages(op):
             continue
+        scale = op.input("Scale")[0]
         if scale in scales:
             values[op.input("InState")[0]] = state
             values[op.input("InAccum")[0]] = state * scales[scale]
@@ -190,13 +286,14 @@ def warm_averages(
 
 
 def freeze_batch_norm(program: Program) -> int:
-    """Make every batch norm of a training program use, and keep, its running statistics."""
-    count = 0
-    for op in program.global_block().ops:
-        if op.type in ("batch_norm", "batch_norm_grad"):
-            op._set_attr("use_global_stats", True)
-            count += op.type == "batch_norm"
-    return count
+    """Make every batch norm of a training program use, and keep, its running statistics.
+
+    The backward pass must not be there yet: it reads other variables for a frozen batch norm.
+    """
+    norms = [op for op in program.global_block().ops if op.type == "batch_norm"]
+    for op in norms:
+        op._set_attr("use_global_stats", True)
+    return len(norms)
 
 
 def convert(
@@ -204,34 +301,55 @@ def convert(
 ) -> tuple[Program, str]:
     """The fake-quantized inference program: int8 weights, quantize/dequantize ops.
 
-    PaddleSlim's convert also puts an observer pair after nearly every op, which the settings did
-    not ask for and training never saw; those are removed again, as are PACT's clips, whose bound
-    becomes a bound of the scale.
+    PACT's clips are removed: a scale that is at most the bound cuts values off all the same.
 
     Returns:
         The program and the name of its logits.
     """
     program = slim_convert(quantized, cpu(), dict(settings), scope=scope)
     logits = strip_observers(program, logits)
+    strip_clips(program, scope)
     return program, logits
+
+
+def strip_clips(program: Program, scope: static.Scope) -> None:
+    """Let quantize ops read what PACT clips, with scales bounded by the clips' bounds."""
+    ops = program.global_block().ops
+    clipped = clips(program)
+    scales = {}
+    for op in ops:
+        if op.type == QUANTIZE and op.input("X")[0] in clipped:
+            source, bound = clipped[op.input("X")[0]]
+            name = op.input("Scale")[0]
+            values = read_variables(scope, [name, bound])
+            scales[name] = np.minimum(values[name], np.maximum(values[bound], DEFAULT_SCALE_FLOOR))
+            op._rename_input(op.input("X")[0], source)
+    write_variables(scope, scales)
+    read = {name for op in ops for name in op.input_arg_names}
+    bounds = {bound for output, (_, bound) in clipped.items() if output not in read}
+    remove_ops(program, [is_of_clip(op, bounds) for op in ops])
+
+
+def is_of_clip(op: Any, bounds: Collection[str]) -> bool:
+    """Whether an op is part of a clip at one of these bounds."""
+    names = {*bounds, *(f"{bound}.negative" for bound in bounds)}
+    kinds = ("elementwise_min", "elementwise_max", "scale")
+    return op.type in kinds and not names.isdisjoint(op.input_arg_names)
 
 
 def strip_observers(program: Program, logits: str) -> str:
     """Remove quantize/dequantize pairs that only observe; returns the logits' name after that."""
-    block = program.global_block()
     renamed: dict[str, str] = {}
     doomed = []
-    for index, op in enumerate(block.ops):
+    for op in program.global_block().ops:
         for name in op.input_arg_names:
             if name in renamed:
                 op._rename_input(name, renamed[name])
-        if op.type in (QUANTIZE, DEQUANTIZE) and op.has_attr("only_observer"):
-            if op.attr("only_observer"):
-                renamed[op.output("Y")[0]] = op.input("X")[0]
-                doomed.append(index)
-    for index in reversed(doomed):
-        block._remove_op(index, sync=False)
-    program._sync_with_cpp()
+        observes = op.type in (QUANTIZE, DEQUANTIZE) and op.has_attr("only_observer")
+        doomed.append(observes and op.attr("only_observer"))
+        if doomed[-1]:
+            renamed[op.output("Y")[0]] = op.input("X")[0]
+    remove_ops(program, doomed)
     return renamed.get(logits, logits)
 
 
@@ -258,7 +376,7 @@ def post_training(
             executor,
             str(fp32.parent),
             str(raw),
-            batch_generator=lambda: ([images] for images in batches),
+            data_loader=lambda: ({IMAGE: images} for images in batches),
             model_filename=f"{fp32.name}.pdmodel",
             params_filename=f"{fp32.name}.pdiparams",
             batch_nums=len(batches),
@@ -287,7 +405,7 @@ def quantized_ops(program: Program) -> dict[str, int]:
     counts: dict[str, int] = {}
     for op in block.ops:
         inputs = [n for n in op.input_arg_names if op.type not in (QUANTIZE, DEQUANTIZE)]
-        if inputs and all(n in dequantized or block.var(n).persistable for n in inputs):
-            if any(n in dequantized for n in inputs):
-                counts[op.type] = counts.get(op.type, 0) + 1
+        known = all(n in dequantized or block.var(n).persistable for n in inputs)
+        if known and any(n in dequantized for n in inputs):
+            counts[op.type] = counts.get(op.type, 0) + 1
     return counts

@@ -1,7 +1,6 @@
 """A classifier with its weights in a scope, and training it by a recipe."""
 
 import importlib
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ from job.data.loader import Loader
 from job.data.packed import open_packed
 from job.engine import programs, training, zoo
 from job.engine.programs import Classifier
-from job.errors import DataError, MachineError
+from job.errors import DataError, MachineError, UsageError
 from job.events import Events
 from job.weights import match, read_pdparams
 
@@ -133,7 +132,29 @@ def open_session(
                 seed=seed,
             )
             executor.run(classifier.startup)
+        check_input_shape(classifier, executor, input_shape)
     return Session(classifier, scope, executor, input_shape)
+
+
+def check_input_shape(
+    classifier: Classifier, executor: static.Executor, input_shape: tuple[int, int, int]
+) -> None:
+    """Run one image: a network whose layers do not fit tells it only then.
+
+    Raises:
+        UsageError: the network cannot take images of this shape.
+    """
+    feed = {programs.IMAGE: np.zeros((1, *input_shape), "float32")}
+    try:
+        executor.run(classifier.evaluation, feed, [classifier.logits])
+    except (ValueError, RuntimeError) as error:
+        # Paddle's message ends with the op and the sizes that do not fit.
+        lines = [line.strip() for line in str(error).splitlines() if "Error:" in line]
+        raise UsageError(
+            f"/model/input_shape: the network cannot take images of {list(input_shape)}: "
+            f"{lines[-1] if lines else error}",
+            "Set it to what the network is made for, usually [3, 224, 224].",
+        ) from error
 
 
 def network(
@@ -233,7 +254,6 @@ def run_recipe(
     if progress.step < total:
         return {}
     programs.write_variables(trainer.scope, training.read_arrays(out / "best.npz"))
-    shutil.rmtree(out / "checkpoints")
     return training_record(progress, steps_per_epoch)
 
 

@@ -47,7 +47,7 @@ def run() -> dict[str, Any]:
     )
     images = np.random.default_rng(0).standard_normal((16, *SHAPE)).astype("float32")
     with tempfile.TemporaryDirectory(prefix="job-smoke-") as folder:
-        fp32, error = quantize(session, images, Path(folder))
+        _, error = quantize(session, images, Path(folder))
         ran = primitives.trace(Path(folder) / int8.PREFIX, predictor.INT8, SHAPE)
     kernels = sorted({p.implementation for p in ran if p.is_int8})
     if not kernels or error > MAX_RELATIVE_ERROR:
@@ -70,14 +70,8 @@ def quantize(session: Any, images: np.ndarray, out: Path) -> tuple[np.ndarray, f
     classifier = session.classifier
     with session.active():
         quantization.keep_bias_adds_whole(classifier.evaluation)
-        quantized = quantization.insert(
-            classifier.evaluation.clone(for_test=True),
-            session.scope,
-            session.executor,
-            SETTINGS,
-            for_test=True,
-            with_pact=False,
-        )
+        evaluation = classifier.evaluation.clone(for_test=True)
+        quantized = quantization.insert(evaluation, session.scope, SETTINGS, for_test=True)
         quantization.calibrate(
             classifier,
             quantized,

@@ -14,7 +14,14 @@ import paddle
 from paddle import static
 from paddle.static import Program
 
-from job.engine.programs import IMAGE, LABEL, persistables, read_variables, write_variables
+from job.engine.programs import (
+    IMAGE,
+    LABEL,
+    batch_norm_statistics,
+    persistables,
+    read_variables,
+    write_variables,
+)
 from job.errors import TrainingError
 from job.events import Events
 from job.stats import topk_correct
@@ -188,7 +195,8 @@ def write_arrays(path: Path, values: Mapping[str, np.ndarray]) -> None:
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read what ``write_arrays`` wrote; its checksums are verified."""
-    with np.load(path, allow_pickle=False) as archive:
+    # numpy leaves a file that it opened itself open when it is damaged.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
 
 
@@ -244,6 +252,7 @@ def train(
     evaluation = use_onednn_convolutions(trainer.evaluation, trainer.side)
     checkpoints = Checkpoints(out / "checkpoints")
     kept = persistables(trainer.program)
+    statistics = sorted(batch_norm_statistics(trainer.evaluation))
     progress = resume(trainer, checkpoints, name, events)
     metrics = Metrics(out / "metrics.jsonl", progress)
     last_save = time.monotonic()
@@ -254,11 +263,8 @@ def train(
         rate = schedule.rate(step, total_steps)
         loss = run_step(trainer, program, batch, rate, seed=seed, step=step)
         if not math.isfinite(loss):
-            raise TrainingError(
-                f"{name}: the loss is {loss} at step {step + 1} (learning rate {rate:g})",
-                f"The last good checkpoint is kept in {checkpoints.folder}. "
-                "Lower base_lr or look at the data, then run again.",
-            )
+            what = f"the loss is {loss} at step {step + 1} (learning rate {rate:g})"
+            raise diverged(name, what, checkpoints)
         seconds = time.monotonic() - started
         progress.step, progress.seconds = step + 1, progress.seconds + seconds
         progress.images += len(batch.labels)
@@ -266,19 +272,38 @@ def train(
         metrics.step(progress.step, loss, rate, speed)
         note = f"loss {loss:.3f}, {speed:.0f} images/s"
         events.progress(name, progress.step, total_steps, "steps", note)
+        stopping = events.stopping
+        saving = stopping or time.monotonic() - last_save > checkpoint_seconds
+        keeping = saving or progress.step in evaluate_at
+        values = read_variables(trainer.scope, kept) if keeping else {}
+        # A relu turns NaN into 0, so that the loss alone does not tell.
+        probed = values or read_variables(trainer.scope, statistics)
+        if not all(np.isfinite(value).all() for value in probed.values()):
+            what = f"weights are not finite after step {step + 1} (learning rate {rate:g})"
+            raise diverged(name, what, checkpoints)
         if progress.step in evaluate_at:
             evaluate_and_keep(trainer, evaluation, selection_batches(), progress, metrics, out)
             top1 = progress.evaluations[-1].top1
             events.message(f"{name}: step {progress.step} of {total_steps}, top-1 {top1:.2f}%")
-        stopping = events.stopping
-        if stopping or time.monotonic() - last_save > checkpoint_seconds:
-            checkpoints.save(read_variables(trainer.scope, kept), progress)
+        if saving:
+            checkpoints.save(values, progress)
             last_save = time.monotonic()
         if stopping:
             events.message(f"{name}: state saved after step {progress.step} of {total_steps}")
             break
-    metrics.close()
     return progress
+
+
+def diverged(name: str, what: str, checkpoints: Checkpoints) -> TrainingError:
+    """The error of a training that cannot go on."""
+    kept = (
+        f"The last good checkpoint is kept in {checkpoints.folder}. "
+        if any(checkpoints.folder.glob("step-*.npz"))
+        else ""
+    )
+    return TrainingError(
+        f"{name}: {what}", f"{kept}Lower base_lr or look at the data, then run again."
+    )
 
 
 def resume(trainer: Trainer, checkpoints: Checkpoints, name: str, events: Events) -> Progress:
@@ -356,7 +381,7 @@ class Metrics:
                 ln for ln in lines if ln.endswith("\n") and json.loads(ln)["step"] <= progress.step
             ]
         path.write_text("".join(kept))
-        self.file = path.open("a", buffering=1)
+        self.path = path
 
     def step(self, step: int, loss: float, rate: float, speed: float) -> None:
         """Record one optimizer step."""
@@ -366,17 +391,16 @@ class Metrics:
             "lr": rate,
             "images_per_second": round(speed, 1),
         }
-        self.file.write(json.dumps(line) + "\n")
+        self.write(line)
         self.progress.history.append(line)
         if len(self.progress.history) > 2 * self.POINTS:
             self.progress.history[:] = self.progress.history[1::2]
 
     def evaluation(self, evaluation: Evaluation) -> None:
         """Record one evaluation."""
-        self.file.write(
-            json.dumps({"step": evaluation.step, "evaluation": asdict(evaluation)}) + "\n"
-        )
+        self.write({"step": evaluation.step, "evaluation": asdict(evaluation)})
 
-    def close(self) -> None:
-        """Close the file."""
-        self.file.close()
+    def write(self, line: Mapping[str, object]) -> None:
+        """Append one line of JSON."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")

@@ -55,7 +55,7 @@ def score(
     parts = []
     for done, part in score_all(predictor, images, BATCH):
         parts.append(part)
-        events.progress(f"accuracy {name}", done, len(images), "images")
+        events.progress(name, done, len(images), "images")
         if events.stopping:
             break
     return np.concatenate(parts)

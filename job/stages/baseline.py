@@ -30,7 +30,7 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
     load_weights(manifest, session, events)
     training = None
     bad: list[BadImage] = []
-    if train.epochs > 0 or train.max_iters is not None:
+    if trains(manifest):
         part = open_splits(manifest, out).train
         with training_loader(manifest, part, train, events, bad) as loader:
             training = baseline.train(
@@ -59,6 +59,12 @@ def load_weights(manifest: Manifest, session: Any, events: Events) -> None:
 
     model = manifest.model
     if model.weights is None and not model.pretrained:
+        if model.name and not trains(manifest):
+            events.message(
+                "the network starts from random weights and baseline.train.epochs is 0: name a "
+                "file in model.weights, or train the baseline",
+                "warning",
+            )
         return
     path = manifest.path(model.weights) if model.weights else published_weights(str(model.name))
     reset = load(
@@ -68,20 +74,26 @@ def load_weights(manifest: Manifest, session: Any, events: Events) -> None:
         events.message(f"weights {path}: {', '.join(reset)} start afresh (reset_classifier)")
 
 
+def trains(manifest: Manifest) -> bool:
+    """Whether the baseline is trained here."""
+    train = manifest.baseline.train
+    return train.epochs > 0 or train.max_iters is not None
+
+
 def settings(manifest: Manifest) -> Mapping[str, Any]:
     """What decides the FP32 model."""
-    trained = manifest.baseline.train.epochs > 0 or manifest.baseline.train.max_iters is not None
     model = settings_of(manifest.model, "weights", "inference_model")
-    if not trained:
-        return {"model": model}
-    train = settings_of(manifest.baseline.train)
-    return {"model": model, "baseline": train, "data": settings_of(manifest.data, "root")}
+    train = manifest.baseline.train
+    if not trains(manifest):
+        # Weights that no file gives start afresh, from this seed.
+        return {"model": model, "baseline": {"train": {"seed": train.seed}}}
+    data = settings_of(manifest.data, "root")
+    return {"model": model, "baseline": {"train": settings_of(train)}, "data": data}
 
 
 def files(manifest: Manifest) -> tuple[Path, ...]:
     """Weights, and training images when it trains."""
-    trains = manifest.baseline.train.epochs > 0 or manifest.baseline.train.max_iters is not None
-    return (*model_files(manifest), *(data_files(manifest) if trains else ()))
+    return (*model_files(manifest), *(data_files(manifest) if trains(manifest) else ()))
 
 
 STAGE = Stage("baseline", "fp32", ("prepare",), settings, files, run)

@@ -45,7 +45,7 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
 
 def settings(manifest: Manifest) -> Mapping[str, Any]:
     """What is timed, and for how long."""
-    return settings_of(manifest.benchmark)
+    return {"benchmark": settings_of(manifest.benchmark)}
 
 
 NEEDS = ("baseline", "int8")

@@ -10,7 +10,7 @@ from job.stages.inputs import CALIBRATION, network, quantize_settings, settings_
 from job.stages.stage import Record, Stage, StageOutput
 
 
-def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:
+def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:  # noqa: ARG001
     """Write model.pdmodel and model.pdiparams, with weights of int8 values."""
     from job.engine import qat
     from job.engine.session import open_session

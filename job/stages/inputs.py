@@ -1,5 +1,6 @@
 """What several stages read: the splits of the data set and the external files of a manifest."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -32,13 +33,41 @@ def data_files(manifest: Manifest) -> Sequence[Path]:
     if data.format == "packed":
         names = (data.train_file, data.selection_file, data.val_file)
         return tuple(root / name for name in names if name)
+    if data.format == "class_folders" and root.is_dir():
+        # Not the root, which may hold the manifest and the output as well.
+        names = (data.train_dir, data.selection_dir, data.val_dir)
+        return tuple(root / name for name in names if name)
     return (root,)
 
 
+def callable_files(manifest: Manifest) -> Sequence[Path]:
+    """The source of the user's own network: its module, or every module of its package.
+
+    Only paths are looked at, in the order in which the stage's process searches: nothing is run.
+    """
+    if not manifest.model.callable:
+        return ()
+    parts = manifest.model.callable.partition(":")[0].split(".")
+    for folder in (*map(Path, sys.path), *code_folders(manifest)):
+        package = folder.absolute().joinpath(parts[0])
+        if (package / "__init__.py").is_file() or (len(parts) > 1 and package.is_dir()):
+            return tuple(sorted(package.rglob("*.py")))
+        module = package.with_name(f"{parts[0]}.py")
+        if module.is_file():
+            return (module,)
+    return ()
+
+
+def code_folders(manifest: Manifest) -> tuple[Path, Path]:
+    """Where modules of the user's own are looked for, after all that is installed."""
+    return Path.cwd(), manifest.base
+
+
 def model_files(manifest: Manifest) -> Sequence[Path]:
-    """Files that the model's weights are read from."""
+    """Files that the model's weights and code are read from."""
     model = manifest.model
     files = [manifest.path(model.weights)] if model.weights else []
+    files += callable_files(manifest)
     if model.inference_model:
         prefix = inference_model_prefix(manifest.path(model.inference_model))
         files += [Path(f"{prefix}.pdmodel"), Path(f"{prefix}.pdiparams")]
@@ -149,8 +178,10 @@ def recipe(train: TrainSpec) -> Any:
 
 
 def network(manifest: Manifest, train: TrainSpec) -> dict[str, Any]:
-    """The network as the engine's flat values."""
+    """The network as the engine's flat values; the user's own module can then be imported."""
     model = manifest.model
+    if model.callable:
+        sys.path += [str(path) for path in code_folders(manifest) if str(path) not in sys.path]
     given = model.inference_model
     return {
         "name": model.name,

@@ -49,13 +49,13 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
         "bytes": model_bytes(out),
     }
     (out / "audit.json").write_text(json.dumps(record, indent=2))
-    events.message(f"int8: {audit.int8_ops} ops in INT8, {audit.fp32_ops} left in FP32")
+    events.message(f"{audit.int8_ops} ops in INT8, {audit.fp32_ops} left in FP32")
     return record
 
 
 def settings(manifest: Manifest) -> Mapping[str, Any]:
     """Which ops may run in INT8."""
-    return {"quantize_op_types": manifest.quantize.quantize_op_types}
+    return {"quantize": {"quantize_op_types": manifest.quantize.quantize_op_types}}
 
 
 NEEDS = ("prepare", "baseline", "convert")

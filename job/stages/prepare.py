@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from job.data import packed
-from job.data.sources import BadImage
 from job.data.loader import Loader
+from job.data.sources import BadImage
 from job.data.splits import Part, Splits
 from job.errors import DataError
 from job.events import Events
@@ -27,7 +27,7 @@ from job.stages.stage import Record, Stage, StageOutput
 BATCH = 64
 
 
-def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:
+def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:  # noqa: ARG001
     """Write test.bin, selection.bin and calibration.bin; the record tells the splits."""
     splits = open_splits(manifest, out)
     bad: list[BadImage] = []
@@ -92,15 +92,17 @@ def counted(loader: Loader, total: int, name: str, events: Events) -> Iterator[t
     for batch in loader.batches():
         yield batch.images, batch.labels
         done += len(batch.labels)
-        events.progress(f"prepare {name}", done, total, "images")
+        events.progress(name, done, total, "images")
 
 
 def settings(manifest: Manifest) -> Mapping[str, Any]:
     """What decides the splits and the packed images."""
     return {
         "data": settings_of(manifest.data, "augment", "root"),
-        "classes": manifest.model.classes,
-        "input_shape": manifest.model.input_shape,
+        "model": {
+            "classes": manifest.model.classes,
+            "input_shape": manifest.model.input_shape,
+        },
     }
 
 

@@ -62,11 +62,10 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
 
 def settings(manifest: Manifest) -> Mapping[str, Any]:
     """What decides the quantized weights."""
-    quantize = settings_of(manifest.quantize, "post_algo")
     if manifest.quantize.strategy == POST:
-        return {"strategy": POST}
+        return {"quantize": {"strategy": POST}}
     return {
-        "quantize": quantize,
+        "quantize": settings_of(manifest.quantize, "post_algo"),
         "train": settings_of(manifest.train),
         "data": settings_of(manifest.data, "root"),
     }

@@ -45,7 +45,7 @@ def build(
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "status": "passed" if all(gate["passed"] for gate in verdicts) else "gate_failed",
         "comparable": True,
-        "notes": [*notes, *training_notes(records)],
+        "notes": [*notes, *training_notes(records), *correction_notes(int8["corrected"])],
         "manifest": dict(manifest.resolved),
         "host": read_host().as_report(),
         "versions": dict(library_versions()),
@@ -98,6 +98,17 @@ def training_notes(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
     ]
     if qat["freeze_bn_stats"]:
         notes.append("Batch-norm statistics were kept as the baseline had them.")
+    return notes
+
+
+def correction_notes(corrected: Mapping[str, int]) -> list[str]:
+    """What of Paddle's INT8 graph was corrected."""
+    sums, matrices = corrected["residual_sums"], corrected["matrix_scales"]
+    notes = []
+    if sums:
+        notes.append(f"{sums} residual sums would have lost the upper half of their range in INT8.")
+    if matrices:
+        notes.append(f"{matrices} fully connected layers would have had other weights' scales.")
     return notes
 
 

@@ -26,6 +26,8 @@ from job.storage.lock import NAME, locked
 
 STAGE_FILE = "stage.json"
 _KEY_FILE = ".key"
+# What a stage resumes from, in its folder; never published.
+RESUME = "checkpoints"
 MANIFEST = "manifest.json"
 _REPORTS = ("report.json", "report.md", "report.html", ".report.json")
 
@@ -155,7 +157,6 @@ class LocalOutput:
         )
         document = {name: value for name, value in vars(result).items() if name != "path"}
         write_json(path / STAGE_FILE, document)
-        (path / _KEY_FILE).unlink()
         self._show(path, leaves)
         return result
 
@@ -196,7 +197,6 @@ class LocalOutput:
         for stage, leaves in stages:
             path = self.partials / stage
             if (path / STAGE_FILE).is_file():
-                (path / _KEY_FILE).unlink(missing_ok=True)
                 self._show(path, leaves)
             remove(self._aside(leaves))
 
@@ -224,6 +224,9 @@ class LocalOutput:
             target.rename(aside)
         path.rename(target)
         sync(self.root)
+        # Only now is the stage safe: what it would resume from must not go before.
+        (target / _KEY_FILE).unlink(missing_ok=True)
+        remove(target / RESUME)
         remove(aside)
 
     def _aside(self, leaves: str) -> Path:
@@ -242,7 +245,7 @@ def _describe(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         for name in sorted(names):
             file = Path(folder, name)
             relative = str(file.relative_to(path))
-            if relative in (_KEY_FILE, STAGE_FILE):
+            if relative in (_KEY_FILE, STAGE_FILE) or relative.startswith(f"{RESUME}/"):
                 continue
             sync(file)
             stat = file.stat()

@@ -140,6 +140,7 @@ def audit() -> dict[str, Any]:
         "fp32_ops": 1,
         "quantized_op_types": ["conv2d", "matmul_v2", "elementwise_add", "pool2d"],
         "folded": {"batch_norm": 20, "activation": 17, "residual_add": 8},
+        "corrected": {"matrix_scales": 1, "residual_sums": 3},
         "ops_before": {"conv2d": 20, "batch_norm": 20, "relu": 17, "elementwise_add": 9,
                        "pool2d": 2, "matmul_v2": 1, "flatten_contiguous_range": 1},
         "ops_after": {"fused_conv2d": 20, "quantize": 1, "dequantize": 1, "pool2d": 2, "fc": 1,

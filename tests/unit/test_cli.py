@@ -149,7 +149,7 @@ class TestDryRun:
     def test_json(self, folder: Path) -> None:
         done = job("run", "m.json", "--dry-run", "--log-format", "json", cwd=folder)
         plans = [json.loads(line) for line in done.stdout.splitlines()]
-        assert [plan["stage"] for plan in plans] == ["first", "second", "third"]
+        assert [plan["stage"] for plan in plans] == ["first", "second", "third", "report"]
         assert plans[0]["reads"] == [str(folder / "weights.bin")]
 
     def test_missing_input(self, folder: Path) -> None:

@@ -108,11 +108,8 @@ def test_accuracy_counts_answers():
 
 # Fagerland, Lydersen, Laake (2013), BMC Medical Research Methodology 13:91, tables 1 and 2:
 # airway hyper-responsiveness (1 and 7 discordant), complete response (6 and 16).
-@pytest.mark.parametrize(
-    ("first", "second", "exact", "mid_p"), [(1, 7, 0.0703, 0.0391), (6, 16, 0.0525, 0.0347)]
-)
-def test_mcnemar_as_published(first, second, exact, mid_p):
-    assert stats.mcnemar_exact(first, second) == pytest.approx(exact, abs=5e-5)
+@pytest.mark.parametrize(("first", "second", "mid_p"), [(1, 7, 0.0391), (6, 16, 0.0347)])
+def test_mcnemar_as_published(first, second, mid_p):
     assert stats.mcnemar_mid_p(first, second) == pytest.approx(mid_p, abs=5e-5)
     assert stats.mcnemar_mid_p(second, first) == stats.mcnemar_mid_p(first, second)
 
@@ -125,7 +122,6 @@ def test_mcnemar_of_many_discordant_images():
 
 def test_mcnemar_without_a_difference_is_one():
     assert stats.mcnemar_mid_p(0, 0) == 1.0
-    assert stats.mcnemar_exact(0, 0) == 1.0
     assert stats.mcnemar_mid_p(12, 12) == 1.0
 
 
@@ -189,20 +185,6 @@ def test_percentiles_are_measured_values():
 def test_percentiles_need_samples():
     with pytest.raises(ValueError, match="at least one sample"):
         stats.percentiles([])
-
-
-# Printed tables of Student's t, two-sided 5%.
-@pytest.mark.parametrize(
-    ("freedom", "t"),
-    [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (9, 2.262), (30, 2.042), (120, 1.980)],
-)
-def test_t_quantile_as_printed(freedom, t):
-    assert stats.t_quantile_95(freedom) == pytest.approx(t, abs=5e-4)
-
-
-def test_t_quantile_needs_freedom():
-    with pytest.raises(ValueError, match="at least 1, found 0"):
-        stats.t_quantile_95(0)
 
 
 def test_paired_ratio_as_published():

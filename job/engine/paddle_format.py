@@ -1,0 +1,118 @@
+"""Paddle's legacy files, ``.pdmodel`` and ``.pdiparams``, read and written attribute by attribute.
+
+Paddle's own Python API drops the attributes that its INT8 passes leave on ops. A ``.pdmodel`` is a
+``ProgramDesc`` message (paddle/fluid/framework/framework.proto). A ``.pdiparams`` holds the
+persistable variables in the order of their names, each as: version (uint32), level-of-detail count
+(uint64), version (uint32), length (int32) and bytes of a ``TensorDesc`` message, raw data.
+"""
+
+import struct
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from paddle.base.proto import framework_pb2
+
+from job.errors import QuantizationError
+
+ProgramDesc, OpDesc = framework_pb2.ProgramDesc, framework_pb2.OpDesc
+VarType = framework_pb2.VarType
+DTYPES = {
+    VarType.FP32: np.dtype("<f4"),
+    VarType.INT8: np.dtype("i1"),
+    VarType.UINT8: np.dtype("u1"),
+    VarType.INT32: np.dtype("<i4"),
+    VarType.INT64: np.dtype("<i8"),
+}
+DTYPE_IDS = {dtype: number for number, dtype in DTYPES.items()}
+NOT_STORED = ("feed", "fetch")
+
+
+def read_program(path: Path) -> ProgramDesc:
+    """Read a ``.pdmodel``."""
+    program = ProgramDesc()
+    program.ParseFromString(path.read_bytes())
+    return program
+
+
+def persistable_names(program: ProgramDesc) -> list[str]:
+    """Names of the variables that the ``.pdiparams`` beside a program holds, in its order."""
+    variables = program.blocks[0].vars
+    return sorted(v.name for v in variables if v.persistable and v.name not in NOT_STORED)
+
+
+def read_parameters(path: Path, program: ProgramDesc) -> dict[str, np.ndarray]:
+    """Read a ``.pdiparams``.
+
+    Raises:
+        QuantizationError: it does not hold the program's variables.
+    """
+    content = path.read_bytes()
+    values, offset = {}, 0
+    for name in persistable_names(program):
+        _, levels, _, length = struct.unpack_from("<IQIi", content, offset)
+        offset += struct.calcsize("<IQIi")
+        tensor = VarType.TensorDesc()
+        tensor.ParseFromString(content[offset : offset + length])
+        offset += length
+        dtype = DTYPES.get(tensor.data_type)
+        if levels or dtype is None:
+            raise QuantizationError(f"{path}: {name} is of a kind that is not written by Paddle 3")
+        count = int(np.prod(tensor.dims))
+        values[name] = np.frombuffer(content, dtype, count, offset).reshape(tuple(tensor.dims))
+        offset += count * dtype.itemsize
+    if offset != len(content):
+        raise QuantizationError(f"{path}: {len(content) - offset} bytes more than its program's")
+    return values
+
+
+def chunks(values: Mapping[str, np.ndarray]) -> Iterator[bytes]:
+    """The content of a ``.pdiparams``."""
+    for name in sorted(values):
+        value = np.ascontiguousarray(values[name])
+        tensor = VarType.TensorDesc(data_type=DTYPE_IDS[value.dtype], dims=value.shape)
+        description = tensor.SerializeToString()
+        yield struct.pack("<IQIi", 0, 0, 0, len(description))
+        yield description
+        yield value.tobytes()
+
+
+def write_model(prefix: Path, program: ProgramDesc, parameters: Mapping[str, np.ndarray]) -> None:
+    """Write ``prefix``.pdmodel and ``prefix``.pdiparams."""
+    Path(f"{prefix}.pdmodel").write_bytes(program.SerializeToString())
+    with Path(f"{prefix}.pdiparams").open("wb") as file:
+        file.writelines(chunks(parameters))
+
+
+def add_variable(program: ProgramDesc, name: str, like: np.ndarray, *, persistable: bool) -> None:
+    """Declare a dense variable of an array's shape and dtype."""
+    variable = program.blocks[0].vars.add(name=name, persistable=persistable)
+    variable.type.type = VarType.DENSE_TENSOR
+    variable.type.dense_tensor.tensor.data_type = DTYPE_IDS[like.dtype]
+    variable.type.dense_tensor.tensor.dims.extend(like.shape)
+
+
+def make_op(
+    kind: str,
+    inputs: Mapping[str, str],
+    outputs: Mapping[str, str],
+    attributes: Mapping[str, int],
+) -> OpDesc:
+    """An op with one argument a slot and integer attributes."""
+    op = OpDesc(type=kind)
+    for slots, arguments in ((op.inputs, inputs), (op.outputs, outputs)):
+        for slot, argument in arguments.items():
+            slots.add(parameter=slot).arguments.append(argument)
+    for name, value in attributes.items():
+        op.attrs.add(name=name, type=framework_pb2.INT, i=value)
+    return op
+
+
+def insert_ops(program: ProgramDesc, ops: list[OpDesc]) -> None:
+    """Put ops before all others but the feeds."""
+    block = program.blocks[0]
+    old = [OpDesc.FromString(op.SerializeToString()) for op in block.ops]
+    feeds = [op for op in old if op.type == "feed"]
+    rest = [op for op in old if op.type != "feed"]
+    del block.ops[:]
+    block.ops.extend([*feeds, *ops, *rest])

@@ -1,0 +1,71 @@
+"""A network of the user's own, which runs code and is therefore not run unasked."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tiny_run import MANIFEST, Run, job, write_manifest
+
+pytestmark = pytest.mark.e2e
+
+NETWORK = """
+from pathlib import Path
+
+from paddle import nn
+
+Path("imported").touch()
+
+def network(num_classes):
+    return nn.Sequential(nn.Conv2D(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, num_classes))
+"""
+
+
+@pytest.fixture
+def folder(copy_until: Callable[..., Run]) -> Path:
+    """The digits are prepared; the network's module lies beside the manifest."""
+    folder = copy_until("data").folder
+    (folder / "mine.py").write_text(NETWORK)
+    model = {**MANIFEST["model"], "name": None, "width": 1.0, "callable": "mine:network"}
+    write_manifest(folder, model=model)
+    return folder
+
+
+def test_refused_unasked(folder: Path) -> None:
+    done = job("run", "m.json", cwd=folder, expect=2)
+    assert "'mine:network' runs code of its own" in done.err
+    assert "--allow-code" in done.err
+    assert not (folder / "imported").exists()
+
+
+def test_beside_the_manifest(folder: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    run = ("run", folder / "m.json", "--allow-code", "--output", folder / "out")
+    plan = job(*run, "--dry-run", cwd=elsewhere)
+    assert str(folder / "mine.py") in plan.out
+    assert not (elsewhere / "imported").exists()
+    job(*run, "--until", "convert", cwd=elsewhere)
+    with (folder / "mine.py").open("a") as file:
+        file.write("# edited\n")
+    assert "mine.py changed" in job(*run, "--dry-run", cwd=elsewhere).out
+
+
+def test_in_the_current_directory(folder: Path, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    (here / "package").mkdir(parents=True)
+    shutil.move(folder / "mine.py", here / "package/nets.py")
+    module = ("--set", "model.callable=package.nets:network", "--allow-code")
+    output = ("--output", folder / "out", "--until", "baseline")
+    script = ("-c", "import sys; sys.path.pop(0); from job.cli import main; main()")
+    job("run", folder / "m.json", *module, *output, cwd=here, command=script)
+    assert (folder / "out/fp32/model.pdmodel").exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "says"), [("none:network", "none:network cannot be imported"), ("mine:net", "'net'")]
+)
+def test_not_there(folder: Path, target: str, says: str) -> None:
+    arguments = ("--set", f"model.callable={target}", "--allow-code")
+    done = job("run", "m.json", *arguments, cwd=folder, expect=2)
+    assert says in done.err

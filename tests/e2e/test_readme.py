@@ -1,0 +1,77 @@
+"""What the README shows, run as it stands."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_run import Run
+
+from job import errors
+from job.manifest import parse
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    """The README's code blocks in a language."""
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_make_targets_exist() -> None:
+    targets = set(re.findall(r"\bmake ([a-z-]+)", README))
+    makefile = (ROOT / "Makefile").read_text()
+    assert targets
+    for target in targets:
+        assert re.search(rf"^{target}:.*## ", makefile, re.MULTILINE), f"make {target}"
+
+
+def test_first_screen_sets_up_and_runs_the_digits() -> None:
+    commands = [line.split("#")[0].strip() for line in blocks("sh")[0].splitlines()]
+    assert commands == ["make run", "make test"]
+    plan = subprocess.run(["make", "-n", "run"], cwd=ROOT, capture_output=True, text=True)
+    assert "job run manifests/digits.json" in plan.stdout
+
+
+def test_the_manifest_is_valid() -> None:
+    for text in blocks("json"):
+        parse(json.loads(text), "README.md", ROOT)
+
+
+def test_every_command_and_option_exists() -> None:
+    rows = re.findall(r"^\| `job (\w+)[^|]*\|([^|]*)\|", README, re.MULTILINE)
+    assert [name for name, _ in rows] == ["run", "validate", "explain", "doctor", "report"]
+    for name, text in rows:
+        shown = subprocess.run(
+            [sys.executable, "-m", "job", name, "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        for option in re.findall(r"--[a-z-]+", text):
+            assert option in shown.stdout, f"job {name} {option}"
+
+
+def test_exit_codes_are_those_of_the_errors() -> None:
+    table = set(re.findall(r"^\| (\d) \|", README, re.MULTILINE))
+    codes = {
+        str(kind.exit_code)
+        for kind in vars(errors).values()
+        if isinstance(kind, type)
+        and issubclass(kind, errors.JobError)
+        and kind is not errors.Stopped
+    }
+    assert table == codes | {str(errors.DONE)}
+
+
+def test_the_int8_model_loads_in_plain_paddle_inference(finished: Run) -> None:
+    (snippet,) = blocks("python")
+    code = snippet.replace("runs/digits", str(finished.output))
+    code += "\nassert predictor.get_input_names() == ['image']\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

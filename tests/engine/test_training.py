@@ -1,0 +1,305 @@
+import json
+
+import numpy as np
+import pytest
+import tiny
+
+from job.engine import programs, quantization, training
+from job.engine.baseline import export
+from job.engine.session import load_weights
+from job.errors import DataError, MachineError, TrainingError
+from job.weights import read_pdparams
+
+pytestmark = pytest.mark.engine
+
+WITH_DROPOUT = """
+from paddle import nn
+
+def network(num_classes):
+    return nn.Sequential(
+        nn.Conv2D(1, 8, 3, padding=1, bias_attr=False), nn.BatchNorm2D(8), nn.ReLU(),
+        nn.AdaptiveAvgPool2D(2), nn.Flatten(), nn.Dropout(0.5), nn.Linear(32, num_classes),
+    )
+"""
+
+
+@pytest.fixture(scope="module")
+def fp32(tmp_path_factory):
+    return tiny.train_baseline(tmp_path_factory.mktemp("training") / "fp32", max_iters=24)
+
+
+@pytest.fixture(scope="module")
+def open_dropout(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "own_dropout.py").write_text(WITH_DROPOUT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield lambda: tiny.open_tiny(name=None, callable_="own_dropout:network")
+
+
+def metrics(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+
+
+def assert_same_arrays(one, two):
+    one, two = training.read_arrays(one), training.read_arrays(two)
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], two[name], err_msg=name)
+
+
+def test_loss_falls_and_the_record_tells_it(fp32):
+    losses = [line["loss"] for line in fp32.record["history"]]
+    assert len(losses) == fp32.record["steps"] == 24
+    assert np.mean(losses[-4:]) < 0.5 * np.mean(losses[:4])
+    assert fp32.record["best_top1"] > 90
+    assert fp32.record["evaluations"][-1]["step"] == 24
+
+
+def test_fixed_seeds_give_identical_weights_twice(tmp_path):
+    for name in ("one", "two"):
+        tiny.train_baseline(tmp_path / name)
+    assert_same_arrays(tmp_path / "one/weights.npz", tmp_path / "two/weights.npz")
+    assert metrics(tmp_path / "one") == metrics(tmp_path / "two")
+
+
+@pytest.mark.parametrize("steps", [1, 3, 6])
+def test_stopped_and_resumed_equals_uninterrupted_with_dropout(tmp_path, open_dropout, steps):
+    tiny.train_baseline(tmp_path / "whole", open_=open_dropout)
+    news = tiny.News(stop_after=steps)
+    assert tiny.train_baseline(tmp_path / "parts", news, open_dropout).record == {}
+    assert f"state saved after step {steps} of 8" in news.messages[-1]
+    news = tiny.News()
+    tiny.train_baseline(tmp_path / "parts", news, open_dropout)
+    assert news.messages[0] == f"baseline: going on after step {steps}"
+    assert_same_arrays(tmp_path / "whole/weights.npz", tmp_path / "parts/weights.npz")
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
+
+
+def test_qat_stopped_and_resumed_equals_uninterrupted(fp32, tmp_path):
+    tiny.train_qat(fp32, tmp_path / "whole")
+    tiny.train_qat(fp32, tmp_path / "parts", tiny.News(stop_after=2))
+    tiny.train_qat(fp32, tmp_path / "parts")
+    assert_same_arrays(tmp_path / "whole/best.npz", tmp_path / "parts/best.npz")
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
+
+
+def test_damaged_newest_checkpoint_is_passed_over_and_named(tmp_path):
+    tiny.train_baseline(tmp_path / "whole")
+    parts = tmp_path / "parts"
+    tiny.train_baseline(parts, tiny.News(stop_after=4), checkpoint_seconds=0.0)
+    newest = sorted((parts / "checkpoints").glob("*.npz"))[-1]
+    newest.write_bytes(newest.read_bytes()[:-200])
+    news = tiny.News()
+    tiny.train_baseline(parts, news)
+    assert "step-000000004.npz is damaged" in news.messages[0]
+    assert news.messages[1] == "baseline: going on after step 3"
+    assert_same_arrays(tmp_path / "whole/weights.npz", parts / "weights.npz")
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 rubbish"])
+def test_checkpoint_that_is_no_archive_is_passed_over(tmp_path, damage):
+    tiny.train_baseline(tmp_path / "parts", tiny.News(stop_after=2), checkpoint_seconds=0.0)
+    newest = sorted((tmp_path / "parts/checkpoints").glob("*.npz"))[-1]
+    newest.write_bytes(damage)
+    news = tiny.News()
+    tiny.train_baseline(tmp_path / "parts", news, max_iters=3)
+    assert "is damaged" in news.messages[0]
+
+
+def test_nan_loss_names_the_step_and_keeps_what_was_good(tmp_path):
+    class Poisoned(tiny.Batches):
+        def batches(self, epoch=0, start_batch=0):
+            for number, batch in enumerate(super().batches(epoch, start_batch), start_batch):
+                if (epoch, number) == (1, 1):
+                    batch.images[:] = np.nan
+                yield batch
+
+    from job.engine import baseline
+
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(TrainingError, match=r"not finite after step 6 \(learning rate 0.02\)"):
+        baseline.train(
+            tiny.open_tiny(),
+            tiny.recipe(checkpoint_seconds=0.0),
+            loader=Poisoned(),
+            selection=tiny.pack(tmp_path / "s.bin", 60, 2),
+            out=out,
+            events=tiny.News(),
+        )
+    _, progress = training.Checkpoints(out / "checkpoints").newest(tiny.News())
+    assert progress.step == 5
+    assert all(np.isfinite(v).all() for v in training.read_arrays(out / "best.npz").values())
+
+
+def test_nan_loss_before_any_checkpoint_does_not_promise_one(tmp_path):
+    message = "the loss is (nan|inf) at step|not finite after step"
+    with pytest.raises(TrainingError, match=message) as caught:
+        tiny.train_baseline(
+            tmp_path / "out", schedule=training.Schedule("constant", 1e30, (), 0.1, 0.0)
+        )
+    kept = list((tmp_path / "out/checkpoints").glob("*.npz"))
+    assert ("last good checkpoint" in caught.value.hint) == bool(kept)
+
+
+def test_evaluation_in_training_equals_the_saved_model(fp32, tmp_path):
+    images, labels = tiny.examples(60, 2)
+    right = tiny.scores(fp32.out / "model", "onednn", images).argmax(1) == labels
+    assert 100 * right.mean() == pytest.approx(fp32.record["best_top1"])
+    tiny.train_qat(fp32, tmp_path / "qat", max_iters=4)
+    session = tiny.open_tiny()
+    with session.active():
+        quantization.keep_bias_adds_whole(session.classifier.evaluation)
+        program = quantization.insert(
+            session.classifier.evaluation.clone(for_test=True),
+            session.scope,
+            tiny.SETTINGS,
+            for_test=True,
+        )
+        programs.write_variables(session.scope, training.read_arrays(tmp_path / "qat/best.npz"))
+        top1, _ = training.evaluate(
+            program,
+            session.classifier.logits,
+            session.executor,
+            iter([training.Batch(images, labels)]),
+        )
+    lines = [line for line in metrics(tmp_path / "qat") if "evaluation" in line]
+    assert top1 == pytest.approx(lines[-1]["evaluation"]["top1"])
+
+
+def test_evaluation_follows_the_weights_that_training_changes():
+    session = tiny.open_tiny()
+    images, _ = tiny.examples(20, 0)
+    evaluation = training.use_onednn_convolutions(session.classifier.evaluation, side=8)
+    convolutions = [op for op in evaluation.global_block().ops if op.type == "conv2d"]
+    assert convolutions
+    assert not any(op.attr("is_test") for op in convolutions)
+    with session.active():
+        found = []
+        for _ in range(2):
+            fetches = [session.classifier.logits]
+            found.append(session.executor.run(evaluation, {programs.IMAGE: images}, fetches)[0])
+            name = convolutions[0].input("Filter")[0]
+            values = programs.read_variables(session.scope, [name])
+            programs.write_variables(session.scope, {name: -values[name]})
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+
+
+def test_best_weights_are_those_of_the_best_evaluation(tmp_path):
+    out = tmp_path / "out"
+    # The rate of the second half destroys what the first half learned.
+    schedule = training.Schedule("piecewise", 0.02, (0.7,), 1e3, 0.0)
+    record = tiny.train_baseline(out, schedule=schedule, max_iters=24).record
+    last, best = record["evaluations"][-1]["top1"], record["best_top1"]
+    assert best == max(e["top1"] for e in record["evaluations"])
+    assert best > last
+    images, labels = tiny.examples(60, 2)
+    right = tiny.scores(out / "model", "onednn", images).argmax(1) == labels
+    assert 100 * right.mean() == pytest.approx(best)
+
+
+@pytest.mark.parametrize("freeze", [True, False, None])
+def test_frozen_statistics_stay_bit_identical(fp32, tmp_path, freeze):
+    # 2 steps are fewer than the epoch's 4: None freezes.
+    record = tiny.train_qat(fp32, tmp_path / "qat", freeze=freeze, max_iters=2)
+    assert record["freeze_bn_stats"] == (freeze is not False)
+    before = training.read_arrays(fp32.out / "weights.npz")
+    after = training.read_arrays(tmp_path / "qat/best.npz")
+    # A batch norm frozen after its gradient was made gives NaN.
+    assert all(np.isfinite(values).all() for values in after.values())
+    statistics = programs.batch_norm_statistics(fp32.session.classifier.evaluation)
+    assert statistics
+    same = [np.array_equal(before[name], after[name]) for name in sorted(statistics)]
+    assert all(same) if freeze is not False else not any(same)
+    changed = [n for n in before.keys() - statistics if not np.array_equal(before[n], after[n])]
+    assert len(changed) == len(before.keys() - statistics)
+
+
+def test_scales_are_calibrated_before_the_first_step(fp32):
+    session = tiny.open_tiny()
+    images, _ = tiny.examples(32, 9)
+    classifier, scope = session.classifier, session.scope
+    with session.active():
+        programs.write_variables(scope, training.read_arrays(fp32.out / "weights.npz"))
+        quantization.keep_bias_adds_whole(classifier.evaluation)
+        evaluation = classifier.evaluation.clone(for_test=True)
+        quantized = quantization.insert(evaluation, scope, tiny.SETTINGS, for_test=True)
+        batches = [images[:16], images[16:]]
+        count = quantization.calibrate(
+            classifier, quantized, None, scope, session.executor, batches, moving_rate=0.9
+        )
+        sources = quantization.scale_sources(quantized)
+        block = classifier.evaluation.global_block()
+        activations = {s: n for s, n in sources.items() if not block.var(n).persistable}
+        assert count == len(activations) > 10
+        for scale, name in activations.items():
+            largest = [
+                np.abs(session.executor.run(classifier.evaluation, {"image": b}, [name])[0]).max()
+                for b in batches
+            ]
+            (found,) = programs.read_variables(scope, [scale])[scale]
+            assert found == pytest.approx(np.mean(largest), rel=1e-5), name
+        for scale, values in quantization.weight_scales(quantized, scope).items():
+            np.testing.assert_array_equal(programs.read_variables(scope, [scale])[scale], values)
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "sgd", "adam", "adamw"])
+def test_optimizers_lower_the_loss(tmp_path, optimizer):
+    rate = {"sgd": 0.1}.get(optimizer, 0.01)
+    record = tiny.train_baseline(
+        tmp_path / "out",
+        optimizer=optimizer,
+        max_iters=16,
+        schedule=training.Schedule("constant", rate, (), 0.1, 0.0),
+    ).record
+    losses = [line["loss"] for line in record["history"]]
+    assert np.mean(losses[-4:]) < np.mean(losses[:4])
+
+
+def test_gpu_is_refused_on_the_cpu_build():
+    with pytest.raises(MachineError, match="gpu asked for, but the installed paddlepaddle is"):
+        tiny.open_tiny(device="gpu")
+
+
+def test_metrics_of_a_killed_run_are_cut_back_to_its_checkpoint(tmp_path):
+    out = tmp_path / "out"
+    tiny.train_baseline(out, tiny.News(stop_after=3))
+    with (out / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 4, "loss": 1.0}) + '\n{"step": 5, "lo')
+    tiny.train_baseline(out)
+    steps = [line["step"] for line in metrics(out) if "loss" in line]
+    assert steps == list(range(1, 9))
+
+
+def test_exported_weights_can_be_loaded_again(fp32, tmp_path):
+    images, _ = tiny.examples(20, 0)
+    path = fp32.out / "weights.pdparams"
+    arrays = read_pdparams(path, None)
+    assert list(arrays) == list(fp32.session.classifier.weight_names)
+    session = tiny.open_tiny(seed=77)
+    assert load_weights(session, path, sha256=None, reset_classifier=False) == []
+    export(session, tmp_path)
+    expected = tiny.scores(fp32.out / "model", "native", images)
+    np.testing.assert_array_equal(tiny.scores(tmp_path / "model", "native", images), expected)
+
+
+def test_weights_of_another_model_are_refused(fp32):
+    path = fp32.out / "weights.pdparams"
+    with pytest.raises(DataError, match=r"weights .* has shape") as caught:
+        load_weights(tiny.open_tiny(width=1.0), path, sha256=None, reset_classifier=True)
+    assert "another network" in caught.value.hint
+    with pytest.raises(DataError, match="of 10 weights are missing"):
+        session = tiny.open_tiny(name="lenet", input_shape=(1, 28, 28), width=1.0)
+        load_weights(session, path, sha256=None, reset_classifier=True)
+
+
+def test_classifier_of_another_size_is_refused_or_reset(fp32):
+    path = fp32.out / "weights.pdparams"
+    session = tiny.open_tiny(classes=7)
+    with pytest.raises(DataError, match=r"has shape \[64, 4\], expected \[64, 7\]") as caught:
+        load_weights(session, path, sha256=None, reset_classifier=False)
+    assert "/model/reset_classifier" in caught.value.hint
+    names = load_weights(session, path, sha256=None, reset_classifier=True)
+    assert names == ["head.2.weight", "head.2.bias"]

@@ -1,0 +1,68 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+import tiny
+
+import job
+from job.engine import programs, zoo
+from job.errors import UsageError
+
+pytestmark = pytest.mark.engine
+
+SCHEMA = json.loads((Path(job.__file__).parent / "schemas/manifest.schema.json").read_text())
+NAMES = [n for n in SCHEMA["properties"]["model"]["properties"]["name"]["enum"] if n]
+WIDE = ["convnet", "mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "resnet18", "vgg11"]
+
+
+def channels(name):
+    return 1 if name == "lenet" else 3
+
+
+def parameters(name, width):
+    with programs.static.program_guard(programs.Program(), programs.Program()):
+        network = zoo.build(name, classes=3, channels=channels(name), width=width)
+        return sum(math.prod(p.shape) for p in network.parameters())
+
+
+def side(name):
+    return 28 if name == "lenet" else 299 if name == "inception_v3" else 224
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_of_the_schema_can_be_made(name):
+    classifier = programs.from_network(
+        lambda: zoo.build(name, classes=3, channels=channels(name)),
+        input_shape=(channels(name), side(name), side(name)),
+        classes=3,
+        label_smoothing=0.1,
+        seed=0,
+    )
+    block = classifier.evaluation.global_block()
+    assert list(block.var(classifier.logits).shape) == [-1, 3]
+    assert not any(
+        op.type == "reshape2" and block.var(op.input("X")[0]).persistable for op in block.ops
+    )
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_width_changes_the_number_of_parameters(name):
+    assert parameters(name, 0.5) < 0.6 * parameters(name, 1.0)
+
+
+@pytest.mark.parametrize("name", ["densenet121", "googlenet", "lenet", "squeezenet1_0"])
+def test_width_is_refused_where_there_is_none(name):
+    with pytest.raises(UsageError, match=f"/model/width: {name} comes in one width only"):
+        zoo.build(name, classes=3, channels=channels(name), width=0.5)
+
+
+@pytest.mark.parametrize(("name", "count"), [("resnet18", 1), ("lenet", 3), ("vgg16", 4)])
+def test_channel_count_is_refused(name, count):
+    with pytest.raises(UsageError, match=f"{name} takes . input channels, found {count}"):
+        zoo.build(name, classes=3, channels=count)
+
+
+def test_images_that_are_too_small_are_refused():
+    with pytest.raises(UsageError, match=r"cannot take images of \[3, 96, 96\].*9216"):
+        tiny.open_tiny(name="alexnet", input_shape=(3, 96, 96), width=1.0)

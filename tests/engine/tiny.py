@@ -1,0 +1,264 @@
+"""Tiny models and data for the engine's tests, and a stand-in for the stage's events."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from job.data import packed
+from job.data.loader import Batch
+from job.engine import baseline, int8, predictor, programs, qat, quantization
+from job.engine.session import Recipe, Session, open_session
+from job.engine.training import Schedule
+
+SHAPE = (1, 8, 8)
+CLASSES = 4
+SETTINGS: dict[str, Any] = {
+    "weight_quantize_type": "channel_wise_abs_max",
+    "activation_quantize_type": "moving_average_abs_max",
+    "quantize_op_types": [
+        "conv2d",
+        "depthwise_conv2d",
+        "mul",
+        "matmul_v2",
+        "elementwise_add",
+        "pool2d",
+    ],
+    "not_quant_pattern": ["skip_quant"],
+    "weight_bits": 8,
+    "activation_bits": 8,
+    "dtype": "int8",
+    "window_size": 10000,
+    "moving_rate": 0.9,
+    "for_tensorrt": False,
+    "is_full_quantize": False,
+    "onnx_format": True,
+    "scale_trainable": True,
+}
+
+
+@dataclass
+class News:
+    """Keeps what it is told; stops the work after a number of steps."""
+
+    stop_after: int | None = None
+    messages: list[str] = field(default_factory=list)
+    steps: int = 0
+
+    def progress(self, what: str, done: int, total: int, unit: str, note: str = "") -> None:
+        if unit == "steps":
+            self.steps += 1
+
+    def message(self, text: str, level: str = "info") -> None:
+        self.messages.append(text)
+
+    @property
+    def stopping(self) -> bool:
+        return self.stop_after is not None and self.steps >= self.stop_after
+
+
+def examples(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images whose class is the bright quarter, float32 [count, 1, 8, 8], and labels int64."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, CLASSES, count)
+    images = generator.normal(0, 0.5, (count, *SHAPE)).astype("float32")
+    for image, label in zip(images, labels, strict=True):
+        row, column = divmod(int(label), 2)
+        image[0, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] += 1
+    return images, labels.astype("int64")
+
+
+class Batches:
+    """A loader over arrays, in an order that only the epoch decides."""
+
+    def __init__(self, count: int = 64, batch: int = 16) -> None:
+        self.images, self.labels = examples(count, seed=1)
+        self.batch = batch
+        self.batches_per_epoch = count // batch
+
+    def batches(self, epoch: int = 0, start_batch: int = 0) -> Iterator[Batch]:
+        order = np.random.default_rng(epoch).permutation(len(self.labels))
+        for number in range(start_batch, self.batches_per_epoch):
+            index = order[number * self.batch : (number + 1) * self.batch]
+            yield Batch(self.images[index], self.labels[index], index)
+
+
+def pack(path: Path, count: int, seed: int) -> Path:
+    """A packed file of examples."""
+    packed.write(path, [examples(count, seed)], shape=SHAPE, transform="made up")
+    return path
+
+
+def open_tiny(**changes: Any) -> Session:
+    """A session of a small convnet."""
+    values: dict[str, Any] = {
+        "name": "convnet",
+        "callable_": None,
+        "inference_model": None,
+        "classes": CLASSES,
+        "input_shape": SHAPE,
+        "width": 0.5,
+        "seed": 3,
+        "label_smoothing": 0.0,
+    }
+    return open_session(**{**values, **changes})
+
+
+def recipe(**changes: Any) -> Recipe:
+    """A short training."""
+    values: dict[str, Any] = {
+        "epochs": 0,
+        "max_iters": 8,
+        "optimizer": "momentum",
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "schedule": Schedule("constant", 0.02, (), 0.1, 0.0),
+        "seed": 5,
+        "device": "cpu",
+        "checkpoint_seconds": 1000.0,
+        "evaluations_per_epoch": 1,
+    }
+    return Recipe(**{**values, **changes})
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A folder with a trained and exported FP32 model."""
+
+    out: Path
+    record: dict[str, Any]
+    session: Session
+
+
+def train_baseline(
+    out: Path, news: News | None = None, open_: Callable[..., Session] = open_tiny, **changes: Any
+) -> Trained:
+    """Train a baseline and export it to ``out``."""
+    out.mkdir(exist_ok=True, parents=True)
+    selection = out.parent / "selection.bin"
+    if not selection.exists():
+        pack(selection, 60, seed=2)
+    session = open_()
+    record = baseline.train(
+        session,
+        recipe(**changes),
+        loader=Batches(),
+        selection=selection,
+        out=out,
+        events=news or News(),
+    )
+    if record:
+        baseline.export(session, out)
+    return Trained(out, record, session)
+
+
+def train_qat(
+    fp32: Trained,
+    out: Path,
+    news: News | None = None,
+    *,
+    pact: bool = False,
+    freeze: bool | None = None,
+    calibrate: bool = True,
+    settings: dict[str, Any] | None = None,
+    open_: Callable[..., Session] = open_tiny,
+    **changes: Any,
+) -> dict[str, Any]:
+    """Quantization-aware training of a baseline."""
+    out.mkdir(exist_ok=True)
+    calibration = out / "calibration.bin"
+    if not calibration.exists():
+        pack(calibration, 48, seed=4)
+    values = {"schedule": Schedule("constant", 1e-3, (), 0.1, 0.0), "max_iters": 4, **changes}
+    return qat.train(
+        open_(),
+        recipe(**values),
+        settings or SETTINGS,
+        weights=fp32.out / "weights.npz",
+        pact=pact,
+        calibration=calibration if calibrate else None,
+        freeze_bn_stats=freeze,
+        loader=Batches(),
+        selection=fp32.out.parent / "selection.bin",
+        out=out,
+        events=news or News(),
+    )
+
+
+def scores(prefix: Path, mode: str, images: np.ndarray) -> np.ndarray:
+    """Scores of a saved model in Paddle Inference."""
+    return predictor.Predictor(predictor.configuration(prefix, mode, threads=1)).scores(images)
+
+
+def error(found: np.ndarray, expected: np.ndarray) -> float:
+    """Relative error of scores, what all images have in common apart."""
+    found, expected = found - found.mean(0), expected - expected.mean(0)
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A network quantized without training, and its scores in three forms."""
+
+    folder: Path
+    images: np.ndarray
+    fp32: np.ndarray
+    fake: np.ndarray
+    int8: np.ndarray
+    audit: int8.Audit
+
+    @property
+    def fake_error(self) -> float:
+        """Of the fake-quantized model against FP32."""
+        return error(self.fake, self.fp32)
+
+    @property
+    def int8_error(self) -> float:
+        """Of the INT8 model against FP32."""
+        return error(self.int8, self.fp32)
+
+
+def settle(session: Session, images: np.ndarray, bias: float) -> None:
+    """Give an untrained network batch-norm statistics of its own activations.
+
+    With a bias of 1 most of a relu's inputs pass: deep random networks are chaotic otherwise, and
+    the smallest rounding changes all their scores.
+    """
+    classifier = session.classifier
+    program = classifier.train.clone()
+    norms = [op for op in program.global_block().ops if op.type == "batch_norm"]
+    for op in norms:
+        op._set_attr("momentum", 0.0)
+        name = op.input("Bias")[0]
+        values = programs.read_variables(session.scope, [name])
+        programs.write_variables(session.scope, {name: np.full_like(values[name], bias)})
+    if norms:
+        labels = np.zeros((len(images), 1), "int64")
+        feed = {programs.IMAGE: images, programs.LABEL: labels}
+        session.executor.run(program, feed, [classifier.loss])
+
+
+def quantize(session: Session, folder: Path, bias: float = 0.0, **changes: Any) -> Quantized:
+    """Calibrate, convert and build the INT8 model of an untrained session."""
+    settings = {**SETTINGS, **changes}
+    classifier, scope = session.classifier, session.scope
+    size = (16, *session.input_shape)
+    images = np.random.default_rng(0).standard_normal(size).astype("float32")
+    with session.active():
+        settle(session, images, bias)
+        quantization.keep_bias_adds_whole(classifier.evaluation)
+        evaluation = classifier.evaluation.clone(for_test=True)
+        quantized = quantization.insert(evaluation, scope, settings, for_test=True)
+        quantization.calibrate(
+            classifier, quantized, None, scope, session.executor, [images], moving_rate=0.9
+        )
+        (fp32,) = session.executor.run(
+            classifier.evaluation, {programs.IMAGE: images}, [classifier.logits]
+        )
+        program, logits = quantization.convert(quantized, scope, settings, classifier.logits)
+        programs.save_inference_model(program, folder / "fake", logits, session.executor)
+    fake = scores(folder / "fake", predictor.FAKE_QUANTIZED, images)
+    audit, found = int8.build(folder / "fake", folder, settings["quantize_op_types"], images)
+    return Quantized(folder, images, fp32, fake, found, audit)

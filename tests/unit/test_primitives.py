@@ -1,0 +1,68 @@
+import pytest
+
+from job import primitives
+
+EXECUTED = "onednn_verbose,v1,primitive,exec,cpu"
+CONVOLUTION = "convolution,brgconv:avx512_core_vnni,forward_inference"
+INT8_TYPES = "src:u8::blocked:acdb::f0 wei:s8:ap:blocked:ABcd::f0 bia:f32::blocked:a::f0"
+PRODUCT = "inner_product,brgemm:avx512_core_amx,forward_inference"
+LOG = [
+    "onednn_verbose,v1,info,oneDNN v3.6.2 (commit abc)",
+    "onednn_verbose,v1,primitive,info,template:operation,engine,primitive,implementation",
+    f"onednn_verbose,v1,primitive,create:cache_miss,cpu,{CONVOLUTION},{INT8_TYPES},attr,,mb1,1.0",
+    f"{EXECUTED},reorder,jit:uni,undef,src:f32::blocked:acdb::f0 dst:u8::f0,attr,,1x3x8x8,0.5",
+    f"{EXECUTED},{CONVOLUTION},{INT8_TYPES},attr,alg:convolution_direct,mb1,0.25",
+    f"{EXECUTED},{PRODUCT},src:u8::f0 wei:s8::f0 dst:f32::f0,attr,,mb1ic8oc10,0.125",
+    "some other line",
+    f"{EXECUTED},pooling,jit:avx512_core,forward_inference,src:u8::f0,attr,alg:max,mb1,0.0625",
+]
+
+
+def made(kind="convolution", implementation="brgconv:avx512_core_vnni", data="u8", weights="s8"):
+    return primitives.Primitive(kind, implementation, data, weights, 0.5)
+
+
+def test_parse_reads_executions_only():
+    found = primitives.parse(LOG)
+    assert [p.kind for p in found] == ["reorder", "convolution", "inner_product", "pooling"]
+    assert [p.is_int8 for p in found] == [False, True, True, False]
+    assert found[1].isa == "avx512_core_vnni"
+    assert found[1].milliseconds == 0.25
+    assert found[0].isa == ""
+
+
+@pytest.mark.parametrize(
+    ("data", "weights", "expected"),
+    [("u8", "s8", True), ("s8", "s8", True), ("f32", "f32", False), ("u8", "", False)],
+)
+def test_int8_needs_both_operands(data, weights, expected):
+    assert made(data=data, weights=weights).is_int8 is expected
+
+
+def test_last_run_leaves_out_what_came_before():
+    once = [made("reorder"), made(), made("pooling"), made("inner_product")]
+    first = [made("reorder"), made("reorder"), *once]
+    found = primitives.last_run([*first, *once, *once], runs=3)
+    assert [p.kind for p in found if p.kind in primitives.COMPUTE] == [
+        "convolution",
+        "inner_product",
+    ]
+    assert primitives.last_run([made("reorder")], runs=2) == []
+
+
+def test_isa_is_the_highest_of_the_computing_primitives():
+    mixed = [
+        made(),
+        made(implementation="brgemm:avx512_core_amx"),
+        made("pooling", "jit:avx512_core_amx_fp16"),
+    ]
+    assert primitives.isa(mixed) == "avx512_core_amx"
+    assert primitives.isa([made("reorder")]) == ""
+
+
+def test_summary_is_sorted_by_time():
+    rows = primitives.summarize([made(), made("pooling"), made()])
+    assert [(row["kind"], row["count"], row["milliseconds"]) for row in rows] == [
+        ("convolution", 2, 1.0),
+        ("pooling", 1, 0.5),
+    ]
