@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -164,9 +165,9 @@ class TestTraining:
         run = copy_until("data")
         wild = {"base_lr": 100, "weight_decay": 1, "max_iters": 40, "checkpoint_seconds": 0.001}
         write_manifest(run.folder, baseline={"train": wild})
-        said = refused(run.folder, code=1, says="baseline: the loss is")
-        assert "at step" in said
-        assert "learning rate" in said
+        said = refused(run.folder, code=1, says="error: baseline: ")
+        # Which value overflows first, the loss or a statistic, depends on the CPU's kernels.
+        assert re.search(r"baseline: .*(loss|not finite).* step \d+", said)
         assert list((run.output / ".partial/baseline/checkpoints").glob("step-*.npz"))
 
     def test_gpu(self, copy_until: Callable[..., Run]) -> None:
