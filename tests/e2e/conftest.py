@@ -18,7 +18,7 @@ def needs_vnni() -> None:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, needs_vnni: None) -> Run:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A whole run; not to be changed."""
     folder = tmp_path_factory.mktemp("finished")
     write_manifest(folder)

@@ -37,7 +37,7 @@ def folders(folder: Path) -> dict[str, Any]:
 
 
 class TestClassFolders:
-    def test_whole_run_with_bad_images(self, tmp_path: Path, needs_vnni: None) -> None:
+    def test_whole_run_with_bad_images(self, tmp_path: Path) -> None:
         folders(tmp_path)
         in_test = tmp_path / "images/test/class1/002.png"
         in_test.write_bytes(in_test.read_bytes()[:90])

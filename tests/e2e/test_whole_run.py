@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
-from tiny_run import FOLDERS, STAGES, Run, job, record_of, report_of
+from tiny_run import FOLDERS, SLOW, STAGES, Run, job, record_of, report_of
 
 import job as package
 
@@ -95,7 +95,7 @@ class TestReport:
 
     def test_provenance(self, finished: Run) -> None:
         report = report_of(finished.output)
-        assert report["comparable"] is True
+        assert report["comparable"] is not bool(SLOW)
         assert report["manifest"]["model"]["width"] == 0.5
         assert report["versions"]["paddlepaddle"] == "3.2.2"
         assert "avx512_vnni" in report["host"]["flags"]
