@@ -14,6 +14,7 @@ _SUFFIX_OF_FORMAT = {name: suffix for suffix, name in _FORMAT_OF_SUFFIX.items()}
 _SPLIT_KEYS = tuple(f"{split}_{suffix}" for suffix in _FORMAT_OF_SUFFIX for split in _SPLITS)
 _UNPUBLISHED = ("convnet", "lenet")
 _DIGIT_CLASSES = 10
+_SCALABLE = ("convnet", "mobilenet_", "resnet", "vgg")
 
 
 def _one_source(name: str | None, callable_: str | None, inference: str | None) -> Iterator[Fault]:
@@ -39,6 +40,22 @@ def _weights(
         yield Fault("/model/pretrained", "expected false: only networks with /model/name have it")
     elif name in _UNPUBLISHED:
         yield Fault("/model/pretrained", f"expected false: no weights are published for {name}")
+
+
+def _shape(name: str | None, input_shape: Sequence[int]) -> Iterator[Fault]:
+    if name is None or name == "convnet":
+        return
+    usual = 1 if name == "lenet" else 3
+    if input_shape[0] != usual:
+        message = f"expected {usual} channels first for {name}, found {input_shape[0]}"
+        yield Fault("/model/input_shape", f"{message}; convnet takes any number")
+
+
+def _width(name: str | None, width: float) -> Iterator[Fault]:
+    scalable = name is not None and name.startswith(_SCALABLE)
+    if width != 1 and not scalable:
+        message = f"expected 1 for {name or 'a network of your own'}, found {width:g}"
+        yield Fault("/model/width", f"{message}; only MobileNets, ResNets, VGGs and convnet scale")
 
 
 def _data_keys(format_: str, *values: str | None) -> Iterator[Fault]:
@@ -120,6 +137,8 @@ def _under(parent: str, *names: str) -> tuple[str, ...]:
 RULES: tuple[tuple[Rule, tuple[str, ...]], ...] = (
     (_one_source, _under("/model", "name", "callable", "inference_model")),
     (_weights, _under("/model", "name", "weights", "weights_sha256", "pretrained")),
+    (_shape, _under("/model", "name", "input_shape")),
+    (_width, _under("/model", "name", "width")),
     (_data_keys, _under("/data", "format", *_SPLIT_KEYS)),
     (_digits, ("/data/format", "/data/root", "/model/classes")),
     (_channels("mean"), ("/model/input_shape", "/data/mean")),

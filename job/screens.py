@@ -61,7 +61,9 @@ def failed_gates(result: RunResult) -> GateFailed | None:
     failed = [gate for gate in gates if not gate["passed"]]
     if not failed:
         return None
-    listed = "".join(f"\n  {g['name']}: limit {g['limit']}, found {g['value']}" for g in failed)
+    listed = "".join(
+        f"\n  {g['name']}: limit {g['limit']:g}, found {g['value']:.3g}" for g in failed
+    )
     return GateFailed(
         f"{len(failed)} of {len(gates)} gates failed:{listed}",
         f"All artifacts and the report are in {_short(result.output)}.",

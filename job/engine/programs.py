@@ -20,6 +20,8 @@ paddle.enable_static()
 
 IMAGE = "image"
 LABEL = "label"
+# Ops that no FP32 model as it was exported holds.
+QUANTIZED = {"quantize_linear", "dequantize_linear", "quantize", "dequantize", "fused_conv2d"}
 RESHAPING = ("flatten_contiguous_range", "reshape2", "transpose2", "squeeze2", "unsqueeze2")
 
 
@@ -115,6 +117,12 @@ def from_inference_model(
     executor = static.Executor(cpu())
     evaluation, feeds, logits = load_inference_model(prefix, executor, scope)
     block = evaluation.global_block()
+    quantized = sorted({op.type for op in block.ops} & QUANTIZED)
+    if quantized:
+        raise DataError(
+            f"{prefix}: the model is quantized or optimized already: it holds {quantized[0]} ops",
+            "Name the FP32 model that it was made from in /model/inference_model.",
+        )
     # Their program may then be fed a label as well, and be saved again with other outputs.
     for index in reversed(range(len(block.ops))):
         if block.ops[index].type in ("feed", "fetch"):

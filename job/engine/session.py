@@ -80,12 +80,12 @@ def place(device: str) -> paddle.CPUPlace | paddle.CUDAPlace:
         return paddle.CPUPlace()
     if not paddle.device.is_compiled_with_cuda():
         raise MachineError(
-            "/train/device: gpu asked for, but the installed paddlepaddle is the CPU build",
+            "device: gpu asked for, but the installed paddlepaddle is the CPU build",
             "Install paddlepaddle-gpu, or set the device to cpu.",
         )
     if paddle.device.cuda.device_count() == 0:
         raise MachineError(
-            "/train/device: gpu asked for, but no GPU is visible",
+            "device: gpu asked for, but no GPU is visible",
             "Look at nvidia-smi and CUDA_VISIBLE_DEVICES, or set the device to cpu.",
         )
     return paddle.CUDAPlace(0)

@@ -62,6 +62,11 @@ def pack(manifest: Manifest, part: Part, path: Path, events: Events, bad: list[B
             f"the {path.stem} split has no images ({part.how})",
             "Give more images, or a larger selection_fraction or val_fraction.",
         )
+
+    def on_bad(image: BadImage) -> None:
+        bad.append(image)
+        events.message(f"bad image {image.path}: {image.reason}", "warning")
+
     loader = Loader(
         part.source,
         part.indices,
@@ -70,7 +75,7 @@ def pack(manifest: Manifest, part: Part, path: Path, events: Events, bad: list[B
         batch_size=BATCH,
         workers=manifest.data.workers if len(part) > BATCH else 0,
         max_bad_fraction=manifest.data.max_bad_fraction,
-        on_bad=bad.append,
+        on_bad=on_bad,
     )
     short = manifest.data.resize_short
     transform = (

@@ -178,8 +178,9 @@ class LocalOutput:
         Raises:
             OutputError: naming what stands in the way.
         """
-        ours = [self.root / NAME, *(self.root / leaves / STAGE_FILE for leaves in folders)]
-        if any(path.exists() for path in ours):
+        # A lock file of another program holds no JSON object.
+        locked_by_us = isinstance(read_json(self.root / NAME), dict)
+        if locked_by_us or any((self.root / leaves / STAGE_FILE).exists() for leaves in folders):
             return
         for name in (*folders, *_REPORTS, MANIFEST, "logs"):
             if os.path.lexists(self.root / name):

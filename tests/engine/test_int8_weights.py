@@ -7,6 +7,7 @@ import pytest
 import tiny
 
 from job.engine import int8, int8_weights, paddle_format
+from job.errors import DataError
 
 pytestmark = pytest.mark.engine
 
@@ -64,3 +65,9 @@ def test_paddle_still_reads_matrices_transposed(
     _, uncorrected = int8.build(made.folder / "fake", tmp_path, shape, made.images)
     wrong, right = tiny.error(uncorrected, made.fake), tiny.error(made.int8, made.fake)
     assert right < wrong
+
+
+@pytest.mark.parametrize("name", ["fake", int8.PREFIX])
+def test_quantized_models_are_no_source(made: tiny.Quantized, name: str) -> None:
+    with pytest.raises(DataError, match="quantized or optimized already"):
+        tiny.open_tiny(name=None, inference_model=made.folder / name)

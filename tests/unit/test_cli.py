@@ -99,7 +99,7 @@ class TestRun:
         for _ in range(2):
             done = job("run", "m.json", "--output", "out", cwd=folder, failing=True)
             assert done.returncode == 3, done.stderr
-            assert "1 of 1 gates failed:\n  min_speedup: limit 9.0, found 2.0" in done.stderr
+            assert "1 of 1 gates failed:\n  min_speedup: limit 9, found 2" in done.stderr
             assert (folder / "out/report.json").exists()
 
     def test_until(self, folder: Path) -> None:

@@ -41,6 +41,23 @@ DIGITS = {"format": "digits", "mean": [0.5], "std": [0.5]}
             {"model__input_shape": [1, 8, 8]},
             {"/data/mean": "1 value for the 1 channels", "/data/std": "found 3"},
         ),
+        (
+            {
+                "model__name": "resnet18",
+                "model__input_shape": [1, 32, 32],
+                "data__mean": [0.5],
+                "data__std": [0.5],
+            },
+            {"/model/input_shape": "expected 3 channels first for resnet18, found 1"},
+        ),
+        (
+            {"model__name": "lenet"},
+            {"/model/input_shape": "expected 1 channels first for lenet, found 3"},
+        ),
+        (
+            {"model__name": "densenet121", "model__width": 0.5},
+            {"/model/width": "expected 1 for densenet121, found 0.5"},
+        ),
         ({"data__resize_short": 16}, {"/data/resize_short": "at least 32"}),
         ({"data__augment__scale": [1, 0.1]}, {"/data/augment/scale": "ascending"}),
         ({"data__augment__ratio": [2, 1]}, {"/data/augment/ratio": "ascending"}),

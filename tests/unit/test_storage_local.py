@@ -326,3 +326,10 @@ def test_json_is_strict(tmp_path: Path) -> None:
         write_json(tmp_path / "a.json", {"loss": float("nan")})
     write_json(tmp_path / "a.json", {"name": "näme\udc80"})
     assert read_json(tmp_path / "a.json") == {"name": "näme\udc80"}
+
+
+def test_a_foreign_lock_file_does_not_make_a_folder_ours(tmp_path: Path) -> None:
+    (tmp_path / ".lock").write_text("mine")
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.raises(OutputError, match="was not made by job"):
+        LocalOutput(tmp_path).check_ours(["data"])
