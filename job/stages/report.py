@@ -106,9 +106,9 @@ def correction_notes(corrected: Mapping[str, int]) -> list[str]:
     sums, matrices = corrected["residual_sums"], corrected["matrix_scales"]
     notes = []
     if sums:
-        notes.append(f"{sums} residual sums would have lost the upper half of their range in INT8.")
+        notes.append(f"Residual sums kept from losing half their range in INT8: {sums}.")
     if matrices:
-        notes.append(f"{matrices} fully connected layers would have had other weights' scales.")
+        notes.append(f"Fully connected layers kept from other weights' scales: {matrices}.")
     return notes
 
 
