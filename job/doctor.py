@@ -190,7 +190,7 @@ def smoke_finding(smoke: Mapping[str, Any]) -> Finding:
         )
     kernels = ", ".join(map(str, smoke["kernels"]))
     return Finding(
-        "INT8 inference", OK, f"{kernels} on {smoke['isa']}, {float(smoke['seconds']):.1f} s"
+        "INT8 inference", OK, f"on {smoke['isa']} in {float(smoke['seconds']):.1f} s: {kernels}"
     )
 
 

@@ -25,6 +25,9 @@ from job.manifest_schema import fill, normalise, schema
 
 T = TypeVar("T")
 
+# What all entries of a matrix have in common.
+ENTRY_FIXED = ("version", "name", "output", "matrix")
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -126,6 +129,14 @@ class BaselineSpec:
 
 
 @dataclass(frozen=True)
+class FallbackSpec:
+    """When to stop leaving ops in FP32: points of top-1 lost, minutes gone."""
+
+    max_top1_drop: float
+    max_minutes: float
+
+
+@dataclass(frozen=True)
 class QuantizeSpec:
     """How the network is quantized, in PaddleSlim's own words."""
 
@@ -146,16 +157,33 @@ class QuantizeSpec:
     pact: bool
     calibrate: bool
     post_algo: str
+    fallback: FallbackSpec | None
+
+
+@dataclass(frozen=True)
+class Int8Spec:
+    """What of the fake-quantized model runs in INT8; ``quantized_ops`` None means all of it."""
+
+    quantized_ops: tuple[str, ...] | None
+    skip_ops: tuple[str, ...]
+    debug: bool
 
 
 @dataclass(frozen=True)
 class BenchmarkSpec:
-    """What is timed; ``min_seconds`` is per model and batch size."""
+    """What is timed; ``min_seconds`` and ``min_samples`` are per model and row.
+
+    ``threads`` are of one instance, ``instances`` have one thread each; ``isa`` are caps.
+    """
 
     batch_sizes: tuple[int, ...]
     threads: tuple[int, ...]
+    instances: tuple[int, ...]
+    isa: tuple[str, ...]
+    engines: tuple[str, ...]
     warmup_batches: int
     min_seconds: float
+    min_samples: int
     rounds: int
 
 
@@ -165,6 +193,27 @@ class GatesSpec:
 
     max_top1_drop: float | None
     min_speedup: float | None
+
+
+@dataclass(frozen=True)
+class PublishedSpec:
+    """Figures that others published for a model; accuracies in percent."""
+
+    fp32_images_per_second: float | None
+    int8_images_per_second: float | None
+    qat_fake_top1: float | None
+    int8_top1: float | None
+    qat_fake_top5: float | None
+    int8_top5: float | None
+
+
+@dataclass(frozen=True)
+class EntrySpec:
+    """One model of a matrix: what it sets otherwise than the manifest around it."""
+
+    name: str
+    set: Mapping[str, Any]
+    published: PublishedSpec | None
 
 
 @dataclass(frozen=True)
@@ -186,8 +235,10 @@ class Manifest:
     baseline: BaselineSpec
     quantize: QuantizeSpec
     train: QatTrainSpec
+    int8: Int8Spec
     benchmark: BenchmarkSpec
     gates: GatesSpec
+    matrix: tuple[EntrySpec, ...] | None
     output: str
     resolved: Mapping[str, Any]
     base: Path
@@ -227,7 +278,48 @@ def parse(document: Any, source: str, base: Path, overrides: Sequence[str] = ())
         UsageError: an override has no ``=``.
         ManifestError: the manifest is wrong; lists every fault.
     """
-    filled, faults = _override(fill(document, schema()), overrides)
+    changes = [split_override(text) for text in overrides]
+    manifest = _parse(document, source, base, changes)
+    # What an entry of the matrix sets is as strictly checked as the manifest itself.
+    entries(manifest, source)
+    return manifest
+
+
+def entries(manifest: Manifest, source: str = "manifest") -> tuple[Manifest, ...]:
+    """Return the manifest of each model of a matrix; none for a single model.
+
+    Each has a name and an output folder of its own and, apart from these, is what the manifest
+    would be with the entry's keys set.
+
+    Raises:
+        ManifestError: an entry sets something wrong; lists every fault of every entry.
+    """
+    single = {**manifest.resolved, "matrix": None}
+    found, faults = [], []
+    for index, entry in enumerate(manifest.matrix or ()):
+        changes = [(split_pointer(name), value) for name, value in entry.set.items()]
+        changes += [(("output",), f"{manifest.output}/{entry.name}")]
+        place = f"/matrix/{index}/set"
+        fixed = [name for (name, *_), _ in changes[:-1] if name in ENTRY_FIXED]
+        faults += [Fault(place, f"cannot set {name}, which the entries share") for name in fixed]
+        try:
+            found.append(_parse(single, source, manifest.base, changes))
+        except ManifestError as error:
+            faults += [
+                Fault(place, f"{f.pointer}: {f.message}", f.suggestion) for f in error.faults
+            ]
+    names = [entry.name for entry in manifest.matrix or ()]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    faults += [Fault("/matrix", f"two entries are named {name}") for name in twice]
+    if faults:
+        raise ManifestError(source, tuple(faults))
+    return tuple(found)
+
+
+def _parse(
+    document: Any, source: str, base: Path, changes: Sequence[tuple[tuple[str, ...], Any]]
+) -> Manifest:
+    filled, faults = _override(fill(document, schema()), changes)
     filled = fill(filled, schema())
     _check_version(filled, source)
     faults += schema_faults(filled)
@@ -235,16 +327,17 @@ def parse(document: Any, source: str, base: Path, overrides: Sequence[str] = ())
     if faults:
         raise ManifestError(source, tuple(sorted(faults, key=lambda f: _rank(document, f))))
     resolved = normalise(filled, schema())
-    del resolved["$schema"]
+    resolved.pop("$schema", None)
     if resolved["output"] is None:
         resolved["output"] = f"runs/{resolved['name']}"
     return _record(Manifest, {**resolved, "resolved": resolved, "base": base})
 
 
-def _override(document: Any, overrides: Sequence[str]) -> tuple[Any, list[Fault]]:
+def _override(
+    document: Any, changes: Sequence[tuple[tuple[str, ...], Any]]
+) -> tuple[Any, list[Fault]]:
     faults: list[Fault] = []
-    for text in overrides:
-        path, value = split_override(text)
+    for path, value in changes:
         try:
             document = put(document, path, value, misplaced)
         except ManifestError as error:
@@ -278,10 +371,24 @@ def _rank(document: Any, fault: Fault) -> list[int]:
 
 def _record(kind: type[T], values: Mapping[str, Any]) -> T:
     hints = typing.get_type_hints(kind)
-    arguments = {}
-    for field in fields(kind):  # type: ignore[arg-type]
-        value, hint = values[field.name], hints[field.name]
-        if is_dataclass(hint):
-            value = _record(typing.cast(type[Any], hint), value)
-        arguments[field.name] = tuple(value) if isinstance(value, list) else value
+    arguments = {
+        field.name: _value(hints[field.name], values[field.name])
+        for field in fields(kind)  # type: ignore[arg-type]
+    }
     return kind(**arguments)
+
+
+def _value(hint: Any, value: Any) -> Any:
+    """Make records of objects, also of those in arrays and of those that may be null."""
+    if value is None:
+        return None
+    record = next((kind for kind in _parts(hint) if is_dataclass(kind)), None)
+    if isinstance(value, list):
+        return tuple(_value(record, item) if record else item for item in value)
+    return _record(typing.cast(type[Any], record), value) if record else value
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:
+    """Return a type and all that it is made of, such as tuple[A, ...] | None."""
+    inner = typing.get_args(hint)
+    return (hint, *(part for each in inner for part in _parts(each)))

@@ -1,7 +1,8 @@
 """What a manifest must hold to beyond its schema."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from job.errors import Fault
@@ -76,12 +77,12 @@ def _data_keys(format_: str, *values: str | None) -> Iterator[Fault]:
         )
 
 
-def _digits(format_: str, root: str | None, classes: int) -> Iterator[Fault]:
-    if format_ != "digits":
+def _built_in(format_: str, root: str | None, classes: int) -> Iterator[Fault]:
+    if format_ not in ("digits", "synthetic"):
         return
     if root is not None:
-        yield Fault("/data/root", "expected null: format digits is built in and reads no files")
-    if classes < _DIGIT_CLASSES:
+        yield Fault("/data/root", f"expected null: format {format_} is built in and reads no files")
+    if format_ == "digits" and classes < _DIGIT_CLASSES:
         yield Fault("/model/classes", f"expected at least 10 for format digits, found {classes}")
 
 
@@ -129,6 +130,43 @@ def _strategy(strategy: str, weight_type: str, pact: bool) -> Iterator[Fault]:
         yield Fault("/quantize/pact", "expected false for strategy post, which trains nothing")
 
 
+def _synthetic(format_: str, epochs: int, strategy: str, max_iters: int | None) -> Iterator[Fault]:
+    if format_ != "synthetic":
+        return
+    if epochs != 0:
+        yield Fault("/baseline/train/epochs", f"expected 0 for synthetic images, found {epochs}")
+    if strategy == "aware" and max_iters != 0:
+        found = json.dumps(max_iters)
+        yield Fault(
+            "/train/max_iters",
+            f"expected 0 for synthetic images, which nothing can be trained on, found {found}",
+        )
+
+
+def _synthetic_gate(
+    format_: str, drop: float | None, fallback: Mapping[str, Any] | None
+) -> Iterator[Fault]:
+    if format_ != "synthetic":
+        return
+    for place, value in (("/gates/max_top1_drop", drop), ("/quantize/fallback", fallback)):
+        if value is not None:
+            yield Fault(place, "expected null: synthetic images have no accuracy")
+
+
+def _engines(engines: Sequence[str]) -> Iterator[Fault]:
+    if "paddle" not in engines:
+        yield Fault("/benchmark/engines", "expected paddle among them; the others stand beside it")
+
+
+def _int8_ops(wanted: Sequence[str] | None, trained: Sequence[str]) -> Iterator[Fault]:
+    for name in sorted(set(wanted or ()) - set(trained)):
+        yield Fault(
+            "/int8/quantized_ops",
+            f"expected op types of /quantize/quantize_op_types, which training quantizes, "
+            f"found {name}",
+        )
+
+
 def _under(parent: str, *names: str) -> tuple[str, ...]:
     return tuple(f"{parent}/{name}" for name in names)
 
@@ -140,9 +178,21 @@ RULES: tuple[tuple[Rule, tuple[str, ...]], ...] = (
     (_shape, _under("/model", "name", "input_shape")),
     (_width, _under("/model", "name", "width")),
     (_data_keys, _under("/data", "format", *_SPLIT_KEYS)),
-    (_digits, ("/data/format", "/data/root", "/model/classes")),
+    (_built_in, ("/data/format", "/data/root", "/model/classes")),
     (_channels("mean"), ("/model/input_shape", "/data/mean")),
     (_channels("std"), ("/model/input_shape", "/data/std")),
+    (
+        _synthetic,
+        (
+            "/data/format",
+            "/baseline/train/epochs",
+            "/quantize/strategy",
+            "/train/max_iters",
+        ),
+    ),
+    (_synthetic_gate, ("/data/format", "/gates/max_top1_drop", "/quantize/fallback")),
+    (_engines, ("/benchmark/engines",)),
+    (_int8_ops, ("/int8/quantized_ops", "/quantize/quantize_op_types")),
     (_resize, ("/model/input_shape", "/data/resize_short")),
     (_ascending("/data/augment/scale", False), ("/data/augment/scale",)),
     (_ascending("/data/augment/ratio", False), ("/data/augment/ratio",)),

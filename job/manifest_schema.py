@@ -79,6 +79,8 @@ def types(node: Node) -> tuple[str, ...]:
 
 def fill(value: Any, node: Node) -> Any:
     """Copy a value in the schema's order, with a default for each key that is not given."""
+    if isinstance(value, list) and "items" in node:
+        return [fill(item, node["items"]) for item in value]
     children = properties(node)
     if not isinstance(value, dict) or not children:
         return value
@@ -95,7 +97,11 @@ def normalise(value: Any, node: Node) -> Any:
     """Make 3.0 an integer and 3 a number where the schema says so: equal settings look equal."""
     if isinstance(value, dict):
         children = properties(node)
-        return {name: normalise(item, children[name]) for name, item in value.items()}
+        # An object of any keys, such as a matrix entry's `set`, stays as it is.
+        return {
+            name: normalise(item, children[name]) if name in children else item
+            for name, item in value.items()
+        }
     if isinstance(value, list):
         return [normalise(item, node["items"]) for item in value]
     if isinstance(value, int | float) and not isinstance(value, bool):

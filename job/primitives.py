@@ -18,6 +18,7 @@ ISA_ORDER = (
     "sse41",
     "avx2",
     "avx2_vnni",
+    "avx2_vnni_2",
     "avx512_core",
     "avx512_core_vnni",
     "avx512_core_bf16",
@@ -25,6 +26,13 @@ ISA_ORDER = (
     "avx512_core_amx",
     "avx512_core_amx_fp16",
 )
+# oneDNN's newer names of three of them, which its log uses:
+# https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html
+ISA_ALIASES = {
+    "avx10_1_512": "avx512_core_fp16",
+    "avx10_1_512_amx": "avx512_core_amx",
+    "avx10_1_512_amx_fp16": "avx512_core_amx_fp16",
+}
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,7 @@ class Primitive:
     def isa(self) -> str:
         """Instruction set of the implementation, such as ``avx512_core_vnni``; may be empty."""
         name = self.implementation.rpartition(":")[2]
+        name = ISA_ALIASES.get(name, name)
         return name if name in ISA_ORDER else ""
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sample_manifest import MINIMAL, check, document, faults
 
 from job.errors import Fault, ManifestError
-from job.manifest import Manifest, load
+from job.manifest import Manifest, entries, load
 from job.manifest_schema import keys
 
 # Records
@@ -24,7 +24,9 @@ from job.manifest_schema import keys
 def _matches(value: Any, hint: Any) -> bool:
     if dataclasses.is_dataclass(hint):
         own = typing.get_type_hints(hint)
-        return all(_matches(getattr(value, name), kind) for name, kind in own.items())
+        return isinstance(value, hint) and all(
+            _matches(getattr(value, name), kind) for name, kind in own.items()
+        )
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is types.UnionType:
         return any(_matches(value, kind) for kind in arguments)
@@ -45,6 +47,41 @@ def test_record_values_have_the_declared_types() -> None:
     assert _matches(manifest, Manifest)
     assert manifest.train.epochs == 2
     assert manifest.data.mean == (1.0,)
+
+
+def test_a_matrix_becomes_records_and_a_manifest_for_each_entry() -> None:
+    body = document(
+        matrix=[
+            {"name": "small", "set": {"model.width": 0.5, "/train/epochs": 3}},
+            {"name": "large", "set": {"model.width": 2}, "published": {"int8_top1": 70.5}},
+        ]
+    )
+    manifest = check(body, "train.seed=7")
+    assert _matches(manifest, Manifest)
+    assert manifest.matrix is not None
+    assert manifest.matrix[1].published is not None
+    assert manifest.matrix[1].published.int8_top1 == 70.5
+    small, large = entries(manifest)
+    assert (small.model.width, large.model.width) == (0.5, 2.0)
+    assert (small.train.epochs, large.train.epochs) == (3, 1)
+    assert small.train.seed == 7
+    assert (small.output, large.output) == ("runs/tiny/small", "runs/tiny/large")
+    assert small.matrix is None
+
+
+def test_every_fault_of_every_matrix_entry_is_listed() -> None:
+    body = document(
+        matrix=[
+            {"name": "same", "set": {"train.epochs": -1, "model.nam": 1}},
+            {"name": "same", "set": {"output": "elsewhere"}},
+        ]
+    )
+    with pytest.raises(ManifestError, match="matrix") as caught:
+        check(body)
+    faults = [(fault.pointer, fault.message) for fault in caught.value.faults]
+    assert [pointer for pointer, _ in faults].count("/matrix/0/set") == 2
+    assert ("/matrix/1/set", "cannot set output, which the entries share") in faults
+    assert ("/matrix", "two entries are named same") in faults
 
 
 # Defaults and what is resolved
@@ -70,7 +107,8 @@ def test_resolved_holds_every_key_and_parses_to_the_same() -> None:
         node: Any = resolved
         if key.pointer != "/$schema":
             for name in key.pointer.split("/")[1:]:
-                node = node[name]
+                # What may be null holds no keys then.
+                node = None if node is None else node[name]
     assert "$schema" not in resolved
     assert check(resolved) == manifest
 
@@ -178,7 +216,7 @@ def test_wrong_value_suggests(place: str, value: str, suggestion: str) -> None:
     [
         ("train__epochs", 1.5, "expected an integer of at least 0 and at most 100000, found 1.5"),
         ("train__epochs", True, "found true"),
-        ("train__max_iters", 0, "of at least 1 and at most 1000000000, or null, found 0"),
+        ("train__max_iters", -1, "of at least 0 and at most 1000000000, or null, found -1"),
         ("train__base_lr", 0, "expected a number of more than 0 and at most 100, found 0"),
         ("train", None, "expected an object, found null"),
         ("model__input_shape", [3, 32], "expected an array of 3 values"),

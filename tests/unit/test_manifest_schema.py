@@ -1,3 +1,4 @@
+import dataclasses
 import typing
 from typing import Any
 
@@ -48,7 +49,16 @@ def _assert_same(kind: type, node: Any, extra: set[str]) -> None:
     assert set(hints) == set(children) - {"$schema"} | extra
     for name, child in children.items():
         if "properties" in child:
-            _assert_same(hints[name], child, set())
+            _assert_same(_record_in(hints[name]), child, set())
+        elif "properties" in child.get("items", {}):
+            _assert_same(_record_in(hints[name]), child["items"], set())
+
+
+def _record_in(hint: Any) -> type:
+    """The record in ``Spec``, ``Spec | None`` or ``tuple[Spec, ...] | None``."""
+    inner = [_record_in(part) for part in typing.get_args(hint) if part is not ...]
+    records = [part for part in (hint, *inner) if dataclasses.is_dataclass(part)]
+    return records[0] if records else type(None)
 
 
 def test_records_have_exactly_the_schemas_keys() -> None:

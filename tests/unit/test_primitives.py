@@ -60,6 +60,11 @@ def test_isa_is_the_highest_of_the_computing_primitives():
     assert primitives.isa([made("reorder")]) == ""
 
 
+def test_newer_names_of_an_isa_are_the_same_isa():
+    made = primitives.Primitive("convolution", "brgconv:avx10_1_512_amx", "u8", "s8", 1.0)
+    assert made.isa == "avx512_core_amx"
+
+
 def test_summary_is_sorted_by_time():
     rows = primitives.summarize([made(), made("pooling"), made()])
     assert [(row["kind"], row["count"], row["milliseconds"]) for row in rows] == [
