@@ -130,11 +130,27 @@ def _strategy(strategy: str, weight_type: str, pact: bool) -> Iterator[Fault]:
         yield Fault("/quantize/pact", "expected false for strategy post, which trains nothing")
 
 
-def _synthetic(format_: str, epochs: int, strategy: str, max_iters: int | None) -> Iterator[Fault]:
+def _scales(strategy: str, calibrate: bool, epochs: int, max_iters: int | None) -> Iterator[Fault]:
+    steps = epochs if max_iters is None else max_iters
+    if strategy == "aware" and steps == 0 and not calibrate:
+        yield Fault(
+            "/quantize/calibrate",
+            "expected true where /train trains nothing: scales would be measured nowhere",
+        )
+
+
+def _synthetic(
+    format_: str, epochs: int, baseline_iters: int | None, strategy: str, max_iters: int | None
+) -> Iterator[Fault]:
     if format_ != "synthetic":
         return
     if epochs != 0:
         yield Fault("/baseline/train/epochs", f"expected 0 for synthetic images, found {epochs}")
+    if baseline_iters:
+        yield Fault(
+            "/baseline/train/max_iters",
+            f"expected null or 0 for synthetic images, found {baseline_iters}",
+        )
     if strategy == "aware" and max_iters != 0:
         found = json.dumps(max_iters)
         yield Fault(
@@ -186,9 +202,14 @@ RULES: tuple[tuple[Rule, tuple[str, ...]], ...] = (
         (
             "/data/format",
             "/baseline/train/epochs",
+            "/baseline/train/max_iters",
             "/quantize/strategy",
             "/train/max_iters",
         ),
+    ),
+    (
+        _scales,
+        ("/quantize/strategy", "/quantize/calibrate", "/train/epochs", "/train/max_iters"),
     ),
     (_synthetic_gate, ("/data/format", "/gates/max_top1_drop", "/quantize/fallback")),
     (_engines, ("/benchmark/engines",)),

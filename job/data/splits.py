@@ -18,6 +18,7 @@ from job.data.arrays import Ints
 from job.data.listing import Place, class_folders, image_list
 from job.data.sources import ImageFiles, PackedImages, Source, digits
 from job.data.stratified import SPLIT_SEED, spread
+from job.data.synthetic import SYNTHETIC_SEED, synthetic
 from job.errors import DataError, UsageError
 from job.manifest import DataSpec
 
@@ -25,6 +26,8 @@ _CUT_STREAM = 2
 _CALIBRATION_STREAM = 3
 # Of a split that has another use, calibration takes at most this share.
 _BORROWED_SHARE = 0.25
+# Nothing is measured on random images but speed, for which any number will do.
+_SYNTHETIC_IMAGES = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +98,8 @@ def split(
         DataError: something is missing, malformed, too small to cut, or in two splits.
         UsageError: neither a training nor a test split is named.
     """
+    if spec.format == "synthetic":
+        return _synthetic(spec, classes, input_shape)
     given = _open(spec, classes, input_shape, resolve, cache, progress)
     _check_apart(given)
     if "train" in given:
@@ -102,6 +107,15 @@ def split(
     if "val" in given:
         return _without_training(spec, given)
     raise UsageError("/data: name at least the training or the test split (train_... or val_...)")
+
+
+def _synthetic(spec: DataSpec, classes: int, input_shape: tuple[int, int, int]) -> Splits:
+    counts = (spec.calibration_images, _SYNTHETIC_IMAGES, _SYNTHETIC_IMAGES)
+    source = synthetic(sum(counts), classes, input_shape)
+    pieces = np.split(np.arange(len(source)), np.cumsum(counts)[:-1])
+    how = f"synthetic: random images, seed {SYNTHETIC_SEED}"
+    nothing = Part(source, np.empty(0, np.int64), "synthetic: none, as nothing is trained")
+    return Splits(nothing, *(Part(source, piece, how) for piece in pieces))
 
 
 def _open(

@@ -127,6 +127,47 @@ def train(
     return {**record, "freeze_bn_stats": frozen, "calibrated": calibration is not None}
 
 
+def measure_scales(
+    session: Session,
+    settings: Mapping[str, Any],
+    *,
+    weights: Path,
+    pact: bool,
+    calibration: Path,
+    out: Path,
+) -> int:
+    """Quantize without a step of training; leaves ``best.npz`` in ``out``.
+
+    Args:
+        session: the FP32 classifier.
+        settings: ``quant_aware``'s configuration.
+        weights: the FP32 weights by variable name, which stay as they are.
+        pact: clip activations at the largest value measured.
+        calibration: packed file to measure scales on.
+        out: folder for ``best.npz``.
+
+    Returns:
+        The number of activation scales measured.
+    """
+    with session.active():
+        prepare(session, settings, pact=pact)
+        session.executor.run(session.classifier.startup)
+        programs.write_variables(session.scope, training.read_arrays(weights))
+        evaluation = quantized_evaluation(session, settings)
+        measured = quantization.calibrate(
+            session.classifier,
+            evaluation,
+            None,
+            session.scope,
+            session.executor,
+            calibration_batches(calibration, session.input_shape),
+            moving_rate=settings["moving_rate"],
+        )
+        names = programs.persistables(evaluation)
+        training.write_arrays(out / BEST, programs.read_variables(session.scope, names))
+    return measured
+
+
 def convert(
     session: Session, settings: Mapping[str, Any], *, best: Path, pact: bool, out: Path
 ) -> dict[str, Any]:

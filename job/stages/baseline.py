@@ -10,6 +10,7 @@ from job.manifest import Manifest
 from job.stages.inputs import (
     SELECTION,
     data_files,
+    has_steps,
     model_files,
     network,
     open_splits,
@@ -76,8 +77,7 @@ def load_weights(manifest: Manifest, session: Any, events: Events) -> None:
 
 def trains(manifest: Manifest) -> bool:
     """Whether the baseline is trained here."""
-    train = manifest.baseline.train
-    return train.epochs > 0 or train.max_iters is not None
+    return has_steps(manifest.baseline.train)
 
 
 def settings(manifest: Manifest) -> Mapping[str, Any]:

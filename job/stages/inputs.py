@@ -27,7 +27,7 @@ def settings_of(spec: Any, *without: str) -> Mapping[str, Any]:
 def data_files(manifest: Manifest) -> Sequence[Path]:
     """Files and folders that the data set is read from."""
     data = manifest.data
-    if data.format == "digits":
+    if data.format in ("digits", "synthetic"):
         return ()
     root = manifest.path(data.root or ".")
     if data.format == "packed":
@@ -149,6 +149,11 @@ def training_loader(
         max_bad_fraction=manifest.data.max_bad_fraction,
         on_bad=on_bad,
     )
+
+
+def has_steps(train: TrainSpec) -> bool:
+    """Whether a training takes any step."""
+    return (train.epochs if train.max_iters is None else train.max_iters) > 0
 
 
 def recipe(train: TrainSpec) -> Any:

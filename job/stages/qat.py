@@ -12,6 +12,7 @@ from job.stages.inputs import (
     CALIBRATION,
     SELECTION,
     data_files,
+    has_steps,
     network,
     open_splits,
     quantize_settings,
@@ -25,7 +26,7 @@ POST = "post"
 
 
 def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:
-    """Write best.npz and metrics.jsonl; nothing to do for post-training quantization."""
+    """Write best.npz, and metrics.jsonl if it trains; nothing to do for strategy ``post``."""
     if manifest.quantize.strategy == POST:
         (out / "skipped.json").write_text(json.dumps({"strategy": POST}))
         return {"training": None, "seed": manifest.train.seed, "bad_images": []}
@@ -34,15 +35,27 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
 
     train, spec = manifest.train, manifest.quantize
     data = inputs["prepare"].path
-    bad: list[BadImage] = []
     session = open_session(**network(manifest, train))
+    weights = inputs["baseline"].path / "weights.npz"
+    if not has_steps(train):
+        scales = qat.measure_scales(
+            session,
+            quantize_settings(manifest),
+            weights=weights,
+            pact=spec.pact,
+            calibration=data / CALIBRATION,
+            out=out,
+        )
+        events.message(f"no step to train: {scales} scales measured, weights as they are")
+        return {"training": None, "seed": train.seed, "bad_images": []}
+    bad: list[BadImage] = []
     part = open_splits(manifest, out).train
     with training_loader(manifest, part, train, events, bad) as loader:
         training = qat.train(
             session,
             recipe(train),
             quantize_settings(manifest),
-            weights=inputs["baseline"].path / "weights.npz",
+            weights=weights,
             pact=spec.pact,
             calibration=data / CALIBRATION if spec.calibrate else None,
             freeze_bn_stats=train.freeze_bn_stats,
@@ -64,8 +77,11 @@ def settings(manifest: Manifest) -> Mapping[str, Any]:
     """What decides the quantized weights."""
     if manifest.quantize.strategy == POST:
         return {"quantize": {"strategy": POST}}
+    quantize = settings_of(manifest.quantize, "post_algo", "fallback")
+    if not has_steps(manifest.train):
+        return {"quantize": quantize, "train": {"max_iters": 0, "seed": manifest.train.seed}}
     return {
-        "quantize": settings_of(manifest.quantize, "post_algo"),
+        "quantize": quantize,
         "train": settings_of(manifest.train),
         "data": settings_of(manifest.data, "root"),
     }
@@ -73,7 +89,8 @@ def settings(manifest: Manifest) -> Mapping[str, Any]:
 
 def files(manifest: Manifest) -> tuple[Path, ...]:
     """The training images."""
-    return () if manifest.quantize.strategy == POST else tuple(data_files(manifest))
+    trains = manifest.quantize.strategy != POST and has_steps(manifest.train)
+    return tuple(data_files(manifest)) if trains else ()
 
 
 STAGE = Stage("qat", "qat", ("prepare", "baseline"), settings, files, run)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tiny
 
-from job.engine import programs, quantization, training
+from job.engine import predictor, programs, qat, quantization, training
 from job.engine.baseline import export
 from job.engine.session import load_weights
 from job.errors import DataError, MachineError, TrainingError
@@ -215,6 +215,33 @@ def test_frozen_statistics_stay_bit_identical(fp32, tmp_path, freeze):
     assert all(same) if freeze is not False else not any(same)
     changed = [n for n in before.keys() - statistics if not np.array_equal(before[n], after[n])]
     assert len(changed) == len(before.keys() - statistics)
+
+
+@pytest.mark.parametrize("pact", [False, True])
+def test_scales_are_measured_without_a_step(fp32, tmp_path, pact):
+    calibration = tiny.pack(tmp_path / "calibration.bin", 48, seed=4)
+    measured = qat.measure_scales(
+        tiny.open_tiny(),
+        tiny.SETTINGS,
+        weights=fp32.out / "weights.npz",
+        pact=pact,
+        calibration=calibration,
+        out=tmp_path,
+    )
+    best = training.read_arrays(tmp_path / "best.npz")
+    for name, value in training.read_arrays(fp32.out / "weights.npz").items():
+        np.testing.assert_array_equal(best[name], value)
+    assert measured > 10
+    assert not (tmp_path / "checkpoints").exists()
+    (tmp_path / "fake").mkdir()
+    qat.convert(
+        tiny.open_tiny(), tiny.SETTINGS, best=tmp_path / "best.npz", pact=pact,
+        out=tmp_path / "fake",
+    )  # fmt: skip
+    images, _ = tiny.examples(64, 9)
+    expected = tiny.scores(fp32.out / "model", "native", images)
+    found = tiny.scores(tmp_path / "fake/model", predictor.FAKE_QUANTIZED, images)
+    assert tiny.error(found, expected) < 0.1
 
 
 def test_scales_are_calibrated_before_the_first_step(fp32):

@@ -199,3 +199,19 @@ def test_every_stretch_of_a_spread_holds_each_class_in_proportion() -> None:
         counts = np.bincount(labels[order[start : start + 100]], minlength=3)
         assert np.abs(counts - (60, 30, 10)).max() <= 2
     assert (spread(labels, np.arange(1000), 8) != order).any()
+
+
+def test_synthetic_images_are_random_enough_for_calibration_and_the_same_each_time(
+    tmp_path: Path,
+) -> None:
+    found = cut(tmp_path, format="synthetic", calibration_images=20)
+    sizes = [len(p) for p in (found.train, found.calibration, found.selection, found.test)]
+    assert sizes == [0, 20, 16, 16]
+    assert all(part.how.startswith("synthetic: ") for part in (found.train, found.test))
+    assert_apart(found.calibration, found.selection, found.test)
+    image = found.test.source.read(int(found.test.indices[0]))
+    assert (image.dtype, image.shape) == (np.uint8, (8, 8, 3))
+    again = cut(tmp_path, format="synthetic", calibration_images=20)
+    np.testing.assert_array_equal(again.test.source.read(36), found.test.source.read(36))
+    assert (found.test.source.read(37) != image).any()
+    assert 100 < np.mean([found.test.source.read(index) for index in range(20)]) < 155

@@ -77,6 +77,27 @@ DIGITS = {"format": "digits", "mean": [0.5], "std": [0.5]}
             {"quantize": {"strategy": "post", "pact": True}},
             {"/quantize/pact": "which trains nothing"},
         ),
+        (
+            {"quantize": {"calibrate": False}, "train__epochs": 0},
+            {"/quantize/calibrate": "scales would be measured nowhere"},
+        ),
+        (
+            {
+                "data": {"format": "synthetic", "root": "r"},
+                "baseline__train__epochs": 1,
+                "baseline__train__max_iters": 9,
+                "gates__max_top1_drop": 1,
+                "quantize__fallback": {"max_top1_drop": 0.3},
+            },
+            {
+                "/data/root": "expected null: format synthetic is built in",
+                "/baseline/train/epochs": "expected 0 for synthetic images",
+                "/baseline/train/max_iters": "expected null or 0 for synthetic images, found 9",
+                "/train/max_iters": "expected 0 for synthetic images",
+                "/gates/max_top1_drop": "synthetic images have no accuracy",
+                "/quantize/fallback": "synthetic images have no accuracy",
+            },
+        ),
     ],
 )
 def test_rules(changes: dict[str, Any], expected: dict[str, str]) -> None:
