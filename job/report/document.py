@@ -81,13 +81,8 @@ def _disagreements(report: Mapping[str, Any]) -> Iterator[Fault]:
     if report["status"] != expected:
         why = f"these gates failed: {', '.join(failed)}" if failed else "no gate failed"
         yield Fault("/status", f"expected {expected!r} because {why}, got {report['status']!r}")
-    accuracy = report["accuracy"]
-    for model in ("fp32", "qat_fake", "int8"):
-        for key in ("top1_interval", "top5_interval"):
-            yield from _ordered(accuracy[model][key], f"/accuracy/{model}/{key}")
-    yield from _ordered(
-        accuracy["paired"]["top1_drop_interval"], "/accuracy/paired/top1_drop_interval"
-    )
+    if report["accuracy"] is not None:
+        yield from _accuracy_disagreements(report["accuracy"])
     for index, entry in enumerate(report["benchmark"]):
         where = f"/benchmark/{index}"
         if entry["ratio_interval"] is not None:
@@ -100,6 +95,15 @@ def _disagreements(report: Mapping[str, Any]) -> Iterator[Fault]:
                     f"{where}/{model}/histogram/edges_ms",
                     f"expected {counts + 1} edges for {counts} counts, got {edges}",
                 )
+
+
+def _accuracy_disagreements(accuracy: Mapping[str, Any]) -> Iterator[Fault]:
+    for model in ("fp32", "qat_fake", "int8"):
+        for key in ("top1_interval", "top5_interval"):
+            yield from _ordered(accuracy[model][key], f"/accuracy/{model}/{key}")
+    yield from _ordered(
+        accuracy["paired"]["top1_drop_interval"], "/accuracy/paired/top1_drop_interval"
+    )
 
 
 def _ordered(bounds: list[float], pointer: str) -> Iterator[Fault]:

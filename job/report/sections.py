@@ -12,14 +12,7 @@ def sections(report: Mapping[str, Any]) -> tuple[Section, ...]:
     """Everything below the headline, from a valid report."""
     return (
         Section("Gates", _gates(report)),
-        Section(
-            "Accuracy",
-            (
-                results.accuracy_grid(report),
-                Text(results.paired_text(report)),
-                Plot("accuracy"),
-            ),
-        ),
+        Section("Accuracy", _accuracy(report)),
         Section(
             "Speed",
             (
@@ -47,11 +40,21 @@ def _gates(report: Mapping[str, Any]) -> tuple[Block, ...]:
     return (results.gates_grid(report),)
 
 
+def _accuracy(report: Mapping[str, Any]) -> tuple[Block, ...]:
+    if report["accuracy"] is None:
+        return (Text("Not measured: the images are synthetic."),)
+    paired = Text(results.paired_text(report))
+    return (results.accuracy_grid(report), paired, Plot("accuracy"))
+
+
 def _training(report: Mapping[str, Any]) -> tuple[Block, ...]:
     training = report["training"]
     blocks: list[Block] = []
     if training["baseline"] is None:
-        blocks.append(Text("The baseline was not trained in this run: its weights were given."))
+        model = report["manifest"]["model"]
+        given = any(model.get(key) for key in ("weights", "pretrained", "inference_model"))
+        weights = "were given" if given else "are random"
+        blocks.append(Text(f"The baseline was not trained in this run: its weights {weights}."))
     if training["qat"] is None:
         blocks.append(Text("Post-training quantization: there was no quantization-aware training."))
     if training["baseline"] is not None or training["qat"] is not None:

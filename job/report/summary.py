@@ -47,7 +47,8 @@ def summarize(report: Mapping[str, Any]) -> Summary:
             "--allow-slow-isa. INT8 sums may saturate here, and speeds mean nothing elsewhere.",
             *notices,
         )
-    headline = f"{_speed_phrase(report)}, {_top1_phrase(report)}, and {_size_phrase(report)}."
+    told = [_speed_phrase(report), _top1_phrase(report), f"and {_size_phrase(report)}"]
+    headline = f"{', '.join(phrase for phrase in told if phrase)}."
     return Summary(
         passed=passed,
         headline=f"{_verdict_phrase(report)} {headline}",
@@ -102,6 +103,8 @@ def _speed_phrase(report: Mapping[str, Any]) -> str:
 
 def _top1_phrase(report: Mapping[str, Any]) -> str:
     accuracy = report["accuracy"]
+    if accuracy is None:
+        return ""
     drop = accuracy["paired"]["top1_drop"]
     span = f"({accuracy['fp32']['top1']:.2f}% to {accuracy['int8']['top1']:.2f}%)"
     if f"{abs(drop):.2f}" == "0.00":
@@ -151,10 +154,13 @@ def _speed_card(report: Mapping[str, Any]) -> Card:
 
 
 def _top1_card(report: Mapping[str, Any]) -> Card:
+    title = "Top-1, INT8 less FP32"
+    if report["accuracy"] is None:
+        return Card(title, numbers.DASH, "not measured")
     paired = report["accuracy"]["paired"]
     low, high = paired["top1_drop_interval"]
     return Card(
-        "Top-1, INT8 less FP32",
+        title,
         f"{numbers.signed(-paired['top1_drop'])} points",
         f"95%: {numbers.signed_interval(-high, -low)}",
     )

@@ -20,7 +20,9 @@ def print_tables(report: Mapping[str, Any], console: Console) -> None:
     console.print(Text(summary.headline, style="bold green" if summary.passed else "bold red"))
     for notice in summary.notices:
         console.print(Text(notice, style="yellow"))
-    grids = [accuracy_grid(report), throughput_grid(report), latency_grid(report)]
+    grids = [throughput_grid(report), latency_grid(report)]
+    if report["accuracy"] is not None:
+        grids.insert(0, accuracy_grid(report))
     if report["gates"]:
         grids.append(gates_grid(report))
     for grid in grids:

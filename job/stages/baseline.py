@@ -60,7 +60,7 @@ def load_weights(manifest: Manifest, session: Any, events: Events) -> None:
 
     model = manifest.model
     if model.weights is None and not model.pretrained:
-        if model.name and not trains(manifest):
+        if model.name and not trains(manifest) and manifest.data.format != "synthetic":
             events.message(
                 "the network starts from random weights and baseline.train.epochs is 0: name a "
                 "file in model.weights, or train the baseline",

@@ -108,7 +108,13 @@ def manifest() -> dict[str, Any]:
     return {
         "version": 1,
         "name": "sample-resnet18-cifar10",
-        "model": {"name": "resnet18", "classes": 10, "input_shape": [3, 32, 32], "width": 1.0},
+        "model": {
+            "name": "resnet18",
+            "classes": 10,
+            "input_shape": [3, 32, 32],
+            "width": 1.0,
+            "weights": "w.pdparams",
+        },
         "data": {"format": "class_folders", "root": "cifar10.tar.gz", "train_dir": "train"},
         "quantize": {
             "strategy": "aware",

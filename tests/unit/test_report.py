@@ -75,7 +75,7 @@ class Page(HTMLParser):
 def objects(schema, where=""):
     """Every object schema with its place."""
     if isinstance(schema, dict):
-        if schema.get("type") == "object":
+        if "object" in schema.get("type", ()):
             yield where, schema
         for key, value in schema.items():
             yield from objects(value, f"{where}/{key}")
@@ -393,6 +393,26 @@ def test_post_training_model_is_not_called_qat():
     report["training"]["qat"] = None
     assert "Fake-quantized (PTQ)" in markdown.render(report)
     assert "Fake-quantized (QAT)" not in html.render(report)
+
+
+def test_synthetic_images_have_no_accuracy():
+    report = sample_report()
+    report["accuracy"] = None
+    report["data"]["format"] = "synthetic"
+    report["manifest"]["model"]["weights"] = None
+    report["training"] = {"baseline": None, "qat": None}
+    report["gates"] = report["gates"][1:]
+    document.validate(report)
+    assert summarize(report).headline == (
+        "Passed: INT8 is 1.55× as fast as FP32 at batch 1 and 3.51× at batch 50, and takes "
+        "11.1 MiB instead of 42.7 MiB on disk (3.85× smaller)."
+    )
+    page = html.render(report)
+    assert page.count("<svg") == 3
+    for text in (page, markdown.render(report)):
+        assert "Not measured: the images are synthetic." in text
+        assert "its weights are random." in text
+    assert "Table I." not in on_terminal(report, 100)
 
 
 def test_extreme_reports_are_drawn():
