@@ -4,7 +4,8 @@
     float32  images, count x channels x height x width, preprocessed
     int64    labels, count
 
-The format says nothing about the images' shape, so a sidecar ``<file>.json`` describes it.
+The format says nothing about the images' shape, so a sidecar ``<file>.json`` describes it. A file
+without one is read all the same; one with another's is refused.
 """
 
 import hashlib
@@ -24,6 +25,7 @@ from job.errors import DataError
 _COUNT = np.dtype("<i8")
 _PIXEL = np.dtype("<f4")
 _LABEL = np.dtype("<i8")
+_PACK_AGAIN = "Pack the images again, or remove the sidecar if it belongs to another file."
 
 Shape = tuple[int, int, int]
 
@@ -70,6 +72,8 @@ def write(
         with output_errors(path):
             file.seek(0)
             file.write(np.asarray([count], _COUNT).tobytes())
+            # A kill between the two renames must not leave an old description beside a new file.
+            sidecar(path).unlink(missing_ok=True)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     description = {
@@ -110,7 +114,7 @@ def _write_body(
 
 
 def open_packed(path: Path, shape: Shape) -> Packed:
-    """Map a packed file after checking its size against its header.
+    """Map a packed file after checking its size against its header, and its sidecar if it has one.
 
     Args:
         path: the file.
@@ -120,6 +124,7 @@ def open_packed(path: Path, shape: Shape) -> Packed:
         DataError: missing, empty, truncated, or of another shape.
     """
     count = _checked_count(path, shape)
+    _check_sidecar(path, shape)
     images: Floats = np.memmap(path, _PIXEL, "r", offset=_COUNT.itemsize, shape=(count, *shape))
     offset = _COUNT.itemsize + count * _image_bytes(shape)
     labels = np.fromfile(path, _LABEL, count, offset=offset).astype(np.int64)
@@ -133,6 +138,43 @@ def read_image(path: Path, shape: Shape, index: int) -> Floats:
     if values.size != math.prod(shape):
         raise DataError(f"{path}: image {index} is missing; the file has become shorter")
     return values.reshape(shape).astype(np.float32, copy=False)
+
+
+def read_sidecar(path: Path) -> Mapping[str, Any] | None:
+    """The description beside a packed file, as ``write`` returned it; None if there is none.
+
+    Raises:
+        DataError: it cannot be read, or is no such description.
+    """
+    beside = sidecar(path)
+    try:
+        description = json.loads(beside.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{beside}: cannot be read: {error}", _PACK_AGAIN) from error
+    known = description if isinstance(description, dict) else {}
+    if not isinstance(known.get("shape"), list) or not isinstance(known.get("bytes"), int):
+        raise DataError(f"{beside}: does not tell the shape and the bytes of a file", _PACK_AGAIN)
+    return known
+
+
+def _check_sidecar(path: Path, shape: Shape) -> None:
+    description = read_sidecar(path)
+    if description is None:
+        return
+    if description["shape"] != list(shape):
+        raise DataError(
+            f"{path}: expected images of {_text(shape)}, found {_text(description['shape'])} "
+            f"in {sidecar(path).name}",
+            "Pack the images for this model, or give the model that they were packed for.",
+        )
+    if description["bytes"] != path.stat().st_size:
+        raise DataError(
+            f"{path}: {sidecar(path).name} describes a file of {description['bytes']:,} bytes, "
+            f"found {path.stat().st_size:,}",
+            _PACK_AGAIN,
+        )
 
 
 def _checked_count(path: Path, shape: Shape) -> int:
@@ -164,7 +206,7 @@ def _size_hint(size: int, count: int, channels: int) -> str:
     pixels, left = divmod(size - _COUNT.itemsize - count * _LABEL.itemsize, count * channels * 4)
     side = math.isqrt(max(pixels, 0))
     if left == 0 and side > 0 and side * side == pixels:
-        return f"Its size fits images of {_text((channels, side, side))}: see model.input_shape."
+        return f"Its size fits images of {_text((channels, side, side))}: compare the model's input."
     return "The file is truncated, of another image shape, or not a packed file."
 
 
@@ -172,5 +214,5 @@ def _image_bytes(shape: Shape) -> int:
     return math.prod(shape) * _PIXEL.itemsize
 
 
-def _text(shape: Shape) -> str:
+def _text(shape: Iterable[object]) -> str:
     return "x".join(map(str, shape))

@@ -33,7 +33,8 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
     bad: list[BadImage] = []
     counts = {"train": len(splits.train)}
     for name, part in packed_parts(splits):
-        counts[Path(name).stem] = pack(manifest, part, out / name, events, bad)
+        stem = Path(name).stem
+        counts[stem] = int(pack(manifest, part, stem, out / name, events, bad)["count"])
         if events.stopping:
             return {}
     how = {
@@ -55,11 +56,25 @@ def packed_parts(splits: Splits) -> tuple[tuple[str, Part], ...]:
     return ((CALIBRATION, splits.calibration), (SELECTION, splits.selection), (TEST, splits.test))
 
 
-def pack(manifest: Manifest, part: Part, path: Path, events: Events, bad: list[BadImage]) -> int:
-    """Pack a split's good images; returns how many there are."""
+def pack(
+    manifest: Manifest, part: Part, name: str, path: Path, events: Events, bad: list[BadImage]
+) -> Record:
+    """Pack a split's good images.
+
+    Args:
+        manifest: names transforms and workers.
+        part: the split.
+        name: of the split, for progress and messages.
+        path: the file to write.
+        events: told of progress and of each bad image.
+        bad: receives each bad image.
+
+    Returns:
+        The content of the file's sidecar, see ``packed.write``.
+    """
     if len(part) == 0:
         raise DataError(
-            f"the {path.stem} split has no images ({part.how})",
+            f"the {name} split has no images ({part.how})",
             "Give more images, or a larger selection_fraction or val_fraction.",
         )
 
@@ -77,18 +92,22 @@ def pack(manifest: Manifest, part: Part, path: Path, events: Events, bad: list[B
         max_bad_fraction=manifest.data.max_bad_fraction,
         on_bad=on_bad,
     )
-    short = manifest.data.resize_short
-    transform = (
-        f"resize short side to {short}, " if short else "resize to the input size, "
-    ) + f"mean {list(manifest.data.mean)}, std {list(manifest.data.std)}"
     with contextlib.closing(loader):
-        written = packed.write(
+        return packed.write(
             path,
-            counted(loader, len(part), path.stem, events),
+            counted(loader, len(part), name, events),
             shape=manifest.model.input_shape,
-            transform=transform,
+            transform=transform_text(manifest, part),
         )
-    return int(written["count"])
+
+
+def transform_text(manifest: Manifest, part: Part) -> str:
+    """How packed images are made, in one line."""
+    if part.source.normalised:
+        return f"none: taken as they stand from {Path(part.source.where).name}"
+    short = manifest.data.resize_short
+    resized = f"resize short side to {short}" if short else "resize to the input size"
+    return f"{resized}, mean {list(manifest.data.mean)}, std {list(manifest.data.std)}"
 
 
 def counted(loader: Loader, total: int, name: str, events: Events) -> Iterator[tuple[Any, Any]]:
