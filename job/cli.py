@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from job import __version__
+from job import __version__, tester_cli
 from job.errors import (
     INTERNAL,
     DataError,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from job.host import Host
     from job.manifest import Manifest
+    from job.matrix import MatrixResult
     from job.pipeline import Reporting, RunResult
     from job.progress import Ui
 
@@ -56,6 +57,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(tester_cli.app)
 
 
 class LogFormat(StrEnum):
@@ -140,7 +142,7 @@ def run(
     Stages: prepare baseline qat convert int8 accuracy benchmark report
     """
     from job.progress import make_ui
-    from job.screens import failed_gates, print_result
+    from job.screens import failure_of, print_result
 
     with make_ui(log_format) as ui:
         try:
@@ -155,7 +157,7 @@ def run(
             ui.failed(error)
             raise typer.Exit(error.exit_code) from None
     print_result(result, as_json=log_format is LogFormat.json)
-    failure = failed_gates(result)
+    failure = failure_of(result)
     if failure is not None:
         ui.failed(failure)
         raise typer.Exit(failure.exit_code)
@@ -292,12 +294,15 @@ def _load(source: str, overrides: "Sequence[str]") -> "Manifest":
 
 
 def _check_code(manifest: "Manifest", allowed: bool) -> None:
-    """Refuse to run a manifest's code unasked."""
-    if manifest.model.callable and not allowed:
-        raise UsageError(
-            f"/model/callable: {manifest.model.callable!r} runs code of its own",
-            "If you trust it, run again with --allow-code.",
-        )
+    """Refuse to run a manifest's code unasked, whichever model of a matrix it is of."""
+    from job.manifest import entries
+
+    for model in (single.model for single in entries(manifest) or (manifest,)):
+        if model.callable and not allowed:
+            raise UsageError(
+                f"/model/callable: {model.callable!r} runs code of its own",
+                "If you trust it, run again with --allow-code.",
+            )
 
 
 def _check_machine(host: "Host", allow_slow_isa: bool) -> None:
@@ -328,13 +333,23 @@ def _run(
     until_stage: str | None,
     allow_slow_isa: bool,
     ui: "Ui",
-) -> "RunResult":
-    from job import pipeline
+) -> "RunResult | MatrixResult":
+    from job import matrix, pipeline
     from job.host import read_host
     from job.stages import STAGES
 
     host = read_host()
     _check_machine(host, allow_slow_isa)
+    if manifest.matrix:
+        return matrix.run(
+            manifest,
+            stages_for=lambda _: STAGES,
+            output=output,
+            ui=ui,
+            reporting=_reporting(host),
+            from_stage=from_stage,
+            until_stage=until_stage,
+        )
     return pipeline.run(
         manifest,
         stages=STAGES,
@@ -363,12 +378,24 @@ def _print_plan(
     log_format: LogFormat,
 ) -> None:
     """Print what a run would do, and fail as it would when something it reads is missing."""
-    from job import pipeline
+    from job import matrix, pipeline
     from job.host import read_host
     from job.planning import check_inputs
-    from job.screens import print_plan
+    from job.screens import print_plan, print_plans
     from job.stages import STAGES
 
+    if manifest.matrix:
+        plans = matrix.plan(
+            manifest,
+            stages_for=lambda _: STAGES,
+            output=output,
+            reporting=_reporting(read_host()),
+            from_stage=from_stage,
+            until_stage=until_stage,
+        )
+        print_plans(plans, as_json=log_format is LogFormat.json)
+        check_inputs(matrix.flat(plans), manifest.base)
+        return
     planned = pipeline.plan(
         manifest,
         stages=STAGES,

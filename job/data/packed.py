@@ -206,7 +206,7 @@ def _size_hint(size: int, count: int, channels: int) -> str:
     pixels, left = divmod(size - _COUNT.itemsize - count * _LABEL.itemsize, count * channels * 4)
     side = math.isqrt(max(pixels, 0))
     if left == 0 and side > 0 and side * side == pixels:
-        return f"Its size fits images of {_text((channels, side, side))}: compare the model's input."
+        return f"Its size fits images of {_text((channels, side, side))}: is the model's input so?"
     return "The file is truncated, of another image shape, or not a packed file."
 
 
