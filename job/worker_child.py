@@ -4,7 +4,6 @@ Standard output and error are the stage's log. News for the parent, the record a
 go as JSON lines through a pipe that the parent opened.
 """
 
-import ctypes
 import importlib
 import json
 import os
@@ -18,22 +17,10 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from job.errors import JobError
+from job.lifetime import die_with_parent
 from job.storage.files import output_errors
 
-_PR_SET_PDEATHSIG = 1
 _PROGRESS_SECONDS = 0.1
-
-
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when the thread that started it is gone.
-
-    Args:
-        parent: the process id of the parent; when it is gone already, this process ends here.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 class PipeEvents:
