@@ -1,239 +1,176 @@
-"""Interleaved timing: each model in a process of its own, their rounds alternating.
+"""Interleaved timing: each model in processes of its own, their rounds alternating.
 
-The models wait while another is timed, so a machine that drifts, throttles or has a busy neighbour
+The models rest while another is timed, so a machine that drifts, throttles or has a busy neighbour
 hits all of them alike; the ratio is taken per round.
 """
 
-import json
-import os
-import subprocess
-import sys
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-from job import stats
-from job.errors import MachineError, QuantizationError
+from job import cores, counters
 from job.events import Events
+from job.host import read_host
+from job.samples import Conditions, Samples, Setting
+from job.stability import Observation
+from job.timing_process import Candidate, Fleet
 
-# A candidate this much slower than the fastest of its kind in the pilot is not timed further.
+FP32 = ("native", "onednn")
+NOTHING = "nothing"
+# An FP32 engine this much slower than the faster one while warming up is not timed further.
 HOPELESS = 1.3
-MIN_BATCHES_A_ROUND = 3
+# Of a call that does nothing, thousands fit into this.
+NOTHING_SECONDS = 0.1
+# The first call of a model makes its primitives: it must not decide which engine is faster.
+LEAST_WARMUP = 2
+LEAST_WARMUP_SECONDS = 1.0
+CHECKED_IMAGES = 8
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A model to time.
+class Effort:
+    """How long each model is timed in all, over ``rounds`` turns.
 
     Attributes:
-        label: ``native``, ``onednn`` or ``int8``, the mode that it runs in.
-        prefix: of the saved model.
+        warmup_batches: calls of each model that are not counted; fewer if they take longer than
+            ``min_seconds``.
+        min_seconds: seconds of timing at least.
+        min_samples: timed calls at least, over all instances.
+        rounds: how often the models take turns.
     """
 
-    label: str
-    prefix: Path
+    warmup_batches: int
+    min_seconds: float
+    min_samples: int
+    rounds: int
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What is timed: images a batch, threads, (channels, height, width)."""
+class Measurement:
+    """What one row of table II is made of.
 
-    batch_size: int
-    threads: int
-    input_shape: tuple[int, int, int]
+    Attributes:
+        samples: of each model that was not given up, the one that does nothing among them.
+        observed: what happened on the cores meanwhile.
+        scores: of the INT8 model for a few fixed images, [images][classes].
+    """
 
-
-@dataclass(frozen=True)
-class Samples:
-    """Raw latencies of one model, per round, in milliseconds a batch."""
-
-    label: str
-    rounds: Sequence[Sequence[float]]
-    peak_rss_bytes: int
-
-    @property
-    def all(self) -> list[float]:
-        """Every latency."""
-        return [value for one in self.rounds for value in one]
-
-
-class Timer:
-    """A process that times one model."""
-
-    def __init__(self, candidate: Candidate, setting: Setting, cores: Sequence[int]) -> None:
-        self.label = candidate.label
-        self.peak_rss_bytes = 0
-        command = [
-            sys.executable,
-            "-m",
-            "job.engine.timing",
-            str(candidate.prefix),
-            candidate.label,
-            ",".join(map(str, setting.input_shape)),
-            str(setting.batch_size),
-            str(setting.threads),
-        ]
-        # Threads and cores must stand before the libraries load and start their pools.
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": str(setting.threads),
-            "MKL_NUM_THREADS": str(setting.threads),
-        }
-        self.process = subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            preexec_fn=partial(os.sched_setaffinity, 0, cores),
-        )
-
-    def read(self) -> Any:
-        """The next answer.
-
-        Raises:
-            QuantizationError: the process ended.
-        """
-        assert self.process.stdout is not None  # noqa: S101
-        line = self.process.stdout.readline()
-        if not line:
-            code = self.process.wait()
-            raise QuantizationError(
-                f"timing the {self.label} model ended with code {code}",
-                "See the benchmark stage's log; a smaller batch size needs less memory.",
-            )
-        return json.loads(line)
-
-    def time(self, seconds: float, batches: int) -> list[float]:
-        """Latencies of one round, in milliseconds a batch."""
-        assert self.process.stdin is not None  # noqa: S101
-        # A process that is gone is told by what `read` finds.
-        with suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps({"seconds": seconds, "batches": batches}) + "\n")
-            self.process.stdin.flush()
-        answer = self.read()
-        self.peak_rss_bytes = int(answer["peak_rss_bytes"])
-        latencies: list[float] = answer["milliseconds"]
-        return latencies
-
-    def close(self) -> None:
-        """End the process."""
-        self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                with suppress(BrokenPipeError):
-                    pipe.close()
-
-
-@contextmanager
-def started(
-    candidates: Sequence[Candidate], setting: Setting, cores: Sequence[int]
-) -> Iterator[list[Timer]]:
-    """Timers with their models loaded."""
-    with ExitStack() as stack:
-        timers = []
-        for candidate in candidates:
-            timer = Timer(candidate, setting, cores)
-            stack.callback(timer.close)
-            timer.read()
-            timers.append(timer)
-        yield timers
+    samples: Sequence[Samples]
+    observed: Observation
+    scores: Sequence[Sequence[float]]
 
 
 def measure(
     candidates: Sequence[Candidate],
     setting: Setting,
+    effort: Effort,
     *,
-    warmup_batches: int,
-    min_seconds: float,
-    rounds: int,
+    isa: str,
     events: Events,
-) -> list[Samples]:
+) -> Measurement | None:
     """Time models in alternating rounds.
 
     Args:
-        candidates: several FP32 ones and the INT8 one.
-        setting: batch size, threads and image size.
-        warmup_batches: batches of each model that are not counted.
-        min_seconds: time for each model in all, shared by its rounds.
-        rounds: how often the models take turns.
+        candidates: one or two FP32 ones, the INT8 one, and INT8 ones of other engines.
+        setting: batch size, threads, instances and the rest.
+        effort: for how long.
+        isa: instruction set that the INT8 model really executes under the setting's cap.
         events: told after each round.
 
+    Returns:
+        None when the job was asked to stop.
+
     Raises:
-        MachineError: more threads are asked for than there are cores.
+        MachineError: more threads or instances are asked for than there are cores.
+        QuantizationError: a model cannot be timed.
     """
-    cores = sorted(os.sched_getaffinity(0))
-    if setting.threads > len(cores):
-        raise MachineError(
-            f"/benchmark/threads: {setting.threads} threads asked for, {len(cores)} cores usable",
-            "Lower it, or give the container more cores.",
+    cores.check([setting])
+    pinned = cores.pinned(setting)
+    nothing = Candidate(NOTHING, Path(NOTHING))
+    with started([*candidates, nothing], setting, pinned) as all_fleets:
+        fleets = competitive(all_fleets, effort)
+        before, used_before = counters.read(pinned), used(fleets)
+        rounds = timed(fleets, effort, str(setting), events)
+        if rounds is None:
+            return None
+        after, used_after = counters.read(pinned), used(fleets)
+        observed = counters.between(
+            before,
+            after,
+            cores=setting.cores,
+            model_seconds=used_after[0] - used_before[0],
+            preemptions=used_after[1] - used_before[1],
         )
-    with started(candidates, setting, cores[: setting.threads]) as timers:
-        pilots = {timer.label: min(timer.time(0, 2)) for timer in timers}
-        kept = [t for t in timers if t.label == "int8" or is_competitive(t.label, pilots)]
-        for timer in kept:
-            timer.time(0, warmup_batches)
-        latencies: dict[str, list[list[float]]] = {timer.label: [] for timer in kept}
-        what = f"batch {setting.batch_size}, {setting.threads} threads"
-        for done in range(rounds):
-            # Turned about each round, so that no model always runs after the same one.
-            for timer in kept if done % 2 == 0 else reversed(kept):
-                latencies[timer.label].append(timer.time(min_seconds / rounds, MIN_BATCHES_A_ROUND))
-            events.progress("benchmark", done + 1, rounds, "rounds", what)
-        return [Samples(t.label, latencies[t.label], t.peak_rss_bytes) for t in kept]
+        conditions = Conditions(read_host().as_report(), isa, setting)
+        scores = {fleet.label: fleet for fleet in fleets}["int8"].scores(CHECKED_IMAGES)
+        samples = [
+            Samples(fleet.label, rounds[fleet.label], fleet.peak_rss_bytes, conditions)
+            for fleet in fleets
+        ]
+        return Measurement(samples, observed, scores)
 
 
-def is_competitive(label: str, pilots: Mapping[str, float]) -> bool:
-    """Whether an FP32 candidate may still be the fastest one."""
-    best = min(value for name, value in pilots.items() if name != "int8")
-    return pilots[label] <= HOPELESS * best
+@contextmanager
+def started(
+    candidates: Sequence[Candidate], setting: Setting, pinned: Sequence[int]
+) -> Iterator[list[Fleet]]:
+    """Every candidate's processes with their models loaded."""
+    with ExitStack() as stack:
+        fleets = []
+        for candidate in candidates:
+            fleets.append(Fleet(candidate, setting, pinned))
+            stack.callback(fleets[-1].close)
+        yield fleets
 
 
-def row(samples: Sequence[Samples], setting: Setting, isa: str) -> dict[str, Any]:
-    """Table II's row: the faster FP32 against INT8.
+def competitive(fleets: Sequence[Fleet], effort: Effort) -> list[Fleet]:
+    """Warm all models up, and end the processes of an FP32 engine that is hopelessly slow."""
+    batches = max(effort.warmup_batches, LEAST_WARMUP)
+    limit = max(effort.min_seconds, LEAST_WARMUP_SECONDS)
+    fastest = {
+        fleet.label: min(min(instance) for instance in fleet.time(0, batches, limit))
+        for fleet in fleets
+    }
+    kept = [f for f in fleets if f.label not in FP32 or is_competitive(f.label, fastest)]
+    for fleet in fleets:
+        if fleet not in kept:
+            fleet.close()
+    return kept
+
+
+def is_competitive(label: str, fastest: Mapping[str, float]) -> bool:
+    """Whether an FP32 engine may still be the faster one.
 
     Args:
-        samples: of one or more FP32 candidates and of ``int8``.
-        setting: what was timed.
-        isa: the instruction set that the INT8 model ran on.
+        label: the engine.
+        fastest: milliseconds of each model's fastest call so far.
     """
-    by_label = {one.label: one for one in samples}
-    rates = {one.label: round_rates(one, setting.batch_size) for one in samples}
-    speeds = {label: stats.mean_throughput(rate) for label, rate in rates.items()}
-    engines = {name: speed for name, speed in speeds.items() if name != "int8"}
-    fastest = max(engines, key=lambda name: engines[name])
-    fp32, int8 = by_label[fastest], by_label["int8"]
-    ratio = stats.paired_ratio(rates[fastest], rates["int8"])
-    return {
-        "batch_size": setting.batch_size,
-        "threads": setting.threads,
-        "isa": isa,
-        "fp32": describe(fp32, fastest, setting.batch_size),
-        "int8": describe(int8, "onednn", setting.batch_size),
-        "ratio": ratio.value,
-        "ratio_interval": list(ratio.interval or (ratio.value, ratio.value)),
-        "fp32_engines": engines,
-    }
+    best = min(value for name, value in fastest.items() if name in FP32)
+    return fastest[label] <= HOPELESS * best
 
 
-def round_rates(samples: Samples, batch_size: int) -> list[float]:
-    """Images a second of each round."""
-    return [1000.0 * batch_size * len(one) / sum(one) for one in samples.rounds]
+def timed(
+    fleets: Sequence[Fleet], effort: Effort, what: str, events: Events
+) -> dict[str, list[list[list[float]]]] | None:
+    """Latencies of each model, as [round][instance][call]; None when asked to stop."""
+    instances = len(fleets[0].timers)
+    batches = math.ceil(effort.min_samples / effort.rounds / instances)
+    seconds = effort.min_seconds / effort.rounds
+    latencies: dict[str, list[list[list[float]]]] = {fleet.label: [] for fleet in fleets}
+    for done in range(effort.rounds):
+        # Turned about each round, so that no model always runs after the same one.
+        for fleet in fleets if done % 2 == 0 else reversed(fleets):
+            least = min(seconds, NOTHING_SECONDS) if fleet.label == NOTHING else seconds
+            latencies[fleet.label].append(fleet.time(least, batches))
+            if events.stopping:
+                return None
+        events.progress("benchmark", done + 1, effort.rounds, "rounds", what)
+    return latencies
 
 
-def describe(samples: Samples, engine: str, batch_size: int) -> dict[str, Any]:
-    """One model's side of a row."""
-    quantiles = stats.percentiles(samples.all)
-    histogram = stats.latency_histogram(samples.all)
-    return {
-        "engine": engine,
-        "images_per_second": stats.mean_throughput(round_rates(samples, batch_size)),
-        "latency_ms": {"p50": quantiles.p50, "p90": quantiles.p90, "p99": quantiles.p99},
-        "peak_rss_bytes": samples.peak_rss_bytes,
-        "samples": len(samples.all),
-        "histogram": {"edges_ms": list(histogram.edges_ms), "counts": list(histogram.counts)},
-    }
+def used(fleets: Sequence[Fleet]) -> tuple[float, int]:
+    """Processor seconds and preemptions of all timing processes so far."""
+    timers = [timer for fleet in fleets for timer in fleet.timers]
+    return sum(t.cpu_seconds for t in timers), sum(t.preemptions for t in timers)

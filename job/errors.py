@@ -8,8 +8,10 @@
     ├── MachineError      5  this machine cannot do the job
     ├── TrainingError     1  training cannot go on (NaN loss)
     ├── QuantizationError 1  an INT8 model could not be made or proved
+    ├── IncomparableSamples 1  timings of different hosts, ISAs or threads were to be compared
     ├── OutputError       1  the output cannot be written (full disk, locked by another run)
     ├── StageCrashed      1  a stage's process died; names its log
+    ├── MatrixFailed         some models of a matrix failed; the code is the first one's
     └── Stopped     128+sig  a signal stopped the job; it resumes from its last checkpoint
 
 Messages say what, where, what was found and what to do next. They are shown to the user as they
@@ -110,12 +112,28 @@ class QuantizationError(JobError):
     """An INT8 model could not be made or proved."""
 
 
+class IncomparableSamples(JobError):
+    """Timings were to be compared that were measured under different conditions."""
+
+
 class OutputError(JobError):
     """The output cannot be written."""
 
 
 class StageCrashed(JobError):
     """A stage's process died without saying why."""
+
+
+class MatrixFailed(JobError):
+    """Some models of a matrix failed; the others and the matrix report are complete.
+
+    Args:
+        exit_code: that of the first model that failed.
+    """
+
+    def __init__(self, exit_code: int, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.exit_code = exit_code
 
 
 class Stopped(JobError):

@@ -129,6 +129,26 @@ def memory_limit(root: Path = Path("/")) -> int | None:
     return min(limits, default=None)
 
 
+@dataclass(frozen=True)
+class Throttling:
+    """How often a CPU quota was used up, and how long processes waited then, since the start."""
+
+    periods: int
+    seconds: float
+
+
+def throttling(root: Path = Path("/")) -> Throttling:
+    """Return what all control groups above this process were throttled by their quotas."""
+    periods, seconds = 0, 0.0
+    for folder in _groups(root, "cpu"):
+        pairs = (line.split() for line in _text(folder / "cpu.stat").splitlines())
+        found = {pair[0]: _number(pair[1]) for pair in pairs if len(pair) == 2}
+        periods += found.get("nr_throttled", 0)
+        # Version 2 counts microseconds, version 1 nanoseconds.
+        seconds += found.get("throttled_usec", 0) / 1e6 + found.get("throttled_time", 0) / 1e9
+    return Throttling(periods, seconds)
+
+
 def oom_kills(root: Path = Path("/")) -> int:
     """Return how many processes the kernel killed for want of memory in this control group."""
     for folder in _groups(root, "memory"):

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -28,6 +28,21 @@ def validate(report: Mapping[str, Any]) -> None:
     Raises:
         OutputError: lists every fault with its JSON pointer.
     """
+    check(report, jsonschema.Draft202012Validator(schema()), _disagreements)
+
+
+def check(
+    report: Mapping[str, Any],
+    validator: jsonschema.Draft202012Validator,
+    disagreements: Callable[[Mapping[str, Any]], Iterator[Fault]],
+) -> None:
+    """Check a report of any kind; see ``validate``.
+
+    Args:
+        report: the report.
+        validator: holds its schema.
+        disagreements: finds faults between parts of a report that its schema allows.
+    """
     try:
         # What counts is the file: tuples become arrays, numpy scalars are refused.
         written = json.loads(json.dumps(report))
@@ -36,9 +51,9 @@ def validate(report: Mapping[str, Any]) -> None:
             f"the report cannot be written as JSON: {error}",
             "Every value must be a string, a number, a boolean, null, a list or an object.",
         ) from error
-    faults = [*_not_finite(written, ""), *_against_schema(written)]
+    faults = [*_not_finite(written, ""), *_against_schema(written, validator)]
     # Parts are compared only once they are known to be there.
-    faults = faults or list(_disagreements(written))
+    faults = faults or list(disagreements(written))
     if faults:
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         lines = "\n".join(f"  {fault}" for fault in faults)
@@ -49,8 +64,7 @@ def validate(report: Mapping[str, Any]) -> None:
         )
 
 
-def _against_schema(report: Any) -> Iterator[Fault]:
-    validator = jsonschema.Draft202012Validator(schema())
+def _against_schema(report: Any, validator: jsonschema.Draft202012Validator) -> Iterator[Fault]:
     for error in sorted(validator.iter_errors(report), key=lambda e: [str(p) for p in e.path]):
         pointer = "".join(f"/{_escaped(part)}" for part in error.absolute_path)
         message = error.message
@@ -87,14 +101,22 @@ def _disagreements(report: Mapping[str, Any]) -> Iterator[Fault]:
         where = f"/benchmark/{index}"
         if entry["ratio_interval"] is not None:
             yield from _ordered(entry["ratio_interval"], f"{where}/ratio_interval")
+        for engine, speed in entry["engines"].items():
+            yield from _ordered(speed["ratio_interval"], f"{where}/engines/{engine}/ratio_interval")
+            yield from _edges(speed["histogram"], f"{where}/engines/{engine}")
         for model in ("fp32", "int8"):
-            histogram = entry[model]["histogram"]
-            edges, counts = len(histogram["edges_ms"]), len(histogram["counts"])
-            if edges != counts + 1:
-                yield Fault(
-                    f"{where}/{model}/histogram/edges_ms",
-                    f"expected {counts + 1} edges for {counts} counts, got {edges}",
-                )
+            yield from _edges(entry[model]["histogram"], f"{where}/{model}")
+        if entry["stable"] == bool(entry["unstable_reasons"]):
+            yield Fault(f"{where}/stable", "expected true with no reasons, or false with reasons")
+
+
+def _edges(histogram: Mapping[str, Any], pointer: str) -> Iterator[Fault]:
+    edges, counts = len(histogram["edges_ms"]), len(histogram["counts"])
+    if edges != counts + 1:
+        yield Fault(
+            f"{pointer}/histogram/edges_ms",
+            f"expected {counts + 1} edges for {counts} counts, got {edges}",
+        )
 
 
 def _accuracy_disagreements(accuracy: Mapping[str, Any]) -> Iterator[Fault]:

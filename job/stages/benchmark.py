@@ -1,4 +1,4 @@
-"""benchmark: FP32 against INT8, interleaved, for each batch size and thread count."""
+"""benchmark: FP32 against INT8, interleaved, for each ISA cap, scenario and batch size."""
 
 import json
 from collections.abc import Mapping
@@ -6,41 +6,69 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from job import benchmark
+from job import cores, primitives
+from job.benchmark import Effort, measure
+from job.benchmark_rows import INT8, OTHER_ENGINES, row, score_difference
 from job.events import Events
 from job.manifest import Manifest
+from job.samples import Setting
 from job.stages.inputs import settings_of
 from job.stages.stage import Record, Stage, StageOutput
+from job.timing_process import Candidate
 
 
 def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:
     """Write samples.json, every latency that was measured; the record is table II."""
     spec = manifest.benchmark
-    fp32, int8 = inputs["baseline"].path / "model", inputs["int8"].path / "model"
-    candidates = (
-        benchmark.Candidate("native", fp32),
-        benchmark.Candidate("onednn", fp32),
-        benchmark.Candidate("int8", int8),
-    )
-    rows, raw = [], []
-    for threads in spec.threads:
-        for batch_size in spec.batch_sizes:
-            setting = benchmark.Setting(batch_size, threads, manifest.model.input_shape)
-            samples = benchmark.measure(
-                candidates,
-                setting,
-                warmup_batches=spec.warmup_batches,
-                min_seconds=spec.min_seconds,
-                rounds=spec.rounds,
-                events=events,
-            )
-            if events.stopping:
+    effort = Effort(spec.warmup_batches, spec.min_seconds, spec.min_samples, spec.rounds)
+    by_cap = {cap: settings_under(cap, manifest) for cap in spec.isa}
+    cores.check([setting for settings in by_cap.values() for setting in settings])
+    rows: list[dict[str, Any]] = []
+    raw: list[dict[str, Any]] = []
+    for cap, settings in by_cap.items():
+        isa = executed_isa(inputs["int8"].path / "model", manifest.model.input_shape, cap)
+        for place, setting in enumerate(settings):
+            measured = measure(candidates(inputs), setting, effort, isa=isa, events=events)
+            if measured is None:
                 return {}
-            isa = str(inputs["int8"].record["isa"]["int8"])
-            rows.append(benchmark.row(samples, setting, isa))
-            raw.append({"setting": asdict(setting), "samples": [asdict(one) for one in samples]})
+            # The same setting under the first cap; the caps' settings stand in the same order.
+            difference = (
+                score_difference(measured.scores, raw[place]["scores"])
+                if cap != spec.isa[0]
+                else None
+            )
+            rows.append({**row(measured), "score_difference": difference})
+            raw.append(asdict(measured))
     (out / "samples.json").write_text(json.dumps(raw))
     return {"rows": rows}
+
+
+def settings_under(cap: str, manifest: Manifest) -> list[Setting]:
+    """All rows of table II under one ISA cap."""
+    spec, shape = manifest.benchmark, manifest.model.input_shape
+    scenarios = [(threads, 1) for threads in spec.threads]
+    scenarios += [(1, instances) for instances in spec.instances]
+    return [
+        Setting(batch_size, threads, shape, instances, cap)
+        for threads, instances in scenarios
+        for batch_size in spec.batch_sizes
+    ]
+
+
+def candidates(inputs: Mapping[str, StageOutput]) -> list[Candidate]:
+    """What is timed: FP32 in both of Paddle's engines, and every INT8 model."""
+    fp32, int8 = inputs["baseline"].path / "model", inputs["int8"].path / "model"
+    paddle = [Candidate("native", fp32), Candidate("onednn", fp32), Candidate(INT8, int8)]
+    others = [name for name in OTHER_ENGINES if name in inputs]
+    return paddle + [Candidate(name, inputs[name].path) for name in others]
+
+
+def executed_isa(int8: Path, input_shape: tuple[int, ...], cap: str) -> str:
+    """The instruction set of the INT8 kernels that run under a cap, from oneDNN's own log."""
+    ran = primitives.trace(int8, INT8, input_shape, isa_cap=cap)
+    quantized = primitives.isa(primitive for primitive in ran if primitive.is_int8)
+    # oneDNN's reference kernels name no instruction set.
+    return quantized or primitives.isa(ran) or "none"
 
 
 def settings(manifest: Manifest) -> Mapping[str, Any]:

@@ -1,13 +1,37 @@
+import json
 import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from inspect import signature
+from pathlib import Path
 
+import jsonschema
+import numpy as np
 import pytest
 import tiny
 
-from job import benchmark
+from job import benchmark, cores, primitives
+from job.benchmark_rows import row
+from job.engine import run_once, timing
 from job.engine.baseline import export
 from job.errors import MachineError, QuantizationError
+from job.manifest import parse
+from job.report import document
+from job.samples import Setting
+from job.stages import benchmark as stage
+from job.stages.stage import StageOutput
+from job.timing_process import Candidate, Fleet, Timer
 
 pytestmark = pytest.mark.engine
+
+SETTING = Setting(4, 1, tiny.SHAPE)
+EFFORT = benchmark.Effort(warmup_batches=2, min_seconds=0.1, min_samples=7, rounds=2)
+CORES = sorted(os.sched_getaffinity(0))
+several_cores = pytest.mark.skipif(len(CORES) < 2, reason="needs two cores")
 
 
 @pytest.fixture(scope="module")
@@ -15,64 +39,212 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("benchmark")
     session = tiny.open_tiny()
     export(session, folder)
-    fp32 = folder / "model"
     (folder / "int8").mkdir()
     tiny.quantize(session, folder / "int8")
-    return fp32, folder / "int8/model"
+    return folder / "model", folder / "int8/model"
 
 
-def measure(candidates, threads=1, rounds=2):
-    setting = benchmark.Setting(4, threads, tiny.SHAPE)
-    found = benchmark.measure(
-        candidates,
-        setting,
-        warmup_batches=2,
-        min_seconds=0.1,
-        rounds=rounds,
-        events=tiny.News(),
-    )
-    return setting, found
+def candidates(models):
+    fp32, int8 = models
+    return [Candidate("native", fp32), Candidate("onednn", fp32), Candidate("int8", int8)]
+
+
+def measure(found, setting=SETTING, effort=EFFORT, news=None):
+    events = news or tiny.News()
+    return benchmark.measure(found, setting, effort, isa="avx512_core_vnni", events=events)
 
 
 def test_rounds_and_row(models):
-    fp32, int8 = models
-    candidates = [
-        benchmark.Candidate("native", fp32),
-        benchmark.Candidate("onednn", fp32),
-        benchmark.Candidate("int8", int8),
-    ]
-    setting, samples = measure(candidates)
-    assert samples[-1].label == "int8"
-    assert {one.label for one in samples} <= {"native", "onednn", "int8"}
-    for one in samples:
+    measured = measure(candidates(models))
+    labels = [one.label for one in measured.samples]
+    assert labels[-2:] == ["int8", "nothing"]
+    assert set(labels) <= {"native", "onednn", "int8", "nothing"}
+    for one in measured.samples:
         assert len(one.rounds) == 2
-        assert all(len(r) >= benchmark.MIN_BATCHES_A_ROUND for r in one.rounds)
+        assert len(one.all) >= 7
         assert one.peak_rss_bytes > 10_000_000
-    row = benchmark.row(samples, setting, "avx512_core_vnni")
-    assert row["fp32"]["engine"] in ("native", "onednn")
-    assert row["ratio"] > 0
+    found = row(measured)
+    assert found["harness_ms"] < found["int8"]["latency_ms"]["p50"]
+    assert measured.observed.seconds > 0.2
+    assert measured.observed.own_seconds > 0.1
+    images = np.random.default_rng(0).standard_normal((4, *tiny.SHAPE)).astype("float32")
+    np.testing.assert_array_equal(
+        np.asarray(measured.scores, "float32"), tiny.scores(models[1], "int8", images)
+    )
+
+
+def test_more_samples_than_fit_into_the_time(models):
+    effort = replace(EFFORT, min_seconds=0.0, min_samples=41)
+    counts = [len(one.all) for one in measure(candidates(models)[1:], effort=effort).samples]
+    assert counts == [42, 42, 42]  # 21 in each of two rounds
+
+
+def test_asked_to_stop(models):
+    class Stopping(tiny.News):
+        stopping = True
+
+    assert measure(candidates(models)[2:], news=Stopping()) is None
+
+
+@several_cores
+def test_instances_run_at_the_same_time_on_cores_of_their_own(models):
+    setting = replace(SETTING, instances=2)
+    fleet = Fleet(Candidate("int8", models[1]), setting, CORES[:2])
+    try:
+        assert [os.sched_getaffinity(t.process.pid) for t in fleet.timers] == [
+            {core} for core in CORES[:2]
+        ]
+        before = [timer.cpu_seconds for timer in fleet.timers]
+        began = time.monotonic()
+        found = fleet.time(0.3, 3)
+        assert time.monotonic() - began < 0.55
+        assert all(sum(calls) > 290 and len(calls) >= 3 for calls in found)
+        for timer, used in zip(fleet.timers, before, strict=True):
+            assert timer.cpu_seconds - used > 0.1
+    finally:
+        fleet.close()
+
+
+def test_throughput_row(models, monkeypatch):
+    # On a machine with one core they share it: this is about the figures.
+    monkeypatch.setattr(cores, "usable_cores", lambda: 2)
+    monkeypatch.setattr(cores, "pinned", lambda setting: (CORES * 2)[: setting.cores])
+    setting = replace(SETTING, instances=2)
+    measured = measure(candidates(models)[1:], setting)
+    found = row(measured)
+    assert (found["scenario"], found["instances"], found["threads"]) == ("throughput", 2, 1)
+    int8 = next(one for one in measured.samples if one.label == "int8")
+    assert [len(one) for one in int8.rounds] == [2, 2]
+    assert found["int8"]["samples"] == len(int8.all) >= 7
+
+
+def test_a_resting_process_uses_no_time(models):
+    fleet = Fleet(Candidate("onednn", models[0]), SETTING, CORES[:1])
+    try:
+        fleet.time(0, 3)
+        wait_for_state("T", fleet.timers[0].process.pid)
+        assert len(fleet.time(0, 3)[0]) == 3
+    finally:
+        fleet.close()
+
+
+def test_long_calls_end_the_warm_up(models):
+    fleet = Fleet(Candidate("onednn", models[0]), SETTING, CORES[:1])
+    try:
+        assert len(fleet.time(0, 10**9, limit=0.0)[0]) == 1
+        assert sum(fleet.time(0, 10**9, limit=0.05)[0]) < 100
+    finally:
+        fleet.close()
 
 
 def test_more_threads_than_cores_are_refused(models):
-    count = len(os.sched_getaffinity(0)) + 1
-    with pytest.raises(MachineError, match=f"{count} threads asked for, {count - 1} cores usable"):
-        measure([benchmark.Candidate("native", models[0])], threads=count)
+    count = len(CORES) + 1
+    told = f"/benchmark/threads: {count} threads asked for, {count - 1} cores usable"
+    with pytest.raises(MachineError, match=told):
+        measure(candidates(models), replace(SETTING, threads=count))
 
 
 def test_model_that_is_missing_is_named(tmp_path):
     with pytest.raises(QuantizationError, match="timing the native model ended with code 1"):
-        measure([benchmark.Candidate("native", tmp_path / "nowhere")])
+        measure([Candidate("native", tmp_path / "nowhere")])
 
 
 def test_timing_process_that_dies_is_named(models):
-    timer = benchmark.Timer(
-        benchmark.Candidate("native", models[0]), benchmark.Setting(1, 1, tiny.SHAPE), [0]
-    )
+    timer = Timer(Candidate("native", models[0]), SETTING, CORES[:1])
     try:
         timer.read()
         timer.process.kill()
         timer.process.wait()
+        timer.send("time", seconds=0, batches=1, limit=1, start_ns=0, keep_busy=False)
         with pytest.raises(QuantizationError, match="timing the native model ended with code -9"):
-            timer.time(0, 1)
+            timer.read()
     finally:
         timer.close()
+
+
+PARENT = """
+import os, sys, time
+from pathlib import Path
+from job.samples import Setting
+from job.timing_process import Candidate, Fleet
+cores = sorted(os.sched_getaffinity(0))
+fleet = Fleet(Candidate("nothing", Path("x")), Setting(1, 1, (1, 8, 8)), cores[:1])
+print(fleet.timers[0].process.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_timing_processes_die_with_their_parent():
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        child = int(parent.stdout.readline())
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+    wait_for_state("Z", child)
+
+
+def wait_for_state(wanted: str, pid: int) -> None:
+    """Wait until a process is stopped (T) or ended (Z), as the kernel names it."""
+    deadline = time.monotonic() + 10
+    while state_of(pid) != wanted:
+        assert time.monotonic() < deadline, state_of(pid)
+        time.sleep(0.01)
+
+
+def state_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return "Z"
+
+
+@pytest.mark.parametrize("module", [timing, run_once])
+def test_engine_processes_end_where_their_parent_is_gone(module):
+    arguments = ["x"] * (len(signature(module.main).parameters) - 1)
+    done = subprocess.run(
+        [sys.executable, "-m", module.__name__, *arguments, "1"],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_isa_cap_reaches_the_kernels(models):
+    ran = primitives.trace(models[1], "int8", tiny.SHAPE, isa_cap="avx2")
+    assert primitives.isa(ran) == "avx2"
+
+
+def run_stage(models: tuple[Path, Path], out: Path, **settings: object) -> Mapping[str, object]:
+    document_ = {
+        "version": 1,
+        "name": "tiny",
+        "model": {"name": "convnet", "classes": 10, "input_shape": list(tiny.SHAPE)},
+        "data": {"format": "digits", "mean": [0.5], "std": [0.5]},
+        "benchmark": {"batch_sizes": [2], "min_seconds": 0.05, "rounds": 2, **settings},
+    }
+    manifest = parse(document_, "test", out)
+    inputs = {
+        "baseline": StageOutput(models[0].parent, {}),
+        "int8": StageOutput(models[1].parent, {}),
+    }
+    return stage.run(manifest, inputs, out, tiny.News())
+
+
+def test_rows_of_every_cap_follow_the_reports_schema(models, tmp_path):
+    rows = run_stage(models, tmp_path, isa=["all", "avx2"])["rows"]
+    whole = document.schema()
+    schema = {"$defs": whole["$defs"], **whole["properties"]["benchmark"]}
+    jsonschema.validate(json.loads(json.dumps(rows)), schema)
+    assert [(found["isa_cap"], found["batch_size"]) for found in rows] == [("all", 2), ("avx2", 2)]
+    assert rows[1]["isa"] == "avx2"
+    assert rows[0]["score_difference"] is None
+    assert rows[1]["score_difference"] >= 0
+    raw = json.loads((tmp_path / "samples.json").read_text())
+    assert [one["samples"][0]["conditions"]["setting"]["isa_cap"] for one in raw] == ["all", "avx2"]
+
+
+def test_stage_refuses_too_many_instances_before_it_measures(models, tmp_path):
+    count = len(CORES) + 1
+    with pytest.raises(MachineError, match=f"/benchmark/instances: {count} instances asked for"):
+        run_stage(models, tmp_path, instances=[count])

@@ -36,13 +36,18 @@ def speed(
     }
 
 
-def benchmark_entry(batch: int, fp32: float, int8: float, threads: int = 1) -> dict[str, Any]:
+def benchmark_entry(
+    batch: int, fp32: float, int8: float, threads: int = 1, **changes: Any
+) -> dict[str, Any]:
     wobble = (0.99, 1.0, 1.012, 0.996, 1.004)
     ratio = stats.paired_ratio([fp32] * 5, [int8 * w for w in wobble])
     assert ratio.interval is not None
     return {
+        "scenario": "latency",
         "batch_size": batch,
         "threads": threads,
+        "instances": 1,
+        "isa_cap": "all",
         "isa": "avx512_core_amx",
         "fp32": speed("onednn" if batch > 1 else "native", batch, fp32, 0.02, 640 + batch, batch),
         "int8": speed("onednn", batch, int8, 0.03, 410 + batch, batch + 1),
@@ -52,6 +57,23 @@ def benchmark_entry(batch: int, fp32: float, int8: float, threads: int = 1) -> d
             "native": fp32 if batch == 1 else 0.84 * fp32,
             "onednn": fp32 if batch > 1 else 0.91 * fp32,
         },
+        "engines": {},
+        "fastest": "paddle",
+        "harness_ms": 0.0125,
+        "score_difference": None,
+        "stable": True,
+        "unstable_reasons": [],
+        **changes,
+    }
+
+
+def engine_entry(engine: str, batch: int, fp32: float, int8: float) -> dict[str, Any]:
+    """INT8 in another engine than Paddle."""
+    ratio = int8 / fp32
+    return {
+        **speed(engine, batch, int8, 0.02, 300 + batch, batch + 2),
+        "ratio": ratio,
+        "ratio_interval": [0.98 * ratio, 1.02 * ratio],
     }
 
 
