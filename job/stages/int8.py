@@ -10,7 +10,7 @@ from job import primitives
 from job.errors import QuantizationError
 from job.events import Events
 from job.manifest import Manifest
-from job.stages.inputs import CALIBRATION
+from job.stages.inputs import CALIBRATION, settings_of
 from job.stages.stage import Record, Stage, StageOutput
 
 CHECKED_IMAGES = 16
@@ -25,7 +25,14 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
     shape = manifest.model.input_shape
     images = calibration_batches(inputs["prepare"].path / CALIBRATION, shape)[0][:CHECKED_IMAGES]
     fake = inputs["convert"].path / int8.PREFIX
-    audit, expected = int8.build(fake, out, manifest.quantize.quantize_op_types, images)
+    audit, expected = int8.build(
+        fake,
+        out,
+        manifest.quantize.quantize_op_types,
+        images,
+        quantized_ops=manifest.int8.quantized_ops,
+        skip_ops=manifest.int8.skip_ops,
+    )
     saved = predictor.Predictor(
         predictor.configuration(out / int8.PREFIX, predictor.INT8, threads=1)
     ).scores(images)
@@ -55,7 +62,10 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
 
 def settings(manifest: Manifest) -> Mapping[str, Any]:
     """Which ops may run in INT8."""
-    return {"quantize": {"quantize_op_types": manifest.quantize.quantize_op_types}}
+    return {
+        "quantize": {"quantize_op_types": manifest.quantize.quantize_op_types},
+        "int8": settings_of(manifest.int8),
+    }
 
 
 NEEDS = ("prepare", "baseline", "convert")

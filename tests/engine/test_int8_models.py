@@ -8,7 +8,7 @@ import tiny
 
 from job import primitives
 from job.engine import int8, predictor, programs, smoke
-from job.errors import QuantizationError
+from job.errors import QuantizationError, UsageError
 from job.host import read_host
 
 pytestmark = pytest.mark.engine
@@ -227,3 +227,69 @@ def test_smoke_names_kernels_and_isa():
     assert found["isa"] in primitives.ISA_ORDER
     assert 0 < found["relative_error"] < smoke.MAX_RELATIVE_ERROR
     assert found["versions"]["paddlepaddle"]
+
+
+def relative(error, values):
+    return float(np.linalg.norm(error) / np.linalg.norm(values))
+
+
+def fake_types(folder):
+    """Op types of the fake-quantized program, in its order."""
+    scope = programs.static.Scope()
+    executor = programs.static.Executor(programs.cpu())
+    program, _, _ = programs.load_inference_model(folder / "fake", executor, scope)
+    return [op.type for op in program.global_block().ops]
+
+
+@pytest.fixture(scope="module")
+def residual(tmp_path_factory):
+    """A quantized ResNet18."""
+    session = tiny.open_tiny(name="resnet18", classes=10, input_shape=(3, 64, 64), width=0.25)
+    return tiny.quantize(session, tmp_path_factory.mktemp("residual"))
+
+
+def build_again(residual, out, **choice):
+    types = tiny.SETTINGS["quantize_op_types"]
+    return int8.build(residual.folder / "fake", out, types, residual.images, **choice)
+
+
+SKIPPING = {
+    "type": (["pool2d"], {"pool2d"}),
+    "name": (["conv2d_1.tmp_0"], {"conv2d"}),
+    "id": (["#"], {"conv2d"}),
+    "matrix": (["matmul_v2"], {"matmul_v2"}),
+    "add": (["elementwise_add"], {"elementwise_add"}),
+}
+
+
+@needs_vnni
+@pytest.mark.parametrize("case", SKIPPING)
+def test_skipped_ops_stay_in_fp32(case, residual, tmp_path):
+    skip_ops, types = SKIPPING[case]
+    if case == "id":
+        skip_ops = [f"#{fake_types(residual.folder).index('conv2d')}"]
+    audit, scores = build_again(residual, tmp_path, skip_ops=skip_ops)
+    reason = f"/int8/skip_ops has {skip_ops[0]}"
+    left = [op["type"] for op in audit.left_in_fp32 if op["reason"] == reason]
+    assert set(left) == types
+    if case == "add":
+        assert (residual.audit.folded["residual_add"], audit.folded["residual_add"]) == (8, 0)
+    else:
+        assert audit.int8_ops < residual.audit.int8_ops
+    assert relative(scores - residual.fp32, residual.fp32) < 0.15
+
+
+@needs_vnni
+def test_only_the_wanted_op_types_run_in_int8(residual, tmp_path):
+    audit, _ = build_again(residual, tmp_path, quantized_ops=["conv2d"])
+    reasons = {op["reason"] for op in audit.left_in_fp32}
+    assert "/int8/quantized_ops does not have matmul_v2" in reasons
+    assert audit.int8_ops == audit.ops_after["fused_conv2d"]
+
+
+def test_unknown_op_to_skip_is_refused(residual, tmp_path):
+    with pytest.raises(
+        UsageError, match=r"/int8/skip_ops: 'conv2d_1\.tmp' is no quantized op"
+    ) as no:
+        build_again(residual, tmp_path, skip_ops=["conv2d_1.tmp"])
+    assert "conv2d_1.tmp_0" in str(no.value)
