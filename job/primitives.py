@@ -3,17 +3,24 @@
 Format of a line: https://uxlfoundation.github.io/oneDNN/dev_guide_verbose.html
 """
 
+import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from statistics import median
 
+from job.cores import pinned
 from job.errors import QuantizationError
+from job.samples import Setting
 
 COMPUTE = ("convolution", "inner_product", "matmul", "deconvolution")
 INT8_TYPES = ("u8", "s8")
+# What run_once prints after each call.
+TIMED, LOGGED = "timed_call_ms", "logged_call_ms"
 ISA_ORDER = (
     "sse41",
     "avx2",
@@ -45,6 +52,13 @@ class Primitive:
         data_type: of its source, such as ``u8``, ``s8``, ``f32``.
         weights_type: of its weights, or empty.
         milliseconds: of this execution.
+        source_format: order of the source's axes in memory, such as ``acdb`` (channels last) or,
+            in blocks of channels, ``aBcd16b``.
+        target_type: of its destination.
+        target_format: of its destination.
+        shape: sizes of the problem, such as ``mb1_ic64oc64_ih56oh56kh1``.
+        post_ops: what was folded into it, such as ``sum`` and ``relu``.
+        is_scaled: whether it multiplies by scales, as quantizing does.
     """
 
     kind: str
@@ -52,6 +66,12 @@ class Primitive:
     data_type: str
     weights_type: str
     milliseconds: float
+    source_format: str = ""
+    target_type: str = ""
+    target_format: str = ""
+    shape: str = ""
+    post_ops: tuple[str, ...] = ()
+    is_scaled: bool = False
 
     @property
     def is_int8(self) -> bool:
@@ -75,20 +95,42 @@ def parse(lines: Iterable[str]) -> list[Primitive]:
             continue
         start = fields.index("exec") + 1
         kind, implementation, descriptors = fields[start + 1], fields[start + 2], fields[start + 4]
-        types = {
-            name: rest.split(":")[0]
-            for name, _, rest in (part.partition(":") for part in descriptors.split())
-        }
+        attributes = fields[start + 5]
+        tensors = _tensors(descriptors)
+        source, target = tensors.get("src", tensors.get("src0")), tensors.get("dst")
         found.append(
             Primitive(
                 kind=kind,
                 implementation=implementation,
-                data_type=types.get("src", types.get("src0", "")),
-                weights_type=types.get("wei", ""),
+                data_type=source[0] if source else "",
+                weights_type=tensors.get("wei", ("", ""))[0],
                 milliseconds=float(fields[-1]),
+                source_format=source[1] if source else "",
+                target_type=target[0] if target else "",
+                target_format=target[1] if target else "",
+                shape=fields[-2],
+                post_ops=_post_ops(attributes),
+                is_scaled="attr-scales:" in attributes,
             )
         )
     return found
+
+
+def _tensors(descriptors: str) -> dict[str, tuple[str, str]]:
+    """Data type and format by tensor, of such as ``src:u8:a:blocked:acdb::f0 wei:s8...``."""
+    found = {}
+    for part in descriptors.split():
+        name, *rest = part.split(":")
+        found[name] = (rest[0] if rest else "", rest[3] if len(rest) > 3 else "")
+    return found
+
+
+def _post_ops(attributes: str) -> tuple[str, ...]:
+    """Names in such as ``attr-scales:src0:0:f32 attr-post-ops:sum:0.05+eltwise_relu``."""
+    prefix = "attr-post-ops:"
+    texts = [a.removeprefix(prefix) for a in attributes.split() if a.startswith(prefix)]
+    names = (part.split(":")[0] for text in texts for part in text.split("+"))
+    return tuple(name.removeprefix("eltwise_") for name in names)
 
 
 def last_run(primitives: list[Primitive], runs: int) -> list[Primitive]:
@@ -131,31 +173,131 @@ def summarize(primitives: Iterable[Primitive]) -> list[dict[str, object]]:
     ]
 
 
-def trace(prefix: Path, mode: str, input_shape: tuple[int, ...], runs: int = 4) -> list[Primitive]:
-    """Run a saved model in a fresh process on one thread and read what it executed.
+def isa_environment(cap: str) -> dict[str, str]:
+    """Variables that cap the instruction set of a process's kernels.
+
+    Args:
+        cap: a value of the manifest's ``benchmark.isa``; ``all`` sets nothing.
+    """
+    if cap == "all":
+        return {}
+    # https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html
+    variables = {"ONEDNN_MAX_CPU_ISA": cap.upper()}
+    if cap == "avx2":
+        # Paddle's native FP32 kernels call MKL, which oneDNN's cap does not reach.
+        variables["MKL_ENABLE_INSTRUCTIONS"] = "AVX2"
+    return variables
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Calls of a model; every figure is the median over them.
+
+    Attributes:
+        milliseconds: of a call without oneDNN's log, which costs time itself; NaN if none was
+            to be timed.
+        primitives: what a call executes, in order.
+    """
+
+    milliseconds: float
+    primitives: list[Primitive]
+
+
+def record(
+    prefix: Path,
+    mode: str,
+    input_shape: tuple[int, int, int],
+    *,
+    timed: int,
+    logged: int,
+    isa_cap: str = "all",
+    batch_size: int = 1,
+    threads: int = 1,
+) -> Recording:
+    """Run a saved model in a fresh process and read what it executed.
 
     Args:
         prefix: of the saved model.
         mode: as for ``job.engine.predictor.configuration``.
-        input_shape: (channels, height, width); one image is run.
-        runs: how often; the last run counts.
+        input_shape: (channels, height, width).
+        timed: calls without oneDNN's log, after a few that are not counted.
+        logged: calls with it, after those.
+        isa_cap: the highest instruction set that oneDNN may use, or ``all``.
+        batch_size: images of a call.
+        threads: of the model.
 
     Raises:
         QuantizationError: the model does not run.
     """
-    command = [
-        sys.executable,
-        "-m",
-        "job.engine.run_once",
-        str(prefix),
-        mode,
-        ",".join(map(str, input_shape)),
-        str(runs),
-    ]
-    # oneDNN reads these when its library loads, so it must be a fresh process.
-    environment = {**os.environ, "ONEDNN_VERBOSE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    shape = ",".join(map(str, input_shape))
+    numbers = (batch_size, threads, timed, logged, os.getpid())
+    command = [sys.executable, "-m", "job.engine.run_once", str(prefix), mode, shape]
+    cores = pinned(Setting(batch_size, threads, input_shape))
+    # Read when the libraries load, so it must be a fresh process.
+    fixed = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    done = subprocess.run(
+        [*command, *map(str, numbers)],
+        env={**os.environ, **isa_environment(isa_cap), **fixed},
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=partial(os.sched_setaffinity, 0, cores),
+    )
     if done.returncode != 0:
         tail = "\n".join((done.stdout + done.stderr).splitlines()[-5:])
         raise QuantizationError(f"{prefix} does not run in Paddle Inference ({mode}):\n{tail}")
-    return last_run(parse(done.stdout.splitlines()), runs)
+    milliseconds, calls = calls_in(done.stdout.splitlines())
+    return Recording(median(milliseconds) if milliseconds else math.nan, typical(calls))
+
+
+def trace(
+    prefix: Path,
+    mode: str,
+    input_shape: tuple[int, int, int],
+    runs: int = 4,
+    isa_cap: str = "all",
+    batch_size: int = 1,
+    threads: int = 1,
+) -> list[Primitive]:
+    """Return the primitives that a call of a saved model executes; see ``record``."""
+    recording = record(
+        prefix,
+        mode,
+        input_shape,
+        timed=0,
+        logged=runs,
+        isa_cap=isa_cap,
+        batch_size=batch_size,
+        threads=threads,
+    )
+    return recording.primitives
+
+
+def calls_in(lines: Iterable[str]) -> tuple[list[float], list[list[Primitive]]]:
+    """Milliseconds of each timed call, and primitives of each logged one, in run_once's output."""
+    milliseconds, calls = [], []
+    since: list[str] = []
+    for line in lines:
+        name, _, value = line.partition("=")
+        if name == TIMED:
+            milliseconds.append(float(value))
+        elif name == LOGGED:
+            calls.append(parse(since))
+            since = []
+        else:
+            since.append(line)
+    return milliseconds, calls
+
+
+def typical(calls: Sequence[Sequence[Primitive]]) -> list[Primitive]:
+    """The last call, each primitive with its median time over all calls that ran the same."""
+    last = [_identity(primitive) for primitive in calls[-1]]
+    same = [call for call in calls if [_identity(primitive) for primitive in call] == last]
+    return [
+        replace(one[-1], milliseconds=median(primitive.milliseconds for primitive in one))
+        for one in zip(*same, strict=True)
+    ]
+
+
+def _identity(primitive: Primitive) -> Primitive:
+    return replace(primitive, milliseconds=0.0)

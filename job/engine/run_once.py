@@ -1,23 +1,71 @@
-"""Runs a saved model on one fixed image, for oneDNN's log.
+"""Runs a saved model on fixed images, first timed, then with oneDNN's log on standard output.
 
-python -m job.engine.run_once PREFIX MODE C,H,W RUNS
+python -m job.engine.run_once PREFIX MODE C,H,W BATCH_SIZE THREADS TIMED LOGGED PARENT_PID
+
+After each call it prints a line that says how long the call took, such as ``timed_call_ms=8.25``;
+lines of oneDNN's log that stand before a ``logged_call_ms`` are that call's.
 """
 
 import sys
+import time
 from pathlib import Path
 
-import numpy as np
+from job.lifetime import die_with_parent
 
-from job.engine.predictor import Predictor, configuration
+# The first calls reorder weights and find their memory.
+WARMUP_CALLS = 3
 
 
-def main(prefix: str, mode: str, shape: str, runs: str) -> None:
-    """Load the model and run it ``runs`` times."""
-    predictor = Predictor(configuration(Path(prefix), mode, threads=1))
-    generator = np.random.default_rng(0)
-    images = generator.standard_normal((1, *map(int, shape.split(",")))).astype("float32")
-    for _ in range(int(runs)):
-        predictor.scores(images)
+def main(
+    prefix: str,
+    mode: str,
+    shape: str,
+    batch_size: str,
+    threads: str,
+    timed: str,
+    logged: str,
+    parent: str,
+) -> None:
+    """Load the model and call it; ends with its parent."""
+    die_with_parent(int(parent))
+    import numpy as np
+
+    from job.engine.predictor import Predictor, configuration
+    from job.primitives import LOGGED, TIMED
+
+    predictor = Predictor(configuration(Path(prefix), mode, threads=int(threads)))
+    size = (int(batch_size), *map(int, shape.split(",")))
+    predictor.set_images(np.random.default_rng(0).standard_normal(size).astype("float32"))
+    set_log(on=False)
+    for _ in range(WARMUP_CALLS):
+        predictor.run()
+    call(predictor, int(timed), TIMED)
+    set_log(on=True)
+    call(predictor, int(logged), LOGGED)
+
+
+def call(predictor, times: int, label: str) -> None:
+    """Run the model and print how long each call took, in milliseconds.
+
+    The time is that of the calling thread, which also waits in it for the model's other threads:
+    a neighbour that takes the core away for a while is no part of the call.
+    """
+    for _ in range(times):
+        started = time.thread_time_ns()
+        predictor.run()
+        # At once, because oneDNN writes past Python's buffer.
+        print(f"{label}={(time.thread_time_ns() - started) / 1e6}", flush=True)
+
+
+def set_log(*, on: bool) -> None:
+    """Switch the log of executed primitives, whatever ONEDNN_VERBOSE says."""
+    import ctypes
+
+    import paddle
+
+    (library,) = (Path(paddle.__file__).parent / "libs").glob("libdnnl.so*")
+    # https://uxlfoundation.github.io/oneDNN/dev_guide_verbose.html
+    ctypes.CDLL(str(library)).dnnl_set_verbose(int(on))
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def candidates(inputs: Mapping[str, StageOutput]) -> list[Candidate]:
     return paddle + [Candidate(name, inputs[name].path) for name in others]
 
 
-def executed_isa(int8: Path, input_shape: tuple[int, ...], cap: str) -> str:
+def executed_isa(int8: Path, input_shape: tuple[int, int, int], cap: str) -> str:
     """The instruction set of the INT8 kernels that run under a cap, from oneDNN's own log."""
     ran = primitives.trace(int8, INT8, input_shape, isa_cap=cap)
     quantized = primitives.isa(primitive for primitive in ran if primitive.is_int8)

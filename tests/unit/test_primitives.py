@@ -1,4 +1,7 @@
+from dataclasses import replace
+
 import pytest
+from recorded_logs import recorded
 
 from job import primitives
 
@@ -39,6 +42,33 @@ def test_int8_needs_both_operands(data, weights, expected):
     assert made(data=data, weights=weights).is_int8 is expected
 
 
+def test_parse_reads_shapes_types_and_formats():
+    first, layout, convolution, pool, *_ = recorded("int8")
+    assert (first.data_type, first.target_type, first.is_scaled) == ("f32", "s8", True)
+    assert (layout.source_format, layout.target_format) == ("abcd", "acdb")
+    assert layout.shape == "1x3x224x224"
+    assert not layout.is_scaled
+    assert convolution.shape == "mb1_ic3oc64_ih224oh112kh7sh2dh0ph3_iw224ow112kw7sw2dw0pw3"
+    assert (convolution.weights_type, convolution.target_type) == ("s8", "u8")
+    assert convolution.is_int8
+    assert (pool.kind, pool.post_ops) == ("pooling", ())
+
+
+def test_parse_reads_what_was_folded():
+    folded = [p.post_ops for p in recorded("int8") if p.kind in primitives.COMPUTE]
+    assert folded == [
+        ("relu",),
+        ("relu",),
+        ("relu",),
+        (),
+        ("sum", "relu"),
+        ("relu",),
+        ("relu",),
+        ("sum", "relu"),
+        ("linear",),
+    ]
+
+
 def test_last_run_leaves_out_what_came_before():
     once = [made("reorder"), made(), made("pooling"), made("inner_product")]
     first = [made("reorder"), made("reorder"), *once]
@@ -48,6 +78,34 @@ def test_last_run_leaves_out_what_came_before():
         "inner_product",
     ]
     assert primitives.last_run([made("reorder")], runs=2) == []
+
+
+def test_calls_are_told_apart():
+    log = [
+        *LOG[:2],
+        "timed_call_ms=8.5",
+        "timed_call_ms=8.25",
+        *LOG,
+        "logged_call_ms=9.5",
+        LOG[3],
+        "logged_call_ms=9",
+        "a farewell",
+    ]
+    milliseconds, calls = primitives.calls_in(log)
+    assert milliseconds == [8.5, 8.25]
+    assert [len(call) for call in calls] == [4, 1]
+
+
+def test_typical_call_has_the_median_times_of_calls_alike():
+    def call(*milliseconds):
+        kinds = ("reorder", "convolution")
+        return [replace(made(k), milliseconds=m) for k, m in zip(kinds, milliseconds, strict=True)]
+
+    other = [made("reorder")]
+    found = primitives.typical([other, call(1, 40), call(3, 20), call(2, 10)])
+    assert [p.kind for p in found] == ["reorder", "convolution"]
+    assert [p.milliseconds for p in found] == [2, 20]
+    assert primitives.typical([[], []]) == []
 
 
 def test_isa_is_the_highest_of_the_computing_primitives():
