@@ -61,6 +61,11 @@ class BarUi:
     ) -> None:
         self._bars.stop()
 
+    def model_started(self, model: str, number: int, count: int) -> None:
+        """The run of one model of a matrix begins; a failed one may have left its bars."""
+        self._clear()
+        self._print(f"[bold cyan]{escape(model)}[/]  [dim]model {number} of {count}[/]")
+
     def stage_started(self, stage: str, reason: str) -> None:
         """A stage begins, and why it runs."""
         self._print(f"[bold]▸ {stage}[/]  [dim]{escape(reason)}[/]")
@@ -71,9 +76,7 @@ class BarUi:
 
     def stage_finished(self, stage: str, seconds: float) -> None:
         """A stage's result is published; its bars go."""
-        for task in self._tasks.values():
-            self._bars.remove_task(task)
-        self._tasks.clear()
+        self._clear()
         self._print(f"[green]✓[/] {stage}  {duration(seconds)}")
 
     def progress(
@@ -100,6 +103,11 @@ class BarUi:
         self._console.print(f"[bold red]error:[/] {escape(error.message)}", soft_wrap=True)
         if error.hint:
             self._console.print(escape(error.hint), soft_wrap=True)
+
+    def _clear(self) -> None:
+        for task in self._tasks.values():
+            self._bars.remove_task(task)
+        self._tasks.clear()
 
     def _print(self, text: str) -> None:
         self._bars.console.print(text, soft_wrap=True)

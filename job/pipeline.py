@@ -31,7 +31,7 @@ from job.storage.files import read_json, write_bytes, write_json
 from job.storage.local import LocalOutput, Published
 from job.worker import GRACE_SECONDS, Task, environment, run_stage
 
-_REPORT_KEY = ".report.json"
+REPORT_KEY = ".report.json"
 _REPORT_CHANGED = "what it tells of changed"
 
 ReportBuilder = Callable[
@@ -112,7 +112,7 @@ def plan(
     """
     folder = LocalOutput(output)
     planner = _planner(manifest, stages, folder, from_stage, read_host())
-    selected = _selected(stages, from_stage, until_stage)
+    selected = chosen_stages(stages, from_stage, until_stage)
     planned = planner.plan(selected)
     if reporting is None or len(selected) < len(stages):
         return planned
@@ -143,7 +143,7 @@ def _why_report(
         return "stages before it run"
     left = {stage.name: folder.published(stage.leaves) for stage in stages}
     told = {name: (each.key, digest_of(each)) for name, each in left.items() if each}
-    kept = folder.root / _REPORT_KEY
+    kept = folder.root / REPORT_KEY
     if read_json(kept) == _report_key(manifest, told, reporting) and read_json(_report(folder)):
         return ""
     return _REPORT_CHANGED
@@ -200,7 +200,7 @@ def run(
         JobError: as stages raise it; finished stages stay published.
         Stopped: a signal came.
     """
-    selected = _selected(stages, from_stage, until_stage)
+    selected = chosen_stages(stages, from_stage, until_stage)
     host = read_host()
     folder = LocalOutput(output)
     folder.check_ours([stage.leaves for stage in stages])
@@ -222,7 +222,7 @@ def run(
     return RunResult(folder.root, tuple(course.rows), report)
 
 
-def _selected(
+def chosen_stages(
     stages: Sequence[Stage], from_stage: str | None, until_stage: str | None
 ) -> tuple[Stage, ...]:
     """Return the stages to pass; the first that is forced must be among them."""
@@ -312,7 +312,7 @@ class _Course:
         told = {row.name: (row.key, self.digests[row.name]) for row in self.rows}
         key = _report_key(self.planner.manifest, told, reporting)
         ran = any(row.status == "ran" for row in self.rows)
-        if not ran and not again and read_json(root / _REPORT_KEY) == key:
+        if not ran and not again and read_json(root / REPORT_KEY) == key:
             old = read_json(_report(self.folder))
             if isinstance(old, dict):
                 return old
@@ -322,10 +322,10 @@ class _Course:
         made = reporting.build(self.planner.manifest, self.outputs, rows, reporting.notes)
         document = {**made, "comparable": reporting.comparable}
         files = reporting.render(document)
-        (root / _REPORT_KEY).unlink(missing_ok=True)
+        (root / REPORT_KEY).unlink(missing_ok=True)
         for name, text in files.items():
             write_bytes(root / name, text.encode())
-        write_json(root / _REPORT_KEY, key)
+        write_json(root / REPORT_KEY, key)
         self.ui.stage_finished(REPORT, time.monotonic() - started)
         return document
 

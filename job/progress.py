@@ -33,6 +33,9 @@ class Ui(Protocol):
     ) -> None:
         """Leave the screen in order."""
 
+    def model_started(self, model: str, number: int, count: int) -> None:
+        """The run of one model of a matrix begins; all that follows is of it."""
+
     def stage_started(self, stage: str, reason: str) -> None:
         """A stage begins, and why it runs."""
 
@@ -121,6 +124,10 @@ class JsonUi(_Silence):
         self._stream = stream
         self._pace = _Pace(every_seconds)
 
+    def model_started(self, model: str, number: int, count: int) -> None:
+        """The run of one model of a matrix begins."""
+        self._write("model_started", model=model, number=number, count=count)
+
     def stage_started(self, stage: str, reason: str) -> None:
         """A stage begins, and why it runs."""
         self._write("stage_started", stage=stage, reason=reason)
@@ -178,6 +185,10 @@ class PlainUi(_Silence):
     def __init__(self, stream: TextIO, every_seconds: float = _LINE_SECONDS) -> None:
         self._stream = stream
         self._pace = _Pace(every_seconds)
+
+    def model_started(self, model: str, number: int, count: int) -> None:
+        """The run of one model of a matrix begins."""
+        self._line(f"{model}: model {number} of {count}")
 
     def stage_started(self, stage: str, reason: str) -> None:
         """A stage begins, and why it runs."""

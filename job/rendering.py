@@ -12,11 +12,13 @@ def render_files(report: Mapping[str, Any]) -> Mapping[str, str]:
         OutputError: the report breaks its schema.
     """
     # Drawing the plots costs a second of imports, which a run that is done already need not pay.
-    from job.report import document, html, markdown
+    from job.report import document, html, markdown, matrix_document, matrix_page, run_page
 
-    document.validate(report)
+    matrix = "matrix" in report
+    (matrix_document if matrix else document).validate(report)
+    page = (matrix_page if matrix else run_page).page_of(report)
     return {
         "report.json": f"{json.dumps(report, indent=2, allow_nan=False)}\n",
-        "report.md": markdown.render(report),
-        "report.html": html.render(report),
+        "report.md": markdown.render_page(page),
+        "report.html": html.render_page(page),
     }

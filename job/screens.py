@@ -8,10 +8,24 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from job.errors import GateFailed
+from job.errors import GateFailed, JobError
+from job.matrix import MatrixResult
 from job.pipeline import RunResult
 from job.planning import PlannedStage
+from job.report.matrix_terminal import print_tables as print_matrix_tables
 from job.report.terminal import print_tables as print_report_tables
+
+
+def print_plans(plans: Sequence[tuple[str, Sequence[PlannedStage]]], *, as_json: bool) -> None:
+    """Print what would become of each model of a matrix."""
+    console = Console(highlight=False, soft_wrap=True)
+    for number, (name, planned) in enumerate(plans, 1):
+        if as_json:
+            for stage in planned:
+                print(json.dumps({"model": name, **_planned_json(stage)}))
+            continue
+        console.print(Text(f"{name}: model {number} of {len(plans)}", "bold cyan"))
+        print_plan(planned, as_json=False)
 
 
 def print_plan(planned: Sequence[PlannedStage], *, as_json: bool) -> None:
@@ -33,8 +47,11 @@ def print_plan(planned: Sequence[PlannedStage], *, as_json: bool) -> None:
         console.print(Text(f"{'':{width}}  writes  {_short(stage.writes)}"))
 
 
-def print_result(result: RunResult, *, as_json: bool) -> None:
+def print_result(result: RunResult | MatrixResult, *, as_json: bool) -> None:
     """Print the tables and where the report lies, or one JSON object."""
+    if isinstance(result, MatrixResult):
+        _print_matrix_result(result, as_json)
+        return
     if as_json:
         status = result.report["status"] if result.report else "incomplete"
         rows = [vars(row) for row in result.rows]
@@ -49,14 +66,34 @@ def print_result(result: RunResult, *, as_json: bool) -> None:
         print_tables(result.report, result.output)
 
 
+def _print_matrix_result(result: MatrixResult, as_json: bool) -> None:
+    if as_json:
+        status = result.report["status"] if result.report else "incomplete"
+        line = {"event": "result", "status": status, "worked": result.worked}
+        models = [{"model": model.name, "status": model.status} for model in result.models]
+        print(json.dumps({**line, "output": str(result.output), "matrix": models}))
+        return
+    if not result.worked:
+        print("Nothing changed since the last run: every result of every model was reused.")
+    if result.report is None:
+        print("Stopped before the report, as asked.")
+    else:
+        print_tables(result.report, result.output)
+
+
 def print_tables(report: Mapping[str, Any], folder: Path) -> None:
     """Print a report's tables and where its files are."""
-    print_report_tables(report, Console())
+    if "matrix" in report:
+        print_matrix_tables(report, Console())
+    else:
+        print_report_tables(report, Console())
     print(f"\nReport: {_short(folder / 'report.html')} (also report.md, report.json)")
 
 
-def failed_gates(result: RunResult) -> GateFailed | None:
-    """Return the error for gates that failed, None when all passed."""
+def failure_of(result: RunResult | MatrixResult) -> JobError | None:
+    """Return the error for gates or models that failed, None when there are none."""
+    if isinstance(result, MatrixResult):
+        return result.failure
     gates = result.report["gates"] if result.report else ()
     failed = [gate for gate in gates if not gate["passed"]]
     if not failed:

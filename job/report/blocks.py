@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Column:
-    """A column's heading; numbers are set to the right."""
+    """A column's heading, perhaps of several lines; numbers are set to the right."""
 
     title: str
     numeric: bool = False

@@ -4,22 +4,28 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from job.report import plots
 from job.report.blocks import Block, Code, Column, Grid, Plot, Text
-from job.report.sections import sections
+from job.report.page import Page
+from job.report.run_page import page_of
 from job.report.style import CSS
-from job.report.summary import Card, summarize
+from job.report.summary import Card
 
 # Even if something slipped through escaping, the page may load and run nothing.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 # Long words without spaces, set in a fixed-width face.
 DIGEST_COLUMN = "SHA-256"
+# Tables with more of them are set smaller, to fit the page.
+MOST_COLUMNS = 9
 
 
 def render(report: Mapping[str, Any]) -> str:
-    """Render a valid report; the same report gives the same bytes."""
-    summary = summarize(report)
-    name = escape(report["name"])
+    """Render the valid report of one run."""
+    return render_page(page_of(report))
+
+
+def render_page(page: Page) -> str:
+    """Render any report; the same one gives the same bytes."""
+    summary, name = page.summary, escape(page.name)
     return "\n".join(
         [
             "<!DOCTYPE html>",
@@ -34,7 +40,7 @@ def render(report: Mapping[str, Any]) -> str:
             "<body>",
             "<main>",
             f"<h1>{name}</h1>",
-            f'<p class="made">Made {escape(report["created_at"])}</p>',
+            f'<p class="made">Made {escape(page.created_at)}</p>',
             '<div class="cards">',
             *(_card(card) for card in summary.cards),
             "</div>",
@@ -42,9 +48,9 @@ def render(report: Mapping[str, Any]) -> str:
             *(f'<p class="notice">{escape(notice)}</p>' for notice in summary.notices),
             *(
                 f"<section>\n<h2>{escape(section.title)}</h2>\n"
-                + "\n".join(_block(block, section.title, report) for block in section.blocks)
+                + "\n".join(_block(block, section.title, page) for block in section.blocks)
                 + "\n</section>"
-                for section in sections(report)
+                for section in page.sections
             ),
             "</main>",
             "</body>",
@@ -62,7 +68,7 @@ def _card(card: Card) -> str:
     )
 
 
-def _block(block: Block, section: str, report: Mapping[str, Any]) -> str:
+def _block(block: Block, section: str, page: Page) -> str:
     match block:
         case Text(text):
             return f"<p>{escape(text)}</p>"
@@ -71,16 +77,17 @@ def _block(block: Block, section: str, report: Mapping[str, Any]) -> str:
         case Code(title, text):
             return f"<p>{escape(title)}:</p>\n<pre>{escape(text)}</pre>"
         case Plot(name):
-            picture, caption = plots.draw(name, report)
+            picture, caption = page.draw(name)
             caption = f"<figcaption>{escape(caption)}</figcaption>"
             return f"<figure>\n{picture}\n{caption}\n</figure>"
 
 
 def _grid(grid: Grid, section: str) -> str:
     lines = [] if grid.title == section else [f"<h3>{escape(grid.title)}</h3>"]
-    lines += ['<div class="scroll">', "<table>", "<thead><tr>"]
+    dense = ' class="dense"' if len(grid.columns) > MOST_COLUMNS else ""
+    lines += ['<div class="scroll">', f"<table{dense}>", "<thead><tr>"]
     lines += [
-        f'<th scope="col" class="{"n" if column.numeric else "w"}">{escape(column.title)}</th>'
+        f'<th scope="col" class="{"n" if column.numeric else "w"}">{_heading(column)}</th>'
         for column in grid.columns
     ]
     lines += ["</tr></thead>", "<tbody>"]
@@ -94,6 +101,10 @@ def _grid(grid: Grid, section: str) -> str:
     if grid.note:
         lines.append(f'<p class="note">{escape(grid.note)}</p>')
     return "\n".join(lines)
+
+
+def _heading(column: Column) -> str:
+    return escape(column.title).replace("\n", "<br>")
 
 
 def _cell(cell: str, column: Column) -> str:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from job.report.blocks import Block, Code, Grid, Plot, Text
-from job.report.sections import sections
-from job.report.summary import summarize
+from job.report.page import Page
+from job.report.run_page import page_of
 
 # Links and images, emphasis, code, tables, formulas. An underscore inside a word is none of these,
 # and names full of backslashes are hard to read in the source.
@@ -14,12 +14,16 @@ SPECIAL = re.compile(r"([\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 
 
 def render(report: Mapping[str, Any]) -> str:
-    """Render a valid report."""
-    summary = summarize(report)
-    lines = [f"# {escape(report['name'])}", "", f"**{escape(summary.headline)}**", ""]
-    lines += [f"> {escape(notice)}\n" for notice in summary.notices]
-    lines += [f"Made {escape(report['created_at'])}.", ""]
-    for section in sections(report):
+    """Render the valid report of one run."""
+    return render_page(page_of(report))
+
+
+def render_page(page: Page) -> str:
+    """Render any report; it has no pictures here."""
+    lines = [f"# {escape(page.name)}", "", f"**{escape(page.summary.headline)}**", ""]
+    lines += [f"> {escape(notice)}\n" for notice in page.summary.notices]
+    lines += [f"Made {escape(page.created_at)}.", ""]
+    for section in page.sections:
         lines += [f"## {section.title}", ""]
         for block in section.blocks:
             lines += _block(block, section.title)

@@ -98,6 +98,17 @@ def data_blocks(report: Mapping[str, Any]) -> tuple[Block, ...]:
 
 def machine_blocks(report: Mapping[str, Any]) -> tuple[Block, ...]:
     """Host, ISA, versions, seeds."""
+    facts = (
+        ("ISA of FP32", report["isa"]["fp32"]),
+        ("ISA of INT8", report["isa"]["int8"]),
+        ("Seed of the baseline", str(report["seeds"]["baseline"])),
+        ("Seed of QAT", str(report["seeds"]["train"])),
+    )
+    return (host_grid(report, facts), versions_grid(report))
+
+
+def host_grid(report: Mapping[str, Any], more: Sequence[tuple[str, str]] = ()) -> Grid:
+    """The machine, with more facts about the run."""
     host = report["host"]
     quota = host["quota_cores"]
     facts = (
@@ -107,17 +118,15 @@ def machine_blocks(report: Mapping[str, Any]) -> tuple[Block, ...]:
         ("Memory", numbers.size(host["memory_bytes"])),
         ("Kernel", host["kernel"]),
         ("Microcode", host["microcode"] or "not told"),
-        ("ISA of FP32", report["isa"]["fp32"]),
-        ("ISA of INT8", report["isa"]["int8"]),
-        ("Seed of the baseline", str(report["seeds"]["baseline"])),
-        ("Seed of QAT", str(report["seeds"]["train"])),
+        *more,
         ("CPU flags", " ".join(host["flags"])),
     )
-    versions = tuple(sorted(report["versions"].items()))
-    return (
-        Grid("Machine", words("", "Value"), facts),
-        Grid("Versions", words("Part", "Version"), versions),
-    )
+    return Grid("Machine", words("", "Value"), facts)
+
+
+def versions_grid(report: Mapping[str, Any]) -> Grid:
+    """Everything installed that can change a result."""
+    return Grid("Versions", words("Part", "Version"), tuple(sorted(report["versions"].items())))
 
 
 def stages_grid(report: Mapping[str, Any]) -> Grid:

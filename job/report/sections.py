@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from job.report import provenance, results
+from job.report import provenance, results, speed
 from job.report.blocks import Block, Code, Plot, Section, Text
 
 
@@ -16,11 +16,12 @@ def sections(report: Mapping[str, Any]) -> tuple[Section, ...]:
         Section(
             "Speed",
             (
-                results.throughput_grid(report),
+                *speed.throughput_grids(report),
                 Plot("throughput"),
-                results.latency_grid(report),
+                *speed.int8_engines_grids(report),
+                *speed.latency_grids(report),
                 Plot("latency"),
-                results.engines_grid(report),
+                speed.fp32_grid(report),
             ),
         ),
         Section("Size", (results.sizes_grid(report), Plot("sizes"))),
@@ -30,7 +31,7 @@ def sections(report: Mapping[str, Any]) -> tuple[Section, ...]:
         Section("Machine and versions", provenance.machine_blocks(report)),
         Section("Stages", (provenance.stages_grid(report),)),
         Section("Digests", provenance.digest_grids(report)),
-        Section("Manifest", (_manifest(report),)),
+        Section("Manifest", (manifest_code(report),)),
     )
 
 
@@ -62,6 +63,7 @@ def _training(report: Mapping[str, Any]) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
-def _manifest(report: Mapping[str, Any]) -> Code:
+def manifest_code(report: Mapping[str, Any]) -> Code:
+    """The manifest that the report was made from."""
     text = json.dumps(report["manifest"], indent=2, ensure_ascii=False)
     return Code("As resolved: defaults and overrides filled in", text)

@@ -45,6 +45,9 @@ th { font-weight: 600; border-bottom-color: var(--faint); vertical-align: bottom
 th:not(:first-child), td:not(:first-child) { padding-left: 14px; }
 td { min-width: 6.5em; }
 th { overflow-wrap: normal; }
+.dense { font-size: 12.5px; }
+.dense th:nth-child(n), .dense td:nth-child(n) { padding-left: 0; padding-right: 13px; }
+.dense td { min-width: 0; overflow-wrap: normal; }
 .n { text-align: right; min-width: 0; white-space: nowrap; }
 .failed { color: var(--bad); font-weight: 700; }
 .digest { font: 12px/1.6 var(--mono); }

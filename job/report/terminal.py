@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from job.report.blocks import Grid
-from job.report.results import accuracy_grid, gates_grid, latency_grid, throughput_grid
+from job.report.results import accuracy_grid, gates_grid
+from job.report.speed import int8_engines_grids, latency_grids, throughput_grids
 from job.report.summary import summarize
 
 
@@ -20,18 +21,19 @@ def print_tables(report: Mapping[str, Any], console: Console) -> None:
     console.print(Text(summary.headline, style="bold green" if summary.passed else "bold red"))
     for notice in summary.notices:
         console.print(Text(notice, style="yellow"))
-    grids = [throughput_grid(report), latency_grid(report)]
+    grids = [*throughput_grids(report), *int8_engines_grids(report), *latency_grids(report)]
     if report["accuracy"] is not None:
         grids.insert(0, accuracy_grid(report))
     if report["gates"]:
         grids.append(gates_grid(report))
     for grid in grids:
         console.print()
-        console.print(_table(grid))
+        console.print(table(grid))
 
 
-def _table(grid: Grid) -> Table:
-    table = Table(
+def table(grid: Grid) -> Table:
+    """A grid as rich draws it."""
+    drawn = Table(
         title=Text(grid.title, style="bold"),
         title_justify="left",
         caption=Text(grid.note, style="dim") if grid.note else None,
@@ -40,7 +42,7 @@ def _table(grid: Grid) -> Table:
         pad_edge=False,
     )
     for column in grid.columns:
-        table.add_column(
+        drawn.add_column(
             Text(column.title),
             justify="right" if column.numeric else "left",
             no_wrap=column.numeric,
@@ -50,5 +52,5 @@ def _table(grid: Grid) -> Table:
         cells = [Text(cell) for cell in row]
         if cells[-1].plain == "FAILED":
             cells[-1].stylize("bold red")
-        table.add_row(*cells)
-    return table
+        drawn.add_row(*cells)
+    return drawn

@@ -29,6 +29,7 @@ Correct = NDArray[np.bool_]
 def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:
     """Write predictions.npz: each model's first choice and the label, per image."""
     if manifest.data.format == "synthetic":
+        events.message("not measured: the images are synthetic")
         return {"skipped": "synthetic images have no accuracy"}
     test = open_packed(inputs["prepare"].path / TEST, manifest.model.input_shape)
     scores: dict[str, NDArray[np.float32]] = {}

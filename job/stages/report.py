@@ -110,7 +110,7 @@ def training_notes(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What was switched off or on for QAT without being asked."""
     qat = records["qat"]["training"]
     if qat is None:
-        return ["Quantized after training, on the calibration split alone."]
+        return ["Quantized without further training: scales are from the calibration split alone."]
     notes = [
         "sync_batch_norm and fuse_all_reduce_ops are off in quantization-aware training: "
         "both rewrite the program that quantization has rewritten."

@@ -192,6 +192,9 @@ class Recorder:
     ) -> None:
         return None
 
+    def model_started(self, model: str, number: int, count: int) -> None:
+        self.lines.append(f"{model} {number}/{count}")
+
     def stage_started(self, stage: str, reason: str) -> None:
         self.lines.append(f"{stage} runs: {reason}")
 

@@ -1,0 +1,297 @@
+"""Runs each model of a matrix, one after the other, and reports on all of them side by side.
+
+    <output>/<model>/     an ordinary run with its own stages and report
+    <output>/report.json  the matrix report, with report.md and report.html
+
+A model that fails is told of in the matrix report and does not keep the others from running.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import job
+from job import pipeline
+from job.errors import DONE, GateFailed, JobError, MatrixFailed, OutputError, Stopped
+from job.fingerprint import library_versions
+from job.host import read_host
+from job.manifest import Manifest, PublishedSpec, entries
+from job.pipeline import REPORT_KEY, Reporting, RunResult
+from job.planning import REPORT, PlannedStage
+from job.progress import Ui
+from job.rendering import render_files
+from job.signals import StopSignals
+from job.stages.stage import Stage
+from job.storage.files import output_errors, read_json, write_bytes, write_json
+from job.storage.local import LocalOutput
+from job.storage.lock import locked
+
+# What the matrix report tells of a model, as its own report has it.
+TOLD = ("accuracy", "benchmark", "audit", "breakdown", "gates", "models")
+# These would meet every other model as well.
+_END_ALL = (Stopped, OutputError)
+
+StagesFor = Callable[[Manifest], Sequence[Stage]]
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """How one model fared: what its run came to, or the error that ended it."""
+
+    name: str
+    run: RunResult | None
+    error: JobError | None = None
+
+    @property
+    def status(self) -> str:
+        """``passed``, ``gate_failed``, ``failed``, or ``incomplete`` without a report."""
+        if self.run is None:
+            return "failed"
+        return str(self.run.report["status"]) if self.run.report else "incomplete"
+
+    @property
+    def exit_code(self) -> int:
+        """As if this model had been run alone."""
+        if self.error is not None:
+            return self.error.exit_code
+        return GateFailed.exit_code if self.status == "gate_failed" else DONE
+
+
+@dataclass(frozen=True)
+class MatrixResult:
+    """What a matrix came to.
+
+    Attributes:
+        output: the output folder.
+        models: one for each entry, in order.
+        report: report.json's content; None when ``until_stage`` ended the runs before it.
+    """
+
+    output: Path
+    models: tuple[ModelResult, ...]
+    report: Mapping[str, Any] | None
+
+    @property
+    def worked(self) -> bool:
+        """True unless everything was reused."""
+        return any(model.run is None or model.run.worked for model in self.models)
+
+    @property
+    def failure(self) -> MatrixFailed | None:
+        """The error for models that failed or missed a gate, None when there are none."""
+        failed = [model for model in self.models if model.exit_code != DONE]
+        if not failed:
+            return None
+        listed = "".join(f"\n  {model.name}: {_why(model)}" for model in failed)
+        return MatrixFailed(
+            failed[0].exit_code,
+            f"{len(failed)} of {len(self.models)} models failed:{listed}",
+            "What the others left stays; the same command tries these again.",
+        )
+
+
+def _why(model: ModelResult) -> str:
+    return str(model.error) if model.error else "a gate failed, see its report"
+
+
+def plan(
+    manifest: Manifest,
+    *,
+    stages_for: StagesFor,
+    output: Path,
+    reporting: Reporting,
+    from_stage: str | None = None,
+    until_stage: str | None = None,
+) -> tuple[tuple[str, tuple[PlannedStage, ...]], ...]:
+    """Tell what a run of each model would do, by name; nothing is written.
+
+    The arguments are those of :func:`run`.
+
+    Raises:
+        UsageError: a model has no such stage.
+    """
+    return tuple(
+        (
+            name,
+            pipeline.plan(
+                single,
+                stages=stages_for(single),
+                output=output / name,
+                reporting=reporting,
+                from_stage=from_stage,
+                until_stage=until_stage,
+            ),
+        )
+        for name, single in _singles(manifest)
+    )
+
+
+def flat(planned: Sequence[tuple[str, Sequence[PlannedStage]]]) -> tuple[PlannedStage, ...]:
+    """Return the stages of all models, named ``model/stage``."""
+    return tuple(
+        replace(stage, name=f"{name}/{stage.name}") for name, stages in planned for stage in stages
+    )
+
+
+def run(
+    manifest: Manifest,
+    *,
+    stages_for: StagesFor,
+    output: Path,
+    ui: Ui,
+    reporting: Reporting,
+    from_stage: str | None = None,
+    until_stage: str | None = None,
+) -> MatrixResult:
+    """Run each model in a folder of its own; one that fails does not keep the others from running.
+
+    Args:
+        manifest: a valid manifest with a matrix.
+        stages_for: returns the stages of one model.
+        output: the output folder, created when missing.
+        ui: is told of everything.
+        reporting: how each model's own report is made.
+        from_stage: as for :func:`job.pipeline.run`, for each model.
+        until_stage: the same.
+
+    Raises:
+        UsageError: a model has no such stage.
+        OutputError: the output cannot be written, or another run writes there.
+        Stopped: a signal came.
+    """
+    singles = _singles(manifest)
+    for _, single in singles:
+        pipeline.chosen_stages(stages_for(single), from_stage, until_stage)
+    folder = LocalOutput(output)
+    folder.check_ours([])
+    with StopSignals(), output_errors(folder.root):
+        folder.root.mkdir(parents=True, exist_ok=True)
+        with locked(folder.root):
+            folder.keep_manifest(manifest.resolved)
+            models = []
+            for number, (name, single) in enumerate(singles, 1):
+                ui.model_started(name, number, len(singles))
+                go = partial(
+                    pipeline.run,
+                    single,
+                    stages=stages_for(single),
+                    output=folder.root / name,
+                    ui=ui,
+                    reporting=reporting,
+                    from_stage=from_stage,
+                    until_stage=until_stage,
+                )
+                models.append(_run_one(name, go, folder, ui))
+            told = None
+            if all(model.status != "incomplete" for model in models):
+                told = _report(manifest, models, folder, ui, reporting, from_stage == REPORT)
+    return MatrixResult(folder.root, tuple(models), told)
+
+
+def _singles(manifest: Manifest) -> tuple[tuple[str, Manifest], ...]:
+    names = [entry.name for entry in manifest.matrix or ()]
+    return tuple(zip(names, entries(manifest), strict=True))
+
+
+def _run_one(name: str, go: Callable[[], RunResult], folder: LocalOutput, ui: Ui) -> ModelResult:
+    """Run one model; the matrix report goes as soon as it may be untrue."""
+    try:
+        result = go()
+    except _END_ALL:
+        folder.retract()
+        raise
+    except JobError as error:
+        folder.retract()
+        ui.message(name, f"failed: {error}", "warning")
+        return ModelResult(name, None, error)
+    if result.worked:
+        folder.retract()
+    return ModelResult(name, result)
+
+
+def _report(
+    manifest: Manifest,
+    models: Sequence[ModelResult],
+    folder: LocalOutput,
+    ui: Ui,
+    reporting: Reporting,
+    again: bool,
+) -> Mapping[str, Any]:
+    """Write the matrix report, unless it is there and still true."""
+    made = build(manifest, models, reporting.notes)
+    key = _key(made)
+    old = read_json(folder.root / "report.json")
+    if not again and read_json(folder.root / REPORT_KEY) == key and isinstance(old, dict):
+        return old
+    ui.stage_started(REPORT, "of all models side by side")
+    started = time.monotonic()
+    files = render_files(made)
+    (folder.root / REPORT_KEY).unlink(missing_ok=True)
+    for name, text in files.items():
+        write_bytes(folder.root / name, text.encode())
+    write_json(folder.root / REPORT_KEY, key)
+    ui.stage_finished(REPORT, time.monotonic() - started)
+    return made
+
+
+def _key(document: Mapping[str, Any]) -> str:
+    """Identify all that a report tells, but for when it was made."""
+    told = {"job": job.__version__, **document, "created_at": None}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def build(
+    manifest: Manifest, models: Sequence[ModelResult], notes: Sequence[str]
+) -> dict[str, Any]:
+    """The matrix report, as ``schemas/matrix_report.schema.json`` describes it.
+
+    Args:
+        manifest: what was asked for.
+        models: how each model fared; those that did not fail have their reports.
+        notes: remarks on the run, such as a waived requirement.
+    """
+    reports = [model.run.report for model in models if model.run and model.run.report]
+    statuses = {model.status for model in models}
+    worst = next(s for s in ("failed", "gate_failed", "passed") if s in statuses)
+    return {
+        "version": 1,
+        "name": manifest.name,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "status": worst,
+        "manifest": dict(manifest.resolved),
+        "host": read_host().as_report(),
+        "versions": dict(library_versions()),
+        "notes": list(dict.fromkeys([*notes, *_shared_notes(reports)])),
+        "matrix": [
+            _entry(model, entry.published)
+            for model, entry in zip(models, manifest.matrix or (), strict=True)
+        ],
+    }
+
+
+def _shared_notes(reports: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Remarks that every model's report has; others stand in the reports that they concern."""
+    if not reports:
+        return []
+    first, *others = (report["notes"] for report in reports)
+    return [note for note in first if all(note in notes for notes in others)]
+
+
+def _entry(model: ModelResult, published: PublishedSpec | None) -> dict[str, Any]:
+    """One model of the report; what a failed one did not measure is null."""
+    error, run = model.error, model.run
+    report = run.report if run and run.report else {}
+    return {
+        "model": model.name,
+        "status": model.status,
+        "error": {"message": str(error), "exit_code": error.exit_code} if error else None,
+        "report": f"{model.name}/report.json" if report else None,
+        "published": asdict(published) if published else None,
+        **{name: report.get(name) for name in TOLD},
+    }

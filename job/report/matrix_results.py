@@ -1,0 +1,260 @@
+"""Tables over all models of a matrix."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from job.report import numbers
+from job.report.blocks import Column, Grid, figures, words
+from job.report.matrix_tables import (
+    NO_CAP,
+    ModelSpeed,
+    accuracy_rows,
+    setting_name,
+    settings,
+    speed_rows,
+)
+from job.report.summary import gate_limit, gate_value
+
+NONE = numbers.DASH
+MEASURED, PUBLISHED = "measured", "published"
+YES_NO = {True: "yes", False: "no", None: ""}
+ENGINES = {"paddle": "Paddle", "openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
+PUBLISHED_NOTE = "Published ratio: of the published images/s, which another machine measured."
+
+# A column and what stands in it.
+Cells = tuple[Column, Callable[[ModelSpeed], str]]
+
+
+def accuracy_grid(report: Mapping[str, Any]) -> Grid:
+    """Table I: the fake-quantized model and INT8, measured and published."""
+    rows = tuple(
+        (
+            row.model,
+            PUBLISHED if row.published else MEASURED,
+            *_pair(row.fake_top1, row.int8_top1),
+            *_pair(row.fake_top5, row.int8_top5),
+        )
+        for row in accuracy_rows(report)
+    )
+    columns = (
+        *words("Model", ""),
+        *figures("Fake\ntop-1", "INT8\ntop-1", "Change"),
+        *figures("Fake\ntop-5", "INT8\ntop-5", "Change"),
+    )
+    return Grid("Table I. Accuracy in percent", columns, rows, _accuracy_note(report))
+
+
+def _pair(fake: float | None, int8: float | None) -> tuple[str, str, str]:
+    change = NONE if fake is None or int8 is None else numbers.signed(int8 - fake)
+    return _percent(fake), _percent(int8), change
+
+
+def _percent(value: float | None) -> str:
+    return NONE if value is None else f"{value:.2f}"
+
+
+def _accuracy_note(report: Mapping[str, Any]) -> str:
+    note = "Fake: the fake-quantized model. Change: INT8 less fake-quantized, in points."
+    done = [entry for entry in report["matrix"] if entry["status"] != "failed"]
+    without = [entry["model"] for entry in done if entry["accuracy"] is None]
+    if not without:
+        return note
+    who = "of any model" if len(without) == len(done) else f"of {', '.join(without)}"
+    return f"{note} No accuracy {who} was measured: the images are synthetic."
+
+
+def speed_grid(report: Mapping[str, Any]) -> Grid:
+    """Table II, all settings in one, the published figures beside."""
+    rows = speed_rows(report)
+    cells: list[Cells] = [(Column("Model"), lambda row: row.model), *_setting_cells(rows)]
+    cells += _measured_cells()
+    if _any_published(rows):
+        cells += [
+            (Column("Published\nFP32", True), lambda row: _given(row.published_fp32)),
+            (Column("Published\nINT8", True), lambda row: _given(row.published_int8)),
+            (Column("Published\nratio", True), lambda row: _ratio(row.published_ratio)),
+            (Column("At or\nabove"), lambda row: YES_NO[row.reached]),
+        ]
+    columns = tuple(column for column, _ in cells)
+    texts = tuple(tuple(tell(row) for _, tell in cells) for row in rows)
+    return Grid("Table II. Speed", columns, texts, _speed_note(rows))
+
+
+def speed_grids(report: Mapping[str, Any]) -> tuple[Grid, ...]:
+    """Table II for narrow screens: one for each setting, the published figures below."""
+    rows = speed_rows(report)
+    cells = _measured_cells()
+    published = _any_published(rows)
+    columns = (Column("Model"), *words(*[""] * published), *(column for column, _ in cells))
+    columns += words(*["At or\nabove"] * published)
+    grids = []
+    for setting in settings(rows):
+        texts = []
+        for row in rows:
+            if row.setting != setting:
+                continue
+            measured = [tell(row) for _, tell in cells]
+            texts.append((row.model, MEASURED, *measured, YES_NO[row.reached]))
+            if row.published_fp32 is not None or row.published_int8 is not None:
+                told = (_given(row.published_fp32), _given(row.published_int8))
+                texts.append((row.model, PUBLISHED, *told, _ratio(row.published_ratio), "", ""))
+        if not published:
+            texts = [(model, *told) for model, _, *told, _ in texts]
+        grids.append(Grid(f"Table II. Speed at {setting_name(setting)}", columns, tuple(texts)))
+    last = grids[-1:]
+    noted = (Grid(g.title, g.columns, g.rows, _speed_note(rows)) for g in last)
+    return (*grids[:-1], *noted)
+
+
+def _any_published(rows: Sequence[ModelSpeed]) -> bool:
+    return any(row.published_fp32 or row.published_int8 for row in rows)
+
+
+def _setting_cells(rows: Sequence[ModelSpeed]) -> list[Cells]:
+    """Batch and ISA cap; threads and instances only where they are not all 1."""
+    cells: list[Cells] = [(Column("Batch", True), lambda row: str(row.setting.batch_size))]
+    if any(row.setting.threads > 1 for row in rows):
+        cells.append((Column("Threads", True), lambda row: str(row.setting.threads)))
+    if any(row.setting.instances > 1 for row in rows):
+        cells.append((Column("Instances", True), lambda row: str(row.setting.instances)))
+    return [*cells, (Column("ISA cap"), lambda row: _cap(row.setting.isa_cap))]
+
+
+def _measured_cells() -> list[Cells]:
+    return [
+        (Column("FP32\nimages/s", True), lambda row: numbers.significant(row.fp32)),
+        (Column("INT8\nimages/s", True), lambda row: numbers.significant(row.int8)),
+        (
+            Column("Ratio", True),
+            lambda row: f"{numbers.times(row.ratio)}{'' if row.stable else '*'}",
+        ),
+        (
+            Column("95%", True),
+            lambda row: numbers.interval(*row.ratio_interval) if row.ratio_interval else NONE,
+        ),
+    ]
+
+
+def _cap(isa_cap: str) -> str:
+    return "none" if isa_cap == NO_CAP else isa_cap
+
+
+def _rate(value: float | None) -> str:
+    return NONE if value is None else numbers.significant(value)
+
+
+def _given(value: float | None) -> str:
+    """A published figure with the digits that it was published with."""
+    return NONE if value is None else f"{value:,.9g}"
+
+
+def _ratio(value: float | None) -> str:
+    return NONE if value is None else numbers.times(value)
+
+
+def _speed_note(rows: Sequence[ModelSpeed]) -> str:
+    ran = dict.fromkeys((row.isa, _cap(row.setting.isa_cap)) for row in rows)
+    notes = [
+        "INT8 ran on " + ", ".join(f"{isa} (cap {cap})" for isa, cap in ran) + ".",
+        "95%: of the ratio, paired by rounds.",
+    ]
+    if _any_published(rows):
+        notes.append(PUBLISHED_NOTE)
+    if not all(row.stable for row in rows):
+        notes.append("*: disturbed while it was measured; the model's own report says by what.")
+    return " ".join(notes)
+
+
+def engines_grid(report: Mapping[str, Any]) -> Grid | None:
+    """INT8 images/s in each engine; None where Paddle is the only one."""
+    benchmarks = [(e["model"], row) for e in report["matrix"] for row in e["benchmark"] or ()]
+    others = list(dict.fromkeys(name for _, row in benchmarks for name in row["engines"]))
+    if not others:
+        return None
+    texts = tuple(
+        (
+            model,
+            str(row["batch_size"]),
+            _cap(row["isa_cap"]),
+            numbers.significant(row["int8"]["images_per_second"]),
+            *(_rate(row["engines"].get(name, {}).get("images_per_second")) for name in others),
+            ENGINES[row["fastest"]],
+        )
+        for model, row in benchmarks
+    )
+    columns = (
+        *words("Model"),
+        *figures("Batch"),
+        *words("ISA cap"),
+        *figures("Paddle", *(ENGINES[name] for name in others)),
+        *words("Fastest"),
+    )
+    return Grid("INT8 images/s by engine", columns, texts)
+
+
+def models_grid(report: Mapping[str, Any]) -> Grid:
+    """How each model fared, and where its own report lies."""
+    texts = tuple(_model_cells(entry) for entry in report["matrix"])
+    columns = (
+        *words("Model", "Status"),
+        *figures("Ops in\nINT8", "Ops in\nFP32", "FP32 size", "INT8 size"),
+        *words("Report"),
+    )
+    return Grid("Models", columns, texts)
+
+
+def _model_cells(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    status = entry["status"].replace("_", " ")
+    if entry["audit"] is None:
+        return (entry["model"], status, NONE, NONE, NONE, NONE, NONE)
+    return (
+        entry["model"],
+        status,
+        numbers.count(entry["audit"]["int8_ops"]),
+        numbers.count(entry["audit"]["fp32_ops"]),
+        numbers.size(entry["models"]["fp32"]["bytes"]),
+        numbers.size(entry["models"]["int8"]["bytes"]),
+        entry["report"],
+    )
+
+
+def failures_grid(report: Mapping[str, Any]) -> Grid:
+    """The models that failed, and why."""
+    texts = tuple(
+        (entry["model"], str(entry["error"]["exit_code"]), entry["error"]["message"])
+        for entry in report["matrix"]
+        if entry["error"] is not None
+    )
+    columns = (*words("Model"), *figures("Exit code"), *words("Why"))
+    return Grid("Failed", columns, texts)
+
+
+def gates_grid(report: Mapping[str, Any]) -> Grid:
+    """The gates of every model."""
+    texts = tuple(
+        (
+            entry["model"],
+            gate["name"],
+            gate_limit(gate["name"], gate["limit"]),
+            gate_value(gate["value"], gate["limit"]),
+            "passed" if gate["passed"] else "FAILED",
+        )
+        for entry in report["matrix"]
+        for gate in entry["gates"] or ()
+    )
+    columns = (*words("Model", "Gate"), *figures("Limit", "Measured"), *words("Verdict"))
+    return Grid("Gates", columns, texts)
+
+
+def obstacles_grid(report: Mapping[str, Any]) -> Grid:
+    """What stands in the way of models below their published ratio, as their breakdowns tell."""
+    below = {(row.model, row.setting.isa_cap) for row in speed_rows(report) if row.reached is False}
+    texts = tuple(
+        (entry["model"], _cap(part["isa_cap"]), str(part["batch_size"]), advice)
+        for entry in report["matrix"]
+        for part in entry["breakdown"] or ()
+        if (entry["model"], part["isa_cap"]) in below
+        for advice in part["advice"]
+    )
+    columns = (*words("Model", "ISA cap"), *figures("Batch"), *words("Where the time goes"))
+    return Grid("Below the published ratio", columns, texts)
