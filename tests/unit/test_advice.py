@@ -117,15 +117,13 @@ def test_layers_that_lose_by_int8():
 def test_slow_layers_without_names_are_told_by_shape():
     slow = made(milliseconds=1.0, shape=DEPTHWISE)
     sentence = told(slow, layers=[Layer("", replace(slow, milliseconds=0.5), slow)])
-    assert (
-        "3×3 depthwise 32, 56×56 0.50× (depthwise). Leave them in FP32 by /int8/skip_o" in sentence
-    )
+    assert "3×3 depthwise 32, 56×56 0.50× (depthwise). Leave them in FP32 by /int8" in sentence
 
 
 def test_reference_code():
     sentence = told(made(milliseconds=0.5, implementation="ref:any", shape=NARROW))
     assert sentence.startswith(
-        "oneDNN has only its reference code for convolution 3×3 3→16, 32×32, which takes 0.500 ms (5%)"
+        "oneDNN has only its reference code for convolution 3×3 3→16, 32×32, which takes 0.500 ms"
     )
 
 
@@ -135,7 +133,7 @@ def test_reference_code():
         (["avx512_vnni", "amx_int8"], "all", "avx512_core_amx"),
         (["avx512_vnni", "amx_int8"], "avx512_core_amx", "avx512_core_amx"),
         (["avx512_vnni", "amx_int8"], "avx512_core_vnni", None),
-        (["avx512_vnni", "amx_int8"], "avx512_core_fp16", "avx512_core_fp16"),
+        (["avx512_vnni", "amx_int8"], "avx512_core_fp16", None),
         (["avx512_vnni"], "all", None),
         (["avx2"], "all", None),
     ],
