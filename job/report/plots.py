@@ -11,7 +11,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from job.report import numbers, svg
-from job.report.tables import MODELS, accuracy_rows, model_name, setting_name, throughput_rows
+from job.report.speed import UNSTABLE
+from job.report.tables import (
+    MODELS,
+    ThroughputRow,
+    accuracy_rows,
+    cap_name,
+    caps,
+    load_name,
+    model_name,
+    setting_name,
+    throughput_rows,
+)
 
 MAX_POINTS = 400
 
@@ -88,40 +99,49 @@ def _beside(axes: Axes, x: float, y: Any, text: str) -> None:
 
 
 def throughput(report: Mapping[str, Any]) -> tuple[Figure, str]:
-    """Images/s of FP32 and INT8 with the ratio above."""
-    rows = throughput_rows(report)
-    places = np.arange(len(rows))
+    """Images/s of FP32 and INT8 with the ratio above; a panel for each ISA cap."""
+    rows, limits = throughput_rows(report), caps(report)
     with mpl.rc_context(svg.RC):
-        figure = svg.new_figure(2.9)
-        axes = figure.subplots()
-        for shift, model, values in (
-            (-0.19, "fp32", [row.fp32 for row in rows]),
-            (0.19, "int8", [row.int8 for row in rows]),
-        ):
-            label, colour = model_name(report, model), svg.MODEL_COLOURS[model]
-            bars = axes.bar(places + shift, values, 0.36, color=colour, label=label)
-            axes.bar_label(bars, [numbers.significant(v) for v in values], padding=2)
-        for place, row in zip(places, rows, strict=True):
-            axes.annotate(
-                numbers.times(row.ratio),
-                (float(place), max(row.fp32, row.int8)),
-                xytext=(0, 15),
-                textcoords="offset points",
-                ha="center",
-                fontsize=11,
-                fontweight="bold",
-            )
-        axes.set_xticks(places, [setting_name(report, r.batch_size, r.threads) for r in rows])
-        axes.set_ylim(0, 1.28 * max(max(row.fp32, row.int8) for row in rows))
-        centre, half = (len(rows) - 1) / 2, max(len(rows) / 2 + 0.1, 1.25)
-        # A single pair of bars must not fill the page.
-        axes.set_xlim(centre - half, centre + half)
-        axes.set_ylabel("images/s")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        axes.tick_params(axis="x", length=0)
-        axes.legend(loc="upper left", ncols=2)
-        svg.quiet(axes, "y")
-    return figure, "Throughput; above each pair, INT8 over FP32."
+        figure = svg.new_figure(2.6 * len(limits) + 0.3)
+        panels = figure.subplots(len(limits), 1, squeeze=False, sharey=True).ravel()
+        for axes, cap in zip(panels, limits, strict=True):
+            _bars(axes, report, [row for row in rows if row.isa_cap == cap])
+            if len(limits) > 1:
+                axes.set_title(cap_name(cap))
+        panels[0].set_ylim(0, 1.28 * max(max(row.fp32, row.int8) for row in rows))
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper right", ncols=2)
+    unstable = "" if all(row.stable for row in rows) else f" {UNSTABLE} Unstable, see table II."
+    return figure, f"Throughput; above each pair, INT8 over FP32.{unstable}"
+
+
+def _bars(axes: Axes, report: Mapping[str, Any], rows: Sequence[ThroughputRow]) -> None:
+    places = np.arange(len(rows))
+    for shift, model, values in (
+        (-0.19, "fp32", [row.fp32 for row in rows]),
+        (0.19, "int8", [row.int8 for row in rows]),
+    ):
+        label, colour = model_name(report, model), svg.MODEL_COLOURS[model]
+        bars = axes.bar(places + shift, values, 0.36, color=colour, label=label)
+        axes.bar_label(bars, [numbers.significant(v) for v in values], padding=2)
+    for place, row in zip(places, rows, strict=True):
+        axes.annotate(
+            f"{numbers.times(row.ratio)}{'' if row.stable else UNSTABLE}",
+            (float(place), max(row.fp32, row.int8)),
+            xytext=(0, 15),
+            textcoords="offset points",
+            ha="center",
+            fontsize=11,
+            fontweight="bold",
+        )
+    axes.set_xticks(places, [load_name(report, row).replace(", ", "\n") for row in rows])
+    centre, half = (len(rows) - 1) / 2, max(len(rows) / 2 + 0.1, 1.25)
+    # A single pair of bars must not fill the page.
+    axes.set_xlim(centre - half, centre + half)
+    axes.set_ylabel("images/s")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.tick_params(axis="x", length=0)
+    svg.quiet(axes, "y")
 
 
 def latency(report: Mapping[str, Any]) -> tuple[Figure, str]:
@@ -134,11 +154,11 @@ def latency(report: Mapping[str, Any]) -> tuple[Figure, str]:
         panels = figure.subplots(lines, columns, squeeze=False).ravel()
         for axes in panels[len(entries) :]:
             axes.set_visible(False)
-        for axes, entry in zip(panels, entries, strict=False):
+        for axes, entry, row in zip(panels, entries, throughput_rows(report), strict=False):
             for model in ("fp32", "int8"):
                 _distribution(axes, entry[model], model, model_name(report, model))
             _latency_axis(axes, entry)
-            axes.set_title(setting_name(report, entry["batch_size"], entry["threads"]))
+            axes.set_title(setting_name(report, row))
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper right", ncols=2)
     return figure, (

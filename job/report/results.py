@@ -1,4 +1,4 @@
-"""Tables of what was measured: gates, accuracy, speed, sizes, training."""
+"""Tables of what was measured: gates, accuracy, sizes, training."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -6,14 +6,7 @@ from typing import Any
 from job.report import numbers
 from job.report.blocks import Grid, figures, words
 from job.report.summary import gate_limit, gate_value
-from job.report.tables import (
-    ENGINE_NAMES,
-    MODELS,
-    accuracy_rows,
-    latency_rows,
-    model_name,
-    throughput_rows,
-)
+from job.report.tables import MODELS, accuracy_rows, model_name
 
 NONE = numbers.DASH
 
@@ -72,81 +65,6 @@ def paired_text(report: Mapping[str, Any]) -> str:
     )
 
 
-def throughput_grid(report: Mapping[str, Any]) -> Grid:
-    """Table II: images/s and their ratio."""
-    rows = throughput_rows(report)
-    cells = tuple(
-        (
-            str(row.batch_size),
-            str(row.threads),
-            numbers.significant(row.fp32),
-            numbers.significant(row.int8),
-            numbers.times(row.ratio),
-            NONE if row.ratio_interval is None else numbers.interval(*row.ratio_interval),
-        )
-        for row in rows
-    )
-    columns = figures("Batch", "Threads", "FP32 images/s", "INT8 images/s", "Ratio", "95% interval")
-    return Grid("Table II. Speed", columns, cells, f"{_isa_note(report)} {_engine_note(report)}")
-
-
-def _isa_note(report: Mapping[str, Any]) -> str:
-    isas = sorted({row.isa for row in throughput_rows(report)})
-    return f"INT8 ran on {', '.join(isas)}."
-
-
-def _engine_note(report: Mapping[str, Any]) -> str:
-    engines = sorted({ENGINE_NAMES[row.fp32_engine] for row in throughput_rows(report)})
-    return f"FP32 is the faster of native and oneDNN kernels (here {' and '.join(engines)})."
-
-
-def latency_grid(report: Mapping[str, Any]) -> Grid:
-    """Table II, continued: latency percentiles and peak memory."""
-    rows = tuple(
-        (
-            str(row.batch_size),
-            str(row.threads),
-            model_name(report, row.model),
-            numbers.significant(row.p50_ms),
-            numbers.significant(row.p90_ms),
-            numbers.significant(row.p99_ms),
-            numbers.size(row.peak_rss_bytes),
-        )
-        for row in latency_rows(report)
-    )
-    columns = (
-        *figures("Batch", "Threads"),
-        *words("Model"),
-        *figures("p50 ms", "p90 ms", "p99 ms", "Peak memory"),
-    )
-    note = (
-        "Latency of one batch, by nearest rank. Peak memory: resident set of the model's process."
-    )
-    return Grid("Table II, continued. Latency and memory", columns, rows, note)
-
-
-def engines_grid(report: Mapping[str, Any]) -> Grid:
-    """FP32 in both engines: the ratio is against the faster one."""
-    rows = tuple(
-        (
-            str(row.batch_size),
-            str(row.threads),
-            _timed(row.fp32_native),
-            _timed(row.fp32_onednn),
-            ENGINE_NAMES[row.fp32_engine],
-            numbers.count(entry["fp32"]["samples"]),
-            numbers.count(entry["int8"]["samples"]),
-        )
-        for row, entry in zip(throughput_rows(report), report["benchmark"], strict=True)
-    )
-    columns = (
-        *figures("Batch", "Threads", "Native images/s", "oneDNN images/s"),
-        *words("Used"),
-        *figures("FP32 batches timed", "INT8 batches timed"),
-    )
-    return Grid("FP32 engines and samples", columns, rows)
-
-
 def sizes_grid(report: Mapping[str, Any]) -> Grid:
     """Size of the three saved models."""
     fp32 = report["models"]["fp32"]["bytes"]
@@ -189,8 +107,3 @@ def training_grid(report: Mapping[str, Any]) -> Grid:
 
 def _yes_no(value: bool | None) -> str:
     return NONE if value is None else "yes" if value else "no"
-
-
-def _timed(images_per_second: float | None) -> str:
-    """Return images/s, or a dash for an engine that the pilot showed to be far slower."""
-    return "–" if images_per_second is None else numbers.significant(images_per_second)

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from job.report import numbers
-from job.report.tables import setting_name, throughput_rows
+from job.report import numbers, speed
+from job.report.tables import caps_differ, has_instances, setting_name, throughput_rows
 
 MAX_LISTED = 3
 
@@ -40,7 +40,7 @@ class Summary:
 def summarize(report: Mapping[str, Any]) -> Summary:
     """Condense a valid report."""
     passed = report["status"] == "passed"
-    notices = tuple(str(note) for note in report["notes"])
+    notices = (*(str(note) for note in report["notes"]), *speed.notices(report))
     if not report["comparable"]:
         notices = (
             "Not comparable: this machine lacks AVX512_VNNI and the run was forced with "
@@ -88,17 +88,20 @@ def _speed_phrase(report: Mapping[str, Any]) -> str:
     if len(rows) > MAX_LISTED:
         ratios = [row.ratio for row in rows]
         low, high = numbers.times(min(ratios)), numbers.times(max(ratios))
-        where = f"over {len(rows)} batch sizes and thread counts"
+        where = _many_settings(report)
         return f"INT8 is {low} to {high} as fast as FP32 {where}"
-    first, *others = [
-        (numbers.times(row.ratio), setting_name(report, row.batch_size, row.threads))
-        for row in rows
-    ]
+    first, *others = [(numbers.times(row.ratio), setting_name(report, row)) for row in rows]
     told = [f"{first[0]} as fast as FP32 at {first[1]}"]
     told += [f"{ratio} at {setting}" for ratio, setting in others]
     if len(told) == 1:
         return f"INT8 is {told[0]}"
     return f"INT8 is {', '.join(told[:-1])} and {told[-1]}"
+
+
+def _many_settings(report: Mapping[str, Any]) -> str:
+    plain = not (caps_differ(report) or has_instances(report))
+    what = "batch sizes and thread counts" if plain else "settings"
+    return f"over {len(report['benchmark'])} {what}"
 
 
 def _top1_phrase(report: Mapping[str, Any]) -> str:
@@ -144,11 +147,10 @@ def _speed_card(report: Mapping[str, Any]) -> Card:
     low, high = numbers.times(min(ratios)), numbers.times(max(ratios))
     value = low if low == high else f"{low[:-1]}{numbers.DASH}{high}"
     if len(rows) > MAX_LISTED:
-        detail = f"over {len(rows)} batch sizes and thread counts"
+        detail = _many_settings(report)
     else:
         detail = "\n".join(
-            f"{setting_name(report, row.batch_size, row.threads)}: {numbers.times(row.ratio)}"
-            for row in rows
+            f"{setting_name(report, row)}: {numbers.times(row.ratio)}" for row in rows
         )
     return Card("Speed, INT8 over FP32", value, detail)
 

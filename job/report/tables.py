@@ -2,12 +2,34 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from job.stats import Interval
 
 MODELS = ("fp32", "qat_fake", "int8")
 ENGINE_NAMES = {"native": "native", "onednn": "oneDNN"}
+INT8_ENGINE_NAMES = {"paddle": "Paddle", "openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
+NO_CAP = "all"
+
+
+class Setting(Protocol):
+    """What tells one row of table II from another."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images in a batch."""
+
+    @property
+    def threads(self) -> int:
+        """Threads of one instance."""
+
+    @property
+    def instances(self) -> int:
+        """Processes that ran side by side."""
+
+    @property
+    def isa_cap(self) -> str:
+        """Highest instruction set that oneDNN might use, or ``all``."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +59,7 @@ class AccuracyRow:
 
 @dataclass(frozen=True)
 class ThroughputRow:
-    """Table II: images/s at one batch size and thread count.
+    """Table II: images/s at one batch size, in one scenario, under one ISA cap.
 
     ``fp32_engine`` is the faster of the two FP32 engines; ``ratio_interval`` (95%) is None when
     only one round was measured.
@@ -45,6 +67,8 @@ class ThroughputRow:
 
     batch_size: int
     threads: int
+    instances: int
+    isa_cap: str
     isa: str
     fp32_engine: str
     fp32: float
@@ -53,6 +77,7 @@ class ThroughputRow:
     ratio_interval: Interval | None
     fp32_native: float | None
     fp32_onednn: float | None
+    stable: bool
 
 
 @dataclass(frozen=True)
@@ -61,12 +86,32 @@ class LatencyRow:
 
     batch_size: int
     threads: int
+    instances: int
+    isa_cap: str
     model: str
     engine: str
     p50_ms: float
     p90_ms: float
     p99_ms: float
     peak_rss_bytes: int
+
+
+@dataclass(frozen=True)
+class EngineRow:
+    """Table II, continued: INT8 in one engine; only where others than Paddle were asked for."""
+
+    batch_size: int
+    threads: int
+    instances: int
+    isa_cap: str
+    engine: str
+    images_per_second: float
+    ratio: float
+    ratio_interval: Interval
+    p50_ms: float
+    p99_ms: float
+    peak_rss_bytes: int
+    fastest: bool
 
 
 def model_name(report: Mapping[str, Any], model: str) -> str:
@@ -77,11 +122,44 @@ def model_name(report: Mapping[str, Any], model: str) -> str:
     return {"fp32": "FP32", "int8": "INT8"}[model]
 
 
-def setting_name(report: Mapping[str, Any], batch_size: int, threads: int) -> str:
-    """What one benchmark entry is called: threads are named only where they differ."""
-    if len({entry["threads"] for entry in report["benchmark"]}) == 1:
-        return f"batch {batch_size}"
-    return f"batch {batch_size}, {threads} thread{'' if threads == 1 else 's'}"
+def scenario_name(row: Setting) -> str:
+    """How a row's model ran, such as ``1 thread`` or ``2 instances``."""
+    if row.instances > 1:
+        return f"{row.instances} instances"
+    return f"{row.threads} thread{'' if row.threads == 1 else 's'}"
+
+
+def load_name(report: Mapping[str, Any], row: Setting) -> str:
+    """What one row is called among those under its ISA cap, such as ``batch 1, 2 threads``."""
+    scenarios = {(entry["threads"], entry["instances"]) for entry in report["benchmark"]}
+    named = f", {scenario_name(row)}" if len(scenarios) > 1 else ""
+    return f"batch {row.batch_size}{named}"
+
+
+def setting_name(report: Mapping[str, Any], row: Setting) -> str:
+    """What one row is called: scenario and ISA cap are named only where they differ."""
+    capped = f", {cap_name(row.isa_cap)}" if caps_differ(report) else ""
+    return f"{load_name(report, row)}{capped}"
+
+
+def cap_name(cap: str) -> str:
+    """An ISA cap in words."""
+    return "no ISA cap" if cap == NO_CAP else f"ISA cap {cap}"
+
+
+def caps(report: Mapping[str, Any]) -> tuple[str, ...]:
+    """The ISA caps that the benchmark ran under, in the report's order."""
+    return tuple(dict.fromkeys(entry["isa_cap"] for entry in report["benchmark"]))
+
+
+def caps_differ(report: Mapping[str, Any]) -> bool:
+    """Whether the benchmark ran under several ISA caps."""
+    return len(caps(report)) > 1
+
+
+def has_instances(report: Mapping[str, Any]) -> bool:
+    """Whether the benchmark ran several instances side by side."""
+    return any(entry["instances"] > 1 for entry in report["benchmark"])
 
 
 def _pair(bounds: Any) -> Interval:
@@ -115,11 +193,13 @@ def accuracy_rows(report: Mapping[str, Any]) -> tuple[AccuracyRow, ...]:
 
 
 def throughput_rows(report: Mapping[str, Any]) -> tuple[ThroughputRow, ...]:
-    """Table II: one row for each batch size and thread count, in the report's order."""
+    """Table II: one row for each setting, in the report's order."""
     return tuple(
         ThroughputRow(
             batch_size=entry["batch_size"],
             threads=entry["threads"],
+            instances=entry["instances"],
+            isa_cap=entry["isa_cap"],
             isa=entry["isa"],
             fp32_engine=entry["fp32"]["engine"],
             fp32=entry["fp32"]["images_per_second"],
@@ -130,17 +210,20 @@ def throughput_rows(report: Mapping[str, Any]) -> tuple[ThroughputRow, ...]:
             else _pair(entry["ratio_interval"]),
             fp32_native=entry["fp32_engines"].get("native"),
             fp32_onednn=entry["fp32_engines"].get("onednn"),
+            stable=entry["stable"],
         )
         for entry in report["benchmark"]
     )
 
 
 def latency_rows(report: Mapping[str, Any]) -> tuple[LatencyRow, ...]:
-    """Table II, continued: FP32 then INT8 for each batch size and thread count."""
+    """Table II, continued: FP32 then INT8 for each setting."""
     return tuple(
         LatencyRow(
             batch_size=entry["batch_size"],
             threads=entry["threads"],
+            instances=entry["instances"],
+            isa_cap=entry["isa_cap"],
             model=model,
             engine=entry[model]["engine"],
             p50_ms=entry[model]["latency_ms"]["p50"],
@@ -151,3 +234,32 @@ def latency_rows(report: Mapping[str, Any]) -> tuple[LatencyRow, ...]:
         for entry in report["benchmark"]
         for model in ("fp32", "int8")
     )
+
+
+def engine_rows(report: Mapping[str, Any]) -> tuple[EngineRow, ...]:
+    """Table II, continued: INT8 in every engine, Paddle first; none if it ran in Paddle alone."""
+    return tuple(
+        EngineRow(
+            batch_size=entry["batch_size"],
+            threads=entry["threads"],
+            instances=entry["instances"],
+            isa_cap=entry["isa_cap"],
+            engine=engine,
+            images_per_second=speed["images_per_second"],
+            ratio=speed["ratio"],
+            ratio_interval=_pair(speed["ratio_interval"]),
+            p50_ms=speed["latency_ms"]["p50"],
+            p99_ms=speed["latency_ms"]["p99"],
+            peak_rss_bytes=speed["peak_rss_bytes"],
+            fastest=entry["fastest"] == engine,
+        )
+        for entry in report["benchmark"]
+        if entry["engines"]
+        for engine, speed in {"paddle": _paddle(entry), **entry["engines"]}.items()
+    )
+
+
+def _paddle(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """INT8 in Paddle, in the shape of the other engines."""
+    bounds = entry["ratio_interval"] or (entry["ratio"], entry["ratio"])
+    return {**entry["int8"], "ratio": entry["ratio"], "ratio_interval": bounds}

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import jsonschema
 import pytest
 from rich.console import Console
-from sample_report import benchmark_entry, model_accuracy, sample_report
+from sample_report import benchmark_entry, engine_entry, model_accuracy, sample_report
 
 from job.errors import OutputError
 from job.report import document, html, markdown, numbers, plots, tables, terminal
@@ -262,6 +262,103 @@ def test_many_settings_are_told_as_a_range():
     assert summary.cards[1].value == "2.00–3.00×"
 
 
+def every_setting():
+    """A report with two caps, two scenarios, another engine, and a disturbed row."""
+    report = sample_report()
+    report["benchmark"] = [
+        benchmark_entry(
+            batch,
+            100.0,
+            300.0,
+            instances=instances,
+            scenario="latency" if instances == 1 else "throughput",
+            isa_cap=cap,
+            isa="avx512_core_amx" if cap == "all" else cap,
+            engines={"openvino": engine_entry("openvino", batch, 100.0, 400.0)},
+            fastest="openvino",
+            score_difference=None if cap == "avx512_core_vnni" else 0.02 / batch,
+        )
+        for cap in ("avx512_core_vnni", "all")
+        for instances in (1, 2)
+        for batch in (1, 50)
+    ]
+    report["benchmark"][3] |= {
+        "stable": False,
+        "unstable_reasons": [
+            {"what": "the ratio's interval is wide", "advice": "Raise benchmark.rounds."},
+            {"what": "others were busy", "advice": "Stop them."},
+        ],
+    }
+    return report
+
+
+def test_every_setting_is_named_where_it_differs():
+    report = every_setting()
+    document.validate(report)
+    text = markdown.render(report)
+    capped, free = text.split("### Table II. Speed, ")[1:]
+    assert capped.startswith("ISA cap avx512_core_vnni\n")
+    assert free.startswith("no ISA cap\n")
+    for table in (capped, free):
+        assert "| Batch | Scenario | FP32 images/s | INT8 images/s | Ratio |" in table
+        assert "| 1 | 1 thread | 100 | 300 | 3.00× |" in table
+        assert "| 50 | 2 instances | 100 | 300 | 3.00×" in table
+    assert "oneDNN was capped at avx512_core_vnni. INT8 ran on avx512_core_vnni." in capped
+    assert "\nINT8 ran on avx512_core_amx. FP32 is" in free
+    assert free.count("images/s are their sum") == 1
+    assert "3.00× to 3.00× as fast as FP32 over 8 settings" in text
+    assert text.count("| 1 | 1 thread | OpenVINO | 400 | 4.00× | 3.92–4.08 |") == 2
+    assert text.count("| 1 | 1 thread | Paddle | 300 | 3.00× | 2.97–3.03 |") == 2
+    assert text.count("OpenVINO is the fastest throughout.") == 2
+    assert "| avx512_core_vnni | 1 | 1 thread | 100 |" in text
+    assert html.render(report).count("<svg") == 5
+
+
+def test_a_single_cap_is_named_below_the_table():
+    report = sample_report()
+    for entry in report["benchmark"]:
+        entry |= {"isa_cap": "avx2", "isa": "avx2"}
+    text = markdown.render(report)
+    assert "oneDNN was capped at avx2. INT8 ran on avx2." in text
+    assert "ISA cap" not in text
+
+
+def test_unstable_rows_are_marked_and_explained():
+    report = every_setting()
+    for text in (markdown.render(report).replace("\\", ""), on_terminal(report, 400)):
+        text = " ".join(text.split())
+        assert "Table II: 1 of its 8 rows are unstable, for the reasons told below it." in text
+        assert text.count("3.00×*") == 1
+        assert text.count("Stop them.") == 1
+        assert (
+            "* Unstable: batch 50, 2 instances: the ratio's interval is wide and others were "
+            "busy. Raise benchmark.rounds. Stop them."
+        ) in text
+    assert "nstable" not in markdown.render(sample_report())
+
+
+def test_a_row_says_why_it_is_unstable():
+    report = sample_report()
+    report["benchmark"][1]["stable"] = False
+    with pytest.raises(OutputError, match="/benchmark/1/stable: expected true with no reasons"):
+        document.validate(report)
+
+
+def test_scores_that_differ_between_caps_are_noticed():
+    notices = summarize(every_setting()).notices
+    assert (
+        "INT8's scores at batch 1, 1 thread, no ISA cap differ from those under ISA cap "
+        "avx512_core_vnni by up to 2.0% of their range."
+    ) in notices
+    assert not [notice for notice in notices if "batch 50" in notice]
+
+
+def test_cost_of_measuring_is_told():
+    report = sample_report()
+    report["benchmark"][1]["harness_ms"] = 0.02
+    assert "does nothing takes 0.013 to 0.02 ms a batch" in markdown.render(report)
+
+
 def test_forced_run_is_marked_not_comparable():
     report = sample_report()
     report["comparable"] = False
@@ -480,6 +577,14 @@ def test_thinned_curve_keeps_its_level():
 
 
 # terminal
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_terminal_tables_of_every_setting_fit(width):
+    text = on_terminal(every_setting(), width)
+    assert max(len(line) for line in text.splitlines()) <= width
+    for whole in ("images/s", "3.00×*", "OpenVINO", "fastest", "Unstable"):
+        assert whole in text
 
 
 @pytest.mark.parametrize("width", [80, 160])
