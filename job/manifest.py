@@ -298,9 +298,9 @@ def entries(manifest: Manifest, source: str = "manifest") -> tuple[Manifest, ...
     found, faults = [], []
     for index, entry in enumerate(manifest.matrix or ()):
         changes = [(split_pointer(name), value) for name, value in entry.set.items()]
-        changes += [(("output",), f"{manifest.output}/{entry.name}")]
         place = f"/matrix/{index}/set"
-        fixed = [name for (name, *_), _ in changes[:-1] if name in ENTRY_FIXED]
+        fixed = [name for (name, *_), _ in changes if name in ENTRY_FIXED]
+        changes += [(("name",), entry.name), (("output",), f"{manifest.output}/{entry.name}")]
         faults += [Fault(place, f"cannot set {name}, which the entries share") for name in fixed]
         try:
             found.append(_parse(single, source, manifest.base, changes))

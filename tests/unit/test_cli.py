@@ -223,6 +223,85 @@ class TestRefusals:
         trace.unlink()
 
 
+@pytest.fixture
+def matrix(folder: Path) -> Path:
+    """The folder, its manifest now with two models."""
+    document = json.loads(_text(folder))
+    entries = [{"name": name, "set": {"train.seed": seed}} for name, seed in (("a", 1), ("b", 2))]
+    (folder / "m.json").write_text(json.dumps({**document, "matrix": entries}))
+    return folder
+
+
+class TestMatrix:
+    def test_to_the_end_and_again(self, matrix: Path) -> None:
+        done = job("run", "m.json", cwd=matrix)
+        assert done.returncode == 0, done.stderr
+        assert "b: model 2 of 2" in done.stderr
+        assert "2 models, all done. INT8 is" in done.stdout
+        assert "Report: runs/tiny/report.html" in done.stdout
+        assert (matrix / "runs/tiny/b/report.html").exists()
+        again = job("run", "m.json", "--log-format", "json", cwd=matrix)
+        assert again.returncode == 0
+        (line,) = again.stdout.splitlines()
+        result = json.loads(line)
+        assert (result["status"], result["worked"]) == ("passed", False)
+        assert result["matrix"] == [{"model": name, "status": "passed"} for name in "ab"]
+        assert json.loads(again.stderr.splitlines()[0])["event"] == "model_started"
+        (matrix / "runs/tiny/report.md").unlink()
+        rendered = job("report", "runs/tiny", cwd=matrix)
+        assert "2 models, all done. INT8 is" in rendered.stdout
+        assert (matrix / "runs/tiny/report.md").exists()
+
+    def test_failed_gates(self, matrix: Path) -> None:
+        done = job("run", "m.json", cwd=matrix, failing=True)
+        assert done.returncode == 3
+        assert "error: 2 of 2 models failed:\n  a: a gate failed, see its report" in done.stderr
+        assert json.loads((matrix / "runs/tiny/report.json").read_bytes())["status"] == "gate_failed"
+
+    def test_failing_models(self, matrix: Path) -> None:
+        done = job("run", "m.json", cwd=matrix, stages=[("bad_data",)])
+        assert done.returncode == 4
+        assert "  b: images/cat.png is truncated" in done.stderr
+
+    def test_dry_run(self, matrix: Path) -> None:
+        done = job("run", "m.json", "--dry-run", cwd=matrix)
+        assert done.returncode == 0, done.stderr
+        assert "b: model 2 of 2\nfirst " in done.stdout
+        assert "writes  runs/tiny/b/first_out" in done.stdout
+        (matrix / "weights.bin").unlink()
+        done = job("run", "m.json", "--dry-run", "--log-format", "json", cwd=matrix)
+        assert done.returncode == 4
+        plans = [json.loads(line) for line in done.stdout.splitlines()]
+        assert [(plan["model"], plan["stage"]) for plan in plans[:5]] == [
+            ("a", "first"), ("a", "second"), ("a", "third"), ("a", "report"), ("b", "first"),
+        ]  # fmt: skip
+
+    def test_sigterm_ends_all_and_the_same_command_resumes(self, matrix: Path) -> None:
+        code = FAKES.format(names=[("patient",)], failing=False, flags=("avx512_vnni",))
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, "run", "m.json"],
+            cwd=matrix,
+            env=environment(1),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stderr is not None
+        while "steps" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=30)
+        assert process.returncode == 143
+        assert "b: model 2 of 2" not in told
+        again = job("run", "m.json", "--dry-run", cwd=matrix, stages=[("patient",)])
+        assert "goes on from unfinished work" in again.stdout
+
+    def test_code_of_one_model(self, matrix: Path) -> None:
+        model = '{"callable": "mine:net", "classes": 10, "input_shape": [3, 32, 32]}'
+        done = job("run", "m.json", "--set", f"matrix.1.set.model={model}", cwd=matrix)
+        assert "runs code of its own" in done.stderr, done.stderr
+        assert done.returncode == 2
+
+
 class TestReport:
     def test_no_report(self, folder: Path) -> None:
         done = job("report", ".", cwd=folder)

@@ -65,6 +65,7 @@ def test_a_matrix_becomes_records_and_a_manifest_for_each_entry() -> None:
     assert (small.model.width, large.model.width) == (0.5, 2.0)
     assert (small.train.epochs, large.train.epochs) == (3, 1)
     assert small.train.seed == 7
+    assert (small.name, large.name) == ("small", "large")
     assert (small.output, large.output) == ("runs/tiny/small", "runs/tiny/large")
     assert small.matrix is None
 

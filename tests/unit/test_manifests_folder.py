@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from job.manifest import load
+from job.manifest import entries, load
 from job.manifest_schema import SCHEMA_FILE, schema
 
 FOLDER = Path(__file__).parents[2] / "manifests"
@@ -16,7 +16,8 @@ TUTORIAL = ("mobilenet_v1", "mobilenet_v2", "resnet50", "resnet101", "vgg16", "v
 
 def test_folder_holds_the_promised_manifests() -> None:
     names = {path.stem for path in FILES}
-    assert names >= {"digits", "cifar10", *(f"{model}-imagenet" for model in TUTORIAL)}
+    imagenet = {f"{model}-imagenet" for model in TUTORIAL}
+    assert names >= {"digits", "cifar10", "tutorial-tables", *imagenet}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -43,3 +44,30 @@ def test_tutorials_models_use_imagenet_lists_and_gates(model: str) -> None:
     assert manifest.data.format == "imagenet_list"
     assert manifest.gates.max_top1_drop == 0.5
     assert manifest.gates.min_speedup == 2.0
+
+
+def test_tutorials_tables_need_no_data_and_name_what_was_published() -> None:
+    manifest = load(str(FOLDER / "tutorial-tables.json"))
+    models = entries(manifest)
+    assert sorted(model.model.name or "" for model in models) == sorted(TUTORIAL)
+    for model in models:
+        assert model.model.name == model.name
+        assert (model.model.input_shape, model.model.classes) == ((3, 224, 224), 1000)
+        assert (model.data.format, model.train.max_iters) == ("synthetic", 0)
+        assert model.benchmark.batch_sizes == (1, 50)
+        assert model.benchmark.threads == (1,)
+        assert model.benchmark.isa == ("avx512_core_vnni", "all")
+    published = [entry.published for entry in manifest.matrix or ()]
+    ratios = [
+        round(p.int8_images_per_second / p.fp32_images_per_second, 2)
+        for p in published
+        if p and p.int8_images_per_second and p.fp32_images_per_second
+    ]
+    # Its own ratio of the last, 3.07, was not made of these rounded figures.
+    assert ratios == [3.08, 2.39, 3.73, 3.75, 3.04, 3.06]
+    changes = [
+        round(p.int8_top1 - p.qat_fake_top1, 2)
+        for p in published
+        if p and p.int8_top1 and p.qat_fake_top1
+    ]
+    assert changes == [0.06, 0.10, -0.27, -0.09, 0.01, -0.21]
