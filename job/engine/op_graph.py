@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from job.engine.int8_audit import attribute, is_int8, read_ops
-from job.engine.paddle_format import OpDesc
+from job.engine.paddle_format import OpDesc, read_program
 
 # Kind of primitive -> the types of the ops that run as one, and the slots of their weights.
 LAYERS = {
@@ -34,10 +33,10 @@ def read_op_graph(fp32: Path, int8: Path) -> OpGraph:
     """Read ``fp32``.pdmodel and ``int8``.pdmodel, both given as prefixes."""
     names = {
         weight_of(op): outputs_of(op)[0]
-        for op in read_ops(Path(f"{fp32}.pdmodel"))
+        for op in read_program(Path(f"{fp32}.pdmodel")).blocks[0].ops
         if weight_of(op)
     }
-    ops = read_ops(Path(f"{int8}.pdmodel"))
+    ops = read_program(Path(f"{int8}.pdmodel")).blocks[0].ops
     layers = {
         kind: [names.get(weight_of(op), "") for op in ops if op.type in types]
         for kind, types in LAYERS.items()
@@ -57,12 +56,7 @@ def islands(ops: Sequence[OpDesc], names: dict[str, str]) -> list[dict[str, str]
         for name in inputs_of(op):
             readers[name].append(op)
     # An op that writes FP32 ends INT8 as a dequantize op does.
-    kept = {
-        name
-        for op in ops
-        if is_int8(op) and not attribute(op, "force_fp32_output")
-        for name in outputs_of(op)
-    }
+    kept = {name for op in ops if is_int8(op) and not writes_fp32(op) for name in outputs_of(op)}
     alone = []
     for op in ops:
         fed = any(name in kept for name in inputs_of(op))
@@ -71,6 +65,18 @@ def islands(ops: Sequence[OpDesc], names: dict[str, str]) -> list[dict[str, str]
             name = names.get(weight_of(op)) or original_name(outputs_of(op)[0], readers)
             alone.append({"op": name, "type": op.type})
     return alone
+
+
+def is_int8(op: OpDesc) -> bool:
+    """Whether an op computes on 8-bit integers."""
+    # The audit asks the same, but its module imports paddleslim, which takes longer than all here.
+    marked = any(a.name == "mkldnn_data_type" and a.s == "int8" for a in op.attrs)
+    return marked and op.type not in ("quantize", "dequantize")
+
+
+def writes_fp32(op: OpDesc) -> bool:
+    """Whether an INT8 op dequantizes its own output."""
+    return any(a.name == "force_fp32_output" and a.b for a in op.attrs)
 
 
 def original_name(output: str, readers: dict[str, list[OpDesc]]) -> str:
