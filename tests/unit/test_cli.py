@@ -256,7 +256,9 @@ class TestMatrix:
         done = job("run", "m.json", cwd=matrix, failing=True)
         assert done.returncode == 3
         assert "error: 2 of 2 models failed:\n  a: a gate failed, see its report" in done.stderr
-        assert json.loads((matrix / "runs/tiny/report.json").read_bytes())["status"] == "gate_failed"
+        assert (
+            json.loads((matrix / "runs/tiny/report.json").read_bytes())["status"] == "gate_failed"
+        )
 
     def test_failing_models(self, matrix: Path) -> None:
         done = job("run", "m.json", cwd=matrix, stages=[("bad_data",)])
