@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from job import cores, primitives
+from job import breakdown, cores, primitives
 from job.benchmark import Effort, measure
 from job.benchmark_rows import INT8, OTHER_ENGINES, row, score_difference
 from job.events import Events
@@ -40,7 +40,24 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
             rows.append({**row(measured), "score_difference": difference})
             raw.append(asdict(measured))
     (out / "samples.json").write_text(json.dumps(raw))
-    return {"rows": rows}
+    parts = breakdowns(manifest, inputs, events)
+    return {} if events.stopping else {"rows": rows, "breakdown": parts}
+
+
+def breakdowns(
+    manifest: Manifest, inputs: Mapping[str, StageOutput], events: Events
+) -> list[dict[str, Any]]:
+    """Where the time goes under each ISA cap, in calls of the smallest batch."""
+    fp32, int8 = inputs["baseline"].path / "model", inputs["int8"].path / "model"
+    caps, batch_size = manifest.benchmark.isa, min(manifest.benchmark.batch_sizes)
+    found = []
+    for done, cap in enumerate(caps):
+        if events.stopping:
+            break
+        events.progress("benchmark", done, len(caps), "ISA caps", "where the time goes")
+        shape = manifest.model.input_shape
+        found.append(breakdown.measure(fp32, int8, shape, cap, batch_size=batch_size))
+    return found
 
 
 def settings_under(cap: str, manifest: Manifest) -> list[Setting]:

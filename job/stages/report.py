@@ -65,6 +65,7 @@ def build(
         "accuracy": accuracy,
         "benchmark": list(rows),
         "audit": int8,
+        "breakdown": list(records["benchmark"]["breakdown"]),
         "gates": verdicts,
         "stages": [dict(row) for row in stage_rows],
     }
