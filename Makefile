@@ -4,6 +4,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 MANIFEST ?= manifests/digits.json
+# The native tester's library, model and packed file: make native-run PADDLE_ROOT=... MODEL=...
+PADDLE_ROOT ?=
+MODEL ?= runs/digits/int8
+DATA ?= digits-test.bin
 # Set to run some of the tests: make test TESTS=tests/unit
 TESTS ?= tests
 COMPILE := uv pip compile pyproject.toml --generate-hashes --no-header --quiet \
@@ -33,6 +37,13 @@ lock: ## Resolve the dependencies anew (needs uv).
 	$(COMPILE) --group dev -c requirements.lock -o tests/requirements.lock \
 	  $$(sed -n 's/^\([a-z0-9_.-]*\)==.*/--no-emit-package \1/p' requirements.lock)
 
+native: ## Build the native tester on the inference library in $(PADDLE_ROOT).
+	cmake -S job/native -B build/native -DPADDLE_ROOT=$(abspath $(PADDLE_ROOT))
+	cmake --build build/native
+
+native-run: native ## Run it on $(MODEL) and $(DATA), with the options in $(ARGS).
+	build/native/tester --infer_model $(MODEL) --infer_data $(DATA) $(ARGS)
+
 clean: ## Remove the virtual environment and caches; runs stay.
 	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
@@ -49,4 +60,4 @@ $(VENV)/installed-tests: tests/requirements.lock $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r tests/requirements.lock
 	touch $@
 
-.PHONY: help run test check doctor lock clean
+.PHONY: help run test check doctor lock native native-run clean

@@ -62,15 +62,24 @@ def predict(trial: Trial, ui: Ui) -> dict[str, Any]:
         MachineError: more threads are asked for than there are cores.
         StageCrashed: the process died.
     """
-    found = _run(trial, ui, profile_runs=0)[0]
-    quantiles = stats.percentiles(found["milliseconds"])
-    calls = len(found["milliseconds"])
-    images, size = found["images"], found["batch_size"]
+    found, _ = _run(trial, ui, profile_runs=0)
+    return document(trial, found)
+
+
+def document(trial: Trial, found: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``job predict --json`` prints, and the native tester too.
+
+    Args:
+        trial: what was run.
+        found: the result that ``job.engine.tester`` tells.
+    """
+    milliseconds, size = found["milliseconds"], found["batch_size"]
+    images = found["images"]
     return {
         "tester": "python",
         "paddle": found["paddle"],
         "model": {
-            "prefix": str(_prefix(trial.infer_model)),
+            "prefix": str(find_model(trial.infer_model)),
             "kind": found["kind"],
             "input_shape": found["input_shape"],
             "classes": found["classes"],
@@ -79,7 +88,7 @@ def predict(trial: Trial, ui: Ui) -> dict[str, Any]:
         "data": {"file": str(trial.infer_data), "images": found["file_images"]},
         "settings": {
             "batch_size": size,
-            "iterations": trial.iterations or -(-found["file_images"] // size),
+            "iterations": found["iterations"],
             "repeat": trial.repeat,
             "warmup_size": trial.warmup_size,
             "skip_batch_num": trial.skip_batch_num,
@@ -93,9 +102,9 @@ def predict(trial: Trial, ui: Ui) -> dict[str, Any]:
             "top5": None if found["top5"] is None else 100 * found["top5"] / images,
         },
         "speed": {
-            "images_per_second": 1000 * calls * size / sum(found["milliseconds"]),
-            "latency_ms": asdict(quantiles),
-            "calls": calls,
+            "images_per_second": 1000 * len(milliseconds) * size / sum(milliseconds),
+            "latency_ms": asdict(stats.percentiles(milliseconds)),
+            "calls": len(milliseconds),
             "load_seconds": found["load_seconds"],
         },
         "primitives": None,
@@ -108,7 +117,7 @@ def profile(trial: Trial, ui: Ui) -> list[dict[str, object]]:
     return primitives.summarize(primitives.last_run(primitives.parse(log), PROFILE_RUNS))
 
 
-def _prefix(given: Path) -> Path:
+def find_model(given: Path) -> Path:
     """A model's path without suffix.
 
     Raises:
@@ -132,7 +141,7 @@ def _prefix(given: Path) -> Path:
 
 def _run(trial: Trial, ui: Ui, profile_runs: int) -> tuple[dict[str, Any], list[str]]:
     """Do the work in a fresh process; returns its result and the lines of its log."""
-    prefix = _prefix(trial.infer_model)
+    prefix = find_model(trial.infer_model)
     if not trial.infer_data.is_file():
         raise errors.DataError(
             f"{trial.infer_data} is missing", "`job pack MANIFEST` writes a packed file."
@@ -193,7 +202,8 @@ def _read(answers: IO[str], ui: Ui) -> dict[str, Any] | None:
     for line in answers:
         news = json.loads(line)
         if "progress" in news:
-            ui.progress("predict", "predict", *news["progress"], "batches")
+            done, total = news["progress"]
+            ui.progress("predict", "predict", done, total, "batches")
         elif "error" in news:
             kind, message, hint = news["error"]
             raise getattr(errors, kind)(message, hint)

@@ -50,9 +50,11 @@ def read_saved_model(prefix: Path) -> SavedModel:
     path = Path(f"{prefix}.pdmodel")
     try:
         program = read_program(path)
-        ops = list(program.blocks[0].ops)
-    except (OSError, DecodeError, IndexError) as error:
+    except (OSError, DecodeError) as error:
         raise DataError(f"{path}: not a Paddle model: {error}") from error
+    if not program.blocks:
+        raise DataError(f"{path}: not a Paddle model: it holds no program")
+    ops = program.blocks[0].ops
     inputs = [names(op.outputs, "Out")[0] for op in ordered(ops, "feed")]
     outputs = [names(op.inputs, "X")[0] for op in ordered(ops, "fetch")]
     variables = Variables(program, path)

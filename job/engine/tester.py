@@ -173,8 +173,8 @@ def test(tester: Tester, batches: Batches, request: Mapping[str, Any], tell: Tel
     """Run the batches; every one counts for accuracy, whole ones for speed.
 
     Returns:
-        ``images`` predicted, ``top1`` and ``top5`` right ones, ``milliseconds`` of each call that
-        counts for speed.
+        ``images`` predicted in ``iterations`` batches, ``top1`` and ``top5`` right ones,
+        ``milliseconds`` of each call that counts for speed.
 
     Raises:
         UsageError: no batch is left to time, or more are asked for than there are.
@@ -208,7 +208,7 @@ def test(tester: Tester, batches: Batches, request: Mapping[str, Any], tell: Tel
         if time.monotonic() - told > PROGRESS_SECONDS:
             told = time.monotonic()
             tell(progress=[number + 1, iterations])
-    return {"images": images, "milliseconds": milliseconds, **right}
+    return {"images": images, "iterations": iterations, "milliseconds": milliseconds, **right}
 
 
 def work(request: Mapping[str, Any], tell: Tell) -> None:
@@ -219,8 +219,6 @@ def work(request: Mapping[str, Any], tell: Tell) -> None:
     check_layer(tester, request["with_accuracy_layer"])
     data = open_data(Path(request["infer_data"]), tester)
     batches = Batches(data, tester, request["batch_size"])
-    # A collection in the middle of a call would be counted as inference.
-    gc.disable()
     if request["profile_runs"]:
         for _ in range(request["profile_runs"]):
             tester.run(*batches[0])
@@ -253,6 +251,8 @@ def main(request: str, parent: str) -> None:
         answers.write(json.dumps(news) + "\n")
         answers.flush()
 
+    # A collection in the middle of a call would be counted as inference.
+    gc.disable()
     try:
         work(json.loads(request), tell)
     except JobError as error:

@@ -3,9 +3,7 @@
 import shutil
 from pathlib import Path
 
-from paddle.base.proto import framework_pb2
-
-from job.engine.paddle_format import ProgramDesc, VarType, make_op, read_program
+from job.engine.paddle_format import OpDesc, ProgramDesc, VarType, make_op, read_program
 
 
 def add_accuracy_layer(source: Path, target: Path) -> None:
@@ -32,9 +30,8 @@ def add_accuracy_layer(source: Path, target: Path) -> None:
         ops.append(make_op("top_k_v2", {"X": scores}, found, {"k": k}))
         told = {part: f"{name}.{part.lower()}" for part in ("Accuracy", "Correct", "Total")}
         ops.append(make_op("accuracy", {**found, "Label": "label"}, told, {}))
-        told_out = {"X": told["Accuracy"]}
-        ops.append(make_op("fetch", told_out, {"Out": "fetch"}, {"col": column}))
-    kept = [framework_pb2.OpDesc.FromString(op.SerializeToString()) for op in [feed, *ops]]
+        ops.append(make_op("fetch", {"X": told["Accuracy"]}, {"Out": "fetch"}, {"col": column}))
+    kept = [OpDesc.FromString(op.SerializeToString()) for op in [feed, *ops]]
     del block.ops[:]
     block.ops.extend(kept)
     Path(f"{target}.pdmodel").write_bytes(program.SerializeToString())

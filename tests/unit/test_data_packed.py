@@ -2,6 +2,8 @@ import hashlib
 import json
 import resource
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,6 +81,88 @@ def test_a_wrong_file_says_found_and_expected(written: Path, edit: object, messa
     written.write_bytes(edit(written.read_bytes()))
     with pytest.raises(DataError, match=message):
         packed.open_packed(written, SHAPE)
+
+
+def rewrite_sidecar(path: Path, **changes: object) -> None:
+    beside = packed.sidecar(path)
+    beside.write_text(json.dumps(json.loads(beside.read_text()) | changes))
+
+
+def test_a_sidecar_of_another_shape_is_told_though_the_size_fits(written: Path) -> None:
+    rewrite_sidecar(written, shape=[2, 4, 3])
+    with pytest.raises(DataError, match=r"expected images of 2x3x4, found 2x4x3 in a\.bin\.json"):
+        packed.open_packed(written, SHAPE)
+
+
+def test_a_sidecar_of_another_file_is_told(written: Path) -> None:
+    rewrite_sidecar(written, bytes=425)
+    with pytest.raises(DataError, match=r"a\.bin\.json describes a file of 425 bytes, found 424"):
+        packed.open_packed(written, SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", r"a\.bin\.json: cannot be read: Expecting property name"),
+        ("[1]", r"a\.bin\.json: does not tell the shape and the bytes"),
+        ('{"shape": "2x3x4", "bytes": 424}', "does not tell the shape"),
+    ],
+)
+def test_a_damaged_sidecar_is_told(written: Path, text: str, message: str) -> None:
+    packed.sidecar(written).write_text(text)
+    with pytest.raises(DataError, match=message):
+        packed.open_packed(written, SHAPE)
+
+
+def test_a_file_needs_no_sidecar(written: Path) -> None:
+    packed.sidecar(written).unlink()
+    assert packed.read_sidecar(written) is None
+    assert len(packed.open_packed(written, SHAPE).labels) == 4
+
+
+def test_dying_between_the_renames_leaves_no_wrong_sidecar(written: Path) -> None:
+    batches = some_batches()[:1]
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        packed.write(written, batches, shape=SHAPE, transform=object())  # type: ignore[arg-type]
+    assert packed.read_sidecar(written) is None
+    assert len(packed.open_packed(written, SHAPE).labels) == 3
+
+
+def peak_bytes(code: str, *arguments: object) -> int:
+    """Peak memory of a process that runs code, above that of one which only imports."""
+    start = "import resource, sys\nfrom pathlib import Path\nimport numpy as np\n"
+    start += "from job.data import packed\npath = Path(sys.argv[1])\n"
+    end = "\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+
+    def run(body: str) -> int:
+        command = [sys.executable, "-c", start + body + end, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    return run(code) - run("")
+
+
+def test_a_big_file_is_written_in_little_memory(tmp_path: Path) -> None:
+    code = """
+one = np.ones((10, 3, 224, 224), np.float32), np.zeros(10, np.int64)
+packed.write(path, (one for _ in range(20)), shape=(3, 224, 224), transform="none")
+"""
+    # 120 MB go to the disk; a batch has 6 MB.
+    assert peak_bytes(code, tmp_path / "a.bin") < 30_000_000
+
+
+def test_a_big_file_is_opened_in_little_memory(tmp_path: Path) -> None:
+    path, shape, count = tmp_path / "a.bin", (3, 224, 224), 50_000
+    with path.open("wb") as file:
+        file.write(struct.pack("<q", count))
+        file.truncate(8 + count * (4 * 3 * 224 * 224 + 8))
+    code = f"""
+opened = packed.open_packed(path, {shape})
+assert opened.images.shape == ({count}, *{shape})
+assert not opened.images[{count - 1}].any()
+"""
+    # The whole ImageNet validation set, 30 GB, of which a sparse file keeps only the header.
+    assert peak_bytes(code, path) < 30_000_000
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

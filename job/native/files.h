@@ -1,0 +1,23 @@
+// Files, read whole.
+#pragma once
+
+#include <optional>
+#include <string>
+
+namespace tester {
+
+// A file's content, or nothing if there is no such file. Throws DataError if it cannot be read.
+std::optional<std::string> ReadFile(const std::string& path);
+
+// A count as people read it: 1234567 -> "1,234,567".
+std::string WithCommas(unsigned __int128 number);
+
+// Sizes joined by x: "3x224x224".
+template <typename Numbers>
+std::string Joined(const Numbers& numbers) {
+  std::string text;
+  for (const auto number : numbers) text += (text.empty() ? "" : "x") + std::to_string(number);
+  return text;
+}
+
+}  // namespace tester

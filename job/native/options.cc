@@ -1,0 +1,128 @@
+#include "options.h"
+
+#include <algorithm>
+#include <charconv>
+#include <vector>
+
+#include "error.h"
+
+namespace tester {
+
+const char kUsage[] = R"(Usage: tester --infer_model DIR_OR_PREFIX --infer_data FILE [options]
+
+Runs a saved FP32, fake-quantized or INT8 model on a packed file and prints accuracy and speed as
+one JSON object.
+
+  --infer_model PATH      folder of a saved model (fp32, qat_fake or int8 of a run), or its path
+  --infer_data FILE       a packed file (`job pack` writes one)
+  --repeat N              calls with each batch (1)
+  --warmup_size N         batches that are run before, uncounted (0)
+  --batch_size N          images a batch (50)
+  --iterations N          batches to run (all)
+  --num_threads N         threads, a core for each (1)
+  --with_accuracy_layer, --nowith_accuracy_layer
+                          whether the model has an input of labels and accuracy outputs (found in
+                          the model)
+  --profile               list oneDNN's primitives of one call as well
+  --skip_batch_num N      first batches that count for accuracy, not for speed (0)
+
+Exit codes: 0 done; 2 the command line is wrong; 4 data or model missing or corrupt; 5 this machine
+cannot do it; 1 anything else.
+)";
+
+namespace {
+
+struct Argument {
+  std::string name;  // with - between words, without leading dashes
+  std::optional<std::string> value;
+};
+
+Argument Split(const std::string& text) {
+  if (text.rfind("--", 0) != 0) {
+    throw UsageError("unexpected argument '" + text + "'", "--help lists the options.");
+  }
+  const size_t equals = text.find('=');
+  Argument argument{text.substr(2, equals == std::string::npos ? equals : equals - 2), {}};
+  if (equals != std::string::npos) argument.value = text.substr(equals + 1);
+  std::replace(argument.name.begin(), argument.name.end(), '_', '-');
+  return argument;
+}
+
+int ToInteger(const std::string& name, const std::string& text, int minimum) {
+  int value = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, fault] = std::from_chars(text.data(), end, value);
+  if (fault != std::errc() || stop != end || value < minimum) {
+    throw UsageError("--" + name + ": expected an integer of at least " +
+                     std::to_string(minimum) + ", got '" + text + "'");
+  }
+  return value;
+}
+
+bool ToBoolean(const Argument& argument) {
+  const std::string value = argument.value.value_or("true");
+  if (value != "true" && value != "false") {
+    throw UsageError("--" + argument.name + ": expected true or false, got '" + value + "'");
+  }
+  return value == "true";
+}
+
+// Sets a switch; false if there is none of that name.
+bool SetSwitch(const Argument& argument, Options* options) {
+  const std::string& name = argument.name;
+  if (name == "with-accuracy-layer") {
+    options->with_accuracy_layer = ToBoolean(argument);
+  } else if (name == "no-with-accuracy-layer" || name == "nowith-accuracy-layer") {
+    options->with_accuracy_layer = !ToBoolean(argument);
+  } else if (name == "profile") {
+    options->profile = ToBoolean(argument);
+  } else if (name == "help") {
+    options->help = true;
+  } else {
+    // What is printed is always JSON; `job predict` has to be asked for it.
+    return name == "json";
+  }
+  return true;
+}
+
+void SetValue(const std::string& name, const std::string& value, Options* options) {
+  if (name == "infer-model") {
+    options->infer_model = value;
+  } else if (name == "infer-data") {
+    options->infer_data = value;
+  } else if (name == "repeat") {
+    options->repeat = ToInteger(name, value, 1);
+  } else if (name == "warmup-size") {
+    options->warmup_size = ToInteger(name, value, 0);
+  } else if (name == "batch-size") {
+    options->batch_size = ToInteger(name, value, 1);
+  } else if (name == "iterations") {
+    options->iterations = ToInteger(name, value, 1);
+  } else if (name == "num-threads") {
+    options->num_threads = ToInteger(name, value, 1);
+  } else if (name == "skip-batch-num") {
+    options->skip_batch_num = ToInteger(name, value, 0);
+  } else {
+    throw UsageError("no such option: --" + name, "--help lists the options.");
+  }
+}
+
+}  // namespace
+
+Options ParseOptions(int count, char** arguments) {
+  const std::vector<std::string> texts(arguments + 1, arguments + count);
+  Options options;
+  for (size_t at = 0; at < texts.size(); ++at) {
+    const Argument argument = Split(texts[at]);
+    if (SetSwitch(argument, &options)) continue;
+    const bool follows = !argument.value && at + 1 < texts.size();
+    if (follows) ++at;
+    SetValue(argument.name, argument.value.value_or(follows ? texts[at] : ""), &options);
+  }
+  if (!options.help && (options.infer_model.empty() || options.infer_data.empty())) {
+    throw UsageError("--infer_model and --infer_data are needed", "--help lists the options.");
+  }
+  return options;
+}
+
+}  // namespace tester

@@ -1,0 +1,159 @@
+#include "packed_file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "error.h"
+#include "files.h"
+
+namespace tester {
+
+namespace {
+
+const char kPackAgain[] =
+    "Pack the images again, or remove the sidecar if it belongs to another file.";
+
+// The integers behind a key of a flat JSON object: one number, or an array of them.
+std::vector<int64_t> Integers(const std::string& json, const std::string& key) {
+  const std::string quoted = '"' + key + '"';
+  const size_t found = json.find(quoted);
+  if (found == std::string::npos) return {};
+  const char* at = json.c_str() + found + quoted.size();
+  at += std::strspn(at, " \t\r\n:");
+  const bool is_array = *at == '[';
+  if (is_array) ++at;
+  std::vector<int64_t> values;
+  for (;;) {
+    char* end = nullptr;
+    const int64_t value = std::strtoll(at, &end, 10);
+    if (end == at) return values;
+    values.push_back(value);
+    if (!is_array) return values;
+    at = end + std::strspn(end, " \t\r\n,");
+  }
+}
+
+struct Sidecar {
+  std::vector<int64_t> shape;
+  int64_t bytes;
+};
+
+std::optional<Sidecar> ReadSidecar(const std::string& path) {
+  const auto json = ReadFile(path + ".json");
+  if (!json) return {};
+  const auto shape = Integers(*json, "shape");
+  const auto bytes = Integers(*json, "bytes");
+  if (shape.size() != 3 || bytes.size() != 1) {
+    throw DataError(path + ".json: does not tell the shape and the bytes of a file", kPackAgain);
+  }
+  return Sidecar{shape, bytes[0]};
+}
+
+void CheckSidecar(const std::string& path, const Shape& shape, size_t bytes) {
+  const auto sidecar = ReadSidecar(path);
+  if (!sidecar) return;
+  if (sidecar->shape != std::vector<int64_t>(shape.begin(), shape.end())) {
+    throw DataError(
+        path + ": expected images of " + Joined(shape) + ", found " + Joined(sidecar->shape) +
+            " in its sidecar",
+        "Pack the images for this model, or give the model that they were packed for.");
+  }
+  if (sidecar->bytes != static_cast<int64_t>(bytes)) {
+    throw DataError(path + ": its sidecar describes a file of " + WithCommas(sidecar->bytes) +
+                        " bytes, found " + WithCommas(bytes),
+                    kPackAgain);
+  }
+}
+
+// Maps a whole file; nullptr for an empty one.
+void* Map(const std::string& path, size_t* bytes) {
+  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  struct stat status {};
+  if (file < 0 || fstat(file, &status) != 0 || !S_ISREG(status.st_mode)) {
+    const std::string reason = file < 0 ? std::strerror(errno) : "not a file";
+    if (file >= 0) close(file);
+    throw DataError(path + ": cannot be read: " + reason,
+                    "`job pack MANIFEST` writes a packed file.");
+  }
+  *bytes = static_cast<size_t>(status.st_size);
+  void* mapping = *bytes ? mmap(nullptr, *bytes, PROT_READ, MAP_PRIVATE, file, 0) : nullptr;
+  close(file);
+  if (mapping == MAP_FAILED) throw DataError(path + ": cannot be mapped to memory");
+  return mapping;
+}
+
+void CheckSize(const std::string& path, const Shape& shape, int64_t count, size_t bytes) {
+  if (count < 1) {
+    throw DataError(path + ": the header says " + std::to_string(count) +
+                    " images; at least 1 is needed");
+  }
+  // The header of a file that is something else can hold any number.
+  unsigned __int128 each = sizeof(float);
+  for (const int size : shape) each *= static_cast<unsigned>(size);
+  const unsigned __int128 expected =
+      sizeof(int64_t) + static_cast<unsigned __int128>(count) * (each + sizeof(int64_t));
+  if (bytes != expected) {
+    throw DataError(path + ": expected " + WithCommas(expected) + " bytes for the header's " +
+                        WithCommas(count) + " images of " + Joined(shape) +
+                        " with their labels, found " + WithCommas(bytes),
+                    "The file is truncated, of another image shape, or not a packed file.");
+  }
+}
+
+}  // namespace
+
+std::optional<Shape> DescribedShape(const std::string& path) {
+  const auto sidecar = ReadSidecar(path);
+  if (!sidecar) return {};
+  return Shape{static_cast<int>(sidecar->shape[0]), static_cast<int>(sidecar->shape[1]),
+               static_cast<int>(sidecar->shape[2])};
+}
+
+PackedFile::PackedFile(const std::string& path, const Shape& shape)
+    : path_(path), shape_(shape), image_size_(1) {
+  for (const int size : shape) image_size_ *= static_cast<size_t>(size);
+  mapping_ = Map(path, &bytes_);
+  try {
+    if (bytes_ < sizeof(count_)) {
+      throw DataError(path + ": expected an int64 count first, found a file of " +
+                          std::to_string(bytes_) + " bytes",
+                      "A packed file holds an int64 count, float32 images, int64 labels.");
+    }
+    std::memcpy(&count_, mapping_, sizeof(count_));
+    CheckSize(path, shape, count_, bytes_);
+    CheckSidecar(path, shape, bytes_);
+  } catch (...) {
+    if (mapping_) munmap(mapping_, bytes_);
+    throw;
+  }
+  const char* start = static_cast<const char*>(mapping_) + sizeof(count_);
+  images_ = reinterpret_cast<const float*>(start);
+  // The labels begin at any multiple of four bytes.
+  labels_.resize(static_cast<size_t>(count_));
+  std::memcpy(labels_.data(), images_ + count_ * image_size_, labels_.size() * sizeof(int64_t));
+}
+
+PackedFile::~PackedFile() { munmap(mapping_, bytes_); }
+
+void PackedFile::CheckLabels(int64_t classes) const {
+  size_t outside = 0;
+  size_t first = 0;
+  for (size_t index = 0; index < labels_.size(); ++index) {
+    if (labels_[index] >= 0 && labels_[index] < classes) continue;
+    if (outside++ == 0) first = index;
+  }
+  if (outside > 0) {
+    throw DataError(path_ + ": label " + std::to_string(labels_[first]) + " of image " +
+                        std::to_string(first) + " is outside the model's " +
+                        std::to_string(classes) + " classes; " + WithCommas(outside) + " of " +
+                        WithCommas(labels_.size()) + " labels are",
+                    "Check that the file and the model belong together.");
+  }
+}
+
+}  // namespace tester

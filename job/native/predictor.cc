@@ -1,0 +1,125 @@
+#include "predictor.h"
+
+#include <chrono>
+#include <cmath>
+#include <exception>
+#include <functional>
+#include <numeric>
+#include <sstream>
+
+#include "error.h"
+#include "statistics.h"
+
+namespace tester {
+
+namespace {
+
+// As job/engine/predictor.py configures each kind of model; the reasons are told there.
+paddle_infer::Config Configuration(const SavedModel& model, int threads) {
+  paddle_infer::Config config(model.prefix + ".pdmodel", model.prefix + ".pdiparams");
+  config.SetCpuMathLibraryNumThreads(threads);
+  config.EnableMemoryOptim();
+  config.DisableGlogInfo();
+  if (model.kind == "fake_quantized") {
+    config.DisableONEDNN();
+    config.SwitchIrOptim(false);
+    return config;
+  }
+  config.EnableONEDNN();
+  if (model.kind == "fp32") {
+    config.DeletePass("repeated_fc_relu_fuse_pass");
+    return config;
+  }
+  const std::vector<std::string> passes = config.pass_builder()->AllPasses();
+  for (const auto& pass : passes) {
+    if (pass != "constant_folding_pass") config.DeletePass(pass);
+  }
+  return config;
+}
+
+// Does what Paddle may refuse to do with a model that is damaged or not for it.
+template <typename Work>
+auto Translated(const std::string& prefix, const Work& work) {
+  try {
+    return work();
+  } catch (const Error&) {
+    throw;
+  } catch (const std::exception& error) {
+    // Paddle's own summary, among the frames of its stack.
+    std::istringstream lines(error.what());
+    std::string line, said;
+    while (std::getline(lines, line)) {
+      line.erase(0, line.find_first_not_of(' '));
+      if (line.rfind('(', 0) == 0) {
+        said = line;
+        break;
+      }
+      if (!line.empty()) said = line;
+    }
+    throw DataError(prefix + ": Paddle cannot run this model: " + said,
+                    "Make it anew with the version of the inference library.");
+  }
+}
+
+}  // namespace
+
+std::string PaddleVersion() {
+  std::istringstream words(paddle_infer::GetVersion());
+  std::string word;
+  while (words >> word && word != "version:") continue;
+  words >> word;
+  return word;
+}
+
+Predictor::Predictor(const SavedModel& model, const Shape& shape, int threads)
+    : model_(model), shape_(shape) {
+  const auto started = std::chrono::steady_clock::now();
+  Translated(model.prefix, [&] {
+    predictor_ = paddle_infer::CreatePredictor(Configuration(model, threads));
+    image_ = predictor_->GetInputHandle(model.image);
+    if (model.label) label_ = predictor_->GetInputHandle(*model.label);
+    const auto names = model.label ? model.accuracies : std::vector<std::string>{model.scores};
+    for (const auto& name : names) outputs_.push_back(predictor_->GetOutputHandle(name));
+  });
+  values_.resize(outputs_.size());
+  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - started;
+  load_seconds_ = elapsed.count();
+}
+
+void Predictor::Run(const Batch& batch) {
+  Translated(model_.prefix, [&] {
+    const int count = static_cast<int>(batch.labels.size());
+    image_->Reshape({count, shape_[0], shape_[1], shape_[2]});
+    image_->CopyFromCpu(batch.images.data());
+    if (label_) {
+      label_->Reshape(model_.label_is_matrix ? std::vector<int>{count, 1} : std::vector<int>{count});
+      label_->CopyFromCpu(batch.labels.data());
+    }
+    if (!predictor_->Run()) throw std::runtime_error("(Run) it gave no result");
+    for (size_t at = 0; at < outputs_.size(); ++at) {
+      const std::vector<int> sizes = outputs_[at]->shape();
+      values_[at].resize(std::accumulate(sizes.begin(), sizes.end(), size_t{1}, std::multiplies<>()));
+      outputs_[at]->CopyToCpu(values_[at].data());
+    }
+  });
+}
+
+Right Predictor::CountRight(const Batch& batch) const {
+  const size_t count = batch.labels.size();
+  if (!model_.label) {
+    const auto& scores = values_.front();
+    const size_t classes = scores.size() / count;
+    Right right{0, 0};
+    for (size_t row = 0; row < count; ++row) {
+      const size_t rivals = Rivals(&scores[row * classes], classes, batch.labels[row]);
+      right.top1 += rivals < 1;
+      right.top5 = *right.top5 + (rivals < 5);
+    }
+    return right;
+  }
+  std::vector<int64_t> counts;
+  for (const auto& share : values_) counts.push_back(std::llround(share.front() * count));
+  return {counts.front(), counts.size() > 1 ? std::optional(counts.back()) : std::nullopt};
+}
+
+}  // namespace tester
