@@ -61,12 +61,12 @@ def _volume(found: Mapping[str, int], prefix: str) -> int:
 def words(shape: str) -> str:
     """A layer's shape for people, such as ``3×3/2 64→128, 56×56``: kernel, stride, channels, input.
 
-    Shapes that are not known come back as they are.
+    Other shapes come back as they are, such as ``1×64×56×56``.
     """
     found = sizes(shape)
-    if not {"ic", "oc"} <= found.keys():
-        return shape.replace("x", "×").replace(":", " · ") if ":" in shape else shape
-    channels = f"{found['ic']}→{found['oc']}"
+    if "ic" not in found:
+        return shape.replace("x", "×").replace(":", " · ")
+    channels = f"{found['ic']}→{found['oc']}" if "oc" in found else f"{found['ic']}"
     sides = f", {found['ih']}×{found.get('iw', 1)}" if "ih" in found else ""
     if "kh" not in found:
         return f"{channels}{sides}"

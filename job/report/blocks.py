@@ -38,7 +38,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Plot:
-    """A place for a picture: ``accuracy``, ``throughput``, ``latency``, ``sizes``, ``training``."""
+    """A place for a picture, by the name of what it shows, such as ``throughput``."""
 
     name: str
 

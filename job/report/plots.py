@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from job.report import numbers, svg
+from job.report import breakdown_plot, numbers, svg
 from job.report.speed import UNSTABLE
 from job.report.tables import (
     MODELS,
@@ -31,7 +31,7 @@ def draw(name: str, report: Mapping[str, Any]) -> tuple[str, str]:
     """One picture of a valid report.
 
     Args:
-        name: ``accuracy``, ``throughput``, ``latency``, ``sizes`` or ``training``.
+        name: ``accuracy``, ``throughput``, ``latency``, ``sizes``, ``training`` or ``breakdown``.
         report: the report.
 
     Returns:
@@ -300,4 +300,5 @@ PICTURES = {
     "latency": latency,
     "sizes": sizes,
     "training": training,
+    "breakdown": breakdown_plot.breakdown,
 }

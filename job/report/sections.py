@@ -6,6 +6,7 @@ from typing import Any
 
 from job.report import provenance, results, speed
 from job.report.blocks import Block, Code, Plot, Section, Text
+from job.report.breakdown import breakdown_sections
 
 
 def sections(report: Mapping[str, Any]) -> tuple[Section, ...]:
@@ -24,6 +25,7 @@ def sections(report: Mapping[str, Any]) -> tuple[Section, ...]:
                 speed.fp32_grid(report),
             ),
         ),
+        *breakdown_sections(report),
         Section("Size", (results.sizes_grid(report), Plot("sizes"))),
         Section("Training", _training(report)),
         Section("What ran in INT8", provenance.audit_blocks(report)),

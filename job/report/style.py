@@ -8,6 +8,8 @@ CSS = """
   --paper: #ffffff; --panel: #f5f6f8; --line: #d9dde3;
   --ink: #1b1f24; --muted: #5c6570; --faint: #98a0a9;
   --fp32: #4a74b5; --qat-fake: #e0a030; --int8: #138a6b;
+  --part-1: #5b4b9a; --part-2: #9385cc; --part-3: #2f8fa8; --part-4: #8ec6d3; --part-5: #c9b458;
+  --part-6: #d9633b;
   --good: #0f7a4d; --bad: #b3261e; --warn: #8a5a00; --warn-panel: #fff6e0;
 }
 @media screen and (prefers-color-scheme: dark) {
@@ -16,6 +18,8 @@ CSS = """
     --paper: #14171b; --panel: #1d2127; --line: #353b44;
     --ink: #e6e9ed; --muted: #a3abb5; --faint: #6b7480;
     --fp32: #6f9fe0; --qat-fake: #e8b14f; --int8: #3cc39a;
+    --part-1: #8d7bd6; --part-2: #bbaef0; --part-3: #4fb6cf; --part-4: #a9dbe6; --part-5: #d8c66e;
+    --part-6: #f0875f;
     --good: #4cc38a; --bad: #ff8a80; --warn: #f2c66d; --warn-panel: #2e2716;
   }
 }

@@ -18,6 +18,8 @@ FP32 = "#030303"
 QAT_FAKE = "#040404"
 INT8 = "#050505"
 LINE = "#060606"
+PART_1, PART_2, PART_3 = "#070707", "#080808", "#090909"
+PART_4, PART_5, PART_6 = "#0a0a0a", "#0b0b0b", "#0c0c0c"
 VARIABLES = {
     INK: "var(--ink)",
     FAINT: "var(--faint)",
@@ -25,6 +27,12 @@ VARIABLES = {
     QAT_FAKE: "var(--qat-fake)",
     INT8: "var(--int8)",
     LINE: "var(--line)",
+    PART_1: "var(--part-1)",
+    PART_2: "var(--part-2)",
+    PART_3: "var(--part-3)",
+    PART_4: "var(--part-4)",
+    PART_5: "var(--part-5)",
+    PART_6: "var(--part-6)",
 }
 MODEL_COLOURS = {"fp32": FP32, "qat_fake": QAT_FAKE, "int8": INT8}
 

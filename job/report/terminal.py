@@ -5,10 +5,12 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from job.report.blocks import Grid
+from job.report.breakdown import advice_of, kinds_grid, summary_text, title_of
 from job.report.results import accuracy_grid, gates_grid
 from job.report.speed import int8_engines_grids, latency_grids, throughput_grids
 from job.report.summary import summarize
@@ -29,6 +31,20 @@ def print_tables(report: Mapping[str, Any], console: Console) -> None:
     for grid in grids:
         console.print()
         console.print(table(grid))
+    if any(gate["name"] == "min_speedup" and not gate["passed"] for gate in report["gates"]):
+        print_breakdown(report, console)
+
+
+def print_breakdown(report: Mapping[str, Any], console: Console) -> None:
+    """Print where the time goes under each ISA cap, and what to do about it."""
+    for part in report["breakdown"]:
+        console.print()
+        console.print(Text(title_of(report, part), style="bold"))
+        console.print(Text(summary_text(part)))
+        for advice in advice_of(part):
+            console.print(Padding(Text(f"• {advice}"), (0, 0, 0, 1)))
+        console.print()
+        console.print(table(kinds_grid(part)))
 
 
 def table(grid: Grid) -> Table:

@@ -44,7 +44,8 @@ def test_depthwise_has_a_group_for_each_channel():
         (LAST, "2048→1000"),
         ("mb1ic512oc4096_ih7iw7", "512→4096, 7×7"),
         ("8x512:512x1000", "8×512 · 512×1000"),
-        ("1x64x56x56", "1x64x56x56"),
+        (POOL, "3×3/2 64, 112×112"),
+        ("1x64x56x56", "1×64×56×56"),
     ],
 )
 def test_words(shape, expected):

@@ -311,7 +311,7 @@ def test_every_setting_is_named_where_it_differs():
     assert text.count("| 1 | 1 thread | Paddle | 300 | 3.00× | 2.97–3.03 |") == 2
     assert text.count("OpenVINO is the fastest throughout.") == 2
     assert "| avx512_core_vnni | 1 | 1 thread | 100 |" in text
-    assert html.render(report).count("<svg") == 5
+    assert html.render(report).count("<svg") == 6
 
 
 def test_a_single_cap_is_named_below_the_table():
@@ -440,7 +440,7 @@ def test_html_shows_user_text_as_it_stands():
 def test_html_has_every_picture_and_unique_ids():
     text = html.render(sample_report())
     page = Page(text)
-    assert [tag for tag, _ in page.elements].count("svg") == 5
+    assert [tag for tag, _ in page.elements].count("svg") == 6
     ids = [a["id"] for _, a in page.elements if "id" in a]
     assert len(ids) == len(set(ids))
     for target in re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", text):
@@ -465,13 +465,13 @@ def test_html_glance_and_verdict():
 @pytest.mark.parametrize(
     ("absent", "told", "pictures"),
     [
-        (("baseline",), "The baseline was not trained in this run: its weights were given.", 5),
+        (("baseline",), "The baseline was not trained in this run: its weights were given.", 6),
         (
             ("qat",),
             "Post-training quantization: there was no quantization-aware training.",
-            5,
+            6,
         ),
-        (("baseline", "qat"), "The baseline was not trained in this run", 4),
+        (("baseline", "qat"), "The baseline was not trained in this run", 5),
     ],
 )
 def test_training_that_did_not_happen(absent, told, pictures):
@@ -505,7 +505,7 @@ def test_synthetic_images_have_no_accuracy():
         "11.1 MiB instead of 42.7 MiB on disk (3.85× smaller)."
     )
     page = html.render(report)
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 4
     for text in (page, markdown.render(report)):
         assert "Not measured: the images are synthetic." in text
         assert "its weights are random." in text
@@ -528,7 +528,7 @@ def test_extreme_reports_are_drawn():
     report["models"] = {m: {"path": m, "bytes": 900} for m in tables.MODELS}
     report["data"]["bad_images"] = []
     document.validate(report)
-    assert html.render(report).count("<svg") == 5
+    assert html.render(report).count("<svg") == 6
     assert "no smaller" in summarize(report).headline
 
 
