@@ -199,3 +199,38 @@ def test_siblings_are_read_from_the_kernels_list(tmp_path, text, expected):
     (folder / "thread_siblings_list").write_text(text)
     assert cores.siblings(0, tmp_path) == expected
     assert cores.siblings(7, tmp_path) == {7}
+
+
+class Fake:
+    """A model whose first call takes longer than the others."""
+
+    def __init__(self, label, first, later):
+        self.label, self.calls, self.closed = label, [first], False
+        self.later = later
+
+    def time(self, seconds, batches, limit):
+        taken = []
+        while not taken or (len(taken) < batches and sum(taken) < 1000 * limit):
+            taken.append(self.calls.pop() if self.calls else self.later)
+        return [taken]
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.mark.parametrize("warmup_batches", [0, 1, 10])
+@pytest.mark.parametrize(
+    ("native", "onednn", "kept"),
+    [
+        ((5000, 5000), (6500, 5000), {"native", "onednn"}),
+        ((9000, 9000), (12000, 5000), {"onednn"}),
+        ((10, 5), (1000, 6), {"native", "onednn"}),
+        ((10, 5), (1000, 9), {"native"}),
+    ],
+)
+def test_first_calls_do_not_decide_between_fp32_engines(warmup_batches, native, onednn, kept):
+    fakes = [Fake("native", *native), Fake("onednn", *onednn), Fake("int8", 100, 1)]
+    effort = benchmark.Effort(warmup_batches, min_seconds=1.0, min_samples=1, rounds=1)
+    left = benchmark.competitive(fakes, effort)
+    assert {fake.label for fake in left} == kept | {"int8"}
+    assert {fake.label for fake in fakes if fake.closed} == {"native", "onednn"} - kept
