@@ -5,8 +5,8 @@ from typing import Any
 
 from job.report import numbers
 from job.report.blocks import Column, Grid, figures, words
+from job.report.breakdown import advice_of
 from job.report.matrix_tables import (
-    NO_CAP,
     ModelSpeed,
     accuracy_rows,
     setting_name,
@@ -14,11 +14,11 @@ from job.report.matrix_tables import (
     speed_rows,
 )
 from job.report.summary import gate_limit, gate_value
+from job.report.tables import INT8_ENGINE_NAMES, NO_CAP
 
 NONE = numbers.DASH
 MEASURED, PUBLISHED = "measured", "published"
 YES_NO = {True: "yes", False: "no", None: ""}
-ENGINES = {"paddle": "Paddle", "openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
 PUBLISHED_NOTE = "Published ratio: of the published images/s, which another machine measured."
 
 # A column and what stands in it.
@@ -178,7 +178,7 @@ def engines_grid(report: Mapping[str, Any]) -> Grid | None:
             _cap(row["isa_cap"]),
             numbers.significant(row["int8"]["images_per_second"]),
             *(_rate(row["engines"].get(name, {}).get("images_per_second")) for name in others),
-            ENGINES[row["fastest"]],
+            INT8_ENGINE_NAMES[row["fastest"]],
         )
         for model, row in benchmarks
     )
@@ -186,7 +186,7 @@ def engines_grid(report: Mapping[str, Any]) -> Grid | None:
         *words("Model"),
         *figures("Batch"),
         *words("ISA cap"),
-        *figures("Paddle", *(ENGINES[name] for name in others)),
+        *figures(*(INT8_ENGINE_NAMES[name] for name in ("paddle", *others))),
         *words("Fastest"),
     )
     return Grid("INT8 images/s by engine", columns, texts)
@@ -254,7 +254,7 @@ def obstacles_grid(report: Mapping[str, Any]) -> Grid:
         for entry in report["matrix"]
         for part in entry["breakdown"] or ()
         if (entry["model"], part["isa_cap"]) in below
-        for advice in part["advice"]
+        for advice in advice_of(part)
     )
     columns = (*words("Model", "ISA cap"), *figures("Batch"), *words("Where the time goes"))
     return Grid("Below the published ratio", columns, texts)

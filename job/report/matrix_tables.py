@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from job.report.tables import cap_name, scenario_name
 from job.stats import Interval
-
-NO_CAP = "all"
 
 
 @dataclass(frozen=True)
@@ -106,9 +105,6 @@ def settings(rows: tuple[ModelSpeed, ...]) -> tuple[Setting, ...]:
 def setting_name(setting: Setting) -> str:
     """A setting in words, such as ``batch 50, ISA cap avx512_core_vnni``."""
     words = [f"batch {setting.batch_size}"]
-    if setting.threads > 1:
-        words.append(f"{setting.threads} threads")
-    if setting.instances > 1:
-        words.append(f"{setting.instances} instances")
-    capped = setting.isa_cap != NO_CAP
-    return ", ".join([*words, f"ISA cap {setting.isa_cap}" if capped else "no ISA cap"])
+    if setting.threads > 1 or setting.instances > 1:
+        words.append(scenario_name(setting))
+    return ", ".join([*words, cap_name(setting.isa_cap)])

@@ -137,6 +137,22 @@ def test_disturbed_rows_are_marked():
     assert "*: disturbed while it was measured" in grid.note
 
 
+def test_models_below_the_published_ratio_say_where_the_time_goes():
+    report = sample_matrix()
+    report["matrix"][0]["breakdown"][0]["advice"] = ["Fewer reorders.", "Larger batches."]
+    report["matrix"][0]["breakdown"][1]["advice"] = ["Another CPU."]
+    report["matrix"][1]["breakdown"][0]["advice"] = ["Not to be read: its ratios are reached."]
+    grid = matrix_results.obstacles_grid(report)
+    assert grid.rows == (
+        ("mobilenet_v1", "avx512_core_vnni", "1", "Fewer reorders."),
+        ("mobilenet_v1", "avx512_core_vnni", "1", "Larger batches."),
+        ("mobilenet_v1", "none", "1", "Another CPU."),
+    )
+    text = render_files(report)["report.md"]
+    assert "### Below the published ratio" in text
+    assert "Not to be read" not in text
+
+
 def test_other_engines_stand_beside_paddle():
     report = sample_matrix()
     assert matrix_results.engines_grid(report) is None
@@ -215,7 +231,7 @@ def test_terminal_tables_fit(width, titles):
 def test_markdown_rows_have_as_many_cells_as_their_header():
     text = render_files(sample_matrix())["report.md"].split("```")[0]
     tables = [block.splitlines() for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)]
-    assert len(tables) == 5
+    assert len(tables) == 6
     for lines in tables:
         assert len({line.count("|") for line in lines}) == 1, lines[0]
 
