@@ -74,9 +74,9 @@ def test_fp32_stands_beside_int8_by_kind():
 def test_summary_tells_reorders_fp32_and_islands():
     part = breakdown_part()
     assert breakdown.summary_text(part) == (
-        "A call with 1 image on 1 thread takes 1.99 ms in FP32 and 1.28 ms in INT8. Of INT8's time "
-        "in primitives, 25% goes into reorders. Left in FP32: 1 op, 0.031 ms. INT8 ops without INT8 "
-        "neighbours: linear_0.tmp_0 (fc)."
+        "A call with 1 image on 1 thread takes 1.99 ms in FP32 and 1.28 ms in INT8. Of INT8's "
+        "time in primitives, 25% goes into reorders. Left in FP32: 1 op, 0.031 ms. INT8 ops "
+        "without INT8 neighbours: linear_0.tmp_0 (fc)."
     )
     part["islands"] = [{"op": f"conv2d_{i}.tmp_0", "type": "conv2d"} for i in range(7)]
     assert "conv2d_4.tmp_0 (conv2d) and 2 more." in breakdown.summary_text(part)
