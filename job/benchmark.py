@@ -22,7 +22,7 @@ NOTHING = "nothing"
 # An FP32 engine this much slower than the faster one while warming up is not timed further.
 HOPELESS = 1.3
 # Of a call that does nothing, thousands fit into this.
-NOTHING_SECONDS = 0.1
+NOTHING_SECONDS = 0.02
 # First calls take longer, so they must not decide which engine is faster.
 LEAST_WARMUP = 2
 CHECKED_IMAGES = 8

@@ -19,7 +19,7 @@ MAX_DRIFT = 0.10
 # Width of the ratio's 95% interval, of the ratio.
 MAX_WIDTH = 0.10
 # Below this, a share of processor time says nothing: the kernel counts in steps of 10 ms.
-LEAST_SECONDS = 0.5
+LEAST_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
