@@ -21,9 +21,11 @@ from job.layers import Layer
 from job.primitives import COMPUTE, ISA_ORDER, Primitive, isa
 from job.report.numbers import plural, significant, times
 
-# Shares of the time in INT8's primitives, or for DISPATCH of the whole call, that are worth a word.
-MUCH_REORDER, MUCH_DISPATCH, MUCH_CONVERSION, MUCH_UNFOLDED = 0.10, 0.25, 0.05, 0.05
-MUCH_FP32, MUCH_SLOWER, MUCH_REFERENCE, MUCH_MEMORY = 0.02, 0.02, 0.02, 0.10
+# Shares of a call that are worth a word; reorders must also be a share of the primitives' time.
+MUCH_DISPATCH, MUCH_MEMORY = 0.25, 0.10
+MUCH_CONVERSION, MUCH_UNFOLDED, MUCH_REFERENCE = 0.05, 0.05, 0.05
+MUCH_FP32, MUCH_SLOWER, MUCH_REORDER = 0.03, 0.03, 0.03
+MUCH_REORDER_OF_PRIMITIVES = 0.10
 # A layer is slower in INT8 from here on; less is noise.
 SLOWER = 0.9
 FEW_CHANNELS = 16
@@ -85,13 +87,24 @@ class Evidence:
         """Time in all primitives."""
         return total_ms(self.primitives)
 
+    @property
+    def call_ms(self) -> float:
+        """Time of a call."""
+        return self.primitives_ms + self.outside_ms
+
+    @property
+    def reorder_share(self) -> float:
+        """Share, 0 to 1, of the time in all primitives that goes into reorders."""
+        spent = total_ms(p for p in self.primitives if p.kind == REORDER)
+        return spent / self.primitives_ms if spent else 0.0
+
     def share(self, milliseconds: float) -> float:
-        """A time's share, 0 to 1, of that in all primitives."""
-        return milliseconds / self.primitives_ms if self.primitives_ms else 0.0
+        """A time's share, 0 to 1, of a call."""
+        return milliseconds / self.call_ms if self.call_ms else 0.0
 
     def told(self, milliseconds: float) -> str:
-        """A time with its share, such as ``0.91 ms (12%)``."""
-        return f"{significant(milliseconds)} ms ({self.share(milliseconds):.0%})"
+        """A time with its share, such as ``0.91 ms (12% of a call)``."""
+        return f"{significant(milliseconds)} ms ({self.share(milliseconds):.0%} of a call)"
 
 
 def advise(evidence: Evidence) -> list[str]:
@@ -121,7 +134,10 @@ def reorders(evidence: Evidence) -> str:
     """Much of the time is not spent on computing but on moving values about."""
     kinds = by_kind([p for p in evidence.primitives if p.kind == REORDER])
     spent = sum(map(total_ms, kinds.values()))
-    if evidence.share(spent) <= MUCH_REORDER:
+    if (
+        evidence.reorder_share <= MUCH_REORDER_OF_PRIMITIVES
+        or evidence.share(spent) <= MUCH_REORDER
+    ):
         return ""
     parts = [
         f"{len(group)} × {kind.removeprefix(REORDER).removeprefix(': ') or 'other'} "
@@ -131,18 +147,21 @@ def reorders(evidence: Evidence) -> str:
     kind, group = next(iter(kinds.items()))
     formats = sorted({f"{p.source_format} to {p.target_format}" for p in group})
     cure = CURES.get(kind, "").format(formats=", ".join(formats))
-    told = f"Reorders take {evidence.told(spent)} of INT8's time: {', '.join(parts)}."
+    told = (
+        f"Reorders take {significant(spent)} of the {significant(evidence.primitives_ms)} ms in "
+        f"INT8's primitives ({evidence.reorder_share:.0%}): {', '.join(parts)}."
+    )
     return f"{told} {cure}".strip()
 
 
 def dispatch(evidence: Evidence) -> str:
     """Much of the call lies outside of oneDNN."""
-    call = evidence.outside_ms + evidence.primitives_ms
-    if not call or evidence.outside_ms <= MUCH_DISPATCH * call:
+    share = evidence.share(evidence.outside_ms)
+    if share <= MUCH_DISPATCH:
         return ""
     return (
-        f"Of INT8's {significant(call)} ms a call, {significant(evidence.outside_ms)} ms "
-        f"({evidence.outside_ms / call:.0%}) lie outside oneDNN's primitives, in Paddle's dispatch "
+        f"Of INT8's {significant(evidence.call_ms)} ms a call, {significant(evidence.outside_ms)} "
+        f"ms ({share:.0%}) lie outside oneDNN's primitives, in Paddle's dispatch "
         f"of {len(evidence.primitives)} of them and its own ops: a larger batch than "
         f"{evidence.batch_size} spreads them over more images; a native caller (C++) and a quicker "
         "allocator (jemalloc by LD_PRELOAD) shorten them."
@@ -193,7 +212,7 @@ def _why_slow(layer: Layer) -> str:
     if is_depthwise(layer.int8.shape):
         return " (depthwise)"
     fewest = min(found.get("ic", FEW_CHANNELS), found.get("oc", FEW_CHANNELS))
-    return f" ({fewest} channels)" if fewest < FEW_CHANNELS else ""
+    return f" ({plural(fewest, 'channel')})" if fewest < FEW_CHANNELS else ""
 
 
 def reference(evidence: Evidence) -> str:

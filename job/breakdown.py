@@ -71,7 +71,6 @@ def measure(
 
 def account(fp32: Recording, evidence: Evidence) -> dict[str, Any]:
     """The figures of the FP32 model beside those of the INT8 model, and what follows from them."""
-    reorders = [p for p in evidence.primitives if p.kind == REORDER]
     slowest = sorted(evidence.layers, key=lambda layer: -layer.int8.milliseconds)[:SLOWEST]
     return {
         "isa_cap": evidence.isa_cap,
@@ -79,7 +78,7 @@ def account(fp32: Recording, evidence: Evidence) -> dict[str, Any]:
         "fp32": kinds_record(fp32.primitives),
         "int8": kinds_record(evidence.primitives),
         "dispatch_ms": {"fp32": outside_ms(fp32), "int8": evidence.outside_ms},
-        "reorder_share": round(evidence.share(total_ms(reorders)), 4),
+        "reorder_share": round(evidence.reorder_share, 4),
         "slowest": [layer_record(layer) for layer in slowest],
         "left_in_fp32": [
             {"op": name, "kind": kind_of(p), "shape": p.shape, "milliseconds": p.milliseconds}
