@@ -86,6 +86,10 @@ class TestReport:
         assert row["fp32"]["images_per_second"] > 0
         assert row["int8"]["images_per_second"] > 0
         assert row["ratio"] > 0
+        (part,) = report["breakdown"]
+        assert (part["isa_cap"], part["batch_size"]) == ("all", 1)
+        assert len(part["slowest"]) == 10
+        assert all(layer["op"] for layer in part["slowest"])
         assert report["audit"]["int8_ops"] > 0
         assert report["audit"]["fp32_ops"] >= 0
         assert report["gates"] == []
