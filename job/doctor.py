@@ -116,6 +116,7 @@ def capacity_findings(host: Host, free_bytes: int) -> Iterator[Finding]:
         )
     else:
         yield Finding("cgroup CPU quota", OK, f"{host.quota_cores:g} cores")
+    yield allocator_finding(host)
     limit = " (cgroup limit)" if host.memory_limited else ""
     enough = host.memory_bytes >= 4 * _GIB
     yield Finding(
@@ -130,6 +131,19 @@ def capacity_findings(host: Host, free_bytes: int) -> Iterator[Finding]:
         OK if roomy else NOTE,
         f"{free_bytes / _GIB:.1f} GiB",
         "" if roomy else "A run keeps models, checkpoints and prepared data: free some space.",
+    )
+
+
+def allocator_finding(host: Host) -> Finding:
+    """Return which memory allocator the job uses."""
+    if host.allocator != "glibc":
+        return Finding("allocator", OK, host.allocator)
+    return Finding(
+        "allocator",
+        NOTE,
+        "glibc",
+        "jemalloc makes small INT8 calls some 3 to 14 % quicker: install libjemalloc2 and set "
+        "LD_PRELOAD=libjemalloc.so.2, for the job as for the service.",
     )
 
 

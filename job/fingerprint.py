@@ -90,7 +90,11 @@ def ingredients(
         "source": dict(source_digests(stage.run.__module__)),
     }
     if stage.host_matters:
-        found["host"] = {"cpu_model": host.cpu_model, "flags": list(host.flags)}
+        found["host"] = {
+            "cpu_model": host.cpu_model,
+            "flags": list(host.flags),
+            "allocator": host.allocator,
+        }
     return found
 
 
@@ -207,10 +211,17 @@ def changes(before: Ingredients, now: Ingredients, unknown: Sequence[str] = ()) 
         lines.append(f"{name} {old} -> {new}")
     lines += [f"{name} changed" for name in _differing(before, now, "source")]
     if before.get("host") != now.get("host"):
-        models = [side.get("host", {}).get("cpu_model", "unknown") for side in (before, now)]
-        changed = "CPU flags changed" if models[0] == models[1] else "CPU {} -> {}".format(*models)
-        lines.append(changed)
+        lines.append(_host_change(before.get("host", {}), now.get("host", {})))
     return tuple(lines)
+
+
+def _host_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Say what of two machines differs."""
+    for key, name in (("cpu_model", "CPU"), ("allocator", "allocator")):
+        old, new = (side.get(key, "unknown") for side in (before, now))
+        if old != new:
+            return f"{name} {old} -> {new}"
+    return "CPU flags changed"
 
 
 def _differing(

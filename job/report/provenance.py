@@ -117,6 +117,7 @@ def host_grid(report: Mapping[str, Any], more: Sequence[tuple[str, str]] = ()) -
         ("CPU quota", "none" if quota is None else f"{quota:g} cores"),
         ("Memory", numbers.size(host["memory_bytes"])),
         ("Kernel", host["kernel"]),
+        ("Allocator", host["allocator"]),
         ("Microcode", host["microcode"] or "not told"),
         *more,
         ("CPU flags", " ".join(host["flags"])),

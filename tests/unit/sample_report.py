@@ -159,6 +159,7 @@ def host() -> dict[str, Any]:
         "quota_cores": 2.0,
         "memory_bytes": 24 * 1024**3,
         "kernel": "6.1.0-test",
+        "allocator": "glibc",
     }
 
 

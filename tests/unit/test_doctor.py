@@ -30,6 +30,7 @@ GOOD = Host(
     memory_bytes=16 * GIB,
     memory_limited=True,
     kernel="6.1",
+    allocator="jemalloc",
 )
 SMOKE = {"isa": "avx512_core_vnni", "kernels": ["brgconv"], "seconds": 1.2, "versions": {}}
 
@@ -62,10 +63,11 @@ def test_no_vnni() -> None:
 
 
 def test_small_machine() -> None:
-    small = replace(GOOD, quota_cores=0.5, memory_bytes=GIB)
+    small = replace(GOOD, quota_cores=0.5, memory_bytes=GIB, allocator="glibc")
     assert statuses(capacity_findings(small, GIB)) == {
         "cores": OK,
         "cgroup CPU quota": NOTE,
+        "allocator": NOTE,
         "memory": NOTE,
         "free disk here": NOTE,
     }

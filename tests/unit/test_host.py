@@ -58,7 +58,17 @@ def test_report_has_what_its_schema_asks(machine: Machine) -> None:
         "quota_cores",
         "memory_bytes",
         "kernel",
+        "allocator",
     }
+
+
+@pytest.mark.parametrize(
+    ("library", "name"),
+    [("libc.so.6", "glibc"), ("libjemalloc.so.2", "jemalloc"), ("libmimalloc.so.2", "mimalloc")],
+)
+def test_allocator_is_what_is_loaded(machine: Machine, library: str, name: str) -> None:
+    machine.write("proc/self/maps", f"7f00-7f01 r-xp 00000000 fe:00 1 /usr/lib/{library}\n")
+    assert read_host(machine.root).allocator == name
 
 
 def test_arm_and_unknown_files(tmp_path: Path) -> None:
