@@ -45,7 +45,7 @@ def _speed_phrase(rows: tuple[ModelSpeed, ...]) -> str:
     if not rows:
         return ""
     low, high = _span(rows)
-    return f"INT8 is {low} to {high} as fast as FP32"
+    return f"INT8 is {low if low == high else f'{low} to {high}'} as fast as FP32"
 
 
 def _reached_phrase(rows: tuple[ModelSpeed, ...]) -> str:
@@ -53,7 +53,7 @@ def _reached_phrase(rows: tuple[ModelSpeed, ...]) -> str:
     if not judged:
         return ""
     reached = sum(bool(row.reached) for row in judged)
-    return f"{reached} of {numbers.plural(len(judged), 'ratio')} are at or above the published one"
+    return f"At or above the published ratio: {reached} of {len(judged)}"
 
 
 def _verdict_card(report: Mapping[str, Any]) -> Card:

@@ -104,7 +104,7 @@ def test_models_without_published_figures_are_not_judged():
     report["matrix"][0]["published"] = None
     report["matrix"][1]["published"]["fp32_images_per_second"] = None
     assert {row.reached for row in matrix_tables.speed_rows(report)[:8]} == {None}
-    assert "4 of 4 ratios" in summarize(report).headline
+    assert "published ratio: 4 of 4." in summarize(report).headline
     for entry in report["matrix"]:
         entry["published"] = None
     assert [len(row) for row in matrix_results.speed_grid(report).rows] == [7] * 12
@@ -170,8 +170,8 @@ def test_other_engines_stand_beside_paddle():
 def test_headline_and_cards():
     summary = summarize(sample_matrix())
     assert summary.headline == (
-        "3 models, all done. INT8 is 2.74× to 7.27× as fast as FP32. 10 of 12 ratios are at or "
-        "above the published one."
+        "3 models, all done. INT8 is 2.74× to 7.27× as fast as FP32. At or above the published "
+        "ratio: 10 of 12."
     )
     assert [card.value for card in summary.cards] == [
         "Passed", "2.74–7.27×", "10 of 12", "−0.06 points",
