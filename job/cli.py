@@ -137,6 +137,9 @@ def run(
       job run manifests/digits.json --dry-run
       job run manifests/digits.json --from benchmark
       generate-manifest | job run - --log-format json
+      job run manifests/tutorial-tables.json
+
+    The last holds a matrix: several models, each run in a folder of its own; one report shows all.
 
     \b
     Stages: prepare baseline qat convert int8 accuracy benchmark report
