@@ -36,6 +36,7 @@ MEBIBYTE = 1024**2
 REFERENCE = ("ref", "simple", "gemm:ref")
 UNFOLDED = ("eltwise", "binary", "sum", "batch_normalization", "softmax", "prelu")
 NAMED = 5
+GLIBC = "glibc"
 # CPU flag -> an instruction set that oneDNN has INT8 kernels for, the best first.
 INT8_ISA = {"amx_int8": "avx512_core_amx", "avx512_vnni": "avx512_core_vnni"}
 BYTES = {"f32": 4, "s32": 4, "bf16": 2, "f16": 2, "u8": 1, "s8": 1}
@@ -71,6 +72,7 @@ class Evidence:
         left_in_fp32: name, if known, and primitive of what it computes in FP32.
         islands: ``op`` and ``type`` of each INT8 op without INT8 neighbours.
         cpu_flags: the machine's, as ``/proc/cpuinfo`` names them.
+        allocator: the machine's memory allocator, as ``job.host`` names it.
     """
 
     isa_cap: str
@@ -81,6 +83,7 @@ class Evidence:
     left_in_fp32: Sequence[tuple[str, Primitive]]
     islands: Sequence[Mapping[str, str]]
     cpu_flags: Sequence[str]
+    allocator: str
 
     @property
     def primitives_ms(self) -> float:
@@ -159,13 +162,15 @@ def dispatch(evidence: Evidence) -> str:
     share = evidence.share(evidence.outside_ms)
     if share <= MUCH_DISPATCH:
         return ""
-    return (
+    told = (
         f"Of INT8's {significant(evidence.call_ms)} ms a call, {significant(evidence.outside_ms)} "
-        f"ms ({share:.0%}) lie outside oneDNN's primitives, in Paddle's dispatch "
-        f"of {len(evidence.primitives)} of them and its own ops: a larger batch than "
-        f"{evidence.batch_size} spreads them over more images; a native caller (C++) and a quicker "
-        "allocator (jemalloc by LD_PRELOAD) shorten them."
+        f"ms ({share:.0%}) lie outside oneDNN's primitives, in Paddle's dispatch of "
+        f"{len(evidence.primitives)} of them and in its own ops. A larger batch than "
+        f"{evidence.batch_size} spreads this over more images"
     )
+    if evidence.allocator == GLIBC:
+        told += "; jemalloc (LD_PRELOAD=libjemalloc.so.2) shortens it"
+    return f"{told}; the native tester (make native-run) times the same call without Python."
 
 
 def left_in_fp32(evidence: Evidence) -> str:

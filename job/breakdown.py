@@ -56,6 +56,7 @@ def measure(
     )
     graph = read_op_graph(fp32_prefix, int8_prefix)
     layers = match(fp32.primitives, int8.primitives, graph.layers)
+    host = read_host()
     evidence = Evidence(
         isa_cap=isa_cap,
         batch_size=batch_size,
@@ -64,7 +65,8 @@ def measure(
         layers=layers,
         left_in_fp32=left_in_fp32(int8.primitives, layers),
         islands=graph.islands,
-        cpu_flags=read_host().flags,
+        cpu_flags=host.flags,
+        allocator=host.allocator,
     )
     return account(fp32, evidence)
 

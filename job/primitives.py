@@ -9,13 +9,10 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from statistics import median
 
-from job.cores import pinned
 from job.errors import QuantizationError
-from job.samples import Setting
 
 COMPUTE = ("convolution", "inner_product", "matmul", "deconvolution")
 INT8_TYPES = ("u8", "s8")
@@ -232,7 +229,6 @@ def record(
     shape = ",".join(map(str, input_shape))
     numbers = (batch_size, threads, timed, logged, os.getpid())
     command = [sys.executable, "-m", "job.engine.run_once", str(prefix), mode, shape]
-    cores = pinned(Setting(batch_size, threads, input_shape))
     # Read when the libraries load, so it must be a fresh process.
     fixed = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     done = subprocess.run(
@@ -241,7 +237,6 @@ def record(
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=partial(os.sched_setaffinity, 0, cores),
     )
     if done.returncode != 0:
         tail = "\n".join((done.stdout + done.stderr).splitlines()[-5:])

@@ -6,11 +6,14 @@ After each call it prints a line that says how long the call took, such as ``tim
 lines of oneDNN's log that stand before a ``logged_call_ms`` are that call's.
 """
 
+import os
 import sys
 import time
 from pathlib import Path
 
+from job.cores import pinned
 from job.lifetime import die_with_parent
+from job.samples import Setting
 
 # The first calls reorder weights and find their memory.
 WARMUP_CALLS = 3
@@ -28,13 +31,15 @@ def main(
 ) -> None:
     """Load the model and call it; ends with its parent."""
     die_with_parent(int(parent))
+    setting = Setting(int(batch_size), int(threads), tuple(map(int, shape.split(","))))
+    os.sched_setaffinity(0, pinned(setting))
     import numpy as np
 
     from job.engine.predictor import Predictor, configuration
     from job.primitives import LOGGED, TIMED
 
-    predictor = Predictor(configuration(Path(prefix), mode, threads=int(threads)))
-    size = (int(batch_size), *map(int, shape.split(",")))
+    predictor = Predictor(configuration(Path(prefix), mode, threads=setting.threads))
+    size = (setting.batch_size, *setting.input_shape)
     predictor.set_images(np.random.default_rng(0).standard_normal(size).astype("float32"))
     set_log(on=False)
     for _ in range(WARMUP_CALLS):

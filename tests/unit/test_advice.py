@@ -24,6 +24,7 @@ def evidence(*primitives, layers=(), **changes):
         "left_in_fp32": breakdown.left_in_fp32(ran, layers),
         "islands": [],
         "cpu_flags": ["avx2", "avx512_vnni"],
+        "allocator": "glibc",
     }
     return Evidence(primitives=ran, layers=layers, **{**values, **changes})
 
@@ -96,7 +97,9 @@ def test_time_outside_primitives():
     sentence = told(outside_ms=4.5, batch_size=8)
     assert sentence.startswith("Of INT8's 13.5 ms a call, 4.50 ms (33%) lie outside")
     assert "dispatch of 9 of them" in sentence
-    assert "a larger batch than 8" in sentence
+    assert "A larger batch than 8" in sentence
+    assert "jemalloc" in sentence
+    assert "jemalloc" not in told(outside_ms=4.5, allocator="jemalloc")
 
 
 def test_layers_left_in_fp32_are_named():
@@ -189,5 +192,5 @@ def test_ops_that_nothing_took_in():
 
 
 def test_a_model_of_which_oneDNN_runs_nothing():  # noqa: N802
-    empty = Evidence("all", 1, [], 0.0, [], [], [], ["amx_int8"])
+    empty = Evidence("all", 1, [], 0.0, [], [], [], ["amx_int8"], "glibc")
     assert advise(empty) == []

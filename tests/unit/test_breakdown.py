@@ -21,6 +21,7 @@ def evidence(primitives, layers=(), **changes):
         "left_in_fp32": breakdown.left_in_fp32(primitives, layers),
         "islands": [],
         "cpu_flags": ["avx512_vnni"],
+        "allocator": "glibc",
     }
     return Evidence(primitives=primitives, layers=layers, **{**values, **changes})
 
