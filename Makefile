@@ -45,7 +45,7 @@ native-run: native ## Run it on $(MODEL) and $(DATA), with the options in $(ARGS
 	build/native/tester --infer_model $(MODEL) --infer_data $(DATA) $(ARGS)
 
 clean: ## Remove the virtual environment and caches; runs stay.
-	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build/native *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -92,13 +92,20 @@ void Predictor::Run(const Batch& batch) {
     image_->Reshape({count, shape_[0], shape_[1], shape_[2]});
     image_->CopyFromCpu(batch.images.data());
     if (label_) {
-      label_->Reshape(model_.label_is_matrix ? std::vector<int>{count, 1} : std::vector<int>{count});
+      const std::vector<int> one{count}, two{count, 1};
+      label_->Reshape(model_.label_is_matrix ? two : one);
       label_->CopyFromCpu(batch.labels.data());
     }
-    if (!predictor_->Run()) throw std::runtime_error("(Run) it gave no result");
+    if (!predictor_->Run()) throw std::runtime_error("it gave no result");
+    // An accuracy is one number, scores are one for each class.
+    const size_t expected = label_ ? 1 : batch.labels.size() * static_cast<size_t>(model_.classes);
     for (size_t at = 0; at < outputs_.size(); ++at) {
       const std::vector<int> sizes = outputs_[at]->shape();
-      values_[at].resize(std::accumulate(sizes.begin(), sizes.end(), size_t{1}, std::multiplies<>()));
+      const auto total = std::accumulate(sizes.begin(), sizes.end(), size_t{1}, std::multiplies());
+      if (outputs_[at]->type() != paddle_infer::DataType::FLOAT32 || total != expected) {
+        throw std::runtime_error("its outputs are not the float32 ones that it declares");
+      }
+      values_[at].resize(total);
       outputs_[at]->CopyToCpu(values_[at].data());
     }
   });
@@ -108,7 +115,7 @@ Right Predictor::CountRight(const Batch& batch) const {
   const size_t count = batch.labels.size();
   if (!model_.label) {
     const auto& scores = values_.front();
-    const size_t classes = scores.size() / count;
+    const auto classes = static_cast<size_t>(model_.classes);
     Right right{0, 0};
     for (size_t row = 0; row < count; ++row) {
       const size_t rivals = Rivals(&scores[row * classes], classes, batch.labels[row]);

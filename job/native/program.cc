@@ -140,7 +140,8 @@ void ParseVariable(Message message, Program* program) {
     const Message dense = Inside(Message(message.bytes()), field::kDenseTensor);
     Message tensor = Inside(dense, field::kTensor);
     while (tensor.Next()) {
-      if (tensor.field() == field::kDataType) variable.data_type = static_cast<int>(tensor.integer());
+      const auto integer = static_cast<int>(tensor.integer());
+      if (tensor.field() == field::kDataType) variable.data_type = integer;
       if (tensor.field() == field::kDims) tensor.AppendTo(&variable.shape);
     }
   }

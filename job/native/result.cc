@@ -88,7 +88,9 @@ std::string SettingsJson(const Result& result) {
 std::string AccuracyJson(const Result& result) {
   const auto& [top1, top5] = result.right;
   const auto total = static_cast<double>(result.images);
-  const auto percent = [&](int64_t count) { return Value(100 * static_cast<double>(count) / total); };
+  const auto percent = [total](int64_t count) {
+    return Value(100 * static_cast<double>(count) / total);
+  };
   return Object(1)
       .Add("images", Value(result.images))
       .Add("top1_correct", Value(top1))

@@ -9,6 +9,7 @@ from job.data import packed
 from job.data.loader import Loader
 from job.data.sources import BadImage
 from job.data.splits import Part, Splits
+from job.data.synthetic import SyntheticImages
 from job.errors import DataError
 from job.events import Events
 from job.manifest import Manifest
@@ -105,6 +106,8 @@ def transform_text(manifest: Manifest, part: Part) -> str:
     """How packed images are made, in one line."""
     if part.source.normalised:
         return f"none: taken as they stand from {Path(part.source.where).name}"
+    if isinstance(part.source, SyntheticImages):
+        return "none: random numbers, for speed only"
     short = manifest.data.resize_short
     resized = f"resize short side to {short}" if short else "resize to the input size"
     return f"{resized}, mean {list(manifest.data.mean)}, std {list(manifest.data.std)}"

@@ -1,13 +1,16 @@
 """What the README shows, run as it stands."""
 
 import json
+import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from tiny_run import Run
+from tiny_run import Run, job
 
 from job import errors
 from job.manifest import parse
@@ -45,7 +48,8 @@ def test_the_manifest_is_valid() -> None:
 
 def test_every_command_and_option_exists() -> None:
     rows = re.findall(r"^\| `job (\w+)[^|]*\|([^|]*)\|", README, re.MULTILINE)
-    assert [name for name, _ in rows] == ["run", "validate", "explain", "doctor", "report"]
+    names = ["run", "validate", "explain", "doctor", "report", "pack", "predict"]
+    assert [name for name, _ in rows] == names
     for name, text in rows:
         shown = subprocess.run(
             [sys.executable, "-m", "job", name, "--help"],
@@ -55,6 +59,34 @@ def test_every_command_and_option_exists() -> None:
         )
         for option in re.findall(r"--[a-z-]+", text):
             assert option in shown.stdout, f"job {name} {option}"
+
+
+def tester_commands(program: str, finished: Run) -> list[list[str]]:
+    """The testers' commands that begin with a program, for the tiny run."""
+    text = "".join(block for block in blocks("sh") if "digits.bin" in block)
+    text = text.replace("manifests/digits.json", str(finished.folder / "m.json"))
+    text = text.replace("runs/digits", str(finished.output))
+    return [shlex.split(line)[1:] for line in text.splitlines() if line.startswith(f"{program} ")]
+
+
+def test_the_testers_commands_run(finished: Run, tmp_path: Path) -> None:
+    packing, tested, as_json = tester_commands("job", finished)
+    assert "images of 1x8x8" in job(*packing, cwd=tmp_path).out
+    assert job(*tested, cwd=tmp_path).out.startswith("INT8 model ")
+    assert json.loads(job(*as_json, cwd=tmp_path).out)["model"]["kind"] == "fp32"
+
+
+def test_the_native_testers_command_runs(finished: Run, tmp_path: Path) -> None:
+    if not os.environ.get("PADDLE_ROOT"):
+        pytest.skip("PADDLE_ROOT names no inference library")
+    (arguments,) = tester_commands("make", finished)
+    data = tmp_path / "digits.bin"
+    shutil.copyfile(finished.output / "data" / "test.bin", data)
+    command = [word for word in arguments if not word.startswith(("PADDLE_ROOT=", "DATA="))]
+    command += [f"PADDLE_ROOT={os.environ['PADDLE_ROOT']}", f"DATA={data}"]
+    done = subprocess.run(["make", "-s", *command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout[done.stdout.index("{") :])["model"]["kind"] == "int8"
 
 
 def test_exit_codes_are_those_of_the_errors() -> None:

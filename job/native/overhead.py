@@ -1,0 +1,75 @@
+"""What Python costs: `job predict` against the native tester, interleaved, per batch size.
+
+taskset -c 1 python job/native/overhead.py TESTER MODEL DATA [--batch-sizes 1 8 50] [--rounds 10]
+
+Each round runs both testers once, in turns about who is first, each in a fresh process.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from job import stats
+
+ROUND_SECONDS = 1.0
+WARMUP_CALLS = 20
+PYTHON = (sys.executable, "-m", "job", "predict", "--json")
+
+
+def speed(command: Sequence[str], *arguments: str) -> dict[str, Any]:
+    """The speed that one run of a tester tells."""
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)["speed"]
+    return found
+
+
+def compare(native: Path, model: str, data: str, batch_size: int, rounds: int) -> dict[str, Any]:
+    """One row: p50 in ms a call of both, and the paired ratio of images/s, native to Python."""
+    fixed: tuple[str, ...] = ("--infer-model", model, "--infer-data", data)
+    fixed += ("--batch-size", str(batch_size))
+    commands = {"python": PYTHON, "native": (str(native.absolute()),)}
+    pilot = speed(commands["native"], *fixed, "--warmup-size", str(WARMUP_CALLS))
+    calls = max(1, math.ceil(1000 * ROUND_SECONDS / (pilot["latency_ms"]["p50"] * pilot["calls"])))
+    fixed += ("--warmup-size", str(WARMUP_CALLS), "--repeat", str(calls))
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in commands}
+    for number in range(rounds):
+        for name in list(commands)[:: 1 if number % 2 == 0 else -1]:
+            found[name].append(speed(commands[name], *fixed))
+    rates = {name: [one["images_per_second"] for one in runs] for name, runs in found.items()}
+    p50 = {
+        name: statistics.median(one["latency_ms"]["p50"] for one in runs)
+        for name, runs in found.items()
+    }
+    ratio = stats.paired_ratio(rates["python"], rates["native"])
+    return {"p50": p50, "ratio": ratio.value, "interval": ratio.interval or (ratio.value,) * 2}
+
+
+def main() -> None:
+    """Print a row for each batch size."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tester", type=Path)
+    parser.add_argument("model")
+    parser.add_argument("data")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8, 50])
+    parser.add_argument("--rounds", type=int, default=10)
+    given = parser.parse_args()
+    print("batch  Python p50 ms  native p50 ms  Python costs us  native/Python  95%")
+    for batch_size in given.batch_sizes:
+        row = compare(given.tester, given.model, given.data, batch_size, given.rounds)
+        python, native = row["p50"]["python"], row["p50"]["native"]
+        low, high = row["interval"]
+        print(
+            f"{batch_size:5}  {python:13.3f}  {native:13.3f}  {1000 * (python - native):15.0f}  "
+            f"{row['ratio']:13.3f}  {low:.3f}-{high:.3f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
