@@ -4,6 +4,7 @@ Modules that a command needs are imported when it runs: ``--help`` must answer a
 """
 
 import json
+import os
 import re
 import sys
 import tempfile
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from job.matrix import MatrixResult
     from job.pipeline import Reporting, RunResult
     from job.progress import Ui
+
+# The limit of Linux file systems.
+_LONGEST_NAME = 255
 
 _EPILOG = """\b
 Exit codes: 0 done; 2 the manifest or the command line is wrong; 3 a gate failed, with all
@@ -151,7 +155,7 @@ def run(
         try:
             loaded = _load(manifest, overrides or ())
             _check_code(loaded, allow_code)
-            where = _folder(output or loaded.output)
+            where = _folder(loaded.output if output is None else output)
             if dry_run:
                 _print_plan(loaded, where, from_stage, until_stage, log_format)
                 return
@@ -325,6 +329,13 @@ def _folder(output: str) -> Path:
         raise UsageError(
             f"--output: {output!r} is a URI; only local folders can be written",
             "Give a folder, and copy it from there when the run is done.",
+        )
+    too_long = any(len(os.fsencode(part)) > _LONGEST_NAME for part in Path(output).parts)
+    if not output.strip() or "\0" in output or too_long:
+        shown = output if len(output) < 80 else f"{output[:80]}..."
+        raise UsageError(
+            f"--output: {shown!r} cannot be a folder's name",
+            f"Give a path of names of 1 to {_LONGEST_NAME} bytes, such as runs/digits.",
         )
     return Path(output).expanduser()
 

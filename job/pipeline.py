@@ -228,7 +228,8 @@ def chosen_stages(
     """Return the stages to pass; the first that is forced must be among them."""
     selected = select(stages, until_stage)
     forced = depending(stages, from_stage)
-    if forced and forced.isdisjoint(stage.name for stage in selected):
+    ends_early = from_stage == REPORT and len(selected) < len(stages)
+    if ends_early or (forced and forced.isdisjoint(stage.name for stage in selected)):
         raise UsageError(
             f"--until {until_stage} ends before --from {from_stage} begins",
             "Name a later stage with --until, or leave it out.",

@@ -201,6 +201,12 @@ class TestRefusals:
         assert done.returncode == 2
         assert "'s3://bucket/run' is a URI" in done.stderr
 
+    @pytest.mark.parametrize("name", ["", " ", "x" * 300])
+    def test_no_name(self, folder: Path, name: str) -> None:
+        done = job("run", "m.json", "--output", name, cwd=folder)
+        assert done.returncode == 2
+        assert "cannot be a folder's name" in done.stderr
+
     def test_locked(self, folder: Path) -> None:
         from job.storage.local import LocalOutput
 

@@ -250,6 +250,8 @@ class TestUntil:
     def test_until_before_from(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="--until first ends before --from second begins"):
             again(tmp_path, from_stage="second", until_stage="first")
+        with pytest.raises(UsageError, match="--until first ends before --from report begins"):
+            again(tmp_path, from_stage="report", until_stage="first")
 
 
 class TestInterrupted:
