@@ -44,9 +44,17 @@ def pack_test_split(manifest: Manifest, path: Path, ui: Ui) -> Record:
     from job.data.splits import split
     from job.stages.prepare import pack
 
-    model = manifest.model
-    cache = Path(manifest.output).expanduser() / ".cache"
-    splits = split(manifest.data, model.classes, model.input_shape, manifest.path, cache)
+    model, shown = manifest.model, _Shown(ui)
+    splits = split(
+        manifest.data,
+        model.classes,
+        model.input_shape,
+        manifest.path,
+        # Shared with the manifest's runs, so that an archive is unpacked once.
+        Path(manifest.output).expanduser() / ".cache",
+        # Archives are read ahead: their end is reached while files are still being written.
+        progress=lambda done, total: shown.progress("unpack", min(done, total - 1), total, "bytes"),
+    )
     with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    return pack(manifest, splits.test, "test", path, _Shown(ui), [])
+    return pack(manifest, splits.test, "test", path, shown, [])
