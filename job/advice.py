@@ -1,9 +1,10 @@
 """What to do about a call's time: plain rules, each from figures to a sentence."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from job.evidence import Evidence
 from job.kinds import (
     COPY,
     DEQUANTIZE,
@@ -60,72 +61,31 @@ CURES[DEQUANTIZE] = CURES[QUANTIZE]
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What the rules look at, all of the INT8 model.
+class Advice:
+    """What to do about some milliseconds of a call, in one sentence or more."""
 
-    Attributes:
-        isa_cap: the highest instruction set that oneDNN might use, or ``all``.
-        batch_size: images of the call.
-        primitives: what a call executes.
-        outside_ms: what it takes besides.
-        layers: its convolutions and matrix products, beside those of the FP32 model.
-        left_in_fp32: name, if known, and primitive of what it computes in FP32.
-        islands: ``op`` and ``type`` of each INT8 op without INT8 neighbours.
-        cpu_flags: the machine's, as ``/proc/cpuinfo`` names them.
-        allocator: the machine's memory allocator, as ``job.host`` names it.
-    """
-
-    isa_cap: str
-    batch_size: int
-    primitives: Sequence[Primitive]
-    outside_ms: float
-    layers: Sequence[Layer]
-    left_in_fp32: Sequence[tuple[str, Primitive]]
-    islands: Sequence[Mapping[str, str]]
-    cpu_flags: Sequence[str]
-    allocator: str
-
-    @property
-    def primitives_ms(self) -> float:
-        """Time in all primitives."""
-        return total_ms(self.primitives)
-
-    @property
-    def call_ms(self) -> float:
-        """Time of a call."""
-        return self.primitives_ms + self.outside_ms
-
-    @property
-    def reorder_share(self) -> float:
-        """Share, 0 to 1, of the time in all primitives that goes into reorders."""
-        spent = total_ms(p for p in self.primitives if p.kind == REORDER)
-        return spent / self.primitives_ms if spent else 0.0
-
-    def share(self, milliseconds: float) -> float:
-        """A time's share, 0 to 1, of a call."""
-        return milliseconds / self.call_ms if self.call_ms else 0.0
-
-    def told(self, milliseconds: float) -> str:
-        """A time with its share, such as ``0.91 ms (12% of a call)``."""
-        return f"{significant(milliseconds)} ms ({self.share(milliseconds):.0%} of a call)"
+    milliseconds: float
+    text: str
 
 
 def advise(evidence: Evidence) -> list[str]:
-    """One sentence or more for each rule that applies; none when all is well."""
-    return [sentence for rule in RULES if (sentence := rule(evidence))]
+    """What each rule that applies says, what matters most first; nothing when all is well."""
+    found = [advice for rule in RULES if (advice := rule(evidence))]
+    return [advice.text for advice in sorted(found, key=lambda advice: -advice.milliseconds)]
 
 
-def lower_isa(evidence: Evidence) -> str:
+def lower_isa(evidence: Evidence) -> Advice | None:
     """INT8 does not run on the best kernels that the CPU and the cap allow."""
     allowed = ISA_ORDER[-1] if evidence.isa_cap == "all" else evidence.isa_cap
     had = [name for flag, name in INT8_ISA.items() if flag in evidence.cpu_flags]
     best = next((name for name in had if _rank(name) <= _rank(allowed)), "")
     ran = isa(p for p in evidence.primitives if p.is_int8)
     if not best or not ran or _rank(ran) >= _rank(best):
-        return ""
-    return (
+        return None
+    return Advice(
+        evidence.call_ms,
         f"INT8 runs on {ran} though this CPU has {best}: look for ONEDNN_MAX_CPU_ISA in the "
-        "environment, and whether the container or its sandbox withholds AMX."
+        "environment, and whether the container or its sandbox withholds AMX.",
     )
 
 
@@ -133,7 +93,7 @@ def _rank(name: str) -> int:
     return ISA_ORDER.index(name) if name in ISA_ORDER else -1
 
 
-def reorders(evidence: Evidence) -> str:
+def reorders(evidence: Evidence) -> Advice | None:
     """Much of the time is not spent on computing but on moving values about."""
     kinds = by_kind([p for p in evidence.primitives if p.kind == REORDER])
     spent = sum(map(total_ms, kinds.values()))
@@ -141,7 +101,7 @@ def reorders(evidence: Evidence) -> str:
         evidence.reorder_share <= MUCH_REORDER_OF_PRIMITIVES
         or evidence.share(spent) <= MUCH_REORDER
     ):
-        return ""
+        return None
     parts = [
         f"{len(group)} × {kind.removeprefix(REORDER).removeprefix(': ') or 'other'} "
         f"{significant(total_ms(group))} ms"
@@ -154,14 +114,14 @@ def reorders(evidence: Evidence) -> str:
         f"Reorders take {significant(spent)} of the {significant(evidence.primitives_ms)} ms in "
         f"INT8's primitives ({evidence.reorder_share:.0%}): {', '.join(parts)}."
     )
-    return f"{told} {cure}".strip()
+    return Advice(spent, f"{told} {cure}".strip())
 
 
-def dispatch(evidence: Evidence) -> str:
+def dispatch(evidence: Evidence) -> Advice | None:
     """Much of the call lies outside of oneDNN."""
     share = evidence.share(evidence.outside_ms)
     if share <= MUCH_DISPATCH:
-        return ""
+        return None
     told = (
         f"Of INT8's {significant(evidence.call_ms)} ms a call, {significant(evidence.outside_ms)} "
         f"ms ({share:.0%}) lie outside oneDNN's primitives, in Paddle's dispatch of "
@@ -170,37 +130,40 @@ def dispatch(evidence: Evidence) -> str:
     )
     if evidence.allocator == GLIBC:
         told += "; jemalloc (LD_PRELOAD=libjemalloc.so.2) shortens it"
-    return f"{told}; the native tester (make native-run) times the same call without Python."
+    told += "; the native tester (make native-run) times the same call without Python."
+    return Advice(evidence.outside_ms, told)
 
 
-def left_in_fp32(evidence: Evidence) -> str:
+def left_in_fp32(evidence: Evidence) -> Advice | None:
     """Computing that could be INT8 is not."""
     spent = total_ms(p for _, p in evidence.left_in_fp32)
     if evidence.share(spent) <= MUCH_FP32:
-        return ""
+        return None
     left = evidence.left_in_fp32
     listed = _listed(f"{name or kind_of(p)} {significant(p.milliseconds)} ms" for name, p in left)
-    return (
+    return Advice(
+        spent,
         f"Left in FP32: {plural(len(left), 'op')} with {evidence.told(spent)}, {listed}. "
         "The audit says why; add their types to /quantize/quantize_op_types, or take them out of "
-        "/int8/skip_ops and /quantize/not_quant_pattern."
+        "/int8/skip_ops and /quantize/not_quant_pattern.",
     )
 
 
-def slower_in_int8(evidence: Evidence) -> str:
+def slower_in_int8(evidence: Evidence) -> Advice | None:
     """Layers lose by INT8."""
     slower = [x for x in evidence.layers if x.int8.is_int8 and x.fp32 and _ratio(x) < SLOWER]
     slower.sort(key=_loss, reverse=True)
     lost = sum(map(_loss, slower))
     if evidence.share(lost) <= MUCH_SLOWER:
-        return ""
+        return None
     listed = _listed(f"{_name(x)} {times(_ratio(x))}{_why_slow(x)}" for x in slower)
     names = [x.name for x in slower if x.name][:NAMED]
     cure = f": /int8/skip_ops {json.dumps(names)}" if names else " by /int8/skip_ops"
-    return (
+    return Advice(
+        lost,
         f"Slower in INT8 than in FP32: {plural(len(slower), 'layer')} that lose "
         f"{evidence.told(lost)}, {listed}. Leave them in FP32{cure}, and see whether the "
-        "conversions around them cost less than that."
+        "conversions around them cost less than that.",
     )
 
 
@@ -220,49 +183,53 @@ def _why_slow(layer: Layer) -> str:
     return f" ({plural(fewest, 'channel')})" if fewest < FEW_CHANNELS else ""
 
 
-def reference(evidence: Evidence) -> str:
+def reference(evidence: Evidence) -> Advice | None:
     """Ops for which oneDNN has only plain loops."""
-    slow = [p for p in evidence.primitives if p.implementation.startswith(REFERENCE)]
+    computing = [p for p in evidence.primitives if p.kind != REORDER]
+    slow = [p for p in computing if p.implementation.startswith(REFERENCE)]
     spent = total_ms(slow)
     if evidence.share(spent) <= MUCH_REFERENCE:
-        return ""
+        return None
     listed = _listed(sorted({f"{kind_of(p)} {words(p.shape)}" for p in slow}))
-    return (
+    return Advice(
+        spent,
         f"oneDNN has only its reference code for {listed}, which takes {evidence.told(spent)}: "
-        "leave these ops in FP32 (/int8/skip_ops), or make their channels multiples of 16."
+        "leave these ops in FP32 (/int8/skip_ops), or make their channels multiples of 16.",
     )
 
 
-def islands(evidence: Evidence) -> str:
+def islands(evidence: Evidence) -> Advice | None:
     """INT8 ops stand alone, and converting for them costs."""
     converting = [p for p in evidence.primitives if kind_of(p) in (QUANTIZE, DEQUANTIZE)]
     spent = total_ms(converting)
     if not evidence.islands or evidence.share(spent) <= MUCH_CONVERSION:
-        return ""
+        return None
     listed = _listed(f"{one['op']} ({one['type']})" for one in evidence.islands)
     names = json.dumps([one["op"] for one in evidence.islands][:NAMED])
-    return (
+    return Advice(
+        spent,
         f"{plural(len(evidence.islands), 'INT8 op')} without INT8 neighbours: {listed}; all "
         f"conversions to and from INT8 take {evidence.told(spent)}. Quantize the neighbours too "
-        f"(/quantize/quantize_op_types), or leave these in FP32: /int8/skip_ops {names}."
+        f"(/quantize/quantize_op_types), or leave these in FP32: /int8/skip_ops {names}.",
     )
 
 
-def unfolded(evidence: Evidence) -> str:
+def unfolded(evidence: Evidence) -> Advice | None:
     """Activations, sums and norms that run as ops of their own."""
     apart = [p for p in evidence.primitives if p.kind in UNFOLDED]
     spent = total_ms(apart)
     if evidence.share(spent) <= MUCH_UNFOLDED:
-        return ""
+        return None
     listed = ", ".join(f"{len(group)} × {kind}" for kind, group in by_kind(apart).items())
-    return (
+    return Advice(
+        spent,
         f"Ops that no convolution took in take {evidence.told(spent)}: {listed}. An activation or "
         "a sum is folded when it stands directly behind its convolution and nothing else reads "
-        "what lies between; relu is folded where others are not."
+        "what lies between; relu is folded where others are not.",
     )
 
 
-def memory_bound(evidence: Evidence) -> str:
+def memory_bound(evidence: Evidence) -> Advice | None:
     """Layers that wait for memory, whatever the instruction set."""
     waiting = [
         p
@@ -273,14 +240,15 @@ def memory_bound(evidence: Evidence) -> str:
     ]
     spent = total_ms(waiting)
     if evidence.share(spent) <= MUCH_MEMORY:
-        return ""
+        return None
     moved = sum(map(_moved_bytes, waiting))
     listed = _listed(f"{kind_of(p)} {words(p.shape)}" for p in waiting)
-    return (
+    return Advice(
+        spent,
         f"Memory's speed bounds {listed}: {evidence.told(spent)} to read and write "
         f"{moved / MEBIBYTE:.0f} MiB at {moved / spent / 1e6:.1f} GB/s. No instruction set makes "
         f"this quicker; a larger batch than {evidence.batch_size} reads the weights once for all "
-        "of its images."
+        "of its images.",
     )
 
 
@@ -301,7 +269,7 @@ def _listed(items: Iterable[str]) -> str:
     return f"{', '.join(found[:NAMED])}{more}"
 
 
-RULES: tuple[Callable[[Evidence], str], ...] = (
+RULES: tuple[Callable[[Evidence], Advice | None], ...] = (
     lower_isa,
     left_in_fp32,
     slower_in_int8,

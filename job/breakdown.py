@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from job.advice import Evidence, advise
+from job.advice import advise
+from job.evidence import Evidence
 from job.host import read_host
 from job.kinds import REORDER, kind_of, kinds_record, total_ms
 from job.layers import Layer, match

@@ -106,9 +106,9 @@ def _kind_row(
     return (
         kind,
         numbers.count(fp32_count) if fp32_count else "",
-        numbers.significant(fp32_ms) if fp32_ms else NONE,
+        numbers.significant(fp32_ms) if fp32_count or fp32_ms else NONE,
         numbers.count(int8_count) if int8_count else "",
-        numbers.significant(int8_ms) if int8_ms else NONE,
+        numbers.significant(int8_ms) if int8_count or int8_ms else NONE,
         f"{100 * int8_ms / whole:.1f}" if whole else NONE,
         numbers.times(fp32_ms / int8_ms) if fp32_ms and int8_ms else NONE,
     )

@@ -6,7 +6,8 @@ import pytest
 from recorded_logs import made
 
 from job import breakdown
-from job.advice import Evidence, advise
+from job.advice import advise
+from job.evidence import Evidence
 from job.layers import Layer
 
 DEPTHWISE = "g32mb1_ic32oc32_ih56oh56kh3_iw56ow56kw3"
@@ -63,6 +64,13 @@ def test_little_of_a_call_is_not_worth_a_word():
     layers = [Layer("conv2d_0.tmp_0", made(), slow)]
     (sentence,) = advise(evidence(*little, layers=layers, islands=alone, outside_ms=90.0))
     assert sentence.startswith("Of INT8's 104 ms a call, 90.0 ms (87%) lie outside")
+
+
+def test_what_matters_most_comes_first():
+    found = advise(evidence(reorder(1.5), outside_ms=9.0, cpu_flags=["amx_int8"]))
+    assert [text.split()[0] for text in found] == ["INT8", "Of", "Reorders"]
+    found = advise(evidence(reorder(9.0), outside_ms=8.0))
+    assert [text.split()[0] for text in found] == ["Reorders", "Of"]
 
 
 def test_reorders_are_counted_by_what_they_are_for():

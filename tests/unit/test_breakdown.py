@@ -6,7 +6,7 @@ import pytest
 from recorded_logs import made, recorded
 
 from job import breakdown, kinds
-from job.advice import Evidence
+from job.evidence import Evidence
 from job.layers import Layer, match
 from job.primitives import Recording
 
