@@ -14,6 +14,8 @@ from job.report.summary import Card
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 # Long words without spaces, set in a fixed-width face.
 DIGEST_COLUMN = "SHA-256"
+# A name up to this length is never broken.
+LONGEST_NAME = 24
 # Tables with more of them are set smaller, to fit the page.
 MOST_COLUMNS = 9
 
@@ -114,6 +116,8 @@ def _cell(cell: str, column: Column) -> str:
         name = "digest"
     elif column.title == "Verdict" and cell == "FAILED":
         name = "failed"
+    elif len(cell) <= LONGEST_NAME and " " not in cell:
+        name = "name"
     else:
         return f"<td>{escape(cell)}</td>"
     return f'<td class="{name}">{escape(cell)}</td>'

@@ -53,6 +53,7 @@ th { overflow-wrap: normal; }
 .dense th:nth-child(n), .dense td:nth-child(n) { padding-left: 0; padding-right: 13px; }
 .dense td { min-width: 0; overflow-wrap: normal; }
 .n { text-align: right; min-width: 0; white-space: nowrap; }
+.name { white-space: nowrap; }
 .failed { color: var(--bad); font-weight: 700; }
 .digest { font: 12px/1.6 var(--mono); }
 figure { margin: 16px 0 8px; }

@@ -28,7 +28,8 @@ def on_terminal(report, width):
 
 def test_schema_is_strict_and_describes_every_key():
     jsonschema.Draft202012Validator.check_schema(matrix_document.schema())
-    places = dict(objects(matrix_document.schema()))
+    found = objects(matrix_document.schema())
+    places = {place: schema for place, schema in found if "/then/" not in place}
     assert len(places) == 3
     for place, schema in places.items():
         assert schema["additionalProperties"] is False, place
@@ -46,8 +47,13 @@ def test_parts_of_a_model_are_checked_as_in_its_own_report():
     report["matrix"][2]["colour"] = "blue"
     with pytest.raises(OutputError, match="4 faults") as caught:
         matrix_document.validate(report)
-    for place in ("/matrix/1/accuracy", "/matrix/1/benchmark", "/matrix/2/published/int8_top1"):
-        assert place in str(caught.value)
+    for told in (
+        "/matrix/1/accuracy/int8/top1: 101 is greater than the maximum of 100",
+        "/matrix/1/benchmark/0/ratio: '3' is not of type 'number'",
+        "/matrix/2/published/int8_top1: -1 is less than or equal",
+        "/matrix/2: Additional properties are not allowed ('colour' was unexpected)",
+    ):
+        assert told in str(caught.value)
 
 
 def test_statuses_agree():
@@ -58,10 +64,10 @@ def test_statuses_agree():
     fail(report, 1, "gone", 4)
     matrix_document.validate(report)
     report["matrix"][1]["error"] = None
-    with pytest.raises(OutputError, match="/matrix/1/error: expected a value as status is"):
+    with pytest.raises(OutputError, match="/matrix/1/error: None is not of type 'object'"):
         matrix_document.validate(report)
     report["matrix"][2]["benchmark"] = None
-    with pytest.raises(OutputError, match="/matrix/2/benchmark: expected a value"):
+    with pytest.raises(OutputError, match="/matrix/2/benchmark: None is not of type 'array'"):
         matrix_document.validate(report)
 
 
