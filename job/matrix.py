@@ -256,7 +256,6 @@ def build(
         models: how each model fared; those that did not fail have their reports.
         notes: remarks on the run, such as a waived requirement.
     """
-    reports = [model.run.report for model in models if model.run and model.run.report]
     statuses = {model.status for model in models}
     worst = next(s for s in ("failed", "gate_failed", "passed") if s in statuses)
     return {
@@ -267,7 +266,7 @@ def build(
         "manifest": dict(manifest.resolved),
         "host": read_host().as_report(),
         "versions": dict(library_versions()),
-        "notes": list(dict.fromkeys([*notes, *_shared_notes(reports)])),
+        "notes": list(dict.fromkeys([*notes, *_notes(models)])),
         "matrix": [
             _entry(model, entry.published)
             for model, entry in zip(models, manifest.matrix or (), strict=True)
@@ -275,12 +274,17 @@ def build(
     }
 
 
-def _shared_notes(reports: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Remarks that every model's report has; others stand in the reports that they concern."""
-    if not reports:
-        return []
-    first, *others = (report["notes"] for report in reports)
-    return [note for note in first if all(note in notes for notes in others)]
+def _notes(models: Sequence[ModelResult]) -> list[str]:
+    """Remarks of the models' reports, each once; what is not true of all names its models."""
+    heard: dict[str, list[str]] = {}
+    done = [(model.name, model.run.report) for model in models if model.run and model.run.report]
+    for name, report in done:
+        for note in report["notes"]:
+            heard.setdefault(note, []).append(name)
+    return [
+        note if len(names) == len(done) else f"{', '.join(names)}: {note}"
+        for note, names in heard.items()
+    ]
 
 
 def _entry(model: ModelResult, published: PublishedSpec | None) -> dict[str, Any]:

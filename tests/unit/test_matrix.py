@@ -75,7 +75,9 @@ def test_each_model_runs_in_a_folder_of_its_own(tmp_path: Path) -> None:
     assert report == result.report
     assert [entry["model"] for entry in report["matrix"]] == ["small", "large"]
     assert report["status"] == "passed"
-    assert report["notes"] == ["not comparable", "of all"]
+    assert report["notes"] == [
+        "not comparable", "of all", "small: seed 1", "large: seed 2",
+    ]  # fmt: skip
     small = report["matrix"][0]
     assert small["report"] == "small/report.json"
     assert small["published"]["int8_top1"] == 70.5
