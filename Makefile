@@ -36,6 +36,10 @@ lock: ## Resolve the dependencies anew (needs uv).
 	$(COMPILE) -o requirements.lock
 	$(COMPILE) --group dev -c requirements.lock -o tests/requirements.lock \
 	  $$(sed -n 's/^\([a-z0-9_.-]*\)==.*/--no-emit-package \1/p' requirements.lock)
+	$(COMPILE) --extra openvino --extra onnxruntime --extra compare -c requirements.lock -o engines.lock \
+	  $$(sed -n 's/^\([a-z0-9_.-]*\)==.*/--no-emit-package \1/p' requirements.lock)
+
+engines: $(VENV)/installed-engines ## Set up, with OpenVINO, ONNX Runtime and NNCF.
 
 native: ## Build the native tester on the inference library in $(PADDLE_ROOT).
 	cmake -S job/native -B build/native -DPADDLE_ROOT=$(abspath $(PADDLE_ROOT))
@@ -60,4 +64,8 @@ $(VENV)/installed-tests: tests/requirements.lock $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r tests/requirements.lock
 	touch $@
 
-.PHONY: help run test check doctor lock native native-run clean
+$(VENV)/installed-engines: engines.lock $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r engines.lock
+	touch $@
+
+.PHONY: help run test check doctor lock engines native native-run clean

@@ -323,6 +323,15 @@ def _check_machine(host: "Host", allow_slow_isa: bool) -> None:
         )
 
 
+def _check_engines(manifest: "Manifest") -> None:
+    """Refuse engines that are not installed, before anything runs."""
+    from job.engines import check_installed
+    from job.manifest import entries
+
+    for single in entries(manifest) or (manifest,):
+        check_installed(single.benchmark.engines)
+
+
 def _folder(output: str) -> Path:
     """Return the output folder."""
     if re.match(r"[a-z][a-z0-9+.-]+://", output):
@@ -350,14 +359,15 @@ def _run(
 ) -> "RunResult | MatrixResult":
     from job import matrix, pipeline
     from job.host import read_host
-    from job.stages import STAGES
+    from job.stages import stages_for
 
     host = read_host()
     _check_machine(host, allow_slow_isa)
+    _check_engines(manifest)
     if manifest.matrix:
         return matrix.run(
             manifest,
-            stages_for=lambda _: STAGES,
+            stages_for=stages_for,
             output=output,
             ui=ui,
             reporting=_reporting(host),
@@ -366,7 +376,7 @@ def _run(
         )
     return pipeline.run(
         manifest,
-        stages=STAGES,
+        stages=stages_for(manifest),
         output=output,
         ui=ui,
         reporting=_reporting(host),
@@ -396,12 +406,12 @@ def _print_plan(
     from job.host import read_host
     from job.planning import check_inputs
     from job.screens import print_plan, print_plans
-    from job.stages import STAGES
+    from job.stages import stages_for
 
     if manifest.matrix:
         plans = matrix.plan(
             manifest,
-            stages_for=lambda _: STAGES,
+            stages_for=stages_for,
             output=output,
             reporting=_reporting(read_host()),
             from_stage=from_stage,
@@ -412,7 +422,7 @@ def _print_plan(
         return
     planned = pipeline.plan(
         manifest,
-        stages=STAGES,
+        stages=stages_for(manifest),
         output=output,
         reporting=_reporting(read_host()),
         from_stage=from_stage,

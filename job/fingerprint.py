@@ -11,7 +11,7 @@ import json
 import platform
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -86,7 +86,7 @@ def ingredients(
             label(path, manifest.base): digests.identify(path)
             for path in external_files(stage, manifest)
         },
-        "versions": dict(versions),
+        "versions": {**versions, **package_versions(stage.libraries)},
         "source": dict(source_digests(stage.run.__module__)),
     }
     if stage.host_matters:
@@ -117,11 +117,15 @@ def output_digest(files: Mapping[str, str], record: Mapping[str, Any]) -> str:
 def library_versions() -> Mapping[str, str]:
     """Return the versions of everything installed that can change a result."""
     found = {"job": job.__version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        found[package] = _version(package)
+    found |= package_versions(_PACKAGES)
     if found["paddlepaddle"] == NOT_INSTALLED:
         found["paddlepaddle"] = _version("paddlepaddle-gpu")
     return found
+
+
+def package_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the versions of some installed packages."""
+    return {package: _version(package) for package in packages}
 
 
 def _version(package: str) -> str:

@@ -120,9 +120,11 @@ def _edges(histogram: Mapping[str, Any], pointer: str) -> Iterator[Fault]:
 
 
 def _accuracy_disagreements(accuracy: Mapping[str, Any]) -> Iterator[Fault]:
-    for model in ("fp32", "qat_fake", "int8"):
+    paddle = {name: accuracy[name] for name in ("fp32", "qat_fake", "int8")}
+    others = {f"engines/{name}": scores for name, scores in accuracy["engines"].items()}
+    for name, scores in {**paddle, **others}.items():
         for key in ("top1_interval", "top5_interval"):
-            yield from _ordered(accuracy[model][key], f"/accuracy/{model}/{key}")
+            yield from _ordered(scores[key], f"/accuracy/{name}/{key}")
     yield from _ordered(
         accuracy["paired"]["top1_drop_interval"], "/accuracy/paired/top1_drop_interval"
     )

@@ -43,7 +43,7 @@ def draw(name: str, report: Mapping[str, Any]) -> tuple[str, str]:
 
 def accuracy(report: Mapping[str, Any]) -> tuple[Figure, str]:
     """Top-1 and top-5 of the three models with their intervals, the axis zoomed in."""
-    rows = accuracy_rows(report)
+    rows = [row for row in accuracy_rows(report) if row.model in MODELS]
     names = [model_name(report, row.model) for row in rows]
     colours = [svg.MODEL_COLOURS[row.model] for row in rows]
     panels = (

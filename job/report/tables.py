@@ -37,7 +37,7 @@ class AccuracyRow:
     """Table I: one saved model on the test split.
 
     Attributes:
-        model: ``fp32``, ``qat_fake`` or ``int8``.
+        model: ``fp32``, ``qat_fake`` or ``int8``; another engine's name for its INT8 model.
         top1: percent.
         top1_interval: percent, 95%.
         top1_change: this model minus FP32 in points; None for FP32 itself.
@@ -115,10 +115,12 @@ class EngineRow:
 
 
 def model_name(report: Mapping[str, Any], model: str) -> str:
-    """What ``fp32``, ``qat_fake`` and ``int8`` are called in tables and pictures."""
+    """What ``fp32``, ``qat_fake``, ``int8`` and other engines' INT8 models are called."""
     if model == "qat_fake":
         trained = report["training"]["qat"] is not None
         return f"Fake-quantized ({'QAT' if trained else 'PTQ'})"
+    if model in ("openvino", "onnxruntime"):
+        return f"INT8 in {INT8_ENGINE_NAMES[model]}"
     return {"fp32": "FP32", "int8": "INT8"}[model]
 
 
@@ -168,13 +170,15 @@ def _pair(bounds: Any) -> Interval:
 
 
 def accuracy_rows(report: Mapping[str, Any]) -> tuple[AccuracyRow, ...]:
-    """Table I: FP32, fake-quantized, INT8, in this order."""
+    """Table I: FP32, fake-quantized, INT8, in this order, then INT8 in other engines."""
     accuracy = report["accuracy"]
     fp32, paired = accuracy["fp32"], accuracy["paired"]
     low, high = _pair(paired["top1_drop_interval"])
     rows = []
-    for model in MODELS:
-        scores = accuracy[model]
+    for model, scores in {
+        **{name: accuracy[name] for name in MODELS},
+        **accuracy["engines"],
+    }.items():
         reference = model == "fp32"
         rows.append(
             AccuracyRow(

@@ -1,6 +1,20 @@
 """The pipeline's stages, in the order in which they run."""
 
-from job.stages import accuracy, baseline, benchmark, convert, int8, prepare, qat
+from dataclasses import replace
+
+from job.engines import PACKAGES
+from job.manifest import Manifest
+from job.stages import (
+    accuracy,
+    baseline,
+    benchmark,
+    convert,
+    int8,
+    onnxruntime,
+    openvino,
+    prepare,
+    qat,
+)
 from job.stages.stage import Stage
 
 STAGES: tuple[Stage, ...] = (
@@ -9,6 +23,25 @@ STAGES: tuple[Stage, ...] = (
     qat.STAGE,
     convert.STAGE,
     int8.STAGE,
+    openvino.STAGE,
+    onnxruntime.STAGE,
     accuracy.STAGE,
     benchmark.STAGE,
 )
+# They run the INT8 models of every engine.
+_OF_ALL_ENGINES = (accuracy.STAGE.name, benchmark.STAGE.name)
+
+
+def stages_for(manifest: Manifest) -> tuple[Stage, ...]:
+    """The stages of one manifest: of the engines besides Paddle, those that it asks for."""
+    left_out = set(PACKAGES).difference(manifest.benchmark.engines)
+    stages = [stage for stage in STAGES if stage.name not in left_out]
+    others = [stage for stage in stages if stage.name in PACKAGES]
+    needs = tuple(stage.name for stage in others)
+    libraries = tuple(name for stage in others for name in stage.libraries)
+    return tuple(
+        replace(stage, needs=stage.needs + needs, libraries=libraries)
+        if stage.name in _OF_ALL_ENGINES
+        else stage
+        for stage in stages
+    )

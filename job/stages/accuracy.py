@@ -1,4 +1,4 @@
-"""accuracy: the three saved models, loaded again, on the test split."""
+"""accuracy: the saved models, loaded again, on the test split."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from job import stats
 from job.data.packed import open_packed
+from job.engines import PACKAGES
 from job.events import Events
 from job.host import usable_cores
 from job.manifest import Manifest
@@ -32,9 +33,10 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
         events.message("not measured: the images are synthetic")
         return {"skipped": "synthetic images have no accuracy"}
     test = open_packed(inputs["prepare"].path / TEST, manifest.model.input_shape)
+    engines = [name for name in PACKAGES if name in inputs]
     scores: dict[str, NDArray[np.float32]] = {}
-    for name, (stage, mode) in MODELS.items():
-        scores[name] = score(name, inputs[stage].path, mode, test.images, events)
+    for name in (*MODELS, *engines):
+        scores[name] = score(name, open_saved(name, inputs), test.images, events)
         if events.stopping:
             return {}
     choices = {name: values.argmax(1).astype(np.int64) for name, values in scores.items()}
@@ -44,19 +46,35 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
     return {
         "images": len(test.labels),
         **{name: describe(top1[name], top5[name]) for name in MODELS},
+        "engines": {name: describe(top1[name], top5[name]) for name in engines},
         "paired": paired(top1["fp32"], top1["int8"]),
     }
 
 
+def open_saved(name: str, inputs: Mapping[str, StageOutput]) -> Any:
+    """A saved model, loaded into its engine; each engine on all cores."""
+    if name == "openvino":
+        from job.engine import openvino
+
+        return openvino.open_model(inputs[name].path, usable_cores())
+    if name == "onnxruntime":
+        from job.engine import onnxruntime
+
+        return onnxruntime.open_model(inputs[name].path, usable_cores())
+    from job.engine.predictor import Predictor, configuration
+
+    stage, mode = MODELS[name]
+    return Predictor(configuration(inputs[stage].path / "model", mode, threads=usable_cores()))
+
+
 def score(
-    name: str, folder: Path, mode: str, images: NDArray[np.float32], events: Events
+    name: str, model: Any, images: NDArray[np.float32], events: Events
 ) -> NDArray[np.float32]:
     """A saved model's scores, float32 [N, classes]."""
-    from job.engine.predictor import Predictor, configuration, score_all
+    from job.engine.predictor import score_all
 
-    predictor = Predictor(configuration(folder / "model", mode, threads=usable_cores()))
     parts = []
-    for done, part in score_all(predictor, images, BATCH):
+    for done, part in score_all(model, images, BATCH):
         parts.append(part)
         events.progress(name, done, len(images), "images")
         if events.stopping:

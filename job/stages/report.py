@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from job.digests import hash_file
-from job.fingerprint import library_versions
+from job.engines import PACKAGES
+from job.fingerprint import library_versions, package_versions
 from job.host import read_host
 from job.manifest import Manifest
 from job.stages.inputs import data_files, model_files
@@ -54,7 +55,7 @@ def build(
         ],
         "manifest": dict(manifest.resolved),
         "host": read_host().as_report(),
-        "versions": dict(library_versions()),
+        "versions": versions(outputs),
         "isa": isa,
         "seeds": {"baseline": records["baseline"]["seed"], "train": records["qat"]["seed"]},
         "inputs": inputs(manifest),
@@ -72,6 +73,12 @@ def build(
 
 
 def gates(
+def versions(outputs: Mapping[str, StageOutput]) -> dict[str, str]:
+    """What is installed, with the engines that models were made for."""
+    engines = [name for engine in PACKAGES if engine in outputs for name in PACKAGES[engine]]
+    return {**library_versions(), **package_versions(engines)}
+
+
     manifest: Manifest, accuracy: Mapping[str, Any] | None, rows: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """The verdict on each gate that the manifest sets."""
@@ -171,3 +178,7 @@ def models(outputs: Mapping[str, StageOutput]) -> dict[str, dict[str, Any]]:
         size = sum((folder / f"model{suffix}").stat().st_size for suffix in SIZES)
         sizes[name] = {"path": folder.name, "bytes": size}
     return sizes
+    for name in PACKAGES:
+        if name in outputs:
+            output = outputs[name]
+            sizes[name] = {"path": output.path.name, "bytes": output.record["bytes"]}

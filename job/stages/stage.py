@@ -36,6 +36,7 @@ class Stage:
         files: external files and folders that it reads.
         run: the work; a module-level function, imported again in the worker process.
         host_matters: whether another CPU gives another result.
+        libraries: packages beyond the core whose versions can change its output.
     """
 
     name: str
@@ -45,3 +46,4 @@ class Stage:
     files: Callable[[Manifest], Sequence[Path]]
     run: Callable[[Manifest, Mapping[str, StageOutput], Path, Events], Record]
     host_matters: bool = False
+    libraries: tuple[str, ...] = ()

@@ -290,6 +290,7 @@ def accuracy() -> dict[str, Any]:
             "top1_drop": 100 * 6 / IMAGES,
             "top1_drop_interval": list(stats.paired_difference_interval(4231, 31, 25, 713)),
         },
+        "engines": {},
     }
 
 

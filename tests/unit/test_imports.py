@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import job
+import job.stages
 from job.worker import environment
 
 PACKAGE = Path(job.__file__).parent
@@ -48,7 +48,7 @@ def imports_of(*packages: str) -> dict[str, set[str]]:
 
 
 def test_only_the_engine_imports_paddle() -> None:
-    heavy = ("paddle", "paddleslim")
+    heavy = ("paddle", "paddleslim", "openvino", "onnxruntime", "onnx", "paddle2onnx")
     found = {
         module
         for module, names in imports_of("job").items()
@@ -57,7 +57,7 @@ def test_only_the_engine_imports_paddle() -> None:
     assert {module for module in found if not below(module, "job.engine")} == set()
 
 
-STAGES = {"prepare", "baseline", "qat", "convert", "int8", "accuracy", "benchmark", "report"}
+STAGES = {"report", *(stage.name for stage in job.stages.STAGES)}
 
 
 def test_stages_do_not_import_each_other() -> None:
@@ -106,6 +106,7 @@ def test_errors_is_a_leaf() -> None:
 def test_light(module: str) -> None:
     """What a user waits for at each command."""
     heavy = ("paddle", "paddleslim", "boto3", "cv2", "matplotlib", "scipy", "sklearn")
+    heavy += ("openvino", "onnxruntime")
     code = f"import sys, {module}; print(*[name for name in {heavy} if name in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -210,6 +210,26 @@ def test_table_one_compares_with_fp32():
     assert int8.top1_change_interval == (-high, -low)
 
 
+def test_other_engines_stand_in_table_one_and_among_the_sizes():
+    report = sample_report()
+    report["accuracy"]["engines"] = {"openvino": report["accuracy"]["fp32"]}
+    report["models"]["openvino"] = {"path": "int8_openvino", "bytes": 2 * 1024**2}
+    document.validate(report)
+    *_, row = tables.accuracy_rows(report)
+    assert (row.model, row.top1_change, row.top1_change_interval) == ("openvino", 0, None)
+    text = markdown.render(report)
+    assert "| INT8 in OpenVINO | 85.24 |" in text
+    assert "loaded again in its own engine" in text
+    assert re.search(r"\| INT8 in OpenVINO \| \S*openvino\S* \| 2\.00 MiB \|", text)
+    assert html.render(report).count("<svg") == html.render(sample_report()).count("<svg")
+    report["accuracy"]["engines"]["openvino"] = {
+        **report["accuracy"]["fp32"],
+        "top5_interval": [99.0, 98.0],
+    }
+    with pytest.raises(OutputError, match="/accuracy/engines/openvino/top5_interval"):
+        document.validate(report)
+
+
 def test_table_two_has_a_row_for_each_setting():
     first, second = tables.throughput_rows(sample_report())
     assert (first.batch_size, first.fp32_engine, first.fp32) == (1, "native", 503.0)

@@ -1,0 +1,40 @@
+"""What the stages of engines besides Paddle have in common."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from job.events import Events
+from job.manifest import Manifest
+from job.stages.inputs import CALIBRATION
+from job.stages.stage import StageOutput
+
+NEEDS = ("prepare", "convert")
+CHECKED_IMAGES = 16
+
+
+def differences(
+    manifest: Manifest, inputs: Mapping[str, StageOutput], model: Any, events: Events
+) -> dict[str, float]:
+    """Compare an engine's scores of some images with the fake-quantized model's.
+
+    Args:
+        manifest: what was asked for.
+        inputs: what prepare and convert left.
+        model: the loaded model.
+        events: told of the result.
+
+    Returns:
+        ``relative_error``, by the norm of all scores.
+    """
+    from job.engine.predictor import FAKE_QUANTIZED, Predictor, configuration
+    from job.engine.qat import calibration_batches
+
+    shape = manifest.model.input_shape
+    images = calibration_batches(inputs["prepare"].path / CALIBRATION, shape)[0][:CHECKED_IMAGES]
+    fake = configuration(inputs["convert"].path / "model", FAKE_QUANTIZED, threads=1)
+    expected = Predictor(fake).scores(images)
+    error = np.linalg.norm(model.scores(images) - expected) / np.linalg.norm(expected)
+    events.message(f"scores differ from the fake-quantized model's by {100 * error:.2f}%")
+    return {"relative_error": float(error)}
