@@ -61,7 +61,7 @@ def test_every_command_and_option_exists() -> None:
             assert option in shown.stdout, f"job {name} {option}"
 
 
-def tester_commands(program: str, finished: Run) -> list[list[str]]:
+def shown_commands(program: str, finished: Run) -> list[list[str]]:
     """The testers' commands that begin with a program, for the tiny run."""
     text = "".join(block for block in blocks("sh") if "digits.bin" in block)
     text = text.replace("manifests/digits.json", str(finished.folder / "m.json"))
@@ -70,7 +70,7 @@ def tester_commands(program: str, finished: Run) -> list[list[str]]:
 
 
 def test_the_testers_commands_run(finished: Run, tmp_path: Path) -> None:
-    packing, tested, as_json = tester_commands("job", finished)
+    packing, tested, as_json = shown_commands("job", finished)
     assert "images of 1x8x8" in job(*packing, cwd=tmp_path).out
     assert job(*tested, cwd=tmp_path).out.startswith("INT8 model ")
     assert json.loads(job(*as_json, cwd=tmp_path).out)["model"]["kind"] == "fp32"
@@ -79,7 +79,7 @@ def test_the_testers_commands_run(finished: Run, tmp_path: Path) -> None:
 def test_the_native_testers_command_runs(finished: Run, tmp_path: Path) -> None:
     if not os.environ.get("PADDLE_ROOT"):
         pytest.skip("PADDLE_ROOT names no inference library")
-    (arguments,) = tester_commands("make", finished)
+    (arguments,) = shown_commands("make", finished)
     data = tmp_path / "digits.bin"
     shutil.copyfile(finished.output / "data" / "test.bin", data)
     command = [word for word in arguments if not word.startswith(("PADDLE_ROOT=", "DATA="))]
