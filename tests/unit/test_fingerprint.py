@@ -152,15 +152,16 @@ def test_source_counts_modules_named_in_strings_and_relative_imports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = tmp_path / "job"
+    # Names that no module of the job has, which another test may have loaded.
     (package / "engine").mkdir(parents=True)
     (package / "__init__.py").write_text("")
     (package / "engine" / "__init__.py").write_text("")
-    (package / "engine" / "timing.py").write_text("import paddle\nfrom . import zoo\n")
-    (package / "engine" / "zoo.py").write_text("raise RuntimeError('imported')\n")
+    (package / "engine" / "clock.py").write_text("import paddle\nfrom . import wheel\n")
+    (package / "engine" / "wheel.py").write_text("raise RuntimeError('imported')\n")
     (package / "engine" / "unused.py").write_text("")
-    (package / "bench.py").write_text("COMMAND = ['python', '-m', 'job.engine.timing']\n")
+    (package / "bench.py").write_text("COMMAND = ['python', '-m', 'job.engine.clock']\n")
     monkeypatch.setattr(job, "__file__", str(package / "__init__.py"))
-    expected = {"job.bench", "job.engine", "job.engine.timing", "job.engine.zoo"}
+    expected = {"job.bench", "job.engine", "job.engine.clock", "job.engine.wheel"}
     assert source_digests("job.bench").keys() == expected
 
 
