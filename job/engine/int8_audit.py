@@ -72,7 +72,9 @@ def attribute(op: framework_pb2.OpDesc, name: str) -> object:
 
 def is_int8(op: framework_pb2.OpDesc) -> bool:
     """Whether an optimized op computes on 8-bit integers."""
-    return attribute(op, "mkldnn_data_type") == "int8" and op.type not in ("quantize", "dequantize")
+    # Paddle does not mark adds of two activations; it only gives them a scale.
+    marked = attribute(op, "mkldnn_data_type") == "int8" or attribute(op, "scale_out") is not None
+    return marked and op.type not in ("quantize", "dequantize")
 
 
 def audit(

@@ -70,7 +70,10 @@ def islands(ops: Sequence[OpDesc], names: dict[str, str]) -> list[dict[str, str]
 def is_int8(op: OpDesc) -> bool:
     """Whether an op computes on 8-bit integers."""
     # The audit asks the same, but its module imports paddleslim, which takes longer than all here.
-    marked = any(a.name == "mkldnn_data_type" and a.s == "int8" for a in op.attrs)
+    # Paddle does not mark adds of two activations; it only gives them a scale.
+    marked = any(
+        a.name == "scale_out" or (a.name == "mkldnn_data_type" and a.s == "int8") for a in op.attrs
+    )
     return marked and op.type not in ("quantize", "dequantize")
 
 

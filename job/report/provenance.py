@@ -5,6 +5,7 @@ from typing import Any
 
 from job.report import numbers
 from job.report.blocks import Block, Grid, Text, figures, words
+from job.report.differences import difference_blocks
 
 MAX_ROWS = 25
 
@@ -40,6 +41,7 @@ def audit_blocks(report: Mapping[str, Any]) -> tuple[Block, ...]:
         blocks.append(Grid("Left in FP32", words("Operator", "Type", "Why"), rows, note))
     else:
         blocks.append(Text("Nothing that could be INT8 stayed in FP32."))
+    blocks += difference_blocks(report)
     return (*blocks, _primitives_grid(audit), _operators_grid(audit))
 
 

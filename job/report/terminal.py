@@ -11,6 +11,7 @@ from rich.text import Text
 
 from job.report.blocks import Grid
 from job.report.breakdown import advice_of, kinds_grid, summary_text, title_of
+from job.report.differences import differences_grid, fallback_grid
 from job.report.results import accuracy_grid, gates_grid
 from job.report.speed import int8_engines_grids, latency_grids, throughput_grids
 from job.report.summary import summarize
@@ -28,10 +29,15 @@ def print_tables(report: Mapping[str, Any], console: Console) -> None:
         grids.insert(0, accuracy_grid(report))
     if report["gates"]:
         grids.append(gates_grid(report))
+    failed = {gate["name"] for gate in report["gates"] if not gate["passed"]}
+    if report["audit"]["fallback"] is not None:
+        grids.append(fallback_grid(report))
+    if "max_top1_drop" in failed and report["audit"]["differences"]:
+        grids.append(differences_grid(report))
     for grid in grids:
         console.print()
         console.print(table(grid))
-    if any(gate["name"] == "min_speedup" and not gate["passed"] for gate in report["gates"]):
+    if "min_speedup" in failed:
         print_breakdown(report, console)
 
 

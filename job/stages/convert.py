@@ -32,7 +32,7 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
 
 def settings(manifest: Manifest) -> Mapping[str, Any]:
     """What decides the fake-quantized model, apart from the weights."""
-    return {"quantize": settings_of(manifest.quantize, "calibrate")}
+    return {"quantize": settings_of(manifest.quantize, "calibrate", "fallback")}
 
 
 STAGE = Stage("convert", "qat_fake", ("prepare", "baseline", "qat"), settings, lambda _: (), run)

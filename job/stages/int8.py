@@ -6,64 +6,120 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from job import primitives
 from job.errors import QuantizationError
 from job.events import Events
+from job.fallback import Outcome
 from job.manifest import Manifest
 from job.stages.inputs import CALIBRATION, settings_of
+from job.stages.int8_fallback import MEASURED_IMAGES, explained, fall_back, record_of
 from job.stages.stage import Record, Stage, StageOutput
 
 CHECKED_IMAGES = 16
+NAMED_DIFFERENCES = 10
 
 
 def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:
-    """Write model.pdmodel, model.pdiparams and audit.json."""
-    from job.engine import int8, predictor
-    from job.engine.baseline import model_bytes
+    """Write model.pdmodel, model.pdiparams and audit.json, and metrics.jsonl of a fallback."""
+    from job.engine import int8
     from job.engine.qat import calibration_batches
 
     shape = manifest.model.input_shape
     images = calibration_batches(inputs["prepare"].path / CALIBRATION, shape)[0][:CHECKED_IMAGES]
-    fake = inputs["convert"].path / int8.PREFIX
+    spec, outcome = manifest.quantize.fallback, None
+    if spec is not None:
+        outcome = fall_back(manifest, spec, inputs, images, out, events)
+        if outcome is None:
+            return {}
+    audit = build(manifest, inputs["convert"].path, out, images, outcome)
+    record = {
+        **audit,
+        "quantized_op_types": sorted(manifest.quantize.quantize_op_types),
+        **what_ran(inputs["baseline"].path / int8.PREFIX, out / int8.PREFIX, shape),
+    }
+    if manifest.int8.debug:
+        from job.engine.drawing import draw
+
+        fake = inputs["convert"].path / int8.PREFIX
+        (out / "before.svg").write_text(draw(fake), encoding="utf-8")
+        (out / "after.svg").write_text(draw(out / int8.PREFIX), encoding="utf-8")
+    (out / "audit.json").write_text(json.dumps(record, indent=2))
+    events.message(f"{audit['int8_ops']} ops in INT8, {audit['fp32_ops']} left in FP32")
+    return record
+
+
+def build(
+    manifest: Manifest,
+    fake_quantized: Path,
+    out: Path,
+    images: NDArray[np.float32],
+    outcome: Outcome | None,
+) -> dict[str, Any]:
+    """Write the model and check it against the one before its weights were packed; its audit."""
+    from job.engine import int8, predictor
+    from job.engine.baseline import model_bytes
+    from job.engine.differences import differences
+
+    fake, prefix = fake_quantized / int8.PREFIX, out / int8.PREFIX
     audit, expected = int8.build(
         fake,
         out,
         manifest.quantize.quantize_op_types,
         images,
         quantized_ops=manifest.int8.quantized_ops,
-        skip_ops=manifest.int8.skip_ops,
+        skip_ops=(*manifest.int8.skip_ops, *(outcome.ops if outcome else ())),
     )
-    saved = predictor.Predictor(
-        predictor.configuration(out / int8.PREFIX, predictor.INT8, threads=1)
-    ).scores(images)
-    if not (saved == expected).all():
+    saved = predictor.Predictor(predictor.configuration(prefix, predictor.INT8, threads=1))
+    if not (saved.scores(images) == expected).all():
         raise QuantizationError(
             "the saved INT8 model gives other scores than the model that it was saved from",
             "This is a fault of the installed Paddle: run `job doctor`.",
         )
-    ran = primitives.trace(out / int8.PREFIX, predictor.INT8, shape)
-    fp32_ran = primitives.trace(inputs["baseline"].path / int8.PREFIX, predictor.ONEDNN, shape)
+    found = differences(fake, prefix, images[:MEASURED_IMAGES])
+    left = audit.left_in_fp32
+    return {
+        **asdict(audit),
+        "left_in_fp32": explained(left, outcome) if outcome else left,
+        "fallback": record_of(outcome) if outcome else None,
+        "differences": [asdict(each) for each in found[:NAMED_DIFFERENCES]],
+        "bytes": model_bytes(out),
+    }
+
+
+def what_ran(fp32: Path, int8: Path, shape: tuple[int, int, int]) -> dict[str, Any]:
+    """The primitives that oneDNN executed, and the ISA of both models.
+
+    Args:
+        fp32: prefix of the FP32 model.
+        int8: prefix of the INT8 model.
+        shape: of an image.
+    """
+    from job.engine import predictor
+
+    ran = primitives.trace(int8, predictor.INT8, shape)
+    fp32_ran = primitives.trace(fp32, predictor.ONEDNN, shape)
     if not any(primitive.is_int8 for primitive in ran):
         raise QuantizationError(
             "no INT8 kernel ran: oneDNN executed " + ", ".join(sorted({p.kind for p in ran})),
             "Run `job doctor`; it names the kernels of a known model.",
         )
-    record = {
-        **asdict(audit),
-        "quantized_op_types": sorted(manifest.quantize.quantize_op_types),
+    return {
         "primitives": primitives.summarize(ran),
         "isa": {"fp32": primitives.isa(fp32_ran), "int8": primitives.isa(ran)},
-        "bytes": model_bytes(out),
     }
-    (out / "audit.json").write_text(json.dumps(record, indent=2))
-    events.message(f"{audit.int8_ops} ops in INT8, {audit.fp32_ops} left in FP32")
-    return record
 
 
 def settings(manifest: Manifest) -> Mapping[str, Any]:
     """Which ops may run in INT8."""
+    fallback = manifest.quantize.fallback
     return {
-        "quantize": {"quantize_op_types": manifest.quantize.quantize_op_types},
+        "quantize": {
+            "quantize_op_types": manifest.quantize.quantize_op_types,
+            "fallback": settings_of(fallback) if fallback else None,
+        },
         "int8": settings_of(manifest.int8),
     }
 

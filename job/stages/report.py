@@ -52,6 +52,7 @@ def build(
             *synthetic_notes(manifest),
             *training_notes(records),
             *correction_notes(int8["corrected"]),
+            *fallback_notes(int8["fallback"]),
         ],
         "manifest": dict(manifest.resolved),
         "host": read_host().as_report(),
@@ -72,13 +73,13 @@ def build(
     }
 
 
-def gates(
 def versions(outputs: Mapping[str, StageOutput]) -> dict[str, str]:
     """What is installed, with the engines that models were made for."""
     engines = [name for engine in PACKAGES if engine in outputs for name in PACKAGES[engine]]
     return {**library_versions(), **package_versions(engines)}
 
 
+def gates(
     manifest: Manifest, accuracy: Mapping[str, Any] | None, rows: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """The verdict on each gate that the manifest sets."""
@@ -139,6 +140,21 @@ def correction_notes(corrected: Mapping[str, int]) -> list[str]:
     return notes
 
 
+def fallback_notes(fallback: Mapping[str, Any] | None) -> list[str]:
+    """What leaving ops in FP32 brought."""
+    if fallback is None:
+        return []
+    drops, kept = [step["top1_drop"] for step in fallback["steps"]], fallback["kept"]
+    where = "top-1 drop on the selection split"
+    if not kept:
+        return [f"Fallback left no operator in FP32: with all in INT8 the {where} is the best."]
+    what = "1 operator" if kept == 1 else f"{kept} operators"
+    return [
+        f"Fallback left {what} in FP32, which took the {where} from {drops[0]:.2f} to "
+        f"{drops[kept]:.2f} points."
+    ]
+
+
 def unique(images: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
     """Each bad image once."""
     return list({image["path"]: image for image in images}.values())
@@ -177,8 +193,8 @@ def models(outputs: Mapping[str, StageOutput]) -> dict[str, dict[str, Any]]:
         folder = outputs[stage].path
         size = sum((folder / f"model{suffix}").stat().st_size for suffix in SIZES)
         sizes[name] = {"path": folder.name, "bytes": size}
-    return sizes
     for name in PACKAGES:
         if name in outputs:
             output = outputs[name]
             sizes[name] = {"path": output.path.name, "bytes": output.record["bytes"]}
+    return sizes

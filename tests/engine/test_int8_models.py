@@ -8,6 +8,7 @@ import tiny
 
 from job import primitives
 from job.engine import int8, predictor, programs, smoke
+from job.engine.differences import differences
 from job.errors import QuantizationError, UsageError
 from job.host import read_host
 
@@ -33,6 +34,8 @@ NETWORKS = {
 }
 # INT8 may be this much further from FP32 than the fake-quantized model that was trained.
 WORSE_THAN_FAKE, SLACK = 1.5, 0.02
+# Rounding to 8 bits alone leaves more than this in each op.
+ROUNDED_DB = 30
 
 OWN = """
 import paddle
@@ -138,6 +141,9 @@ def test_network_is_close_to_fp32_in_int8(network):
     )
     assert (weighted, quantized.audit.fp32_ops) == (int8_ops, fp32_ops)
     assert_close(quantized, bound)
+    found = differences(quantized.folder / "fake", quantized.folder / "model", quantized.images[:4])
+    assert len(found) >= int8_ops
+    assert found[0].signal_to_noise_db > ROUNDED_DB
     saved = tiny.scores(quantized.folder / "model", "int8", quantized.images)
     np.testing.assert_array_equal(saved, quantized.int8)
     if name == "vgg16":

@@ -177,6 +177,13 @@ def audit() -> dict[str, Any]:
         "left_in_fp32": [
             {"op": "conv2d_0.tmp_0", "type": "conv2d", "reason": "its input has no scale"},
         ],
+        "differences": [
+            {"op": "conv2d_19.tmp_0", "type": "conv2d", "signal_to_noise_db": 17.25,
+             "largest_error": 0.46875},
+            {"op": "pool2d_1.tmp_0", "type": "pool2d", "signal_to_noise_db": 41.5,
+             "largest_error": 0.00375},
+        ],
+        "fallback": None,
         "primitives": [
             {"kind": "convolution", "implementation": "brgconv:avx512_core_amx",
              "data_type": "u8:s8:u8", "count": 1900, "milliseconds": 512.25},
@@ -283,6 +290,7 @@ def accuracy() -> dict[str, Any]:
         "fp32": model_accuracy(4262, 4968),
         "qat_fake": model_accuracy(4259, 4967),
         "int8": model_accuracy(4256, 4966),
+        "engines": {},
         "paired": {
             "fp32_only_right": 31,
             "int8_only_right": 25,
@@ -290,7 +298,6 @@ def accuracy() -> dict[str, Any]:
             "top1_drop": 100 * 6 / IMAGES,
             "top1_drop_interval": list(stats.paired_difference_interval(4231, 31, 25, 713)),
         },
-        "engines": {},
     }
 
 
