@@ -29,6 +29,10 @@ check: $(VENV)/installed-tests ## Lint, format and types.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench: $(VENV)/installed ## Is INT8 as fast and as right as recorded? RECORD=1 records anew.
+	$(BIN)/job run tests/bench/manifest.json --output runs/bench --from benchmark
+	$(BIN)/python tests/bench/compare.py runs/bench $(if $(RECORD),--record)
+
 doctor: $(VENV)/installed ## Say whether this machine can do the job.
 	$(BIN)/job doctor
 
@@ -36,7 +40,7 @@ lock: ## Resolve the dependencies anew (needs uv).
 	$(COMPILE) -o requirements.lock
 	$(COMPILE) --group dev -c requirements.lock -o tests/requirements.lock \
 	  $$(sed -n 's/^\([a-z0-9_.-]*\)==.*/--no-emit-package \1/p' requirements.lock)
-	$(COMPILE) --extra openvino --extra onnxruntime --extra compare -c requirements.lock -o engines.lock \
+	$(COMPILE) --extra openvino --extra onnxruntime --extra compare -c requirements.lock -o job/engine/engines.lock \
 	  $$(sed -n 's/^\([a-z0-9_.-]*\)==.*/--no-emit-package \1/p' requirements.lock)
 
 engines: $(VENV)/installed-engines ## Set up, with OpenVINO, ONNX Runtime and NNCF.
@@ -64,8 +68,8 @@ $(VENV)/installed-tests: tests/requirements.lock $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r tests/requirements.lock
 	touch $@
 
-$(VENV)/installed-engines: engines.lock $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r engines.lock
+$(VENV)/installed-engines: job/engine/engines.lock $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r job/engine/engines.lock
 	touch $@
 
-.PHONY: help run test check doctor lock engines native native-run clean
+.PHONY: help run test check bench doctor lock engines native native-run clean
