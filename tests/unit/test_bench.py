@@ -1,0 +1,72 @@
+"""The comparison that `make bench` ends with."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from job.manifest import entries, load
+
+BENCH = Path(__file__).parents[1] / "bench"
+
+
+@pytest.fixture
+def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    spec = importlib.util.spec_from_file_location("compare", BENCH / "compare.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "RECORDED", tmp_path / "recorded.json")
+    return module
+
+
+def write_run(folder: Path, ratio: float = 3.0, ops: int = 20, first_score: float = 1.0) -> str:
+    entry = {
+        "model": "resnet18",
+        "error": None,
+        "audit": {"int8_ops": ops},
+        "benchmark": [{"batch_size": 1, "isa": "avx512_core_vnni", "ratio": ratio}],
+    }
+    (folder / "resnet18" / "benchmark").mkdir(parents=True, exist_ok=True)
+    (folder / "report.json").write_text(json.dumps({"matrix": [entry]}))
+    scores = [[first_score, -1.0, 0.5], [0.0, 0.1, 0.2], [9.0, 9.0, 9.0]]
+    samples = folder / "resnet18" / "benchmark" / "samples.json"
+    samples.write_text(json.dumps([{"scores": scores}]))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({}, ""),
+        ({"ratio": 2.6}, ""),
+        ({"ratio": 9.0}, ""),
+        ({"ratio": 2.5}, "ratio 2.50, recorded 3.00, least 2.55"),
+        ({"ops": 19}, "19 ops in INT8, recorded 20"),
+        ({"first_score": 1.03}, ""),
+        ({"first_score": 1.06}, "scores moved by 3.0% of their spread"),
+    ],
+)
+def test_what_got_worse_is_told(
+    compare: Any, tmp_path: Path, capsys: Any, changes: dict[str, Any], fault: str
+) -> None:
+    assert compare.main(write_run(tmp_path), "--record") == 0
+    code = compare.main(write_run(tmp_path, **changes))
+    assert code == (1 if fault else 0)
+    assert (fault or "nothing worse") in capsys.readouterr().out
+
+
+def test_nothing_is_compared_where_nothing_was_recorded(
+    compare: Any, tmp_path: Path, capsys: Any
+) -> None:
+    assert compare.main(write_run(tmp_path)) == 0
+    assert "not recorded for this instruction set" in capsys.readouterr().out
+
+
+def test_manifest_and_recorded_figures_belong_together() -> None:
+    names = {entry.name for entry in load(str(BENCH / "manifest.json")).matrix or ()}
+    assert len(entries(load(str(BENCH / "manifest.json")))) == len(names)
+    recorded = json.loads((BENCH / "recorded.json").read_bytes())
+    assert {name.split(",")[0] for name in recorded} == names
