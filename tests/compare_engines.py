@@ -1,0 +1,269 @@
+"""INT8 of each engine against OpenVINO's NNCF, all in one interleaved run on one core.
+
+    make engines
+    .venv/bin/python tests/compare_engines.py --output compare.json
+
+For each network it makes, from the same FP32 model and the same calibration images, our INT8 models
+(Paddle, OpenVINO and, if asked for, ONNX Runtime) and NNCF's post-training INT8 model, and times
+all of them in turn. Weights are untrained, which speed does not depend on, but for biases: those of
+fresh networks are zero, and engines leave them out; so they, and batch norms' statistics, are
+drawn.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from job import cores, stats
+from job.engines import PACKAGES, check_installed
+from job.fingerprint import library_versions, package_versions
+from job.host import read_host
+from job.samples import Setting
+from job.timing_process import Candidate, Fleet
+
+MODELS = ("mobilenet_v1", "mobilenet_v2", "resnet50", "resnet101", "vgg16", "vgg19")
+SHAPE = (3, 224, 224)
+CALIBRATION_IMAGES = 16
+NNCF = "nncf"
+# Name in the table -> folder in the work directory, and the mode that it is timed in. NNCF's model
+# runs in the very code that ours runs in.
+TIMED = {
+    "fp32": ("fp32/model", "onednn"),
+    "paddle": ("int8/model", "int8"),
+    "openvino": ("int8_openvino", "openvino"),
+    "onnxruntime": ("int8_onnxruntime", "onnxruntime"),
+    NNCF: ("nncf", "openvino"),
+}
+OURS = ("paddle", "openvino", "onnxruntime")
+WARMUP_BATCHES = 3
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network at one batch size; ``ratio`` is the best of ours over NNCF, paired by round."""
+
+    model: str
+    batch_size: int
+    images_per_second: Mapping[str, float]
+    p50_ms: Mapping[str, float]
+    best: str
+    ratio: float
+    ratio_interval: Sequence[float]
+
+
+def main() -> None:
+    """Make what is missing, time it, print the table and write the JSON."""
+    options = arguments()
+    if options.make:
+        make(options.make, options.work / options.make)
+        return
+    if options.nncf:
+        make_nncf(options.work / options.nncf)
+        return
+    check_installed(name for name in PACKAGES if name in options.timed)
+    rows = []
+    for model in options.models:
+        for step in ("make", "nncf"):
+            in_own_process(step, model, options.work)
+        for batch_size in options.batches:
+            rows.append(timed(model, batch_size, options))
+            print(line(rows[-1], options.timed), flush=True)
+    packages = [name for engine in PACKAGES.values() for name in engine]
+    report = {
+        "host": read_host().as_report(),
+        "versions": {**library_versions(), **package_versions([*packages, NNCF])},
+        "isa_cap": options.isa_cap,
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "rows": [asdict(row) for row in rows],
+    }
+    options.output.write_text(json.dumps(report, indent=2))
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 50])
+    parser.add_argument("--timed", nargs="+", choices=TIMED, default=["paddle", "openvino", NNCF])
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each model (7)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each turn (1)")
+    parser.add_argument("--isa-cap", default="all", help="such as avx512_core_vnni")
+    parser.add_argument("--work", type=Path, default=Path("runs/compare_engines"))
+    parser.add_argument("--output", type=Path, default=Path("compare_engines.json"))
+    for step in ("--make", "--nncf"):
+        parser.add_argument(step, choices=MODELS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if not (set(options.timed) & set(OURS) and NNCF in options.timed):
+        parser.error("--timed: name nncf and at least one of ours")
+    return options
+
+
+def in_own_process(step: str, model: str, work: Path) -> None:
+    """Make a network's models in a process that ends: Paddle keeps its memory."""
+    done = work / model / f"{step}.done"
+    if done.exists():
+        return
+    command = [sys.executable, __file__, f"--{step}", model, "--work", str(work)]
+    # NNCF sends usage statistics unless it believes to be tested.
+    made = subprocess.run(
+        command, env={**os.environ, "CI": "true"}, capture_output=True, text=True, check=False
+    )
+    if made.returncode:
+        raise SystemExit(f"{model}, {step}:\n{made.stdout[-2000:]}{made.stderr[-4000:]}")
+    done.touch()
+
+
+def make(name: str, work: Path) -> None:
+    """Write a network's FP32 model, our INT8 models and the calibration images."""
+    import numpy as np
+
+    from job.engine import int8, programs, quantization, smoke
+    from job.engine.session import open_session
+
+    folders = {key: work / key for key in ("fp32", "fake", "int8")}
+    for folder in folders.values():
+        folder.mkdir(parents=True, exist_ok=True)
+    session = open_session(
+        name=name,
+        callable_=None,
+        inference_model=None,
+        classes=1000,
+        input_shape=SHAPE,
+        width=1.0,
+        seed=0,
+        label_smoothing=0.0,
+    )
+    size = (CALIBRATION_IMAGES, *SHAPE)
+    images = np.random.default_rng(0).standard_normal(size).astype("float32")
+    np.save(work / "images.npy", images)
+    classifier, scope, executor = session.classifier, session.scope, session.executor
+    types = ["conv2d", "depthwise_conv2d", "mul", "matmul_v2", "elementwise_add", "pool2d"]
+    settings = {**smoke.SETTINGS, "quantize_op_types": types}
+    with session.active():
+        programs.write_variables(scope, drawn(classifier.evaluation))
+        programs.save_inference_model(
+            classifier.evaluation, folders["fp32"] / "model", classifier.logits, executor
+        )
+        quantization.keep_bias_adds_whole(classifier.evaluation)
+        evaluation = classifier.evaluation.clone(for_test=True)
+        quantized = quantization.insert(evaluation, scope, settings, for_test=True)
+        quantization.calibrate(
+            classifier, quantized, None, scope, executor, [images], moving_rate=0.9
+        )
+        program, logits = quantization.convert(quantized, scope, settings, classifier.logits)
+        programs.save_inference_model(program, folders["fake"] / "model", logits, executor)
+    int8.build(folders["fake"] / "model", folders["int8"], types, images[:8])
+    for module in engine_modules():
+        out = work / f"int8_{module.__name__.rpartition('.')[2]}"
+        out.mkdir(exist_ok=True)
+        module.convert(folders["fake"] / "model", out)
+
+
+def engine_modules() -> Iterator[Any]:
+    """The engines that are installed."""
+    from importlib.util import find_spec
+
+    if all(map(find_spec, PACKAGES["openvino"])):
+        from job.engine import openvino
+
+        yield openvino
+    if all(map(find_spec, PACKAGES["onnxruntime"])):
+        from job.engine import onnxruntime
+
+        yield onnxruntime
+
+
+def drawn(program: Any) -> dict[str, Any]:
+    """Biases and batch-norm statistics as a trained network might have them."""
+    import numpy as np
+
+    generator = np.random.default_rng(1)
+    block = program.global_block()
+    values = {}
+    for op in block.ops:
+        if op.type == "batch_norm":
+            ranges = {"Bias": (-0.3, 0.3), "Mean": (-0.2, 0.2)}
+            ranges |= {"Variance": (0.8, 1.2), "Scale": (0.7, 1.0)}
+            names = {op.input(slot)[0]: bounds for slot, bounds in ranges.items()}
+        elif op.type == "elementwise_add" and block.var(op.input("Y")[0]).persistable:
+            names = {op.input("Y")[0]: (-0.1, 0.1)}
+        else:
+            continue
+        for name, bounds in names.items():
+            shape = block.var(name).shape
+            values[name] = generator.uniform(*bounds, shape).astype("float32")
+    return values
+
+
+def make_nncf(work: Path) -> None:
+    """Write NNCF's post-training INT8 model, with its default settings."""
+    import nncf
+    import numpy as np
+    import openvino as ov
+    from openvino._offline_transformations import apply_moc_transformations
+
+    model = ov.Core().read_model(work / "fp32/model.pdmodel")
+    # As ovc does. Between a convolution and a batch norm that is not folded NNCF would put a
+    # FakeQuantize, which makes its model up to three times as slow.
+    apply_moc_transformations(model, cf=True, smart_reshape=False)
+    images = np.load(work / "images.npy")
+    quantized = nncf.quantize(model, nncf.Dataset([image[None] for image in images]))
+    (work / NNCF).mkdir(exist_ok=True)
+    ov.save_model(quantized, work / NNCF / "model.xml", compress_to_fp16=False)
+
+
+def timed(model: str, batch_size: int, options: argparse.Namespace) -> Row:
+    """Time all models of a network in turns."""
+    setting = Setting(batch_size, 1, SHAPE, isa_cap=options.isa_cap)
+    pinned = cores.pinned(setting)
+    rates: dict[str, list[float]] = {name: [] for name in options.timed}
+    calls: dict[str, list[float]] = {name: [] for name in options.timed}
+    with ExitStack() as stack:
+        fleets = {}
+        for name in options.timed:
+            folder, mode = TIMED[name]
+            fleets[name] = Fleet(Candidate(mode, options.work / model / folder), setting, pinned)
+            stack.callback(fleets[name].close)
+            fleets[name].time(0, WARMUP_BATCHES)
+        for turn in range(options.rounds):
+            # Turned about each round, so that no model always runs after the same one.
+            for name in options.timed if turn % 2 == 0 else reversed(options.timed):
+                (found,) = fleets[name].time(options.seconds, 2)
+                calls[name] += found
+                rates[name].append(1000 * batch_size * len(found) / sum(found))
+    speeds = {name: stats.mean_throughput(found) for name, found in rates.items()}
+    best = max((name for name in OURS if name in speeds), key=speeds.__getitem__)
+    ratio = stats.paired_ratio(rates[NNCF], rates[best])
+    return Row(
+        model=model,
+        batch_size=batch_size,
+        images_per_second=speeds,
+        p50_ms={name: stats.percentiles(found).p50 for name, found in calls.items()},
+        best=best,
+        ratio=ratio.value,
+        ratio_interval=list(ratio.interval or (ratio.value, ratio.value)),
+    )
+
+
+def line(row: Row, names: Sequence[str]) -> str:
+    """A row of the table, images/s."""
+    speeds = "  ".join(f"{name} {row.images_per_second[name]:7.1f}" for name in names)
+    low, high = row.ratio_interval
+    return (
+        f"{row.model:13}  batch {row.batch_size:3}  {speeds}  "
+        f"{row.best}/{NNCF} {row.ratio:.2f} ({low:.2f}-{high:.2f})"
+    )
+
+
+if __name__ == "__main__":
+    main()
