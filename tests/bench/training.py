@@ -3,8 +3,8 @@
     .venv/bin/python tests/bench/training.py --models resnet50 --side 224 --batch 16
 
 For each network one process takes turns between the programs, which start from the same
-weights and see the same batches, and prints images/s, the ratio, and by how much their losses
-differ. Run it with another --threads to see what a second core brings.
+weights and see the same batches, and prints images/s, the ratios, and by how much their first
+losses differ. Run it with another --threads to see what a second core brings.
 """
 
 import argparse
@@ -115,8 +115,8 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
                 states[name] = programs.read_variables(scope, programs.persistables(one))
     # The first step of each also builds its kernels.
     speeds = {name: options.batch / statistics.median(s[1:]) for name, s in seconds.items()}
-    pairs = zip(losses["paddle"], losses["onednn"], strict=True)
-    differences = [abs(a - b) / abs(a) for a, b in pairs]
+    # From the same weights: afterwards rounding to 8 bits makes much of the smallest difference.
+    first, *others = (found[0] for found in losses.values())
     return {
         "model": options.one,
         "side": options.side,
@@ -125,7 +125,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         "fp32": options.fp32,
         "images_per_second": speeds,
         "ratios": {name: speed / speeds["paddle"] for name, speed in speeds.items()},
-        "largest_loss_difference": max(differences),
+        "loss_difference": max(abs(loss - first) / first for loss in others),
         "losses": losses,
     }
 
@@ -136,8 +136,8 @@ def line(row: dict[str, Any]) -> str:
     ratios = ", ".join(f"{ratio:.2f}" for ratio in list(row["ratios"].values())[1:])
     return (
         f"{row['model']:18} {row['side']} pixels, batch {row['batch']}, {row['threads']} threads: "
-        f"{speeds}  ratios {ratios}  losses differ by "
-        f"{100 * row['largest_loss_difference']:.4f}%"
+        f"{speeds}  ratios {ratios}  first losses differ by "
+        f"{100 * row['loss_difference']:.4f}%"
     )
 
 
