@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from job import __version__, tester_cli
+from job import __version__, termination, tester_cli
 from job.errors import (
     INTERNAL,
     DataError,
@@ -149,7 +149,7 @@ def run(
     Stages: prepare baseline qat convert int8 accuracy benchmark report
     """
     from job.progress import make_ui
-    from job.screens import failure_of, print_result
+    from job.screens import failure_of, headline_of, print_result
 
     with make_ui(log_format) as ui:
         try:
@@ -161,13 +161,12 @@ def run(
                 return
             result = _run(loaded, where, from_stage, until_stage, allow_slow_isa, ui)
         except JobError as error:
-            ui.failed(error)
-            raise typer.Exit(error.exit_code) from None
+            raise _failed(error, ui) from None
     print_result(result, as_json=log_format is LogFormat.json)
     failure = failure_of(result)
     if failure is not None:
-        ui.failed(failure)
-        raise typer.Exit(failure.exit_code)
+        raise _failed(failure, ui)
+    termination.tell(headline_of(result))
 
 
 @app.command()
@@ -288,10 +287,16 @@ def _report_unexpected(
         "w", prefix="job-traceback-", suffix=".txt", delete=False, encoding="utf-8"
     ) as file:
         file.writelines(lines)
-    typer.echo(
-        f"error: unexpected {kind.__name__}: {error} (traceback: {file.name}; exit {INTERNAL})",
-        err=True,
-    )
+    what = f"unexpected {kind.__name__}: {error}"
+    typer.echo(f"error: {what} (traceback: {file.name}; exit {INTERNAL})", err=True)
+    termination.tell(f"exit {INTERNAL}: {what}")
+
+
+def _failed(error: JobError, ui: "Ui") -> typer.Exit:
+    """Say why the command fails; returns what ends it with the error's exit code."""
+    ui.failed(error)
+    termination.tell(f"exit {error.exit_code}: {error.message}")
+    return typer.Exit(error.exit_code)
 
 
 def _load(source: str, overrides: "Sequence[str]") -> "Manifest":
