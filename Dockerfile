@@ -17,7 +17,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
       -r /build/requirements.lock
 # What a run never opens, found by tracing one: tests, headers, the plugin of the OpenVINO inside
 # Paddle, services of AWS besides S3 and its logins, and networkx, which only Paddle's PIR asks for.
-# tests/container/test_image.py sees to it that each line still removes something.
+# Without -f: the build fails once a name here is no more.
 WORKDIR /opt/job/lib/python3.11/site-packages
 RUN rm -r paddle/include paddle/libs/libopenvino_intel_cpu_plugin.so \
       matplotlib/mpl-data/sample_data numpy/_core/include networkx networkx-*.dist-info \
