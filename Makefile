@@ -71,7 +71,7 @@ image-size: ## Say what takes the image's space, by layer and by package.
 	@$(CONTAINER) run --rm --entrypoint sh $(IMAGE) -c \
 	  'cd /opt/job/lib/python3.11/site-packages && du -sm -- * | sort -rn | head -25'
 
-sbom: $(VENV)/installed-tests ## Write sbom.cdx.json: every locked package with version, licence and hash.
+sbom: $(VENV)/installed-tests ## Write sbom.cdx.json: every locked package with its version and hashes.
 	$(BIN)/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml \
 	  --output-reproducible --output-file sbom.cdx.json
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from job import __version__, termination, tester_cli
+from job import __version__, kubernetes_cli, termination, tester_cli
 from job.errors import (
     INTERNAL,
     DataError,
@@ -62,6 +62,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(tester_cli.app)
+app.add_typer(kubernetes_cli.app)
 
 
 class LogFormat(StrEnum):
