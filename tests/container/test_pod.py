@@ -38,7 +38,7 @@ def test_the_pod_leaves_what_a_run_here_leaves(needs_vnni: None, tmp_path: Path)
 
 
 def test_the_manifest_comes_from_the_config_map(tmp_path: Path) -> None:
-    data = {"format": "class_folders", "augment": {"crop": "random"}, "train_dir": "none"}
+    data = {"format": "class_folders", "train_dir": "none"}
     write_manifest(tmp_path, data=data)
     shown = job("k8s", "render", "m.json", "--claim", "c", "--image", IMAGE, cwd=tmp_path)
     config, made = yaml.safe_load_all(shown.out)
