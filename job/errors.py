@@ -12,6 +12,7 @@
     ├── OutputError       1  the output cannot be written (full disk, locked by another run)
     ├── StageCrashed      1  a stage's process died; names its log
     ├── MatrixFailed         some models of a matrix failed; the code is the first one's
+    ├── Unfinished        1  a model of a matrix that runs elsewhere has no result yet
     └── Stopped     128+sig  a signal stopped the job; it resumes from its last checkpoint
 
 Messages say what, where, what was found and what to do next. They are shown to the user as they
@@ -134,6 +135,10 @@ class MatrixFailed(JobError):
     def __init__(self, exit_code: int, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
         self.exit_code = exit_code
+
+
+class Unfinished(JobError):
+    """A model of a matrix that is run elsewhere has no result yet."""
 
 
 class Stopped(JobError):

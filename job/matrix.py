@@ -18,7 +18,7 @@ from typing import Any
 
 import job
 from job import pipeline
-from job.errors import DONE, GateFailed, JobError, MatrixFailed, OutputError, Stopped
+from job.errors import DONE, GateFailed, JobError, MatrixFailed, OutputError, Stopped, Unfinished
 from job.fingerprint import library_versions
 from job.host import read_host
 from job.manifest import Manifest, PublishedSpec, entries
@@ -26,6 +26,7 @@ from job.pipeline import REPORT_KEY, Reporting, RunResult
 from job.planning import REPORT, PlannedStage
 from job.progress import Ui
 from job.rendering import render_files
+from job.report.matrix_tables import WORST_FIRST
 from job.signals import StopSignals
 from job.stages.stage import Stage
 from job.storage.files import output_errors, read_json, write_bytes, write_json
@@ -50,9 +51,12 @@ class ModelResult:
 
     @property
     def status(self) -> str:
-        """``passed``, ``gate_failed``, ``failed``, or ``incomplete`` without a report."""
+        """``passed``, ``gate_failed``, ``failed``, ``unfinished`` (elsewhere, no result yet), or
+
+        ``incomplete`` when it was ended before its report, as asked.
+        """
         if self.run is None:
-            return "failed"
+            return "unfinished" if isinstance(self.error, Unfinished) else "failed"
         return str(self.run.report["status"]) if self.run.report else "incomplete"
 
     @property
@@ -89,8 +93,14 @@ class MatrixResult:
         if not failed:
             return None
         listed = "".join(f"\n  {model.name}: {_why(model)}" for model in failed)
+        if all(model.status == "unfinished" for model in failed):
+            return MatrixFailed(
+                failed[0].exit_code,
+                f"{len(failed)} of {len(self.models)} models have no result yet:{listed}",
+                "The report shows the others; the same command joins these once they are done.",
+            )
         return MatrixFailed(
-            failed[0].exit_code,
+            next(model.exit_code for model in failed if model.status != "unfinished"),
             f"{len(failed)} of {len(self.models)} models failed:{listed}",
             "What the others left stays; the same command tries these again.",
         )
@@ -128,7 +138,7 @@ def plan(
                 until_stage=until_stage,
             ),
         )
-        for name, single in _singles(manifest)
+        for name, single in singles(manifest)
     )
 
 
@@ -165,8 +175,8 @@ def run(
         OutputError: the output cannot be written, or another run writes there.
         Stopped: a signal came.
     """
-    singles = _singles(manifest)
-    for _, single in singles:
+    models_to_run = singles(manifest)
+    for _, single in models_to_run:
         pipeline.chosen_stages(stages_for(single), from_stage, until_stage)
     folder = LocalOutput(output)
     folder.check_ours([])
@@ -175,8 +185,8 @@ def run(
         with locked(folder.root):
             folder.keep_manifest(manifest.resolved)
             models = []
-            for number, (name, single) in enumerate(singles, 1):
-                ui.model_started(name, number, len(singles))
+            for number, (name, single) in enumerate(models_to_run, 1):
+                ui.model_started(name, number, len(models_to_run))
                 go = partial(
                     pipeline.run,
                     single,
@@ -190,11 +200,13 @@ def run(
                 models.append(_run_one(name, go, folder, ui))
             told = None
             if all(model.status != "incomplete" for model in models):
-                told = _report(manifest, models, folder, ui, reporting, from_stage == REPORT)
+                made = build(manifest, models, reporting.notes)
+                told = write_report(made, folder, ui, again=from_stage == REPORT)
     return MatrixResult(folder.root, tuple(models), told)
 
 
-def _singles(manifest: Manifest) -> tuple[tuple[str, Manifest], ...]:
+def singles(manifest: Manifest) -> tuple[tuple[str, Manifest], ...]:
+    """Return name and manifest of each model; none without a matrix."""
     names = [entry.name for entry in manifest.matrix or ()]
     return tuple(zip(names, entries(manifest), strict=True))
 
@@ -215,16 +227,17 @@ def _run_one(name: str, go: Callable[[], RunResult], folder: LocalOutput, ui: Ui
     return ModelResult(name, result)
 
 
-def _report(
-    manifest: Manifest,
-    models: Sequence[ModelResult],
-    folder: LocalOutput,
-    ui: Ui,
-    reporting: Reporting,
-    again: bool,
+def write_report(
+    made: Mapping[str, Any], folder: LocalOutput, ui: Ui, *, again: bool = False
 ) -> Mapping[str, Any]:
-    """Write the matrix report, unless it is there and still true."""
-    made = build(manifest, models, reporting.notes)
+    """Write a matrix report, unless it is there and still true; returns the one that is there.
+
+    Args:
+        made: what :func:`build` made.
+        folder: the output of the whole matrix, locked.
+        ui: is told of it.
+        again: write it whatever is there.
+    """
     key = _key(made)
     old = read_json(folder.root / "report.json")
     if not again and read_json(folder.root / REPORT_KEY) == key and isinstance(old, dict):
@@ -247,7 +260,12 @@ def _key(document: Mapping[str, Any]) -> str:
 
 
 def build(
-    manifest: Manifest, models: Sequence[ModelResult], notes: Sequence[str]
+    manifest: Manifest,
+    models: Sequence[ModelResult],
+    notes: Sequence[str],
+    *,
+    host: Mapping[str, Any] | None = None,
+    versions: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The matrix report, as ``schemas/matrix_report.schema.json`` describes it.
 
@@ -255,17 +273,19 @@ def build(
         manifest: what was asked for.
         models: how each model fared; those that did not fail have their reports.
         notes: remarks on the run, such as a waived requirement.
+        host: where it was measured; None means here.
+        versions: what was installed there.
     """
     statuses = {model.status for model in models}
-    worst = next(s for s in ("failed", "gate_failed", "passed") if s in statuses)
+    worst = next(status for status in WORST_FIRST if status in statuses)
     return {
         "version": 1,
         "name": manifest.name,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "status": worst,
         "manifest": dict(manifest.resolved),
-        "host": read_host().as_report(),
-        "versions": dict(library_versions()),
+        "host": host or read_host().as_report(),
+        "versions": dict(versions or library_versions()),
         "notes": list(dict.fromkeys([*notes, *_notes(models)])),
         "matrix": [
             _entry(model, entry.published)

@@ -12,7 +12,9 @@ from job.errors import GateFailed, JobError
 from job.matrix import MatrixResult
 from job.pipeline import RunResult
 from job.planning import PlannedStage
+from job.report.matrix_summary import summarize as summarize_matrix
 from job.report.matrix_terminal import print_tables as print_matrix_tables
+from job.report.summary import summarize as summarize_report
 from job.report.terminal import print_tables as print_report_tables
 
 
@@ -88,6 +90,14 @@ def print_tables(report: Mapping[str, Any], folder: Path) -> None:
     else:
         print_report_tables(report, Console())
     print(f"\nReport: {_short(folder / 'report.html')} (also report.md, report.json)")
+
+
+def headline_of(result: RunResult | MatrixResult) -> str:
+    """Return the one sentence that a result comes to."""
+    if result.report is None:
+        return "Stopped before the report, as asked."
+    summarize = summarize_matrix if "matrix" in result.report else summarize_report
+    return summarize(result.report).headline
 
 
 def failure_of(result: RunResult | MatrixResult) -> JobError | None:
