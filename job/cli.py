@@ -261,7 +261,7 @@ def report(
     document = read(place)
     target = place if output is None else output
     if isinstance(target, Path):
-        write(document, target)
+        write(document, target, source=place)
     print_tables(document, target)
 
 

@@ -31,8 +31,8 @@ def read(place: Place) -> Mapping[str, Any]:
     return document
 
 
-def write(document: Mapping[str, Any], folder: Path) -> None:
-    """Write a report's files; its report.json only where there is none.
+def write(document: Mapping[str, Any], folder: Path, *, source: Place) -> None:
+    """Write a report's files; its report.json only where it was not read.
 
     Raises:
         OutputError: the folder cannot be written, or the report breaks its schema.
@@ -40,5 +40,5 @@ def write(document: Mapping[str, Any], folder: Path) -> None:
     with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in render_files(document).items():
-            if name != REPORT or not (folder / name).exists():
+            if name != REPORT or folder != source:
                 write_bytes(folder / name, text.encode())

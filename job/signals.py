@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from job.errors import JobError, Stopped, TimeLimitReached
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _TIMER = signal.ITIMER_REAL
 _AGAIN = (
     "Run the same command again: finished stages are reused, the others go on from their last "
@@ -56,7 +56,7 @@ class StopSignals:
     def __enter__(self) -> Self:
         # Only the main thread may set handlers; elsewhere the caller keeps its own.
         if threading.current_thread() is threading.main_thread():
-            for signum in _SIGNALS:
+            for signum in (*_SIGNALS, *((signal.SIGALRM,) if self._limit_seconds else ())):
                 if signal.getsignal(signum) is not signal.SIG_IGN:  # nohup stays in force
                     self._before[signum] = signal.signal(signum, self._handle)
             self._sets_limit = bool(self._limit_seconds) and not signal.getitimer(_TIMER)[0]
