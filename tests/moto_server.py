@@ -51,6 +51,15 @@ class S3Server:
         """The job's own view of it."""
         return ObjectStore(self.client)
 
+    def copy(self, source: S3Uri, target: S3Uri) -> None:
+        """Copy all that is below a prefix."""
+        for each in self.store.list(source):
+            self.client.copy_object(
+                Bucket=target.bucket,
+                Key=(target / each.uri.key.removeprefix(source.below)).key,
+                CopySource={"Bucket": source.bucket, "Key": each.uri.key},
+            )
+
     def pause(self) -> None:
         """Have it answer nothing, with all connections open."""
         self.process.send_signal(signal.SIGSTOP)

@@ -57,13 +57,7 @@ def original(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> S
 @pytest.fixture
 def finished(s3_server: S3Server, original: S3Uri, output: S3Uri) -> S3Uri:
     """A finished run of the test's own, made on a machine that is gone."""
-    for each in s3_server.store.list(original):
-        copy = output / each.uri.key.removeprefix(original.below)
-        s3_server.client.copy_object(
-            Bucket=copy.bucket,
-            Key=copy.key,
-            CopySource={"Bucket": original.bucket, "Key": each.uri.key},
-        )
+    s3_server.copy(original, output)
     return output
 
 
