@@ -1,6 +1,6 @@
 """A matrix over many machines: each runs one model, and whoever asks joins what they left.
 
-Nothing but the output is shared. A model that failed leaves a note of it where its report would be:
+Nothing but the output is shared, a folder or a place in S3:
 
     <output>/<model>/report.json     its report, as of any run
     <output>/<model>/.failure.json   why its last try ended without one
@@ -8,21 +8,17 @@ Nothing but the output is shared. A model that failed leaves a note of it where 
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from job import matrix, pipeline
-from job.errors import JobError, OutputError, Stopped, Unfinished, UsageError
+from job.errors import JobError, Unfinished, UsageError
 from job.manifest import Manifest
 from job.matrix import MatrixResult, ModelResult, StagesFor
-from job.pipeline import Reporting, RunResult
+from job.outputs import Place, left_at, open_output
+from job.pipeline import STORAGE, Reporting, RunResult, limit_seconds
 from job.progress import Ui
 from job.signals import StopSignals
-from job.storage.files import output_errors, read_json, write_json
 from job.storage.local import LocalOutput
-from job.storage.lock import locked
-
-FAILURE = ".failure.json"
 
 
 def model_at(manifest: Manifest, index: int) -> tuple[str, Manifest]:
@@ -46,7 +42,7 @@ def run_index(
     index: int,
     *,
     stages_for: StagesFor,
-    output: Path,
+    output: Place,
     ui: Ui,
     reporting: Reporting,
     from_stage: str | None = None,
@@ -69,28 +65,19 @@ def run_index(
         JobError: as :func:`job.pipeline.run` raises it.
     """
     name, single = model_at(manifest, index)
-    failure = output / name / FAILURE
-    failure.unlink(missing_ok=True)
     ui.model_started(name, index + 1, len(manifest.matrix or ()))
-    try:
-        return pipeline.run(
-            single,
-            stages=stages_for(single),
-            output=output / name,
-            ui=ui,
-            reporting=reporting,
-            from_stage=from_stage,
-            until_stage=until_stage,
-        )
-    except (Stopped, OutputError):
-        raise  # the next try goes on, or nothing can be written
-    except JobError as error:
-        told = {"message": str(error), "exit_code": error.exit_code}
-        write_json(failure, {"manifest": single.resolved, **told})
-        raise
+    return pipeline.run(
+        single,
+        stages=stages_for(single),
+        output=output / name,
+        ui=ui,
+        reporting=reporting,
+        from_stage=from_stage,
+        until_stage=until_stage,
+    )
 
 
-def merge(manifest: Manifest, *, output: Path, ui: Ui) -> MatrixResult:
+def merge(manifest: Manifest, *, output: Place, ui: Ui) -> MatrixResult:
     """Write the matrix report of what is there; run it again whenever more is.
 
     Args:
@@ -108,29 +95,29 @@ def merge(manifest: Manifest, *, output: Path, ui: Ui) -> MatrixResult:
             "the manifest has no matrix, so that there is nothing to join",
             "`job report DIR` shows a single run.",
         )
-    folder = LocalOutput(output)
+    folder = open_output(output, manifest, lambda text: ui.message(STORAGE, text, "warning"))
     folder.check_ours([])
-    with StopSignals(), output_errors(folder.root):
-        folder.root.mkdir(parents=True, exist_ok=True)
-        with locked(folder.root):
-            found = tuple(_found(name, single, output / name) for name, single in models)
-            made = matrix.build(manifest, found, _machine_notes(found), **_measured_on(found))
-            told = matrix.write_report(made, folder, ui)
-    return MatrixResult(folder.root, found, told)
+    with StopSignals(limit_seconds(manifest)) as stop, folder.locked(stages=False):
+        found = tuple(_found(name, single, output / name, folder) for name, single in models)
+        made = matrix.build(manifest, found, _machine_notes(found), **_measured_on(found))
+        told = matrix.write_report(made, folder, ui)
+        folder.keep(stop, manifest.run.grace_seconds)
+    return MatrixResult(output, found, told)
 
 
-def _found(name: str, single: Manifest, folder: Path) -> ModelResult:
-    """Return how a model fared, as far as its folder tells."""
-    report, failure = read_json(folder / "report.json"), read_json(folder / FAILURE)
+def _found(name: str, single: Manifest, place: Place, beside: LocalOutput) -> ModelResult:
+    """Return how a model fared, as far as its output tells."""
+    left = left_at(place, beside)
+    report, failure = left.report, left.failure
     if isinstance(report, dict) and report.get("manifest") == single.resolved:
-        return ModelResult(name, RunResult(folder, (), report))
+        return ModelResult(name, RunResult(place, (), report))
     if isinstance(failure, dict) and failure.get("manifest") == single.resolved:
         error = JobError(failure["message"])
         error.exit_code = failure["exit_code"]
         return ModelResult(name, None, error)
     if report or failure:
         why = "what it left is of other settings than this manifest's"
-    elif folder.is_dir():
+    elif left.begun:
         why = "its run goes on, or was killed before its end"
     else:
         why = "its run has not begun"
