@@ -3,6 +3,7 @@
 import difflib
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,6 +12,11 @@ from job.manifest_document import pointer
 from job.manifest_schema import Node, expected, keys, properties, schema
 
 _SHOWN = 60
+_SECRET = re.compile("secret|passw|token|access_?key|credential|private_?key", re.IGNORECASE)
+_NO_SECRETS = (
+    "no key, and secrets do not belong in a manifest, which is copied into reports: boto3 finds "
+    "credentials in AWS_* variables, a profile or a role"
+)
 
 
 def schema_faults(document: Any) -> tuple[Fault, ...]:
@@ -30,7 +36,11 @@ def schema_faults(document: Any) -> tuple[Fault, ...]:
 def _faults(keyword: str, path: Sequence[str | int], value: Any, node: Node) -> Iterator[Fault]:
     if keyword == "additionalProperties":
         for name in value:
-            if name not in node["properties"]:
+            if name in node["properties"]:
+                continue
+            if _SECRET.search(name):
+                yield Fault(pointer([*path, name]), _NO_SECRETS)
+            else:
                 yield Fault(pointer([*path, name]), "unknown key", suggest_key(name, node))
     elif keyword == "required":
         children = properties(node)

@@ -13,31 +13,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import job
 from job import pipeline
-from job.errors import DONE, GateFailed, JobError, MatrixFailed, OutputError, Stopped, Unfinished
+from job.errors import DONE, GOES_ON, GateFailed, JobError, MatrixFailed, Unfinished
 from job.fingerprint import library_versions
 from job.host import read_host
 from job.manifest import Manifest, PublishedSpec, entries
-from job.pipeline import REPORT_KEY, Reporting, RunResult
+from job.outputs import Place, open_output
+from job.pipeline import REPORT_KEY, STORAGE, Reporting, RunResult, limit_seconds
 from job.planning import REPORT, PlannedStage
 from job.progress import Ui
 from job.rendering import render_files
 from job.report.matrix_tables import WORST_FIRST
 from job.signals import StopSignals
 from job.stages.stage import Stage
-from job.storage.files import output_errors, read_json, write_bytes, write_json
+from job.storage.files import read_json, write_bytes, write_json
 from job.storage.local import LocalOutput
-from job.storage.lock import locked
 
 # What the matrix report tells of a model, as its own report has it.
 TOLD = ("accuracy", "benchmark", "audit", "breakdown", "gates", "models")
-# These would meet every other model as well.
-_END_ALL = (Stopped, OutputError)
-
 StagesFor = Callable[[Manifest], Sequence[Stage]]
 
 
@@ -72,12 +68,12 @@ class MatrixResult:
     """What a matrix came to.
 
     Attributes:
-        output: the output folder.
+        output: where it was written.
         models: one for each entry, in order.
         report: report.json's content; None when ``until_stage`` ended the runs before it.
     """
 
-    output: Path
+    output: Place
     models: tuple[ModelResult, ...]
     report: Mapping[str, Any] | None
 
@@ -114,7 +110,7 @@ def plan(
     manifest: Manifest,
     *,
     stages_for: StagesFor,
-    output: Path,
+    output: Place,
     reporting: Reporting,
     from_stage: str | None = None,
     until_stage: str | None = None,
@@ -153,7 +149,7 @@ def run(
     manifest: Manifest,
     *,
     stages_for: StagesFor,
-    output: Path,
+    output: Place,
     ui: Ui,
     reporting: Reporting,
     from_stage: str | None = None,
@@ -164,7 +160,7 @@ def run(
     Args:
         manifest: a valid manifest with a matrix.
         stages_for: returns the stages of one model.
-        output: the output folder, created when missing.
+        output: where it is written; a folder is created when missing.
         ui: is told of everything.
         reporting: how each model's own report is made.
         from_stage: as for :func:`job.pipeline.run`, for each model.
@@ -178,12 +174,11 @@ def run(
     models_to_run = singles(manifest)
     for _, single in models_to_run:
         pipeline.chosen_stages(stages_for(single), from_stage, until_stage)
-    folder = LocalOutput(output)
+    folder = open_output(output, manifest, lambda text: ui.message(STORAGE, text, "warning"))
     folder.check_ours([])
-    with StopSignals(), output_errors(folder.root):
-        folder.root.mkdir(parents=True, exist_ok=True)
-        with locked(folder.root):
-            folder.keep_manifest(manifest.resolved)
+    with StopSignals(limit_seconds(manifest)) as stop, folder.locked(stages=False):
+        folder.keep_manifest(manifest.resolved)
+        try:
             models = []
             for number, (name, single) in enumerate(models_to_run, 1):
                 ui.model_started(name, number, len(models_to_run))
@@ -191,18 +186,23 @@ def run(
                     pipeline.run,
                     single,
                     stages=stages_for(single),
-                    output=folder.root / name,
+                    output=output / name,
                     ui=ui,
                     reporting=reporting,
                     from_stage=from_stage,
                     until_stage=until_stage,
                 )
                 models.append(_run_one(name, go, folder, ui))
+                folder.keep(stop, manifest.run.grace_seconds)
             told = None
             if all(model.status != "incomplete" for model in models):
                 made = build(manifest, models, reporting.notes)
                 told = write_report(made, folder, ui, again=from_stage == REPORT)
-    return MatrixResult(folder.root, tuple(models), told)
+                folder.keep(stop, manifest.run.grace_seconds)
+        except JobError:
+            pipeline.keep_unfinished(folder, stop, manifest, ui)
+            raise
+    return MatrixResult(output, tuple(models), told)
 
 
 def singles(manifest: Manifest) -> tuple[tuple[str, Manifest], ...]:
@@ -215,7 +215,7 @@ def _run_one(name: str, go: Callable[[], RunResult], folder: LocalOutput, ui: Ui
     """Run one model; the matrix report goes as soon as it may be untrue."""
     try:
         result = go()
-    except _END_ALL:
+    except GOES_ON:  # these would meet every other model as well
         folder.retract()
         raise
     except JobError as error:

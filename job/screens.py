@@ -10,6 +10,7 @@ from rich.text import Text
 
 from job.errors import GateFailed, JobError
 from job.matrix import MatrixResult
+from job.outputs import Place
 from job.pipeline import RunResult
 from job.planning import PlannedStage
 from job.report.matrix_summary import summarize as summarize_matrix
@@ -83,13 +84,16 @@ def _print_matrix_result(result: MatrixResult, as_json: bool) -> None:
         print_tables(result.report, result.output)
 
 
-def print_tables(report: Mapping[str, Any], folder: Path) -> None:
-    """Print a report's tables and where its files are."""
+def print_tables(report: Mapping[str, Any], output: Place | None) -> None:
+    """Print a report's tables and where its files are; None if they are nowhere."""
     if "matrix" in report:
         print_matrix_tables(report, Console())
     else:
         print_report_tables(report, Console())
-    print(f"\nReport: {_short(folder / 'report.html')} (also report.md, report.json)")
+    if isinstance(output, Path):
+        print(f"\nReport: {_short(output / 'report.html')} (also report.md, report.json)")
+    elif output is not None:
+        print(f"\nAll of it: job fetch {output} FOLDER")
 
 
 def headline_of(result: RunResult | MatrixResult) -> str:
@@ -128,7 +132,9 @@ def _planned_json(stage: PlannedStage) -> Mapping[str, Any]:
     }
 
 
-def _short(path: Path) -> str:
+def _short(path: Place) -> str:
     """Name a path as seen from the current directory."""
+    if not isinstance(path, Path):
+        return str(path)
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -16,7 +16,7 @@ from job.matrix import MatrixResult
 from job.pipeline import Reporting
 from job.report import matrix_document
 from job.stages.stage import Stage
-from job.storage.local import LocalOutput
+from job.storage.local import FAILURE, LocalOutput
 
 
 def stages_for(manifest: Manifest) -> Sequence[Stage]:
@@ -141,7 +141,7 @@ def test_note_of_a_failure_goes_when_the_next_try_begins(tmp_path: Path) -> None
     manifest, output = models(tmp_path, bad=BAD_SEED), tmp_path / "out"
     with pytest.raises(DataError, match="truncated"):
         run_index(manifest, 0, output, OURS)
-    note = output / "bad" / merging.FAILURE
+    note = output / "bad" / FAILURE
     assert note.exists()
     run_index(models(tmp_path, bad=1), 0, output, OURS)
     assert not note.exists()
