@@ -182,7 +182,9 @@ def merge(
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Where the runs wrote, instead of the manifest's output."),
+        typer.Option(
+            metavar="DIR|S3URI", help="Where the runs wrote, instead of the manifest's output."
+        ),
     ] = None,
     log_format: Annotated[
         LogFormat,

@@ -177,3 +177,7 @@ class Stopped(JobError):
         super().__init__(message, hint)
         self.signum = signum
         self.exit_code = 128 + signum
+
+
+# After these a run goes on from where it was, once it is tried again.
+GOES_ON = (Stopped, TimeLimitReached, OutputError, StorageError)

@@ -15,7 +15,6 @@ from typing import Any
 import job
 from job.errors import UsageError
 from job.manifest import Manifest, entries
-from job.worker import GRACE_SECONDS
 
 BASE = Path(__file__).parent / "k8s" / "job.yaml"
 # For the job to end in after its grace period, and for the kubelet to notice.
@@ -148,8 +147,8 @@ def _fill_pod(
     container["image"] = options.image or f"{container['image']}:{job.__version__}"
     if manifest.matrix:
         container["args"] += ["--index", "$(JOB_COMPLETION_INDEX)"]
-    grace = manifest.resolved.get("run", {}).get("grace_seconds", GRACE_SECONDS)
-    pod["terminationGracePeriodSeconds"] = math.ceil(grace) + _MARGIN_SECONDS
+    grace = math.ceil(manifest.run.grace_seconds)
+    pod["terminationGracePeriodSeconds"] = grace + _MARGIN_SECONDS
     asked = {"cpu": options.cpus, "memory": options.memory, "ephemeral-storage": options.storage}
     for limits in container["resources"].values():
         limits.update((key, str(value)) for key, value in asked.items() if value)

@@ -17,17 +17,7 @@ from typing import Any
 
 import job
 from job import pipeline
-from job.errors import (
-    DONE,
-    GateFailed,
-    JobError,
-    MatrixFailed,
-    OutputError,
-    Stopped,
-    StorageError,
-    TimeLimitReached,
-    Unfinished,
-)
+from job.errors import DONE, GOES_ON, GateFailed, JobError, MatrixFailed, Unfinished
 from job.fingerprint import library_versions
 from job.host import read_host
 from job.manifest import Manifest, PublishedSpec, entries
@@ -44,9 +34,6 @@ from job.storage.local import LocalOutput
 
 # What the matrix report tells of a model, as its own report has it.
 TOLD = ("accuracy", "benchmark", "audit", "breakdown", "gates", "models")
-# These would meet every other model as well.
-_END_ALL = (Stopped, TimeLimitReached, OutputError, StorageError)
-
 StagesFor = Callable[[Manifest], Sequence[Stage]]
 
 
@@ -228,7 +215,7 @@ def _run_one(name: str, go: Callable[[], RunResult], folder: LocalOutput, ui: Ui
     """Run one model; the matrix report goes as soon as it may be untrue."""
     try:
         result = go()
-    except _END_ALL:
+    except GOES_ON:  # these would meet every other model as well
         folder.retract()
         raise
     except JobError as error:

@@ -1,24 +1,24 @@
 """A matrix over many machines: each runs one model, and whoever asks joins what they left.
 
-Nothing but the output is shared, a folder or a place in S3:
-
-    <output>/<model>/report.json     its report, as of any run
-    <output>/<model>/.failure.json   why its last try ended without one
+Nothing but the output is shared; each model's has its ``report.json``, or its ``failure.json``.
 """
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from job import matrix, pipeline
-from job.errors import JobError, Unfinished, UsageError
+from job.errors import JobError, ObjectMissing, Unfinished, UsageError
 from job.manifest import Manifest
 from job.matrix import MatrixResult, ModelResult, StagesFor
-from job.outputs import Place, left_at, open_output
-from job.pipeline import STORAGE, Reporting, RunResult, limit_seconds
+from job.outputs import Place, open_output, store_of
+from job.pipeline import STORAGE, Reporting, RunResult
 from job.progress import Ui
 from job.signals import StopSignals
-from job.storage.local import LocalOutput
+from job.storage.fetching import REPORT, read_records
+from job.storage.files import read_json
+from job.storage.local import FAILURE
 
 
 def model_at(manifest: Manifest, index: int) -> tuple[str, Manifest]:
@@ -54,7 +54,7 @@ def run_index(
         manifest: a valid manifest.
         index: the model's place in the matrix, from 0.
         stages_for: returns the stages of one model.
-        output: the output folder of the whole matrix.
+        output: that of the whole matrix, a folder or in S3.
         ui: is told of everything.
         reporting: how the model's report is made.
         from_stage: as for :func:`job.pipeline.run`.
@@ -82,7 +82,7 @@ def merge(manifest: Manifest, *, output: Place, ui: Ui) -> MatrixResult:
 
     Args:
         manifest: the manifest that the models were run with.
-        output: the output folder of the whole matrix.
+        output: that of the whole matrix, a folder or in S3.
         ui: is told of everything.
 
     Raises:
@@ -95,33 +95,50 @@ def merge(manifest: Manifest, *, output: Place, ui: Ui) -> MatrixResult:
             "the manifest has no matrix, so that there is nothing to join",
             "`job report DIR` shows a single run.",
         )
+    found = tuple(_found(name, single, output / name) for name, single in models)
     folder = open_output(output, manifest, lambda text: ui.message(STORAGE, text, "warning"))
     folder.check_ours([])
-    with StopSignals(limit_seconds(manifest)) as stop, folder.locked(stages=False):
-        found = tuple(_found(name, single, output / name, folder) for name, single in models)
+    with StopSignals() as stop, folder.locked(stages=False):
+        folder.keep_manifest(manifest.resolved)
         made = matrix.build(manifest, found, _machine_notes(found), **_measured_on(found))
         told = matrix.write_report(made, folder, ui)
         folder.keep(stop, manifest.run.grace_seconds)
     return MatrixResult(output, found, told)
 
 
-def _found(name: str, single: Manifest, place: Place, beside: LocalOutput) -> ModelResult:
+def _found(name: str, single: Manifest, place: Place) -> ModelResult:
     """Return how a model fared, as far as its output tells."""
-    left = left_at(place, beside)
-    report, failure = left.report, left.failure
-    if isinstance(report, dict) and report.get("manifest") == single.resolved:
+    records = _records(single, place)
+    report, failure = ((records or {}).get(name) for name in (REPORT, FAILURE))
+    if _is_of(report, single):
         return ModelResult(name, RunResult(place, (), report))
-    if isinstance(failure, dict) and failure.get("manifest") == single.resolved:
+    if failure is not None and _is_of(failure, single):
         error = JobError(failure["message"])
         error.exit_code = failure["exit_code"]
         return ModelResult(name, None, error)
     if report or failure:
         why = "what it left is of other settings than this manifest's"
-    elif left.begun:
-        why = "its run goes on, or was killed before its end"
-    else:
+    elif records is None:
         why = "its run has not begun"
+    else:
+        why = "its run goes on, or was killed before its end"
     return ModelResult(name, None, Unfinished(f"no result yet: {why}"))
+
+
+def _records(single: Manifest, place: Place) -> Mapping[str, Any] | None:
+    """Return the documents that tell how a run ended, None where none has begun."""
+    if isinstance(place, Path):
+        read = {name: read_json(place / name) for name in (REPORT, FAILURE)}
+        return read if place.is_dir() else None
+    try:
+        return read_records(store_of(single.storage, single.base), place, (REPORT, FAILURE))
+    except ObjectMissing:
+        return None
+
+
+def _is_of(document: Any, single: Manifest) -> bool:
+    """Tell whether a report, or the note of a failure, is of just this manifest."""
+    return isinstance(document, dict) and document.get("manifest") == single.resolved
 
 
 def _measured_on(found: Sequence[ModelResult]) -> Mapping[str, Any]:

@@ -4,16 +4,12 @@ import hashlib
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 from job.errors import OutputError, UsageError
 from job.manifest import Manifest, StorageSpec
-from job.storage import fetching
-from job.storage.fetching import REPORT
-from job.storage.files import output_errors, read_json
-from job.storage.local import FAILURE, LocalOutput
+from job.storage.files import output_errors
+from job.storage.local import LocalOutput
 from job.storage.s3 import ObjectStore
 from job.storage.s3_client import S3Settings, make_client
 from job.storage.s3_output import S3Output
@@ -78,36 +74,6 @@ def look_at(place: Place, manifest: Manifest, scratch: Path) -> LocalOutput:
     output = _in_s3(place, store, scratch / _folder_name(place, ""), manifest, _silent)
     output.look()
     return output
-
-
-@dataclass(frozen=True)
-class Left:
-    """What a run has left so far, for those who do not run it; None for what is not there.
-
-    Attributes:
-        report: report.json's content.
-        failure: why its last try ended without a report.
-        begun: whether it has written anything.
-    """
-
-    report: Any
-    failure: Any
-    begun: bool
-
-
-def left_at(place: Place, beside: LocalOutput) -> Left:
-    """Read what a run has left.
-
-    Args:
-        place: its output.
-        beside: an output at the same kind of place, which says how to get there.
-    """
-    if isinstance(beside, S3Output):
-        names = (REPORT, FAILURE)
-        (report, failure), begun = fetching.read_left(beside.store, cast(S3Uri, place), names)
-        return Left(report, failure, begun)
-    folder = cast(Path, place)
-    return Left(read_json(folder / REPORT), read_json(folder / FAILURE), folder.is_dir())
 
 
 def store_of(storage: StorageSpec, base: Path) -> ObjectStore:

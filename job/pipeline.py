@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import job
-from job.errors import JobError, OutputError, Stopped, StorageError, TimeLimitReached, UsageError
+from job.errors import GOES_ON, JobError, UsageError
 from job.fingerprint import key_of, library_versions
 from job.host import Host, read_host
 from job.manifest import Manifest
@@ -209,10 +209,10 @@ def run(
     planner = _planner(manifest, stages, folder, from_stage, host)
     with StopSignals(limit_seconds(manifest)) as stop, folder.locked() as lock:
         folder.recover([(stage.name, stage.leaves) for stage in stages])
-        folder.forget_failure()
         try:
             check_inputs(planner.plan(selected), manifest.base)
             folder.keep_manifest(manifest.resolved)
+            folder.note_failure(None, manifest.resolved)
             task = _task_maker(manifest, folder, host, lock)
             course = _Course(planner, ui, stop, task)
             for stage in selected:
@@ -222,8 +222,7 @@ def run(
             report = course.report(reporting, again=again) if complete else None
             folder.keep(stop, manifest.run.grace_seconds)
         except JobError as error:
-            # Others mean that the next try goes on, or that nothing can be written.
-            if not isinstance(error, (Stopped, TimeLimitReached, OutputError, StorageError)):
+            if not isinstance(error, GOES_ON):
                 folder.note_failure(error, manifest.resolved)
             keep_unfinished(folder, stop, manifest, ui)
             raise

@@ -55,24 +55,24 @@ def read_report(store: ObjectStore, output: S3Uri) -> Mapping[str, Any]:
     return document
 
 
-def read_left(store: ObjectStore, output: S3Uri, files: Sequence[str]) -> tuple[list[Any], bool]:
-    """Return the JSON of some files of a run that may still be at work, and whether it has begun.
+def read_records(store: ObjectStore, output: S3Uri, names: Sequence[str]) -> Mapping[str, Any]:
+    """Return the JSON files of an output that are there, finished or not, by name.
 
     Raises:
-        DataError: an object is not what the run wrote.
+        ObjectMissing: no run has written there.
+        DataError: one of them is not what the run wrote.
     """
-    for _ in range(_TRIES):
-        found = index.newest(store, output)
-        entries = [found and found.files.get(name) for name in files]
-        try:
-            contents = [
-                entry and store.read(output / entry.object, sha256=entry.sha256)
-                for entry in entries
-            ]
-        except (ObjectMissing, ObjectChanged):
-            continue  # a newer index names others
-        return [content and json.loads(content) for content in contents], found is not None
-    raise DataError(f"{output} changes faster than it can be read", "Try again later.")
+    found = index.read(store, output)
+    try:
+        return {
+            name: json.loads(store.read(output / entry.object, sha256=entry.sha256))
+            for name, entry in found.files.items()
+            if name in names
+        }
+    except (ObjectMissing, ObjectChanged, ValueError) as error:
+        raise DataError(
+            f"{output} is damaged, or has just changed: {error}", "Try again in a moment."
+        ) from error
 
 
 def fetch(store: ObjectStore, output: S3Uri, folder: Path) -> Fetched:

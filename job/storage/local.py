@@ -2,7 +2,6 @@
 
     <output>/manifest.json  what the run is made from, with defaults and overrides
     <output>/report.json    with report.md and report.html, once the run is complete
-    <output>/.failure.json  instead of a report, when something is wrong with the run itself
     <output>/<leaves>/      what a stage left, with its stage.json; appears with one rename
     <output>/logs/          what each stage's process printed
     <output>/.partial/      unfinished stages with their checkpoints
@@ -34,8 +33,8 @@ RESUME = "checkpoints"
 MANIFEST = "manifest.json"
 # The last one is written last: where it is, the others are.
 REPORTS = ("report.json", "report.md", "report.html", ".report.json")
-# Why the last run here ended without a report.
-FAILURE = ".failure.json"
+# Why the last run ended without a report, unless the next one goes on from there.
+FAILURE = "failure.json"
 
 
 @dataclass(frozen=True)
@@ -183,6 +182,7 @@ class LocalOutput:
             record: what it returned.
         """
         path = self.partials / stage
+        _drop_unfinished(path)
         result = Published(
             path=self.root / leaves,
             stage=stage,
@@ -237,16 +237,8 @@ class LocalOutput:
             path = self.partials / stage
             if (path / STAGE_FILE).is_file():
                 self._show(path, leaves)
+            _tidy(self.root / leaves)
             remove(self._aside(leaves))
-
-    def note_failure(self, error: JobError, manifest: Mapping[str, Any]) -> None:
-        """Leave word of why a run ended, for those who join the runs of a matrix."""
-        told = {"message": str(error), "exit_code": error.exit_code}
-        write_json(self.root / FAILURE, {"manifest": manifest, **told})
-
-    def forget_failure(self) -> None:
-        """Remove that word: another try is made."""
-        (self.root / FAILURE).unlink(missing_ok=True)
 
     def retract(self) -> None:
         """Remove the report: from here on it would describe another run."""
@@ -257,6 +249,19 @@ class LocalOutput:
         """Write down what the folder is made from, before anything in it changes."""
         if read_json(self.root / MANIFEST) != resolved:
             write_json(self.root / MANIFEST, resolved)
+
+    def note_failure(self, error: JobError | None, resolved: Mapping[str, Any]) -> None:
+        """Write down why a run ends without a report, for those who join it with others.
+
+        Args:
+            error: what ends it; None while that is not known.
+            resolved: the manifest that it ran.
+        """
+        if error is None:
+            (self.root / FAILURE).unlink(missing_ok=True)
+            return
+        told = {"message": str(error), "exit_code": error.exit_code, "manifest": resolved}
+        write_json(self.root / FAILURE, told)
 
     def save_digests(self) -> None:
         """Keep the digests of this run's files for the next one."""
@@ -273,8 +278,7 @@ class LocalOutput:
         path.rename(target)
         sync(self.root)
         # Only now is the stage safe: what it would resume from must not go before.
-        (target / KEY_FILE).unlink(missing_ok=True)
-        remove(target / RESUME)
+        _tidy(target)
         remove(aside)
 
     def _aside(self, leaves: str) -> Path:
@@ -285,6 +289,22 @@ def remove(path: Path) -> None:
     """Remove a folder and all below it, if it is there."""
     if path.exists():
         shutil.rmtree(path)
+
+
+def _tidy(published: Path) -> None:
+    """Remove from a published folder what an unfinished one needs."""
+    if (published / STAGE_FILE).is_file():
+        (published / KEY_FILE).unlink(missing_ok=True)
+        remove(published / RESUME)
+
+
+def _drop_unfinished(path: Path) -> None:
+    """Remove what was being written when an earlier attempt was killed."""
+    for left in [*path.rglob("*.tmp")]:
+        if left.is_dir():
+            remove(left)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def _describe(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

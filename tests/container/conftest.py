@@ -1,9 +1,14 @@
 """Without an engine and an image there is nothing to test."""
 
+import sys
+
 import pytest
-from containers import ENGINE, IMAGE
+from containers import ENGINE, IMAGE, ROOT
 
 from job.host import read_host
+
+# The tiny run, with which runs in the image are compared.
+sys.path.append(str(ROOT / "tests" / "e2e"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,15 +2,12 @@
 
 import json
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from containers import ODD_USER, ROOT, USER, Ended, give, run, run_and_kill
-
-sys.path.append(str(ROOT / "tests" / "e2e"))
 from tiny_run import write_manifest
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(400)]

@@ -1,17 +1,14 @@
 """What `job k8s render` prints, run; affinity and all else of scheduling apart."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from containers import IMAGE, ROOT
+from containers import IMAGE
 from pods import run_pod
+from tiny_run import job, record_of, report_of, write_manifest
 
 from job.host import read_host
-
-sys.path.append(str(ROOT / "tests" / "e2e"))
-from tiny_run import job, record_of, report_of, write_manifest
 
 pytestmark = pytest.mark.container
 

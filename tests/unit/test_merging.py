@@ -1,29 +1,30 @@
 """A matrix run one model at a time, and what joins them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_stages import Recorder
-from moto_server import S3Server
-from test_matrix import BAD_SEED, REPORTING, models, stages_for
+from fake_stages import CHAIN, Recorder, stage
+from test_matrix import BAD_SEED, REPORTING, models
 
 from job import matrix, merging
 from job.errors import DataError, UsageError
 from job.manifest import Manifest
 from job.matrix import MatrixResult
-from job.outputs import Place
 from job.pipeline import Reporting
 from job.report import matrix_document
-from job.storage.fetching import fetch
+from job.stages.stage import Stage
 from job.storage.local import FAILURE, LocalOutput
-from job.storage.uri import S3Uri
+
+
+def stages_for(manifest: Manifest) -> Sequence[Stage]:
+    return (stage("bad_data"),) if manifest.train.seed == BAD_SEED else CHAIN[:1]
 
 
 def run_index(
-    manifest: Manifest, index: int, output: Place, reporting: Reporting = REPORTING
+    manifest: Manifest, index: int, output: Path, reporting: Reporting = REPORTING
 ) -> None:
     merging.run_index(
         manifest,
@@ -48,7 +49,7 @@ def build(manifest: Manifest, *others: Any) -> Mapping[str, Any]:
 OURS = Reporting(build=build, render=REPORTING.render)
 
 
-def merge(manifest: Manifest, output: Place) -> MatrixResult:
+def merge(manifest: Manifest, output: Path) -> MatrixResult:
     return merging.merge(manifest, output=output, ui=Recorder())
 
 
@@ -134,30 +135,6 @@ def test_failed_index_is_shown_until_it_is_mended(tmp_path: Path) -> None:
     assert statuses(merge(mended, output))["bad"] == "unfinished"
     run_index(mended, 1, output, OURS)
     assert statuses(merge(mended, output))["bad"] == "passed"
-
-
-def test_in_s3_as_in_a_folder(
-    s3_server: S3Server, bucket: S3Uri, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("JOB_SCRATCH", str(tmp_path / "scratch"))
-    manifest, output = models(tmp_path, one=1, bad=BAD_SEED, late=3), bucket / "many"
-    run_index(manifest, 0, output, OURS)
-    with pytest.raises(DataError, match=r"images/cat\.png is truncated"):
-        run_index(manifest, 1, output, OURS)
-    result = merge(manifest, output)
-    assert statuses(result) == {"one": "passed", "bad": "failed", "late": "unfinished"}
-    assert "bad: images/cat.png is truncated" in str(result.failure)
-    mended = models(tmp_path, one=1, bad=14, late=3)
-    for index in (1, 2):
-        run_index(mended, index, output, OURS)
-    assert merge(mended, output).failure is None
-    matrix.run(
-        mended, stages_for=stages_for, output=tmp_path / "all", ui=Recorder(), reporting=OURS
-    )
-    fetch(s3_server.store, output, tmp_path / "fetched")
-    joined, whole = (without_time(tmp_path / name / "report.json") for name in ("fetched", "all"))
-    assert joined["matrix"] == whole["matrix"]
-    assert joined["status"] == whole["status"] == "passed"
 
 
 def test_note_of_a_failure_goes_when_the_next_try_begins(tmp_path: Path) -> None:
