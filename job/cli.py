@@ -346,7 +346,9 @@ def _folder(output: str) -> Path:
             f"--output: {shown!r} cannot be a folder's name",
             f"Give a path of names of 1 to {_LONGEST_NAME} bytes, such as runs/digits.",
         )
-    return Path(output).expanduser()
+    from job.manifest import expanded
+
+    return expanded(output)
 
 
 def _run(

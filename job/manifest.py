@@ -245,7 +245,16 @@ class Manifest:
 
     def path(self, text: str) -> Path:
         """Return the absolute path of a file or folder that the manifest names."""
-        return self.base / Path(text).expanduser()
+        return self.base / expanded(text)
+
+
+def expanded(text: str) -> Path:
+    """Return a path with ``~`` replaced by the home folder, where there is one."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        # Nobody's home: as in a shell, a name like any other.
+        return Path(text)
 
 
 def load(source: str, overrides: Sequence[str] = (), stdin: TextIO | None = None) -> Manifest:

@@ -5,6 +5,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -16,6 +17,9 @@ _TOKEN = re.compile(
     r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|-?Infinity|NaN|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null',
     re.DOTALL,
 )
+# A matrix of all networks has some 20,000.
+_MOST_BYTES = 1_000_000
+_MOST_FAULTS = 200
 _MAX_DIGITS = 300
 _MAX_DEPTH = 64
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
@@ -30,9 +34,10 @@ def read_text(source: str, stdin: TextIO | None) -> str:
     """
     try:
         if source != STDIN:
-            content = Path(source).read_bytes().decode("utf-8")
+            with Path(source).open("rb") as file:
+                content = file.read(_MOST_BYTES + 1).decode("utf-8")
         else:
-            content = (stdin or sys.stdin).read()
+            content = (stdin or sys.stdin).read(_MOST_BYTES + 1)
     except UnicodeDecodeError as error:
         before = error.object[: error.start].decode("utf-8", "replace")
         byte = error.object[error.start]
@@ -43,6 +48,8 @@ def read_text(source: str, stdin: TextIO | None) -> str:
             f"cannot read the manifest {source}: {reason}",
             "Give the path of a JSON file, or - for standard input.",
         ) from error
+    if len(content) > _MOST_BYTES:
+        _refuse(source, f"more than {_MOST_BYTES:,} bytes; is this a manifest?")
     if content.startswith("\ufeff"):
         _refuse(source, "a byte order mark stands at line 1, column 1; save it as UTF-8 without")
     return content
@@ -60,7 +67,7 @@ def read_json(text: str, source: str) -> Any:
         _refuse(source, f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}")
     except RecursionError:
         _refuse(source, f"brackets within brackets, more than {_MAX_DEPTH} deep")
-    if faults := tuple(_scan(text)):
+    if faults := tuple(islice(_scan(text), _MOST_FAULTS)):
         raise ManifestError(source, faults)
     return document
 

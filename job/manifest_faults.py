@@ -4,25 +4,32 @@ import difflib
 import json
 import math
 from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from typing import Any
 
 from job.errors import Fault
 from job.manifest_document import pointer
 from job.manifest_schema import Node, expected, keys, properties, schema
+from job.manifest_text import is_secret_key, secret_fault, secret_faults, text_faults
 
+# Nobody reads more, and a document of nothing but faults would take minutes to describe.
+MOST_FAULTS = 200
 _SHOWN = 60
 
 
 def schema_faults(document: Any) -> tuple[Fault, ...]:
-    """List every fault of a document, at most one for each pointer."""
+    """List every fault of a document, at most one for each pointer, and at most ``MOST_FAULTS``."""
     # 70 ms, too much for whatever only imports this module
     from jsonschema import Draft202012Validator
 
-    found: dict[str, Fault] = {}
+    # What looks like a secret comes first: another fault of it would show it.
+    found = {fault.pointer: fault for fault in islice(secret_faults(document), MOST_FAULTS)}
     for error in Draft202012Validator(schema()).iter_errors(document):
         for fault in _faults(error.validator, error.absolute_path, error.instance, error.schema):
             found.setdefault(fault.pointer, fault)
-    for fault in _not_finite(document, []):
+        if len(found) >= MOST_FAULTS:
+            break
+    for fault in islice(chain(text_faults(document), _not_finite(document, [])), MOST_FAULTS):
         found.setdefault(fault.pointer, fault)
     return tuple(found.values())
 
@@ -30,7 +37,9 @@ def schema_faults(document: Any) -> tuple[Fault, ...]:
 def _faults(keyword: str, path: Sequence[str | int], value: Any, node: Node) -> Iterator[Fault]:
     if keyword == "additionalProperties":
         for name in value:
-            if name not in node["properties"]:
+            if is_secret_key(name) and name not in node["properties"]:
+                yield secret_fault([*path, name])
+            elif name not in node["properties"]:
                 yield Fault(pointer([*path, name]), "unknown key", suggest_key(name, node))
     elif keyword == "required":
         children = properties(node)

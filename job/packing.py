@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from job.manifest import Manifest
+from job.manifest import Manifest, expanded
 from job.progress import Ui
 from job.stages.stage import Record
 
@@ -51,7 +51,7 @@ def pack_test_split(manifest: Manifest, path: Path, ui: Ui) -> Record:
         model.input_shape,
         manifest.path,
         # Shared with the manifest's runs, so that an archive is unpacked once.
-        Path(manifest.output).expanduser() / ".cache",
+        expanded(manifest.output) / ".cache",
         # Archives are read ahead: their end is reached while files are still being written.
         progress=lambda done, total: shown.progress("unpack", min(done, total - 1), total, "bytes"),
     )

@@ -23,6 +23,16 @@ from job.errors import DataError
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _ZIP_SUFFIXES = (".zip",)
 _CHUNK_BYTES = 1 << 20
+_EXTENDED_HEADERS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+# Paths have at most 4,096 bytes, and before 3.11.10 tarfile takes time by the square of this.
+_LONGEST_HEADER = 16 << 10
+_MOST_GLOBAL_KEYS = 1000
 
 Progress = Callable[[int, int], None]
 
@@ -87,7 +97,8 @@ def archive_errors(archive: Path) -> Iterator[None]:
         OSError,
         EOFError,
         ValueError,
-        NotImplementedError,
+        RuntimeError,
+        MemoryError,
         struct.error,
         zlib.error,
         lzma.LZMAError,
@@ -157,6 +168,22 @@ class _StrictTarInfo(tarfile.TarInfo):
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"bad header at byte {tar.offset:,}: {error}") from error
 
+    # tarfile reads the following whole, however long, and keeps it in memory.
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _EXTENDED_HEADERS and not 0 <= self.size <= _LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {self.size:,} bytes at byte {tar.offset:,}")
+        if len(tar.pax_headers) > _MOST_GLOBAL_KEYS:
+            raise tarfile.ReadError(f"more than {_MOST_GLOBAL_KEYS} keys for the whole archive")
+        if self.type == tarfile.GNUTYPE_SPARSE:
+            self._refuse_holes()
+        return super()._proc_member(tar)  # type: ignore[misc, no-any-return] # unknown to typeshed
+
+    def _refuse_holes(self, *_: object) -> None:
+        raise tarfile.ReadError(f"{self.name!r} is a special file, with holes")
+
+    _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse_holes
+
 
 def _tar_entries(archive: Path, budget: _Budget, progress: Progress | None) -> Iterator[Entry]:
     total = archive.stat().st_size
@@ -171,7 +198,7 @@ def _tar_entries(archive: Path, budget: _Budget, progress: Progress | None) -> I
                 if member.isdir():
                     continue
                 content = tar.extractfile(member) if member.isreg() else None
-                if content is None or member.issparse():
+                if content is None:
                     kind = "link" if member.issym() or member.islnk() else "special file"
                     raise DataError(
                         f"{archive}: {member.name!r} is a {kind}; only files and folders are taken",
@@ -203,6 +230,12 @@ def _zip_entries(archive: Path, budget: _Budget, progress: Progress | None) -> I
                 )
             if member.flag_bits & 1:
                 raise DataError(f"{archive}: {member.filename!r} is encrypted")
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise DataError(
+                    f"{archive}: {member.filename!r} is compressed by method "
+                    f"{member.compress_type}; only deflate and none are taken",
+                    "Make it again with a plain `zip`.",
+                )
             with opened.open(member) as content:
                 yield Entry(member.filename, member.file_size, content)
             if progress:

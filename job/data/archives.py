@@ -3,18 +3,21 @@
 What comes out lies below a fresh folder, whatever the archive says.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO
 
-from job.data.archive_reading import Entry, Limits, Progress, archive_errors, entries
+from job.data.archive_reading import UNPACK_HINT, Entry, Limits, Progress, archive_errors, entries
 from job.data.publishing import output_errors, replacing
 from job.errors import DataError
+from job.regular_files import open_regular
 
 _CHUNK_BYTES = 1 << 20
 _MARKER = "archive.json"
@@ -46,7 +49,8 @@ def unpack(
         OutputError: the cache cannot be written.
     """
     try:
-        status = archive.stat()
+        with open_regular(archive) as file:
+            status = os.fstat(file.fileno())
     except OSError as error:
         raise DataError(f"{archive}: cannot be read: {error.strerror}") from error
     identity = {
@@ -134,6 +138,12 @@ def _name_errors(archive: Path, name: str) -> Iterator[None]:
         yield
     except (FileExistsError, NotADirectoryError) as error:
         raise DataError(f"{archive}: {name!r} comes twice, or as a file and as a folder") from error
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise DataError(
+            f"{archive}: {name[:80]!r}... is too long for a file's name", UNPACK_HINT
+        ) from error
 
 
 def _copy(source: IO[bytes], target: BinaryIO, path: Path) -> int:

@@ -5,6 +5,7 @@ import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,11 @@ import numpy as np
 from job.data.images import COLOUR_MODES, EXTENSIONS
 from job.data.sources import ImageFiles
 from job.errors import DataError
+from job.regular_files import open_regular
 
 _SHOWN_NAMES = 5
+# Paths have at most 4,096 bytes.
+_LONGEST_LINE = 1 << 16
 _LABEL = re.compile(r"-?[0-9]{1,18}")
 
 
@@ -66,19 +70,26 @@ def image_list(place: Place, list_file: str, *, classes: int, channels: int) -> 
 def _lines(place: Place, list_file: str) -> Iterator[tuple[str, str]]:
     path = place.folder / list_file
     try:
-        content = path.read_bytes()
+        with open_regular(path) as file:
+            for number, line in enumerate(
+                iter(partial(file.readline, _LONGEST_LINE), b""), start=1
+            ):
+                yield from _line(line, f"{path}:{number}", first=number == 1)
     except OSError as error:
         raise DataError(
             f"{path}: the list cannot be read: {error.strerror}", _holds(path.parent)
         ) from error
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        where = f"{path}:{number}"
-        try:
-            text = line.decode().strip()
-        except UnicodeDecodeError as error:
-            raise DataError(f"{where}: not UTF-8 text; is this a list?") from error
-        if text:
-            yield where, text
+
+
+def _line(line: bytes, where: str, *, first: bool) -> Iterator[tuple[str, str]]:
+    if len(line) == _LONGEST_LINE:
+        raise DataError(f"{where}: a line of more than {len(line):,} bytes; is this a list?")
+    try:
+        text = (line.removeprefix(b"\xef\xbb\xbf") if first else line).decode().strip()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8 text; is this a list?") from error
+    if text:
+        yield where, text
 
 
 def _entry(line: str, where: str, classes: int) -> tuple[str, int]:
@@ -131,16 +142,39 @@ class _LinkCheck:
         folder = self._folder / parent
         if not self._inside(folder):
             return None
-        try:
-            with os.scandir(folder) as entries:
-                links = [entry.name for entry in entries if entry.is_symlink()]
-        except OSError:
-            # A missing folder is told image by image when they are read.
-            return frozenset()
-        return frozenset(link for link in links if not self._inside(folder / link))
+        return frozenset(link for link in _links(folder) if not self._inside(folder / link))
 
     def _inside(self, path: Path) -> bool:
         return Path(os.path.realpath(path)).is_relative_to(self._real)
+
+
+def real_paths(folder: Path, names: Sequence[str]) -> Iterator[str]:
+    """Where each name below a folder leads, through all symbolic links.
+
+    Each folder is resolved and listed once.
+    """
+    known: dict[str, tuple[str, frozenset[str]]] = {}
+    for name in names:
+        parent, _, base = name.rpartition("/")
+        if parent not in known:
+            known[parent] = _resolved(folder / parent)
+        real, links = known[parent]
+        path = f"{real}/{base}"
+        yield os.path.realpath(path) if base in links else path
+
+
+def _resolved(folder: Path) -> tuple[str, frozenset[str]]:
+    """A folder's real path, and which names in it are symbolic links."""
+    return os.path.realpath(folder), frozenset(_links(folder))
+
+
+def _links(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if entry.is_symlink()]
+    except OSError:
+        # A missing folder is told image by image when they are read.
+        return []
 
 
 def class_folders(

@@ -5,7 +5,7 @@ class. Test, selection and training never share an image; calibration images are
 or, without a training split, images that are in no other split.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from job.data import packed
 from job.data.archive_reading import Progress, is_archive
 from job.data.archives import unpack
 from job.data.arrays import Ints
-from job.data.listing import Place, class_folders, image_list
+from job.data.listing import Place, class_folders, image_list, real_paths
 from job.data.sources import ImageFiles, PackedImages, Source, digits
 from job.data.stratified import SPLIT_SEED, spread
 from job.data.synthetic import SYNTHETIC_SEED, synthetic
@@ -200,23 +200,31 @@ def _checked_labels(source: Source, classes: int) -> Source:
 
 
 def _check_apart(given: Mapping[str, _Given]) -> None:
-    seen: dict[str, str] = {}
+    seen: dict[Hashable, str] = {}
     for split_given in given.values():
         source = split_given.source
-        for name in _identities(source):
-            if name in seen:
-                twice = "twice in" if seen[name] == split_given.key else f"in {seen[name]} and"
+        for name, identity in _identities(source):
+            if identity in seen:
+                twice = f"in {seen[identity]} and"
+                if seen[identity] == split_given.key:
+                    twice = "twice in"
                 raise DataError(
                     f"{name} of {source.where} is {twice} data.{split_given.key}",
-                    "Name each image once: accuracy on images that were trained on means nothing.",
+                    "Name each image once: accuracy on images that were trained on means nothing. "
+                    "Links count as what they lead to.",
                 )
-            seen[name] = split_given.key
+            seen[identity] = split_given.key
 
 
-def _identities(source: Source) -> list[str]:
+def _identities(source: Source) -> Iterator[tuple[str, Hashable]]:
+    """Each file's name with what is the same for every name of that file."""
     if isinstance(source, PackedImages):
-        return [str(source.path.resolve())]
-    return list(source.names)
+        status = source.path.stat()
+        yield source.path.name, (status.st_dev, status.st_ino)
+    elif isinstance(source, ImageFiles):
+        yield from zip(source.names, real_paths(source.folder, source.names), strict=True)
+    else:
+        yield from ((name, name) for name in source.names)
 
 
 def _with_training(spec: DataSpec, given: Mapping[str, _Given]) -> Splits:

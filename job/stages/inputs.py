@@ -33,11 +33,19 @@ def data_files(manifest: Manifest) -> Sequence[Path]:
     if data.format == "packed":
         names = (data.train_file, data.selection_file, data.val_file)
         return tuple(root / name for name in names if name)
-    if data.format == "class_folders" and root.is_dir():
+    if data.format == "class_folders" and is_folder(root):
         # Not the root, which may hold the manifest and the output as well.
         names = (data.train_dir, data.selection_dir, data.val_dir)
         return tuple(root / name for name in names if name)
     return (root,)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder; one that may not be looked at is told when it is read."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def callable_files(manifest: Manifest) -> Sequence[Path]:
@@ -76,7 +84,7 @@ def model_files(manifest: Manifest) -> Sequence[Path]:
 
 def inference_model_prefix(path: Path) -> Path:
     """The path without suffix, of a model given as such, as a file, or as the folder it is in."""
-    if path.is_dir():
+    if is_folder(path):
         found = sorted(path.glob("*.pdmodel"))
         return found[0].with_suffix("") if found else path / "model"
     return path.with_suffix("") if path.suffix in (".pdmodel", ".pdiparams") else path
