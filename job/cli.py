@@ -303,13 +303,10 @@ def _load(source: str, overrides: "Sequence[str]") -> "Manifest":
 def _check_code(manifest: "Manifest", allowed: bool) -> None:
     """Refuse to run a manifest's code unasked, whichever model of a matrix it is of."""
     from job.manifest import entries
+    from job.own_code import check_allowed
 
-    for model in (single.model for single in entries(manifest) or (manifest,)):
-        if model.callable and not allowed:
-            raise UsageError(
-                f"/model/callable: {model.callable!r} runs code of its own",
-                "If you trust it, run again with --allow-code.",
-            )
+    for single in entries(manifest) or (manifest,):
+        check_allowed(single, allow_code=allowed)
 
 
 def _check_machine(host: "Host", allow_slow_isa: bool) -> None:

@@ -10,6 +10,7 @@ import io
 import math
 import pickletools
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pickle import UnpicklingError
@@ -275,17 +276,27 @@ def load(content: bytes) -> Any:
     """
     machine = _Machine(len(content))
     try:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(io.BytesIO(content))):
-            if count == _MOST_INSTRUCTIONS:
-                raise UnpicklingError(
-                    f"more than {count:,} instructions, far more than arrays take"
-                )
-            if opcode.name != "STOP":
-                _step(machine, opcode.name, argument)
+        with warnings.catch_warnings():
+            # Of backslashes in names, which are refused as such.
+            warnings.simplefilter("ignore")
+            _follow(machine, content)
     except (ValueError, TypeError) as error:
         # pickletools on what is no pickle; a module or name that is unhashable.
         raise UnpicklingError(str(error)[:200] or type(error).__name__) from error
     return machine.pop()
+
+
+def _follow(machine: _Machine, content: bytes) -> None:
+    """Follow all instructions.
+
+    Raises:
+        UnpicklingError, ValueError, TypeError: one of them is damaged or not allowed.
+    """
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(io.BytesIO(content))):
+        if count == _MOST_INSTRUCTIONS:
+            raise UnpicklingError(f"more than {count:,} instructions; arrays take far fewer")
+        if opcode.name != "STOP":
+            _step(machine, opcode.name, argument)
 
 
 def array_of(value: Any) -> NDArray[Any] | None:

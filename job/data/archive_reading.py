@@ -97,6 +97,7 @@ def archive_errors(archive: Path) -> Iterator[None]:
         OSError,
         EOFError,
         ValueError,
+        LookupError,
         RuntimeError,
         MemoryError,
         struct.error,

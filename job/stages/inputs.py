@@ -12,6 +12,7 @@ from job.data.sources import BadImage
 from job.data.splits import Part, Splits, split
 from job.events import Events
 from job.manifest import AugmentSpec, DataSpec, Manifest, TrainSpec
+from job.own_code import callable_files, code_folders
 
 SELECTION, CALIBRATION, TEST = "selection.bin", "calibration.bin", "test.bin"
 # Settings that change how fast or how safely a stage works, but not what it leaves.
@@ -46,29 +47,6 @@ def is_folder(path: Path) -> bool:
         return path.is_dir()
     except OSError:
         return False
-
-
-def callable_files(manifest: Manifest) -> Sequence[Path]:
-    """The source of the user's own network: its module, or every module of its package.
-
-    Only paths are looked at, in the order in which the stage's process searches: nothing is run.
-    """
-    if not manifest.model.callable:
-        return ()
-    parts = manifest.model.callable.partition(":")[0].split(".")
-    for folder in (*map(Path, sys.path), *code_folders(manifest)):
-        package = folder.absolute().joinpath(parts[0])
-        if (package / "__init__.py").is_file() or (len(parts) > 1 and package.is_dir()):
-            return tuple(sorted(package.rglob("*.py")))
-        module = package.with_name(f"{parts[0]}.py")
-        if module.is_file():
-            return (module,)
-    return ()
-
-
-def code_folders(manifest: Manifest) -> tuple[Path, Path]:
-    """Where modules of the user's own are looked for, after all that is installed."""
-    return Path.cwd(), manifest.base
 
 
 def model_files(manifest: Manifest) -> Sequence[Path]:
