@@ -10,6 +10,10 @@
     ├── QuantizationError 1  an INT8 model could not be made or proved
     ├── IncomparableSamples 1  timings of different hosts, ISAs or threads were to be compared
     ├── OutputError       1  the output cannot be written (full disk, locked by another run)
+    ├── StorageError      1  S3 storage cannot be reached, refuses, or answers wrongly
+    │   ├── ObjectMissing 1  there is no such object
+    │   ├── ObjectChanged 1  an object changed while it was read
+    │   └── TransferFailed 1 worth trying again; seen by users once all attempts are used up
     ├── StageCrashed      1  a stage's process died; names its log
     ├── MatrixFailed         some models of a matrix failed; the code is the first one's
     └── Stopped     128+sig  a signal stopped the job; it resumes from its last checkpoint
@@ -118,6 +122,22 @@ class IncomparableSamples(JobError):
 
 class OutputError(JobError):
     """The output cannot be written."""
+
+
+class StorageError(JobError):
+    """S3 storage cannot be reached, refuses, or answers wrongly; trying again would not help."""
+
+
+class ObjectMissing(StorageError):
+    """There is no such object."""
+
+
+class ObjectChanged(StorageError):
+    """An object is not, or no longer, the one that was to be read."""
+
+
+class TransferFailed(StorageError):
+    """A request failed in a way that trying again may mend."""
 
 
 class StageCrashed(JobError):

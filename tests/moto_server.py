@@ -1,0 +1,95 @@
+"""A real HTTP server that speaks S3: moto's, in a process of its own.
+
+``python tests/moto_server.py`` serves on a free port of the loopback interface, which it prints.
+"""
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from job.storage.s3 import ObjectStore
+from job.storage.s3_client import S3Settings, make_client
+from job.storage.uri import S3Uri
+
+# moto takes any; that they are these shows that nothing asks the machine's own.
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+}
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """The running server.
+
+    Attributes:
+        url: where it listens.
+        client: a boto3 client of the job's making, for tests to look and meddle with.
+    """
+
+    url: str
+    client: Any
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What a process needs to use the server."""
+        return {**CREDENTIALS, "AWS_ENDPOINT_URL_S3": self.url}
+
+    @property
+    def store(self) -> ObjectStore:
+        """The job's own view of it."""
+        return ObjectStore(self.client)
+
+    def bucket(self) -> S3Uri:
+        """Return a new bucket."""
+        name = f"test-{uuid.uuid4().hex[:12]}"
+        self.client.create_bucket(Bucket=name)
+        return S3Uri(name, "")
+
+
+@contextmanager
+def served() -> Iterator[S3Server]:
+    """Start the server, set the environment for it, and end it."""
+    process = subprocess.Popen(
+        [sys.executable, __file__], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    before = dict(os.environ)
+    try:
+        url = f"http://127.0.0.1:{int(process.stdout.readline())}"
+        os.environ.update({**CREDENTIALS, "AWS_ENDPOINT_URL_S3": url})
+        yield S3Server(url, make_client(S3Settings()))
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def main() -> None:
+    """Serve until killed."""
+    from moto.server import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import WSGIRequestHandler, make_server
+
+    from job.lifetime import die_with_parent
+
+    die_with_parent(os.getppid())
+    # A connection for each request would be half of the tests' time.
+    WSGIRequestHandler.protocol_version = "HTTP/1.1"
+    application = DomainDispatcherApplication(create_backend_app)
+    server = make_server("127.0.0.1", 0, application, threaded=True)
+    print(server.port, flush=True)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()
