@@ -4,7 +4,7 @@ import difflib
 import json
 import math
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain
 from typing import Any
 
 from job.errors import Fault
@@ -22,15 +22,22 @@ def schema_faults(document: Any) -> tuple[Fault, ...]:
     # 70 ms, too much for whatever only imports this module
     from jsonschema import Draft202012Validator
 
-    # What looks like a secret comes first: another fault of it would show it.
-    found = {fault.pointer: fault for fault in islice(secret_faults(document), MOST_FAULTS)}
-    for error in Draft202012Validator(schema()).iter_errors(document):
-        for fault in _faults(error.validator, error.absolute_path, error.instance, error.schema):
-            found.setdefault(fault.pointer, fault)
-        if len(found) >= MOST_FAULTS:
-            break
-    for fault in islice(chain(text_faults(document), _not_finite(document, [])), MOST_FAULTS):
+    schema_errors = Draft202012Validator(schema()).iter_errors(document)
+    every = chain(
+        # First, because another fault of a secret would show it.
+        secret_faults(document),
+        chain.from_iterable(
+            _faults(error.validator, error.absolute_path, error.instance, error.schema)
+            for error in schema_errors
+        ),
+        text_faults(document),
+        _not_finite(document, []),
+    )
+    found: dict[str, Fault] = {}
+    for fault in every:
         found.setdefault(fault.pointer, fault)
+        if len(found) == MOST_FAULTS:
+            break
     return tuple(found.values())
 
 

@@ -91,7 +91,9 @@ def _of_answer(uri: S3Uri, response: Mapping[str, Any]) -> StorageError:
             "Create it, or correct its name and the endpoint.",
         )
     if status == 404:
-        return ObjectMissing(f"{uri}: there is no such object", "Correct bucket and key, or put it there.")
+        return ObjectMissing(
+            f"{uri}: there is no such object", "Correct bucket and key, or put it there."
+        )
     if status == 412:
         return ObjectChanged(f"{uri}: it changed while it was read", "Run the same command again.")
     if code == "RequestTimeTooSkewed":

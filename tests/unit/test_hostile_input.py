@@ -322,7 +322,7 @@ ZIPS = [zip_of(GOOD_MEMBERS, zipfile.ZIP_DEFLATED), zip_of(GOOD_MEMBERS, zipfile
 
 def unpack_safely(name: str, content: bytes, folder: Path) -> None:
     """Unpack in a folder of its own; nothing may appear beside the cache or survive a refusal."""
-    place = folder / "archives"
+    place = folder / name.partition(".")[2]
     place.mkdir(exist_ok=True)
     archive, cache = place / name, place / "inner" / "cache"
     archive.write_bytes(content)
