@@ -26,7 +26,7 @@ from job.manifest_schema import fill, normalise, schema
 T = TypeVar("T")
 
 # What all entries of a matrix have in common.
-ENTRY_FIXED = ("version", "name", "output", "matrix")
+ENTRY_FIXED = ("version", "name", "storage", "run", "output", "matrix")
 
 
 @dataclass(frozen=True)
@@ -217,6 +217,26 @@ class EntrySpec:
 
 
 @dataclass(frozen=True)
+class StorageSpec:
+    """Where S3 storage is, and how the job works with it; None means the environment's setting."""
+
+    endpoint_url: str | None
+    region: str | None
+    addressing: str
+    ca_bundle: str | None
+    scratch: str | None
+    lease_seconds: float
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """How long the job may take to stop, and in all; ``max_minutes`` None sets no limit."""
+
+    grace_seconds: float
+    max_minutes: float | None
+
+
+@dataclass(frozen=True)
 class Manifest:
     """A valid manifest.
 
@@ -239,6 +259,8 @@ class Manifest:
     benchmark: BenchmarkSpec
     gates: GatesSpec
     matrix: tuple[EntrySpec, ...] | None
+    storage: StorageSpec
+    run: RunSpec
     output: str
     resolved: Mapping[str, Any]
     base: Path

@@ -44,9 +44,11 @@ def schema_faults(document: Any) -> tuple[Fault, ...]:
 def _faults(keyword: str, path: Sequence[str | int], value: Any, node: Node) -> Iterator[Fault]:
     if keyword == "additionalProperties":
         for name in value:
-            if is_secret_key(name) and name not in node["properties"]:
+            if name in node["properties"]:
+                continue
+            if is_secret_key(name):
                 yield secret_fault([*path, name])
-            elif name not in node["properties"]:
+            else:
                 yield Fault(pointer([*path, name]), "unknown key", suggest_key(name, node))
     elif keyword == "required":
         children = properties(node)

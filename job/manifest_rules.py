@@ -2,10 +2,12 @@
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from job.errors import Fault
+from job.errors import Fault, UsageError
+from job.storage.uri import is_uri, parse
 
 Rule = Callable[..., Iterator[Fault]]
 
@@ -183,6 +185,32 @@ def _int8_ops(wanted: Sequence[str] | None, trained: Sequence[str]) -> Iterator[
         )
 
 
+def _endpoint(text: str | None) -> Iterator[Fault]:
+    if text is None:
+        return
+    if "@" in text:
+        # The value itself is not repeated: it may hold a password.
+        yield Fault(
+            "/storage/endpoint_url", "expected no user name or password: boto3 finds credentials"
+        )
+        return
+    found = re.fullmatch(r"https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._/-]*)?", text)
+    if found is None:
+        yield Fault(
+            "/storage/endpoint_url",
+            f"expected http://HOST:PORT or https://HOST:PORT, found {text[:60]!a}",
+        )
+
+
+def _output(text: str | None) -> Iterator[Fault]:
+    if text is None or not is_uri(text):
+        return
+    try:
+        parse(text)
+    except UsageError as error:
+        yield Fault("/output", error.message)
+
+
 def _under(parent: str, *names: str) -> tuple[str, ...]:
     return tuple(f"{parent}/{name}" for name in names)
 
@@ -213,6 +241,8 @@ RULES: tuple[tuple[Rule, tuple[str, ...]], ...] = (
     ),
     (_synthetic_gate, ("/data/format", "/gates/max_top1_drop", "/quantize/fallback")),
     (_engines, ("/benchmark/engines",)),
+    (_endpoint, ("/storage/endpoint_url",)),
+    (_output, ("/output",)),
     (_int8_ops, ("/int8/quantized_ops", "/quantize/quantize_op_types")),
     (_resize, ("/model/input_shape", "/data/resize_short")),
     (_ascending("/data/augment/scale", False), ("/data/augment/scale",)),

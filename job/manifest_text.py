@@ -19,8 +19,8 @@ _SECRET_VALUE = re.compile(
     r"(?<![A-Z0-9])(AKIA|ASIA)[A-Z0-9]{16}(?![A-Z0-9])|://[^/\s@]*:[^/\s@]*@"
 )
 _NO_SECRETS = (
-    "looks like a secret, which a manifest never holds: a run keeps and shows its manifest. Give "
-    "it in the environment, a profile of AWS or the machine's role"
+    "looks like a secret, and secrets do not belong in a manifest, which is copied into reports: "
+    "boto3 finds credentials in AWS_* variables, a profile or a role"
 )
 
 

@@ -78,4 +78,4 @@ def test_images_that_are_too_small_are_refused():
 )
 def test_images_that_shrink_to_nothing_are_refused_before_any_training(name, shape, says):
     with pytest.raises(UsageError, match=says):
-        tiny.open_tiny(name=name, input_shape=shape, classes=3)
+        tiny.open_tiny(name=name, input_shape=shape, classes=3, width=1.0)

@@ -1,7 +1,7 @@
 from typing import Any
 
 import pytest
-from sample_manifest import document, faults
+from sample_manifest import check, document, faults
 
 from job.manifest_rules import RULES
 from job.manifest_schema import keys
@@ -119,3 +119,44 @@ def test_rules_and_schema_faults_are_listed_together() -> None:
 def test_rules_name_keys_that_exist() -> None:
     known = {key.pointer for key in keys()}
     assert {place for _, places in RULES for place in places} <= known
+
+
+class TestStorage:
+    @pytest.mark.parametrize(
+        ("endpoint", "output"),
+        [
+            ("http://127.0.0.1:5000", "s3://bkt/runs/a"),
+            ("https://minio.example.org", "s3://bkt"),
+            ("http://[::1]:9/base", "runs/a"),
+        ],
+    )
+    def test_taken(self, endpoint: str, output: str) -> None:
+        manifest = check(document(storage={"endpoint_url": endpoint}, output=output))
+        assert (manifest.storage.endpoint_url, manifest.output) == (endpoint, output)
+
+    @pytest.mark.parametrize("url", ["minio:9000", "s3://b", "http://", "http://a b", "http://a?b"])
+    def test_no_endpoint(self, url: str) -> None:
+        found = faults(document(storage={"endpoint_url": url}))
+        assert "expected http://HOST:PORT" in found["/storage/endpoint_url"].message
+
+    def test_a_password_in_the_endpoint_is_refused_and_not_shown(self) -> None:
+        found = faults(document(storage={"endpoint_url": "http://me:canary@host:9000"}))
+        assert "no user name or password" in found["/storage/endpoint_url"].message
+        assert "canary" not in str(found)
+
+    @pytest.mark.parametrize(
+        "key", ["secret_access_key", "access_key_id", "accessKey", "password", "session_token"]
+    )
+    @pytest.mark.parametrize("place", ["storage", "data"])
+    def test_secrets_do_not_belong_here(self, place: str, key: str) -> None:
+        found = faults(document(**{f"{place}__{key}": "canary"}))
+        assert "secrets do not belong in a manifest" in found[f"/{place}/{key}"].message
+        assert "canary" not in str(found)
+
+    def test_nor_do_they_by_an_override(self) -> None:
+        found = faults(document(), "storage.secret_access_key=canary")
+        assert "canary" not in str(found)
+
+    @pytest.mark.parametrize("output", ["s3://B/a", "s3://bkt/../a", "http://bkt/a", "gs://bkt/a"])
+    def test_no_output(self, output: str) -> None:
+        assert set(faults(document(output=output))) == {"/output"}
