@@ -10,6 +10,7 @@ import sys
 import tempfile
 import traceback
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated
@@ -90,7 +91,8 @@ def _root(
 @app.command()
 def run(
     manifest: Annotated[
-        str, typer.Argument(metavar="MANIFEST", help="A JSON file, or - for standard input.")
+        str,
+        typer.Argument(metavar="MANIFEST", help="A JSON file, s3://..., or - for standard input."),
     ],
     overrides: Annotated[
         list[str] | None,
@@ -148,6 +150,7 @@ def run(
     \b
     Stages: prepare baseline qat convert int8 accuracy benchmark report
     """
+    from job.inputs import localized
     from job.progress import make_ui
     from job.screens import failure_of, print_result
 
@@ -156,10 +159,11 @@ def run(
             loaded = _load(manifest, overrides or ())
             _check_code(loaded, allow_code)
             where = _folder(loaded.output if output is None else output)
-            if dry_run:
-                _print_plan(loaded, where, from_stage, until_stage, log_format)
-                return
-            result = _run(loaded, where, from_stage, until_stage, allow_slow_isa, ui)
+            with localized(loaded, partial(ui.message, "inputs")) as ready:
+                if dry_run:
+                    _print_plan(ready, where, from_stage, until_stage, log_format)
+                    return
+                result = _run(ready, where, from_stage, until_stage, allow_slow_isa, ui)
         except JobError as error:
             ui.failed(error)
             raise typer.Exit(error.exit_code) from None
@@ -173,7 +177,8 @@ def run(
 @app.command()
 def validate(
     manifests: Annotated[
-        list[str], typer.Argument(metavar="MANIFEST...", help="JSON files, or - for stdin.")
+        list[str],
+        typer.Argument(metavar="MANIFEST...", help="JSON files, s3://..., or - for stdin."),
     ],
 ) -> None:
     """Check manifests and list every fault of each.

@@ -41,6 +41,7 @@ def pack_test_split(manifest: Manifest, path: Path, ui: Ui) -> Record:
     """
     # Pillow and numpy are not for those who only ask for help.
     from job.data.publishing import output_errors
+    from job.data.remote import remote_of
     from job.data.splits import split
     from job.stages.prepare import pack
 
@@ -53,6 +54,7 @@ def pack_test_split(manifest: Manifest, path: Path, ui: Ui) -> Record:
         # Shared with the manifest's runs, so that an archive is unpacked once.
         expanded(manifest.output) / ".cache",
         # Archives are read ahead: their end is reached while files are still being written.
+        remote=remote_of(manifest),
         progress=lambda done, total: shown.progress("unpack", min(done, total - 1), total, "bytes"),
     )
     with output_errors(path):

@@ -12,6 +12,7 @@ import job
 from job.errors import UsageError
 from job.fingerprint import key_of, library_versions
 from job.host import Host, read_host
+from job.inputs import as_json
 from job.manifest import Manifest
 from job.planning import (
     REPORT,
@@ -273,6 +274,7 @@ def _task_maker(
             log=folder.logs / f"{stage.name}.log",
             environment=environment(host.usable_cores),
             inherit=(lock,),
+            origin=as_json(manifest),
             grace_seconds=grace_seconds,
         )
 

@@ -19,6 +19,7 @@ from job.host import Host
 from job.manifest import Manifest
 from job.stages.stage import Stage
 from job.storage.local import LocalOutput, Published
+from job.storage.uri import S3Uri
 
 REPORT = "report"
 _NAMED_CHANGES = 3
@@ -40,7 +41,7 @@ class PlannedStage:
     name: str
     action: str
     reason: str
-    reads: tuple[Path, ...]
+    reads: tuple[Path | S3Uri, ...]
     writes: Path
     missing: tuple[Path, ...]
 
@@ -137,7 +138,10 @@ class Planner:
             name=stage.name,
             action="run" if verdict.reusable is None else "reuse",
             reason=reason,
-            reads=(*files, *(leaves[name] for name in stage.needs)),
+            reads=(
+                *(self.manifest.origin(path) or path for path in files),
+                *(leaves[name] for name in stage.needs),
+            ),
             writes=leaves[stage.name],
             missing=tuple(path for path in files if self.output.digests.identify(path) == MISSING),
         )

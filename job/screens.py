@@ -14,6 +14,7 @@ from job.pipeline import RunResult
 from job.planning import PlannedStage
 from job.report.matrix_terminal import print_tables as print_matrix_tables
 from job.report.terminal import print_tables as print_report_tables
+from job.storage.uri import S3Uri
 
 
 def print_plans(plans: Sequence[tuple[str, Sequence[PlannedStage]]], *, as_json: bool) -> None:
@@ -118,7 +119,9 @@ def _planned_json(stage: PlannedStage) -> Mapping[str, Any]:
     }
 
 
-def _short(path: Path) -> str:
+def _short(path: Path | S3Uri) -> str:
     """Name a path as seen from the current directory."""
     here = Path.cwd()
+    if isinstance(path, S3Uri):
+        return str(path)
     return str(path.relative_to(here) if path.is_relative_to(here) else path)

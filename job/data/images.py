@@ -3,6 +3,7 @@
 EXIF orientation is ignored, as the usual ImageNet tools do: the pixels are taken as stored.
 """
 
+import io
 import os
 import struct
 import warnings
@@ -65,13 +66,28 @@ def decode(path: Path, channels: int, *, max_pixels: int = MAX_PIXELS) -> Pixels
         UnreadableImageError: missing, empty, truncated, not an image, or too large.
     """
     try:
-        with _open(path) as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(file, formats=FORMATS) as image:
-                _check_size(image, max_pixels)
-                return _pixels(image, channels)
+        with _open(path) as file:
+            return _decoded(file, channels, max_pixels)
     except _DECODE_FAULTS as error:
         raise UnreadableImageError(_reason(error)) from error
+
+
+def decode_content(content: bytes, channels: int) -> Pixels:
+    """Read an image file's content; see :func:`decode`."""
+    if not content:
+        raise UnreadableImageError("the file is empty")
+    try:
+        return _decoded(io.BytesIO(content), channels, MAX_PIXELS)
+    except _DECODE_FAULTS as error:
+        raise UnreadableImageError(_reason(error)) from error
+
+
+def _decoded(file: BinaryIO, channels: int, max_pixels: int) -> Pixels:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(file, formats=FORMATS) as image:
+            _check_size(image, max_pixels)
+            return _pixels(image, channels)
 
 
 def _open(path: Path) -> BinaryIO:

@@ -8,6 +8,8 @@ from typing import Any
 
 from job.data import transforms
 from job.data.loader import Loader, Normalisation
+from job.data.opening import data_file, stands_alone
+from job.data.remote import remote_of
 from job.data.sources import BadImage
 from job.data.splits import Part, Splits, split
 from job.events import Events
@@ -30,10 +32,13 @@ def data_files(manifest: Manifest) -> Sequence[Path]:
     data = manifest.data
     if data.format in ("digits", "synthetic"):
         return ()
-    root = manifest.path(data.root or ".")
     if data.format == "packed":
         names = (data.train_file, data.selection_file, data.val_file)
-        return tuple(root / name for name in names if name)
+        return tuple(manifest.path(data_file(data.root, name)) for name in names if name)
+    root = manifest.path(data.root or ".")
+    if data.format == "imagenet_list":
+        lists = (data.train_list, data.selection_list, data.val_list)
+        return (root, *(manifest.path(name) for name in lists if name and stands_alone(name)))
     if data.format == "class_folders" and is_folder(root):
         # Not the root, which may hold the manifest and the output as well.
         names = (data.train_dir, data.selection_dir, data.val_dir)
@@ -77,7 +82,14 @@ def open_splits(manifest: Manifest, out: Path) -> Splits:
     """
     model = manifest.model
     cache = out.parent.parent / ".cache"
-    return split(manifest.data, model.classes, model.input_shape, manifest.path, cache)
+    return split(
+        manifest.data,
+        model.classes,
+        model.input_shape,
+        manifest.path,
+        cache,
+        remote=remote_of(manifest),
+    )
 
 
 def normalisation(data: DataSpec) -> Normalisation:

@@ -194,6 +194,20 @@ class ObjectStore:
         for page in self._pages(prefix):
             yield from _listed(prefix, page)
 
+    def folders(self, prefix: S3Uri) -> tuple[S3Uri, ...]:
+        """Return what is directly below a prefix and has objects below itself."""
+        found = [
+            S3Uri(prefix.bucket, entry["Prefix"].removesuffix("/"))
+            for page in self._pages(prefix, Delimiter="/")
+            for entry in page.get("CommonPrefixes", ())
+        ]
+        return tuple(found)
+
+    def directly_in(self, prefix: S3Uri) -> Iterator[Found]:
+        """Yield the objects below a prefix that are in none of its folders."""
+        for page in self._pages(prefix, Delimiter="/"):
+            yield from _listed(prefix, page)
+
     def listing(self, prefix: S3Uri) -> Listing:
         """Return the objects below a prefix and the time by the store's own clock."""
         pages = list(self._pages(prefix))
@@ -229,14 +243,14 @@ class ObjectStore:
     def _ask(self, uri: S3Uri, request: Callable[..., Any]) -> Any:
         return self.retry.call(uri, lambda: request(**_of(uri)))
 
-    def _pages(self, prefix: S3Uri) -> Iterator[Mapping[str, Any]]:
+    def _pages(self, prefix: S3Uri, **options: str) -> Iterator[Mapping[str, Any]]:
         """Yield the answers that list what is below a prefix; each is tried again by itself."""
         token: dict[str, str] = {}
         while True:
             page = self.retry.call(
                 prefix,
                 lambda token=token: self.client.list_objects_v2(  # type: ignore[misc]
-                    Bucket=prefix.bucket, Prefix=prefix.below, **token
+                    Bucket=prefix.bucket, Prefix=prefix.below, **options, **token
                 ),
             )
             yield page

@@ -65,7 +65,7 @@ def assert_nothing_left(cache: Path) -> None:
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.tgz", "A.TAR.GZ", "a.zip"])
 def test_archives_are_unpacked_whole(tmp_path: Path, name: str) -> None:
     archive = make(tmp_path / name)
-    assert is_archive(archive)
+    assert is_archive(archive.name)
     seen: list[tuple[int, int]] = []
     folder = unpack(archive, tmp_path / "cache", progress=lambda *news: seen.append(news))
     assert tree(folder) == FILES
