@@ -4,8 +4,6 @@ Modules that a command needs are imported when it runs: ``--help`` must answer a
 """
 
 import json
-import os
-import re
 import sys
 import tempfile
 import traceback
@@ -20,7 +18,6 @@ import typer
 from job import __version__, tester_cli
 from job.errors import (
     INTERNAL,
-    DataError,
     JobError,
     MachineError,
     ManifestError,
@@ -33,11 +30,9 @@ if TYPE_CHECKING:
     from job.host import Host
     from job.manifest import Manifest
     from job.matrix import MatrixResult
+    from job.outputs import Place
     from job.pipeline import Reporting, RunResult
     from job.progress import Ui
-
-# The limit of Linux file systems.
-_LONGEST_NAME = 255
 
 _EPILOG = """\b
 Exit codes: 0 done; 2 the manifest or the command line is wrong; 3 a gate failed, with all
@@ -104,7 +99,7 @@ def run(
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Write here instead of the manifest's output."),
+        typer.Option(metavar="DIR|S3URI", help="Write here instead of the manifest's output."),
     ] = None,
     from_stage: Annotated[
         str | None,
@@ -151,6 +146,7 @@ def run(
     Stages: prepare baseline qat convert int8 accuracy benchmark report
     """
     from job.inputs import localized
+    from job.outputs import place_of
     from job.progress import make_ui
     from job.screens import failure_of, print_result
 
@@ -158,7 +154,7 @@ def run(
         try:
             loaded = _load(manifest, overrides or ())
             _check_code(loaded, allow_code)
-            where = _folder(loaded.output if output is None else output)
+            where = place_of(loaded.output if output is None else output)
             with localized(loaded, partial(ui.message, "inputs")) as ready:
                 if dry_run:
                     _print_plan(ready, where, from_stage, until_stage, log_format)
@@ -246,31 +242,57 @@ def doctor(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The output of a finished run.")],
+    run: Annotated[str, typer.Argument(metavar="DIR|S3URI", help="The output of a finished run.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the report here; needed for one that is in S3."),
+    ] = None,
 ) -> None:
     """Render a finished run's report again from its report.json.
 
+    Of a run in S3 the tables are printed, and files are written only with --output: nothing in S3
+    is changed. The server and the credentials are those of the AWS_* variables.
+
+    \b
+    Examples:
+      job report runs/digits
+      job report s3://results/digits --output report
+    """
+    from job.outputs import place_of
+    from job.reporting import read, write
+    from job.screens import print_tables
+
+    place = place_of(run)
+    document = read(place)
+    target = place if output is None else output
+    if isinstance(target, Path):
+        write(document, target, source=place)
+    print_tables(document, target)
+
+
+@app.command()
+def fetch(
+    run: Annotated[str, typer.Argument(metavar="S3URI", help="The output of a finished run.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write to.")],
+) -> None:
+    """Download a finished run from S3 and check every file.
+
+    What is in the folder already is not fetched again: after a failure, give the same command
+    again. The server and the credentials are those of the AWS_* variables.
+
     \b
     Example:
-      job report runs/digits
+      job fetch s3://results/digits runs/digits
     """
-    from job.rendering import render_files
-    from job.screens import print_tables
-    from job.storage.files import output_errors, read_json, write_bytes
+    from job.outputs import store_of_environment
+    from job.storage.fetching import fetch as fetch_run
+    from job.storage.uri import parse
 
-    source = folder / "report.json"
-    if not source.is_file():
-        raise UsageError(
-            f"{folder} holds no report.json", "Give the output folder of a run that has finished."
-        )
-    document = read_json(source)
-    if not isinstance(document, dict):
-        raise DataError(f"{source} is not a JSON object", "Run the job again with --from report.")
-    with output_errors(folder):
-        for name, text in render_files(document).items():
-            if name != source.name:
-                write_bytes(folder / name, text.encode())
-    print_tables(document, folder)
+    done = fetch_run(store_of_environment(), parse(run), folder)
+    typer.echo(
+        f"{folder}: {done.files} files, {done.bytes:,} bytes, every digest checked"
+        f" ({done.there} were there already)"
+    )
 
 
 def main() -> None:
@@ -334,28 +356,9 @@ def _check_engines(manifest: "Manifest") -> None:
         check_installed(single.benchmark.engines)
 
 
-def _folder(output: str) -> Path:
-    """Return the output folder."""
-    if re.match(r"[a-z][a-z0-9+.-]+://", output):
-        raise UsageError(
-            f"--output: {output!r} is a URI; only local folders can be written",
-            "Give a folder, and copy it from there when the run is done.",
-        )
-    too_long = any(len(os.fsencode(part)) > _LONGEST_NAME for part in Path(output).parts)
-    if not output.strip() or "\0" in output or too_long:
-        shown = output if len(output) < 80 else f"{output[:80]}..."
-        raise UsageError(
-            f"--output: {shown!r} cannot be a folder's name",
-            f"Give a path of names of 1 to {_LONGEST_NAME} bytes, such as runs/digits.",
-        )
-    from job.manifest import expanded
-
-    return expanded(output)
-
-
 def _run(
     manifest: "Manifest",
-    output: Path,
+    output: "Place",
     from_stage: str | None,
     until_stage: str | None,
     allow_slow_isa: bool,
@@ -400,7 +403,7 @@ def _reporting(host: "Host") -> "Reporting":
 
 def _print_plan(
     manifest: "Manifest",
-    output: Path,
+    output: "Place",
     from_stage: str | None,
     until_stage: str | None,
     log_format: LogFormat,

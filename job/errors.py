@@ -15,6 +15,7 @@
     │   ├── ObjectChanged 1  an object changed while it was read
     │   └── TransferFailed 1 worth trying again; seen by users once all attempts are used up
     ├── StageCrashed      1  a stage's process died; names its log
+    ├── TimeLimitReached  1  run.max_minutes are over; it resumes from its last checkpoint
     ├── MatrixFailed         some models of a matrix failed; the code is the first one's
     └── Stopped     128+sig  a signal stopped the job; it resumes from its last checkpoint
 
@@ -142,6 +143,10 @@ class TransferFailed(StorageError):
 
 class StageCrashed(JobError):
     """A stage's process died without saying why."""
+
+
+class TimeLimitReached(JobError):
+    """The job's time is over; its state is kept."""
 
 
 class MatrixFailed(JobError):

@@ -13,29 +13,37 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import job
 from job import pipeline
-from job.errors import DONE, GateFailed, JobError, MatrixFailed, OutputError, Stopped
+from job.errors import (
+    DONE,
+    GateFailed,
+    JobError,
+    MatrixFailed,
+    OutputError,
+    Stopped,
+    StorageError,
+    TimeLimitReached,
+)
 from job.fingerprint import library_versions
 from job.host import read_host
 from job.manifest import Manifest, PublishedSpec, entries
-from job.pipeline import REPORT_KEY, Reporting, RunResult
+from job.outputs import Place, open_output
+from job.pipeline import REPORT_KEY, STORAGE, Reporting, RunResult, limit_seconds
 from job.planning import REPORT, PlannedStage
 from job.progress import Ui
 from job.rendering import render_files
 from job.signals import StopSignals
 from job.stages.stage import Stage
-from job.storage.files import output_errors, read_json, write_bytes, write_json
+from job.storage.files import read_json, write_bytes, write_json
 from job.storage.local import LocalOutput
-from job.storage.lock import locked
 
 # What the matrix report tells of a model, as its own report has it.
 TOLD = ("accuracy", "benchmark", "audit", "breakdown", "gates", "models")
 # These would meet every other model as well.
-_END_ALL = (Stopped, OutputError)
+_END_ALL = (Stopped, TimeLimitReached, OutputError, StorageError)
 
 StagesFor = Callable[[Manifest], Sequence[Stage]]
 
@@ -68,12 +76,12 @@ class MatrixResult:
     """What a matrix came to.
 
     Attributes:
-        output: the output folder.
+        output: where it was written.
         models: one for each entry, in order.
         report: report.json's content; None when ``until_stage`` ended the runs before it.
     """
 
-    output: Path
+    output: Place
     models: tuple[ModelResult, ...]
     report: Mapping[str, Any] | None
 
@@ -104,7 +112,7 @@ def plan(
     manifest: Manifest,
     *,
     stages_for: StagesFor,
-    output: Path,
+    output: Place,
     reporting: Reporting,
     from_stage: str | None = None,
     until_stage: str | None = None,
@@ -143,7 +151,7 @@ def run(
     manifest: Manifest,
     *,
     stages_for: StagesFor,
-    output: Path,
+    output: Place,
     ui: Ui,
     reporting: Reporting,
     from_stage: str | None = None,
@@ -154,7 +162,7 @@ def run(
     Args:
         manifest: a valid manifest with a matrix.
         stages_for: returns the stages of one model.
-        output: the output folder, created when missing.
+        output: where it is written; a folder is created when missing.
         ui: is told of everything.
         reporting: how each model's own report is made.
         from_stage: as for :func:`job.pipeline.run`, for each model.
@@ -168,12 +176,11 @@ def run(
     singles = _singles(manifest)
     for _, single in singles:
         pipeline.chosen_stages(stages_for(single), from_stage, until_stage)
-    folder = LocalOutput(output)
+    folder = open_output(output, manifest, lambda text: ui.message(STORAGE, text, "warning"))
     folder.check_ours([])
-    with StopSignals(), output_errors(folder.root):
-        folder.root.mkdir(parents=True, exist_ok=True)
-        with locked(folder.root):
-            folder.keep_manifest(manifest.resolved)
+    with StopSignals(limit_seconds(manifest)) as stop, folder.locked(stages=False):
+        folder.keep_manifest(manifest.resolved)
+        try:
             models = []
             for number, (name, single) in enumerate(singles, 1):
                 ui.model_started(name, number, len(singles))
@@ -181,17 +188,22 @@ def run(
                     pipeline.run,
                     single,
                     stages=stages_for(single),
-                    output=folder.root / name,
+                    output=output / name,
                     ui=ui,
                     reporting=reporting,
                     from_stage=from_stage,
                     until_stage=until_stage,
                 )
                 models.append(_run_one(name, go, folder, ui))
+                folder.keep(stop, manifest.run.grace_seconds)
             told = None
             if all(model.status != "incomplete" for model in models):
                 told = _report(manifest, models, folder, ui, reporting, from_stage == REPORT)
-    return MatrixResult(folder.root, tuple(models), told)
+                folder.keep(stop, manifest.run.grace_seconds)
+        except JobError:
+            pipeline.keep_unfinished(folder, stop, manifest, ui)
+            raise
+    return MatrixResult(output, tuple(models), told)
 
 
 def _singles(manifest: Manifest) -> tuple[tuple[str, Manifest], ...]:

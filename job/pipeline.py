@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import job
-from job.errors import UsageError
+from job.errors import JobError, UsageError
 from job.fingerprint import key_of, library_versions
 from job.host import Host, read_host
 from job.inputs import as_json
 from job.manifest import Manifest
+from job.outputs import Place, look_at, open_output
 from job.planning import (
     REPORT,
     PlannedStage,
@@ -30,9 +32,10 @@ from job.signals import StopSignals
 from job.stages.stage import Stage, StageOutput
 from job.storage.files import read_json, write_bytes, write_json
 from job.storage.local import LocalOutput, Published
-from job.worker import GRACE_SECONDS, Task, environment, run_stage
+from job.worker import Task, environment, run_stage
 
 REPORT_KEY = ".report.json"
+STORAGE = "storage"
 _REPORT_CHANGED = "what it tells of changed"
 
 ReportBuilder = Callable[
@@ -57,12 +60,12 @@ class RunResult:
     """What a run came to.
 
     Attributes:
-        output: the output folder.
+        output: where it was written.
         rows: one for each stage that was asked for.
         report: report.json's content; None when ``until_stage`` ended the run before it.
     """
 
-    output: Path
+    output: Place
     rows: tuple[StageRow, ...]
     report: Mapping[str, Any] | None
 
@@ -93,7 +96,7 @@ def plan(
     manifest: Manifest,
     *,
     stages: Sequence[Stage],
-    output: Path,
+    output: Place,
     reporting: Reporting | None = None,
     from_stage: str | None = None,
     until_stage: str | None = None,
@@ -103,7 +106,7 @@ def plan(
     Args:
         manifest: the valid manifest.
         stages: all stages, in order.
-        output: the output folder.
+        output: where the run is, or would be, written.
         reporting: how the report would be made; None leaves it out of the plan.
         from_stage: as for :func:`run`.
         until_stage: as for :func:`run`.
@@ -111,19 +114,19 @@ def plan(
     Raises:
         UsageError: there is no such stage.
     """
-    folder = LocalOutput(output)
-    planner = _planner(manifest, stages, folder, from_stage, read_host())
     selected = chosen_stages(stages, from_stage, until_stage)
-    planned = planner.plan(selected)
-    if reporting is None or len(selected) < len(stages):
-        return planned
-    reason = _why_report(planned, manifest, stages, folder, reporting, from_stage)
+    with tempfile.TemporaryDirectory(prefix="job-") as scratch:
+        folder = look_at(output, manifest, Path(scratch))
+        planned = _planner(manifest, stages, folder, from_stage, read_host()).plan(selected)
+        if reporting is None or len(selected) < len(stages):
+            return planned
+        reason = _why_report(planned, manifest, stages, folder, reporting, from_stage)
     report = PlannedStage(
         name=REPORT,
         action="run" if reason else "reuse",
         reason=reason or "nothing changed",
         reads=tuple(stage.writes for stage in planned),
-        writes=folder.root / "report.json",
+        writes=output / "report.json",
         missing=(),
     )
     return (*planned, report)
@@ -178,49 +181,65 @@ def run(
     manifest: Manifest,
     *,
     stages: Sequence[Stage],
-    output: Path,
+    output: Place,
     ui: Ui,
     reporting: Reporting,
     from_stage: str | None = None,
     until_stage: str | None = None,
-    grace_seconds: float = GRACE_SECONDS,
 ) -> RunResult:
     """Run what must run, publish each result, and write the report.
 
     Args:
         manifest: the valid manifest.
         stages: all stages, in order.
-        output: the output folder, created when missing.
+        output: where it is written; a folder is created when missing.
         ui: is told of everything.
         reporting: how the report is made.
         from_stage: a stage that runs whatever was left, as do those that need it.
         until_stage: the last stage to run; no report is made unless it is the last of all.
-        grace_seconds: how long a stage may take to save its state when a signal comes.
 
     Raises:
         JobError: as stages raise it; finished stages stay published.
         Stopped: a signal came.
+        TimeLimitReached: the time of the manifest's run.max_minutes was over.
     """
     selected = chosen_stages(stages, from_stage, until_stage)
     host = read_host()
-    folder = LocalOutput(output)
+    folder = open_output(output, manifest, lambda text: ui.message(STORAGE, text, "warning"))
     folder.check_ours([stage.leaves for stage in stages])
     planner = _planner(manifest, stages, folder, from_stage, host)
-    with StopSignals() as stop, folder.locked() as lock:
+    with StopSignals(limit_seconds(manifest)) as stop, folder.locked() as lock:
         folder.recover([(stage.name, stage.leaves) for stage in stages])
         try:
             check_inputs(planner.plan(selected), manifest.base)
             folder.keep_manifest(manifest.resolved)
-            task = _task_maker(manifest, folder, host, lock, grace_seconds)
+            task = _task_maker(manifest, folder, host, lock)
             course = _Course(planner, ui, stop, task)
             for stage in selected:
                 course.pass_stage(stage)
             complete = len(selected) == len(stages)
             again = from_stage == REPORT
             report = course.report(reporting, again=again) if complete else None
+            folder.keep(stop, manifest.run.grace_seconds)
+        except JobError:
+            keep_unfinished(folder, stop, manifest, ui)
+            raise
         finally:
             folder.save_digests()
-    return RunResult(folder.root, tuple(course.rows), report)
+    return RunResult(output, tuple(course.rows), report)
+
+
+def limit_seconds(manifest: Manifest) -> float | None:
+    """Return how long the job may take in all."""
+    return None if manifest.run.max_minutes is None else manifest.run.max_minutes * 60
+
+
+def keep_unfinished(folder: LocalOutput, stop: StopSignals, manifest: Manifest, ui: Ui) -> None:
+    """Keep what a run that ends before its time has done; why it ends is told by another."""
+    try:
+        folder.keep(stop, manifest.run.grace_seconds)
+    except JobError as error:
+        ui.message(STORAGE, f"unfinished work is on this machine only: {error}", "warning")
 
 
 def chosen_stages(
@@ -258,9 +277,7 @@ def _planner(
 TaskMaker = Callable[[Stage, Mapping[str, StageOutput], Path], Task]
 
 
-def _task_maker(
-    manifest: Manifest, folder: LocalOutput, host: Host, lock: int, grace_seconds: float
-) -> TaskMaker:
+def _task_maker(manifest: Manifest, folder: LocalOutput, host: Host, lock: int) -> TaskMaker:
     """Return what makes a stage's task, once its inputs and its folder are known."""
 
     def make(stage: Stage, inputs: Mapping[str, StageOutput], out: Path) -> Task:
@@ -275,7 +292,7 @@ def _task_maker(
             environment=environment(host.usable_cores),
             inherit=(lock,),
             origin=as_json(manifest),
-            grace_seconds=grace_seconds,
+            grace_seconds=manifest.run.grace_seconds * folder.saving_share,
         )
 
     return make
@@ -339,6 +356,7 @@ class _Course:
         key = key_of(verdict.found)
         out, resumed = self.folder.partial(stage.name, key)
         inputs = {name: self.outputs[name] for name in stage.needs}
+        self.folder.bring(each.path.name for each in inputs.values())
         task = self.task(stage, inputs, out)
         if resumed:
             self.ui.stage_started(stage.name, f"{verdict.reason}; goes on from unfinished work")
@@ -351,11 +369,13 @@ class _Course:
         left = self.folder.publish(
             stage.name, stage.leaves, ingredients=verdict.found, seconds=seconds, record=record
         )
+        self.folder.keep(self.stop, self.planner.manifest.run.grace_seconds)
         self.ui.stage_finished(stage.name, seconds)
         return left
 
     def _tell(self, stage: str, event: Mapping[str, Any]) -> None:
-        """Show an event of a stage's process."""
+        """Show an event of a stage's process, which ends with this run's right to write."""
+        self.folder.check()
         if event["event"] == "message":
             self.ui.message(stage, event["text"], event["level"])
         else:

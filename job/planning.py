@@ -42,7 +42,7 @@ class PlannedStage:
     action: str
     reason: str
     reads: tuple[Path | S3Uri, ...]
-    writes: Path
+    writes: Path | S3Uri
     missing: tuple[Path, ...]
 
 
@@ -110,7 +110,7 @@ class Planner:
         reasons += tuple(f"{name} runs again" for name in again)
         if not reasons and before.key != key_of(found):
             reasons = ("another version of job made it",)
-        damage = None if reasons else before.damage(self.output.digests)
+        damage = None if reasons else self.output.damage(before)
         if reasons or damage:
             return Verdict(damage or _listed(reasons), complete, None)
         return Verdict("nothing changed", found, before)
@@ -132,7 +132,7 @@ class Planner:
     def _planned(
         self, stage: Stage, stages: Sequence[Stage], verdict: Verdict, reason: str
     ) -> PlannedStage:
-        leaves = {other.name: self.output.root / other.leaves for other in stages}
+        leaves = {other.name: self.output.shown(other.leaves) for other in stages}
         files = external_files(stage, self.manifest)
         return PlannedStage(
             name=stage.name,

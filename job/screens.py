@@ -10,11 +10,11 @@ from rich.text import Text
 
 from job.errors import GateFailed, JobError
 from job.matrix import MatrixResult
+from job.outputs import Place
 from job.pipeline import RunResult
 from job.planning import PlannedStage
 from job.report.matrix_terminal import print_tables as print_matrix_tables
 from job.report.terminal import print_tables as print_report_tables
-from job.storage.uri import S3Uri
 
 
 def print_plans(plans: Sequence[tuple[str, Sequence[PlannedStage]]], *, as_json: bool) -> None:
@@ -82,13 +82,16 @@ def _print_matrix_result(result: MatrixResult, as_json: bool) -> None:
         print_tables(result.report, result.output)
 
 
-def print_tables(report: Mapping[str, Any], folder: Path) -> None:
-    """Print a report's tables and where its files are."""
+def print_tables(report: Mapping[str, Any], output: Place | None) -> None:
+    """Print a report's tables and where its files are; None if they are nowhere."""
     if "matrix" in report:
         print_matrix_tables(report, Console())
     else:
         print_report_tables(report, Console())
-    print(f"\nReport: {_short(folder / 'report.html')} (also report.md, report.json)")
+    if isinstance(output, Path):
+        print(f"\nReport: {_short(output / 'report.html')} (also report.md, report.json)")
+    elif output is not None:
+        print(f"\nAll of it: job fetch {output} FOLDER")
 
 
 def failure_of(result: RunResult | MatrixResult) -> JobError | None:
@@ -119,9 +122,9 @@ def _planned_json(stage: PlannedStage) -> Mapping[str, Any]:
     }
 
 
-def _short(path: Path | S3Uri) -> str:
+def _short(path: Place) -> str:
     """Name a path as seen from the current directory."""
-    here = Path.cwd()
-    if isinstance(path, S3Uri):
+    if not isinstance(path, Path):
         return str(path)
+    here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -113,6 +113,7 @@ def run_stage(task: Task, stop: StopSignals, on_event: Handler) -> Record:
 
     Raises:
         Stopped: a signal came and the stage ended before its work was done.
+        TimeLimitReached: the same, when the job's time was over.
         StageCrashed: the process died, or raised what it should not.
         JobError: whatever the stage raised, as the same class.
     """
@@ -125,7 +126,8 @@ def run_stage(task: Task, stop: StopSignals, on_event: Handler) -> Record:
     if outcome.record is not None:
         return outcome.record
     if stop.received or outcome.stopped:
-        raise stopped(stop.received[0] if stop.received else signal.SIGTERM, task.stage.name)
+        signum = stop.received[0] if stop.received else signal.SIGTERM
+        raise stopped(signum, f"in stage {task.stage.name}")
     raise explain_crash(
         task.stage.name,
         task.log,

@@ -4,6 +4,7 @@
 """
 
 import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -32,10 +33,12 @@ class S3Server:
 
     Attributes:
         url: where it listens.
+        process: its process.
         client: a boto3 client of the job's making, for tests to look and meddle with.
     """
 
     url: str
+    process: "subprocess.Popen[str]"
     client: Any
 
     @property
@@ -47,6 +50,23 @@ class S3Server:
     def store(self) -> ObjectStore:
         """The job's own view of it."""
         return ObjectStore(self.client)
+
+    def copy(self, source: S3Uri, target: S3Uri) -> None:
+        """Copy all that is below a prefix."""
+        for each in self.store.list(source):
+            self.client.copy_object(
+                Bucket=target.bucket,
+                Key=(target / each.uri.key.removeprefix(source.below)).key,
+                CopySource={"Bucket": source.bucket, "Key": each.uri.key},
+            )
+
+    def pause(self) -> None:
+        """Have it answer nothing, with all connections open."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """End a pause."""
+        self.process.send_signal(signal.SIGCONT)
 
     def bucket(self) -> S3Uri:
         """Return a new bucket."""
@@ -66,7 +86,7 @@ def served() -> Iterator[S3Server]:
     try:
         url = f"http://127.0.0.1:{int(process.stdout.readline())}"
         os.environ.update({**CREDENTIALS, "AWS_ENDPOINT_URL_S3": url})
-        yield S3Server(url, make_client(S3Settings()))
+        yield S3Server(url, process, make_client(S3Settings()))
     finally:
         os.environ.clear()
         os.environ.update(before)

@@ -286,6 +286,7 @@ def train(
             top1 = progress.evaluations[-1].top1
             events.message(f"{name}: step {progress.step} of {total_steps}, top-1 {top1:.2f}%")
         if saving:
+            metrics.sync()
             checkpoints.save(values, progress)
             last_save = time.monotonic()
         if stopping:
@@ -380,7 +381,10 @@ class Metrics:
             kept = [
                 ln for ln in lines if ln.endswith("\n") and json.loads(ln)["step"] <= progress.step
             ]
-        path.write_text("".join(kept))
+        # Whole or not at all: a kill in the middle must not lose the lines of earlier steps.
+        partial = path.with_suffix(".tmp")
+        partial.write_text("".join(kept))
+        partial.replace(path)
         self.path = path
 
     def step(self, step: int, loss: float, rate: float, speed: float) -> None:
@@ -399,6 +403,11 @@ class Metrics:
     def evaluation(self, evaluation: Evaluation) -> None:
         """Record one evaluation."""
         self.write({"step": evaluation.step, "evaluation": asdict(evaluation)})
+
+    def sync(self) -> None:
+        """Bring all lines to the disk, before a checkpoint that goes on behind them."""
+        with self.path.open("a") as file:
+            os.fsync(file.fileno())
 
     def write(self, line: Mapping[str, object]) -> None:
         """Append one line of JSON."""

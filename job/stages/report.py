@@ -179,20 +179,27 @@ def artifacts(outputs: Mapping[str, StageOutput]) -> list[dict[str, Any]]:
     """Every file that a stage left, relative to the output folder."""
     rows = []
     for output in outputs.values():
-        stage = json.loads((output.path / "stage.json").read_bytes())
-        for name, entry in sorted(stage["files"].items()):
+        for name, entry in sorted(files(output).items()):
             path = f"{output.path.name}/{name}"
             rows.append({"path": path, "bytes": entry["bytes"], "sha256": entry["sha256"]})
     return rows
+
+
+def files(output: StageOutput) -> dict[str, dict[str, Any]]:
+    """Size and digest of each file that a stage left; the files themselves may be elsewhere."""
+    found: dict[str, dict[str, Any]] = json.loads((output.path / "stage.json").read_bytes())[
+        "files"
+    ]
+    return found
 
 
 def models(outputs: Mapping[str, StageOutput]) -> dict[str, dict[str, Any]]:
     """Folder and size of each model."""
     sizes = {}
     for name, stage in MODELS.items():
-        folder = outputs[stage].path
-        size = sum((folder / f"model{suffix}").stat().st_size for suffix in SIZES)
-        sizes[name] = {"path": folder.name, "bytes": size}
+        left = files(outputs[stage])
+        size = sum(left[f"model{suffix}"]["bytes"] for suffix in SIZES)
+        sizes[name] = {"path": outputs[stage].path.name, "bytes": size}
     for name in PACKAGES:
         if name in outputs:
             output = outputs[name]

@@ -21,15 +21,18 @@ from typing import Any
 
 from job.digests import Digests, hash_file
 from job.errors import OutputError
+from job.signals import StopSignals
 from job.storage.files import output_errors, read_json, sync, write_bytes, write_json
 from job.storage.lock import NAME, locked
+from job.storage.uri import S3Uri
 
 STAGE_FILE = "stage.json"
-_KEY_FILE = ".key"
+KEY_FILE = ".key"
 # What a stage resumes from, in its folder; never published.
 RESUME = "checkpoints"
 MANIFEST = "manifest.json"
-_REPORTS = ("report.json", "report.md", "report.html", ".report.json")
+# The last one is written last: where it is, the others are.
+REPORTS = ("report.json", "report.md", "report.html", ".report.json")
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,9 @@ class LocalOutput:
         root: the folder.
     """
 
+    # How much of the time to stop in a stage may take to save its state.
+    saving_share = 1.0
+
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self.partials = self.root / ".partial"
@@ -89,8 +95,11 @@ class LocalOutput:
         self.digests = Digests(self.root / ".digests.json")
 
     @contextmanager
-    def locked(self) -> Iterator[int]:
-        """Create the folder, keep other runs out, and finish what a killed run left half done.
+    def locked(self, *, stages: bool = True) -> Iterator[int]:
+        """Create the folder and keep other runs out.
+
+        Args:
+            stages: False for the folder of a matrix, whose models have stages in their own.
 
         Yields:
             The lock's file descriptor, for worker processes to inherit.
@@ -99,7 +108,7 @@ class LocalOutput:
             OutputError: another run writes here, or the folder cannot be written.
         """
         with output_errors(self.root):
-            for folder in (self.root, self.partials, self.logs):
+            for folder in (self.root, *((self.partials, self.logs) if stages else ())):
                 folder.mkdir(parents=True, exist_ok=True)
             with locked(self.root) as descriptor:
                 yield descriptor
@@ -113,6 +122,32 @@ class LocalOutput:
             return None  # a version of the job that kept other fields wrote it
         return Published(path=path, **{name: document[name] for name in known})
 
+    def damage(self, published: Published) -> str | None:
+        """Say which file is not as it was published, or return None."""
+        return published.damage(self.digests)
+
+    def shown(self, leaves: str) -> Path | S3Uri:
+        """Return where something is, as a person knows it."""
+        return self.root / leaves
+
+    def bring(self, leaves: Iterable[str]) -> None:
+        """Make sure that all files of published folders are at hand."""
+
+    def check(self) -> None:
+        """Make sure that this run may still write.
+
+        Raises:
+            JobError: it may not.
+        """
+
+    def keep(self, stop: StopSignals, grace_seconds: float) -> None:
+        """Bring what is new to where it outlives this machine; nowhere for a local folder.
+
+        Args:
+            stop: where signals are kept meanwhile.
+            grace_seconds: how long it may take after a signal.
+        """
+
     def partial(self, stage: str, key: str) -> tuple[Path, bool]:
         """Return the folder of an unfinished stage, and whether work with this key is in it.
 
@@ -123,7 +158,7 @@ class LocalOutput:
             return path, True
         remove(path)
         path.mkdir()
-        write_bytes(path / _KEY_FILE, key.encode("ascii"))
+        write_bytes(path / KEY_FILE, key.encode("ascii"))
         return path, False
 
     def publish(
@@ -148,7 +183,7 @@ class LocalOutput:
         result = Published(
             path=self.root / leaves,
             stage=stage,
-            key=(path / _KEY_FILE).read_text(encoding="ascii"),
+            key=(path / KEY_FILE).read_text(encoding="ascii"),
             ingredients=ingredients,
             seconds=seconds,
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -162,7 +197,7 @@ class LocalOutput:
 
     def unfinished(self, stage: str, key: str) -> bool:
         """Tell whether work of an interrupted run with this key can be gone on with."""
-        begun = self.partials / stage / _KEY_FILE
+        begun = self.partials / stage / KEY_FILE
         return (
             begun.is_file()
             and begun.read_text(encoding="ascii") == key
@@ -182,7 +217,7 @@ class LocalOutput:
         locked_by_us = isinstance(read_json(self.root / NAME), dict)
         if locked_by_us or any((self.root / leaves / STAGE_FILE).exists() for leaves in folders):
             return
-        for name in (*folders, *_REPORTS, MANIFEST, "logs"):
+        for name in (*folders, *REPORTS, MANIFEST, "logs"):
             if os.path.lexists(self.root / name):
                 raise OutputError(
                     f"{self.root / name} is there already and was not made by job",
@@ -203,7 +238,7 @@ class LocalOutput:
 
     def retract(self) -> None:
         """Remove the report: from here on it would describe another run."""
-        for name in _REPORTS:
+        for name in REPORTS:
             (self.root / name).unlink(missing_ok=True)
 
     def keep_manifest(self, resolved: Mapping[str, Any]) -> None:
@@ -226,7 +261,7 @@ class LocalOutput:
         path.rename(target)
         sync(self.root)
         # Only now is the stage safe: what it would resume from must not go before.
-        (target / _KEY_FILE).unlink(missing_ok=True)
+        (target / KEY_FILE).unlink(missing_ok=True)
         remove(target / RESUME)
         remove(aside)
 
@@ -246,7 +281,7 @@ def _describe(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         for name in sorted(names):
             file = Path(folder, name)
             relative = str(file.relative_to(path))
-            if relative in (_KEY_FILE, STAGE_FILE) or relative.startswith(f"{RESUME}/"):
+            if relative in (KEY_FILE, STAGE_FILE) or relative.startswith(f"{RESUME}/"):
                 continue
             sync(file)
             stat = file.stat()

@@ -41,3 +41,34 @@ def each(action: Callable[[T], None], items: Iterable[T], threads: int) -> None:
         worker.join()
     if failures:
         raise failures[0]
+
+
+class Background:
+    """Something that is done in a thread, which ends with the process at the latest.
+
+    Args:
+        action: what to do; it begins at once.
+    """
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self._action = action
+        self._failures: list[BaseException] = []
+        self._thread = threading.Thread(target=self._work, name="background", daemon=True)
+        self._thread.start()
+
+    def done_within(self, seconds: float) -> bool:
+        """Wait, and tell whether it is done.
+
+        Raises:
+            Exception: what the action raised.
+        """
+        self._thread.join(timeout=max(0.0, seconds))
+        if self._failures:
+            raise self._failures[0]
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        try:
+            self._action()
+        except BaseException as error:
+            self._failures.append(error)

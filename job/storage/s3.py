@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from job.errors import ObjectChanged, TransferFailed
+from job.storage.parallel import each
 from job.storage.retrying import Retry
-from job.storage.s3_upload import Upload, md5_of
+from job.storage.s3_checks import check
+from job.storage.s3_upload import Upload
 from job.storage.uri import S3Uri
 
 _BLOCK_BYTES = 1 << 20
-_DELETED_AT_ONCE = 1000
+_THREADS = 4
 _AGAIN = "Run the same command again; if it stays so, put the object there anew."
 
 
@@ -93,7 +95,7 @@ class ObjectStore:
             content = bytes(response["Body"].read())
             if len(content) != response["ContentLength"]:
                 raise TransferFailed(f"{uri}: the object arrived cut off", _AGAIN)
-            _check(uri, content, sha256, response, seen)
+            check(uri, content, sha256, response, seen)
             return content
 
         return self.retry.call(uri, attempt)
@@ -161,7 +163,7 @@ class ObjectStore:
 
         def attempt() -> None:
             self._append(found, part)
-            _check(uri, part, sha256 or found.sha256, {"ETag": found.etag}, seen)
+            check(uri, part, sha256 or found.sha256, {"ETag": found.etag}, seen)
 
         self.retry.call(uri, attempt, lambda: part.stat().st_size if part.exists() else 0)
         part.replace(path)
@@ -211,13 +213,12 @@ class ObjectStore:
     def listing(self, prefix: S3Uri) -> Listing:
         """Return the objects below a prefix and the time by the store's own clock."""
         pages = list(self._pages(prefix))
-        found = tuple(each for page in pages for each in _listed(prefix, page))
+        found = tuple(found for page in pages for found in _listed(prefix, page))
         return Listing(found, _date(prefix, pages[-1]))
 
     def delete(self, uris: Sequence[S3Uri]) -> None:
         """Remove objects; those that are not there do not matter."""
-        for uri in uris:
-            self.retry.call(uri, lambda uri=uri: self.client.delete_object(**_of(uri)))  # type: ignore[misc]
+        each(self._delete, uris, _THREADS)
 
     def _append(self, found: Found, part: Path) -> None:
         """Fetch what is missing of a file; what arrives before a failure stays."""
@@ -239,6 +240,18 @@ class ObjectStore:
                 file.write(block)
             if file.tell() != found.bytes:
                 raise TransferFailed(f"{found.uri}: the object arrived cut off", _AGAIN)
+
+    def abort_unfinished(self, prefix: S3Uri, ours: Callable[[str], bool]) -> int:
+        """Free what uploads hold that were never completed; returns how many there were.
+
+        Args:
+            prefix: where to look.
+            ours: tells by its key whether an upload may be given up.
+        """
+        return Upload(self.client, self.retry).abort_unfinished(prefix, ours)
+
+    def _delete(self, uri: S3Uri) -> None:
+        self._ask(uri, self.client.delete_object)
 
     def _ask(self, uri: S3Uri, request: Callable[..., Any]) -> Any:
         return self.retry.call(uri, lambda: request(**_of(uri)))
@@ -300,44 +313,3 @@ def _extent(uri: S3Uri, response: Mapping[str, Any]) -> tuple[int, int, int]:
         raise TransferFailed(f"{uri}: the answer's range is {text!r}", _AGAIN)
     first, last, whole = map(int, match.groups())
     return first, last, whole
-
-
-def _check(
-    uri: S3Uri,
-    content: bytes | Path,
-    sha256: str | None,
-    response: Mapping[str, Any],
-    seen: set[str],
-) -> None:
-    """Compare what arrived with its digest; a file that fails is removed.
-
-    Args:
-        uri: the object.
-        content: what arrived, or the file that holds it.
-        sha256: what its digest must be, if that is known to the caller.
-        response: the answer, for the digests that it tells.
-        seen: digests that did not fit before. Who gets the same twice got what the store holds.
-    """
-    wanted = sha256 or response.get("Metadata", {}).get("sha256")
-    md5 = None if wanted else md5_of(response["ETag"])
-    if not wanted and not md5:
-        return
-    found = _digest("sha256" if wanted else "md5", content)
-    if found == (wanted or md5) or (md5 and found in seen):
-        return  # an ETag that stays another was no MD5, as where a store encrypts
-    if isinstance(content, Path):
-        content.unlink()
-    if found in seen:
-        raise ObjectChanged(f"{uri}: its SHA-256 is {found}, not {wanted}", _AGAIN)
-    seen.add(found)
-    raise TransferFailed(f"{uri}: the object arrived changed", _AGAIN)
-
-
-def _digest(kind: str, content: bytes | Path) -> str:
-    if isinstance(content, bytes):
-        return hashlib.new(kind, content, usedforsecurity=False).hexdigest()
-    digest = hashlib.new(kind, usedforsecurity=False)
-    with content.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()

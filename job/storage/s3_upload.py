@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import os
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,12 +22,6 @@ _READ_BACK_BYTES = 1 << 20
 # How often a long file is sent when what is read back is something else.
 _TIMES = 3
 _AGAIN = "Run the same command again."
-
-
-def md5_of(etag: str) -> str | None:
-    """Return the MD5 that an ETag is, if it looks like one; None for those of parts."""
-    text = etag.strip('"')
-    return text if re.fullmatch("[0-9a-f]{32}", text) else None
 
 
 class Upload:

@@ -7,59 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from fake_cli import FAKES, job
 from fake_stages import make_manifest
 from sample_report import sample_report
 
 from job.worker import environment
-
-# The whole command line, but for the stages.
-FAKES = """
-import sys, types
-sys.argv[0] = "job"
-import fake_stages, sample_report, job.host, job.stages
-names = {names}
-job.stages.STAGES = tuple(fake_stages.stage(name, *before) for name, *before in names)
-fake = types.ModuleType("job.stages.report")
-def build(manifest, outputs, rows, notes):
-    report = sample_report.sample_report()
-    gate = {{"name": "min_speedup", "limit": 9.0, "value": 2.0, "passed": False}}
-    gates = [gate] if {failing} else []
-    return {{**report, "stages": rows, "gates": gates, "notes": list(notes),
-            "status": "gate_failed" if {failing} else "passed"}}
-fake.build = build
-sys.modules["job.stages.report"] = fake
-read_host = job.host.read_host
-from dataclasses import replace
-job.host.read_host = lambda *a: replace(read_host(*a), flags={flags})
-from job.cli import main
-main()
-"""
-CHAIN = (("first",), ("second", "first"), ("third", "second"))
-
-
-def job(
-    *arguments: str,
-    cwd: Path,
-    stages: Sequence[Sequence[str]] = CHAIN,
-    failing: bool = False,
-    flags: Sequence[str] = ("avx512f", "avx512_vnni"),
-    stdin: str = "",
-) -> "subprocess.CompletedProcess[str]":
-    """Run the command with fake stages."""
-    code = FAKES.format(names=list(stages), failing=failing, flags=flags)
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        cwd=cwd,
-        env=environment(1) | {"COLUMNS": "200"},
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
 
 
 @pytest.fixture
@@ -197,9 +152,10 @@ class TestRefusals:
         assert job(*arguments, "--allow-code", "--dry-run", cwd=folder).returncode == 0
 
     def test_uri(self, folder: Path) -> None:
-        done = job("run", "m.json", "--output", "s3://bucket/run", cwd=folder)
-        assert done.returncode == 2
-        assert "'s3://bucket/run' is a URI" in done.stderr
+        for output in ("gs://bucket/run", "s3://Bucket/run", "s3://bucket/../run"):
+            done = job("run", "m.json", "--output", output, cwd=folder)
+            assert done.returncode == 2
+            assert f"error: '{output}': " in done.stderr
 
     @pytest.mark.parametrize("name", ["", " ", "x" * 300])
     def test_no_name(self, folder: Path, name: str) -> None:

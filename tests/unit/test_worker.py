@@ -21,8 +21,8 @@ from job.worker import environment, function_name
 Start = Callable[[str], "subprocess.Popen[str]"]
 
 
-def run(tmp_path: Path, name: str, ui: Recorder | None = None, **options: float) -> RunResult:
-    return go(make_manifest(tmp_path), tmp_path / "run", (stage(name),), ui=ui, **options)
+def run(tmp_path: Path, name: str, ui: Recorder | None = None, *overrides: str) -> RunResult:
+    return go(make_manifest(tmp_path, *overrides), tmp_path / "run", (stage(name),), ui=ui)
 
 
 def alive(pid: int) -> bool:
@@ -102,7 +102,8 @@ class TestErrors:
             capture_output=True,
             text=True,
         )
-        assert "job.errors.OutputError: cannot write" in done.stderr
+        assert done.returncode == OutputError.exit_code
+        assert done.stderr.startswith("cannot write")
         assert "the file would exceed the size that is allowed" in done.stderr
 
 
@@ -182,7 +183,7 @@ class TestStopping:
     def test_grace_runs_out(self, tmp_path: Path) -> None:
         began = time.monotonic()
         with pytest.raises(JobError, match="stopped by SIGTERM in stage stubborn"):
-            run(tmp_path, "stubborn", _Stops(signal.SIGTERM), grace_seconds=0.5)
+            run(tmp_path, "stubborn", _Stops(signal.SIGTERM), "run.grace_seconds=1")
         assert time.monotonic() - began < 10
 
     def test_second_interrupt_kills_at_once(self, tmp_path: Path, start: Start) -> None:

@@ -1,0 +1,44 @@
+"""A finished run's report: read where the run is, rendered again where it is wanted."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from job.errors import DataError, UsageError
+from job.outputs import Place, store_of_environment
+from job.rendering import render_files
+from job.storage.fetching import REPORT, read_report
+from job.storage.files import output_errors, read_json, write_bytes
+
+
+def read(place: Place) -> Mapping[str, Any]:
+    """Return report.json of a run in a folder or in S3.
+
+    Raises:
+        UsageError: the run is not finished, or there is none.
+        DataError: it is damaged.
+    """
+    if not isinstance(place, Path):
+        return read_report(store_of_environment(), place)
+    source = place / REPORT
+    if not source.is_file():
+        raise UsageError(
+            f"{place} holds no {REPORT}", "Give the output folder of a run that has finished."
+        )
+    document = read_json(source)
+    if not isinstance(document, dict):
+        raise DataError(f"{source} is not a JSON object", "Run the job again with --from report.")
+    return document
+
+
+def write(document: Mapping[str, Any], folder: Path, *, source: Place) -> None:
+    """Write a report's files; its report.json only where it was not read.
+
+    Raises:
+        OutputError: the folder cannot be written, or the report breaks its schema.
+    """
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in render_files(document).items():
+            if name != REPORT or folder != source:
+                write_bytes(folder / name, text.encode())

@@ -1,0 +1,149 @@
+"""A finished run in S3, brought to a local folder or read in place."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from job.digests import hash_file
+from job.errors import DataError, ObjectChanged, ObjectMissing, UsageError
+from job.storage import index
+from job.storage.files import output_errors, read_json
+from job.storage.index import Entry, Index
+from job.storage.local import STAGE_FILE, LocalOutput
+from job.storage.parallel import each
+from job.storage.s3 import ObjectStore
+from job.storage.snapshot import PARTIALS, is_record
+from job.storage.uri import S3Uri
+
+REPORT = "report.json"
+_THREADS = 4
+_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What came of it: files in all, those that were there already, and the bytes of all."""
+
+    files: int
+    there: int
+    bytes: int
+
+    def __add__(self, other: "Fetched") -> "Fetched":
+        return Fetched(self.files + other.files, self.there + other.there, self.bytes + other.bytes)
+
+
+def read_report(store: ObjectStore, output: S3Uri) -> Mapping[str, Any]:
+    """Return a finished run's report.json, checked against the index.
+
+    Raises:
+        ObjectMissing: no run has written there.
+        UsageError: the run is not finished.
+        DataError: the report is not what the run wrote.
+    """
+    entry = _finished(store, output).files[REPORT]
+    try:
+        document = json.loads(store.read(output / entry.object, sha256=entry.sha256))
+    except (ObjectMissing, ObjectChanged, ValueError) as error:
+        raise DataError(
+            f"{output} is damaged: {error}", "Run the job again with --from report."
+        ) from error
+    if not isinstance(document, dict):
+        raise DataError(f"{output / REPORT} is not a JSON object", "Run the job again.")
+    return document
+
+
+def fetch(store: ObjectStore, output: S3Uri, folder: Path) -> Fetched:
+    """Bring a finished run, or all runs of a matrix, to a folder; every digest is checked.
+
+    Each file appears whole or not at all, records after what they describe. What is there already
+    is not fetched again, and a broken transfer goes on where it stopped.
+
+    Raises:
+        ObjectMissing: no run has written there.
+        UsageError: the run is not finished.
+        DataError: an object is not what the run wrote.
+        OutputError: the folder cannot be written, or holds something else.
+    """
+    local = LocalOutput(folder)
+    found = _finished(store, output)
+    local.check_ours(sorted({path.partition("/")[0] for path in found.files if "/" in path}))
+    with local.locked(stages=False):
+        done = _fetch_all(store, output, found, local.root)
+    report = read_json(local.root / REPORT)
+    for model in report.get("matrix", ()) if isinstance(report, dict) else ():
+        if model["report"] is not None:
+            name = str(model["model"])
+            done += fetch(store, output / name, folder / (output / name).name)
+    return done
+
+
+def _finished(store: ObjectStore, output: S3Uri) -> Index:
+    found = index.read(store, output)
+    if not found.complete:
+        stages = [path.partition("/")[0] for path in found.files if _is_stage(path)]
+        raise UsageError(
+            f"{output} holds a run that is not finished; it has {', '.join(stages) or 'nothing'}",
+            "Run the job to its end, with the same command.",
+        )
+    return found
+
+
+def _is_stage(path: str) -> bool:
+    return is_record(path) and path.endswith(f"/{STAGE_FILE}")
+
+
+def _fetch_all(store: ObjectStore, output: S3Uri, found: Index, root: Path) -> Fetched:
+    """Fetch what an index names; should a newer run replace it meanwhile, what that one names."""
+    for _ in range(_TRIES):
+        try:
+            return _fetch_files(store, output, found, root)
+        except (ObjectMissing, ObjectChanged) as error:
+            newer = _finished(store, output)
+            if newer.name == found.name:
+                raise DataError(
+                    f"{output} is damaged: {error.message}",
+                    "Run the job again with --from the stage that leaves it.",
+                ) from error
+            found = newer
+    raise DataError(f"{output} changes faster than it can be fetched", "Try again later.")
+
+
+def _fetch_files(store: ObjectStore, output: S3Uri, found: Index, root: Path) -> Fetched:
+    files = {p: entry for p, entry in found.files.items() if not p.startswith(f"{PARTIALS}/")}
+    there = {path for path, entry in files.items() if _holds(root / path, entry)}
+
+    def one(path: str) -> None:
+        entry, target = files[path], root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        where = output / entry.object
+        store.download(where, target, bytes=entry.bytes, sha256=entry.sha256)
+
+    def some(paths: Iterable[str]) -> None:
+        each(one, [path for path in paths if path in files and path not in there], _THREADS)
+
+    with output_errors(root):
+        stages = [path for path in files if _is_stage(path)]
+        some(path for path in files if not is_record(path))
+        some(stages)
+        for path in stages:
+            _keep_times((root / path).parent)
+        # A report says that all the rest is there; the last of its files says so of the report.
+        some(path for path in files if not path.startswith(".") and path not in stages)
+        some(path for path in files if path.startswith("."))
+    return Fetched(len(files), len(there), sum(entry.bytes for entry in files.values()))
+
+
+def _holds(path: Path, entry: Entry) -> bool:
+    try:
+        return path.stat().st_size == entry.bytes and hash_file(path) == entry.sha256
+    except OSError:
+        return False
+
+
+def _keep_times(folder: Path) -> None:
+    """Give files the times that they were published with, by which a run knows them again."""
+    for name, entry in read_json(folder / STAGE_FILE)["files"].items():
+        os.utime(folder / name, ns=(entry["mtime_ns"], entry["mtime_ns"]))

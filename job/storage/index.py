@@ -1,0 +1,202 @@
+"""The index of an output in S3: which files there are, and which objects hold them.
+
+    <output>/index/<epoch>-<number>.json  the newest one is what the output holds
+    <output>/runs/<run>/<commit>/<path>   what the indexes name; no object is ever written twice
+    <output>/lease/<epoch>-<run>.json     who may write, see :mod:`job.storage.lease`
+
+Whoever holds the lease has an epoch of its own, higher than all before. An index is written under
+a name of its epoch, and the highest name counts: what a run writes that lost its lease without
+noticing is never the newest, on any store, without conditional writes.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, Self
+
+from job.errors import ObjectMissing, StorageError
+from job.storage.s3 import ObjectStore
+from job.storage.uri import S3Uri
+
+INDEXES = "index"
+RUNS = "runs"
+_VERSION = 1
+_NAME = re.compile(r"(\d{8})-(\d{8})\.json")
+_RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_LONGEST_PATH = 900
+# Each index that is gone was replaced by a newer one; a reader is not overtaken for ever.
+_TRIES = 10
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of the output.
+
+    Attributes:
+        object: where it is, relative to the output's URI.
+        bytes: its size.
+        sha256: its digest in hex.
+    """
+
+    object: str
+    bytes: int
+    sha256: str
+
+    @property
+    def run(self) -> str:
+        """The run that wrote it."""
+        return self.object.split("/")[1]
+
+    @property
+    def content(self) -> tuple[str, int]:
+        """What tells equal files."""
+        return self.sha256, self.bytes
+
+
+@dataclass(frozen=True)
+class Index:
+    """What an output holds at one moment.
+
+    Attributes:
+        epoch: of the lease that its writer held.
+        number: counts the indexes of an epoch.
+        runs: every run that has written below ``runs/``, by the names of their folders.
+        files: by the path in the output folder, with slashes.
+    """
+
+    epoch: int
+    number: int
+    runs: tuple[str, ...] = ()
+    files: Mapping[str, Entry] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Its object's name; later indexes have higher ones."""
+        return f"{self.epoch:08d}-{self.number:08d}.json"
+
+    @property
+    def complete(self) -> bool:
+        """True once the run has written its report."""
+        return {"report.json", ".report.json"} <= self.files.keys()
+
+    def as_bytes(self) -> bytes:
+        """Return the object's content."""
+        return json.dumps({"version": _VERSION, **asdict(self)}, indent=1).encode()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Self:
+        """Read an object's content; nothing in it is trusted.
+
+        Raises:
+            ValueError: it is not an index, or names what it must not.
+        """
+        document = json.loads(content)
+        if not isinstance(document, dict) or document.get("version") != _VERSION:
+            raise ValueError(f"it is not of version {_VERSION}")
+        runs, files = document.get("runs"), document.get("files")
+        if not isinstance(runs, list) or not all(
+            isinstance(run, str) and _RUN.fullmatch(run) for run in runs
+        ):
+            raise ValueError("its runs are not a list of names")
+        if not isinstance(files, dict):
+            raise ValueError("its files are not an object")
+        return cls(
+            epoch=_count(document.get("epoch"), "epoch"),
+            number=_count(document.get("number"), "number"),
+            runs=tuple(runs),
+            files={_path(path): _entry(path, entry, runs) for path, entry in files.items()},
+        )
+
+
+def _count(value: Any, what: str) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"its {what} is {value!r}")
+    return value
+
+
+def _path(path: str) -> str:
+    """Check a path that may become a file on a reader's disk."""
+    pure = PurePosixPath(path)
+    if (
+        pure.is_absolute()
+        or str(pure) != path
+        or ".." in pure.parts
+        or path == "."
+        or not path.isprintable()
+        or "\\" in path
+        or len(path.encode()) > _LONGEST_PATH
+    ):
+        raise ValueError(f"{path[:100]!a} is no path below the output")
+    return path
+
+
+def _entry(path: str, entry: Any, runs: list[str]) -> Entry:
+    if not isinstance(entry, dict) or entry.keys() != {"object", "bytes", "sha256"}:
+        raise ValueError(f"{path!a} has not object, bytes and sha256")
+    where, digest = entry["object"], entry["sha256"]
+    parts = where.split("/") if isinstance(where, str) else []
+    if len(parts) < 3 or parts[0] != RUNS or parts[1] not in runs:
+        raise ValueError(f"{path!a} lies outside of {RUNS}/")
+    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+        raise ValueError(f"{path!a} has no SHA-256")
+    return Entry(_path(where), _count(entry["bytes"], f"size of {path!a}"), digest)
+
+
+def names(store: ObjectStore, output: S3Uri) -> tuple[str, ...]:
+    """Return the names of an output's indexes, the newest last; foreign objects do not count."""
+    found = (each.uri.name for each in store.list(output / INDEXES))
+    return tuple(sorted(name for name in found if _NAME.fullmatch(name)))
+
+
+def epoch_of(name: str) -> int:
+    """Return the epoch in an index's name."""
+    return int(name.partition("-")[0])
+
+
+def newest(store: ObjectStore, output: S3Uri) -> Index | None:
+    """Return what an output holds; None when no run has ever written to it.
+
+    Raises:
+        StorageError: the newest index cannot be read, or is none.
+    """
+    for _ in range(_TRIES):
+        found = names(store, output)
+        if not found:
+            return None
+        uri = output / INDEXES / found[-1]
+        try:
+            content = store.read(uri)
+        except ObjectMissing:
+            continue
+        try:
+            index = Index.from_bytes(content)
+        except (ValueError, RecursionError) as error:
+            raise StorageError(
+                f"{uri} is no index of a run: {error}",
+                "Something else wrote there; choose another output.",
+            ) from error
+        if index.name != uri.name:
+            raise StorageError(
+                f"{uri} says that it is {index.name}", "Somebody copied it there; remove it."
+            )
+        return index
+    raise StorageError(
+        f"{output}: its index changes faster than it can be read", "Try again in a moment."
+    )
+
+
+def read(store: ObjectStore, output: S3Uri) -> Index:
+    """Return what an output holds, for those who only read.
+
+    Raises:
+        UsageError: no run has written to it.
+    """
+    index = newest(store, output)
+    if index is None:
+        raise ObjectMissing(
+            f"{output} holds no run", "Give the output of a run, as its manifest has it."
+        )
+    return index

@@ -1,0 +1,191 @@
+"""SIGKILL at dozens of points of a real job, each time followed by the same command.
+
+One output is killed again and again until it is complete, and must then hold what an uninterrupted
+run leaves, file by file. What is killed between any two requests to S3 is tested with small stages
+in ``tests/unit/test_s3_crashes.py``.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_run import FOLDERS, SLOW, STAGES, Run, job, start, write_manifest
+
+from job.digests import hash_file
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+LEAVES = dict(zip(STAGES, FOLDERS, strict=True))
+# Measured, not made: other figures in every run.
+MEASURED = ("benchmark",)
+LIMIT_S = 120
+POLL_S = 0.003
+
+Point = Callable[["Killing"], bool]
+
+
+@dataclass
+class Killing:
+    """A job that is started and killed over and over.
+
+    Attributes:
+        folder: holds ``m.json``; the current directory of the command.
+        output: the folder in which the run works.
+        arguments: of ``job run m.json``, besides.
+        killed: the names of the points at which it was killed.
+    """
+
+    folder: Path
+    output: Path
+    arguments: tuple[str, ...] = ()
+    killed: list[str] = field(default_factory=list)
+
+    def at(self, name: str, point: Point) -> None:
+        """Start it and kill it when the point is reached; it must not end before."""
+        err = self.folder / "err.txt"
+        command = ("run", "m.json", "--log-format", "json", *self.arguments, *SLOW)
+        process = start(*command, cwd=self.folder, err=err)
+        deadline = time.monotonic() + LIMIT_S
+        try:
+            while not point(self):
+                assert process.poll() is None, f"{name}: it ended before\n{err.read_text()}"
+                assert time.monotonic() < deadline, f"{name}: not reached\n{err.read_text()}"
+                time.sleep(POLL_S)
+        finally:
+            process.kill()
+            process.wait()
+        assert "Traceback" not in err.read_text(), err.read_text()
+        self.killed.append(name)
+
+    def events(self) -> list[Mapping[str, object]]:
+        """What it has said so far; the last line may be cut off."""
+        lines = (self.folder / "err.txt").read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def finish(self) -> str:
+        """Run it to its end and return what it said."""
+        return job("run", "m.json", *self.arguments, cwd=self.folder).err
+
+
+def said(event: str, stage: str) -> Point:
+    return lambda run: any(
+        each["event"] == event and each.get("stage") == stage for each in run.events()
+    )
+
+
+def later(point: Point, seconds: float) -> Point:
+    """Some time after a point."""
+    reached: list[float] = []
+
+    def happened(run: Killing) -> bool:
+        if not reached and point(run):
+            reached.append(time.monotonic())
+        return bool(reached) and time.monotonic() - reached[0] > seconds
+
+    return happened
+
+
+def working(stage: str) -> Point:
+    """Once a stage has written anything."""
+
+    def happened(run: Killing) -> bool:
+        folder = run.output / ".partial" / stage
+        return any(path.name != ".key" and path.is_file() for path in folder.rglob("*"))
+
+    return happened
+
+
+def checkpoint(stage: str, step: int) -> Point:
+    def happened(run: Killing) -> bool:
+        found = (run.output / ".partial" / stage / "checkpoints").glob("step-*.npz")
+        return any(int(path.stem.split("-")[1]) >= step for path in found)
+
+    return happened
+
+
+def publishing(stage: str) -> Point:
+    """Once a stage's result is described: it is renamed next."""
+    return lambda run: (
+        (run.output / ".partial" / stage / "stage.json").exists()
+        or (run.output / LEAVES[stage] / "stage.json").exists()
+    )
+
+
+def published(stage: str) -> Point:
+    return lambda run: (run.output / LEAVES[stage] / "stage.json").exists()
+
+
+def points() -> Iterator[tuple[str, Point]]:
+    """Where the local run is killed, in the order in which they are reached."""
+    for stage in STAGES:
+        yield f"{stage}: started", said("stage_started", stage)
+        yield f"{stage}: imports", later(said("stage_started", stage), 0.5)
+        yield f"{stage}: first file", working(stage)
+        for step in {"baseline": (2, 6, 10, 15, 19), "qat": (1, 2, 4, 5)}.get(stage, ()):
+            yield f"{stage}: step {step}", checkpoint(stage, step)
+        if stage in ("accuracy", "benchmark"):
+            yield f"{stage}: progress", said("progress", stage)
+        yield f"{stage}: publishing", publishing(stage)
+        yield f"{stage}: published", published(stage)
+    yield "report: started", said("stage_started", "report")
+    yield "report: first file", lambda run: (run.output / "report.json").exists()
+
+
+def check_like(finished: Path, output: Path) -> int:
+    """Compare every file that does not hold measured times; returns how many there were."""
+    compared = 0
+    for leaves in FOLDERS:
+        one, other = finished / leaves, output / leaves
+        names = {str(path.relative_to(one)) for path in one.rglob("*") if path.is_file()}
+        assert {str(p.relative_to(other)) for p in other.rglob("*") if p.is_file()} == names
+        if leaves in MEASURED:
+            continue
+        for name in sorted(names - {"stage.json"}):
+            if name.endswith(".jsonl"):
+                assert without_times(one / name) == without_times(other / name)
+            elif name.endswith(".npz"):
+                check_arrays(one / name, other / name)
+            else:
+                assert hash_file(one / name) == hash_file(other / name), f"{leaves}/{name}"
+            compared += 1
+    return compared
+
+
+def without_times(path: Path) -> list[dict[str, object]]:
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+
+
+def check_arrays(one: Path, other: Path) -> None:
+    with np.load(one) as first, np.load(other) as second:
+        assert first.files == second.files
+        for name in first.files:
+            assert first[name].tobytes() == second[name].tobytes(), f"{one.name}: {name}"
+
+
+def check_clean(output: Path) -> None:
+    """Nothing is left over that a next run could take for something."""
+    assert list((output / ".partial").iterdir()) == []
+    assert [path for path in output.rglob("*") if path.suffix in (".tmp", ".part")] == []
+
+
+def test_killed_at_every_stage(finished: Run, tmp_path: Path) -> None:
+    write_manifest(tmp_path)
+    run = Killing(tmp_path, tmp_path / "out")
+    began = time.monotonic()
+    for name, point in points():
+        run.at(name, point)
+    run.finish()
+    compared = check_like(finished.output, run.output)
+    check_clean(run.output)
+    assert "Nothing changed" in job("run", "m.json", cwd=tmp_path).out
+    assert len(run.killed) >= 40
+    assert {name.partition(":")[0] for name in run.killed} == {*STAGES, "report"}
+    print(
+        f"\nkilled at {len(run.killed)} points in {time.monotonic() - began:.0f} s, "
+        f"{compared} files like those of an uninterrupted run"
+    )

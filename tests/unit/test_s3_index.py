@@ -1,0 +1,119 @@
+"""The index of an output in S3: what is read of it, and which one counts."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from moto_server import S3Server
+
+from job.errors import ObjectMissing, StorageError
+from job.storage import index
+from job.storage.index import INDEXES, Entry, Index
+from job.storage.s3 import ObjectStore
+from job.storage.uri import S3Uri
+
+ENTRY = Entry("runs/one/1/fp32/a", 3, "0" * 64)
+SOME = Index(2, 5, ("one",), {"fp32/a": ENTRY, "report.json": ENTRY})
+
+
+def document(**changes: Any) -> bytes:
+    return json.dumps({**json.loads(SOME.as_bytes()), **changes}).encode()
+
+
+def entry(**changes: Any) -> dict[str, Any]:
+    return {"a": {"object": ENTRY.object, "bytes": 3, "sha256": ENTRY.sha256, **changes}}
+
+
+def put(server: S3Server, output: S3Uri, name: str, content: bytes) -> None:
+    server.store.put(output / INDEXES / name, content)
+
+
+def test_there_and_back() -> None:
+    assert Index.from_bytes(SOME.as_bytes()) == SOME
+    assert (SOME.name, SOME.complete) == ("00000002-00000005.json", False)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "Expecting value"),
+        (b"[]", "version"),
+        (document(version=2), "version"),
+        (document(epoch=-1), "epoch"),
+        (document(number=True), "number"),
+        (document(runs=["../up"]), "runs"),
+        (document(runs="one"), "runs"),
+        (document(files=[]), "files"),
+        (document(files={"../a": entry()["a"]}), "no path below"),
+        (document(files={"/etc/passwd": entry()["a"]}), "no path below"),
+        (document(files={"a//b": entry()["a"]}), "no path below"),
+        (document(files={"a\\b": entry()["a"]}), "no path below"),
+        (document(files={"a\nb": entry()["a"]}), "no path below"),
+        (document(files={"": entry()["a"]}), "no path below"),
+        (document(files={"a": None}), "object, bytes and sha256"),
+        (document(files=entry(object="runs/two/1/a")), "outside"),
+        (document(files=entry(object="index/one/1")), "outside"),
+        (document(files=entry(object="runs/one/../../x")), "no path below"),
+        (document(files=entry(object=7)), "outside"),
+        (document(files=entry(bytes=-1)), "size"),
+        (document(files=entry(bytes=1.0)), "size"),
+        (document(files=entry(sha256="0" * 63)), "SHA-256"),
+        (document(files=entry(sha256=None)), "SHA-256"),
+    ],
+)
+def test_nothing_in_it_is_trusted(content: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Index.from_bytes(content)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_anything_else_is_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        Index.from_bytes(json.dumps(value).encode())
+
+
+def test_the_highest_epoch_counts(s3_server: S3Server, bucket: S3Uri) -> None:
+    output = bucket / "out"
+    assert index.newest(s3_server.store, output) is None
+    with pytest.raises(ObjectMissing, match="holds no run"):
+        index.read(s3_server.store, output)
+    for epoch, number in ((2, 0), (1, 99), (2, 1), (1, 100)):
+        written = Index(epoch, number)
+        put(s3_server, output, written.name, written.as_bytes())
+    put(s3_server, output, "99999999-zzz.json", b"of somebody else")
+    found = index.newest(s3_server.store, output)
+    assert found is not None
+    assert (found.epoch, found.number) == (2, 1)
+
+
+def test_one_that_goes_while_it_is_read(s3_server: S3Server, bucket: S3Uri) -> None:
+    output = bucket / "out"
+    put(s3_server, output, Index(1, 1).name, Index(1, 1).as_bytes())
+
+    class Overtaken(ObjectStore):
+        def read(self, uri: S3Uri, **given: Any) -> bytes:
+            if uri.name == Index(1, 1).name:
+                put(s3_server, output, Index(1, 2).name, Index(1, 2).as_bytes())
+                self.delete([uri])
+            return super().read(uri, **given)
+
+    found = index.newest(Overtaken(s3_server.client), output)
+    assert found is not None
+    assert found.number == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"{}", "is no index of a run"), (Index(1, 1).as_bytes(), "says that it is 00000001")],
+)
+def test_a_damaged_one(s3_server: S3Server, bucket: S3Uri, content: bytes, message: str) -> None:
+    put(s3_server, bucket, "00000007-00000001.json", content)
+    with pytest.raises(StorageError, match=message):
+        index.newest(s3_server.store, bucket)
