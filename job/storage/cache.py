@@ -47,6 +47,7 @@ class Cache:
     root: Path
     most_bytes: int
     _written: int = 0
+    _ours: bool | None = None
     _not_before: float = 0.0
     _held: list[int] = field(default_factory=list)
 
@@ -56,6 +57,8 @@ class Cache:
         try:
             content = path.read_bytes()
         except OSError:
+            return None
+        if not self._is_ours():
             return None
         blob = content[_DIGEST_BYTES:]
         if hashlib.sha256(blob).digest() != content[:_DIGEST_BYTES]:
@@ -71,6 +74,8 @@ class Cache:
             return
         path = self._blob(name)
         partial = path.with_name(f".{path.name}.{os.getpid()}")
+        if not self._is_ours():
+            return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with partial.open("wb") as file:
@@ -105,6 +110,11 @@ class Cache:
                 "Raise storage.cache_gib, or put the file on the machine's own disk.",
             )
         with output_errors(self.root):
+            if not self._is_ours():
+                raise OutputError(
+                    f"{self.root} belongs to another user",
+                    "Name a folder of your own with storage.scratch or JOB_SCRATCH.",
+                )
             folder.parent.mkdir(parents=True, exist_ok=True)
             with _locked(_lock_of(folder)):
                 if not self._hold(folder):
@@ -136,6 +146,21 @@ class Cache:
                     return
                 if not path.name.startswith(".") and _remove(path):
                     total -= size
+
+    def _is_ours(self) -> bool:
+        """Make the folder, and tell whether it is this user's.
+
+        Whoever else could write to it could put anything in the place of what was read.
+        """
+        if self._ours is None:
+            with suppress(OSError):
+                self.root.parent.mkdir(parents=True, exist_ok=True)
+                self.root.mkdir(mode=0o700, exist_ok=True)
+            try:
+                self._ours = self.root.stat().st_uid == os.getuid()
+            except OSError:
+                return False
+        return self._ours
 
     def _blob(self, name: str) -> Path:
         hashed = _hashed(name)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from job.errors import ObjectChanged
 from job.storage.access import Access, input_errors
 from job.storage.cache import Cache
 from job.storage.s3 import Found, ObjectStore
+from job.storage.s3_checks import check
 
 THREADS = 8
 
@@ -43,10 +43,10 @@ class Fetches(Protocol):
 class PieceReader:
     """Reads pieces; threads may share it. A copy in another process has its own client."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, store: ObjectStore | None = None) -> None:
         self.access = access
         self._cache: Cache = access.cache()
-        self._store: ObjectStore | None = None
+        self._store = store
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -89,17 +89,17 @@ class PieceReader:
         return content if hashlib.sha256(content).hexdigest() == piece.sha256 else None
 
     def _fetch(self, piece: Piece) -> bytes:
-        found = piece.of
+        found, store = piece.of, self._client()
         if piece.start is None:
-            content = self._client().read(found.uri, etag=found.etag)
-        else:
-            content = self._client().read_range(
-                found.uri, piece.start, piece.bytes, etag=found.etag
-            )
-        whole = len(content) == piece.bytes
-        if not whole or (piece.sha256 and hashlib.sha256(content).hexdigest() != piece.sha256):
-            raise ObjectChanged(f"{found.uri}: it is not what it was when the run was planned")
-        return content
+            return store.read(found.uri, length=found.bytes, etag=found.etag)
+        start, seen = piece.start, set[str]()
+
+        def attempt() -> bytes:
+            content = store.read_range(found.uri, start, piece.bytes, etag=found.etag)
+            check(found.uri, content, piece.sha256, {"ETag": ""}, seen)
+            return content
+
+        return store.retry.call(found.uri, attempt)
 
     def _client(self) -> ObjectStore:
         with self._lock:

@@ -13,6 +13,7 @@ import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,20 @@ from hostile import COUNTS, counted, damaged, examples, judged, twisted
 from hypothesis import given
 from hypothesis import strategies as st
 
-from job.data import packed
+from job.data import packed, remote_index
 from job.data.archives import unpack
 from job.data.images import UnreadableImageError, decode
 from job.data.listing import Place, class_folders, image_list
+from job.data.remote_index import Member
 from job.data.sources import PackedImages
 from job.digests import Digests
 from job.errors import DataError, ManifestError, UsageError
 from job.manifest import Manifest, load, parse
 from job.manifest_schema import keys
 from job.stages import STAGES
+from job.storage.s3 import Found
+from job.storage.uri import S3Uri, is_uri
+from job.storage.uri import parse as parse_uri
 from job.weights import read_pdparams
 
 LEAST = 10_000
@@ -70,6 +75,10 @@ def check_manifest(manifest: Manifest, folder: Path) -> None:
     digests = Digests(folder / "none.json")
     for stage in STAGES:
         json.dumps(stage.settings(manifest), allow_nan=False)
+        if any(is_uri(str(text)) for text in manifest.resolved["data"].values()) or is_uri(
+            manifest.model.weights or manifest.model.inference_model or ""
+        ):
+            continue
         for path in stage.files(manifest):
             str(path).encode()
             judged("paths of manifests", lambda path=path: digests.identify(path), DataError)
@@ -192,7 +201,9 @@ def read_packed(path: Path) -> None:
     assert len(opened.labels) == len(opened.images) >= 1
     source = PackedImages(path=path, shape=SHAPE, labels=opened.labels)
     for index in range(min(3, len(source))):
-        judged("packed images", lambda index=index: source.read(index), UnreadableImageError)
+        judged(
+            "images of packed files", lambda index=index: source.read(index), UnreadableImageError
+        )
 
 
 @examples(1200)
@@ -447,6 +458,47 @@ def test_images(data: st.DataObject, pictures: list[bytes], folder: Path) -> Non
         assert pixels.shape[2] == 3
 
 
+# Addresses and indexes
+
+ADDRESSES = [
+    *(b"s3://bucket/a/key", b"s3://bucket", b"s3://my.bucket-1/x/", b"S3://b/k", b"s3:/b/k"),
+    *(b"https://host/b/k", b"s3://bucket/a/../../b", b"s3://bucket/%2e%2e/x", b"s3://a..b/k"),
+    *(b"s3://AKIAIOSFODNN7EXAMPLE:word@bucket/k", b"s3://bucket/k?versionId=1", b"s3:///k"),
+]
+
+
+@examples(500)
+@given(text=damaged(ADDRESSES, b"s3://", b"..", b"%00", b"?", b"#", "\u202e".encode()))
+def test_addresses(text: bytes) -> None:
+    shown = text.decode("utf-8", "surrogateescape")
+    uri = judged("addresses", lambda: parse_uri(shown), UsageError)
+    if uri is not None:
+        assert parse_uri(str(uri)) == uri
+        assert not {"", ".", ".."} & set(uri.key.split("/")) or uri.key == ""
+
+
+ROOT = S3Uri("bucket", "set")
+OBJECT = Found(ROOT / "cat/0.png", 12, '"etag"', datetime.fromtimestamp(0, UTC))
+SHARD = [Member("cat/0.png", 12, "0" * 64, 512), Member("dog/0.png", 9, "1" * 64, 1536)]
+INDEXES = [remote_index.of_objects(ROOT, [OBJECT]), remote_index.of_shards(ROOT, [(OBJECT, SHARD)])]
+
+
+@examples(500)
+@given(content=damaged(INDEXES, b"members", b"objects", b"-1", b"1e99", b"[]", b"{}", b"\n"))
+def test_indexes(content: bytes, folder: Path) -> None:
+    path = folder / "index"
+    path.write_bytes(content)
+
+    def act() -> None:
+        index = remote_index.read(path, ROOT)
+        for place in range(len(index.names)):
+            piece = index.piece(place)
+            assert piece.of.uri.bucket == ROOT.bucket
+            assert piece.of.uri.key.startswith(ROOT.below)
+
+    judged("indexes", act, DataError)
+
+
 def test_ten_thousand_inputs_were_tried(
     request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -456,4 +508,5 @@ def test_ten_thousand_inputs_were_tried(
     here = [item for item in request.session.items if item.fspath == request.node.fspath]
     everything = [name for name in globals() if name.startswith("test_")]
     if len(here) == len(everything):
-        assert sum(sum(counts.values()) for counts in COUNTS.values()) >= LEAST
+        primary = [counts for kind, counts in COUNTS.items() if " of " not in kind]
+        assert sum(sum(counts.values()) for counts in primary) >= LEAST

@@ -197,3 +197,21 @@ class TestFiles:
         os.utime(half, (1, 1))
         cache.trim(500 * KIB)
         assert not half.exists()
+
+
+def test_a_folder_of_another_user_is_not_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Cache(tmp_path, 100_000 * KIB).put("a", b"content")
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    cache = Cache(tmp_path, 100_000 * KIB)
+    assert cache.get("a") is None
+    cache.put("b", b"content")
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
+    with pytest.raises(OutputError, match="belongs to another user"):
+        cache.files("c", 7, refuses)
+
+
+def test_the_folder_is_for_its_user_alone(tmp_path: Path) -> None:
+    Cache(tmp_path / "new", 100_000 * KIB).put("a", b"content")
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
