@@ -39,7 +39,8 @@ def convert(fake_quantized: Path, out: Path) -> dict[str, Any]:
     Raises:
         QuantizationError: paddle2onnx cannot translate the model.
     """
-    with tempfile.TemporaryDirectory(dir=out) as folder:
+    # By its suffix, what a kill leaves of it is known for unfinished, and removed.
+    with tempfile.TemporaryDirectory(dir=out, suffix=".tmp") as folder:
         plain = Path(folder) / "plain"
         weights = write_with_clips(fake_quantized, plain)
         graph = OnnxGraph(onnx.load(translated(plain)))

@@ -11,12 +11,13 @@ noticing is never the newest, on any store, without conditional writes.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Self
 
-from job.errors import ObjectMissing, StorageError
+from job.errors import ObjectChanged, ObjectMissing, StorageError
 from job.storage.s3 import ObjectStore
 from job.storage.uri import S3Uri
 
@@ -166,33 +167,83 @@ def newest(store: ObjectStore, output: S3Uri) -> Index | None:
         found = names(store, output)
         if not found:
             return None
-        uri = output / INDEXES / found[-1]
-        try:
-            content = store.read(uri)
-        except ObjectMissing:
-            continue
-        try:
-            index = Index.from_bytes(content)
-        except (ValueError, RecursionError) as error:
-            raise StorageError(
-                f"{uri} is no index of a run: {error}",
-                "Something else wrote there; choose another output.",
-            ) from error
-        if index.name != uri.name:
-            raise StorageError(
-                f"{uri} says that it is {index.name}", "Somebody copied it there; remove it."
-            )
-        return index
+        with suppress(ObjectMissing):  # a newer one is there by now
+            return _named(store, output, found[-1])
     raise StorageError(
         f"{output}: its index changes faster than it can be read", "Try again in a moment."
     )
+
+
+def write(store: ObjectStore, output: S3Uri, index: Index) -> tuple[str, ...]:
+    """Write an index, and return the names of all older ones.
+
+    Raises:
+        ObjectChanged: one of a higher epoch is there: this one does not count.
+        StorageError: the store does not list what was written.
+    """
+    store.put(output / INDEXES / index.name, index.as_bytes())
+    found = names(store, output)
+    # The run that wrote a newer one has perhaps removed this one already.
+    if found and found[-1] > index.name:
+        raise ObjectChanged(f"{output}: {found[-1]} is newer than {index.name}")
+    if index.name not in found:
+        raise StorageError(
+            f"{output}: the store does not list {index.name}, which was just written",
+            "Use a store that lists at once what was put there.",
+        )
+    return found[:-1]
+
+
+def take_over(
+    store: ObjectStore, output: S3Uri, claim: Callable[[Index, int], Index]
+) -> tuple[Index, Index]:
+    """Write the first index of a new epoch, on top of all that were written before.
+
+    Once it is there, whoever still writes in an older epoch is told so by :func:`write`. What was
+    written while this one was on its way is found by looking again, and taken over as well: no run
+    is told that its index counts, and then finds it gone.
+
+    Args:
+        store: where.
+        output: the output.
+        claim: makes the index of the new epoch from the one before and a number.
+
+    Returns:
+        The index before, and the one that was written.
+    """
+    base = newest(store, output) or Index(0, 0)
+    for number in range(_TRIES):
+        index = claim(base, number)
+        older = [name for name in write(store, output, index) if epoch_of(name) < index.epoch]
+        if not older or older[-1] == base.name:
+            return base, index
+        with suppress(ObjectMissing):  # a newer run has taken over meanwhile: write() will tell
+            base = _named(store, output, older[-1])
+    raise StorageError(f"{output}: it is written too often to be taken over", "Try again.")
+
+
+def _named(store: ObjectStore, output: S3Uri, name: str) -> Index:
+    uri = output / INDEXES / name
+    content = store.read(uri)
+    try:
+        index = Index.from_bytes(content)
+    except (ValueError, RecursionError) as error:
+        raise StorageError(
+            f"{uri} is no index of a run: {error}",
+            "Something else wrote there; choose another output.",
+        ) from error
+    if index.name != name:
+        raise StorageError(
+            f"{uri} says that it is {index.name}", "Somebody copied it there; remove it."
+        )
+    return index
 
 
 def read(store: ObjectStore, output: S3Uri) -> Index:
     """Return what an output holds, for those who only read.
 
     Raises:
-        UsageError: no run has written to it.
+        ObjectMissing: no run has written to it.
     """
     index = newest(store, output)
     if index is None:

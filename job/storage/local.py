@@ -180,6 +180,7 @@ class LocalOutput:
             record: what it returned.
         """
         path = self.partials / stage
+        _drop_unfinished(path)
         result = Published(
             path=self.root / leaves,
             stage=stage,
@@ -234,6 +235,7 @@ class LocalOutput:
             path = self.partials / stage
             if (path / STAGE_FILE).is_file():
                 self._show(path, leaves)
+            _tidy(self.root / leaves)
             remove(self._aside(leaves))
 
     def retract(self) -> None:
@@ -261,8 +263,7 @@ class LocalOutput:
         path.rename(target)
         sync(self.root)
         # Only now is the stage safe: what it would resume from must not go before.
-        (target / KEY_FILE).unlink(missing_ok=True)
-        remove(target / RESUME)
+        _tidy(target)
         remove(aside)
 
     def _aside(self, leaves: str) -> Path:
@@ -273,6 +274,22 @@ def remove(path: Path) -> None:
     """Remove a folder and all below it, if it is there."""
     if path.exists():
         shutil.rmtree(path)
+
+
+def _tidy(published: Path) -> None:
+    """Remove from a published folder what an unfinished one needs."""
+    if (published / STAGE_FILE).is_file():
+        (published / KEY_FILE).unlink(missing_ok=True)
+        remove(published / RESUME)
+
+
+def _drop_unfinished(path: Path) -> None:
+    """Remove what was being written when an earlier attempt was killed."""
+    for left in [*path.rglob("*.tmp")]:
+        if left.is_dir():
+            remove(left)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def _describe(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -9,25 +9,23 @@ that runs reads them.
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from job.errors import ObjectChanged, ObjectMissing, OutputError, StorageError
+from job.errors import OutputError, StorageError
 from job.signals import StopSignals, stopped
+from job.storage.contents import Contents, Say
 from job.storage.files import output_errors, read_json, write_json
-from job.storage.index import INDEXES, RUNS, Entry, Index, names, newest
 from job.storage.lease import RELEASE_SECONDS, Lease, acquire, new_run, renewed
 from job.storage.local import MANIFEST, STAGE_FILE, LocalOutput, Published, remove
-from job.storage.parallel import Background, each
+from job.storage.parallel import Background
 from job.storage.s3 import ObjectStore
 from job.storage.snapshot import (
-    Kept,
     checkpoints,
     is_checkpoint,
-    is_log,
     is_record,
     key_path,
     snapshot,
@@ -37,13 +35,8 @@ from job.storage.uri import S3Uri
 
 _STATE = ".s3.json"
 _PINS = ".pins"
-# Runs that are remembered, so that what they left without an index is removed.
-_RUNS_KNOWN = 50
-_THREADS = 4
 _WATCH_SECONDS = 1.0
 _POLL_SECONDS = 0.1
-
-Say = Callable[[str], None]
 
 
 class S3Output(LocalOutput):
@@ -68,12 +61,9 @@ class S3Output(LocalOutput):
         self.store = store
         self.lease_seconds = lease_seconds
         self.say = say
-        self.run = new_run()
-        self.index = Index(0, 0)
+        self.contents = Contents(uri, store, new_run(), say)
         self._lease: Lease | None = None
-        self._stored: dict[str, int] = {}
         self._changing = threading.RLock()
-        self._commits = 0
         self._failure: BaseException | None = None
 
     @contextmanager
@@ -85,7 +75,11 @@ class S3Output(LocalOutput):
             StorageError: S3 cannot be reached, or refuses.
         """
         lease = acquire(
-            self.store, self.uri, run=self.run, lease_seconds=self.lease_seconds, say=self.say
+            self.store,
+            self.uri,
+            run=self.contents.run,
+            lease_seconds=self.lease_seconds,
+            say=self.say,
         )
         ended = threading.Event()
         with renewed(lease), super().locked(stages=stages) as descriptor:
@@ -99,10 +93,9 @@ class S3Output(LocalOutput):
 
     def look(self) -> None:
         """Fetch the records into an empty folder, for those who only look; nothing is locked."""
-        base = newest(self.store, self.uri) or Index(0, 0)
         self.root.mkdir(parents=True, exist_ok=True)
-        self._know(base)
-        self._start_from(self.index)
+        self.contents.look()
+        self._start_from()
 
     def shown(self, leaves: str) -> Path | S3Uri:
         """Return where something is, as a person knows it."""
@@ -118,7 +111,7 @@ class S3Output(LocalOutput):
             found = alone.damage(self.digests)
             if found is None:
                 continue
-            kept = self.index.files.get(f"{published.path.name}/{name}")
+            kept = self.contents.index.files.get(f"{published.path.name}/{name}")
             if kept is None or kept.content != (entry["sha256"], entry["bytes"]):
                 return found
             (published.path / name).unlink(missing_ok=True)
@@ -135,7 +128,7 @@ class S3Output(LocalOutput):
             for name, entry in read_json(self.root / folder / STAGE_FILE)["files"].items():
                 if not (self.root / folder / name).exists():
                     wanted[f"{folder}/{name}"] = entry["mtime_ns"]
-        self._fetch(wanted)
+        self._get(wanted)
         for path, mtime_ns in wanted.items():
             # As published: a file of that size and time need not be read again to be trusted.
             os.utime(self.root / path, ns=(mtime_ns, mtime_ns))
@@ -195,97 +188,26 @@ class S3Output(LocalOutput):
                     raise stopped(stop.received[0], during=f"while {self.uri} was written")
 
     def _commit(self) -> None:
-        with self._changing, output_errors(self.root):
-            self._commits += 1
-            kept = snapshot(self.root, self.root / _PINS)
-            known = {entry.content: entry for entry in self.index.files.values()}
-            new = {
-                file.content: (path, file)
-                for path, file in kept.items()
-                if file.content not in known
-            }
-            each(lambda named: known.update([self._send(*named)]), new.values(), _THREADS)
-            remove(self.root / _PINS)
-            files = {path: known[file.content] for path, file in kept.items()}
-            # What stages of earlier runs printed is not fetched, and stays.
-            files |= {p: e for p, e in self.index.files.items() if is_log(p) and p not in files}
-            if files != self.index.files:
-                self._write(replace(self.index, number=self._commits, files=files))
-
-    def _send(self, path: str, file: Kept) -> tuple[tuple[str, int], Entry]:
-        """Upload a file under a name that no other has."""
-        if not file.path.exists():
-            raise OutputError(
-                f"{self.uri / path} is neither in S3 nor in {self.root}",
-                f"Run again with --from the stage that leaves {path.partition('/')[0]}.",
-            )
-        where = f"{RUNS}/{self.run}/{self._commits}/{path}"
-        self.store.upload(self.uri / where, file.path, sha256=file.sha256, length=file.bytes)
-        return file.content, Entry(where, file.bytes, file.sha256)
-
-    def _write(self, index: Index) -> None:
-        """Write an index and, once it is the newest, remove what only older ones named.
-
-        Raises:
-            OutputError: another run has taken over.
-        """
-        lease = self._lease
-        if lease is None:
+        if self._lease is None:
             raise AssertionError("an output is written that is not locked")
-        lease.verify()
-        self.store.put(self.uri / INDEXES / index.name, index.as_bytes())
-        written = names(self.store, self.uri)
-        if written[-1:] != (index.name,):
-            lease.verify()
-            raise StorageError(
-                f"{self.uri}: the store does not list {index.name}, which was just written",
-                "Use a store that lists at once what was put there.",
-            )
-        old = {entry.object for entry in self.index.files.values()}
-        self.index = index
-        write_json(self.root / _STATE, index.name)
-        gone = sorted(old - {entry.object for entry in index.files.values()})
-        self._clean(
-            [self.uri / where for where in gone]
-            + [self.uri / INDEXES / name for name in written if name < index.name]
-        )
-
-    def _clean(self, uris: list[S3Uri]) -> None:
-        """Remove what no index names any longer; what stays is removed by a later run."""
-        try:
-            self.store.delete(uris)
-        except StorageError as error:
-            self.say(f"superseded objects could not be removed: {error.message}")
+        with self._changing, output_errors(self.root):
+            self.contents.put(snapshot(self.root, self.root / _PINS), self._lease)
+            remove(self.root / _PINS)
+            write_json(self.root / _STATE, self.contents.index.name)
 
     def _take_over(self, lease: Lease) -> None:
-        """Begin where the newest index stands, and let no older run write after it."""
-        base = newest(self.store, self.uri) or Index(0, 0)
-        self._know(base)
+        """Begin where the newest index stands."""
+        base = self.contents.take_over(lease)
         if read_json(self.root / _STATE) != base.name:
-            self._start_from(self.index)
-        named = {entry.run for entry in self.index.files.values()}
-        runs = [run for run in base.runs if run in named or run in base.runs[-_RUNS_KNOWN:]]
-        self._write(replace(self.index, epoch=lease.epoch, number=0, runs=(*runs, self.run)))
-        self._sweep(base)
+            self._start_from()
+        write_json(self.root / _STATE, self.contents.index.name)
 
-    def _know(self, base: Index) -> None:
-        """Take an index for the truth, but for files whose objects are gone."""
-        self._stored = {
-            each.uri.key.removeprefix(self.uri.below): each.bytes
-            for each in self.store.list(self.uri / RUNS)
-        }
-        there = {
-            path: entry
-            for path, entry in base.files.items()
-            if self._stored.get(entry.object) == entry.bytes
-        }
-        self.index = replace(base, files=there)
-
-    def _start_from(self, index: Index) -> None:
-        """Make the local folder hold nothing but what an index names, its records at once."""
+    def _start_from(self) -> None:
+        """Make the local folder hold nothing but what the index names, its records at once."""
+        files = self.contents.index.files
         (self.root / _STATE).unlink(missing_ok=True)
         for stage_file in self.root.glob(f"*/{STAGE_FILE}"):
-            entry = index.files.get(f"{stage_file.parent.name}/{STAGE_FILE}")
+            entry = files.get(f"{stage_file.parent.name}/{STAGE_FILE}")
             digest = hashlib.sha256(stage_file.read_bytes()).hexdigest()
             if entry is None or entry.sha256 != digest:
                 remove(stage_file.parent)
@@ -293,55 +215,23 @@ class S3Output(LocalOutput):
         self.partials.mkdir(parents=True)
         self.retract()
         (self.root / MANIFEST).unlink(missing_ok=True)
-        records = [path for path in index.files if is_record(path)]
-        self._fetch([path for path in records if not (self.root / path).exists()])
+        records = [path for path in files if is_record(path)]
+        self._get([path for path in records if not (self.root / path).exists()])
 
-    def _sweep(self, base: Index) -> None:
-        """Remove what runs before this one left and no index names.
-
-        Only below the prefixes of runs that the index knows: nothing else is the job's.
-        """
-        known = {f"{RUNS}/{run}" for run in base.runs}
-        named = {entry.object for entry in self.index.files.values()}
-
-        def left(where: str) -> bool:
-            return "/".join(where.split("/")[:2]) in known and where not in named
-
-        self._clean([self.uri / where for where in self._stored if left(where)])
-        with suppress(StorageError):  # not every store lists unfinished uploads
-            self.store.abort_unfinished(
-                self.uri / RUNS, lambda key: left(key.removeprefix(self.uri.below))
-            )
-
-    def _fetch(self, paths: Iterable[str]) -> None:
-        """Download files of the index into their places, several at a time."""
-
-        def one(path: str) -> None:
-            entry, target = self.index.files[path], self.root / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self.store.download(
-                self.uri / entry.object, target, bytes=entry.bytes, sha256=entry.sha256
-            )
-
+    def _get(self, paths: Iterable[str]) -> None:
         with output_errors(self.root):
-            try:
-                each(one, paths, _THREADS)
-            except (ObjectMissing, ObjectChanged) as error:
-                raise OutputError(
-                    f"{self.uri} is damaged: {error.message}",
-                    "Run again with --from the stage that leaves it.",
-                ) from error
+            self.contents.fetch(paths, self.root)
 
     def _unfinished_there(self, stage: str, key: str) -> bool:
-        entry = self.index.files.get(key_path(stage))
+        entry = self.contents.index.files.get(key_path(stage))
         return entry is not None and entry.sha256 == hashlib.sha256(key.encode()).hexdigest()
 
     def _fetch_unfinished(self, stage: str) -> None:
         """Fetch a stage's unfinished work; a damaged checkpoint is named and passed over."""
         remove(self.partials / stage)
-        for path in unfinished_files(stage, self.index.files):
+        for path in unfinished_files(stage, self.contents.index.files):
             try:
-                self._fetch([path])
+                self._get([path])
             except OutputError as error:
                 if not is_checkpoint(path):
                     self.say(f"unfinished work of {stage} is lost, it begins anew: {error.message}")

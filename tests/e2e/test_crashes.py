@@ -6,6 +6,7 @@ in ``tests/unit/test_s3_crashes.py``.
 """
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,9 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from moto_server import S3Server
 from tiny_run import FOLDERS, SLOW, STAGES, Run, job, start, write_manifest
 
 from job.digests import hash_file
+from job.storage import index
+from job.storage.fetching import fetch
+from job.storage.uri import S3Uri
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -185,6 +190,60 @@ def test_killed_at_every_stage(finished: Run, tmp_path: Path) -> None:
     assert "Nothing changed" in job("run", "m.json", cwd=tmp_path).out
     assert len(run.killed) >= 40
     assert {name.partition(":")[0] for name in run.killed} == {*STAGES, "report"}
+    print(
+        f"\nkilled at {len(run.killed)} points in {time.monotonic() - began:.0f} s, "
+        f"{compared} files like those of an uninterrupted run"
+    )
+
+
+def index_names(server: S3Server, output: S3Uri, path: str) -> Point:
+    """Once an index that a reader finds names a file."""
+
+    def happened(run: Killing) -> bool:
+        found = index.newest(server.store, output)
+        return found is not None and path in found.files
+
+    return happened
+
+
+def object_there(server: S3Server, output: S3Uri, part: str) -> Point:
+    """Once some object is being made known, before the index names it or just after."""
+
+    def happened(run: Killing) -> bool:
+        return any(part in each.uri.key for each in server.store.list(output / "runs"))
+
+    return happened
+
+
+def test_killed_while_it_writes_to_s3(
+    finished: Run, tmp_path: Path, s3_server: S3Server, bucket: S3Uri
+) -> None:
+    """Every second time the disk is lost as well, and another machine goes on."""
+    output = bucket / "run"
+    write_manifest(tmp_path, storage={"scratch": str(tmp_path / "scratch")})
+    run = Killing(tmp_path, tmp_path / "none", ("--output", str(output)))
+    began = time.monotonic()
+    points = [
+        ("data: uploading", object_there(s3_server, output, "/data/")),
+        ("data: named", index_names(s3_server, output, "data/stage.json")),
+        *(
+            (f"{part}: uploading", object_there(s3_server, output, f"/{part}/"))
+            for part in (".partial/baseline", "fp32", ".partial/qat", "qat", "qat_fake", "int8")
+        ),
+        ("accuracy: named", index_names(s3_server, output, "accuracy/stage.json")),
+        ("report: uploading", object_there(s3_server, output, "/report.json")),
+        ("report: named", index_names(s3_server, output, ".report.json")),
+    ]
+    for number, (name, point) in enumerate(points):
+        run.at(name, point)
+        if number % 2:
+            shutil.rmtree(tmp_path / "scratch")
+    run.finish()
+    fetch(s3_server.store, output, tmp_path / "fetched")
+    compared = check_like(finished.output, tmp_path / "fetched")
+    named = {entry.object for entry in index.read(s3_server.store, output).files.values()}
+    stored = [each.uri.key.removeprefix(output.below) for each in s3_server.store.list(output)]
+    assert named == {key for key in stored if key.startswith("runs/")}
     print(
         f"\nkilled at {len(run.killed)} points in {time.monotonic() - began:.0f} s, "
         f"{compared} files like those of an uninterrupted run"

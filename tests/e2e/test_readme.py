@@ -5,12 +5,13 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from tiny_run import Run, job
+from tiny_run import LIMIT_S, SLOW, Run, job, same_arrays
 
 from job import errors
 from job.manifest import parse
@@ -48,7 +49,7 @@ def test_the_manifest_is_valid() -> None:
 
 def test_every_command_and_option_exists() -> None:
     rows = re.findall(r"^\| `job (\w+)[^|]*\|([^|]*)\|", README, re.MULTILINE)
-    names = ["run", "validate", "explain", "doctor", "report", "pack", "predict"]
+    names = ["run", "validate", "explain", "doctor", "report", "fetch", "pack", "predict"]
     assert [name for name, _ in rows] == names
     for name, text in rows:
         shown = subprocess.run(
@@ -87,6 +88,34 @@ def test_the_native_testers_command_runs(finished: Run, tmp_path: Path) -> None:
     done = subprocess.run(["make", "-s", *command], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout[done.stdout.index("{") :])["model"]["kind"] == "int8"
+
+
+def test_the_commands_for_s3_run(finished: Run, tmp_path: Path) -> None:
+    """As they stand, but for the virtual environment, the port, and the size of the network."""
+    (text,) = (block for block in blocks("sh") if "s3://" in block)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    text = text.replace("5000", port).replace(". .venv/bin/activate\n", "")
+    text = text.replace("manifests/digits.json", " ".join(["m.json", *SLOW]))
+    shutil.copyfile(finished.folder / "m.json", tmp_path / "m.json")
+    done = subprocess.run(
+        ["bash", "-e", "-c", text],
+        cwd=tmp_path,
+        env=os.environ
+        | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        | {"JOB_SCRATCH": str(tmp_path / "scratch"), "AWS_EC2_METADATA_DISABLED": "true"},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Nothing changed since the last run" in done.stdout
+    assert "every digest checked" in done.stdout
+    assert (tmp_path / "report/report.html").exists()
+    assert same_arrays(
+        tmp_path / "runs/from-s3/fp32/weights.npz", finished.output / "fp32/weights.npz"
+    )
 
 
 def test_exit_codes_are_those_of_the_errors() -> None:

@@ -490,9 +490,7 @@ class TestModes:
 def test_an_index_that_is_not_listed(
     s3_server: S3Server, output: S3Uri, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from job.storage import s3_output
-
-    monkeypatch.setattr(s3_output, "names", lambda store, uri: ())
+    monkeypatch.setattr(index, "names", lambda store, uri: ())
     with pytest.raises(StorageError, match=r"does not list 00000001-00000000\.json"):
         again(tmp_path, output)
 

@@ -17,6 +17,7 @@ from fake_stages import names
 
 from job.digests import Digests
 from job.errors import OutputError
+from job.storage import local
 from job.storage.files import output_errors, read_json, write_bytes, write_json
 from job.storage.local import LocalOutput, Published
 
@@ -158,6 +159,35 @@ class TestPublish:
         assert found is not None
         assert found.key == "k2"
         assert names(output.partials) == []
+
+    def test_killed_after_the_renames(
+        self, output: LocalOutput, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What a stage would have resumed from does not stay beside its result."""
+        path, _ = output.partial("qat", "k1")
+        (path / "checkpoints").mkdir()
+        (path / "checkpoints/step-1").write_text("7")
+
+        def failing(path: Path) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(local, "_tidy", failing)
+            with pytest.raises(KeyboardInterrupt, match=r"^$"):
+                output.publish("qat", "qat", ingredients={}, seconds=1, record={})
+        assert names(output.root / "qat") == [".key", "checkpoints", "stage.json"]
+        output.recover([("qat", "qat")])
+        assert names(output.root / "qat") == ["stage.json"]
+
+    def test_what_a_kill_left_half_written_is_not_published(self, output: LocalOutput) -> None:
+        path, _ = output.partial("qat", "k1")
+        (path / "best.tmp").write_text("half of")
+        (path / "plain.tmp").mkdir()
+        (path / "plain.tmp/model").write_text("half of")
+        (path / "best.npz").write_text("whole")
+        made = output.publish("qat", "qat", ingredients={}, seconds=1, record={})
+        assert made.files.keys() == {"best.npz"}
+        assert names(made.path) == ["best.npz", "stage.json"]
 
     def test_unfinished_work_is_not_recovered(self, output: LocalOutput) -> None:
         path, _ = output.partial("qat", "k1")
