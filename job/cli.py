@@ -9,6 +9,7 @@ import tempfile
 import traceback
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -87,7 +88,8 @@ def _root(
 @app.command()
 def run(
     manifest: Annotated[
-        str, typer.Argument(metavar="MANIFEST", help="A JSON file, or - for standard input.")
+        str,
+        typer.Argument(metavar="MANIFEST", help="A JSON file, s3://..., or - for standard input."),
     ],
     overrides: Annotated[
         list[str] | None,
@@ -149,6 +151,7 @@ def run(
     \b
     Stages: prepare baseline qat convert int8 accuracy benchmark report
     """
+    from job.inputs import localized
     from job.outputs import place_of
     from job.progress import make_ui
 
@@ -158,10 +161,11 @@ def run(
             _check_code(loaded, allow_code)
             where = place_of(loaded.output if output is None else output)
             asked = _Asked(index, from_stage, until_stage, allow_slow_isa)
-            if dry_run:
-                _print_plan(loaded, where, asked, log_format)
-                return
-            result = _run(loaded, where, asked, ui)
+            with localized(loaded, partial(ui.message, "inputs"), index) as ready:
+                if dry_run:
+                    _print_plan(ready, where, asked, log_format)
+                    return
+                result = _run(ready, where, asked, ui)
         except JobError as error:
             raise _failed(error, ui) from None
     _finish(result, log_format, ui)
@@ -219,7 +223,8 @@ def merge(
 @app.command()
 def validate(
     manifests: Annotated[
-        list[str], typer.Argument(metavar="MANIFEST...", help="JSON files, or - for stdin.")
+        list[str],
+        typer.Argument(metavar="MANIFEST...", help="JSON files, s3://..., or - for stdin."),
     ],
 ) -> None:
     """Check manifests and list every fault of each.
@@ -392,13 +397,10 @@ def _load(source: str, overrides: "Sequence[str]") -> "Manifest":
 def _check_code(manifest: "Manifest", allowed: bool) -> None:
     """Refuse to run a manifest's code unasked, whichever model of a matrix it is of."""
     from job.manifest import entries
+    from job.own_code import check_allowed
 
-    for model in (single.model for single in entries(manifest) or (manifest,)):
-        if model.callable and not allowed:
-            raise UsageError(
-                f"/model/callable: {model.callable!r} runs code of its own",
-                "If you trust it, run again with --allow-code.",
-            )
+    for single in entries(manifest) or (manifest,):
+        check_allowed(single, allow_code=allowed)
 
 
 def _check_machine(host: "Host", allow_slow_isa: bool) -> None:

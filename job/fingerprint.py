@@ -42,16 +42,21 @@ _RUNTIME = frozenset(
         "job.stages",
         "job.stages.stage",
         "job.worker",
+        "job.storage.uri",
+        "job.storage.access",
+        "job.storage.cache",
+        "job.storage.fetching_ahead",
+        "job.storage.files",
+        "job.storage.ranges",
+        "job.storage.retrying",
+        "job.storage.s3",
+        "job.storage.s3_client",
+        "job.storage.s3_errors",
     }
 )
 _PACKAGES = ("paddlepaddle", "paddleslim", "numpy", "pillow", "scikit-learn")
 
 Ingredients = Mapping[str, Any]
-
-
-def label(path: Path, base: Path) -> str:
-    """Name an external path in a key: below ``base`` relatively, so that both may be moved."""
-    return str(path.relative_to(base)) if path.is_relative_to(base) else str(path)
 
 
 def external_files(stage: Stage, manifest: Manifest) -> tuple[Path, ...]:
@@ -83,7 +88,7 @@ def ingredients(
         "settings": json.loads(json.dumps(stage.settings(manifest))),
         "upstream": dict(upstream),
         "files": {
-            label(path, manifest.base): digests.identify(path)
+            manifest.called(path): digests.identify(path)
             for path in external_files(stage, manifest)
         },
         "versions": {**versions, **package_versions(stage.libraries)},

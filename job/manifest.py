@@ -4,9 +4,10 @@ The schema (``schemas/manifest.schema.json``) holds every default, so the record
 key of the schema is a field here.
 """
 
+import posixpath
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -15,6 +16,7 @@ from job.manifest_document import (
     STDIN,
     put,
     read_json,
+    read_remote,
     read_text,
     split_override,
     split_pointer,
@@ -22,6 +24,8 @@ from job.manifest_document import (
 from job.manifest_faults import misplaced, schema_faults, show
 from job.manifest_rules import rule_faults
 from job.manifest_schema import fill, normalise, schema
+from job.storage.uri import S3Uri, is_uri
+from job.storage.uri import parse as parse_uri
 
 T = TypeVar("T")
 
@@ -225,6 +229,7 @@ class StorageSpec:
     addressing: str
     ca_bundle: str | None
     scratch: str | None
+    cache_gib: float
     lease_seconds: float
 
 
@@ -246,6 +251,8 @@ class Manifest:
             parsed again it gives the same records.
         base: the absolute folder that paths in ``model`` and ``data`` are relative to: that of
             the manifest's file, or the current directory for standard input.
+        prefix: of a manifest that was read from S3, what its paths are relative to instead.
+        localized: the local path of what it names in S3, once that is there.
     """
 
     version: int
@@ -264,30 +271,86 @@ class Manifest:
     output: str
     resolved: Mapping[str, Any]
     base: Path
+    prefix: S3Uri | None = None
+    localized: Mapping[S3Uri, Path] = field(default_factory=dict)
+
+    def uri(self, text: str) -> S3Uri | None:
+        """Return where in S3 something is that the manifest names; None if it is not in S3.
+
+        Raises:
+            UsageError: the text leads out of the bucket, or is no address in S3.
+        """
+        if is_uri(text):
+            return parse_uri(text)
+        if self.prefix is None or Path(text).is_absolute() or text.startswith("~"):
+            return None
+        key = posixpath.normpath(posixpath.join(self.prefix.key, text))
+        return parse_uri(f"s3://{self.prefix.bucket}/{'' if key == '.' else key}")
 
     def path(self, text: str) -> Path:
-        """Return the absolute path of a file or folder that the manifest names."""
-        return self.base / Path(text).expanduser()
+        """Return the absolute path of a file or folder that the manifest names.
+
+        What is in S3 has one once it has been fetched, see ``job.inputs.localized``.
+        """
+        uri = self.uri(text)
+        return self.base / expanded(text) if uri is None else self.localized[uri]
+
+    def origin(self, path: Path) -> S3Uri | None:
+        """Return where in S3 a local path comes from; None for a file of this machine's own."""
+        return next((uri for uri, local in self.localized.items() if local == path), None)
+
+    def called(self, path: Path) -> str:
+        """Name a path independently of where it lies, if it is relative to the manifest."""
+        uri = self.origin(path)
+        if uri is None:
+            below = path.is_relative_to(self.base)
+            return str(path.relative_to(self.base)) if below else str(path)
+        if self.prefix is not None and uri.bucket == self.prefix.bucket:
+            below = uri.key.startswith(self.prefix.below)
+            return uri.key.removeprefix(self.prefix.below) if below else str(uri)
+        return str(uri)
+
+
+def expanded(text: str) -> Path:
+    """Return a path with ``~`` replaced by the home folder, where there is one."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        # Nobody's home: as in a shell, a name like any other.
+        return Path(text)
 
 
 def load(source: str, overrides: Sequence[str] = (), stdin: TextIO | None = None) -> Manifest:
     """Read and check a manifest.
 
     Args:
-        source: path of a JSON file, or ``-`` for standard input.
+        source: path of a JSON file, its address in S3, or ``-`` for standard input.
         overrides: texts such as ``train.max_iters=100`` or ``/train/max_iters=100``.
         stdin: what ``-`` reads; ``sys.stdin`` by default.
 
     Raises:
         UsageError: the file cannot be opened, or an override has no ``=``.
+        DataError: it is in S3 and cannot be had.
         ManifestError: the manifest is wrong; lists every fault.
     """
+    if is_uri(source):
+        uri = parse_uri(source)
+        prefix = S3Uri(uri.bucket, uri.key.rpartition("/")[0])
+        document = read_json(read_remote(uri), source)
+        return parse(document, source, Path.cwd(), overrides, prefix=prefix)
     document = read_json(read_text(source, stdin), source)
     base = Path.cwd() if source == STDIN else Path(source).absolute().parent
     return parse(document, source, base, overrides)
 
 
-def parse(document: Any, source: str, base: Path, overrides: Sequence[str] = ()) -> Manifest:
+def parse(
+    document: Any,
+    source: str,
+    base: Path,
+    overrides: Sequence[str] = (),
+    *,
+    prefix: S3Uri | None = None,
+) -> Manifest:
     """Check a JSON document, which stays as it is, and make records of it.
 
     Args:
@@ -295,13 +358,14 @@ def parse(document: Any, source: str, base: Path, overrides: Sequence[str] = ())
         source: its name in messages.
         base: the folder that its paths are relative to.
         overrides: as for ``load``.
+        prefix: that its paths are relative to if it was read from S3.
 
     Raises:
         UsageError: an override has no ``=``.
         ManifestError: the manifest is wrong; lists every fault.
     """
     changes = [split_override(text) for text in overrides]
-    manifest = _parse(document, source, base, changes)
+    manifest = replace(_parse(document, source, base, changes), prefix=prefix)
     # What an entry of the matrix sets is as strictly checked as the manifest itself.
     entries(manifest, source)
     return manifest
@@ -325,7 +389,10 @@ def entries(manifest: Manifest, source: str = "manifest") -> tuple[Manifest, ...
         changes += [(("name",), entry.name), (("output",), f"{manifest.output}/{entry.name}")]
         faults += [Fault(place, f"cannot set {name}, which the entries share") for name in fixed]
         try:
-            found.append(_parse(single, source, manifest.base, changes))
+            entry_manifest = _parse(single, source, manifest.base, changes)
+            found.append(
+                replace(entry_manifest, prefix=manifest.prefix, localized=manifest.localized)
+            )
         except ManifestError as error:
             faults += [
                 Fault(place, f"{f.pointer}: {f.message}", f.suggestion) for f in error.faults
@@ -394,8 +461,9 @@ def _rank(document: Any, fault: Fault) -> list[int]:
 def _record(kind: type[T], values: Mapping[str, Any]) -> T:
     hints = typing.get_type_hints(kind)
     arguments = {
-        field.name: _value(hints[field.name], values[field.name])
-        for field in fields(kind)  # type: ignore[arg-type]
+        each.name: _value(hints[each.name], values[each.name])
+        for each in fields(kind)  # type: ignore[arg-type]
+        if each.name in values
     }
     return kind(**arguments)
 

@@ -1,14 +1,17 @@
 """Strict reading of a JSON document, with the place of every fault, and overrides of its values."""
 
+import io
 import json
 import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from job.errors import Fault, ManifestError, UsageError
+from job.storage.uri import S3Uri
 
 STDIN = "-"
 
@@ -16,23 +19,48 @@ _TOKEN = re.compile(
     r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|-?Infinity|NaN|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null',
     re.DOTALL,
 )
+# A matrix of all networks has some 20,000.
+_MOST_BYTES = 1_000_000
+_MOST_FAULTS = 200
 _MAX_DIGITS = 300
 _MAX_DEPTH = 64
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
+def read_remote(uri: S3Uri) -> str:
+    """Read a manifest from S3; the AWS_* variables tell the way.
+
+    Raises:
+        DataError: it is not there, or access to it is refused.
+        ManifestError: it is too long, or not UTF-8.
+    """
+    # botocore takes a third of a second to import: not for manifests on a local disk
+    from job.storage.access import input_errors
+    from job.storage.s3 import ObjectStore
+    from job.storage.s3_client import S3Settings, make_client
+
+    with input_errors():
+        store = ObjectStore(make_client(S3Settings()))
+        found = store.head(uri)
+        if found.bytes > _MOST_BYTES:
+            _refuse(str(uri), f"more than {_MOST_BYTES:,} bytes; is this a manifest?")
+        content = store.read(uri, etag=found.etag)
+    return read_text(str(uri), io.TextIOWrapper(io.BytesIO(content), "utf-8"))
+
+
 def read_text(source: str, stdin: TextIO | None) -> str:
-    """Read a file, or standard input when ``source`` is ``-``.
+    """Read a file, or standard input when ``source`` is ``-``, or ``stdin`` if it is given.
 
     Raises:
         UsageError: it cannot be opened.
         ManifestError: it is not UTF-8, or begins with a byte order mark.
     """
     try:
-        if source != STDIN:
-            content = Path(source).read_bytes().decode("utf-8")
+        if source != STDIN and stdin is None:
+            with Path(source).open("rb") as file:
+                content = file.read(_MOST_BYTES + 1).decode("utf-8")
         else:
-            content = (stdin or sys.stdin).read()
+            content = (stdin or sys.stdin).read(_MOST_BYTES + 1)
     except UnicodeDecodeError as error:
         before = error.object[: error.start].decode("utf-8", "replace")
         byte = error.object[error.start]
@@ -43,6 +71,8 @@ def read_text(source: str, stdin: TextIO | None) -> str:
             f"cannot read the manifest {source}: {reason}",
             "Give the path of a JSON file, or - for standard input.",
         ) from error
+    if len(content) > _MOST_BYTES:
+        _refuse(source, f"more than {_MOST_BYTES:,} bytes; is this a manifest?")
     if content.startswith("\ufeff"):
         _refuse(source, "a byte order mark stands at line 1, column 1; save it as UTF-8 without")
     return content
@@ -60,7 +90,7 @@ def read_json(text: str, source: str) -> Any:
         _refuse(source, f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}")
     except RecursionError:
         _refuse(source, f"brackets within brackets, more than {_MAX_DEPTH} deep")
-    if faults := tuple(_scan(text)):
+    if faults := tuple(islice(_scan(text), _MOST_FAULTS)):
         raise ManifestError(source, faults)
     return document
 

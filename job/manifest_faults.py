@@ -3,33 +3,41 @@
 import difflib
 import json
 import math
-import re
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 from job.errors import Fault
 from job.manifest_document import pointer
 from job.manifest_schema import Node, expected, keys, properties, schema
+from job.manifest_text import is_secret_key, secret_fault, secret_faults, text_faults
 
+# Nobody reads more, and a document of nothing but faults would take minutes to describe.
+MOST_FAULTS = 200
 _SHOWN = 60
-_SECRET = re.compile("secret|passw|token|access_?key|credential|private_?key", re.IGNORECASE)
-_NO_SECRETS = (
-    "no key, and secrets do not belong in a manifest, which is copied into reports: boto3 finds "
-    "credentials in AWS_* variables, a profile or a role"
-)
 
 
 def schema_faults(document: Any) -> tuple[Fault, ...]:
-    """List every fault of a document, at most one for each pointer."""
+    """List every fault of a document, at most one for each pointer, and at most ``MOST_FAULTS``."""
     # 70 ms, too much for whatever only imports this module
     from jsonschema import Draft202012Validator
 
+    schema_errors = Draft202012Validator(schema()).iter_errors(document)
+    every = chain(
+        # First, because another fault of a secret would show it.
+        secret_faults(document),
+        chain.from_iterable(
+            _faults(error.validator, error.absolute_path, error.instance, error.schema)
+            for error in schema_errors
+        ),
+        text_faults(document),
+        _not_finite(document, []),
+    )
     found: dict[str, Fault] = {}
-    for error in Draft202012Validator(schema()).iter_errors(document):
-        for fault in _faults(error.validator, error.absolute_path, error.instance, error.schema):
-            found.setdefault(fault.pointer, fault)
-    for fault in _not_finite(document, []):
+    for fault in every:
         found.setdefault(fault.pointer, fault)
+        if len(found) == MOST_FAULTS:
+            break
     return tuple(found.values())
 
 
@@ -38,8 +46,8 @@ def _faults(keyword: str, path: Sequence[str | int], value: Any, node: Node) -> 
         for name in value:
             if name in node["properties"]:
                 continue
-            if _SECRET.search(name):
-                yield Fault(pointer([*path, name]), _NO_SECRETS)
+            if is_secret_key(name):
+                yield secret_fault([*path, name])
             else:
                 yield Fault(pointer([*path, name]), "unknown key", suggest_key(name, node))
     elif keyword == "required":

@@ -202,18 +202,27 @@ def _endpoint(text: str | None) -> Iterator[Fault]:
         )
 
 
-def _output(text: str | None) -> Iterator[Fault]:
-    if text is None or not is_uri(text):
-        return
-    try:
-        parse(text)
-    except UsageError as error:
-        yield Fault("/output", error.message)
+def _address(pointer: str) -> Rule:
+    def rule(text: str | None) -> Iterator[Fault]:
+        if text is None or not is_uri(text):
+            return
+        try:
+            parse(text)
+        except UsageError as error:
+            yield Fault(pointer, error.message)
+
+    return rule
 
 
 def _under(parent: str, *names: str) -> tuple[str, ...]:
     return tuple(f"{parent}/{name}" for name in names)
 
+
+_MAY_BE_IN_S3 = (
+    "/output",
+    *_under("/model", "weights", "inference_model"),
+    *_under("/data", "root", *(key for key in _SPLIT_KEYS if not key.endswith("_dir"))),
+)
 
 # Each rule with the values that it looks at; it is asked only when all of them are sound.
 RULES: tuple[tuple[Rule, tuple[str, ...]], ...] = (
@@ -242,7 +251,7 @@ RULES: tuple[tuple[Rule, tuple[str, ...]], ...] = (
     (_synthetic_gate, ("/data/format", "/gates/max_top1_drop", "/quantize/fallback")),
     (_engines, ("/benchmark/engines",)),
     (_endpoint, ("/storage/endpoint_url",)),
-    (_output, ("/output",)),
+    *((_address(place), (place,)) for place in _MAY_BE_IN_S3),
     (_int8_ops, ("/int8/quantized_ops", "/quantize/quantize_op_types")),
     (_resize, ("/model/input_shape", "/data/resize_short")),
     (_ascending("/data/augment/scale", False), ("/data/augment/scale",)),

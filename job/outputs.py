@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from job.errors import OutputError, UsageError
-from job.manifest import Manifest, StorageSpec
+from job.manifest import Manifest, StorageSpec, expanded
 from job.storage.files import output_errors
 from job.storage.local import LocalOutput
 from job.storage.s3 import ObjectStore
@@ -38,7 +38,7 @@ def place_of(text: str) -> Place:
             f"--output: {shown!r} cannot be a folder's name",
             f"Give a path of names of 1 to {_LONGEST_NAME} bytes, such as runs/digits.",
         )
-    return Path(text).expanduser()
+    return expanded(text)
 
 
 def open_output(place: Place, manifest: Manifest, say: Say) -> LocalOutput:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from job.manifest import Manifest
+from job.manifest import Manifest, expanded
 from job.progress import Ui
 from job.stages.stage import Record
 
@@ -41,6 +41,7 @@ def pack_test_split(manifest: Manifest, path: Path, ui: Ui) -> Record:
     """
     # Pillow and numpy are not for those who only ask for help.
     from job.data.publishing import output_errors
+    from job.data.remote import remote_of
     from job.data.splits import split
     from job.stages.prepare import pack
 
@@ -51,8 +52,9 @@ def pack_test_split(manifest: Manifest, path: Path, ui: Ui) -> Record:
         model.input_shape,
         manifest.path,
         # Shared with the manifest's runs, so that an archive is unpacked once.
-        Path(manifest.output).expanduser() / ".cache",
+        expanded(manifest.output) / ".cache",
         # Archives are read ahead: their end is reached while files are still being written.
+        remote=remote_of(manifest),
         progress=lambda done, total: shown.progress("unpack", min(done, total - 1), total, "bytes"),
     )
     with output_errors(path):

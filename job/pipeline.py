@@ -13,6 +13,7 @@ import job
 from job.errors import GOES_ON, JobError, UsageError
 from job.fingerprint import key_of, library_versions
 from job.host import Host, read_host
+from job.inputs import as_json
 from job.manifest import Manifest
 from job.outputs import Place, look_at, open_output
 from job.planning import (
@@ -293,6 +294,7 @@ def _task_maker(manifest: Manifest, folder: LocalOutput, host: Host, lock: int) 
             log=folder.logs / f"{stage.name}.log",
             environment=environment(host.usable_cores),
             inherit=(lock,),
+            origin=as_json(manifest),
             grace_seconds=manifest.run.grace_seconds * folder.saving_share,
         )
 

@@ -138,7 +138,10 @@ class Planner:
             name=stage.name,
             action="run" if verdict.reusable is None else "reuse",
             reason=reason,
-            reads=(*files, *(leaves[name] for name in stage.needs)),
+            reads=(
+                *(self.manifest.origin(path) or path for path in files),
+                *(leaves[name] for name in stage.needs),
+            ),
             writes=leaves[stage.name],
             missing=tuple(path for path in files if self.output.digests.identify(path) == MISSING),
         )

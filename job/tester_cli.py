@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,8 @@ app = typer.Typer()
 @app.command()
 def pack(
     manifest: Annotated[
-        str, typer.Argument(metavar="MANIFEST", help="A JSON file, or - for standard input.")
+        str,
+        typer.Argument(metavar="MANIFEST", help="A JSON file, s3://..., or - for standard input."),
     ],
     overrides: Annotated[
         list[str] | None,
@@ -43,13 +45,14 @@ def pack(
       job pack manifests/digits.json
       job pack manifests/resnet50-imagenet.json --set data.workers=4 --output full_val.bin
     """
+    from job.inputs import localized
     from job.manifest import load
     from job.packing import pack_test_split
 
     loaded = load(manifest, overrides or ())
     path = output or Path(f"{loaded.name}-test.bin")
-    with _shown() as ui:
-        written = {"file": str(path), **pack_test_split(loaded, path, ui)}
+    with _shown() as ui, localized(loaded, partial(ui.message, "inputs")) as ready:
+        written = {"file": str(path), **pack_test_split(ready, path, ui)}
     if as_json:
         typer.echo(json.dumps(written, indent=2))
         return

@@ -1,51 +1,21 @@
 """Weights files: read without running code, checked against their digest."""
 
 import hashlib
-import io
-import pickle
-from collections import OrderedDict
+import os
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
-import numpy as np
-from numpy._core import multiarray, numeric
 from numpy.typing import NDArray
 
 from job.errors import DataError
+from job.pickled_arrays import array_of, load
+from job.regular_files import open_regular
 
-# What a file written by paddle.save holds: arrays, in plain containers.
-SAFE_GLOBALS = {
-    ("builtins", "tuple"): tuple,
-    ("builtins", "list"): list,
-    ("builtins", "dict"): dict,
-    ("collections", "OrderedDict"): OrderedDict,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): None,
-}
-NUMPY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric")
-
-
-def encode(text: str, encoding: str) -> bytes:
-    """What ``_codecs.encode`` does in old pickles of bytes, for the one encoding they use."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"encoding {encoding}")
-    return text.encode("latin1")
-
-
-class ArrayUnpickler(pickle.Unpickler):
-    """Admits arrays and plain containers; anything else is refused by name."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """The few safe constructors."""
-        if module in NUMPY_MODULES and name in ("_reconstruct", "scalar", "_frombuffer"):
-            return getattr(multiarray, name, None) or getattr(numeric, name)
-        if (module, name) == ("_codecs", "encode"):
-            return encode
-        if (module, name) in SAFE_GLOBALS:
-            return SAFE_GLOBALS[module, name]
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no array")
+# The largest vision models have some 10 GB.
+MAX_BYTES = 32 << 30
+_ZIP = b"PK\x03\x04"
 
 
 def read_pdparams(path: Path, sha256: str | None) -> dict[str, NDArray[Any]]:
@@ -58,36 +28,49 @@ def read_pdparams(path: Path, sha256: str | None) -> dict[str, NDArray[Any]]:
     Raises:
         DataError: missing, of another digest, corrupt, or holding more than arrays.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"weights {path}: {error.strerror or error}", "Check /model/weights."
-        ) from error
+    content = _content(path)
     found = hashlib.sha256(content).hexdigest()
     if sha256 is not None and found != sha256:
         raise DataError(
             f"weights {path}: SHA-256 is {found}, expected {sha256}",
             "The file is damaged or another one; fetch it again or correct /model/weights_sha256.",
         )
-    try:
-        document = ArrayUnpickler(io.BytesIO(content)).load()
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, IndexError, KeyError) as error:
+    if content.startswith(_ZIP):
         raise DataError(
-            f"weights {path}: not a .pdparams file of arrays: {error or type(error).__name__}",
+            f"weights {path}: a zip file, such as .npz or PyTorch's; expected a .pdparams file",
+            "Of a run of this job, name fp32/weights.pdparams; others save theirs with "
+            "paddle.save(network.state_dict(), path).",
+        )
+    try:
+        document = load(content)
+    except UnpicklingError as error:
+        raise DataError(
+            f"weights {path}: not a .pdparams file of arrays: {error}",
             "Save it anew with paddle.save(network.state_dict(), path).",
         ) from error
-    except (
-        AttributeError,
-        ImportError,
-        MemoryError,
-        OverflowError,
-        RuntimeError,
-        SystemError,
-        UnicodeDecodeError,
-    ) as error:
-        raise DataError(f"weights {path}: corrupt: {error}", "Fetch the file again.") from error
     return arrays_of(document, path)
+
+
+def _content(path: Path) -> bytes:
+    """All of a file, if it is none of those that never end."""
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_BYTES:
+                raise DataError(
+                    f"weights {path}: {size:,} bytes, more than the limit of {MAX_BYTES:,}",
+                    "Check /model/weights.",
+                )
+            return file.read()
+    except OSError as error:
+        raise DataError(
+            f"weights {path}: {error.strerror or error}", "Check /model/weights."
+        ) from error
+    except MemoryError as error:
+        raise DataError(
+            f"weights {path}: {size:,} bytes, more than this machine's memory",
+            "Check /model/weights, or use a machine with more memory.",
+        ) from error
 
 
 def arrays_of(document: Any, path: Path) -> dict[str, NDArray[Any]]:
@@ -96,10 +79,10 @@ def arrays_of(document: Any, path: Path) -> dict[str, NDArray[Any]]:
         raise DataError(f"weights {path}: expected arrays by name, found {type(document).__name__}")
     arrays = {}
     for key, value in document.items():
-        if isinstance(value, tuple) and len(value) == 2:
-            value = value[1]
-        if isinstance(value, np.ndarray):
-            arrays[str(key)] = value
+        named = value[1] if isinstance(value, tuple) and len(value) == 2 else value
+        array = array_of(named)
+        if array is not None:
+            arrays[str(key)] = array
     if not arrays:
         raise DataError(f"weights {path}: no arrays in it", "Is this an optimizer's state?")
     return arrays

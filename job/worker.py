@@ -47,6 +47,7 @@ class Task:
         environment: the process's environment, see :func:`environment`.
         inherit: file descriptors that stay open in the process.
         grace_seconds: how long a stage may take to save its state when asked to stop.
+        origin: where in S3 its inputs come from, as :func:`job.inputs.as_json` tells it.
     """
 
     stage: Stage
@@ -59,6 +60,7 @@ class Task:
     environment: Mapping[str, str]
     inherit: tuple[int, ...] = ()
     grace_seconds: float = GRACE_SECONDS
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -160,6 +162,7 @@ def _started(task: Task) -> Iterator["_Child"]:
         "function": function_name(task.stage.run),
         "manifest": task.manifest,
         "base": str(task.base),
+        "origin": task.origin,
         "inputs": {
             name: {"path": str(output.path), "record": output.record}
             for name, output in task.inputs.items()

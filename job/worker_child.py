@@ -89,10 +89,12 @@ def resolve(name: str) -> Callable[..., Any]:
 
 def run(request: Mapping[str, Any], events: PipeEvents) -> None:
     """Do what was asked and send the record, or that the stage was stopped before its end."""
+    from job.inputs import from_json
     from job.manifest import parse
     from job.stages.stage import StageOutput
 
-    manifest = parse(request["manifest"], "the resolved manifest", Path(request["base"]))
+    parsed = parse(request["manifest"], "the resolved manifest", Path(request["base"]))
+    manifest = from_json(parsed, request["origin"])
     inputs = {
         name: StageOutput(path=Path(entry["path"]), record=entry["record"])
         for name, entry in request["inputs"].items()

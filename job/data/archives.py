@@ -3,18 +3,31 @@
 What comes out lies below a fresh folder, whatever the archive says.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from job.data.archive_reading import Entry, Limits, Progress, archive_errors, entries
+from job.data.archive_reading import (
+    UNPACK_HINT,
+    Archive,
+    Entry,
+    Limits,
+    LocalArchive,
+    Progress,
+    archive_errors,
+    checked_name,
+    entries,
+)
 from job.data.publishing import output_errors, replacing
 from job.errors import DataError
+from job.regular_files import open_regular
 
 _CHUNK_BYTES = 1 << 20
 _MARKER = "archive.json"
@@ -46,7 +59,8 @@ def unpack(
         OutputError: the cache cannot be written.
     """
     try:
-        status = archive.stat()
+        with open_regular(archive) as file:
+            status = os.fstat(file.fileno())
     except OSError as error:
         raise DataError(f"{archive}: cannot be read: {error.strerror}") from error
     identity = {
@@ -54,19 +68,58 @@ def unpack(
         "bytes": status.st_size,
         "mtime_ns": status.st_mtime_ns,
     }
+
+    def digest() -> str:
+        with archive.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    return _unpacked(LocalArchive(archive), identity, digest, cache, limits, progress)
+
+
+def unpack_object(
+    archive: Archive,
+    identity: Mapping[str, Any],
+    cache: Path,
+    *,
+    limits: Limits = _DEFAULT_LIMITS,
+    progress: Progress | None = None,
+) -> Path:
+    """Unpack an archive while it arrives; see :func:`unpack`.
+
+    Args:
+        archive: it need not be on this machine.
+        identity: what tells its content from any other.
+        cache: as for :func:`unpack`.
+        limits: as for :func:`unpack`.
+        progress: as for :func:`unpack`.
+    """
+
+    def digest() -> str:
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    return _unpacked(archive, identity, digest, cache, limits, progress)
+
+
+def _unpacked(
+    archive: Archive,
+    identity: Mapping[str, Any],
+    digest: Callable[[], str],
+    cache: Path,
+    limits: Limits,
+    progress: Progress | None,
+) -> Path:
     with output_errors(cache):
         cache.mkdir(parents=True, exist_ok=True)
     with _locked(cache):
         for marker in sorted(cache.glob(f"*/{_MARKER}")):
             if identity.items() <= _read_marker(marker).items():
                 return marker.parent / _FILES
-        with archive.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        folder = cache / f"{archive.name}-{digest[:16]}"
+        content = digest()
+        folder = cache / f"{archive.name}-{content[:16]}"
         if not (folder / _MARKER).is_file():
             _unpack_new(archive, folder, limits, progress)
         with replacing(folder / _MARKER) as file:
-            file.write(json.dumps(identity | {"sha256": digest}, indent=2).encode())
+            file.write(json.dumps({**identity, "digest": content}, indent=2).encode())
     return folder / _FILES
 
 
@@ -88,7 +141,7 @@ def _read_marker(path: Path) -> Mapping[str, Any]:
     return marker if isinstance(marker, dict) else {}
 
 
-def _unpack_new(archive: Path, folder: Path, limits: Limits, progress: Progress | None) -> None:
+def _unpack_new(archive: Archive, folder: Path, limits: Limits, progress: Progress | None) -> None:
     cache = folder.parent
     with output_errors(cache):
         # We hold the lock, so these are of runs that were killed.
@@ -107,14 +160,8 @@ def _unpack_new(archive: Path, folder: Path, limits: Limits, progress: Progress 
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _save(entry: Entry, archive: Path, folder: Path) -> None:
-    path = PurePosixPath(entry.name)
-    if path.is_absolute() or not path.parts or ".." in path.parts or set(entry.name) & {"\\", "\0"}:
-        raise DataError(
-            f"{archive}: {entry.name!r} leads out of the archive or is no portable path; nothing "
-            "was unpacked"
-        )
-    target = folder / path
+def _save(entry: Entry, archive: Archive, folder: Path) -> None:
+    target = folder / checked_name(entry.name, archive)
     with output_errors(target), _name_errors(archive, entry.name):
         target.parent.mkdir(parents=True, exist_ok=True)
         file = target.open("xb")
@@ -128,12 +175,18 @@ def _save(entry: Entry, archive: Path, folder: Path) -> None:
 
 
 @contextmanager
-def _name_errors(archive: Path, name: str) -> Iterator[None]:
+def _name_errors(archive: Archive, name: str) -> Iterator[None]:
     """Faults that are the name's, not the disk's."""
     try:
         yield
     except (FileExistsError, NotADirectoryError) as error:
         raise DataError(f"{archive}: {name!r} comes twice, or as a file and as a folder") from error
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise DataError(
+            f"{archive}: {name[:80]!r}... is too long for a file's name", UNPACK_HINT
+        ) from error
 
 
 def _copy(source: IO[bytes], target: BinaryIO, path: Path) -> int:

@@ -12,11 +12,12 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -24,8 +25,10 @@ from job.data.arrays import Image, Pixels
 from job.data.images import UnreadableImageError
 from job.data.sources import Source
 from job.data.transforms import Draw, Transform
+from job.errors import JobError
 
 _PR_SET_PDEATHSIG = 1
+_ALIVE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -63,14 +66,31 @@ class Task:
 
 @dataclass(frozen=True)
 class Ready:
-    """A process says that it has started."""
+    """A process says that it has started, or that it waits for the network and for no image."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """A process says that its oldest task is done; ``bad`` maps places in the task to reasons."""
+    """A process says that its oldest task is done.
+
+    Attributes:
+        bad: maps places in the task to reasons.
+        error: what no other image would be spared; the job ends with it.
+    """
 
     bad: dict[int, str]
+    error: JobError | None = None
+
+
+@runtime_checkable
+class Fetched(Protocol):
+    """A source whose images are fetched before they can be read."""
+
+    def prefetch(self, indices: Sequence[int]) -> None:
+        """Begin to fetch images."""
+
+    def ready(self, index: int, seconds: float) -> bool:
+        """Wait until an image can be read without waiting; whether it can."""
 
 
 def decode_one(source: Source, transform: Transform, draw: Draw) -> Image:
@@ -100,9 +120,9 @@ def main(arguments: list[str]) -> None:
     slots = shared_slots(memory, setup.slot_shape)
     connection: Connection[Any, Any] = Connection(socket)
     connection.send(Ready())
-    for number, task in enumerate(_tasks(connection)):
+    for number, task in enumerate(_tasks(connection, setup.source)):
         slot = slots[number % len(slots)]
-        connection.send(Done(_decode(setup, task, slot)))
+        connection.send(_decode(setup, task, slot, connection))
 
 
 def _belong_to(parent: int) -> None:
@@ -119,20 +139,32 @@ def _whole(descriptor: int) -> bytes:
     return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
 
 
-def _tasks(connection: "Connection[Any, Any]") -> Iterator[Task]:
+def _tasks(connection: "Connection[Any, Any]", source: Source) -> Iterator[Task]:
+    """Yield the tasks in turn; those that have come already are being fetched meanwhile."""
+    waiting: deque[Task] = deque()
     while True:
         try:
-            yield connection.recv()
+            while not waiting or connection.poll():
+                task: Task = connection.recv()
+                if isinstance(source, Fetched):
+                    source.prefetch(task.indices)
+                waiting.append(task)
         except (EOFError, ConnectionError):
             return
+        yield waiting.popleft()
 
 
-def _decode(setup: Setup, task: Task, slot: Pixels) -> dict[int, str]:
+def _decode(setup: Setup, task: Task, slot: Pixels, connection: "Connection[Any, Any]") -> Done:
     bad: dict[int, str] = {}
     for place, index in enumerate(task.indices):
+        if isinstance(setup.source, Fetched):
+            while not setup.source.ready(index, _ALIVE_SECONDS):
+                connection.send(Ready())
         try:
             draw = Draw(setup.seed, task.epoch, index)
             slot[place] = decode_one(setup.source, setup.transform, draw)
         except UnreadableImageError as error:
             bad[place] = error.reason
-    return bad
+        except JobError as error:
+            return Done(bad, type(error)(error.message, error.hint))
+    return Done(bad)

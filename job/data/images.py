@@ -3,8 +3,8 @@
 EXIF orientation is ignored, as the usual ImageNet tools do: the pixels are taken as stored.
 """
 
+import io
 import os
-import stat
 import struct
 import warnings
 import zlib
@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from job.data.arrays import Pixels
 from job.errors import DataError
+from job.regular_files import open_regular
 
 MAX_PIXELS = 64_000_000
 EXTENSIONS = frozenset(
@@ -65,25 +66,36 @@ def decode(path: Path, channels: int, *, max_pixels: int = MAX_PIXELS) -> Pixels
         UnreadableImageError: missing, empty, truncated, not an image, or too large.
     """
     try:
-        with _open_regular(path) as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(file, formats=FORMATS) as image:
-                _check_size(image, max_pixels)
-                return _pixels(image, channels)
+        with _open(path) as file:
+            return _decoded(file, channels, max_pixels)
     except _DECODE_FAULTS as error:
         raise UnreadableImageError(_reason(error)) from error
 
 
-def _open_regular(path: Path) -> BinaryIO:
-    # Without O_NONBLOCK, opening a named pipe waits for a writer for ever.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    status = os.fstat(descriptor)
-    if stat.S_ISREG(status.st_mode) and status.st_size > 0:
-        return os.fdopen(descriptor, "rb")
-    os.close(descriptor)
-    if stat.S_ISREG(status.st_mode):
+def decode_content(content: bytes, channels: int) -> Pixels:
+    """Read an image file's content; see :func:`decode`."""
+    if not content:
         raise UnreadableImageError("the file is empty")
-    raise UnreadableImageError("not a regular file")
+    try:
+        return _decoded(io.BytesIO(content), channels, MAX_PIXELS)
+    except _DECODE_FAULTS as error:
+        raise UnreadableImageError(_reason(error)) from error
+
+
+def _decoded(file: BinaryIO, channels: int, max_pixels: int) -> Pixels:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(file, formats=FORMATS) as image:
+            _check_size(image, max_pixels)
+            return _pixels(image, channels)
+
+
+def _open(path: Path) -> BinaryIO:
+    file = open_regular(path)
+    if os.fstat(file.fileno()).st_size == 0:
+        file.close()
+        raise UnreadableImageError("the file is empty")
+    return file
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:
@@ -111,6 +123,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return f"not an image in a known format ({', '.join(FORMATS)})"
     if isinstance(error, OSError) and error.errno is not None:
-        return os.strerror(error.errno)
+        return error.strerror or os.strerror(error.errno)
     text = " ".join(str(error).split()) or type(error).__name__
     return f"cannot be decoded: {text}"[:_LONGEST_REASON]

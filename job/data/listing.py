@@ -5,6 +5,7 @@ import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,11 @@ import numpy as np
 from job.data.images import COLOUR_MODES, EXTENSIONS
 from job.data.sources import ImageFiles
 from job.errors import DataError
+from job.regular_files import open_regular
 
 _SHOWN_NAMES = 5
+# Paths have at most 4,096 bytes.
+_LONGEST_LINE = 1 << 16
 _LABEL = re.compile(r"-?[0-9]{1,18}")
 
 
@@ -42,43 +46,71 @@ def image_list(place: Place, list_file: str, *, classes: int, channels: int) -> 
     names: list[str] = []
     labels: list[int] = []
     escapes = _LinkCheck(place.folder)
-    for where, line in _lines(place, list_file):
-        name, label = _entry(line, where, classes)
-        problem = _path_problem(name) or escapes.problem(name)
+    path = place.folder / list_file
+    for name, label in list_entries(path, str(path), place.where, classes):
+        problem = escapes.problem(name)
         if problem:
-            raise DataError(f"{where}: {name!r} {problem} {place.where}")
-        names.append(posixpath.normpath(name))
+            raise DataError(f"{path}: {name!r} {problem} {place.where}")
+        names.append(name)
         labels.append(label)
-    if not names:
-        raise DataError(
-            f"{place.folder / list_file}: the list is empty",
-            "Each line names an image and its label: `val/n01440764_tench.JPEG 0`.",
-        )
     return ImageFiles(
         folder=place.folder,
         where=place.where,
         names=tuple(names),
         labels=np.asarray(labels, np.int64),
-        channels=_checked_channels(channels),
+        channels=checked_channels(channels),
     )
 
 
-def _lines(place: Place, list_file: str) -> Iterator[tuple[str, str]]:
-    path = place.folder / list_file
+def list_entries(path: Path, named: str, root: str, classes: int) -> Iterator[tuple[str, int]]:
+    """Yield name and label of each line of a list; a name never has ``..`` or a double slash.
+
+    Args:
+        path: of the list.
+        named: how messages call it.
+        root: the data set's folder, for messages.
+        classes: every label is below.
+
+    Raises:
+        DataError: the list is missing, empty or malformed, or a name leads out of the data set.
+    """
+    count = 0
+    for where, line in _lines(path, named):
+        name, label = _entry(line, where, classes)
+        problem = path_problem(name)
+        if problem:
+            raise DataError(f"{where}: {name!r} {problem} {root}")
+        count += 1
+        yield posixpath.normpath(name), label
+    if count == 0:
+        raise DataError(
+            f"{named}: the list is empty",
+            "Each line names an image and its label: `val/n01440764_tench.JPEG 0`.",
+        )
+
+
+def _lines(path: Path, named: str) -> Iterator[tuple[str, str]]:
     try:
-        content = path.read_bytes()
+        with open_regular(path) as file:
+            for number, line in enumerate(
+                iter(partial(file.readline, _LONGEST_LINE), b""), start=1
+            ):
+                yield from _line(line, f"{named}:{number}", first=number == 1)
     except OSError as error:
         raise DataError(
-            f"{path}: the list cannot be read: {error.strerror}", _holds(path.parent)
+            f"{named}: the list cannot be read: {error.strerror}", _holds(path.parent)
         ) from error
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        where = f"{path}:{number}"
-        try:
-            text = line.decode().strip()
-        except UnicodeDecodeError as error:
-            raise DataError(f"{where}: not UTF-8 text; is this a list?") from error
-        if text:
-            yield where, text
+
+
+def _line(line: bytes, where: str, *, first: bool) -> Iterator[tuple[str, str]]:
+    if len(line) == _LONGEST_LINE:
+        raise DataError(f"{where}: a line of more than {len(line):,} bytes; is this a list?")
+    try:
+        text = (line.removeprefix(b"\xef\xbb\xbf") if first else line).decode().strip()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8 text; is this a list?") from error
+    if text:
+        yield where, text
 
 
 def _entry(line: str, where: str, classes: int) -> tuple[str, int]:
@@ -96,7 +128,8 @@ def _entry(line: str, where: str, classes: int) -> tuple[str, int]:
     return parts[0], label
 
 
-def _path_problem(name: str) -> str:
+def path_problem(name: str) -> str:
+    """Say how a name leads out of a folder, to be followed by the folder's name; or nothing."""
     if posixpath.isabs(name):
         return "is an absolute path; expected one inside"
     if "\0" in name:
@@ -131,16 +164,39 @@ class _LinkCheck:
         folder = self._folder / parent
         if not self._inside(folder):
             return None
-        try:
-            with os.scandir(folder) as entries:
-                links = [entry.name for entry in entries if entry.is_symlink()]
-        except OSError:
-            # A missing folder is told image by image when they are read.
-            return frozenset()
-        return frozenset(link for link in links if not self._inside(folder / link))
+        return frozenset(link for link in _links(folder) if not self._inside(folder / link))
 
     def _inside(self, path: Path) -> bool:
         return Path(os.path.realpath(path)).is_relative_to(self._real)
+
+
+def real_paths(folder: Path, names: Sequence[str]) -> Iterator[str]:
+    """Where each name below a folder leads, through all symbolic links.
+
+    Each folder is resolved and listed once.
+    """
+    known: dict[str, tuple[str, frozenset[str]]] = {}
+    for name in names:
+        parent, _, base = name.rpartition("/")
+        if parent not in known:
+            known[parent] = _resolved(folder / parent)
+        real, links = known[parent]
+        path = f"{real}/{base}"
+        yield os.path.realpath(path) if base in links else path
+
+
+def _resolved(folder: Path) -> tuple[str, frozenset[str]]:
+    """A folder's real path, and which names in it are symbolic links."""
+    return os.path.realpath(folder), frozenset(_links(folder))
+
+
+def _links(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if entry.is_symlink()]
+    except OSError:
+        # A missing folder is told image by image when they are read.
+        return []
 
 
 def class_folders(
@@ -157,7 +213,7 @@ def class_folders(
         DataError: the folder is missing, holds another number of class folders than ``classes``, or
             a class has no image; a symbolic link leaves the data set's folder.
     """
-    problem = _path_problem(folder)
+    problem = path_problem(folder)
     if problem:
         raise DataError(f"{folder!r} {problem} {place.where}")
     top = place.folder / folder
@@ -183,7 +239,7 @@ def class_folders(
         where=place.where,
         names=tuple(names),
         labels=np.asarray(labels, np.int64),
-        channels=_checked_channels(channels),
+        channels=checked_channels(channels),
         ignored=ignored,
     )
     return source, class_names
@@ -229,7 +285,12 @@ def _images_below(place: Place, folder: Path, escapes: _LinkCheck) -> tuple[list
     return sorted(found), passed_over
 
 
-def _checked_channels(channels: int) -> int:
+def checked_channels(channels: int) -> int:
+    """Return the channels if image files can be read so.
+
+    Raises:
+        DataError: they cannot.
+    """
     if channels not in COLOUR_MODES:
         raise DataError(
             f"image files are read as gray or RGB, but model.input_shape has {channels} channels",

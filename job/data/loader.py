@@ -8,7 +8,7 @@ from itertools import chain, islice
 import numpy as np
 
 from job.data.arrays import Floats, Image, Ints
-from job.data.decode_worker import decode_one
+from job.data.decode_worker import Fetched, decode_one
 from job.data.images import UnreadableImageError
 from job.data.pool import TASK_TIMEOUT_S, DecodePool
 from job.data.sources import BadImage, Outcome, Source
@@ -182,7 +182,7 @@ class Loader:
 
     def _decode(self, epoch: int, indices: Sequence[int]) -> Iterator[Outcome]:
         if self._workers == 0:
-            return (self._decode_here(epoch, index) for index in indices)
+            return self._decode_all_here(epoch, indices)
         if self._pool is None:
             self._pool = DecodePool(
                 self._source,
@@ -193,6 +193,13 @@ class Loader:
                 timeout_s=self._timeout_s,
             )
         return self._pool.decode(epoch, indices)
+
+    def _decode_all_here(self, epoch: int, indices: Sequence[int]) -> Iterator[Outcome]:
+        source, ahead = self._source, 2 * self._batch_size
+        for place, index in enumerate(indices):
+            if isinstance(source, Fetched) and place % self._batch_size == 0:
+                source.prefetch(indices[place : place + ahead])
+            yield self._decode_here(epoch, index)
 
     def _decode_here(self, epoch: int, index: int) -> Outcome:
         try:

@@ -11,6 +11,7 @@ without one is read all the same; one with another's is refused.
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,14 @@ import numpy as np
 from job.data.arrays import Floats, Ints
 from job.data.publishing import output_errors, replacing
 from job.errors import DataError
+from job.regular_files import open_regular
 
 _COUNT = np.dtype("<i8")
 _PIXEL = np.dtype("<f4")
 _LABEL = np.dtype("<i8")
+_LONGEST_SIDECAR = 1 << 16
+# 800 MB of labels; a file of holes could claim any number.
+_MOST_IMAGES = 100_000_000
 _PACK_AGAIN = "Pack the images again, or remove the sidecar if it belongs to another file."
 
 Shape = tuple[int, int, int]
@@ -148,10 +153,11 @@ def read_sidecar(path: Path) -> Mapping[str, Any] | None:
     """
     beside = sidecar(path)
     try:
-        description = json.loads(beside.read_bytes())
+        with open_regular(beside) as file:
+            description = json.loads(file.read(_LONGEST_SIDECAR))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{beside}: cannot be read: {error}", _PACK_AGAIN) from error
     known = description if isinstance(description, dict) else {}
     if not isinstance(known.get("shape"), list) or not isinstance(known.get("bytes"), int):
@@ -165,7 +171,7 @@ def _check_sidecar(path: Path, shape: Shape) -> None:
         return
     if description["shape"] != list(shape):
         raise DataError(
-            f"{path}: expected images of {_text(shape)}, found {_text(description['shape'])} "
+            f"{path}: expected images of {_text(shape)}, found {_text(description['shape'])[:80]} "
             f"in {sidecar(path).name}",
             "Pack the images for this model, or give the model that they were packed for.",
         )
@@ -179,8 +185,8 @@ def _check_sidecar(path: Path, shape: Shape) -> None:
 
 def _checked_count(path: Path, shape: Shape) -> int:
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
             header = file.read(_COUNT.itemsize)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
@@ -192,7 +198,9 @@ def _checked_count(path: Path, shape: Shape) -> int:
     count = int(np.frombuffer(header, _COUNT)[0])
     if count < 1:
         raise DataError(f"{path}: the header says {count} images; at least 1 is needed")
-    expected = _COUNT.itemsize + count * (_image_bytes(shape) + _LABEL.itemsize)
+    if size == _expected_bytes(count, shape) and count > _MOST_IMAGES:
+        raise DataError(f"{path}: {count:,} images; at most {_MOST_IMAGES:,} can be read")
+    expected = _expected_bytes(count, shape)
     if size != expected:
         raise DataError(
             f"{path}: expected {expected:,} bytes for the header's {count:,} images of "
@@ -208,6 +216,10 @@ def _size_hint(size: int, count: int, channels: int) -> str:
     if left == 0 and side > 0 and side * side == pixels:
         return f"Its size fits images of {_text((channels, side, side))}: is the model's input so?"
     return "The file is truncated, of another image shape, or not a packed file."
+
+
+def _expected_bytes(count: int, shape: Shape) -> int:
+    return _COUNT.itemsize + count * (_image_bytes(shape) + _LABEL.itemsize)
 
 
 def _image_bytes(shape: Shape) -> int:

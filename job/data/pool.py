@@ -130,7 +130,7 @@ class DecodePool:
             For each, in this order, the image or why there is none. A new call ends the one before.
 
         Raises:
-            JobError: processes cannot be started.
+            JobError: processes cannot be started, or the source fails for every image.
         """
         self._waiting.clear()
         self._outcomes = {}
@@ -204,6 +204,8 @@ class DecodePool:
             process.started = True
             self._failed_starts = 0
             return
+        if news.error is not None:
+            raise news.error
         task = process.tasks.popleft()
         slot = process.slots[process.done % len(process.slots)]
         process.done += 1

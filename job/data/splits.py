@@ -5,18 +5,18 @@ class. Test, selection and training never share an image; calibration images are
 or, without a training split, images that are in no other split.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from job.data import packed
-from job.data.archive_reading import Progress, is_archive
-from job.data.archives import unpack
+from job.data.archive_reading import Progress
 from job.data.arrays import Ints
-from job.data.listing import Place, class_folders, image_list
-from job.data.sources import ImageFiles, PackedImages, Source, digits
+from job.data.listing import real_paths
+from job.data.opening import Given, Opener
+from job.data.remote import Remote
+from job.data.sources import ImageFiles, PackedImages, Source
 from job.data.stratified import SPLIT_SEED, spread
 from job.data.synthetic import SYNTHETIC_SEED, synthetic
 from job.errors import DataError, UsageError
@@ -59,22 +59,6 @@ class Splits:
     test: Part
 
 
-@dataclass(frozen=True, eq=False)
-class _Given:
-    """A split as the manifest names it, such as ``train_list``."""
-
-    key: str
-    source: Source
-
-    @property
-    def named(self) -> str:
-        """The key, and how many of its files were passed over."""
-        ignored = self.source.ignored if isinstance(self.source, ImageFiles) else 0
-        if ignored == 0:
-            return self.key
-        return f"{self.key} (passed over {ignored:,} that are not images)"
-
-
 def split(
     spec: DataSpec,
     classes: int,
@@ -82,6 +66,7 @@ def split(
     resolve: Callable[[str], Path],
     cache: Path,
     *,
+    remote: Remote | None = None,
     progress: Progress | None = None,
 ) -> Splits:
     """Open the data set and settle which image serves what.
@@ -92,6 +77,7 @@ def split(
         input_shape: channels, height, width of the model's input.
         resolve: makes a path of the manifest absolute.
         cache: folder for an unpacked archive.
+        remote: where the data set is if it is in S3.
         progress: told of the archive's bytes unpacked so far, and in all.
 
     Raises:
@@ -100,7 +86,8 @@ def split(
     """
     if spec.format == "synthetic":
         return _synthetic(spec, classes, input_shape)
-    given = _open(spec, classes, input_shape, resolve, cache, progress)
+    opener = Opener(spec, classes, input_shape, resolve, cache, remote, progress)
+    given = opener.given()
     _check_apart(given)
     if "train" in given:
         return _with_training(spec, given)
@@ -118,108 +105,35 @@ def _synthetic(spec: DataSpec, classes: int, input_shape: tuple[int, int, int]) 
     return Splits(nothing, *(Part(source, piece, how) for piece in pieces))
 
 
-def _open(
-    spec: DataSpec,
-    classes: int,
-    input_shape: tuple[int, int, int],
-    resolve: Callable[[str], Path],
-    cache: Path,
-    progress: Progress | None,
-) -> Mapping[str, _Given]:
-    channels = input_shape[0]
-    if spec.format == "digits":
-        return {"train": _Given("the digits", _checked_labels(digits(channels), classes))}
-    place = _place(resolve(spec.root or "."), cache, progress)
-    if spec.format == "imagenet_list":
-        lists = {"train": spec.train_list, "selection": spec.selection_list, "val": spec.val_list}
-        return {
-            name: _Given(
-                f"{name}_list", image_list(place, text, classes=classes, channels=channels)
-            )
-            for name, text in lists.items()
-            if text is not None
-        }
-    if spec.format == "class_folders":
-        return _open_class_folders(spec, place, classes, channels)
-    files = {"train": spec.train_file, "selection": spec.selection_file, "val": spec.val_file}
-    return {
-        name: _Given(f"{name}_file", _open_packed(place.folder / text, input_shape, classes))
-        for name, text in files.items()
-        if text is not None
-    }
-
-
-def _place(root: Path, cache: Path, progress: Progress | None) -> Place:
-    if root.is_dir():
-        return Place(root, str(root))
-    if not root.exists():
-        raise DataError(f"data.root {root} does not exist", "Check data.root in the manifest.")
-    if not is_archive(root):
-        raise DataError(
-            f"data.root {root} is neither a folder nor a .tar, .tar.gz, .tgz or .zip archive"
-        )
-    return Place(unpack(root, cache, progress=progress), str(root))
-
-
-def _open_class_folders(
-    spec: DataSpec, place: Place, classes: int, channels: int
-) -> Mapping[str, _Given]:
-    folders = {"train": spec.train_dir, "selection": spec.selection_dir, "val": spec.val_dir}
-    opened: dict[str, _Given] = {}
-    first: tuple[str, list[str]] | None = None
-    for name, text in folders.items():
-        if text is None:
-            continue
-        source, class_names = class_folders(place, text, classes=classes, channels=channels)
-        first = first or (text, list(class_names))
-        if first[1] != list(class_names):
-            other = sorted(set(first[1]) ^ set(class_names))
-            raise DataError(
-                f"{first[0]} and {text} in {place.where} have different classes, so their labels "
-                f"would differ: {', '.join(other[:5])} in one only"
-            )
-        opened[name] = _Given(f"{name}_dir", source)
-    return opened
-
-
-def _open_packed(path: Path, shape: tuple[int, int, int], classes: int) -> Source:
-    labels = packed.open_packed(path, shape).labels
-    return _checked_labels(PackedImages(path=path, shape=shape, labels=labels), classes)
-
-
-def _checked_labels(source: Source, classes: int) -> Source:
-    outside = np.flatnonzero((source.labels < 0) | (source.labels >= classes))
-    if outside.size:
-        first = int(outside[0])
-        raise DataError(
-            f"{source.where}: label {int(source.labels[first])} of image {first} is outside 0 to "
-            f"{classes - 1}; {outside.size:,} of {len(source):,} labels are",
-            "Check model.classes, and that this is the right file.",
-        )
-    return source
-
-
-def _check_apart(given: Mapping[str, _Given]) -> None:
-    seen: dict[str, str] = {}
+def _check_apart(given: Mapping[str, Given]) -> None:
+    seen: dict[Hashable, str] = {}
     for split_given in given.values():
         source = split_given.source
-        for name in _identities(source):
-            if name in seen:
-                twice = "twice in" if seen[name] == split_given.key else f"in {seen[name]} and"
+        for name, identity in _identities(source):
+            if identity in seen:
+                twice = f"in {seen[identity]} and"
+                if seen[identity] == split_given.key:
+                    twice = "twice in"
                 raise DataError(
                     f"{name} of {source.where} is {twice} data.{split_given.key}",
-                    "Name each image once: accuracy on images that were trained on means nothing.",
+                    "Name each image once: accuracy on images that were trained on means nothing. "
+                    "Links count as what they lead to.",
                 )
-            seen[name] = split_given.key
+            seen[identity] = split_given.key
 
 
-def _identities(source: Source) -> list[str]:
+def _identities(source: Source) -> Iterator[tuple[str, Hashable]]:
+    """Each file's name with what is the same for every name of that file."""
     if isinstance(source, PackedImages):
-        return [str(source.path.resolve())]
-    return list(source.names)
+        status = source.path.stat()
+        yield source.path.name, (status.st_dev, status.st_ino)
+    elif isinstance(source, ImageFiles):
+        yield from zip(source.names, real_paths(source.folder, source.names), strict=True)
+    else:
+        yield from ((name, name) for name in source.names)
 
 
-def _with_training(spec: DataSpec, given: Mapping[str, _Given]) -> Splits:
+def _with_training(spec: DataSpec, given: Mapping[str, Given]) -> Splits:
     train = given["train"]
     order = spread(train.source.labels, np.arange(len(train.source)), _CUT_STREAM)
     taken = 0
@@ -257,7 +171,7 @@ def _calibration(training: Part, spec: DataSpec) -> Part:
     return Part(training.source, chosen, how)
 
 
-def _without_training(spec: DataSpec, given: Mapping[str, _Given]) -> Splits:
+def _without_training(spec: DataSpec, given: Mapping[str, Given]) -> Splits:
     val = given["val"]
     lender = given.get("selection", val)
     order = spread(lender.source.labels, np.arange(len(lender.source)), _CUT_STREAM)
@@ -289,7 +203,7 @@ _STRATIFIED = f"stratified by class, seed {SPLIT_SEED}"
 _LEFT = "what the other splits leave of {}"
 
 
-def _whole(given: _Given) -> Part:
+def _whole(given: Given) -> Part:
     return Part(given.source, np.arange(len(given.source)), f"all of {given.named}")
 
 

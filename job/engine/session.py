@@ -20,6 +20,7 @@ from job.events import Events
 from job.weights import match, read_pdparams
 
 EVALUATION_BATCH = 100
+_SHAPE_HINT = "Set it to what the network is made for, usually [3, 224, 224]."
 
 
 @dataclass(frozen=True)
@@ -124,13 +125,14 @@ def open_session(
                 inference_model, scope, classes=classes, label_smoothing=label_smoothing
             )
         else:
-            classifier = programs.from_network(
-                lambda: network(name, callable_, classes, input_shape[0], width),
-                input_shape=input_shape,
-                classes=classes,
-                label_smoothing=label_smoothing,
-                seed=seed,
-            )
+            with shape_errors(input_shape):
+                classifier = programs.from_network(
+                    lambda: network(name, callable_, classes, input_shape[0], width),
+                    input_shape=input_shape,
+                    classes=classes,
+                    label_smoothing=label_smoothing,
+                    seed=seed,
+                )
             executor.run(classifier.startup)
         check_input_shape(classifier, executor, input_shape)
     return Session(classifier, scope, executor, input_shape)
@@ -139,21 +141,39 @@ def open_session(
 def check_input_shape(
     classifier: Classifier, executor: static.Executor, input_shape: tuple[int, int, int]
 ) -> None:
-    """Run one image: a network whose layers do not fit tells it only then.
+    """Look at every size inside the network, and run one image: some tell only then.
 
     Raises:
         UsageError: the network cannot take images of this shape.
     """
+    for variable in classifier.evaluation.list_vars():
+        # The first size is the batch's, and 0 in notes of shapes that hold no values.
+        if 0 in tuple(variable.shape)[1:]:
+            raise UsageError(
+                f"/model/input_shape: images of {list(input_shape)} shrink to nothing inside the "
+                f"network: {variable.name} is of shape {list(variable.shape)[1:]}",
+                _SHAPE_HINT,
+            )
     feed = {programs.IMAGE: np.zeros((1, *input_shape), "float32")}
-    try:
+    with shape_errors(input_shape):
         executor.run(classifier.evaluation, feed, [classifier.logits])
+
+
+@contextmanager
+def shape_errors(input_shape: tuple[int, int, int]) -> Iterator[None]:
+    """Translate Paddle's complaints about sizes; a user's own errors fly on."""
+    try:
+        yield
     except (ValueError, RuntimeError) as error:
+        if "Error" not in str(error) and "InvalidArgument" not in str(error):
+            raise
         # Paddle's message ends with the op and the sizes that do not fit.
-        lines = [line.strip() for line in str(error).splitlines() if "Error:" in line]
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        told = [line for line in lines if "Error:" in line]
         raise UsageError(
             f"/model/input_shape: the network cannot take images of {list(input_shape)}: "
-            f"{lines[-1] if lines else error}",
-            "Set it to what the network is made for, usually [3, 224, 224].",
+            f"{told[-1] if told else lines[0]}",
+            _SHAPE_HINT,
         ) from error
 
 

@@ -8,10 +8,13 @@ from typing import Any
 
 from job.data import transforms
 from job.data.loader import Loader, Normalisation
+from job.data.opening import data_file, stands_alone
+from job.data.remote import remote_of
 from job.data.sources import BadImage
 from job.data.splits import Part, Splits, split
 from job.events import Events
 from job.manifest import AugmentSpec, DataSpec, Manifest, TrainSpec
+from job.own_code import callable_files, code_folders
 
 SELECTION, CALIBRATION, TEST = "selection.bin", "calibration.bin", "test.bin"
 # Settings that change how fast or how safely a stage works, but not what it leaves.
@@ -29,38 +32,26 @@ def data_files(manifest: Manifest) -> Sequence[Path]:
     data = manifest.data
     if data.format in ("digits", "synthetic"):
         return ()
-    root = manifest.path(data.root or ".")
     if data.format == "packed":
         names = (data.train_file, data.selection_file, data.val_file)
-        return tuple(root / name for name in names if name)
-    if data.format == "class_folders" and root.is_dir():
+        return tuple(manifest.path(data_file(data.root, name)) for name in names if name)
+    root = manifest.path(data.root or ".")
+    if data.format == "imagenet_list":
+        lists = (data.train_list, data.selection_list, data.val_list)
+        return (root, *(manifest.path(name) for name in lists if name and stands_alone(name)))
+    if data.format == "class_folders" and is_folder(root):
         # Not the root, which may hold the manifest and the output as well.
         names = (data.train_dir, data.selection_dir, data.val_dir)
         return tuple(root / name for name in names if name)
     return (root,)
 
 
-def callable_files(manifest: Manifest) -> Sequence[Path]:
-    """The source of the user's own network: its module, or every module of its package.
-
-    Only paths are looked at, in the order in which the stage's process searches: nothing is run.
-    """
-    if not manifest.model.callable:
-        return ()
-    parts = manifest.model.callable.partition(":")[0].split(".")
-    for folder in (*map(Path, sys.path), *code_folders(manifest)):
-        package = folder.absolute().joinpath(parts[0])
-        if (package / "__init__.py").is_file() or (len(parts) > 1 and package.is_dir()):
-            return tuple(sorted(package.rglob("*.py")))
-        module = package.with_name(f"{parts[0]}.py")
-        if module.is_file():
-            return (module,)
-    return ()
-
-
-def code_folders(manifest: Manifest) -> tuple[Path, Path]:
-    """Where modules of the user's own are looked for, after all that is installed."""
-    return Path.cwd(), manifest.base
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder; one that may not be looked at is told when it is read."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def model_files(manifest: Manifest) -> Sequence[Path]:
@@ -76,7 +67,7 @@ def model_files(manifest: Manifest) -> Sequence[Path]:
 
 def inference_model_prefix(path: Path) -> Path:
     """The path without suffix, of a model given as such, as a file, or as the folder it is in."""
-    if path.is_dir():
+    if is_folder(path):
         found = sorted(path.glob("*.pdmodel"))
         return found[0].with_suffix("") if found else path / "model"
     return path.with_suffix("") if path.suffix in (".pdmodel", ".pdiparams") else path
@@ -91,7 +82,14 @@ def open_splits(manifest: Manifest, out: Path) -> Splits:
     """
     model = manifest.model
     cache = out.parent.parent / ".cache"
-    return split(manifest.data, model.classes, model.input_shape, manifest.path, cache)
+    return split(
+        manifest.data,
+        model.classes,
+        model.input_shape,
+        manifest.path,
+        cache,
+        remote=remote_of(manifest),
+    )
 
 
 def normalisation(data: DataSpec) -> Normalisation:

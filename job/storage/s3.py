@@ -78,11 +78,19 @@ class ObjectStore:
         """
         return _found(uri, self._ask(uri, self.client.head_object))
 
-    def read(self, uri: S3Uri, *, sha256: str | None = None, etag: str | None = None) -> bytes:
+    def read(
+        self,
+        uri: S3Uri,
+        *,
+        length: int | None = None,
+        sha256: str | None = None,
+        etag: str | None = None,
+    ) -> bytes:
         """Return an object's whole content.
 
         Args:
             uri: the object.
+            length: what its size must be.
             sha256: what its digest must be.
             etag: what its ETag must be.
 
@@ -94,10 +102,13 @@ class ObjectStore:
 
         def attempt() -> bytes:
             response = self.client.get_object(**_of(uri), **_pinned(etag))
-            content = bytes(response["Body"].read())
-            if len(content) != response["ContentLength"]:
+            content = _body(response)
+            if len(content) != (response["ContentLength"] if length is None else length):
                 raise TransferFailed(f"{uri}: the object arrived cut off", _AGAIN)
-            check(uri, content, sha256, response, seen)
+            proven = check(uri, content, sha256, response, seen)
+            # A shorter answer may look whole.
+            if not proven and length is None and len(content) != self.head(uri).bytes:
+                raise TransferFailed(f"{uri}: the object arrived cut off", _AGAIN)
             return content
 
         return self.retry.call(uri, attempt)
@@ -114,7 +125,7 @@ class ObjectStore:
         def attempt() -> bytes:
             extent = f"bytes={start}-{start + length - 1}"
             response = self.client.get_object(**_of(uri), Range=extent, **_pinned(etag))
-            content = bytes(response["Body"].read())
+            content = _body(response)
             first, last, whole = _extent(uri, response)
             wanted = min(length, whole - start)
             if first != start or last - first + 1 != wanted or len(content) != wanted:
@@ -195,6 +206,20 @@ class ObjectStore:
         for page in self._pages(prefix):
             yield from _listed(prefix, page)
 
+    def folders(self, prefix: S3Uri) -> tuple[S3Uri, ...]:
+        """Return what is directly below a prefix and has objects below itself."""
+        found = [
+            S3Uri(prefix.bucket, entry["Prefix"].removesuffix("/"))
+            for page in self._pages(prefix, Delimiter="/")
+            for entry in page.get("CommonPrefixes", ())
+        ]
+        return tuple(found)
+
+    def directly_in(self, prefix: S3Uri) -> Iterator[Found]:
+        """Yield the objects below a prefix that are in none of its folders."""
+        for page in self._pages(prefix, Delimiter="/"):
+            yield from _listed(prefix, page)
+
     def listing(self, prefix: S3Uri) -> Listing:
         """Return the objects below a prefix and the time by the store's own clock."""
         pages = list(self._pages(prefix))
@@ -241,14 +266,14 @@ class ObjectStore:
     def _ask(self, uri: S3Uri, request: Callable[..., Any]) -> Any:
         return self.retry.call(uri, lambda: request(**_of(uri)))
 
-    def _pages(self, prefix: S3Uri) -> Iterator[Mapping[str, Any]]:
+    def _pages(self, prefix: S3Uri, **options: str) -> Iterator[Mapping[str, Any]]:
         """Yield the answers that list what is below a prefix; each is tried again by itself."""
         token: dict[str, str] = {}
         while True:
             page = self.retry.call(
                 prefix,
                 lambda token=token: self.client.list_objects_v2(  # type: ignore[misc]
-                    Bucket=prefix.bucket, Prefix=prefix.below, **token
+                    Bucket=prefix.bucket, Prefix=prefix.below, **options, **token
                 ),
             )
             yield page
@@ -265,6 +290,10 @@ def _part(path: Path, etag: str) -> Path:
 
 def _of(uri: S3Uri) -> dict[str, str]:
     return {"Bucket": uri.bucket, "Key": uri.key}
+
+
+def _body(response: Mapping[str, Any]) -> bytes:
+    return bytes(response["Body"].read())
 
 
 def _pinned(etag: str | None) -> dict[str, str]:

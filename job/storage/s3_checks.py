@@ -25,8 +25,12 @@ def check(
     sha256: str | None,
     response: Mapping[str, Any],
     seen: set[str],
-) -> None:
+) -> bool:
     """Compare what arrived with its digest; a file that fails is removed.
+
+    Returns:
+        Whether a digest proves it. Otherwise there was none to compare with, or what looked like
+        an MD5 was none: then its length at least must be known to be right.
 
     Args:
         uri: the object.
@@ -38,10 +42,12 @@ def check(
     wanted = sha256 or response.get("Metadata", {}).get("sha256")
     md5 = None if wanted else md5_of(response["ETag"])
     if not wanted and not md5:
-        return
+        return False
     found = _digest("sha256" if wanted else "md5", content)
-    if found == (wanted or md5) or (md5 and found in seen):
-        return  # an ETag that stays another was no MD5, as where a store encrypts
+    if found == (wanted or md5):
+        return True
+    if md5 and found in seen:
+        return False  # an ETag that stays another was no MD5, as where a store encrypts
     if isinstance(content, Path):
         content.unlink()
     if found in seen:

@@ -29,10 +29,20 @@ class S3Settings:
     ca_bundle: str | None = None
 
 
-def make_client(settings: S3Settings) -> Any:
+def make_client(
+    settings: S3Settings,
+    *,
+    connect_seconds: float = _CONNECT_SECONDS,
+    read_seconds: float = _READ_SECONDS,
+) -> Any:
     """Return a boto3 client, which threads may share.
 
     It tries nothing again by itself: :class:`job.storage.retrying.Retry` does, bodies included.
+
+    Args:
+        settings: where the storage is.
+        connect_seconds: how long a connection may take.
+        read_seconds: how long the server may be silent.
 
     Raises:
         StorageError: the settings, or the AWS_* variables, lead to no client.
@@ -42,8 +52,8 @@ def make_client(settings: S3Settings) -> Any:
     from botocore.exceptions import BotoCoreError
 
     config = Config(
-        connect_timeout=_CONNECT_SECONDS,
-        read_timeout=_READ_SECONDS,
+        connect_timeout=connect_seconds,
+        read_timeout=read_seconds,
         max_pool_connections=CONNECTIONS,
         retries={"mode": "standard", "total_max_attempts": 1},
         # Signing the body's SHA-256 has every server check it; not all know the newer checksums.

@@ -66,3 +66,16 @@ def test_channel_count_is_refused(name, count):
 def test_images_that_are_too_small_are_refused():
     with pytest.raises(UsageError, match=r"cannot take images of \[3, 96, 96\].*9216"):
         tiny.open_tiny(name="alexnet", input_shape=(3, 96, 96), width=1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "says"),
+    [
+        ("lenet", (1, 8, 8), r"shrink to nothing inside the network: conv2d_.* \[16, 0, 0\]"),
+        ("squeezenet1_0", (3, 12, 12), "shrink to nothing inside the network"),
+        ("inception_v3", (3, 32, 32), r"cannot take images of \[3, 32, 32\]"),
+    ],
+)
+def test_images_that_shrink_to_nothing_are_refused_before_any_training(name, shape, says):
+    with pytest.raises(UsageError, match=says):
+        tiny.open_tiny(name=name, input_shape=shape, classes=3, width=1.0)

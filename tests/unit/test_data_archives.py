@@ -65,7 +65,7 @@ def assert_nothing_left(cache: Path) -> None:
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.tgz", "A.TAR.GZ", "a.zip"])
 def test_archives_are_unpacked_whole(tmp_path: Path, name: str) -> None:
     archive = make(tmp_path / name)
-    assert is_archive(archive)
+    assert is_archive(archive.name)
     seen: list[tuple[int, int]] = []
     folder = unpack(archive, tmp_path / "cache", progress=lambda *news: seen.append(news))
     assert tree(folder) == FILES
@@ -204,3 +204,65 @@ def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert_nothing_left(tmp_path / "cache")
+
+
+def test_a_name_that_is_too_long_is_the_archives_fault(tmp_path: Path) -> None:
+    archive = make_zip(tmp_path / "a.zip", {"set/" + "x" * 300: b"cat"})
+    with pytest.raises(DataError, match=r"'set/xxx.*\.\.\. is too long for a file's name"):
+        unpack(archive, tmp_path / "cache")
+    assert_nothing_left(tmp_path / "cache")
+
+
+def test_a_zip_with_an_empty_name_is_refused(tmp_path: Path) -> None:
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as opened:
+        opened.writestr(zipfile.ZipInfo(""), b"cat")
+    with pytest.raises(DataError, match="truncated, damaged or not an archive"):
+        unpack(archive, tmp_path / "cache")
+
+
+def test_a_thousand_headers_before_one_file_are_refused(tmp_path: Path) -> None:
+    header = tarfile.TarInfo.create_pax_global_header({"comment": "x"})
+    archive = tmp_path / "a.tar"
+    archive.write_bytes(header * 5000 + bytes(1024))
+    with pytest.raises(DataError, match="truncated, damaged or not an archive"):
+        unpack(archive, tmp_path / "cache")
+
+
+def test_a_long_header_is_not_read(tmp_path: Path) -> None:
+    archive = tmp_path / "a.tar"
+    with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("set/a.png")
+        member.pax_headers = {"comment": "1" * 100_000}
+        tar.addfile(member)
+    with pytest.raises(DataError, match=r"a header of 100,\d+ bytes at byte"):
+        unpack(archive, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("version", ["GNU.sparse.map", "GNU.sparse.size", "GNU.sparse.major"])
+def test_files_with_holes_are_refused_before_their_maps_are_read(
+    tmp_path: Path, version: str
+) -> None:
+    value = {"GNU.sparse.map": "0,1", "GNU.sparse.size": "1", "GNU.sparse.major": "1"}[version]
+    archive = tmp_path / "a.tar"
+    with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("set/a.png")
+        member.pax_headers = {version: value, "GNU.sparse.minor": "0"}
+        member.size = 1024
+        tar.addfile(member, io.BytesIO(b"1\n" * 512))
+    with pytest.raises(DataError, match="is a special file, with holes"):
+        unpack(archive, tmp_path / "cache")
+
+
+def test_methods_that_take_much_memory_are_refused(tmp_path: Path) -> None:
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_LZMA) as opened:
+        opened.writestr("set/a.png", b"cat")
+    with pytest.raises(DataError, match="is compressed by method 14; only deflate and none"):
+        unpack(archive, tmp_path / "cache")
+
+
+def test_a_device_is_no_archive(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").symlink_to("/dev/zero")
+    with pytest.raises(DataError, match=r"a\.tar: cannot be read: not a regular file"):
+        unpack(tmp_path / "a.tar", tmp_path / "cache")

@@ -97,3 +97,28 @@ def test_broken_png_chunks_are_bad_images(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(UnreadableImageError, match=r"cannot be decoded|not an image"):
         decode(tmp_path / "a.png", 3)
+
+
+def test_a_header_of_65535_by_65535_pixels_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    content = bytearray(save_image(tmp_path / "a.jpg").read_bytes())
+    frame = content.index(b"\xff\xc0")
+    content[frame + 5 : frame + 9] = b"\xff\xff\xff\xff"
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(UnreadableImageError, match=r"65535x65535 pixels|exceeds limit"):
+        decode(tmp_path / "a.jpg", 3)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tif"])
+def test_of_an_animation_the_first_picture_is_taken(tmp_path: Path, suffix: str) -> None:
+    frames = [Image.new("RGB", (6, 5), (shade,) * 3) for shade in (200, 0, 0)]
+    path = tmp_path / f"a.{suffix}"
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    pixels = decode(path, 3)
+    assert pixels.shape == (5, 6, 3)
+    assert pixels.min() > 190
+
+
+def test_a_device_is_no_image(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").symlink_to("/dev/zero")
+    with pytest.raises(UnreadableImageError, match=r"^not a regular file$"):
+        decode(tmp_path / "a.jpg", 3)

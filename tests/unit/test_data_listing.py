@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -140,3 +141,24 @@ def test_digits_are_real_scans_in_uint8() -> None:
     assert set(source.labels.tolist()) == set(range(10))
     assert source.names[1796] == "digits#1796"
     assert source.read(5).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "folder"])
+def test_a_list_that_never_ends_is_refused(place: Place, kind: str) -> None:
+    path = place.folder / "list.txt"
+    if kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    with pytest.raises(DataError, match="the list cannot be read: "):
+        image_list(place, "list.txt", classes=10, channels=3)
+
+
+def test_a_list_without_lines_is_not_read_whole(place: Place) -> None:
+    path = place.folder / "list.txt"
+    path.touch()
+    os.truncate(path, 1 << 40)
+    with pytest.raises(DataError, match=r"list\.txt:1: a line of more than 65,536 bytes"):
+        image_list(place, "list.txt", classes=10, channels=3)

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import resource
 import struct
 import subprocess
@@ -216,3 +217,23 @@ def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_sidecar_of_nothing_but_brackets_is_told(written: Path) -> None:
+    packed.sidecar(written).write_text("[" * 50_000)
+    with pytest.raises(DataError, match=r"a\.bin\.json: cannot be read: "):
+        packed.open_packed(written, SHAPE)
+
+
+def test_a_file_of_holes_does_not_fill_the_memory(tmp_path: Path) -> None:
+    path, count = tmp_path / "a.bin", 200_000_000_000
+    path.write_bytes(struct.pack("<q", count))
+    os.truncate(path, 8 + count * (4 + 8))
+    with pytest.raises(DataError, match=r"200,000,000,000 images; at most 100,000,000 can be read"):
+        packed.open_packed(path, (1, 1, 1))
+
+
+def test_a_pipe_is_no_packed_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.bin")
+    with pytest.raises(DataError, match=r"a\.bin: cannot be read: not a regular file"):
+        packed.open_packed(tmp_path / "a.bin", SHAPE)

@@ -215,3 +215,34 @@ def test_synthetic_images_are_random_enough_for_calibration_and_the_same_each_ti
     np.testing.assert_array_equal(again.test.source.read(36), found.test.source.read(36))
     assert (found.test.source.read(37) != image).any()
     assert 100 < np.mean([found.test.source.read(index) for index in range(20)]) < 155
+
+
+@pytest.mark.parametrize("format_", ["class_folders", "imagenet_list"])
+def test_a_test_folder_that_is_a_link_to_the_training_folder_is_noticed(
+    tmp_path: Path, format_: str
+) -> None:
+    save_folders(tmp_path / "train", "abcd", 5)
+    (tmp_path / "val").symlink_to("train")
+    for name in ("train", "val"):
+        (tmp_path / f"{name}.txt").write_text(f"{name}/a/0.png 0\n{name}/b/{name[0]}.png 1\n")
+    kind = "dir" if format_ == "class_folders" else "list"
+    suffix = "" if kind == "dir" else ".txt"
+    given = {f"{name}_{kind}": f"{name}{suffix}" for name in ("train", "val")}
+    with pytest.raises(DataError, match=rf"val/a/0\.png of .* is in train_{kind} and data\.val_"):
+        cut(tmp_path, format=format_, **given)
+
+
+def test_a_test_image_that_is_a_link_to_a_training_image_is_noticed(tmp_path: Path) -> None:
+    save_folders(tmp_path / "train", "abcd", 5)
+    save_folders(tmp_path / "val", "abcd", 1)
+    (tmp_path / "val/a/7.png").symlink_to("../../train/a/3.png")
+    with pytest.raises(DataError, match=r"val/a/7\.png of .* is in train_dir and data\.val_dir"):
+        cut(tmp_path, format="class_folders", train_dir="train", val_dir="val")
+
+
+def test_a_packed_test_file_that_is_the_training_file_is_noticed(tmp_path: Path) -> None:
+    batch = [(np.zeros((20, 3, 8, 8), np.float32), np.arange(20) % 4)]
+    packed.write(tmp_path / "train.bin", batch, shape=(3, 8, 8), transform="none")
+    (tmp_path / "val.bin").hardlink_to(tmp_path / "train.bin")
+    with pytest.raises(DataError, match=r"val\.bin of .* is in train_file and data\.val_file"):
+        cut(tmp_path, format="packed", train_file="train.bin", val_file="val.bin")

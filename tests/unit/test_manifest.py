@@ -304,3 +304,53 @@ def test_import_is_light() -> None:
     code = f"import sys, job.manifest; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# What no manifest may hold
+
+SECRETS = ("aws_secret_access_key", "accessKey", "password", "sessionToken", "api-key")
+
+
+@pytest.mark.parametrize("key", SECRETS)
+def test_a_key_that_looks_like_a_secret_is_refused_with_the_reason(key: str) -> None:
+    found = faults(document(**{key: "CANARY"}))
+    assert found[f"/{key}"].message.startswith("looks like a secret, and secrets do not belong in")
+    assert "CANARY" not in str(found[f"/{key}"])
+
+
+@pytest.mark.parametrize(
+    "text", ["AKIAIOSFODNN7CANARY0", "https://me:CANARY@host/", "s3://a:CANARY@b/k"]
+)
+@pytest.mark.parametrize("place", ["model__weights", "data__format", "train__seed", "name"])
+def test_a_value_that_looks_like_a_secret_is_never_shown(place: str, text: str) -> None:
+    found = faults(document(**{place: text}))
+    assert "looks like a secret" in found["/" + place.replace("__", "/")].message
+    assert not any("CANARY" in str(fault) for fault in found.values())
+
+
+@pytest.mark.parametrize("text", ["a\0b", "a\nb", "\x1b[2J", "\ud800", "a\x7f"])
+def test_text_that_cannot_be_printed_is_refused(text: str) -> None:
+    found = faults(document(model__weights=text))
+    assert "expected text that can be printed, found the character U+" in (
+        found["/model/weights"].message
+    )
+
+
+def test_a_name_that_no_file_can_have_is_refused() -> None:
+    found = faults(document(data__root="x" * 256))
+    assert found["/data/root"].message.startswith("expected at most 255 bytes between slashes")
+
+
+def test_a_manifest_that_never_ends_is_not_read_on() -> None:
+    with pytest.raises(ManifestError, match="more than 1,000,000 bytes; is this a manifest"):
+        load("/dev/zero")
+
+
+def test_no_more_faults_are_told_than_anybody_reads() -> None:
+    body = document(**{f"unknown{number}": 1 for number in range(20_000)})
+    assert len(faults(body)) <= 300
+
+
+def test_the_home_of_nobody_is_a_name_like_any_other() -> None:
+    found = check(document(model__weights="~nobody-at-all/w.pdparams"))
+    assert found.path("~nobody-at-all/w") == Path("/base/~nobody-at-all/w")

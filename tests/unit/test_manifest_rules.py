@@ -141,7 +141,7 @@ class TestStorage:
 
     def test_a_password_in_the_endpoint_is_refused_and_not_shown(self) -> None:
         found = faults(document(storage={"endpoint_url": "http://me:canary@host:9000"}))
-        assert "no user name or password" in found["/storage/endpoint_url"].message
+        assert "secrets do not belong in a manifest" in found["/storage/endpoint_url"].message
         assert "canary" not in str(found)
 
     @pytest.mark.parametrize(

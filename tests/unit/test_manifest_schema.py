@@ -62,7 +62,7 @@ def _record_in(hint: Any) -> type:
 
 
 def test_records_have_exactly_the_schemas_keys() -> None:
-    _assert_same(Manifest, schema(), {"resolved", "base"})
+    _assert_same(Manifest, schema(), {"resolved", "base", "prefix", "localized"})
 
 
 def test_resolve_prefers_what_stands_beside_a_reference() -> None:

@@ -1,6 +1,7 @@
 import hashlib
 import os
 import pickle
+import tracemalloc
 from collections import OrderedDict
 
 import numpy as np
@@ -107,3 +108,91 @@ def test_other_layers_are_never_reset():
     wanted = {**WANTED, "conv.weight": (7, 3)}
     with pytest.raises(DataError, match=r"conv.weight has shape \[2, 3\], expected \[7, 3\]"):
         match(ARRAYS, wanted, source="w", reset_classifier=True)
+
+
+# What Python's own unpickler does with these, its globals restricted, stands beside them.
+ATTACKS = {
+    "a memo of 16 GiB": (b"\x80\x02}r\xff\xff\xff\x7f.", "no arrays in it"),
+    "an array of 8 GiB": (
+        b"\x80\x02}X\x01\0\0\0acnumpy\nndarray\n\x8a\x05\0\0\0\x40\0\x85\x85Rs.",
+        r"it calls numpy\.ndarray as no array does",
+    ),
+    "a key that is hashed for hours": (
+        b"\x80\x04}K\x01\x940"
+        + b"".join(b"h%ch%c\x86\x940" % (n, n) for n in range(60))
+        + b"h\x3cK\x01s.",
+        "a key that is no name but of type tuple",
+    ),
+    "a dictionary with attributes of the file's": (
+        b"\x80\x02ccollections\nOrderedDict\n)R}X\x05\0\0\0itemsK\x01sb.",
+        "it sets attributes of what is no array",
+    ),
+    "a function of the job's with other attributes": (
+        b"\x80\x02c_codecs\nencode\n}X\x01\0\0\0xK\x01sb.",
+        "it sets attributes of what is no array",
+    ),
+    "bytes made of the same text again and again": (
+        b"\x80\x02}X\xff\0\0\0"
+        + b"a" * 255
+        + b"q\x01X\x06\0\0\0latin1q\x02"
+        + b"c_codecs\nencode\nh\x01h\x02\x86R" * 99
+        + b".",
+        "it makes more of its bytes than there are",
+    ),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_attacks_are_refused_at_no_cost(path, attack):
+    content, says = ATTACKS[attack]
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=says):
+            read_pdparams(path, None)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("dtype", ["O", "U3", "S3", "datetime64[s]", "complex64", "f4,f4"])
+def test_arrays_of_other_things_than_numbers_are_refused(path, dtype):
+    path.write_bytes(pickle.dumps({"a": np.zeros(3, dtype)}))
+    with pytest.raises(DataError, match="which are no numbers"):
+        read_pdparams(path, None)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_arrays_of_every_layout_are_read(path, protocol):
+    arrays = {
+        "columns": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        "big_endian": np.arange(3, dtype=">i4"),
+        "nothing": np.zeros((0, 3), "float16"),
+        "one": np.array(7, "uint8"),
+        "truth": np.array([True, False]),
+    }
+    path.write_bytes(pickle.dumps(arrays, protocol=protocol))
+    found = read_pdparams(path, None)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array)
+        assert found[name].dtype == array.dtype
+
+
+def test_a_checkpoint_of_numpy_is_told_as_such(path):
+    with path.open("wb") as file:
+        np.savez(file, **ARRAYS)
+    with pytest.raises(DataError, match=r"a zip file, such as \.npz(.|\n)*fp32/weights\.pdparams"):
+        read_pdparams(path, None)
+
+
+def test_a_device_is_no_weights_file(path):
+    path.symlink_to("/dev/zero")
+    with pytest.raises(DataError, match=r"w\.pdparams: not a regular file"):
+        read_pdparams(path, None)
+
+
+def test_a_file_of_holes_is_not_read(path):
+    path.touch()
+    os.truncate(path, 1 << 40)
+    with pytest.raises(DataError, match="more than the limit of 34,359,738,368"):
+        read_pdparams(path, None)

@@ -1,0 +1,173 @@
+"""Opening the splits that a manifest names, wherever their files are."""
+
+import posixpath
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from job.data import packed, remote, remote_index
+from job.data.archive_reading import Progress, is_archive, is_plain_tar
+from job.data.archives import unpack
+from job.data.listing import Place, class_folders, image_list
+from job.data.remote import Remote, RemoteImages
+from job.data.remote_archive import unpack_remote
+from job.data.sources import ImageFiles, PackedImages, Source, digits
+from job.errors import DataError
+from job.manifest import DataSpec
+from job.storage.uri import is_uri
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """A split as the manifest names it, such as ``train_list``."""
+
+    key: str
+    source: Source
+
+    @property
+    def named(self) -> str:
+        """The key, and how many of its files were passed over."""
+        ignored = 0
+        if isinstance(self.source, ImageFiles | RemoteImages):
+            ignored = self.source.ignored
+        if ignored == 0:
+            return self.key
+        return f"{self.key} (passed over {ignored:,} that are not images)"
+
+
+@dataclass(frozen=True)
+class Opener:
+    """Opens the splits of a data set; the fields are the arguments of ``splits.split``."""
+
+    spec: DataSpec
+    classes: int
+    input_shape: tuple[int, int, int]
+    resolve: Callable[[str], Path]
+    cache: Path
+    remote: Remote | None
+    progress: Progress | None
+
+    def given(self) -> Mapping[str, Given]:
+        """The splits that the manifest names, by train, selection and val.
+
+        Raises:
+            DataError: something is missing or malformed.
+        """
+        spec = self.spec
+        if spec.format == "digits":
+            loaded = checked_labels(digits(self.input_shape[0]), self.classes)
+            return {"train": Given("the digits", loaded)}
+        if spec.format == "packed":
+            named = _named(spec.train_file, spec.selection_file, spec.val_file)
+            return {key: Given(f"{key}_file", self._packed(name)) for key, name in named.items()}
+        place = self._place()
+        if spec.format == "imagenet_list":
+            named = _named(spec.train_list, spec.selection_list, spec.val_list)
+            return {key: Given(f"{key}_list", self._list(place, it)) for key, it in named.items()}
+        return self._class_folders(place)
+
+    def _below_root(self, name: str) -> Path:
+        """The path of a list or packed file."""
+        return self.resolve(data_file(self.spec.root, name))
+
+    def _packed(self, name: str) -> Source:
+        path = self._below_root(name)
+        labels = packed.open_packed(path, self.input_shape).labels
+        images = PackedImages(path=path, shape=self.input_shape, labels=labels)
+        return checked_labels(images, self.classes)
+
+    def _place(self) -> "Place | remote_index.RemoteIndex":
+        root = self.resolve(self.spec.root or ".")
+        if self.remote is not None:
+            uri = self.remote.uri
+            if is_archive(uri.name) and not is_plain_tar(uri.name):
+                folder = unpack_remote(self.remote, root, self.cache, progress=self.progress)
+                return Place(folder, str(uri))
+            return remote_index.read(root, uri)
+        if root.is_dir():
+            return Place(root, str(root))
+        if not root.exists():
+            raise DataError(f"data.root {root} does not exist", "Check data.root in the manifest.")
+        if not is_archive(root.name):
+            raise DataError(
+                f"data.root {root} is neither a folder nor a .tar, .tar.gz, .tgz or .zip archive"
+            )
+        return Place(unpack(root, self.cache, progress=self.progress), str(root))
+
+    def _list(self, place: "Place | remote_index.RemoteIndex", name: str) -> Source:
+        channels = self.input_shape[0]
+        if isinstance(place, Place):
+            local = str(self.resolve(name)) if is_uri(name) else name
+            return image_list(place, local, classes=self.classes, channels=channels)
+        assert self.remote is not None  # noqa: S101 - only then there is an index
+        return remote.remote_list(
+            place,
+            self.remote,
+            self._below_root(name),
+            name,
+            classes=self.classes,
+            channels=channels,
+        )
+
+    def _class_folders(self, place: "Place | remote_index.RemoteIndex") -> Mapping[str, Given]:
+        spec = self.spec
+        opened: dict[str, Given] = {}
+        first: tuple[str, list[str]] | None = None
+        for name, text in _named(spec.train_dir, spec.selection_dir, spec.val_dir).items():
+            source, class_names = self._folder(place, text)
+            first = first or (text, class_names)
+            if first[1] != class_names:
+                other = sorted(set(first[1]) ^ set(class_names))
+                raise DataError(
+                    f"{first[0]} and {text} in {source.where} have different classes, so their "
+                    f"labels would differ: {', '.join(other[:5])} in one only"
+                )
+            opened[name] = Given(f"{name}_dir", source)
+        return opened
+
+    def _folder(
+        self, place: "Place | remote_index.RemoteIndex", text: str
+    ) -> tuple[Source, list[str]]:
+        classes, channels = self.classes, self.input_shape[0]
+        if isinstance(place, Place):
+            local, names = class_folders(place, text, classes=classes, channels=channels)
+            return local, list(names)
+        assert self.remote is not None  # noqa: S101 - only then there is an index
+        images, names = remote.remote_class_folders(
+            place, self.remote, text, classes=classes, channels=channels
+        )
+        return images, list(names)
+
+
+def data_file(root: str | None, name: str) -> str:
+    """What a list or packed file is called relative to the manifest."""
+    return name if is_uri(name) else posixpath.join(root or ".", name)
+
+
+def stands_alone(name: str) -> bool:
+    """Whether a list or packed file is not in the data set's folder."""
+    return is_uri(name) or posixpath.isabs(name)
+
+
+def _named(train: str | None, selection: str | None, val: str | None) -> dict[str, str]:
+    given = {"train": train, "selection": selection, "val": val}
+    return {key: text for key, text in given.items() if text is not None}
+
+
+def checked_labels(source: Source, classes: int) -> Source:
+    """Return a source whose labels all are below ``classes``.
+
+    Raises:
+        DataError: some are not.
+    """
+    outside = np.flatnonzero((source.labels < 0) | (source.labels >= classes))
+    if outside.size:
+        first = int(outside[0])
+        raise DataError(
+            f"{source.where}: label {int(source.labels[first])} of image {first} is outside 0 to "
+            f"{classes - 1}; {outside.size:,} of {len(source):,} labels are",
+            "Check model.classes, and that this is the right file.",
+        )
+    return source

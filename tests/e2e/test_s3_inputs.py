@@ -1,0 +1,92 @@
+"""The README's commands for inputs in S3, as they stand, on small data."""
+
+import io
+import json
+import re
+import shlex
+import tarfile
+from pathlib import Path
+
+import pytest
+from moto_server import S3Server
+from tiny_run import draw_images, job
+
+from job.data import packed
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.fixture
+def storage(s3_server: S3Server, tmp_path: Path) -> None:
+    """The objects that the README's commands name."""
+    client = s3_server.client
+    for name in ("datasets", "jobs"):
+        client.create_bucket(Bucket=name)
+    for split in ("train", "test"):
+        draw_images(tmp_path / "cifar10" / split, 8 if split == "train" else 2, classes=10)
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        tar.add(tmp_path / "cifar10", "cifar10")
+    client.put_object(Bucket="datasets", Key="cifar10.tar.gz", Body=buffer.getvalue())
+    (text,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
+    files = {"manifest.json": text.encode(), "weights/ResNet50.pdparams": b"weights"}
+    names = draw_images(tmp_path / "val", 12)
+    for name in names:
+        files[f"imagenet/{name}"] = (tmp_path / "val" / name).read_bytes()
+    for start, split in ((0, "train"), (1, "val")):
+        lines = [f"{name} {name[5]}" for name in names[start::2]]
+        files[f"imagenet/{split}_list.txt"] = "\n".join(lines).encode()
+    for key, content in files.items():
+        client.put_object(Bucket="jobs", Key=f"resnet50/{key}", Body=content)
+
+
+def commands() -> list[list[str]]:
+    (block,) = (
+        text for text in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) if "s3://jobs" in text
+    )
+    return [shlex.split(line)[1:] for line in block.splitlines()]
+
+
+@pytest.mark.usefixtures("storage")
+def test_the_readmes_commands(tmp_path: Path) -> None:
+    cifar10, checked, planned, packing = commands()
+    scratch = {"JOB_SCRATCH": str(tmp_path / "scratch")}
+    cifar10[1] = str(ROOT / cifar10[1])
+    # No further: the images are not worth training on.
+    done = job(*cifar10, "--until", "prepare", cwd=tmp_path, environment=scratch)
+    record = json.loads((tmp_path / "runs/cifar10/data/stage.json").read_bytes())["record"]
+    assert record["splits"]["test"]["images"] == 20
+    assert "reused" in job(*cifar10, "--until", "prepare", cwd=tmp_path, environment=scratch).err
+    assert job(*checked, cwd=tmp_path).out == "s3://jobs/resnet50/manifest.json: valid\n"
+    done = job(*planned, cwd=tmp_path, environment=scratch)
+    assert "reads   s3://jobs/resnet50/weights/ResNet50.pdparams" in done.out
+    assert "reads   s3://jobs/resnet50/imagenet" in done.out
+    assert not (tmp_path / "runs/resnet50").exists()
+    done = job(*packing, cwd=tmp_path, environment=scratch)
+    assert "18 images of 3x224x224" in done.out
+    assert len(packed.open_packed(tmp_path / "full_val.bin", (3, 224, 224)).labels) == 18
+
+
+def test_a_missing_input_is_told_with_bucket_and_key(s3_server: S3Server, tmp_path: Path) -> None:
+    bucket = s3_server.bucket()
+    missing = job("run", f"{bucket}m.json", cwd=tmp_path, expect=4)
+    assert f"error: {bucket}m.json: there is no such object" in missing.err
+    root = ("--set", f"data.root={bucket}none.tar.gz")
+    done = job("run", ROOT / "manifests/cifar10.json", *root, cwd=tmp_path, expect=4)
+    assert f"error: {bucket}none.tar.gz: there is no such object" in done.err
+
+
+def test_secrets_are_shown_nowhere(s3_server: S3Server, tmp_path: Path) -> None:
+    bucket = s3_server.bucket()
+    keys = {"AWS_ACCESS_KEY_ID": "CANARYID", "AWS_SECRET_ACCESS_KEY": "CANARYKEY"}
+    body = {"version": 1, "name": "x", "aws_secret_access_key": "CANARYKEY"}
+    body |= {"model": {"name": "convnet", "classes": 10, "input_shape": [1, 8, 8]}}
+    body |= {"data": {"format": "digits"}}
+    s3_server.store.put(bucket / "m.json", json.dumps(body).encode())
+    done = job("run", f"{bucket}m.json", cwd=tmp_path, expect=2, environment=keys)
+    assert "secrets do not belong in a manifest" in done.err
+    gone = job("run", f"{bucket}none.json", cwd=tmp_path, expect=4, environment=keys)
+    assert "CANARY" not in done.out + done.err + gone.out + gone.err

@@ -1,0 +1,180 @@
+"""How fast training images come from S3, beside the same images on the local disk.
+
+``python tests/s3_throughput.py`` draws photographs of the size of ImageNet's, serves them on the
+loopback interface, and prints the decoded and augmented images a second of each way to hold them:
+on the local disk, as objects, as members of tar files; for S3 with an empty and with a full cache.
+The ways take turns, so that what else the machine does meets them all.
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from moto_server import CREDENTIALS, S3Server, served
+from PIL import Image, ImageFilter
+
+from job.data.loader import Loader, Normalisation
+from job.data.remote import remote_of
+from job.data.splits import split
+from job.data.transforms import Augment, Evaluate
+from job.inputs import localized
+from job.manifest import Manifest, parse
+from job.storage.s3_client import S3Settings, make_client
+
+SIZE = (500, 375)
+CLASSES = 4
+BATCH = 64
+
+
+def draw(root: Path, images: int) -> None:
+    """Write photographs: noise at every scale, as JPEG of some 100 KB."""
+    random = np.random.default_rng(0)
+    for number in range(images):
+        folder = root / f"class{number % CLASSES}"
+        folder.mkdir(parents=True, exist_ok=True)
+        noise = random.integers(0, 256, (SIZE[1], SIZE[0], 3), np.uint8)
+        picture = Image.fromarray(noise).filter(ImageFilter.GaussianBlur(1.2))
+        picture.save(folder / f"{number:05d}.jpg", quality=92)
+
+
+def pack(folder: Path, shards: Path, each: int = 100) -> None:
+    """Put images into tar files."""
+    shards.mkdir()
+    paths = sorted(folder.rglob("*.jpg"))
+    for start in range(0, len(paths), each):
+        with tarfile.open(shards / f"{start // each:03d}.tar", "w") as tar:
+            for path in paths[start : start + each]:
+                tar.add(path, path.relative_to(folder.parent))
+
+
+@contextmanager
+def static(root: Path) -> Iterator[str]:
+    """Serve a folder by the small, fast server."""
+    command = [sys.executable, str(Path(__file__).with_name("static_s3.py")), str(root)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def manifest(root: str, endpoint: str | None, scratch: Path, cache_gib: float) -> Manifest:
+    """The manifest of a data set of class folders."""
+    document = {
+        "version": 1,
+        "name": "throughput",
+        "model": {"name": "resnet18", "classes": CLASSES, "input_shape": [3, 224, 224]},
+        "data": {"format": "class_folders", "root": root, "train_dir": "train"},
+        "storage": {
+            "endpoint_url": endpoint,
+            "addressing": "path",
+            "scratch": str(scratch),
+            "cache_gib": cache_gib,
+        },
+    }
+    return parse(document, "throughput", Path.cwd())
+
+
+def images_per_second(wanted: Manifest, workers: int) -> float:
+    """Decoded, augmented and normalised training images a second, after the first batch."""
+    with localized(wanted, lambda text: None) as ready:
+        part = split(
+            ready.data, CLASSES, (3, 224, 224), ready.path, Path("none"), remote=remote_of(ready)
+        ).train
+        augment = Augment(Evaluate((224, 224)))
+        half = Normalisation((0.5,), (0.5,))
+        with Loader(
+            part.source,
+            part.indices,
+            augment,
+            half,
+            batch_size=BATCH,
+            shuffle=True,
+            drop_last=True,
+            workers=workers,
+        ) as loader:
+            batches = loader.batches()
+            next(batches)
+            started, count = time.perf_counter(), 0
+            for batch in batches:
+                count += len(batch.labels)
+            return count / (time.perf_counter() - started)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=700)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--moto", action="store_true", help="measure moto's server too")
+    options = parser.parse_args()
+    os.environ.update(CREDENTIALS)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        draw(folder / "served/images/train", options.images)
+        pack(folder / "served/images/train", folder / "served/shards")
+        with static(folder / "served") as fast, served() as slow:
+            measure(folder, fast, slow, options)
+
+
+def measure(folder: Path, fast: str, slow: S3Server, options: argparse.Namespace) -> None:
+    """Measure each way in turns; the figures are medians, the ratios those of the rounds."""
+    local = manifest(str(folder / "served/images"), None, folder, 1)
+    ways = {
+        "objects, cache empty": manifest("s3://images", fast, folder / "a", 1),
+        "objects, cache full": manifest("s3://images", fast, folder / "b", 1),
+        "objects, no room in the cache": manifest("s3://images", fast, folder / "c", 1e-4),
+        "tar shards, cache empty": manifest("s3://shards", fast, folder / "d", 1),
+        "tar shards, only ranges": manifest("s3://shards", fast, folder / "e", 0.001),
+    }
+    if options.moto:
+        upload(folder / "served/images", slow)
+        ways["objects, moto's server"] = manifest("s3://images", slow.url, folder / "f", 1)
+    # Fills what is full, and indexes the shards.
+    for wanted in ways.values():
+        images_per_second(wanted, options.workers)
+    found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+    for _ in range(options.rounds):
+        for way, wanted in ways.items():
+            empty_blobs(wanted, keep=way.endswith("full"))
+            disk = images_per_second(local, options.workers)
+            found[way].append((disk, images_per_second(wanted, options.workers)))
+    print(f"images/s with {options.workers} decoding process(es), {options.images} images")
+    for way, pairs in found.items():
+        disk, s3 = (statistics.median(column) for column in zip(*pairs, strict=True))
+        ratio = statistics.median(each / its for its, each in pairs)
+        print(f"  {way:32} {s3:7.1f}, local disk {disk:7.1f}, ratio {ratio:.2f}")
+
+
+def empty_blobs(wanted: Manifest, *, keep: bool) -> None:
+    """Remove the images from a cache; descriptions and shards stay."""
+    if not keep:
+        shutil.rmtree(Path(str(wanted.storage.scratch)) / "inputs/blobs", ignore_errors=True)
+
+
+def upload(folder: Path, server: S3Server) -> None:
+    """Put a folder into moto's server."""
+    client = make_client(replace(S3Settings(), endpoint_url=server.url))
+    client.create_bucket(Bucket="images")
+    for path in folder.rglob("*.jpg"):
+        key = str(path.relative_to(folder))
+        client.put_object(Bucket="images", Key=key, Body=path.read_bytes())
+
+
+if __name__ == "__main__":
+    main()
