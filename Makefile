@@ -10,6 +10,10 @@ MODEL ?= runs/digits/int8
 DATA ?= digits-test.bin
 # Set to run some of the tests: make test TESTS=tests/unit
 TESTS ?= tests
+# Builds and runs the image: docker where its daemon answers, else podman, or a command of yours.
+CONTAINER ?= $(shell docker info >/dev/null 2>&1 && echo docker || echo podman)
+IMAGE ?= job:$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+BASE ?= docker.io/library/python:3.11-slim-bookworm
 COMPILE := uv pip compile pyproject.toml --generate-hashes --no-header --quiet \
 	--python-version 3.11 --python-platform x86_64-manylinux_2_28
 
@@ -30,6 +34,7 @@ check: $(VENV)/installed-tests ## Lint, format and types.
 	$(BIN)/mypy
 
 bench: $(VENV)/installed ## Is INT8 as fast and as right as recorded? RECORD=1 records anew.
+	$(BIN)/python tests/bench/weights.py runs/bench/weights
 	$(BIN)/job run tests/bench/manifest.json --output runs/bench --from benchmark
 	$(BIN)/python tests/bench/compare.py runs/bench $(if $(RECORD),--record)
 
@@ -52,6 +57,25 @@ native: ## Build the native tester on the inference library in $(PADDLE_ROOT).
 native-run: native ## Run it on $(MODEL) and $(DATA), with the options in $(ARGS).
 	build/native/tester --infer_model $(MODEL) --infer_data $(DATA) $(ARGS)
 
+image: ## Build the image $(IMAGE) with docker or podman.
+	$(CONTAINER) build --tag $(IMAGE) \
+	  --build-arg BASE=$(BASE) \
+	  --build-arg VERSION=$(lastword $(subst :, ,$(IMAGE))) \
+	  --build-arg REVISION=$$(git rev-parse HEAD) \
+	  --build-arg CREATED=$$(date -u -d @$$(git log -1 --format=%ct) +%Y-%m-%dT%H:%M:%SZ) .
+
+image-test: image $(VENV)/installed-tests ## Build it and prove it: runs, signals, limits, users.
+	CONTAINER="$(CONTAINER)" JOB_IMAGE=$(IMAGE) $(BIN)/python -m pytest tests/container
+
+image-size: ## Say what takes the image's space, by layer and by package.
+	@$(CONTAINER) history --format '{{.Size}}\t{{.CreatedBy}}' $(IMAGE) | grep -v '^0 \?B' | cut -c1-100
+	@$(CONTAINER) run --rm --entrypoint sh $(IMAGE) -c \
+	  'cd /opt/job/lib/python3.11/site-packages && du -sm -- * | sort -rn | head -25'
+
+sbom: $(VENV)/installed-tests ## Write sbom.cdx.json: every locked package with its version and hashes.
+	$(BIN)/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml \
+	  --output-reproducible --output-file sbom.cdx.json
+
 clean: ## Remove the virtual environment and caches; runs stay.
 	rm -rf $(VENV) build/native *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
@@ -72,4 +96,4 @@ $(VENV)/installed-engines: job/engine/engines.lock $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r job/engine/engines.lock
 	touch $@
 
-.PHONY: help run test check bench doctor lock engines native native-run clean
+.PHONY: help run test check bench doctor lock engines native native-run image image-test image-size sbom clean

@@ -7,15 +7,16 @@ import json
 import sys
 import tempfile
 import traceback
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from job import __version__, tester_cli
+from job import __version__, kubernetes_cli, termination, tester_cli
 from job.errors import (
     INTERNAL,
     JobError,
@@ -58,6 +59,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(tester_cli.app)
+app.add_typer(kubernetes_cli.app)
 
 
 class LogFormat(StrEnum):
@@ -108,6 +110,10 @@ def run(
     until_stage: Annotated[
         str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")
     ] = None,
+    index: Annotated[
+        int | None,
+        typer.Option(help="Run only this model of the matrix, from 0; `job merge` joins them."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would run and why; write nothing.")
     ] = False,
@@ -148,26 +154,70 @@ def run(
     from job.inputs import localized
     from job.outputs import place_of
     from job.progress import make_ui
-    from job.screens import failure_of, print_result
 
     with make_ui(log_format) as ui:
         try:
             loaded = _load(manifest, overrides or ())
             _check_code(loaded, allow_code)
             where = place_of(loaded.output if output is None else output)
-            with localized(loaded, partial(ui.message, "inputs")) as ready:
+            asked = _Asked(index, from_stage, until_stage, allow_slow_isa)
+            with localized(loaded, partial(ui.message, "inputs"), index) as ready:
                 if dry_run:
-                    _print_plan(ready, where, from_stage, until_stage, log_format)
+                    _print_plan(ready, where, asked, log_format)
                     return
-                result = _run(ready, where, from_stage, until_stage, allow_slow_isa, ui)
+                result = _run(ready, where, asked, ui)
         except JobError as error:
-            ui.failed(error)
-            raise typer.Exit(error.exit_code) from None
-    print_result(result, as_json=log_format is LogFormat.json)
-    failure = failure_of(result)
-    if failure is not None:
-        ui.failed(failure)
-        raise typer.Exit(failure.exit_code)
+            raise _failed(error, ui) from None
+    _finish(result, log_format, ui)
+
+
+@app.command()
+def merge(
+    manifest: Annotated[
+        str, typer.Argument(metavar="MANIFEST", help="A JSON file, or - for standard input.")
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="POINTER=VALUE",
+            help="Override a key, as for the runs that are joined. May be repeated.",
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|S3URI", help="Where the runs wrote, instead of the manifest's output."
+        ),
+    ] = None,
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(help="Progress as text (bars on a terminal) or one JSON object a line."),
+    ] = LogFormat.text,
+) -> None:
+    """Join what runs of a matrix left, one model each, into one report.
+
+    May be called at any time, and again: the report shows which models have no result yet, and
+    which failed. It ends with 0 once all have passed.
+
+    \b
+    Examples:
+      job run manifests/tutorial-tables.json --index 0     (on one machine)
+      job run manifests/tutorial-tables.json --index 1     (on another)
+      job merge manifests/tutorial-tables.json
+    """
+    from job import merging
+    from job.outputs import place_of
+    from job.progress import make_ui
+
+    with make_ui(log_format) as ui:
+        try:
+            loaded = _load(manifest, overrides or ())
+            where = place_of(loaded.output if output is None else output)
+            result = merging.merge(loaded, output=where, ui=ui)
+        except JobError as error:
+            raise _failed(error, ui) from None
+    _finish(result, log_format, ui)
 
 
 @app.command()
@@ -315,10 +365,27 @@ def _report_unexpected(
         "w", prefix="job-traceback-", suffix=".txt", delete=False, encoding="utf-8"
     ) as file:
         file.writelines(lines)
-    typer.echo(
-        f"error: unexpected {kind.__name__}: {error} (traceback: {file.name}; exit {INTERNAL})",
-        err=True,
-    )
+    what = f"unexpected {kind.__name__}: {error}"
+    typer.echo(f"error: {what} (traceback: {file.name}; exit {INTERNAL})", err=True)
+    termination.tell(f"exit {INTERNAL}: {what}")
+
+
+def _finish(result: "RunResult | MatrixResult", log_format: LogFormat, ui: "Ui") -> None:
+    """Print what a command came to, and end with its exit code."""
+    from job.screens import failure_of, headline_of, print_result
+
+    print_result(result, as_json=log_format is LogFormat.json)
+    failure = failure_of(result)
+    if failure is not None:
+        raise _failed(failure, ui)
+    termination.tell(headline_of(result))
+
+
+def _failed(error: JobError, ui: "Ui") -> typer.Exit:
+    """Say why the command fails; returns what ends it with the error's exit code."""
+    ui.failed(error)
+    termination.tell(f"exit {error.exit_code}: {error.message}")
+    return typer.Exit(error.exit_code)
 
 
 def _load(source: str, overrides: "Sequence[str]") -> "Manifest":
@@ -356,40 +423,38 @@ def _check_engines(manifest: "Manifest") -> None:
         check_installed(single.benchmark.engines)
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """How much of a manifest to run, and on which machines."""
+
+    index: int | None
+    from_stage: str | None
+    until_stage: str | None
+    allow_slow_isa: bool
+
+
 def _run(
-    manifest: "Manifest",
-    output: "Place",
-    from_stage: str | None,
-    until_stage: str | None,
-    allow_slow_isa: bool,
-    ui: "Ui",
+    manifest: "Manifest", output: "Place", asked: _Asked, ui: "Ui"
 ) -> "RunResult | MatrixResult":
-    from job import matrix, pipeline
+    from job import matrix, merging, pipeline
     from job.host import read_host
     from job.stages import stages_for
 
     host = read_host()
-    _check_machine(host, allow_slow_isa)
+    _check_machine(host, asked.allow_slow_isa)
     _check_engines(manifest)
+    where: dict[str, Any] = {
+        "output": output,
+        "ui": ui,
+        "reporting": _reporting(host),
+        "from_stage": asked.from_stage,
+        "until_stage": asked.until_stage,
+    }
+    if asked.index is not None:
+        return merging.run_index(manifest, asked.index, stages_for=stages_for, **where)
     if manifest.matrix:
-        return matrix.run(
-            manifest,
-            stages_for=stages_for,
-            output=output,
-            ui=ui,
-            reporting=_reporting(host),
-            from_stage=from_stage,
-            until_stage=until_stage,
-        )
-    return pipeline.run(
-        manifest,
-        stages=stages_for(manifest),
-        output=output,
-        ui=ui,
-        reporting=_reporting(host),
-        from_stage=from_stage,
-        until_stage=until_stage,
-    )
+        return matrix.run(manifest, stages_for=stages_for, **where)
+    return pipeline.run(manifest, stages=stages_for(manifest), **where)
 
 
 def _reporting(host: "Host") -> "Reporting":
@@ -402,38 +467,29 @@ def _reporting(host: "Host") -> "Reporting":
 
 
 def _print_plan(
-    manifest: "Manifest",
-    output: "Place",
-    from_stage: str | None,
-    until_stage: str | None,
-    log_format: LogFormat,
+    manifest: "Manifest", output: "Place", asked: _Asked, log_format: LogFormat
 ) -> None:
     """Print what a run would do, and fail as it would when something it reads is missing."""
-    from job import matrix, pipeline
+    from job import matrix, merging, pipeline
     from job.host import read_host
     from job.planning import check_inputs
     from job.screens import print_plan, print_plans
     from job.stages import stages_for
 
+    as_json = log_format is LogFormat.json
+    how: dict[str, Any] = {
+        "reporting": _reporting(read_host()),
+        "from_stage": asked.from_stage,
+        "until_stage": asked.until_stage,
+    }
+    if asked.index is not None:
+        name, manifest = merging.model_at(manifest, asked.index)
+        output /= name
     if manifest.matrix:
-        plans = matrix.plan(
-            manifest,
-            stages_for=stages_for,
-            output=output,
-            reporting=_reporting(read_host()),
-            from_stage=from_stage,
-            until_stage=until_stage,
-        )
-        print_plans(plans, as_json=log_format is LogFormat.json)
+        plans = matrix.plan(manifest, stages_for=stages_for, output=output, **how)
+        print_plans(plans, as_json=as_json)
         check_inputs(matrix.flat(plans), manifest.base)
         return
-    planned = pipeline.plan(
-        manifest,
-        stages=stages_for(manifest),
-        output=output,
-        reporting=_reporting(read_host()),
-        from_stage=from_stage,
-        until_stage=until_stage,
-    )
-    print_plan(planned, as_json=log_format is LogFormat.json)
+    planned = pipeline.plan(manifest, stages=stages_for(manifest), output=output, **how)
+    print_plan(planned, as_json=as_json)
     check_inputs(planned, manifest.base)

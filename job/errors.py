@@ -17,6 +17,7 @@
     ├── StageCrashed      1  a stage's process died; names its log
     ├── TimeLimitReached  1  run.max_minutes are over; it resumes from its last checkpoint
     ├── MatrixFailed         some models of a matrix failed; the code is the first one's
+    ├── Unfinished        1  a model of a matrix that runs elsewhere has no result yet
     └── Stopped     128+sig  a signal stopped the job; it resumes from its last checkpoint
 
 Messages say what, where, what was found and what to do next. They are shown to the user as they
@@ -161,6 +162,10 @@ class MatrixFailed(JobError):
         self.exit_code = exit_code
 
 
+class Unfinished(JobError):
+    """A model of a matrix that is run elsewhere has no result yet."""
+
+
 class Stopped(JobError):
     """A signal stopped the job.
 
@@ -172,3 +177,7 @@ class Stopped(JobError):
         super().__init__(message, hint)
         self.signum = signum
         self.exit_code = 128 + signum
+
+
+# After these a run goes on from where it was, once it is tried again.
+GOES_ON = (Stopped, TimeLimitReached, OutputError, StorageError)

@@ -23,12 +23,15 @@ _SIDECAR = ".json"
 
 
 @contextmanager
-def localized(manifest: Manifest, say: Callable[[str], None]) -> Iterator[Manifest]:
+def localized(
+    manifest: Manifest, say: Callable[[str], None], index: int | None = None
+) -> Iterator[Manifest]:
     """Fetch what a manifest reads from S3, and yield it with the local paths of all that.
 
     Args:
         manifest: of one model or of a matrix.
         say: is told of what takes its time.
+        index: the one model of a matrix that is wanted; None for all.
 
     Raises:
         DataError: something is missing, refused or not what it should be; names bucket and key.
@@ -36,6 +39,8 @@ def localized(manifest: Manifest, say: Callable[[str], None]) -> Iterator[Manife
         OutputError: the cache cannot be written, or is too small for one file.
     """
     singles = entries(manifest) or (manifest,)
+    if index is not None:
+        singles = singles[max(0, index) : index + 1]  # one that is not there is told of later
     if not any(_reads_s3(single) for single in singles):
         yield manifest
         return

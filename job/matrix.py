@@ -17,16 +17,7 @@ from typing import Any
 
 import job
 from job import pipeline
-from job.errors import (
-    DONE,
-    GateFailed,
-    JobError,
-    MatrixFailed,
-    OutputError,
-    Stopped,
-    StorageError,
-    TimeLimitReached,
-)
+from job.errors import DONE, GOES_ON, GateFailed, JobError, MatrixFailed, Unfinished
 from job.fingerprint import library_versions
 from job.host import read_host
 from job.manifest import Manifest, PublishedSpec, entries
@@ -35,6 +26,7 @@ from job.pipeline import REPORT_KEY, STORAGE, Reporting, RunResult, limit_second
 from job.planning import REPORT, PlannedStage
 from job.progress import Ui
 from job.rendering import render_files
+from job.report.matrix_tables import WORST_FIRST
 from job.signals import StopSignals
 from job.stages.stage import Stage
 from job.storage.files import read_json, write_bytes, write_json
@@ -42,9 +34,6 @@ from job.storage.local import LocalOutput
 
 # What the matrix report tells of a model, as its own report has it.
 TOLD = ("accuracy", "benchmark", "audit", "breakdown", "gates", "models")
-# These would meet every other model as well.
-_END_ALL = (Stopped, TimeLimitReached, OutputError, StorageError)
-
 StagesFor = Callable[[Manifest], Sequence[Stage]]
 
 
@@ -58,9 +47,12 @@ class ModelResult:
 
     @property
     def status(self) -> str:
-        """``passed``, ``gate_failed``, ``failed``, or ``incomplete`` without a report."""
+        """``passed``, ``gate_failed``, ``failed``, ``unfinished`` (elsewhere, no result yet), or
+
+        ``incomplete`` when it was ended before its report, as asked.
+        """
         if self.run is None:
-            return "failed"
+            return "unfinished" if isinstance(self.error, Unfinished) else "failed"
         return str(self.run.report["status"]) if self.run.report else "incomplete"
 
     @property
@@ -97,8 +89,14 @@ class MatrixResult:
         if not failed:
             return None
         listed = "".join(f"\n  {model.name}: {_why(model)}" for model in failed)
+        if all(model.status == "unfinished" for model in failed):
+            return MatrixFailed(
+                failed[0].exit_code,
+                f"{len(failed)} of {len(self.models)} models have no result yet:{listed}",
+                "The report shows the others; the same command joins these once they are done.",
+            )
         return MatrixFailed(
-            failed[0].exit_code,
+            next(model.exit_code for model in failed if model.status != "unfinished"),
             f"{len(failed)} of {len(self.models)} models failed:{listed}",
             "What the others left stays; the same command tries these again.",
         )
@@ -136,7 +134,7 @@ def plan(
                 until_stage=until_stage,
             ),
         )
-        for name, single in _singles(manifest)
+        for name, single in singles(manifest)
     )
 
 
@@ -173,8 +171,8 @@ def run(
         OutputError: the output cannot be written, or another run writes there.
         Stopped: a signal came.
     """
-    singles = _singles(manifest)
-    for _, single in singles:
+    models_to_run = singles(manifest)
+    for _, single in models_to_run:
         pipeline.chosen_stages(stages_for(single), from_stage, until_stage)
     folder = open_output(output, manifest, lambda text: ui.message(STORAGE, text, "warning"))
     folder.check_ours([])
@@ -182,8 +180,8 @@ def run(
         folder.keep_manifest(manifest.resolved)
         try:
             models = []
-            for number, (name, single) in enumerate(singles, 1):
-                ui.model_started(name, number, len(singles))
+            for number, (name, single) in enumerate(models_to_run, 1):
+                ui.model_started(name, number, len(models_to_run))
                 go = partial(
                     pipeline.run,
                     single,
@@ -198,7 +196,8 @@ def run(
                 folder.keep(stop, manifest.run.grace_seconds)
             told = None
             if all(model.status != "incomplete" for model in models):
-                told = _report(manifest, models, folder, ui, reporting, from_stage == REPORT)
+                made = build(manifest, models, reporting.notes)
+                told = write_report(made, folder, ui, again=from_stage == REPORT)
                 folder.keep(stop, manifest.run.grace_seconds)
         except JobError:
             pipeline.keep_unfinished(folder, stop, manifest, ui)
@@ -206,7 +205,8 @@ def run(
     return MatrixResult(output, tuple(models), told)
 
 
-def _singles(manifest: Manifest) -> tuple[tuple[str, Manifest], ...]:
+def singles(manifest: Manifest) -> tuple[tuple[str, Manifest], ...]:
+    """Return name and manifest of each model; none without a matrix."""
     names = [entry.name for entry in manifest.matrix or ()]
     return tuple(zip(names, entries(manifest), strict=True))
 
@@ -215,7 +215,7 @@ def _run_one(name: str, go: Callable[[], RunResult], folder: LocalOutput, ui: Ui
     """Run one model; the matrix report goes as soon as it may be untrue."""
     try:
         result = go()
-    except _END_ALL:
+    except GOES_ON:  # these would meet every other model as well
         folder.retract()
         raise
     except JobError as error:
@@ -227,16 +227,17 @@ def _run_one(name: str, go: Callable[[], RunResult], folder: LocalOutput, ui: Ui
     return ModelResult(name, result)
 
 
-def _report(
-    manifest: Manifest,
-    models: Sequence[ModelResult],
-    folder: LocalOutput,
-    ui: Ui,
-    reporting: Reporting,
-    again: bool,
+def write_report(
+    made: Mapping[str, Any], folder: LocalOutput, ui: Ui, *, again: bool = False
 ) -> Mapping[str, Any]:
-    """Write the matrix report, unless it is there and still true."""
-    made = build(manifest, models, reporting.notes)
+    """Write a matrix report, unless it is there and still true; returns the one that is there.
+
+    Args:
+        made: what :func:`build` made.
+        folder: the output of the whole matrix, locked.
+        ui: is told of it.
+        again: write it whatever is there.
+    """
     key = _key(made)
     old = read_json(folder.root / "report.json")
     if not again and read_json(folder.root / REPORT_KEY) == key and isinstance(old, dict):
@@ -259,7 +260,12 @@ def _key(document: Mapping[str, Any]) -> str:
 
 
 def build(
-    manifest: Manifest, models: Sequence[ModelResult], notes: Sequence[str]
+    manifest: Manifest,
+    models: Sequence[ModelResult],
+    notes: Sequence[str],
+    *,
+    host: Mapping[str, Any] | None = None,
+    versions: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The matrix report, as ``schemas/matrix_report.schema.json`` describes it.
 
@@ -267,17 +273,19 @@ def build(
         manifest: what was asked for.
         models: how each model fared; those that did not fail have their reports.
         notes: remarks on the run, such as a waived requirement.
+        host: where it was measured; None means here.
+        versions: what was installed there.
     """
     statuses = {model.status for model in models}
-    worst = next(s for s in ("failed", "gate_failed", "passed") if s in statuses)
+    worst = next(status for status in WORST_FIRST if status in statuses)
     return {
         "version": 1,
         "name": manifest.name,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "status": worst,
         "manifest": dict(manifest.resolved),
-        "host": read_host().as_report(),
-        "versions": dict(library_versions()),
+        "host": host or read_host().as_report(),
+        "versions": dict(versions or library_versions()),
         "notes": list(dict.fromkeys([*notes, *_notes(models)])),
         "matrix": [
             _entry(model, entry.published)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import job
-from job.errors import JobError, UsageError
+from job.errors import GOES_ON, JobError, UsageError
 from job.fingerprint import key_of, library_versions
 from job.host import Host, read_host
 from job.inputs import as_json
@@ -213,6 +213,7 @@ def run(
         try:
             check_inputs(planner.plan(selected), manifest.base)
             folder.keep_manifest(manifest.resolved)
+            folder.note_failure(None, manifest.resolved)
             task = _task_maker(manifest, folder, host, lock)
             course = _Course(planner, ui, stop, task)
             for stage in selected:
@@ -221,7 +222,9 @@ def run(
             again = from_stage == REPORT
             report = course.report(reporting, again=again) if complete else None
             folder.keep(stop, manifest.run.grace_seconds)
-        except JobError:
+        except JobError as error:
+            if not isinstance(error, GOES_ON):
+                folder.note_failure(error, manifest.resolved)
             keep_unfinished(folder, stop, manifest, ui)
             raise
         finally:

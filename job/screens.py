@@ -13,7 +13,9 @@ from job.matrix import MatrixResult
 from job.outputs import Place
 from job.pipeline import RunResult
 from job.planning import PlannedStage
+from job.report.matrix_summary import summarize as summarize_matrix
 from job.report.matrix_terminal import print_tables as print_matrix_tables
+from job.report.summary import summarize as summarize_report
 from job.report.terminal import print_tables as print_report_tables
 
 
@@ -92,6 +94,14 @@ def print_tables(report: Mapping[str, Any], output: Place | None) -> None:
         print(f"\nReport: {_short(output / 'report.html')} (also report.md, report.json)")
     elif output is not None:
         print(f"\nAll of it: job fetch {output} FOLDER")
+
+
+def headline_of(result: RunResult | MatrixResult) -> str:
+    """Return the one sentence that a result comes to."""
+    if result.report is None:
+        return "Stopped before the report, as asked."
+    summarize = summarize_matrix if "matrix" in result.report else summarize_report
+    return summarize(result.report).headline
 
 
 def failure_of(result: RunResult | MatrixResult) -> JobError | None:

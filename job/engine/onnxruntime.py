@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import paddle2onnx
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail as OrtFail
 
 from job.engine import onnx_quantize
 from job.engine.onnx_graph import OnnxGraph
@@ -23,6 +24,7 @@ from job.errors import DataError, QuantizationError
 
 MODEL = "model.onnx"
 OPSET = 13
+PROVIDERS = ["CPUExecutionProvider"]
 
 
 def convert(fake_quantized: Path, out: Path) -> dict[str, Any]:
@@ -37,7 +39,7 @@ def convert(fake_quantized: Path, out: Path) -> dict[str, Any]:
         ``int8_weights`` and ``bytes``.
 
     Raises:
-        QuantizationError: paddle2onnx cannot translate the model.
+        QuantizationError: paddle2onnx cannot translate the model, or ONNX Runtime not run it.
     """
     # By its suffix, what a kill leaves of it is known for unfinished, and removed.
     with tempfile.TemporaryDirectory(dir=out, suffix=".tmp") as folder:
@@ -50,7 +52,11 @@ def convert(fake_quantized: Path, out: Path) -> dict[str, Any]:
     onnx_quantize.share_quantizers(graph)
     onnx_quantize.drop_idle_activations(graph)
     int8_weights = onnx_quantize.store_weights(graph, weights)
-    onnx.save(graph.finished(), out / MODEL)
+    try:
+        onnx.save(graph.finished(), out / MODEL)
+        onnxruntime.InferenceSession(out / MODEL, providers=PROVIDERS)
+    except (onnx.checker.ValidationError, OrtFail) as error:
+        raise cannot("ONNX Runtime cannot run", error) from error
     size = (out / MODEL).stat().st_size
     return {**onnx_quantize.count(graph), "int8_weights": int8_weights, "bytes": size}
 
@@ -63,11 +69,16 @@ def translated(plain: Path) -> Path:
             f"{plain}.pdmodel", f"{plain}.pdiparams", str(target), opset_version=OPSET
         )
     except RuntimeError as error:
-        raise QuantizationError(
-            f"paddle2onnx cannot translate the model: {error}",
-            "Leave onnxruntime out of /benchmark/engines.",
-        ) from error
+        raise cannot("paddle2onnx cannot translate", error) from error
     return target
+
+
+def cannot(what: str, error: Exception) -> QuantizationError:
+    """The error of a model that one of the libraries refuses."""
+    reason = str(error).strip().splitlines()[0]
+    return QuantizationError(
+        f"{what} the fake-quantized model: {reason}", "Leave onnxruntime out of /benchmark/engines."
+    )
 
 
 class OnnxRuntimeModel:
@@ -77,9 +88,7 @@ class OnnxRuntimeModel:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(
-            path, options, providers=["CPUExecutionProvider"]
-        )
+        self.session = onnxruntime.InferenceSession(path, options, providers=PROVIDERS)
         self.input = self.session.get_inputs()[0].name
         self.output = self.session.get_outputs()[0].name
         self.binding = self.session.io_binding()

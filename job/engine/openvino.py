@@ -103,9 +103,12 @@ def use_unsigned_steps(model: ov.Model) -> None:
     for op in model.get_ordered_ops():
         if op.get_type_name() != FAKE_QUANTIZE or not is_never_negative(op.input_value(0)):
             continue
-        largest = op.input_value(2).get_node().data
-        low, high = ops.constant(0 * largest), ops.constant(largest)
-        unsigned = ops.fake_quantize(op.input_value(0), low, high, low, high, LEVELS)
+        # What is read and what is written may differ: dropout's scale is folded into the latter.
+        bounds = []
+        for slot in (2, 4):
+            largest = op.input_value(slot).get_node().data
+            bounds += [ops.constant(0 * largest), ops.constant(largest)]
+        unsigned = ops.fake_quantize(op.input_value(0), *bounds, LEVELS)
         unsigned.set_friendly_name(op.get_friendly_name())
         op.output(0).replace(unsigned.output(0))
 
@@ -128,13 +131,18 @@ def drop_repeated_quantizers(model: ov.Model) -> None:
         if pool is None or pool.get_type_name() != "MaxPool":
             continue
         before = pool.input_value(0).get_node()
-        if before.get_type_name() == FAKE_QUANTIZE and ranges(before) == ranges(op):
+        if before.get_type_name() == FAKE_QUANTIZE and is_same_again(before, op):
             op.output(0).replace(op.input_value(0))
 
 
-def ranges(quantizer: ov.Node) -> list[Any]:
-    """The bounds of a FakeQuantize."""
-    return [quantizer.input_value(slot).get_node().data.tolist() for slot in range(1, 5)]
+def is_same_again(before: ov.Node, op: ov.Node) -> bool:
+    """Whether a FakeQuantize leaves the values that another one writes as they are."""
+    return steps(before, 3) == steps(op, 1) == steps(op, 3)
+
+
+def steps(quantizer: ov.Node, slot: int) -> list[Any]:
+    """Two bounds of a FakeQuantize: 1, those that it reads; 3, those that it writes."""
+    return [quantizer.input_value(each).get_node().data.tolist() for each in (slot, slot + 1)]
 
 
 def is_int8_weight(op: ov.Node) -> bool:

@@ -79,11 +79,12 @@ def foldable(op: ov.Node) -> Sum | None:
 
 
 def is_quantizer(op: ov.Node) -> bool:
-    """Whether an op is a FakeQuantize of 256 steps with one scale."""
+    """Whether an op is a FakeQuantize of 256 steps with one scale that writes what it reads."""
     return (
         op.get_type_name() == FAKE_QUANTIZE
         and op.get_attributes()["levels"] == LEVELS
         and all(op.input_value(slot).get_node().data.size == 1 for slot in range(1, 5))
+        and all(bound(op, slot) == bound(op, slot + 2) for slot in (1, 2))
     )
 
 

@@ -26,9 +26,10 @@ from job.errors import TrainingError
 from job.events import Events
 from job.stats import topk_correct
 
-# Below this many pixels a side oneDNN's training convolutions beat Paddle's own; above it the
-# layout reorders around each of them cost more than they save.
-ONEDNN_MAX_SIDE = 64
+# Paddle's own convolutions write each window out before they multiply, which oneDNN's do not, but
+# these reorder what they read and write. That pays for all but 1x1 windows, which Paddle has not to
+# write out, and for all of them on small images. tests/bench/training.py measures it.
+SMALL_IMAGE_SIDE = 64
 
 
 @dataclass(frozen=True)
@@ -121,16 +122,29 @@ def add_optimizer(
         return optimizer._global_learning_rate(program).name
 
 
-def use_onednn_convolutions(program: Program, side: int) -> Program:
-    """A copy of ``program`` for running, with oneDNN convolutions where they are the faster."""
+def with_onednn(program: Program, smallest_window: int) -> Program:
+    """A copy of ``program`` for running, with oneDNN convolutions for windows of that many pixels.
+
+    Args:
+        program: training or evaluation.
+        smallest_window: in pixels, height times width.
+    """
     program = program.clone()
-    if side <= ONEDNN_MAX_SIDE:
-        for op in program.global_block().ops:
-            if op.type in ("conv2d", "conv2d_grad"):
-                op._set_attr("use_mkldnn", True)
-                # In test mode oneDNN keeps the weights of the first run, and training changes them.
-                op._set_attr("is_test", False)
+    block = program.global_block()
+    for op in block.ops:
+        if op.type not in ("conv2d", "conv2d_grad"):
+            continue
+        *_, height, width = block.var(op.input("Filter")[0]).shape
+        if height * width >= smallest_window:
+            op._set_attr("use_mkldnn", True)
+            # In test mode oneDNN keeps the weights of the first run, and training changes them.
+            op._set_attr("is_test", False)
     return program
+
+
+def smallest_window(side: int) -> int:
+    """From how many pixels on windows are oneDNN's, for images of ``side`` pixels."""
+    return 1 if side <= SMALL_IMAGE_SIDE else 2
 
 
 def evaluate(
@@ -248,8 +262,8 @@ def train(
     Raises:
         TrainingError: the loss is not finite; the last checkpoint and ``best.npz`` remain.
     """
-    program = use_onednn_convolutions(trainer.program, trainer.side)
-    evaluation = use_onednn_convolutions(trainer.evaluation, trainer.side)
+    program = with_onednn(trainer.program, smallest_window(trainer.side))
+    evaluation = with_onednn(trainer.evaluation, smallest_window(trainer.side))
     checkpoints = Checkpoints(out / "checkpoints")
     kept = persistables(trainer.program)
     statistics = sorted(batch_norm_statistics(trainer.evaluation))

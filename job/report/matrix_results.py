@@ -55,7 +55,7 @@ def _percent(value: float | None) -> str:
 
 def _accuracy_note(report: Mapping[str, Any]) -> str:
     note = "Fake: the fake-quantized model. Change: INT8 less fake-quantized, in points."
-    done = [entry for entry in report["matrix"] if entry["status"] != "failed"]
+    done = [entry for entry in report["matrix"] if entry["report"] is not None]
     without = [entry["model"] for entry in done if entry["accuracy"] is None]
     if not without:
         return note

@@ -30,6 +30,8 @@ def _verdict_phrase(report: Mapping[str, Any]) -> str:
     failed, missed = _named(report, "failed"), _named(report, "gate_failed")
     told = [f"failed: {', '.join(failed)}"] if failed else []
     told += [f"a gate failed: {', '.join(missed)}"] if missed else []
+    unfinished = _named(report, "unfinished")
+    told += [f"no result yet: {', '.join(unfinished)}"] if unfinished else []
     if told:
         return f"{count}; {'; '.join(told)}."
     gated = any(entry["gates"] for entry in report["matrix"])
@@ -58,7 +60,10 @@ def _reached_phrase(rows: tuple[ModelSpeed, ...]) -> str:
 
 def _verdict_card(report: Mapping[str, Any]) -> Card:
     count = len(report["matrix"])
-    failed = count - len(_named(report, "passed"))
+    unfinished = len(_named(report, "unfinished"))
+    failed = count - len(_named(report, "passed")) - unfinished
+    if unfinished and not failed:
+        return Card("Verdict", "Unfinished", f"{unfinished} of {numbers.plural(count, 'model')}")
     if failed:
         return Card("Verdict", "Failed", f"{failed} of {numbers.plural(count, 'model')}", False)
     return Card("Verdict", "Passed", numbers.plural(count, "model"), True)

@@ -7,6 +7,9 @@ from typing import Any
 from job.report.tables import cap_name, scenario_name
 from job.stats import Interval
 
+# A matrix has the status of its worst model.
+WORST_FIRST = ("failed", "unfinished", "gate_failed", "passed")
+
 
 @dataclass(frozen=True)
 class ModelAccuracy:

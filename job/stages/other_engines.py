@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from job.errors import QuantizationError
 from job.events import Events
 from job.manifest import Manifest
 from job.stages.inputs import CALIBRATION
@@ -12,6 +14,9 @@ from job.stages.stage import StageOutput
 
 NEEDS = ("prepare", "convert")
 CHECKED_IMAGES = 16
+# Engines round differently and differ by some percent; a network that was translated wrongly
+# differs by about 1.
+MAX_ERROR = 0.5
 
 
 def differences(
@@ -27,6 +32,9 @@ def differences(
 
     Returns:
         ``relative_error``, by the norm of all scores.
+
+    Raises:
+        QuantizationError: they are other scores altogether.
     """
     from job.engine.predictor import FAKE_QUANTIZED, Predictor, configuration
     from job.engine.qat import calibration_batches
@@ -35,6 +43,22 @@ def differences(
     images = calibration_batches(inputs["prepare"].path / CALIBRATION, shape)[0][:CHECKED_IMAGES]
     fake = configuration(inputs["convert"].path / "model", FAKE_QUANTIZED, threads=1)
     expected = Predictor(fake).scores(images)
-    error = np.linalg.norm(model.scores(images) - expected) / np.linalg.norm(expected)
+    error = checked_error(model.scores(images), expected)
     events.message(f"scores differ from the fake-quantized model's by {100 * error:.2f}%")
-    return {"relative_error": float(error)}
+    return {"relative_error": error}
+
+
+def checked_error(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    """Relative error of scores [N, classes], by the norm of them all.
+
+    Raises:
+        QuantizationError: they are other scores altogether.
+    """
+    error = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+    if not error < MAX_ERROR:
+        raise QuantizationError(
+            f"scores differ from the fake-quantized model's by {100 * error:.0f}%: this engine "
+            "does not run the model as it was trained",
+            "Leave it out of /benchmark/engines.",
+        )
+    return error

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,26 @@ def read_report(store: ObjectStore, output: S3Uri) -> Mapping[str, Any]:
     if not isinstance(document, dict):
         raise DataError(f"{output / REPORT} is not a JSON object", "Run the job again.")
     return document
+
+
+def read_records(store: ObjectStore, output: S3Uri, names: Sequence[str]) -> Mapping[str, Any]:
+    """Return the JSON files of an output that are there, finished or not, by name.
+
+    Raises:
+        ObjectMissing: no run has written there.
+        DataError: one of them is not what the run wrote.
+    """
+    found = index.read(store, output)
+    try:
+        return {
+            name: json.loads(store.read(output / entry.object, sha256=entry.sha256))
+            for name, entry in found.files.items()
+            if name in names
+        }
+    except (ObjectMissing, ObjectChanged, ValueError) as error:
+        raise DataError(
+            f"{output} is damaged, or has just changed: {error}", "Try again in a moment."
+        ) from error
 
 
 def fetch(store: ObjectStore, output: S3Uri, folder: Path) -> Fetched:

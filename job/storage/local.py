@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from job.digests import Digests, hash_file
-from job.errors import OutputError
+from job.errors import JobError, OutputError
 from job.signals import StopSignals
 from job.storage.files import output_errors, read_json, sync, write_bytes, write_json
 from job.storage.lock import NAME, locked
@@ -33,6 +33,8 @@ RESUME = "checkpoints"
 MANIFEST = "manifest.json"
 # The last one is written last: where it is, the others are.
 REPORTS = ("report.json", "report.md", "report.html", ".report.json")
+# Why the last run ended without a report, unless the next one goes on from there.
+FAILURE = "failure.json"
 
 
 @dataclass(frozen=True)
@@ -247,6 +249,19 @@ class LocalOutput:
         """Write down what the folder is made from, before anything in it changes."""
         if read_json(self.root / MANIFEST) != resolved:
             write_json(self.root / MANIFEST, resolved)
+
+    def note_failure(self, error: JobError | None, resolved: Mapping[str, Any]) -> None:
+        """Write down why a run ends without a report, for those who join it with others.
+
+        Args:
+            error: what ends it; None while that is not known.
+            resolved: the manifest that it ran.
+        """
+        if error is None:
+            (self.root / FAILURE).unlink(missing_ok=True)
+            return
+        told = {"message": str(error), "exit_code": error.exit_code, "manifest": resolved}
+        write_json(self.root / FAILURE, told)
 
     def save_digests(self) -> None:
         """Keep the digests of this run's files for the next one."""

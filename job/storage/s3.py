@@ -25,6 +25,8 @@ from job.storage.uri import S3Uri
 
 _BLOCK_BYTES = 1 << 20
 _THREADS = 4
+# Digits of the digest of an ETag, by which parts of different objects are told apart.
+_MARK = 16
 _AGAIN = "Run the same command again; if it stays so, put the object there anew."
 
 
@@ -168,8 +170,7 @@ class ObjectStore:
                 f"{'any' if bytes is None else format(bytes, ',')} and {etag or 'any'}",
                 "Something replaced it: put the right object there, or begin anew.",
             )
-        mark = hashlib.sha256(found.etag.encode()).hexdigest()[:16]
-        part = path.with_name(f".{path.name}.{mark}.part")
+        part = _part(path, found.etag)
         seen: set[str] = set()
 
         def attempt() -> None:
@@ -178,8 +179,8 @@ class ObjectStore:
 
         self.retry.call(uri, attempt, lambda: part.stat().st_size if part.exists() else 0)
         part.replace(path)
-        for stale in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-            stale.unlink()
+        for other in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * _MARK}.part"):
+            other.unlink()
         return found
 
     def put(self, uri: S3Uri, content: bytes) -> None:
@@ -279,6 +280,12 @@ class ObjectStore:
             if not page.get("IsTruncated"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
+
+
+def _part(path: Path, etag: str) -> Path:
+    """Return where what has arrived of an object waits."""
+    mark = hashlib.sha256(etag.encode()).hexdigest()[:_MARK]
+    return path.with_name(f".{path.name}.{mark}.part")
 
 
 def _of(uri: S3Uri) -> dict[str, str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from job.storage.files import read_json
-from job.storage.local import KEY_FILE, MANIFEST, REPORTS, RESUME, STAGE_FILE, remove
+from job.storage.local import FAILURE, KEY_FILE, MANIFEST, REPORTS, RESUME, STAGE_FILE, remove
 
 LOGS = "logs"
 PARTIALS = ".partial"
@@ -45,7 +45,8 @@ def snapshot(root: Path, pins: Path) -> dict[str, Kept]:
         pins: a folder on the same disk for links to files that a stage at work will replace.
     """
     found = dict(_published(root))
-    for path in (*(root / name for name in (MANIFEST, *REPORTS)), *(root / LOGS).glob("*.log")):
+    names = (MANIFEST, *REPORTS, FAILURE)
+    for path in (*(root / name for name in names), *(root / LOGS).glob("*.log")):
         if path.is_file():
             found[path.relative_to(root).as_posix()] = _as_it_is(path)
     for path in _pinned(root / PARTIALS, pins):
@@ -116,7 +117,7 @@ def _as_it_is(path: Path) -> Kept:
 def is_record(path: str) -> bool:
     """Tell whether a file is one that planning looks at, not an artifact."""
     folder, _, name = path.partition("/")
-    return path in (MANIFEST, *REPORTS) or (name == STAGE_FILE and folder != PARTIALS)
+    return path in (MANIFEST, *REPORTS, FAILURE) or (name == STAGE_FILE and folder != PARTIALS)
 
 
 def is_log(path: str) -> bool:

@@ -172,7 +172,7 @@ def test_evaluation_in_training_equals_the_saved_model(fp32, tmp_path):
 def test_evaluation_follows_the_weights_that_training_changes():
     session = tiny.open_tiny()
     images, _ = tiny.examples(20, 0)
-    evaluation = training.use_onednn_convolutions(session.classifier.evaluation, side=8)
+    evaluation = training.with_onednn(session.classifier.evaluation, smallest_window=1)
     convolutions = [op for op in evaluation.global_block().ops if op.type == "conv2d"]
     assert convolutions
     assert not any(op.attr("is_test") for op in convolutions)
@@ -185,6 +185,20 @@ def test_evaluation_follows_the_weights_that_training_changes():
             values = programs.read_variables(session.scope, [name])
             programs.write_variables(session.scope, {name: -values[name]})
     assert np.abs(found[0] - found[1]).max() > 1e-3
+
+
+def test_windows_of_one_pixel_are_left_to_paddle_on_large_images():
+    session = tiny.open_tiny(name="mobilenet_v2", input_shape=(3, 32, 32), width=0.25)
+    training_program = session.classifier.train
+
+    def in_onednn(side):
+        program = training.with_onednn(training_program, training.smallest_window(side))
+        block = program.global_block()
+        marked = [op for op in block.ops if op.type == "conv2d" and op.attr("use_mkldnn")]
+        return {tuple(block.var(op.input("Filter")[0]).shape[2:]) for op in marked}
+
+    assert in_onednn(32) == {(1, 1), (3, 3)}
+    assert in_onednn(224) == {(3, 3)}
 
 
 def test_best_weights_are_those_of_the_best_evaluation(tmp_path):

@@ -10,8 +10,10 @@ from job.worker import environment
 # The whole command line, but for the stages.
 FAKES = """
 import sys, types
+from pathlib import Path
 sys.argv[0] = "job"
-import fake_stages, sample_report, job.host, job.stages
+import fake_stages, sample_report, job.host, job.stages, job.termination
+job.termination.LOG = Path("termination-log")
 names = {names}
 job.stages.STAGES = tuple(fake_stages.stage(name, *before) for name, *before in names)
 fake = types.ModuleType("job.stages.report")

@@ -22,7 +22,12 @@ def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return module
 
 
-def write_run(folder: Path, ratio: float = 3.0, ops: int = 20, first_score: float = 1.0) -> str:
+def write_run(
+    folder: Path,
+    ratio: float = 3.0,
+    ops: int = 20,
+    first_score: float = 1.0,
+) -> str:
     entry = {
         "model": "resnet18",
         "error": None,
@@ -63,6 +68,23 @@ def test_nothing_is_compared_where_nothing_was_recorded(
 ) -> None:
     assert compare.main(write_run(tmp_path)) == 0
     assert "not recorded for this instruction set" in capsys.readouterr().out
+
+
+def test_scores_that_tell_nothing_are_refused(compare: Any, tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    samples = tmp_path / "resnet18" / "benchmark" / "samples.json"
+    samples.write_text(json.dumps([{"scores": [[1.0, 2.0, 3.0], [1.0, 2.0, 3.001]]}]))
+    with pytest.raises(SystemExit, match="do not depend on the image"):
+        compare.main(run)
+
+
+def test_rows_without_recorded_scores_still_hold_their_ratio(compare: Any, tmp_path: Path) -> None:
+    assert compare.main(write_run(tmp_path), "--record") == 0
+    recorded = json.loads(compare.RECORDED.read_bytes())
+    bare = {name: {**row, "scores": None} for name, row in recorded.items()}
+    compare.RECORDED.write_text(json.dumps(bare))
+    assert compare.main(write_run(tmp_path, first_score=8.0)) == 0
+    assert compare.main(write_run(tmp_path, ratio=2.0)) == 1
 
 
 def test_manifest_and_recorded_figures_belong_together() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_cli import FAKES, job
@@ -93,6 +94,23 @@ class TestRun:
         assert done.stdout == ""
 
 
+class TestTerminationLog:
+    """What Kubernetes shows of a container that has ended."""
+
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            ({}, "Done (no gates set): INT8 is "),
+            ({"failing": True}, "exit 3: 1 of 1 gates failed: min_speedup: limit 9, found 2"),
+            ({"stages": [("bad_data",)]}, "exit 4: images/cat.png is truncated"),
+        ],
+    )
+    def test_of_a_run(self, folder: Path, options: dict[str, Any], told: str) -> None:
+        (folder / "termination-log").touch()
+        job("run", "m.json", cwd=folder, **options)
+        assert (folder / "termination-log").read_text().startswith(told)
+
+
 class TestDryRun:
     def test_says_what_would_happen(self, folder: Path) -> None:
         done = job("run", "m.json", "--dry-run", cwd=folder)
@@ -172,6 +190,7 @@ class TestRefusals:
         assert f"written by another run: process {os.getpid()}" in done.stderr
 
     def test_unexpected(self, folder: Path) -> None:
+        (folder / "termination-log").touch()
         done = job("run", "m.json", cwd=folder, stages=[("broken",)])
         assert done.returncode == 1
         told = re.fullmatch(
@@ -180,6 +199,8 @@ class TestRefusals:
             done.stderr,
         )
         assert told, done.stderr
+        last = (folder / "termination-log").read_text()
+        assert last == "exit 1: unexpected LookupError: a fault of the job itself"
         trace = Path(told.group(1))
         assert "Traceback" in trace.read_text()
         trace.unlink()

@@ -3,14 +3,16 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fake_stages import CHAIN, make_manifest
 from sample_manifest import check, document
 
 from job import engines, fingerprint, stages
 from job.digests import Digests
-from job.errors import MachineError
+from job.errors import MachineError, QuantizationError
 from job.host import read_host
+from job.stages.other_engines import checked_error
 
 CORE = ("prepare", "baseline", "qat", "convert", "int8", "accuracy", "benchmark")
 
@@ -76,3 +78,11 @@ def test_extras_hold_what_the_engines_need() -> None:
     for engine, packages in engines.PACKAGES.items():
         named = {requirement.split("=")[0] for requirement in extras[engine]}
         assert named == set(packages)
+
+
+def test_scores_of_a_wrongly_translated_model_are_refused() -> None:
+    expected = np.linspace(-1, 1, 20).reshape(2, 10)
+    assert checked_error(expected + 0.01, expected) == pytest.approx(0.016, abs=0.001)
+    for wrong in (-expected, np.full_like(expected, np.nan)):
+        with pytest.raises(QuantizationError, match="does not run the model as it was trained"):
+            checked_error(wrong, expected)

@@ -235,6 +235,21 @@ class TestFiles:
             assert {ready.called(path): digests.identify(path)} == mine
             assert from_json(local, as_json(ready)).path("w.pdparams") == path
 
+    def test_of_a_matrix_only_the_model_that_runs(
+        self, s3_server: S3Server, bucket: S3Uri, tmp_path: Path
+    ) -> None:
+        s3_server.store.put(bucket / "one.pdparams", b"weights")
+        models = [
+            {"name": name, "set": {"model.weights": f"{bucket}{name}.pdparams"}}
+            for name in ("one", "two")
+        ]
+        body = {**document(None, DIGITS, {}), "matrix": models}
+        wanted = parse(body, "m.json", tmp_path)
+        with localized(wanted, lambda text: None, index=0) as ready:
+            assert list(ready.localized) == [bucket / "one.pdparams"]
+        with pytest.raises(DataError, match=r"two\.pdparams"), fetched(wanted):
+            pass
+
     @pytest.mark.parametrize("given", ["m/net", "m", "m/net.pdmodel", "m/net.pdiparams"])
     def test_an_inference_model_is_two_files_side_by_side(
         self, s3_server: S3Server, bucket: S3Uri, tmp_path: Path, given: str

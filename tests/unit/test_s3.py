@@ -214,6 +214,14 @@ class TestDownload:
         s3_server.store.download(bucket / "a", tmp_path / "a")
         assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
+    def test_parts_of_files_with_similar_names_stay(
+        self, s3_server: S3Server, bucket: S3Uri, tmp_path: Path
+    ) -> None:
+        (tmp_path / ".a.json.0123456789abcdef.part").write_bytes(b"of a.json, on its way")
+        s3_server.store.put(bucket / "a", b"new")
+        s3_server.store.download(bucket / "a", tmp_path / "a")
+        assert len(list(tmp_path.iterdir())) == 2
+
     def test_replaced_meanwhile(self, s3_server: S3Server, bucket: S3Uri, tmp_path: Path) -> None:
         s3_server.store.put(bucket / "a", b"one")
 

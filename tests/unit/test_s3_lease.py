@@ -160,6 +160,19 @@ class TestTakingOver:
         with pytest.raises(OutputError, match="by a run that has ended"):
             paused.verify()
 
+    def test_two_never_hold_one_epoch(self, s3_server: S3Server, bucket: S3Uri) -> None:
+        """A run that had the same idea, and whose claim is dead by now, may still wake up."""
+        woken: list[S3Uri] = []
+
+        class Late(ObjectStore):
+            def put(self, uri: S3Uri, content: bytes) -> None:
+                if not woken:
+                    woken.append(elsewhere(s3_server, bucket, epoch=1, seconds=-60.0))
+                super().put(uri, content)
+
+        lease = get(s3_server, bucket, store=Late(s3_server.client), pause=lambda s: None)
+        assert lease.epoch == 2
+
     def test_one_paused_while_it_claims_gives_up(self, s3_server: S3Server, bucket: S3Uri) -> None:
         """Between its claim and the look at others', another takes over and ends."""
 

@@ -1,0 +1,171 @@
+"""A manifest as a Kubernetes Job: ``k8s/base/job.yaml`` with what the manifest and the user say.
+
+That file is the one source of what a Job of this project looks like; kustomize builds on it too.
+"""
+
+import copy
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import job
+from job.errors import UsageError
+from job.manifest import Manifest, entries
+
+BASE = Path(__file__).parent / "k8s" / "job.yaml"
+# For the job to end in after its grace period, and for the kubelet to notice.
+_MARGIN_SECONDS = 35
+# A Job's pods are called NAME-INDEX-xxxxx, and that must fit a DNS label of 63.
+_LONGEST_NAME = 50
+_CONFIG_MAP_BYTES = 1 << 20
+_QUANTITY = re.compile(r"[1-9][0-9]*(Mi|Gi|Ti|M|G|T)")
+
+Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class PodOptions:
+    """What the user says besides the manifest; None leaves what the base says.
+
+    Attributes:
+        image: the image to run.
+        namespace: where to put the Job.
+        cpus: whole CPUs.
+        memory: such as ``16Gi``.
+        storage: the node's disk that the pod may fill, such as ``20Gi``.
+        hours: the Job is ended after them.
+        queue: a LocalQueue of Kueue's, which then decides when the Job starts.
+        claim: a PersistentVolumeClaim that is mounted at /work instead of scratch.
+        secret: a Secret whose keys become environment variables.
+        service_account: one that stands for a role in a cloud.
+    """
+
+    image: str | None = None
+    namespace: str | None = None
+    cpus: int | None = None
+    memory: str | None = None
+    storage: str | None = None
+    hours: float | None = None
+    queue: str | None = None
+    claim: str | None = None
+    secret: str | None = None
+    service_account: str | None = None
+
+
+def render(manifest: Manifest, options: PodOptions) -> str:
+    """Return the YAML of a ConfigMap with the manifest and of the Job that runs it.
+
+    A matrix becomes an Indexed Job: one model a pod.
+
+    Raises:
+        UsageError: an option is not what Kubernetes takes, or the run's results would be lost.
+    """
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        """Shows a text of many lines as one."""
+
+    def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+        style = "|" if "\n" in value else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+    Dumper.add_representer(str, text)
+    return yaml.dump_all(objects(manifest, options), Dumper=Dumper, sort_keys=False)
+
+
+def objects(manifest: Manifest, options: PodOptions) -> tuple[Object, ...]:
+    """Return the ConfigMap and the Job; see :func:`render`."""
+    import yaml
+
+    _check(manifest, options)
+    made: dict[str, Any] = yaml.safe_load(BASE.read_text(encoding="utf-8"))
+    name = _dns_label(manifest.name)
+    made["metadata"]["name"] = name
+    if options.namespace:
+        made["metadata"]["namespace"] = options.namespace
+    metadata = copy.deepcopy(made["metadata"])
+    _fill_job(made, manifest, options)
+    _fill_pod(made["spec"]["template"]["spec"], manifest, options, name)
+    content = f"{json.dumps(manifest.resolved, indent=2)}\n"
+    if len(content.encode()) > _CONFIG_MAP_BYTES:
+        raise UsageError(
+            f"the manifest has {len(content.encode()):,} bytes, and a ConfigMap holds 1 MiB",
+            "Put the manifest on a volume, and adapt k8s/base/job.yaml to read it there.",
+        )
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+    return {**config, "data": {"manifest.json": content}}, made
+
+
+def _check(manifest: Manifest, options: PodOptions) -> None:
+    """Refuse what Kubernetes would refuse later, or what would end in nothing."""
+    for option in ("memory", "storage"):
+        value = getattr(options, option)
+        if value is not None and not _QUANTITY.fullmatch(value):
+            raise UsageError(
+                f"--{option}: {value!r} is no quantity", "Give a number with a unit, such as 16Gi."
+            )
+    for code in (single.model.callable for single in entries(manifest) or (manifest,)):
+        if code:
+            raise UsageError(
+                f"/model/callable: {code!r} is not in the image",
+                "Build an image on this one with the package in it, and start from k8s/base.",
+            )
+    if not options.claim and not manifest.output.startswith("s3://"):
+        raise UsageError(
+            f"/output: {manifest.output!r} would be lost with the pod",
+            "Give --set output=s3://BUCKET/PREFIX, or --claim with the name of a "
+            "PersistentVolumeClaim to keep it on.",
+        )
+
+
+def _fill_job(made: dict[str, Any], manifest: Manifest, options: PodOptions) -> None:
+    """Set what is the Job's and not the pod's."""
+    spec = made["spec"]
+    if options.hours is not None:
+        spec["activeDeadlineSeconds"] = math.ceil(options.hours * 3600)
+    if options.queue:
+        made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = options.queue
+        spec["suspend"] = True
+    if manifest.matrix:
+        count = len(manifest.matrix)
+        # One index that fails for good leaves the others running.
+        retries = spec.pop("backoffLimit")
+        spec["podFailurePolicy"]["rules"][0]["action"] = "FailIndex"
+        indexed = {"completionMode": "Indexed", "completions": count, "parallelism": count}
+        made["spec"] = {**indexed, "backoffLimitPerIndex": retries, **spec}
+
+
+def _fill_pod(
+    pod: dict[str, Any], manifest: Manifest, options: PodOptions, config_map: str
+) -> None:
+    """Set what is the pod's."""
+    (container,) = pod["containers"]
+    container["image"] = options.image or f"{container['image']}:{job.__version__}"
+    if manifest.matrix:
+        container["args"] += ["--index", "$(JOB_COMPLETION_INDEX)"]
+    grace = math.ceil(manifest.run.grace_seconds)
+    pod["terminationGracePeriodSeconds"] = grace + _MARGIN_SECONDS
+    asked = {"cpu": options.cpus, "memory": options.memory, "ephemeral-storage": options.storage}
+    for limits in container["resources"].values():
+        limits.update((key, str(value)) for key, value in asked.items() if value)
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    volumes["manifest"]["configMap"]["name"] = config_map
+    if options.storage:
+        volumes["work"]["emptyDir"]["sizeLimit"] = options.storage
+    if options.claim:
+        del volumes["work"]["emptyDir"]
+        volumes["work"]["persistentVolumeClaim"] = {"claimName": options.claim}
+        pod["securityContext"] |= {"fsGroup": 1000, "fsGroupChangePolicy": "OnRootMismatch"}
+    if options.secret:
+        container["envFrom"] = [{"secretRef": {"name": options.secret}}]
+    if options.service_account:
+        pod["serviceAccountName"] = options.service_account
+
+
+def _dns_label(name: str) -> str:
+    """Return a manifest's name as Kubernetes takes names: lower case, digits, dashes."""
+    return "-".join(re.findall("[a-z0-9]+", name.lower()))[:_LONGEST_NAME].strip("-")

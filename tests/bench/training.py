@@ -1,0 +1,145 @@
+"""Speed of quantization-aware training on CPU: Paddle's own convolutions beside oneDNN's.
+
+    .venv/bin/python tests/bench/training.py --models resnet50 --side 224 --batch 16
+
+For each network one process takes turns between the programs, which start from the same
+weights and see the same batches, and prints images/s, the ratios, and by how much their first
+losses differ. Run it with another --threads to see what a second core brings.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+MODELS = ("mobilenet_v1", "mobilenet_v2", "resnet50", "resnet101", "vgg16", "vgg19")
+CLASSES = 1000
+# Name -> the smallest window that runs in oneDNN.
+VARIANTS = {"paddle": 1_000_000, "onednn>1x1": 2, "onednn": 1}
+
+
+def main() -> None:
+    """Measure each network in a process of its own and print a line for it."""
+    options = arguments()
+    if options.one:
+        print(json.dumps(measured(options)))
+        return
+    rows = []
+    for model in options.models:
+        command = [sys.executable, __file__, "--one", model, *sys.argv[1:]]
+        # Paddle reads both when it is imported.
+        threads = {"OMP_NUM_THREADS": str(options.threads), "FLAGS_enable_pir_api": "0"}
+        done = subprocess.run(
+            command, env={**os.environ, **threads}, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise SystemExit(f"{model}:\n{done.stderr[-4000:]}")
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
+        print(line(rows[-1]), flush=True)
+    if options.output:
+        options.output.write_text(json.dumps(rows, indent=2))
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--side", type=int, default=224, help="of the images, in pixels (224)")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=4, help="of each program (4)")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--fp32", action="store_true", help="train without fake quantization")
+    parser.add_argument("--output", type=Path, help="write the figures as JSON")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def measured(options: argparse.Namespace) -> dict[str, Any]:
+    """Time the programs of one network in turns."""
+    import numpy as np
+
+    from job.engine import programs, qat, quantization, smoke, training
+    from job.engine.session import open_session
+
+    shape = (3, options.side, options.side)
+    session = open_session(
+        name=options.one,
+        callable_=None,
+        inference_model=None,
+        classes=CLASSES,
+        input_shape=shape,
+        width=1.0,
+        seed=0,
+        label_smoothing=0.0,
+    )
+    classifier, scope, executor = session.classifier, session.scope, session.executor
+    generator = np.random.default_rng(0)
+    images = generator.standard_normal((options.batch, *shape)).astype("float32")
+    labels = generator.integers(0, CLASSES, (options.batch, 1))
+    feed = {programs.IMAGE: images, programs.LABEL: labels}
+    with session.active():
+        if not options.fp32:
+            qat.prepare(session, smoke.SETTINGS, pact=False)
+        rate = training.add_optimizer(
+            classifier.train,
+            classifier.startup,
+            classifier.loss,
+            name="momentum",
+            momentum=0.9,
+            weight_decay=1e-4,
+        )
+        executor.run(classifier.startup)
+        program = classifier.train
+        if not options.fp32:
+            program = quantization.insert(program, scope, smoke.SETTINGS, for_test=False)
+        programs.write_variables(scope, {rate: np.array([1e-4], "float32")})
+        both = {name: training.with_onednn(program, least) for name, least in VARIANTS.items()}
+        start = programs.read_variables(scope, programs.persistables(program))
+        states = dict.fromkeys(both, start)
+        losses: dict[str, list[float]] = {name: [] for name in both}
+        seconds: dict[str, list[float]] = {name: [] for name in both}
+        for _ in range(options.steps + 1):
+            for name, one in both.items():
+                programs.write_variables(scope, states[name])
+                began = time.perf_counter()
+                (loss,) = executor.run(one, feed, [classifier.loss])
+                seconds[name].append(time.perf_counter() - began)
+                losses[name].append(float(loss))
+                states[name] = programs.read_variables(scope, programs.persistables(one))
+    # The first step of each also builds its kernels.
+    speeds = {name: options.batch / statistics.median(s[1:]) for name, s in seconds.items()}
+    # From the same weights: afterwards rounding to 8 bits makes much of the smallest difference.
+    first, *others = (found[0] for found in losses.values())
+    return {
+        "model": options.one,
+        "side": options.side,
+        "batch": options.batch,
+        "threads": options.threads,
+        "fp32": options.fp32,
+        "images_per_second": speeds,
+        "ratios": {name: speed / speeds["paddle"] for name, speed in speeds.items()},
+        "loss_difference": max(abs(loss - first) / first for loss in others),
+        "losses": losses,
+    }
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row of the table, images/s."""
+    speeds = "  ".join(f"{name} {speed:7.2f}" for name, speed in row["images_per_second"].items())
+    ratios = ", ".join(f"{ratio:.2f}" for ratio in list(row["ratios"].values())[1:])
+    return (
+        f"{row['model']:18} {row['side']} pixels, batch {row['batch']}, {row['threads']} threads: "
+        f"{speeds}  ratios {ratios}  first losses differ by "
+        f"{100 * row['loss_difference']:.4f}%"
+    )
+
+
+if __name__ == "__main__":
+    main()

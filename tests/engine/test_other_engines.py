@@ -1,0 +1,138 @@
+"""INT8 models for OpenVINO and ONNX Runtime: the same weights and scales, as close to FP32."""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+from test_int8_models import NETWORKS, SLACK, WORSE_THAN_FAKE, needs_vnni
+
+from job.engine.int8_audit import WEIGHTED
+from job.errors import DataError, QuantizationError
+
+pytestmark = pytest.mark.engine
+
+# Files hold int8 weights, one scale a channel, and a description of the graph, which is the larger
+# part of a tiny network's: the share of FP32's size is tested on the network with most weights.
+HEAVY, SIZE_SHARE = "squeezenet1_1", 0.35
+# One network of each kind of block. SqueezeNet's dropout scales what it is given.
+CHOSEN = ("convnet", "mobilenet_v2", "mobilenet_v3_small", "resnet18", "squeezenet1_1", "lenet")
+
+
+@pytest.fixture(params=["openvino", "onnxruntime"])
+def engine(request: pytest.FixtureRequest) -> ModuleType:
+    """An engine's module; both are extras."""
+    name = request.param
+    pytest.importorskip(name, reason=f"{name} is an extra: make engines")
+    import importlib
+
+    return importlib.import_module(f"job.engine.{name}")
+
+
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Networks quantized once, by name."""
+    made: dict[str, tiny.Quantized] = {}
+
+    def of(name: str) -> tiny.Quantized:
+        if name not in made:
+            side, width, *_ = NETWORKS[name]
+            channels = 1 if name == "lenet" else 3
+            session = tiny.open_tiny(
+                name=name, classes=10, input_shape=(channels, side, side), width=width
+            )
+            made[name] = tiny.quantize(session, tmp_path_factory.mktemp(name), bias=1.0)
+        return made[name]
+
+    return of
+
+
+def converted(engine: ModuleType, fake: Path, out: Path) -> tuple[dict[str, Any], Any]:
+    out.mkdir()
+    record = engine.convert(fake, out)
+    return record, engine.open_model(out, 1)
+
+
+@needs_vnni
+@pytest.mark.parametrize("name", CHOSEN)
+def test_networks_are_as_close_to_fp32_as_what_was_trained(
+    name: str, engine: ModuleType, quantized: Any, tmp_path: Path
+) -> None:
+    network = quantized(name)
+    record, model = converted(engine, network.folder / "fake", tmp_path / "out")
+    found = tiny.error(model.scores(network.images), network.fp32)
+    bound = NETWORKS[name][-1]
+    assert found < bound
+    assert found < WORSE_THAN_FAKE * network.fake_error + SLACK
+    # Every layer with weights has them as int8: as many as Paddle runs in INT8.
+    weighted = sum(network.audit.ops_before.get(kind, 0) for kind in WEIGHTED)
+    assert record["int8_weights"] == weighted > 0
+    assert 0 < record["unsigned"] <= record["quantizers"]
+
+
+def test_a_model_of_another_engine_is_small(
+    engine: ModuleType, quantized: Any, tmp_path: Path
+) -> None:
+    network = quantized(HEAVY)
+    record, _ = converted(engine, network.folder / "fake", tmp_path / "out")
+    weights = sum(p.nbytes for p in float_weights(network.folder / "fake"))
+    written = sum(file.stat().st_size for file in (tmp_path / "out").iterdir())
+    assert record["bytes"] == written < SIZE_SHARE * weights
+
+
+def float_weights(prefix: Path) -> list[np.ndarray]:
+    from job.engine.paddle_format import read_parameters, read_program
+
+    program = read_program(Path(f"{prefix}.pdmodel"))
+    values = read_parameters(Path(f"{prefix}.pdiparams"), program).values()
+    return [value.astype("float32") for value in values]
+
+
+def test_batch_sizes_may_change(engine: ModuleType, quantized: Any, tmp_path: Path) -> None:
+    network = quantized("convnet")
+    _, model = converted(engine, network.folder / "fake", tmp_path / "out")
+    whole = model.scores(network.images)
+    one = np.concatenate([model.scores(network.images[i : i + 1]) for i in range(4)])
+    assert tiny.error(one, whole[:4]) < 0.02
+
+
+def test_a_model_that_is_not_there(engine: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is missing"):
+        engine.open_model(tmp_path, 1)
+
+
+def test_a_pool_that_onnx_does_not_know(quantized: Any, tmp_path: Path) -> None:
+    """VGG's adaptive pool makes a larger plane of a small one at 64 pixels."""
+    pytest.importorskip("onnxruntime", reason="onnxruntime is an extra: make engines")
+    from job.engine import onnxruntime
+
+    with pytest.raises(QuantizationError, match="strides must only contain positive"):
+        converted(onnxruntime, quantized("vgg16").folder / "fake", tmp_path / "out")
+
+
+def test_a_model_that_onnx_runtime_refuses(
+    quantized: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is an extra: make engines")
+    from job.engine import onnx_graph, onnxruntime
+
+    def without_an_input(graph: onnx_graph.OnnxGraph) -> Any:
+        graph.nodes[0].input[0] = "nothing"
+        return finished(graph)
+
+    finished = onnx_graph.OnnxGraph.finished
+    monkeypatch.setattr(onnx_graph.OnnxGraph, "finished", without_an_input)
+    with pytest.raises(QuantizationError, match=r"cannot run the fake-quantized model: .*nothing"):
+        converted(onnxruntime, quantized("convnet").folder / "fake", tmp_path / "out")
+
+
+def test_a_model_that_openvino_cannot_read(tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="openvino is an extra: make engines")
+    from job.engine import openvino
+
+    for suffix in ("pdmodel", "pdiparams"):
+        (tmp_path / f"fake.{suffix}").write_bytes(b"no model")
+    with pytest.raises(QuantizationError, match="OpenVINO cannot read the fake-quantized model"):
+        converted(openvino, tmp_path / "fake", tmp_path / "out")

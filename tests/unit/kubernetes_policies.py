@@ -1,0 +1,229 @@
+"""What a cluster's admin is promised of every Job; each promise is a check of its own."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+Job = Mapping[str, Any]
+VNNI = "feature.node.kubernetes.io/cpu-cpuid.AVX512VNNI"
+AMX = "feature.node.kubernetes.io/cpu-cpuid.AMXINT8"
+GRACE_SECONDS = 25
+SECONDS_TO_END = 30
+NEVER_RETRIED = [2, 3, 4, 5]
+
+
+def pod(job: Job) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = job["spec"]["template"]["spec"]
+    return found
+
+
+def container(job: Job) -> Mapping[str, Any]:
+    (found,) = pod(job)["containers"]
+    return dict(found)
+
+
+def present(key: str) -> Mapping[str, Any]:
+    return {"key": key, "operator": "In", "values": ["true"]}
+
+
+def is_a_job(job: Job) -> bool:
+    return (job["apiVersion"], job["kind"]) == ("batch/v1", "Job") and bool(job["metadata"]["name"])
+
+
+def needs_vnni(job: Job) -> bool:
+    node = pod(job)["affinity"]["nodeAffinity"]
+    terms = node["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    # Terms are alternatives: each must ask for it.
+    return bool(terms) and all(present(VNNI) in term["matchExpressions"] for term in terms)
+
+
+def prefers_amx(job: Job) -> bool:
+    node = pod(job)["affinity"]["nodeAffinity"]
+    wanted = {"weight": 100, "preference": {"matchExpressions": [present(AMX)]}}
+    return wanted in node["preferredDuringSchedulingIgnoredDuringExecution"]
+
+
+def never_shares_a_node(job: Job) -> bool:
+    """With a Job of any namespace."""
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    rules = pod(job)["affinity"]["podAntiAffinity"]
+    (term,) = rules["requiredDuringSchedulingIgnoredDuringExecution"]
+    ours = term["labelSelector"]["matchLabels"]
+    return (
+        term["topologyKey"] == "kubernetes.io/hostname"
+        and term["namespaceSelector"] == {}
+        and ours == {"app.kubernetes.io/name": "job"}
+        and ours.items() <= labels.items()
+    )
+
+
+def is_found_by_its_label(job: Job) -> bool:
+    return job["metadata"]["labels"]["app.kubernetes.io/name"] == "job"
+
+
+def is_guaranteed_whole_cpus(job: Job) -> bool:
+    resources = container(job)["resources"]
+    limits = resources["limits"]
+    return (
+        limits.keys() == {"cpu", "memory", "ephemeral-storage"}
+        and resources["requests"] == limits
+        and str(limits["cpu"]).isdigit()
+    )
+
+
+def is_tried_again_after_crashes(job: Job) -> bool:
+    spec = job["spec"]
+    indexed = spec.get("completionMode") == "Indexed"
+    return pod(job)["restartPolicy"] == "Never" and 1 <= spec[
+        "backoffLimitPerIndex" if indexed else "backoffLimit"
+    ] <= 6  # fmt: skip
+
+
+def is_one_pod_or_one_for_each_model(job: Job) -> bool:
+    spec = job["spec"]
+    if "--index" not in container(job)["args"]:
+        return not {"completions", "completionMode", "parallelism"} & spec.keys()
+    return (
+        spec["completionMode"] == "Indexed"
+        and spec["completions"] == spec["parallelism"] > 0
+        and container(job)["args"][2:] == ["--index", "$(JOB_COMPLETION_INDEX)"]
+    )
+
+
+def is_not_tried_again_in_vain(job: Job) -> bool:
+    indexed = job["spec"].get("completionMode") == "Indexed"
+    codes = {"containerName": "job", "operator": "In", "values": NEVER_RETRIED}
+    rule = {"action": "FailIndex" if indexed else "FailJob", "onExitCodes": codes}
+    return container(job)["name"] == "job" and job["spec"]["podFailurePolicy"]["rules"][0] == rule
+
+
+def eviction_is_not_counted(job: Job) -> bool:
+    condition = {"type": "DisruptionTarget", "status": "True"}
+    return {"action": "Ignore", "onPodConditions": [condition]} in job["spec"]["podFailurePolicy"][
+        "rules"
+    ]
+
+
+def ends_and_is_cleaned_up(job: Job) -> bool:
+    spec = job["spec"]
+    return spec["activeDeadlineSeconds"] > 0 and spec["ttlSecondsAfterFinished"] > 3600
+
+
+def is_restricted(job: Job) -> bool:
+    """As Pod Security has it, and read-only besides."""
+    own = container(job)["securityContext"]
+    return (
+        pod(job)["securityContext"]["runAsNonRoot"] is True
+        and pod(job)["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        and own["allowPrivilegeEscalation"] is False
+        and own["capabilities"] == {"drop": ["ALL"]}
+        and own["readOnlyRootFilesystem"] is True
+    )
+
+
+def has_no_token(job: Job) -> bool:
+    return pod(job)["automountServiceAccountToken"] is False
+
+
+def knows_no_other_services(job: Job) -> bool:
+    return pod(job)["enableServiceLinks"] is False
+
+
+def has_time_for_a_checkpoint(job: Job) -> bool:
+    return int(pod(job)["terminationGracePeriodSeconds"]) >= GRACE_SECONDS + SECONDS_TO_END
+
+
+def tells_its_last_word(job: Job) -> bool:
+    own = container(job)
+    return (own["terminationMessagePath"], own["terminationMessagePolicy"]) == (
+        "/dev/termination-log",
+        "FallbackToLogsOnError",
+    )
+
+
+def runs_the_manifest_of_the_config_map(job: Job) -> bool:
+    (volume,) = [volume for volume in pod(job)["volumes"] if volume["name"] == "manifest"]
+    mount = {
+        "name": "manifest",
+        "mountPath": "/work/manifest.json",
+        "subPath": "manifest.json",
+        "readOnly": True,
+    }
+    return (
+        container(job)["args"][:2] == ["run", "manifest.json"]
+        and bool(container(job)["image"])
+        and bool(volume["configMap"]["name"])
+        and mount in container(job)["volumeMounts"]
+    )
+
+
+def can_write_to_work_and_tmp_alone(job: Job) -> bool:
+    writable = [m for m in container(job)["volumeMounts"] if not m.get("readOnly")]
+    volumes = {volume["name"]: volume for volume in pod(job)["volumes"]}
+    return {(m["name"], m["mountPath"]) for m in writable} == {
+        ("work", "/work"),
+        ("tmp", "/tmp"),
+    } and all(m["name"] in volumes for m in container(job)["volumeMounts"])
+
+
+def scratch_has_a_limit(job: Job) -> bool:
+    scratch = [volume["emptyDir"] for volume in pod(job)["volumes"] if "emptyDir" in volume]
+    lasting = any("persistentVolumeClaim" in v or "ephemeral" in v for v in pod(job)["volumes"])
+    return len(scratch) == (1 if lasting else 2) and all(each["sizeLimit"] for each in scratch)
+
+
+EVERYWHERE: tuple[Callable[[Job], bool], ...] = (
+    is_a_job,
+    is_found_by_its_label,
+    never_shares_a_node,
+    is_guaranteed_whole_cpus,
+    is_tried_again_after_crashes,
+    is_one_pod_or_one_for_each_model,
+    is_not_tried_again_in_vain,
+    eviction_is_not_counted,
+    ends_and_is_cleaned_up,
+    is_restricted,
+    has_no_token,
+    knows_no_other_services,
+    has_time_for_a_checkpoint,
+    tells_its_last_word,
+    runs_the_manifest_of_the_config_map,
+    can_write_to_work_and_tmp_alone,
+    scratch_has_a_limit,
+)
+# By labels of Node Feature Discovery; a cloud's own labels take their place.
+BY_FEATURE = (needs_vnni, prefers_amx)
+
+
+def broken(job: Job, policies: tuple[Callable[[Job], bool], ...]) -> list[str]:
+    """The names of the promises that a Job does not keep."""
+    return [policy.__name__ for policy in policies if not _keeps(policy, job)]
+
+
+def _keeps(policy: Callable[[Job], bool], job: Job) -> bool:
+    try:
+        return policy(job)
+    except (KeyError, IndexError, TypeError, ValueError):
+        return False  # what it looks at is not there
+
+
+def lines(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of every key and every item below a value."""
+    items: Any = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    for key, item in items:
+        yield (*path, key)
+        yield from lines(item, (*path, key))
+
+
+def without(value: Any, path: tuple[Any, ...]) -> Any:
+    """A copy without the key or item at a path."""
+    key, *rest = path
+    copy: Any = dict(value) if isinstance(value, dict) else list(value)
+    if rest:
+        copy[key] = without(copy[key], tuple(rest))
+    else:
+        del copy[key]
+    return copy

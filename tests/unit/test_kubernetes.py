@@ -1,0 +1,161 @@
+"""A manifest as a Kubernetes Job: what `job k8s render` prints."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from kubernetes_policies import BY_FEATURE, EVERYWHERE, broken, lines, without
+from sample_manifest import document
+
+import job
+from job.errors import UsageError
+from job.kubernetes import PodOptions, objects, render
+from job.manifest import Manifest, parse
+
+POLICIES = (*EVERYWHERE, *BY_FEATURE)
+# The three newest that are known to the validator.
+VERSIONS = sorted(
+    {
+        folder.name.split("-")[0].removeprefix("v")
+        for folder in Path(kubernetes_validate.__file__).parent.glob("kubernetes-json-schema/v*")
+    },
+    key=lambda version: tuple(map(int, version.split("."))),
+)[-3:]
+MATRIX = [{"name": "one", "set": {"train.epochs": 1}}, {"name": "two", "set": {"train.epochs": 2}}]
+
+
+def manifest(**changes: Any) -> Manifest:
+    return parse(document(output="s3://bucket/tiny", **changes), "m.json", Path("/base"))
+
+
+def rendered(found: Manifest | None = None, **options: Any) -> tuple[Any, Any]:
+    config, made = objects(found or manifest(), PodOptions(**options))
+    return config, made
+
+
+def pod_of(made: Any) -> Any:
+    return made["spec"]["template"]["spec"]
+
+
+def test_newest_versions() -> None:
+    assert len(VERSIONS) == 3
+    assert all(tuple(map(int, version.split("."))) >= (1, 35, 0) for version in VERSIONS)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("matrix", [None, MATRIX])
+def test_valid_in_the_newest_versions(version: str, matrix: Any) -> None:
+    options: dict[str, Any] = {"queue": "q", "secret": "s", "service_account": "a"}
+    for made in rendered(manifest(matrix=matrix), claim="c", **options):
+        kubernetes_validate.validate(made, version, strict=True)
+
+
+@pytest.mark.parametrize("matrix", [None, MATRIX])
+def test_every_promise_is_kept(matrix: Any) -> None:
+    _, made = rendered(manifest(matrix=matrix))
+    assert broken(made, POLICIES) == []
+
+
+@pytest.mark.parametrize("matrix", [None, MATRIX])
+def test_no_line_can_go_without_breaking_a_promise(matrix: Any) -> None:
+    _, made = rendered(manifest(matrix=matrix))
+    idle = [path for path in lines(made) if not broken(without(made, path), POLICIES)]
+    assert idle == []
+
+
+def test_manifest_goes_with_defaults_and_overrides() -> None:
+    found = parse(document(output="s3://b/x"), "m.json", Path("/base"), ["train.epochs=7"])
+    config, made = rendered(found, namespace="team")
+    sent = json.loads(config["data"]["manifest.json"])
+    assert sent == found.resolved
+    assert sent["train"]["epochs"] == 7
+    (volume,) = [v for v in pod_of(made)["volumes"] if v["name"] == "manifest"]
+    assert volume["configMap"]["name"] == config["metadata"]["name"] == "tiny"
+    assert made["metadata"]["namespace"] == config["metadata"]["namespace"] == "team"
+
+
+def test_yaml_is_what_the_objects_are() -> None:
+    text = render(manifest(), PodOptions())
+    assert tuple(yaml.safe_load_all(text)) == rendered()
+    assert "\n  manifest.json: |\n    {\n" in text
+
+
+def test_options() -> None:
+    _, made = rendered(
+        image="registry/job:1", cpus=8, memory="32Gi", storage="200Gi", hours=1.5, queue="gpuless"
+    )
+    pod = pod_of(made)
+    container = pod["containers"][0]
+    assert container["image"] == "registry/job:1"
+    limits = {"cpu": "8", "memory": "32Gi", "ephemeral-storage": "200Gi"}
+    assert container["resources"] == {"limits": limits, "requests": limits}
+    assert pod["volumes"][0] == {"name": "work", "emptyDir": {"sizeLimit": "200Gi"}}
+    assert made["spec"]["activeDeadlineSeconds"] == 5400
+    assert made["spec"]["suspend"] is True
+    assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpuless"
+    assert broken(made, POLICIES) == []
+
+
+def test_image_of_this_version_by_default() -> None:
+    _, made = rendered()
+    assert pod_of(made)["containers"][0]["image"] == f"job:{job.__version__}"
+
+
+def test_claim_secret_and_role() -> None:
+    found = parse(document(), "m.json", Path("/base"))
+    options = {"claim": "work", "secret": "s3", "service_account": "role"}
+    _, made = rendered(found, **options)
+    pod = pod_of(made)
+    assert pod["volumes"][0] == {"name": "work", "persistentVolumeClaim": {"claimName": "work"}}
+    assert pod["securityContext"]["fsGroup"] == 1000
+    assert pod["containers"][0]["envFrom"] == [{"secretRef": {"name": "s3"}}]
+    assert pod["serviceAccountName"] == "role"
+    assert broken(made, POLICIES) == []
+
+
+def test_matrix_is_an_indexed_job() -> None:
+    _, made = rendered(manifest(matrix=MATRIX))
+    spec = made["spec"]
+    assert spec["completionMode"] == "Indexed"
+    assert spec["completions"] == spec["parallelism"] == 2
+    assert "backoffLimit" not in spec
+    (container,) = pod_of(made)["containers"]
+    assert container["args"] == ["run", "manifest.json", "--index", "$(JOB_COMPLETION_INDEX)"]
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("ResNet50_v1.5--x.", "resnet50-v1-5-x"),
+        ("a" * 49 + ".b" * 10, "a" * 49),
+        ("7", "7"),
+    ],
+)
+def test_name(name: str, label: str) -> None:
+    config, made = rendered(manifest(name=name))
+    assert made["metadata"]["name"] == config["metadata"]["name"] == label
+
+
+@pytest.mark.parametrize(
+    ("options", "changes", "told"),
+    [
+        ({}, {"output": "runs/x"}, r"/output: 'runs/x' would be lost with the pod"),
+        ({"memory": "16"}, {}, "--memory: '16' is no quantity"),
+        ({"storage": "1.5Gi"}, {}, "--storage: '1.5Gi' is no quantity"),
+        ({}, {"model__name": None, "model__callable": "a:b"}, "/model/callable: 'a:b' is not in"),
+    ],
+)
+def test_refused(options: dict[str, Any], changes: dict[str, Any], told: str) -> None:
+    found = parse(document(**{"output": "s3://b/x", **changes}), "m.json", Path("/base"))
+    with pytest.raises(UsageError, match=told):
+        objects(found, PodOptions(**options))
+
+
+def test_manifest_too_large_for_a_config_map() -> None:
+    patterns = [f"{'x' * 1000}{number}" for number in range(1100)]
+    found = manifest(quantize__not_quant_pattern=patterns)
+    with pytest.raises(UsageError, match="a ConfigMap holds 1 MiB"):
+        objects(found, PodOptions())
