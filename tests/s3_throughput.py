@@ -8,6 +8,7 @@ The ways take turns, so that what else the machine does meets them all.
 
 import argparse
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -17,15 +18,16 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from moto_server import CREDENTIALS, S3Server, served
 from PIL import Image, ImageFilter
 
-from job.data.loader import Loader, Normalisation
+from job.data.pool import DecodePool
 from job.data.remote import remote_of
+from job.data.sources import BadImage
 from job.data.splits import split
 from job.data.transforms import Augment, Evaluate
 from job.inputs import localized
@@ -35,6 +37,7 @@ from job.storage.s3_client import S3Settings, make_client
 SIZE = (500, 375)
 CLASSES = 4
 BATCH = 64
+WARM_UP = 32
 
 
 def draw(root: Path, images: int) -> None:
@@ -89,30 +92,38 @@ def manifest(root: str, endpoint: str | None, scratch: Path, cache_gib: float) -
     return parse(document, "throughput", Path.cwd())
 
 
-def images_per_second(wanted: Manifest, workers: int) -> float:
-    """Decoded, augmented and normalised training images a second, after the first batch."""
+@dataclass(frozen=True)
+class Speed:
+    """Decoded and augmented training images: how fast, and what each one costs in CPU time."""
+
+    images_per_second: float
+    cpu_ms: float
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and of those that it has ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def measured(wanted: Manifest, workers: int) -> Speed:
+    """Read an epoch; the clock starts when the processes have started and nothing is read ahead."""
+    cpu = cpu_seconds()
     with localized(wanted, lambda text: None) as ready:
         part = split(
             ready.data, CLASSES, (3, 224, 224), ready.path, Path("none"), remote=remote_of(ready)
         ).train
+        order = np.random.default_rng(1).permutation(part.indices).tolist()
         augment = Augment(Evaluate((224, 224)))
-        half = Normalisation((0.5,), (0.5,))
-        with Loader(
-            part.source,
-            part.indices,
-            augment,
-            half,
-            batch_size=BATCH,
-            shuffle=True,
-            drop_last=True,
-            workers=workers,
-        ) as loader:
-            batches = loader.batches()
-            next(batches)
-            started, count = time.perf_counter(), 0
-            for batch in batches:
-                count += len(batch.labels)
-            return count / (time.perf_counter() - started)
+        with DecodePool(part.source, augment, seed=0, workers=workers, ahead=2 * BATCH) as pool:
+            for outcome in pool.decode(0, order[:WARM_UP]):
+                assert not isinstance(outcome, BadImage)
+            started = time.perf_counter()
+            for outcome in pool.decode(0, order[WARM_UP:]):
+                assert not isinstance(outcome, BadImage)
+            seconds = time.perf_counter() - started
+    count = len(order) - WARM_UP
+    return Speed(count / seconds, 1000 * (cpu_seconds() - cpu) / len(order))
 
 
 def main() -> None:
@@ -147,18 +158,26 @@ def measure(folder: Path, fast: str, slow: S3Server, options: argparse.Namespace
         ways["objects, moto's server"] = manifest("s3://images", slow.url, folder / "f", 1)
     # Fills what is full, and indexes the shards.
     for wanted in ways.values():
-        images_per_second(wanted, options.workers)
-    found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+        measured(wanted, options.workers)
+    found: dict[str, list[tuple[Speed, Speed]]] = {way: [] for way in ways}
     for _ in range(options.rounds):
         for way, wanted in ways.items():
             empty_blobs(wanted, keep=way.endswith("full"))
-            disk = images_per_second(local, options.workers)
-            found[way].append((disk, images_per_second(wanted, options.workers)))
+            found[way].append((measured(local, options.workers), measured(wanted, options.workers)))
     print(f"images/s with {options.workers} decoding process(es), {options.images} images")
     for way, pairs in found.items():
-        disk, s3 = (statistics.median(column) for column in zip(*pairs, strict=True))
-        ratio = statistics.median(each / its for its, each in pairs)
-        print(f"  {way:32} {s3:7.1f}, local disk {disk:7.1f}, ratio {ratio:.2f}")
+        disk, s3 = (
+            statistics.median(each.images_per_second for each in column)
+            for column in zip(*pairs, strict=True)
+        )
+        ratio = statistics.median(
+            s3_.images_per_second / disk_.images_per_second for disk_, s3_ in pairs
+        )
+        cost = statistics.median(s3_.cpu_ms - disk_.cpu_ms for disk_, s3_ in pairs)
+        print(
+            f"  {way:30} {s3:7.1f}, local disk {disk:7.1f}, ratio {ratio:.2f}, "
+            f"CPU {cost:+.2f} ms an image"
+        )
 
 
 def empty_blobs(wanted: Manifest, *, keep: bool) -> None:

@@ -77,9 +77,14 @@ class Cache:
         if not self._is_ours():
             return
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                file.write(hashlib.sha256(blob).digest() + blob)
+            try:
+                file = partial.open("wb")
+            except FileNotFoundError:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file = partial.open("wb")
+            with file:
+                file.write(hashlib.sha256(blob).digest())
+                file.write(blob)
             partial.replace(path)
         except OSError:
             _forget(partial)

@@ -4,6 +4,8 @@ import io
 import json
 import re
 import shlex
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -90,3 +92,20 @@ def test_secrets_are_shown_nowhere(s3_server: S3Server, tmp_path: Path) -> None:
     assert "secrets do not belong in a manifest" in done.err
     gone = job("run", f"{bucket}none.json", cwd=tmp_path, expect=4, environment=keys)
     assert "CANARY" not in done.out + done.err + gone.out + gone.err
+
+
+def test_images_come_from_s3_about_as_fast_as_from_the_disk(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A short round of the script that measures it; its figures are for the eye.
+
+    Other work on the machine moves the ratio by a third, so only what breaks the way there shows.
+    """
+    script = ROOT / "tests/s3_throughput.py"
+    command = [sys.executable, str(script), "--images", "200", "--rounds", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    with capsys.disabled():
+        print(f"\n{done.stdout}", end="")
+    ratios = [float(found) for found in re.findall(r"ratio (\d+\.\d+)", done.stdout)]
+    assert len(ratios) == 5
+    assert min(ratios) > 0.4
