@@ -7,16 +7,20 @@ from typing import Any
 
 import pytest
 from fake_stages import CHAIN, Recorder, stage
+from moto_server import S3Server
 from test_matrix import BAD_SEED, REPORTING, models
 
 from job import matrix, merging
 from job.errors import DataError, UsageError
 from job.manifest import Manifest
 from job.matrix import MatrixResult
+from job.outputs import Place
 from job.pipeline import Reporting
 from job.report import matrix_document
 from job.stages.stage import Stage
+from job.storage.fetching import read_report
 from job.storage.local import FAILURE, LocalOutput
+from job.storage.uri import S3Uri
 
 
 def stages_for(manifest: Manifest) -> Sequence[Stage]:
@@ -24,7 +28,7 @@ def stages_for(manifest: Manifest) -> Sequence[Stage]:
 
 
 def run_index(
-    manifest: Manifest, index: int, output: Path, reporting: Reporting = REPORTING
+    manifest: Manifest, index: int, output: Place, reporting: Reporting = REPORTING
 ) -> None:
     merging.run_index(
         manifest,
@@ -49,7 +53,7 @@ def build(manifest: Manifest, *others: Any) -> Mapping[str, Any]:
 OURS = Reporting(build=build, render=REPORTING.render)
 
 
-def merge(manifest: Manifest, output: Path) -> MatrixResult:
+def merge(manifest: Manifest, output: Place) -> MatrixResult:
     return merging.merge(manifest, output=output, ui=Recorder())
 
 
@@ -181,3 +185,28 @@ def test_single_manifest_has_nothing_to_join(tmp_path: Path) -> None:
         merge(manifest, tmp_path / "out")
     with pytest.raises(UsageError, match="it has no matrix"):
         run_index(manifest, 0, tmp_path / "out")
+
+
+def test_in_s3_each_machine_has_an_empty_disk(
+    bucket: S3Uri, s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, output = models(tmp_path, one=1, bad=BAD_SEED, three=3), bucket / "matrix"
+
+    def on_a_fresh_machine(number: int) -> None:
+        monkeypatch.setenv("JOB_SCRATCH", str(tmp_path / f"scratch{number}"))
+
+    on_a_fresh_machine(0)
+    run_index(manifest, 0, output, OURS)
+    on_a_fresh_machine(1)
+    with pytest.raises(DataError, match="truncated"):
+        run_index(manifest, 1, output, OURS)
+    on_a_fresh_machine(2)
+    result = merge(manifest, output)
+    assert statuses(result) == {"one": "passed", "bad": "failed", "three": "unfinished"}
+    assert [model.exit_code for model in result.models] == [0, 4, 1]
+    on_a_fresh_machine(3)
+    run_index(manifest, 2, output, OURS)
+    on_a_fresh_machine(4)
+    merge(manifest, output)
+    report = read_report(s3_server.store, output)
+    assert [entry["status"] for entry in report["matrix"]] == ["passed", "failed", "passed"]
