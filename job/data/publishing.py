@@ -1,7 +1,7 @@
 """Writing files so that a reader never sees half of one."""
 
 import os
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,16 +25,15 @@ def output_errors(path: Path) -> Iterator[None]:
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A new file, flushed to disk and put at ``path`` by one rename if the block succeeds."""
+    # By its suffix, what a kill leaves of it is known for unfinished, and removed.
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     with output_errors(path):
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    partial = Path(name)
-    file = os.fdopen(descriptor, "w+b")
+        file = partial.open("x+b")
     try:
         yield file
         with output_errors(path):
             file.flush()
             os.fsync(file.fileno())
-            partial.chmod(0o644)
             partial.replace(path)
     finally:
         # After a failed write, closing tries to write again; the first error is the one to tell.

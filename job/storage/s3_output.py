@@ -184,7 +184,7 @@ class S3Output(LocalOutput):
         with stop.deferred():
             sending = Background(self._commit)
             while not sending.done_within(_POLL_SECONDS):
-                if stop.seconds_since > grace_seconds - RELEASE_SECONDS:
+                if stop.received and stop.seconds_since > grace_seconds - RELEASE_SECONDS:
                     raise stopped(stop.received[0], during=f"while {self.uri} was written")
 
     def _commit(self) -> None:

@@ -195,7 +195,7 @@ class Course:
         return code != 0
 
 
-@pytest.mark.parametrize(("before", "every"), [(None, 1), (1, 3)], ids=["first", "over-another"])
+@pytest.mark.parametrize(("before", "every"), [(None, 1), (1, 4)], ids=["first", "over-another"])
 def test_killed_after_every_request(
     s3_server: S3Server, bucket: S3Uri, tmp_path: Path, before: int | None, every: int
 ) -> None:

@@ -27,10 +27,12 @@ from moto_server import S3Server, served
 from job import outputs
 from job.errors import OutputError, StageCrashed, StorageError, TimeLimitReached
 from job.pipeline import plan
+from job.signals import StopSignals
 from job.storage import index
 from job.storage.fetching import fetch
 from job.storage.index import INDEXES, RUNS, Index
 from job.storage.lease import HOLDER, LEASES
+from job.storage.s3_output import S3Output
 from job.storage.uri import S3Uri
 
 COUNTING = (stage("first"), stage("counting"))
@@ -430,6 +432,21 @@ class TestStoreInTrouble:
             assert time.monotonic() - began < 6.5
             server.go_on()
         assert "stopped by SIGTERM" in (tmp_path / "err.txt").read_text()
+
+    def test_little_time_to_stop_is_no_limit_for_those_who_are_not_stopped(
+        self, s3_server: S3Server, output: S3Uri, tmp_path: Path
+    ) -> None:
+        class Slow(S3Output):
+            def _commit(self) -> None:
+                time.sleep(0.3)
+                super()._commit()
+
+        store = s3_server.store
+        folder = Slow(output, store, tmp_path / "slow", lease_seconds=60, say=print)
+        with StopSignals() as stop, folder.locked():
+            folder.keep_manifest({"version": 1})
+            folder.keep(stop, 1.0)
+        assert "manifest.json" in files(s3_server, output)
 
     def test_a_bucket_that_vanishes(
         self, s3_server: S3Server, output: S3Uri, tmp_path: Path
