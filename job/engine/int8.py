@@ -74,7 +74,9 @@ def build(
         UsageError: an item of ``skip_ops`` matches no op.
     """
     work = out / "work"
-    work.mkdir(exist_ok=True)
+    # Of an attempt that was killed nothing is used: Paddle would take a half-written graph.
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
     scope = static.Scope()
     with static.scope_guard(scope):
         executor = static.Executor(cpu())
