@@ -170,6 +170,13 @@ class Int8Spec:
 
 
 @dataclass(frozen=True)
+class AccuracySpec:
+    """How the saved models are scored; ``shards`` are parts of the test split."""
+
+    shards: int
+
+
+@dataclass(frozen=True)
 class BenchmarkSpec:
     """What is timed; ``min_seconds`` and ``min_samples`` are per model and row.
 
@@ -256,6 +263,7 @@ class Manifest:
     quantize: QuantizeSpec
     train: QatTrainSpec
     int8: Int8Spec
+    accuracy: AccuracySpec
     benchmark: BenchmarkSpec
     gates: GatesSpec
     matrix: tuple[EntrySpec, ...] | None
