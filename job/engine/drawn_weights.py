@@ -21,8 +21,8 @@ BOUNDS = {
 def draw(session: Session, seed: int) -> None:
     """Put drawn weights into a session, always the same ones for a seed.
 
-    Those of layers keep the size of what passes a relu (He et al., 2015); batch norms and biases are
-    drawn as a trained network might have them, so that none can be left out as zero.
+    Those of layers keep the size of what passes a relu (He et al., 2015); batch norms and biases
+    are as a trained network might have them, so that none can be left out as zero.
     """
     block = session.classifier.train.global_block()
     generator = np.random.default_rng(seed)
