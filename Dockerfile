@@ -75,7 +75,7 @@ CMD ["--help"]
 # A combination that cannot run INT8 never becomes an image. A builder without AVX512_VNNI still
 # shows that the libraries work together: only what doctor says of its CPU is overlooked.
 FROM job AS proof
-COPY container/prove.py /tmp/
+COPY tests/container/prove.py /tmp/
 RUN python /tmp/prove.py > /tmp/doctor.json
 
 FROM job
