@@ -56,10 +56,12 @@ COPY manifests /work/manifests
 # Any user may be set, as OpenShift does: its group is 0.
 RUN chown -R 1000:0 /work && chmod -R g=u /work
 # HOME: caches of matplotlib, and weights that are downloaded, go to the one folder that is writable
-# in a read-only container. LD_PRELOAD: jemalloc makes small INT8 calls quicker; set it empty for
+# in a read-only container. JOB_SCRATCH: /tmp may be small, the volume holds what S3 is worked on with.
+# LD_PRELOAD: jemalloc makes small INT8 calls quicker; set it empty for
 # glibc's allocator, the report says which was used.
 ENV PATH=/opt/job/bin:$PATH \
     HOME=/tmp \
+    JOB_SCRATCH=/work/.scratch \
     LD_PRELOAD=libjemalloc.so.2 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
@@ -73,7 +75,7 @@ CMD ["--help"]
 # A combination that cannot run INT8 never becomes an image. A builder without AVX512_VNNI still
 # shows that the libraries work together: only what doctor says of its CPU is overlooked.
 FROM job AS proof
-COPY container/prove.py /tmp/
+COPY tests/container/prove.py /tmp/
 RUN python /tmp/prove.py > /tmp/doctor.json
 
 FROM job

@@ -34,7 +34,6 @@ check: $(VENV)/installed-tests ## Lint, format and types.
 	$(BIN)/mypy
 
 bench: $(VENV)/installed ## Is INT8 as fast and as right as recorded? RECORD=1 records anew.
-	$(BIN)/python tests/bench/weights.py runs/bench/weights
 	$(BIN)/job run tests/bench/manifest.json --output runs/bench --from benchmark
 	$(BIN)/python tests/bench/compare.py runs/bench $(if $(RECORD),--record)
 

@@ -221,6 +221,62 @@ def merge(
 
 
 @app.command()
+def score(
+    manifest: Annotated[
+        str, typer.Argument(metavar="MANIFEST", help="A JSON file, or - for standard input.")
+    ],
+    shard: Annotated[int, typer.Option(help="Which part, from 0 to accuracy.shards - 1.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="POINTER=VALUE",
+            help="Override a key, as for the run that joins the parts. May be repeated.",
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(metavar="DIR|S3URI", help="Where the run writes, if not to the output."),
+    ] = None,
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(help="Progress as text (bars on a terminal) or one JSON object a line."),
+    ] = LogFormat.text,
+) -> None:
+    """Score one part of a large test split, beside other machines that score the others.
+
+    The models are those of the run so far, which then finds what was scored and does the rest.
+
+    \b
+    Examples:
+      job run m.json --set accuracy.shards=2 --until int8
+      job score m.json --set accuracy.shards=2 --shard 0     (on one machine)
+      job score m.json --set accuracy.shards=2 --shard 1     (on another)
+      job run m.json --set accuracy.shards=2
+    """
+    from job import pipeline
+    from job.outputs import place_of
+    from job.progress import make_ui
+    from job.stages import stages_for
+
+    with make_ui(log_format) as ui:
+        try:
+            loaded = _load(manifest, overrides or ())
+            where = place_of(loaded.output if output is None else output)
+            if loaded.matrix or loaded.data.format == "synthetic":
+                raise UsageError(
+                    "only a single model with real images is scored in parts",
+                    "Give a manifest without a matrix, whose images are not synthetic.",
+                )
+            done = pipeline.run_shard(loaded, shard, stages=stages_for(loaded), output=where, ui=ui)
+        except JobError as error:
+            raise _failed(error, ui) from None
+    told = f"Part {shard} of {loaded.accuracy.shards} is scored: {done.output}"
+    typer.echo(told)
+    termination.tell(told)
+
+
+@app.command()
 def validate(
     manifests: Annotated[
         list[str],

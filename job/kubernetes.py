@@ -42,6 +42,8 @@ class PodOptions:
         claim: a PersistentVolumeClaim that is mounted at /work instead of scratch.
         secret: a Secret whose keys become environment variables.
         service_account: one that stands for a role in a cloud.
+        until: the last stage to run.
+        score: make the Job that scores the test split in parts, beside the run itself.
     """
 
     image: str | None = None
@@ -54,6 +56,8 @@ class PodOptions:
     claim: str | None = None
     secret: str | None = None
     service_account: str | None = None
+    until: str | None = None
+    score: bool = False
 
 
 def render(manifest: Manifest, options: PodOptions) -> str:
@@ -83,7 +87,8 @@ def objects(manifest: Manifest, options: PodOptions) -> tuple[Object, ...]:
 
     _check(manifest, options)
     made: dict[str, Any] = yaml.safe_load(BASE.read_text(encoding="utf-8"))
-    name = _dns_label(manifest.name)
+    what = "-score" if options.score else f"-{options.until}" if options.until else ""
+    name = f"{_dns_label(manifest.name)}{what}"
     made["metadata"]["name"] = name
     if options.namespace:
         made["metadata"]["namespace"] = options.namespace
@@ -108,6 +113,11 @@ def _check(manifest: Manifest, options: PodOptions) -> None:
             raise UsageError(
                 f"--{option}: {value!r} is no quantity", "Give a number with a unit, such as 16Gi."
             )
+    if options.score and (manifest.matrix or manifest.accuracy.shards == 1):
+        raise UsageError(
+            "--score: there is nothing to score in parts",
+            "Give a manifest without a matrix, and set accuracy.shards.",
+        )
     for code in (single.model.callable for single in entries(manifest) or (manifest,)):
         if code:
             raise UsageError(
@@ -130,12 +140,11 @@ def _fill_job(made: dict[str, Any], manifest: Manifest, options: PodOptions) -> 
     if options.queue:
         made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = options.queue
         spec["suspend"] = True
-    if manifest.matrix:
-        count = len(manifest.matrix)
+    if pods := _pods(manifest, options):
         # One index that fails for good leaves the others running.
         retries = spec.pop("backoffLimit")
         spec["podFailurePolicy"]["rules"][0]["action"] = "FailIndex"
-        indexed = {"completionMode": "Indexed", "completions": count, "parallelism": count}
+        indexed = {"completionMode": "Indexed", "completions": pods, "parallelism": pods}
         made["spec"] = {**indexed, "backoffLimitPerIndex": retries, **spec}
 
 
@@ -145,8 +154,13 @@ def _fill_pod(
     """Set what is the pod's."""
     (container,) = pod["containers"]
     container["image"] = options.image or f"{container['image']}:{job.__version__}"
-    if manifest.matrix:
-        container["args"] += ["--index", "$(JOB_COMPLETION_INDEX)"]
+    if options.score:
+        container["args"][0] = "score"
+    elif options.until:
+        container["args"] += ["--until", options.until]
+    if _pods(manifest, options):
+        which = "--shard" if options.score else "--index"
+        container["args"] += [which, "$(JOB_COMPLETION_INDEX)"]
     grace = math.ceil(manifest.run.grace_seconds)
     pod["terminationGracePeriodSeconds"] = grace + _MARGIN_SECONDS
     asked = {"cpu": options.cpus, "memory": options.memory, "ephemeral-storage": options.storage}
@@ -164,6 +178,11 @@ def _fill_pod(
         container["envFrom"] = [{"secretRef": {"name": options.secret}}]
     if options.service_account:
         pod["serviceAccountName"] = options.service_account
+
+
+def _pods(manifest: Manifest, options: PodOptions) -> int:
+    """Return how many pods an Indexed Job has, 0 for a Job of one pod."""
+    return manifest.accuracy.shards if options.score else len(manifest.matrix or ())
 
 
 def _dns_label(name: str) -> str:

@@ -48,6 +48,12 @@ def render(
     secret: Annotated[
         str | None, typer.Option(help="A Secret whose keys become variables, such as AWS_*.")
     ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")
+    ] = None,
+    score: Annotated[
+        bool, typer.Option("--score", help="Score the test split's parts, after --until int8.")
+    ] = False,
     service_account: Annotated[
         str | None, typer.Option(help="A ServiceAccount that stands for a role in a cloud.")
     ] = None,
@@ -61,6 +67,7 @@ def render(
     Examples:
       job k8s render manifests/digits.json --claim job-work | kubectl apply -f -
       job k8s render m.json --set output=s3://bucket/m --secret s3-credentials --cpus 8
+      job k8s render m.json --set accuracy.shards=16 --score --claim shared | kubectl apply -f -
     """
     from job.kubernetes import PodOptions
     from job.kubernetes import render as rendered
@@ -77,5 +84,7 @@ def render(
         claim=claim,
         secret=secret,
         service_account=service_account,
+        until=until,
+        score=score,
     )
     typer.echo(rendered(load(manifest, overrides or ()), options), nl=False)

@@ -174,6 +174,13 @@ class Int8Spec:
 
 
 @dataclass(frozen=True)
+class AccuracySpec:
+    """How the saved models are scored; ``shards`` are parts of the test split."""
+
+    shards: int
+
+
+@dataclass(frozen=True)
 class BenchmarkSpec:
     """What is timed; ``min_seconds`` and ``min_samples`` are per model and row.
 
@@ -263,6 +270,7 @@ class Manifest:
     quantize: QuantizeSpec
     train: QatTrainSpec
     int8: Int8Spec
+    accuracy: AccuracySpec
     benchmark: BenchmarkSpec
     gates: GatesSpec
     matrix: tuple[EntrySpec, ...] | None

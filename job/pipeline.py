@@ -28,6 +28,7 @@ from job.planning import (
 )
 from job.progress import Ui
 from job.rendering import render_files
+from job.sharding import finished_parts, place_of_part, roomy_folder, what_it_needs
 from job.signals import StopSignals
 from job.stages.stage import Stage, StageOutput
 from job.storage.files import read_json, write_bytes, write_json
@@ -215,7 +216,7 @@ def run(
             folder.keep_manifest(manifest.resolved)
             folder.note_failure(None, manifest.resolved)
             task = _task_maker(manifest, folder, host, lock)
-            course = _Course(planner, ui, stop, task)
+            course = _Course(planner, ui, stop, task, output)
             for stage in selected:
                 course.pass_stage(stage)
             complete = len(selected) == len(stages)
@@ -230,6 +231,49 @@ def run(
         finally:
             folder.save_digests()
     return RunResult(output, tuple(course.rows), report)
+
+
+def run_shard(
+    manifest: Manifest, number: int, *, stages: Sequence[Stage], output: Place, ui: Ui
+) -> RunResult:
+    """Do one part of what can be done in parts, beside runs that do the others.
+
+    Args:
+        manifest: the valid manifest.
+        number: which part, from 0.
+        stages: all stages, in order.
+        output: that of the whole run, whose earlier stages are read.
+        ui: is told of everything.
+
+    Raises:
+        UsageError: there is no such part.
+        DataError: the run has not come that far.
+        JobError: as :func:`run` raises it.
+    """
+    shard = next(stage.shard for stage in stages if stage.shard)
+    leaves = {stage.name: stage.leaves for stage in stages}
+    place, host = place_of_part(output, number), read_host()
+    with tempfile.TemporaryDirectory(prefix="job-", dir=roomy_folder()) as scratch:
+        main = look_at(output, manifest, Path(scratch))
+        inputs, digests = what_it_needs(shard, number, manifest, main, leaves)
+        folder = open_output(place, manifest, lambda text: ui.message(STORAGE, text, "warning"))
+        folder.check_ours([shard.leaves])
+        planner = _planner(manifest, (shard,), folder, None, host)
+        with StopSignals(limit_seconds(manifest)) as stop, folder.locked() as lock:
+            folder.recover([(shard.name, shard.leaves)])
+            try:
+                folder.keep_manifest(manifest.resolved)
+                task = _task_maker(manifest, folder, host, lock)
+                course = _Course(planner, ui, stop, task, place)
+                course.outputs, course.digests = inputs, digests
+                course.pass_stage(shard)
+                folder.keep(stop, manifest.run.grace_seconds)
+            except JobError:
+                keep_unfinished(folder, stop, manifest, ui)
+                raise
+            finally:
+                folder.save_digests()
+    return RunResult(place, tuple(course.rows), None)
 
 
 def limit_seconds(manifest: Manifest) -> float | None:
@@ -304,8 +348,11 @@ def _task_maker(manifest: Manifest, folder: LocalOutput, host: Host, lock: int) 
 class _Course:
     """One run on its way through the stages."""
 
-    def __init__(self, planner: Planner, ui: Ui, stop: StopSignals, task: TaskMaker) -> None:
+    def __init__(
+        self, planner: Planner, ui: Ui, stop: StopSignals, task: TaskMaker, output: Place
+    ) -> None:
         self.planner = planner
+        self.output = output
         self.folder = planner.output
         self.ui = ui
         self.stop = stop
@@ -359,7 +406,10 @@ class _Course:
         key = key_of(verdict.found)
         out, resumed = self.folder.partial(stage.name, key)
         inputs = {name: self.outputs[name] for name in stage.needs}
-        self.folder.bring(each.path.name for each in inputs.values())
+        # What a shard reads is of another output, and at hand.
+        ours = [each.path for each in inputs.values() if each.path.parent == self.folder.root]
+        self.folder.bring(path.name for path in ours)
+        inputs |= self._parts(stage)
         task = self.task(stage, inputs, out)
         if resumed:
             self.ui.stage_started(stage.name, f"{verdict.reason}; goes on from unfinished work")
@@ -375,6 +425,16 @@ class _Course:
         self.folder.keep(self.stop, self.planner.manifest.run.grace_seconds)
         self.ui.stage_finished(stage.name, seconds)
         return left
+
+    def _parts(self, stage: Stage) -> dict[str, StageOutput]:
+        """Return what other machines have done of a stage's work."""
+        count = self.planner.manifest.accuracy.shards
+        if stage.shard is None or count == 1:
+            return {}
+        scratch = self.folder.root / ".shards"
+        found = finished_parts(stage.shard, self.output, scratch, self.planner, self.digests)
+        self.ui.message(stage.name, f"{len(found)} of {count} parts were scored elsewhere")
+        return found
 
     def _tell(self, stage: str, event: Mapping[str, Any]) -> None:
         """Show an event of a stage's process, which ends with this run's right to write."""

@@ -5,9 +5,7 @@
 
 For each network it makes, from the same FP32 model and the same calibration images, our INT8 models
 (Paddle, OpenVINO and, if asked for, ONNX Runtime) and NNCF's post-training INT8 model, and times
-all of them in turn. Weights are untrained, which speed does not depend on, but for biases: those of
-fresh networks are zero, and engines leave them out; so they, and batch norms' statistics, are
-drawn.
+all of them in turn. Weights are drawn, which speed does not depend on.
 """
 
 import argparse
@@ -127,7 +125,7 @@ def make(name: str, work: Path) -> None:
     """Write a network's FP32 model, our INT8 models and the calibration images."""
     import numpy as np
 
-    from job.engine import int8, programs, quantization, smoke
+    from job.engine import drawn_weights, int8, programs, quantization, smoke
     from job.engine.session import open_session
 
     folders = {key: work / key for key in ("fp32", "fake", "int8")}
@@ -150,7 +148,7 @@ def make(name: str, work: Path) -> None:
     types = ["conv2d", "depthwise_conv2d", "mul", "matmul_v2", "elementwise_add", "pool2d"]
     settings = {**smoke.SETTINGS, "quantize_op_types": types}
     with session.active():
-        programs.write_variables(scope, drawn(classifier.evaluation))
+        drawn_weights.draw(session, seed=0)
         programs.save_inference_model(
             classifier.evaluation, folders["fp32"] / "model", classifier.logits, executor
         )
@@ -181,28 +179,6 @@ def engine_modules() -> Iterator[Any]:
         from job.engine import onnxruntime
 
         yield onnxruntime
-
-
-def drawn(program: Any) -> dict[str, Any]:
-    """Biases and batch-norm statistics as a trained network might have them."""
-    import numpy as np
-
-    generator = np.random.default_rng(1)
-    block = program.global_block()
-    values = {}
-    for op in block.ops:
-        if op.type == "batch_norm":
-            ranges = {"Bias": (-0.3, 0.3), "Mean": (-0.2, 0.2)}
-            ranges |= {"Variance": (0.8, 1.2), "Scale": (0.7, 1.0)}
-            names = {op.input(slot)[0]: bounds for slot, bounds in ranges.items()}
-        elif op.type == "elementwise_add" and block.var(op.input("Y")[0]).persistable:
-            names = {op.input("Y")[0]: (-0.1, 0.1)}
-        else:
-            continue
-        for name, bounds in names.items():
-            shape = block.var(name).shape
-            values[name] = generator.uniform(*bounds, shape).astype("float32")
-    return values
 
 
 def make_nncf(work: Path) -> None:

@@ -1,8 +1,9 @@
 """What Python costs: `job predict` against the native tester, interleaved, per batch size.
 
-taskset -c 1 python job/native/overhead.py TESTER MODEL DATA [--batch-sizes 1 8 50] [--rounds 10]
+taskset -c 0 python job/native/overhead.py TESTER MODEL [--batch-sizes 1 16 50] [--rounds 10]
 
-Each round runs both testers once, in turns about who is first, each in a fresh process.
+Each round runs both testers once, in turns about who is first, each in a fresh process, on the
+same random images: their values do not matter to the speed.
 """
 
 import argparse
@@ -11,15 +12,28 @@ import math
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from job import stats
+import numpy as np
+
+from job import stats, tester
+from job.data import packed
+from job.engine.saved_model import read_saved_model
 
 ROUND_SECONDS = 1.0
-WARMUP_CALLS = 20
+WARMUP_CALLS = 5
 PYTHON = (sys.executable, "-m", "job", "predict", "--json")
+
+
+def write_images(path: Path, model: Path, count: int) -> None:
+    """A packed file of random images for a model that takes images of one size."""
+    shape = read_saved_model(tester.find_model(model)).input_shape
+    images = np.random.default_rng(0).random((count, *shape), np.float32)
+    batch = (images, np.zeros(count, np.int64))
+    packed.write(path, [batch], shape=shape, transform="none: random numbers, for speed only")
 
 
 def speed(command: Sequence[str], *arguments: str) -> dict[str, Any]:
@@ -29,9 +43,9 @@ def speed(command: Sequence[str], *arguments: str) -> dict[str, Any]:
     return found
 
 
-def compare(native: Path, model: str, data: str, batch_size: int, rounds: int) -> dict[str, Any]:
+def compare(native: Path, model: Path, data: Path, batch_size: int, rounds: int) -> dict[str, Any]:
     """One row: p50 in ms a call of both, and the paired ratio of images/s, native to Python."""
-    fixed: tuple[str, ...] = ("--infer-model", model, "--infer-data", data)
+    fixed: tuple[str, ...] = ("--infer-model", str(model), "--infer-data", str(data))
     fixed += ("--batch-size", str(batch_size))
     commands = {"python": PYTHON, "native": (str(native.absolute()),)}
     pilot = speed(commands["native"], *fixed, "--warmup-size", str(WARMUP_CALLS))
@@ -54,21 +68,27 @@ def main() -> None:
     """Print a row for each batch size."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tester", type=Path)
-    parser.add_argument("model")
-    parser.add_argument("data")
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8, 50])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 16, 50])
     parser.add_argument("--rounds", type=int, default=10)
     given = parser.parse_args()
     print("batch  Python p50 ms  native p50 ms  Python costs us  native/Python  95%")
-    for batch_size in given.batch_sizes:
-        row = compare(given.tester, given.model, given.data, batch_size, given.rounds)
-        python, native = row["p50"]["python"], row["p50"]["native"]
-        low, high = row["interval"]
-        print(
-            f"{batch_size:5}  {python:13.3f}  {native:13.3f}  {1000 * (python - native):15.0f}  "
-            f"{row['ratio']:13.3f}  {low:.3f}-{high:.3f}",
-            flush=True,
-        )
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "images.bin"
+        write_images(data, given.model, max(given.batch_sizes))
+        for batch_size in given.batch_sizes:
+            show(batch_size, compare(given.tester, given.model, data, batch_size, given.rounds))
+
+
+def show(batch_size: int, row: dict[str, Any]) -> None:
+    """Print a row."""
+    python, native = row["p50"]["python"], row["p50"]["native"]
+    low, high = row["interval"]
+    print(
+        f"{batch_size:5}  {python:13.3f}  {native:13.3f}  {1000 * (python - native):15.0f}  "
+        f"{row['ratio']:13.3f}  {low:.3f}-{high:.3f}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

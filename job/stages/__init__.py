@@ -39,9 +39,9 @@ def stages_for(manifest: Manifest) -> tuple[Stage, ...]:
     others = [stage for stage in stages if stage.name in PACKAGES]
     needs = tuple(stage.name for stage in others)
     libraries = tuple(name for stage in others for name in stage.libraries)
-    return tuple(
-        replace(stage, needs=stage.needs + needs, libraries=libraries)
-        if stage.name in _OF_ALL_ENGINES
-        else stage
-        for stage in stages
-    )
+
+    def of_all(stage: Stage) -> Stage:
+        shard = of_all(stage.shard) if stage.shard else None
+        return replace(stage, needs=stage.needs + needs, libraries=libraries, shard=shard)
+
+    return tuple(of_all(stage) if stage.name in _OF_ALL_ENGINES else stage for stage in stages)

@@ -1,6 +1,6 @@
 """accuracy: the saved models, loaded again, on the test split."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from job import stats
-from job.data.packed import open_packed
+from job.data.packed import Packed, open_packed
 from job.engines import PACKAGES
 from job.events import Events
 from job.host import usable_cores
 from job.manifest import Manifest
 from job.stages.inputs import TEST
-from job.stages.stage import Record, Stage, StageOutput
+from job.stages.stage import SHARD, Record, Stage, StageOutput
 
 BATCH = 50
 # Model of the report -> stage that left it, and how it runs.
@@ -25,30 +25,101 @@ MODELS = {
     "int8": ("int8", "int8"),
 }
 Correct = NDArray[np.bool_]
+# By "MODEL.choice", "MODEL.top1" and "MODEL.top5".
+Part = Mapping[str, Any]
+PART = "part.npz"
 
 
 def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:
-    """Write predictions.npz: each model's first choice and the label, per image."""
+    """Write predictions.npz: each model's first choice and the label, per image.
+
+    Parts of the test split that were scored elsewhere are among the inputs, as ``shard-0`` and so
+    on; the others are scored here.
+    """
     if manifest.data.format == "synthetic":
         events.message("not measured: the images are synthetic")
         return {"skipped": "synthetic images have no accuracy"}
     test = open_packed(inputs["prepare"].path / TEST, manifest.model.input_shape)
     engines = [name for name in PACKAGES if name in inputs]
-    scores: dict[str, NDArray[np.float32]] = {}
-    for name in (*MODELS, *engines):
-        scores[name] = score(name, open_saved(name, inputs), test.images, events)
+    names = (*MODELS, *engines)
+    parts = []
+    for number, images in enumerate(shards(len(test.labels), manifest.accuracy.shards)):
+        found = inputs.get(f"{SHARD}-{number}")
+        part = read_part(found.path) if found else score_part(names, inputs, test, images, events)
         if events.stopping:
             return {}
-    choices = {name: values.argmax(1).astype(np.int64) for name, values in scores.items()}
+        parts.append(part)
+    whole: dict[str, Any] = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    choices = {name: whole[f"{name}.choice"] for name in names}
     np.savez(out / "predictions.npz", labels=test.labels, **choices)
-    top1 = {name: stats.topk_correct(values, test.labels, 1) for name, values in scores.items()}
-    top5 = {name: stats.topk_correct(values, test.labels, 5) for name, values in scores.items()}
+    top1 = {name: whole[f"{name}.top1"] for name in names}
+    top5 = {name: whole[f"{name}.top5"] for name in names}
     return {
         "images": len(test.labels),
         **{name: describe(top1[name], top5[name]) for name in MODELS},
         "engines": {name: describe(top1[name], top5[name]) for name in engines},
         "paired": paired(top1["fp32"], top1["int8"]),
     }
+
+
+def run_shard(
+    manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events
+) -> Record:
+    """Write one part's part.npz; the input ``shard`` tells which part it is."""
+    number = inputs[SHARD].record["number"]
+    test = open_packed(inputs["prepare"].path / TEST, manifest.model.input_shape)
+    parts = shards(len(test.labels), manifest.accuracy.shards)
+    if number >= len(parts):
+        events.message(f"nothing to do: the test split has {len(parts)} parts")
+        return {"images": 0}
+    images = parts[number]
+    names = (*MODELS, *(name for name in PACKAGES if name in inputs))
+    part = score_part(names, inputs, test, images, events)
+    if events.stopping:
+        return {}
+    np.savez(out / PART, **part)
+    return {"images": len(images)}
+
+
+def shards(images: int, count: int) -> list[range]:
+    """Cut a test split into parts of whole batches, so that each batch is the same in any cut.
+
+    A split with fewer batches than parts has as many parts as batches.
+    """
+    batches = -(-images // BATCH)
+    cuts = [BATCH * (batches * number // count) for number in range(count)]
+    spans = zip(cuts, [*cuts[1:], images], strict=True)
+    return [range(first, last) for first, last in spans if first < last]
+
+
+def score_part(
+    names: Sequence[str],
+    inputs: Mapping[str, StageOutput],
+    test: Packed,
+    images: range,
+    events: Events,
+) -> Part:
+    """Each model's first choice, and whether it and the first five are right, per image.
+
+    When the job is asked to stop, what is there by then.
+    """
+    labels = np.asarray(test.labels[images.start : images.stop])
+    part: dict[str, Any] = {}
+    for name in names:
+        chosen = test.images[images.start : images.stop]
+        scores = score(name, open_saved(name, inputs), chosen, events)
+        if events.stopping:
+            break
+        part[f"{name}.choice"] = scores.argmax(1).astype(np.int64)
+        part[f"{name}.top1"] = stats.topk_correct(scores, labels, 1)
+        part[f"{name}.top5"] = stats.topk_correct(scores, labels, 5)
+    return part
+
+
+def read_part(folder: Path) -> Part:
+    """What :func:`run_shard` wrote."""
+    with np.load(folder / PART) as saved:
+        return dict(saved)
 
 
 def open_saved(name: str, inputs: Mapping[str, StageOutput]) -> Any:
@@ -101,4 +172,16 @@ def paired(fp32: Correct, int8: Correct) -> dict[str, Any]:
 
 
 NEEDS = ("prepare", "baseline", "convert", "int8")
-STAGE = Stage("accuracy", "accuracy", NEEDS, lambda _: {}, lambda _: (), run, host_matters=True)
+SHARD_STAGE = Stage(
+    "score", "part", (*NEEDS, SHARD), lambda _: {}, lambda _: (), run_shard, host_matters=True
+)
+STAGE = Stage(
+    "accuracy",
+    "accuracy",
+    NEEDS,
+    lambda _: {},
+    lambda _: (),
+    run,
+    host_matters=True,
+    shard=SHARD_STAGE,
+)

@@ -55,12 +55,15 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
 
 def load_weights(manifest: Manifest, session: Any, events: Events) -> None:
     """Put the weights that the manifest names into the session."""
+    from job.engine import drawn_weights
     from job.engine.session import load_weights as load
     from job.engine.session import published_weights
 
     model = manifest.model
     if model.weights is None and not model.pretrained:
-        if model.name and not trains(manifest) and manifest.data.format != "synthetic":
+        if manifest.data.format == "synthetic" and not model.inference_model:
+            drawn_weights.draw(session, manifest.baseline.train.seed)
+        elif model.name and not trains(manifest):
             events.message(
                 "the network starts from random weights and baseline.train.epochs is 0: name a "
                 "file in model.weights, or train the baseline",

@@ -54,7 +54,8 @@ def checked_error(found: NDArray[Any], expected: NDArray[Any]) -> float:
     Raises:
         QuantizationError: they are other scores altogether.
     """
-    error = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+    size = float(np.linalg.norm(expected)) or 1.0
+    error = float(np.linalg.norm(found - expected)) / size
     if not error < MAX_ERROR:
         raise QuantizationError(
             f"scores differ from the fake-quantized model's by {100 * error:.0f}%: this engine "

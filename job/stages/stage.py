@@ -9,6 +9,7 @@ from job.events import Events
 from job.manifest import Manifest
 
 Record = Mapping[str, Any]
+SHARD = "shard"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,9 @@ class Stage:
         run: the work; a module-level function, imported again in the worker process.
         host_matters: whether another CPU gives another result.
         libraries: packages beyond the core whose versions can change its output.
+        shard: does a part of its work on another machine. It needs ``SHARD`` besides, whose record
+            has the part's ``number``; the stage finds what was done among its inputs, by name and
+            number.
     """
 
     name: str
@@ -47,3 +51,4 @@ class Stage:
     run: Callable[[Manifest, Mapping[str, StageOutput], Path, Events], Record]
     host_matters: bool = False
     libraries: tuple[str, ...] = ()
+    shard: "Stage | None" = None

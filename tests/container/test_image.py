@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from typing import Any
 
 import pytest
 from containers import ENGINE, IMAGE, ODD_USER, run
@@ -24,21 +25,22 @@ print("".join(open(f"/proc/{pid}/stat").read().split()[2] for pid in running))
 
 
 @pytest.fixture(scope="module")
-def config() -> dict[str, object]:
+def config() -> dict[str, Any]:
     shown = subprocess.run(
         [*ENGINE, "image", "inspect", IMAGE], capture_output=True, check=True, text=True
     )
-    found: dict[str, object] = json.loads(shown.stdout)[0]["Config"]
+    found: dict[str, Any] = json.loads(shown.stdout)[0]["Config"]
     return found
 
 
-def test_runs_as_nobody_in_particular(config: dict[str, object]) -> None:
+def test_runs_as_nobody_in_particular(config: dict[str, Any]) -> None:
     assert config["User"] == "1000:0"
     assert config["WorkingDir"] == "/work"
     assert config["Entrypoint"] == ["tini", "--", "job"]
+    assert "JOB_SCRATCH=/work/.scratch" in config["Env"]
 
 
-def test_labels(config: dict[str, object]) -> None:
+def test_labels(config: dict[str, Any]) -> None:
     labels = config["Labels"]
     assert isinstance(labels, dict)
     told = {name.rpartition(".")[2]: value for name, value in labels.items()}

@@ -49,8 +49,8 @@ def test_the_manifest_is_valid() -> None:
 
 def test_every_command_and_option_exists() -> None:
     rows = re.findall(r"^\| `job ([a-z0-9 ]+?)(?: [^a-z`|]+)?` \|([^|]*)\|", README, re.MULTILINE)
-    names = ["run", "validate", "explain", "doctor", "report", "fetch", "merge", "k8s render"]
-    assert [name for name, _ in rows] == [*names, "pack", "predict"]
+    names = ["run", "validate", "explain", "doctor", "report", "fetch", "merge", "score"]
+    assert [name for name, _ in rows] == [*names, "k8s render", "pack", "predict"]
     for name, text in rows:
         shown = subprocess.run(
             [sys.executable, "-m", "job", *name.split(), "--help"],

@@ -2,11 +2,12 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 
 import job
-from job.engine import programs, zoo
+from job.engine import drawn_weights, programs, zoo
 from job.errors import UsageError
 
 pytestmark = pytest.mark.engine
@@ -79,3 +80,22 @@ def test_images_that_are_too_small_are_refused():
 def test_images_that_shrink_to_nothing_are_refused_before_any_training(name, shape, says):
     with pytest.raises(UsageError, match=says):
         tiny.open_tiny(name=name, input_shape=shape, classes=3, width=1.0)
+
+
+def test_drawn_weights_let_scores_depend_on_the_image():
+    session = tiny.open_tiny(name="mobilenet_v1", input_shape=(3, 64, 64), width=0.25)
+    images = np.random.default_rng(0).standard_normal((4, 3, 64, 64)).astype("float32")
+
+    def scores():
+        feed = {programs.IMAGE: images}
+        return session.executor.run(
+            session.classifier.evaluation, feed, [session.classifier.logits]
+        )[0]
+
+    with session.active():
+        assert scores().std(0).max() < 1e-6
+        drawn_weights.draw(session, 0)
+        first = scores()
+        drawn_weights.draw(session, 0)
+        assert (scores() == first).all()
+    assert 0.01 < first.std(0).max() < 100

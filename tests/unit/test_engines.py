@@ -83,6 +83,7 @@ def test_extras_hold_what_the_engines_need() -> None:
 def test_scores_of_a_wrongly_translated_model_are_refused() -> None:
     expected = np.linspace(-1, 1, 20).reshape(2, 10)
     assert checked_error(expected + 0.01, expected) == pytest.approx(0.016, abs=0.001)
+    assert checked_error(0 * expected, 0 * expected) == 0
     for wrong in (-expected, np.full_like(expected, np.nan)):
         with pytest.raises(QuantizationError, match="does not run the model as it was trained"):
             checked_error(wrong, expected)

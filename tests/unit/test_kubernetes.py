@@ -67,7 +67,7 @@ def test_no_line_can_go_without_breaking_a_promise(matrix: Any) -> None:
 
 
 def test_manifest_goes_with_defaults_and_overrides() -> None:
-    found = parse(document(output="s3://b/x"), "m.json", Path("/base"), ["train.epochs=7"])
+    found = parse(document(output="s3://bucket/x"), "m.json", Path("/base"), ["train.epochs=7"])
     config, made = rendered(found, namespace="team")
     sent = json.loads(config["data"]["manifest.json"])
     assert sent == found.resolved
@@ -126,6 +126,21 @@ def test_matrix_is_an_indexed_job() -> None:
     assert container["args"] == ["run", "manifest.json", "--index", "$(JOB_COMPLETION_INDEX)"]
 
 
+def test_test_split_in_parts_is_an_indexed_job() -> None:
+    whole = manifest(accuracy__shards=8)
+    config, made = rendered(whole, score=True)
+    assert made["metadata"]["name"] == config["metadata"]["name"] == "tiny-score"
+    assert made["spec"]["completions"] == 8
+    (container,) = pod_of(made)["containers"]
+    assert container["args"] == ["score", "manifest.json", "--shard", "$(JOB_COMPLETION_INDEX)"]
+    _, before = rendered(whole, until="int8")
+    assert before["metadata"]["name"] == "tiny-int8"
+    assert pod_of(before)["containers"][0]["args"][2:] == ["--until", "int8"]
+    assert "completions" not in before["spec"]
+    with pytest.raises(UsageError, match="nothing to score in parts"):
+        objects(manifest(), PodOptions(score=True))
+
+
 @pytest.mark.parametrize(
     ("name", "label"),
     [
@@ -149,7 +164,7 @@ def test_name(name: str, label: str) -> None:
     ],
 )
 def test_refused(options: dict[str, Any], changes: dict[str, Any], told: str) -> None:
-    found = parse(document(**{"output": "s3://b/x", **changes}), "m.json", Path("/base"))
+    found = parse(document(**{"output": "s3://bucket/x", **changes}), "m.json", Path("/base"))
     with pytest.raises(UsageError, match=told):
         objects(found, PodOptions(**options))
 
