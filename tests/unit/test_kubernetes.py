@@ -170,7 +170,7 @@ def test_refused(options: dict[str, Any], changes: dict[str, Any], told: str) ->
 
 
 def test_manifest_too_large_for_a_config_map() -> None:
-    patterns = [f"{'x' * 1000}{number}" for number in range(1100)]
+    patterns = [f"{'x' * 200}{number}" for number in range(6000)]
     found = manifest(quantize__not_quant_pattern=patterns)
     with pytest.raises(UsageError, match="a ConfigMap holds 1 MiB"):
         objects(found, PodOptions())
