@@ -146,7 +146,10 @@ def check_input_shape(
     Raises:
         UsageError: the network cannot take images of this shape.
     """
-    for variable in classifier.evaluation.list_vars():
+    block = classifier.evaluation.global_block()
+    # A saved model feeds and fetches by variables that have no shape.
+    computing = [op for op in block.ops if op.type not in ("feed", "fetch")]
+    for variable in [block.var(name) for op in computing for name in op.output_arg_names]:
         # The first size is the batch's, and 0 in notes of shapes that hold no values.
         if 0 in tuple(variable.shape)[1:]:
             raise UsageError(
