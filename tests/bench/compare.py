@@ -79,6 +79,8 @@ def main(run: str, *options: str) -> int:
         then = recorded.get(name)
         faults += worse(name, values, then) if then else []
         told = f"recorded {then['ratio']:.2f}" if then else "not recorded for this instruction set"
+        if then and not then["scores"]:
+            told += "; its scores are not recorded and not compared"
         print(f"{name}: ratio {values['ratio']:.2f}, {told}")
     print(
         "\n".join(["", *(f"WORSE: {fault}" for fault in faults)] if faults else ["nothing worse"])

@@ -78,12 +78,15 @@ def test_scores_that_tell_nothing_are_refused(compare: Any, tmp_path: Path) -> N
         compare.main(run)
 
 
-def test_rows_without_recorded_scores_still_hold_their_ratio(compare: Any, tmp_path: Path) -> None:
+def test_rows_without_recorded_scores_still_hold_their_ratio(
+    compare: Any, tmp_path: Path, capsys: Any
+) -> None:
     assert compare.main(write_run(tmp_path), "--record") == 0
     recorded = json.loads(compare.RECORDED.read_bytes())
     bare = {name: {**row, "scores": None} for name, row in recorded.items()}
     compare.RECORDED.write_text(json.dumps(bare))
     assert compare.main(write_run(tmp_path, first_score=8.0)) == 0
+    assert "its scores are not recorded and not compared" in capsys.readouterr().out
     assert compare.main(write_run(tmp_path, ratio=2.0)) == 1
 
 
