@@ -261,6 +261,7 @@ def test_killed_while_it_writes_to_s3(
     run.finish()
     fetch(s3_server.store, output, tmp_path / "fetched")
     compared = check_like(finished.output, tmp_path / "fetched")
+    check_parts(finished, run, s3_server, output)
     named = {entry.object for entry in index.read(s3_server.store, output).files.values()}
     stored = [each.uri.key.removeprefix(output.below) for each in s3_server.store.list(output)]
     assert named == {key for key in stored if key.startswith("runs/")}
@@ -268,3 +269,16 @@ def test_killed_while_it_writes_to_s3(
         f"\nkilled at {len(run.killed)} points in {time.monotonic() - began:.0f} s, "
         f"{compared} files like those of an uninterrupted run"
     )
+
+
+def check_parts(finished: Run, run: Killing, s3_server: S3Server, output: S3Uri) -> None:
+    """Score one part of the run's test split as another machine would, and join it there."""
+    parts = ("--set", "accuracy.shards=2")
+    elsewhere = {"JOB_SCRATCH": str(run.folder / "elsewhere")}
+    score = ("score", "m.json", *parts, "--shard", "1", *run.arguments)
+    done = job(*score, cwd=run.folder, environment=elsewhere)
+    assert "Part 1 of 2 is scored" in done.out
+    again = job("run", "m.json", *parts, "--until", "accuracy", *run.arguments, cwd=run.folder)
+    assert "accuracy: 1 of 2 parts were scored elsewhere" in again.err
+    entry = index.read(s3_server.store, output).files["accuracy/predictions.npz"]
+    assert entry.sha256 == hash_file(finished.output / "accuracy/predictions.npz")
