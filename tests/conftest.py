@@ -1,7 +1,7 @@
 """What holds for all tests."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from moto_server import S3Server, served
@@ -24,3 +24,23 @@ def s3_server() -> Iterator[S3Server]:
 def bucket(s3_server: S3Server) -> S3Uri:
     """A bucket of the test's own."""
     return s3_server.bucket()
+
+
+_TOLD = "told"
+Tell = Callable[[str], None]
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Tell:
+    """Prints figures for the eye at the end of all tests, also of those in other processes."""
+    return lambda text: record_property(_TOLD, text)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests told."""
+    reports = (each for found in terminalreporter.stats.values() for each in found)
+    for report in reports:
+        if getattr(report, "when", "") == "call":
+            for name, text in report.user_properties:
+                if name == _TOLD:
+                    terminalreporter.write_line(f"{report.nodeid}: {text}")

@@ -162,8 +162,12 @@ def upload(bench: Bench, dice: random.Random) -> tuple[Callable[[], None], Check
 WAYS = (read_whole, read_piece, download, put, upload)
 
 
+def listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+
+
 def test_a_thousand_faulty_transfers(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tell: Callable[[str], None]
 ) -> None:
     monkeypatch.setattr(s3_upload, "PART_BYTES", 5 << 20)
     dice = random.Random(SEED)  # noqa: S311
@@ -190,11 +194,10 @@ def test_a_thousand_faulty_transfers(
         bench.schedule.begin(share=0)
         check(done)
     faults = bench.schedule.injected
-    with capsys.disabled():
-        print(f"\nfaulty transfers: {TRANSFERS:,}, faults: {sum(faults.values()):,}")
-        print("  " + ", ".join(f"{kind} {count}" for kind, count in sorted(faults.items())))
-        print("  " + ", ".join(f"{way} {count}" for way, count in sorted(outcomes.items())))
-        print("  refused as " + ", ".join(f"{kind} {count}" for kind, count in reasons.items()))
+    tell(
+        f"faulty transfers: {TRANSFERS:,}, faults: {sum(faults.values()):,}\n"
+        f"  {listed(faults)}\n  {listed(outcomes)}\n  refused as {listed(reasons)}"
+    )
     assert sum(outcomes.values()) == TRANSFERS
     assert min(faults[kind] for kind in KINDS) >= 20
     healed = sum(count for name, count in outcomes.items() if name.endswith("healed"))
