@@ -32,13 +32,21 @@ def write_run(
         "model": "resnet18",
         "error": None,
         "audit": {"int8_ops": ops},
-        "benchmark": [{"batch_size": 1, "isa": "avx512_core_vnni", "ratio": ratio}],
+        "benchmark": [
+            {
+                "batch_size": 1,
+                "isa": "avx512_core_vnni",
+                "ratio": each,
+                "ratio_interval": [each - wide, each + wide],
+            }
+            for each, wide in ((ratio + 1, 0.5), (ratio, 0.1), (ratio - 1, 0.2))
+        ],
     }
     (folder / "resnet18" / "benchmark").mkdir(parents=True, exist_ok=True)
     (folder / "report.json").write_text(json.dumps({"matrix": [entry]}))
     scores = [[first_score, -1.0, 0.5], [0.0, 0.1, 0.2], [9.0, 9.0, 9.0]]
     samples = folder / "resnet18" / "benchmark" / "samples.json"
-    samples.write_text(json.dumps([{"scores": scores}]))
+    samples.write_text(json.dumps(3 * [{"scores": scores}]))
     return str(folder)
 
 
@@ -50,8 +58,8 @@ def write_run(
         ({"ratio": 9.0}, ""),
         ({"ratio": 2.5}, "ratio 2.50, recorded 3.00, least 2.55"),
         ({"ops": 19}, "19 ops in INT8, recorded 20"),
-        ({"first_score": 1.03}, ""),
-        ({"first_score": 1.06}, "scores moved by 3.0% of their spread"),
+        ({"first_score": 1.008}, ""),
+        ({"first_score": 1.02}, "scores moved by 1.0% of their spread"),
     ],
 )
 def test_what_got_worse_is_told(
