@@ -6,6 +6,7 @@ makes the training program and sends it to the others: the ops of all stand in t
 """
 
 import json
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -21,8 +22,8 @@ from job.engine.programs import cpu, read_variables, write_variables
 from job.errors import DataError, PeerLost
 
 RING = 0
-# Stands in every error of its, as the folder of the source.
-GLOO = "gloo"
+# All that Paddle's executor says when a collective operation of gloo's fails.
+GLOO_FAILED = "std::exception"
 _POLL_SECONDS = 0.001
 # Those who supervise the processes notice a loss at once; a store need not give up by itself.
 _STORE_SECONDS = 7 * 24 * 3600
@@ -103,7 +104,7 @@ class Peers(Alone):
         self.rank, self.size = rank, size
         self._meetings = 0
         self._due = [0, 0]
-        with lost_if_it_fails():
+        with store_errors():
             self._store = core.TCPStore(host, port, rank == 0, size, _STORE_SECONDS)
             core.CommContextManager.create_gloo_comm_context(self._store, str(RING), rank, size)
 
@@ -139,7 +140,7 @@ class Peers(Alone):
         turn = self._meetings % 2
         self._meetings += 1
         self._due[turn] += self.size
-        with lost_if_it_fails():
+        with store_errors():
             if asked:
                 self._store.add(f"stop/{turn}", 1)
             self._store.add(f"here/{turn}", 1)
@@ -149,21 +150,21 @@ class Peers(Alone):
 
     def guarded(self) -> AbstractContextManager[None]:
         """Return the context in which gloo's failures become the loss of a process."""
-        return lost_if_it_fails(GLOO)
+        return gloo_errors()
 
     def lead(self, scope: static.Scope, program: Program, plan: Plan, names: Sequence[str]) -> None:
         """Give the others the program, the plan and the state of ``names``."""
         values = read_variables(scope, names)
         state = {name: (value.shape, str(value.dtype)) for name, value in values.items()}
         told = json.dumps({"plan": vars(plan), "state": state}).encode()
-        with lost_if_it_fails():
+        with store_errors():
             self._store.set("told", told)
             self._store.set("program", program.desc.serialize_to_string())
         self.spread(scope, state)
 
     def follow(self, scope: static.Scope) -> tuple[Program, Plan]:
         """Return what rank 0 leads with; the state is in ``scope``."""
-        with lost_if_it_fails():
+        with store_errors():
             told, made = json.loads(self._store.get("told")), self._store.get("program")
         for name, (shape, dtype) in told["state"].items():
             write_variables(scope, {name: np.zeros(shape, dtype)})
@@ -188,29 +189,49 @@ class Peers(Alone):
 
     def leave(self) -> None:
         """Wait until no other process needs this one: rank 0 holds the store."""
-        with lost_if_it_fails():
+        with store_errors():
             self._store.add("gone", 1)
             while self.rank == 0 and self._store.add("gone", 0) < self.size:
                 time.sleep(_POLL_SECONDS)
 
 
 @contextmanager
-def lost_if_it_fails(name: str = "") -> Iterator[None]:
-    """Take a failure for the loss of another process.
+def store_errors() -> Iterator[None]:
+    """Take any failure of the store for the loss of a process, and let no signal be one.
 
-    Args:
-        name: what the error must tell of; others fly.
+    A signal would break off the store's calls, and its thread, which is begun with this mask.
+
+    Raises:
+        PeerLost: naming what failed.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        raise lost(error) from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def gloo_errors() -> Iterator[None]:
+    """Take gloo's failures, of which Paddle tells nothing, for the loss of a process.
 
     Raises:
         PeerLost: naming what failed.
     """
     try:
         yield
-    except (RuntimeError, ValueError) as error:
-        if name not in str(error):
+    except RuntimeError as error:
+        if str(error).strip() != GLOO_FAILED:
             raise
-        last = str(error).strip().splitlines()[-1:]
-        raise PeerLost(
-            f"another process of the training is gone: {''.join(last)}",
-            "Run the same command again: it goes on from the last checkpoint.",
-        ) from error
+        raise lost(error) from error
+
+
+def lost(error: Exception) -> PeerLost:
+    """Return the loss of another process that an error is a sign of."""
+    last = str(error).strip().splitlines()[-1:]
+    return PeerLost(
+        f"another process of the training is gone: {''.join(last)}",
+        "Run the same command again: it goes on from the last checkpoint.",
+    )

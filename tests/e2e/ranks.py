@@ -36,23 +36,26 @@ def start_ranks(run: Run, *arguments: str, size: int = 2) -> list["subprocess.Po
     """Start the processes with what the launcher tells them, but without it: it ends all when one
     ends. What rank N prints is in ``rankN.txt``."""
     endpoints = [f"127.0.0.1:{port}" for port in free_ports(size)]
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", "job", "run", "m.json", *arguments, *SLOW],
-            cwd=run.folder,
-            env=os.environ
-            | {
-                "PADDLE_TRAINERS_NUM": str(size),
-                "PADDLE_TRAINER_ID": str(rank),
-                "PADDLE_TRAINER_ENDPOINTS": ",".join(endpoints),
-                "PADDLE_CURRENT_ENDPOINT": endpoints[rank],
-            },
-            stdout=subprocess.DEVNULL,
-            stderr=(run.folder / f"rank{rank}.txt").open("wb"),
-            start_new_session=True,
-        )
-        for rank in range(size)
-    ]
+    started = []
+    for rank in range(size):
+        told = {
+            "PADDLE_TRAINERS_NUM": str(size),
+            "PADDLE_TRAINER_ID": str(rank),
+            "PADDLE_TRAINER_ENDPOINTS": ",".join(endpoints),
+            "PADDLE_CURRENT_ENDPOINT": endpoints[rank],
+        }
+        with (run.folder / f"rank{rank}.txt").open("wb") as stderr:
+            started.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "job", "run", "m.json", *arguments, *SLOW],
+                    cwd=run.folder,
+                    env=os.environ | told,
+                    stdout=subprocess.DEVNULL,
+                    stderr=stderr,
+                    start_new_session=True,
+                )
+            )
+    return started
 
 
 def free_ports(count: int) -> list[int]:
