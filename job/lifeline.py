@@ -151,8 +151,8 @@ class Leader:
         """Learn who has connected; strangers are turned away."""
         for news in line.receive():
             rank = news.get("rank")
-            ours = isinstance(rank, int) and 0 < rank < self.group.size
-            if not ours or rank in self._lines or len(news) != 2:
+            awaited = set(range(1, self.group.size)) - self._lines.keys()
+            if not isinstance(rank, int) or rank not in awaited or len(news) != 2:
                 line.open = False
                 break
             self._strangers.remove(line)

@@ -54,7 +54,7 @@ class Line:
             block = b""
         *lines, self._rest = (self._rest + block).split(b"\n")
         self.open = bool(block) and len(self._rest) < _LONGEST_LINE
-        found = []
+        found: list[News] = []
         for line in lines:
             try:
                 news = json.loads(line)
