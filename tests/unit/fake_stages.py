@@ -166,6 +166,10 @@ def writes_much(manifest: Manifest, inputs: Inputs, out: Path, events: Events) -
     return {}
 
 
+def ends_with_others(manifest: Manifest, inputs: Inputs, out: Path, events: Events) -> None:
+    """Return early because another process was asked to stop."""
+
+
 def pair(manifest: Manifest, inputs: Inputs, out: Path, events: Events) -> Record:
     """Tell where it would meet others."""
     meeting = meeting_of(os.environ)
