@@ -10,6 +10,8 @@ MODEL ?= runs/digits/int8
 DATA ?= digits-test.bin
 # Set to run some of the tests: make test TESTS=tests/unit
 TESTS ?= tests
+# Processes that run them, each of which takes whole files.
+WORKERS ?= 2
 # Builds and runs the image: docker where its daemon answers, else podman, or a command of yours.
 CONTAINER ?= $(shell docker info >/dev/null 2>&1 && echo docker || echo podman)
 IMAGE ?= job:$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
@@ -26,7 +28,7 @@ run: $(VENV)/installed ## Set up, then run $(MANIFEST).
 	$(BIN)/job run $(MANIFEST)
 
 test: $(VENV)/installed-tests ## Set up, then run all tests.
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
 
 check: $(VENV)/installed-tests ## Lint, format and types.
 	$(BIN)/ruff check .

@@ -9,7 +9,6 @@ import tempfile
 import traceback
 from contextlib import nullcontext
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +23,14 @@ from job.errors import (
     MachineError,
     ManifestError,
     UsageError,
+)
+from job.options import (
+    JsonOption,
+    LogFormat,
+    LogFormatOption,
+    ManifestArgument,
+    OutputOption,
+    Overrides,
 )
 
 if TYPE_CHECKING:
@@ -64,13 +71,6 @@ app.add_typer(tester_cli.app)
 app.add_typer(kubernetes_cli.app)
 
 
-class LogFormat(StrEnum):
-    """How progress is shown."""
-
-    text = "text"
-    json = "json"
-
-
 def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"job {__version__}")
@@ -89,22 +89,9 @@ def _root(
 
 @app.command()
 def run(
-    manifest: Annotated[
-        str,
-        typer.Argument(metavar="MANIFEST", help="A JSON file, s3://..., or - for standard input."),
-    ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="POINTER=VALUE",
-            help="Override a key; the value is JSON, else text. May be repeated.",
-        ),
-    ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(metavar="DIR|S3URI", help="Write here instead of the manifest's output."),
-    ] = None,
+    manifest: ManifestArgument,
+    overrides: Overrides = None,
+    output: OutputOption = None,
     from_stage: Annotated[
         str | None,
         typer.Option("--from", metavar="STAGE", help="Run this stage and those that need it anew."),
@@ -129,10 +116,7 @@ def run(
             help="Go on without AVX512_VNNI; the report is then marked not comparable.",
         ),
     ] = False,
-    log_format: Annotated[
-        LogFormat,
-        typer.Option(help="Progress as text (bars on a terminal) or one JSON object a line."),
-    ] = LogFormat.text,
+    log_format: LogFormatOption = LogFormat.text,
 ) -> None:
     """Carry a model from the manifest to the report.
 
@@ -190,27 +174,10 @@ def run(
 
 @app.command()
 def merge(
-    manifest: Annotated[
-        str, typer.Argument(metavar="MANIFEST", help="A JSON file, or - for standard input.")
-    ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="POINTER=VALUE",
-            help="Override a key, as for the runs that are joined. May be repeated.",
-        ),
-    ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR|S3URI", help="Where the runs wrote, instead of the manifest's output."
-        ),
-    ] = None,
-    log_format: Annotated[
-        LogFormat,
-        typer.Option(help="Progress as text (bars on a terminal) or one JSON object a line."),
-    ] = LogFormat.text,
+    manifest: ManifestArgument,
+    overrides: Overrides = None,
+    output: OutputOption = None,
+    log_format: LogFormatOption = LogFormat.text,
 ) -> None:
     """Join what runs of a matrix left, one model each, into one report.
 
@@ -239,26 +206,11 @@ def merge(
 
 @app.command()
 def score(
-    manifest: Annotated[
-        str, typer.Argument(metavar="MANIFEST", help="A JSON file, or - for standard input.")
-    ],
+    manifest: ManifestArgument,
     shard: Annotated[int, typer.Option(help="Which part, from 0 to accuracy.shards - 1.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="POINTER=VALUE",
-            help="Override a key, as for the run that joins the parts. May be repeated.",
-        ),
-    ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(metavar="DIR|S3URI", help="Where the run writes, if not to the output."),
-    ] = None,
-    log_format: Annotated[
-        LogFormat,
-        typer.Option(help="Progress as text (bars on a terminal) or one JSON object a line."),
-    ] = LogFormat.text,
+    overrides: Overrides = None,
+    output: OutputOption = None,
+    log_format: LogFormatOption = LogFormat.text,
 ) -> None:
     """Score one part of a large test split, beside other machines that score the others.
 
@@ -343,7 +295,7 @@ def explain(
 
 @app.command()
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Say whether this machine can do the job, and prove it with a real INT8 inference.
 
@@ -381,10 +333,12 @@ def report(
       job report runs/digits
       job report s3://results/digits --output report
     """
-    from job.outputs import place_of
+    from job.outputs import on_this_machine, place_of
     from job.reporting import read, write
     from job.screens import print_tables
 
+    if output is not None:
+        on_this_machine(output, "--output")
     place = place_of(run)
     document = read(place)
     target = place if output is None else output
@@ -407,10 +361,11 @@ def fetch(
     Example:
       job fetch s3://results/digits runs/digits
     """
-    from job.outputs import store_of_environment
+    from job.outputs import on_this_machine, store_of_environment
     from job.storage.fetching import fetch as fetch_run
     from job.storage.uri import parse
 
+    on_this_machine(folder, "DIR")
     done = fetch_run(store_of_environment(), parse(run), folder)
     typer.echo(
         f"{folder}: {done.files} files, {done.bytes:,} bytes, every digest checked"

@@ -2,7 +2,8 @@
 
     JobError              1  anything else
     ├── UsageError        2  the command line is wrong
-    │   └── ManifestError 2  the manifest is wrong; lists every fault
+    │   ├── ManifestError 2  the manifest is wrong; lists every fault
+    │   └── NoRun         2  no run has written where one was to be read
     ├── GateFailed        3  a gate failed; all artifacts and the report are written
     ├── DataError         4  data or weights are missing, corrupt or of another model
     ├── MachineError      5  this machine cannot do the job
@@ -92,6 +93,10 @@ class ManifestError(UsageError):
         super().__init__(
             f"{source}: {count}\n{lines}", "`job explain KEY` tells what a key may hold."
         )
+
+
+class NoRun(UsageError):
+    """No run has written where one was to be read."""
 
 
 class GateFailed(JobError):

@@ -48,11 +48,15 @@ _RUNTIME = frozenset(
         "job.storage.cache",
         "job.storage.fetching_ahead",
         "job.storage.files",
+        "job.storage.parallel",
         "job.storage.ranges",
         "job.storage.retrying",
         "job.storage.s3",
+        "job.storage.s3_checks",
         "job.storage.s3_client",
         "job.storage.s3_errors",
+        "job.storage.s3_get",
+        "job.storage.s3_upload",
     }
 )
 _PACKAGES = ("paddlepaddle", "paddleslim", "numpy", "pillow", "scikit-learn")

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from job.options import ManifestArgument, Overrides
+
 app = typer.Typer(
     name="k8s",
     help="Kubernetes: a manifest as a Job.",
@@ -19,17 +21,8 @@ def _k8s() -> None:
 
 @app.command()
 def render(
-    manifest: Annotated[
-        str, typer.Argument(metavar="MANIFEST", help="A JSON file, or - for standard input.")
-    ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="POINTER=VALUE",
-            help="Override a key; the value is JSON, else text. May be repeated.",
-        ),
-    ] = None,
+    manifest: ManifestArgument,
+    overrides: Overrides = None,
     image: Annotated[str | None, typer.Option(help="The image, with its registry and tag.")] = None,
     namespace: Annotated[str | None, typer.Option(help="Where to put the Job.")] = None,
     cpus: Annotated[int | None, typer.Option(min=1, help="Whole CPUs. [default: 4]")] = None,

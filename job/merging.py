@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from job import matrix, pipeline
-from job.errors import JobError, ObjectMissing, Unfinished, UsageError
+from job.errors import JobError, NoRun, Unfinished, UsageError
 from job.manifest import Manifest
 from job.matrix import MatrixResult, ModelResult, StagesFor
 from job.outputs import Place, open_output, store_of
@@ -132,7 +132,7 @@ def _records(single: Manifest, place: Place) -> Mapping[str, Any] | None:
         return read if place.is_dir() else None
     try:
         return read_records(store_of(single.storage, single.base), place, (REPORT, FAILURE))
-    except ObjectMissing:
+    except NoRun:
         return None
 
 

@@ -13,7 +13,7 @@ from job.storage.local import LocalOutput
 from job.storage.s3 import ObjectStore
 from job.storage.s3_client import S3Settings, make_client
 from job.storage.s3_output import S3Output
-from job.storage.uri import S3Uri, is_uri, parse
+from job.storage.uri import S3Uri, is_uri, parse, without_secrets
 
 Place = Path | S3Uri
 Say = Callable[[str], None]
@@ -39,6 +39,24 @@ def place_of(text: str) -> Place:
             f"Give a path of names of 1 to {_LONGEST_NAME} bytes, such as runs/digits.",
         )
     return expanded(text)
+
+
+def on_this_machine(path: Path, what: str) -> Path:
+    """Return a path that a command writes to and that cannot be in S3.
+
+    Args:
+        path: the path.
+        what: names it in the message.
+
+    Raises:
+        UsageError: it is meant for S3.
+    """
+    if is_uri(str(path)):
+        raise UsageError(
+            f"{what}: expected a path on this machine, found {without_secrets(str(path))!a}",
+            "Write it here first, then copy it there.",
+        )
+    return path
 
 
 def open_output(place: Place, manifest: Manifest, say: Say) -> LocalOutput:

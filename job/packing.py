@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from job.manifest import Manifest, expanded
+from job.manifest import Manifest
+from job.outputs import open_output, place_of
 from job.progress import Ui
 from job.stages.stage import Record
 
@@ -52,7 +53,7 @@ def pack_test_split(manifest: Manifest, path: Path, ui: Ui) -> Record:
         model.input_shape,
         manifest.path,
         # Shared with the manifest's runs, so that an archive is unpacked once.
-        expanded(manifest.output) / ".cache",
+        open_output(place_of(manifest.output), manifest, shown.message).root / ".cache",
         # Archives are read ahead: their end is reached while files are still being written.
         remote=remote_of(manifest),
         progress=lambda done, total: shown.progress("unpack", min(done, total - 1), total, "bytes"),

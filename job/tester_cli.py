@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from job.options import JsonOption, ManifestArgument, Overrides
+
 if TYPE_CHECKING:
     from job.progress import Ui
 
@@ -17,23 +19,13 @@ app = typer.Typer()
 
 @app.command()
 def pack(
-    manifest: Annotated[
-        str,
-        typer.Argument(metavar="MANIFEST", help="A JSON file, s3://..., or - for standard input."),
-    ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="POINTER=VALUE",
-            help="Override a key; the value is JSON, else text. May be repeated.",
-        ),
-    ] = None,
+    manifest: ManifestArgument,
+    overrides: Overrides = None,
     output: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write here instead of NAME-test.bin."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write the test split in the tutorial's packed binary format.
 
@@ -47,10 +39,11 @@ def pack(
     """
     from job.inputs import localized
     from job.manifest import load
+    from job.outputs import on_this_machine
     from job.packing import pack_test_split
 
     loaded = load(manifest, overrides or ())
-    path = output or Path(f"{loaded.name}-test.bin")
+    path = on_this_machine(output or Path(f"{loaded.name}-test.bin"), "--output")
     with _shown() as ui, localized(loaded, partial(ui.message, "inputs")) as ready:
         written = {"file": str(path), **pack_test_split(ready, path, ui)}
     if as_json:
@@ -112,7 +105,7 @@ def predict(
             help="First batches that count for accuracy, not for speed.",
         ),
     ] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Run a saved FP32, fake-quantized or INT8 model on a packed file.
 

@@ -2,7 +2,7 @@
 
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from moto_server import S3Server, served
@@ -33,3 +33,23 @@ def port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         found: int = server.getsockname()[1]
     return found
+
+
+_TOLD = "told"
+Tell = Callable[[str], None]
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Tell:
+    """Prints figures for the eye at the end of all tests, also of those in other processes."""
+    return lambda text: record_property(_TOLD, text)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests told."""
+    reports = (each for found in terminalreporter.stats.values() for each in found)
+    for report in reports:
+        if getattr(report, "when", "") == "call":
+            for name, text in report.user_properties:
+                if name == _TOLD:
+                    terminalreporter.write_line(f"{report.nodeid}: {text}")

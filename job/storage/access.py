@@ -11,6 +11,7 @@ from job.manifest import StorageSpec
 from job.storage.cache import Cache
 from job.storage.s3 import Found, ObjectStore
 from job.storage.s3_client import S3Settings, make_client
+from job.storage.s3_get import QuickGet
 
 _GIB = 1 << 30
 
@@ -31,7 +32,8 @@ class Access:
 
     def store(self) -> ObjectStore:
         """Return a client of this process's own."""
-        return ObjectStore(make_client(self.settings))
+        client = make_client(self.settings)
+        return ObjectStore(client, get=QuickGet(client))
 
     def cache(self) -> Cache:
         """Return this process's view of the cache."""

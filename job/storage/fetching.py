@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from job.digests import hash_file
-from job.errors import DataError, ObjectChanged, ObjectMissing, UsageError
+from job.errors import DataError, JobError, ObjectChanged, ObjectMissing, UsageError
 from job.storage import index
 from job.storage.files import output_errors, read_json
 from job.storage.index import Entry, Index
@@ -39,7 +39,7 @@ def read_report(store: ObjectStore, output: S3Uri) -> Mapping[str, Any]:
     """Return a finished run's report.json, checked against the index.
 
     Raises:
-        ObjectMissing: no run has written there.
+        NoRun: no run has written there.
         UsageError: the run is not finished.
         DataError: the report is not what the run wrote.
     """
@@ -48,7 +48,7 @@ def read_report(store: ObjectStore, output: S3Uri) -> Mapping[str, Any]:
         document = json.loads(store.read(output / entry.object, sha256=entry.sha256))
     except (ObjectMissing, ObjectChanged, ValueError) as error:
         raise DataError(
-            f"{output} is damaged: {error}", "Run the job again with --from report."
+            f"{output} is damaged: {_what(error)}", "Run the job again with --from report."
         ) from error
     if not isinstance(document, dict):
         raise DataError(f"{output / REPORT} is not a JSON object", "Run the job again.")
@@ -59,7 +59,7 @@ def read_records(store: ObjectStore, output: S3Uri, names: Sequence[str]) -> Map
     """Return the JSON files of an output that are there, finished or not, by name.
 
     Raises:
-        ObjectMissing: no run has written there.
+        NoRun: no run has written there.
         DataError: one of them is not what the run wrote.
     """
     found = index.read(store, output)
@@ -71,7 +71,7 @@ def read_records(store: ObjectStore, output: S3Uri, names: Sequence[str]) -> Map
         }
     except (ObjectMissing, ObjectChanged, ValueError) as error:
         raise DataError(
-            f"{output} is damaged, or has just changed: {error}", "Try again in a moment."
+            f"{output} is damaged, or has just changed: {_what(error)}", "Try again in a moment."
         ) from error
 
 
@@ -82,7 +82,7 @@ def fetch(store: ObjectStore, output: S3Uri, folder: Path) -> Fetched:
     is not fetched again, and a broken transfer goes on where it stopped.
 
     Raises:
-        ObjectMissing: no run has written there.
+        NoRun: no run has written there.
         UsageError: the run is not finished.
         DataError: an object is not what the run wrote.
         OutputError: the folder cannot be written, or holds something else.
@@ -109,6 +109,11 @@ def _finished(store: ObjectStore, output: S3Uri) -> Index:
             "Run the job to its end, with the same command.",
         )
     return found
+
+
+def _what(error: Exception) -> str:
+    """Return what is wrong, without the advice for other cases."""
+    return error.message if isinstance(error, JobError) else str(error)
 
 
 def _is_stage(path: str) -> bool:

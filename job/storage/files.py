@@ -1,10 +1,11 @@
 """Writing files so that a reader sees all of one or nothing, and saying why it cannot be done."""
 
 import errno
+import glob
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,10 @@ _FORBIDDEN = {
     errno.EEXIST: "a file stands where a folder must be",
 }
 _RESUMES = "Free some space, then run the same command again: it goes on where it stopped."
-_ELSEWHERE = "Choose another folder with --output, or change who may write there."
+_ELSEWHERE = (
+    "Choose another folder, or change who may write there: --output names it; for a run in S3, "
+    "storage.scratch or JOB_SCRATCH does."
+)
 
 
 @contextmanager
@@ -79,6 +83,19 @@ def write_bytes(path: Path, content: bytes) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def drop_unfinished(folder: Path, names: Iterable[str]) -> None:
+    """Remove what :func:`write_bytes` was writing when its process was killed.
+
+    Args:
+        folder: one to which no other process writes now.
+        names: of the files that may have been written there.
+    """
+    for name in names:
+        for left in folder.glob(f".{glob.escape(name)}.*.tmp"):
+            if left.suffixes[-2][1:].isdecimal():
+                left.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Self
 
-from job.errors import ObjectChanged, ObjectMissing, StorageError
+from job.errors import DataError, NoRun, ObjectChanged, ObjectMissing, StorageError
 from job.storage.s3 import ObjectStore
 from job.storage.uri import S3Uri
 
@@ -28,6 +28,10 @@ _NAME = re.compile(r"(\d{8})-(\d{8})\.json")
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _LONGEST_PATH = 900
+_DAMAGED = (
+    "Put the object back as it was (a versioned bucket still has it). Or remove it and run the job "
+    "again: what no other index names is made anew."
+)
 # Each index that is gone was replaced by a newer one; a reader is not overtaken for ever.
 _TRIES = 10
 
@@ -161,7 +165,8 @@ def newest(store: ObjectStore, output: S3Uri) -> Index | None:
     """Return what an output holds; None when no run has ever written to it.
 
     Raises:
-        StorageError: the newest index cannot be read, or is none.
+        StorageError: the newest index cannot be read.
+        DataError: it is none, or not the one that was written there.
     """
     for _ in range(_TRIES):
         found = names(store, output)
@@ -228,14 +233,9 @@ def _named(store: ObjectStore, output: S3Uri, name: str) -> Index:
     try:
         index = Index.from_bytes(content)
     except (ValueError, RecursionError) as error:
-        raise StorageError(
-            f"{uri} is no index of a run: {error}",
-            "Something else wrote there; choose another output.",
-        ) from error
+        raise DataError(f"{uri} is no index of a run: {error}", _DAMAGED) from error
     if index.name != name:
-        raise StorageError(
-            f"{uri} says that it is {index.name}", "Somebody copied it there; remove it."
-        )
+        raise DataError(f"{uri} says that it is {index.name}", _DAMAGED)
     return index
 
 
@@ -243,11 +243,12 @@ def read(store: ObjectStore, output: S3Uri) -> Index:
     """Return what an output holds, for those who only read.
 
     Raises:
-        ObjectMissing: no run has written to it.
+        NoRun: no run has written to it.
+        DataError: its index is damaged or gone.
     """
     index = newest(store, output)
     if index is None:
-        raise ObjectMissing(
-            f"{output} holds no run", "Give the output of a run, as its manifest has it."
-        )
+        if any(True for _ in store.list(output / RUNS)):
+            raise DataError(f"{output} holds files of a run, but no index of them", _DAMAGED)
+        raise NoRun(f"{output} holds no run", "Give the output of a run, as its manifest has it.")
     return index

@@ -22,8 +22,15 @@ from typing import Any
 from job.digests import Digests, hash_file
 from job.errors import JobError, OutputError
 from job.signals import StopSignals
-from job.storage.files import output_errors, read_json, sync, write_bytes, write_json
-from job.storage.lock import NAME, locked
+from job.storage.files import (
+    drop_unfinished,
+    output_errors,
+    read_json,
+    sync,
+    write_bytes,
+    write_json,
+)
+from job.storage.lock import is_our_lock, locked
 from job.storage.uri import S3Uri
 
 STAGE_FILE = "stage.json"
@@ -35,6 +42,8 @@ MANIFEST = "manifest.json"
 REPORTS = ("report.json", "report.md", "report.html", ".report.json")
 # Why the last run ended without a report, unless the next one goes on from there.
 FAILURE = "failure.json"
+# Which state of an output in S3 the folder stands for.
+S3_STATE = ".s3.json"
 
 
 @dataclass(frozen=True)
@@ -113,7 +122,14 @@ class LocalOutput:
             for folder in (self.root, *((self.partials, self.logs) if stages else ())):
                 folder.mkdir(parents=True, exist_ok=True)
             with locked(self.root) as descriptor:
+                drop_unfinished(
+                    self.root, (*REPORTS, MANIFEST, FAILURE, self.digests.store.name, S3_STATE)
+                )
                 yield descriptor
+
+    def untouched(self) -> bool:
+        """Tell whether no run has ever written there."""
+        return not self.root.exists()
 
     def published(self, leaves: str) -> Published | None:
         """Return what a stage left in a folder; None when there is nothing whole."""
@@ -216,16 +232,19 @@ class LocalOutput:
         Raises:
             OutputError: naming what stands in the way.
         """
-        # A lock file of another program holds no JSON object.
-        locked_by_us = isinstance(read_json(self.root / NAME), dict)
-        if locked_by_us or any((self.root / leaves / STAGE_FILE).exists() for leaves in folders):
+        if is_our_lock(self.root) or any(self._left_by_a_stage(leaves) for leaves in folders):
             return
         for name in (*folders, *REPORTS, MANIFEST, "logs"):
             if os.path.lexists(self.root / name):
                 raise OutputError(
                     f"{self.root / name} is there already and was not made by job",
-                    "Choose an empty or new folder with --output.",
+                    "Choose an empty or new folder.",
                 )
+
+    def _left_by_a_stage(self, leaves: str) -> bool:
+        """Tell a stage's record, of whichever version of the job, from a file of that name."""
+        document = read_json(self.root / leaves / STAGE_FILE)
+        return isinstance(document, dict) and document.keys() >= {"stage", "key", "files"}
 
     def recover(self, stages: Iterable[tuple[str, str]]) -> None:
         """Publish stages that were finished when a run was killed in the middle of publishing.

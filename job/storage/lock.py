@@ -15,6 +15,7 @@ from job.errors import OutputError
 
 NAME = ".lock"
 _ORPHAN_SECONDS = 3.0
+_HOLDER = {"pid", "host", "started"}
 
 
 @contextmanager
@@ -36,6 +37,15 @@ def locked(root: Path) -> Iterator[int]:
         _write(descriptor, {})
     finally:
         os.close(descriptor)
+
+
+def is_our_lock(root: Path) -> bool:
+    """Tell whether a folder holds a lock file of this program: that of others says other things."""
+    try:
+        holder = json.loads((root / NAME).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(holder, dict) and holder.keys() in (set(), _HOLDER)
 
 
 def _acquire(descriptor: int, root: Path) -> None:
@@ -86,5 +96,5 @@ def _read(descriptor: int) -> Mapping[str, Any]:
         holder = json.loads(os.pread(descriptor, 4096, 0))
     except (OSError, ValueError):
         return {}
-    known = isinstance(holder, dict) and {"pid", "host", "started"} <= holder.keys()
+    known = isinstance(holder, dict) and holder.keys() >= _HOLDER
     return holder if known else {}

@@ -63,11 +63,19 @@ class ObjectStore:
     Args:
         client: as :func:`job.storage.s3_client.make_client` returns it.
         retry: how patiently.
+        get: reads an object or a range for :meth:`read` and :meth:`read_range`, as
+            ``client.get_object`` does; a :class:`job.storage.s3_get.QuickGet` where there are many.
     """
 
-    def __init__(self, client: Any, retry: Retry | None = None) -> None:
+    def __init__(
+        self,
+        client: Any,
+        retry: Retry | None = None,
+        get: Callable[..., Mapping[str, Any]] | None = None,
+    ) -> None:
         self.client = client
         self.retry = retry or Retry()
+        self._get = get or client.get_object
 
     def head(self, uri: S3Uri) -> Found:
         """Describe an object.
@@ -101,7 +109,7 @@ class ObjectStore:
         seen: set[str] = set()
 
         def attempt() -> bytes:
-            response = self.client.get_object(**_of(uri), **_pinned(etag))
+            response = self._get(**_of(uri), **_pinned(etag))
             content = _body(response)
             if len(content) != (response["ContentLength"] if length is None else length):
                 raise TransferFailed(f"{uri}: the object arrived cut off", _AGAIN)
@@ -124,7 +132,7 @@ class ObjectStore:
 
         def attempt() -> bytes:
             extent = f"bytes={start}-{start + length - 1}"
-            response = self.client.get_object(**_of(uri), Range=extent, **_pinned(etag))
+            response = self._get(**_of(uri), Range=extent, **_pinned(etag))
             content = _body(response)
             first, last, whole = _extent(uri, response)
             wanted = min(length, whole - start)

@@ -56,11 +56,22 @@ def s3_errors(uri: S3Uri) -> Iterator[None]:
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
         raise StorageError(f"{uri}: no credentials were found", _CREDENTIALS) from error
     except exceptions.SSLError as error:
+        if "WRONG_VERSION_NUMBER" in str(error) or "record layer failure" in str(error):
+            raise StorageError(
+                f"{uri}: the server does not speak TLS",
+                "Write http:// for https:// in the endpoint, or correct its port.",
+            ) from error
         raise StorageError(
             f"{uri}: the server's certificate cannot be trusted: {described(error)}",
             "Give the certificates of your authority with storage.ca_bundle or AWS_CA_BUNDLE.",
         ) from error
     except (exceptions.HTTPClientError, exceptions.ConnectionError, HTTPError) as error:
+        if "Invalid header value" in str(error):
+            # The text goes on with the header itself, credentials and all.
+            raise StorageError(
+                f"{uri}: no request can be written: a credential holds a line break",
+                "Set the AWS_* variables, or the profile, anew.",
+            ) from None
         raise TransferFailed(
             f"{uri}: {described(error)}", f"Check the network and the endpoint. {_WAIT}"
         ) from error

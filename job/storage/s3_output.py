@@ -19,8 +19,9 @@ from job.errors import OutputError, StorageError
 from job.signals import StopSignals, stopped
 from job.storage.contents import Contents, Say
 from job.storage.files import output_errors, read_json, write_json
+from job.storage.index import names
 from job.storage.lease import RELEASE_SECONDS, Lease, acquire, new_run, renewed
-from job.storage.local import MANIFEST, STAGE_FILE, LocalOutput, Published, remove
+from job.storage.local import MANIFEST, S3_STATE, STAGE_FILE, LocalOutput, Published, remove
 from job.storage.parallel import Background
 from job.storage.s3 import ObjectStore
 from job.storage.snapshot import (
@@ -33,7 +34,6 @@ from job.storage.snapshot import (
 )
 from job.storage.uri import S3Uri
 
-_STATE = ".s3.json"
 _PINS = ".pins"
 _WATCH_SECONDS = 1.0
 _POLL_SECONDS = 0.1
@@ -96,6 +96,10 @@ class S3Output(LocalOutput):
         self.root.mkdir(parents=True, exist_ok=True)
         self.contents.look()
         self._start_from()
+
+    def untouched(self) -> bool:
+        """Tell whether no run has ever written there."""
+        return not names(self.store, self.uri)
 
     def shown(self, leaves: str) -> Path | S3Uri:
         """Return where something is, as a person knows it."""
@@ -193,19 +197,19 @@ class S3Output(LocalOutput):
         with self._changing, output_errors(self.root):
             self.contents.put(snapshot(self.root, self.root / _PINS), self._lease)
             remove(self.root / _PINS)
-            write_json(self.root / _STATE, self.contents.index.name)
+            write_json(self.root / S3_STATE, self.contents.index.name)
 
     def _take_over(self, lease: Lease) -> None:
         """Begin where the newest index stands."""
         base = self.contents.take_over(lease)
-        if read_json(self.root / _STATE) != base.name:
+        if read_json(self.root / S3_STATE) != base.name:
             self._start_from()
-        write_json(self.root / _STATE, self.contents.index.name)
+        write_json(self.root / S3_STATE, self.contents.index.name)
 
     def _start_from(self) -> None:
         """Make the local folder hold nothing but what the index names, its records at once."""
         files = self.contents.index.files
-        (self.root / _STATE).unlink(missing_ok=True)
+        (self.root / S3_STATE).unlink(missing_ok=True)
         for stage_file in self.root.glob(f"*/{STAGE_FILE}"):
             entry = files.get(f"{stage_file.parent.name}/{STAGE_FILE}")
             digest = hashlib.sha256(stage_file.read_bytes()).hexdigest()

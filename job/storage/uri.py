@@ -10,12 +10,20 @@ SCHEME = "s3://"
 # The names that AWS, MinIO and Ceph all take.
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _LONGEST_KEY_BYTES = 1024
-_ANY_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+# A slash may have been lost on the way: no folder of anybody's is named "s3:".
+_ANY_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|s3:", re.IGNORECASE)
+_USER = re.compile(r"([A-Za-z0-9+.-]+:/*)(?:[^/@]*|.*:.*)@", re.DOTALL)
 
 
 def is_uri(text: str) -> bool:
     """Tell whether a text is meant as a URI, not as a path."""
     return _ANY_SCHEME.match(text) is not None
+
+
+def without_secrets(text: str) -> str:
+    """Return a URI without what must not be repeated: user, password and query (signatures)."""
+    address, sign, _ = text.partition("?")
+    return _USER.sub(r"\1...@", address) + (f"{sign}..." if sign else "")
 
 
 @dataclass(frozen=True, order=True)
@@ -60,17 +68,26 @@ def parse(text: str) -> S3Uri:
     Raises:
         UsageError: saying what is wrong with it.
     """
-    shown = ascii(text if len(text) <= 100 else f"{text[:100]}...")
+    told = without_secrets(text)
+    shown = ascii(told if len(told) <= 100 else f"{told[:100]}...")
     if not text.startswith(SCHEME):
+        meant = f"{SCHEME}{told[3:].lstrip('/')}" if told[:3].lower() == "s3:" else ""
         raise UsageError(
-            f"{shown}: expected a URI that begins with {SCHEME}",
+            f"{shown}: expected a URI that begins with {SCHEME}"
+            + (f" (did you mean {meant[:100]!a}?)" if meant else ""),
             "Name the object as s3://BUCKET/KEY; the server goes into storage.endpoint_url or "
             "AWS_ENDPOINT_URL_S3.",
         )
     bucket, _, key = text.removeprefix(SCHEME).partition("/")
-    if not _BUCKET.fullmatch(bucket) or ".." in bucket:
+    if "@" in bucket:
         raise UsageError(
-            f"{shown}: {bucket!a} cannot be a bucket's name",
+            f"{shown}: a URI holds no user name and no password",
+            "Give credentials in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile.",
+        )
+    if not _BUCKET.fullmatch(bucket) or ".." in bucket:
+        name = told.removeprefix(SCHEME).partition("/")[0][:100]
+        raise UsageError(
+            f"{shown}: {name!a} cannot be a bucket's name",
             "It has 3 to 63 small letters, digits, '-' and '.', and begins and ends with a letter "
             "or digit.",
         )

@@ -198,7 +198,7 @@ def check_clean(output: Path) -> None:
     assert [path for path in output.rglob("*") if path.suffix in (".tmp", ".part")] == []
 
 
-def test_killed_at_every_stage(finished: Run, tmp_path: Path) -> None:
+def test_killed_at_every_stage(finished: Run, tmp_path: Path, tell: Callable[[str], None]) -> None:
     write_manifest(tmp_path)
     run = Killing(tmp_path, tmp_path / "out")
     began = time.monotonic()
@@ -210,8 +210,8 @@ def test_killed_at_every_stage(finished: Run, tmp_path: Path) -> None:
     assert "Nothing changed" in job("run", "m.json", cwd=tmp_path).out
     assert len(run.killed) >= 40
     assert {name.partition(":")[0] for name in run.killed} == {*STAGES, "report"}
-    print(
-        f"\nkilled at {len(run.killed)} points in {time.monotonic() - began:.0f} s, "
+    tell(
+        f"killed at {len(run.killed)} points in {time.monotonic() - began:.0f} s, "
         f"{compared} files like those of an uninterrupted run"
     )
 
@@ -236,7 +236,7 @@ def object_there(server: S3Server, output: S3Uri, part: str) -> Point:
 
 
 def test_killed_while_it_writes_to_s3(
-    finished: Run, tmp_path: Path, s3_server: S3Server, bucket: S3Uri
+    finished: Run, tmp_path: Path, s3_server: S3Server, bucket: S3Uri, tell: Callable[[str], None]
 ) -> None:
     """Every second time the disk is lost as well, and another machine goes on."""
     output = bucket / "run"
@@ -261,10 +261,25 @@ def test_killed_while_it_writes_to_s3(
     run.finish()
     fetch(s3_server.store, output, tmp_path / "fetched")
     compared = check_like(finished.output, tmp_path / "fetched")
+    check_parts(finished, run, s3_server, output)
     named = {entry.object for entry in index.read(s3_server.store, output).files.values()}
     stored = [each.uri.key.removeprefix(output.below) for each in s3_server.store.list(output)]
     assert named == {key for key in stored if key.startswith("runs/")}
-    print(
-        f"\nkilled at {len(run.killed)} points in {time.monotonic() - began:.0f} s, "
+    tell(
+        f"killed at {len(run.killed)} points in {time.monotonic() - began:.0f} s, "
         f"{compared} files like those of an uninterrupted run"
     )
+
+
+def check_parts(finished: Run, run: Killing, s3_server: S3Server, output: S3Uri) -> None:
+    """Score one part of the run's test split as another machine would, and join it there."""
+    parts = ("--set", "accuracy.shards=2")
+    elsewhere = {"JOB_SCRATCH": str(run.folder / "elsewhere")}
+    score = ("score", "m.json", *parts, "--shard", "1", *run.arguments)
+    done = job(*score, cwd=run.folder, environment=elsewhere)
+    assert "Part 1 of 2 is scored" in done.out
+    join = ("run", "m.json", *parts, "--from", "accuracy", "--until", "accuracy", *run.arguments)
+    again = job(*join, cwd=run.folder)
+    assert "accuracy: 1 of 2 parts were scored elsewhere" in again.err
+    entry = index.read(s3_server.store, output).files["accuracy/predictions.npz"]
+    assert entry.sha256 == hash_file(finished.output / "accuracy/predictions.npz")

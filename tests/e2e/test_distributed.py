@@ -19,8 +19,8 @@ UNTIL_QAT = (*TOGETHER, "--until", "qat")
 # Long enough to be interrupted, on any machine.
 LONG = ("--set", "train.max_iters=20000", "--set", "train.evaluations_per_epoch=1")
 RARE = ("--set", "train.checkpoint_seconds=1000")
-# For another order of sums: losses are some 2.0, in six decimals.
-TOLERANCE = 1e-5
+# For another order of sums: losses are 1.1 to 1.5, in six decimals, of which the last one differed.
+TOLERANCE = 5e-6
 
 CopyUntil = Callable[..., Run]
 
@@ -36,7 +36,9 @@ def begun(run: Run, steps: int = 3) -> Callable[[], bool]:
     return lambda: metrics.exists() and metrics.read_text().count("loss") >= steps
 
 
-def test_two_processes_give_the_losses_of_one(copy_until: CopyUntil) -> None:
+def test_two_processes_give_the_losses_of_one(
+    copy_until: CopyUntil, tell: Callable[[str], None]
+) -> None:
     run = copy_until("data", "fp32")
     job("run", "m.json", *UNTIL_QAT, cwd=run.folder)
     alone = (run.output / "qat").rename(run.folder / "alone")
@@ -45,7 +47,9 @@ def test_two_processes_give_the_losses_of_one(copy_until: CopyUntil) -> None:
     assert process.returncode == 0, said
     together = run.output / "qat"
     assert len(losses(alone)) == 6
-    np.testing.assert_allclose(losses(together), losses(alone), rtol=0, atol=TOLERANCE)
+    apart = np.abs(np.subtract(losses(together), losses(alone))).max()
+    tell(f"losses of two processes and of one are {apart:.6f} apart")
+    assert apart <= TOLERANCE
     found, expected = arrays(together / "best.npz"), arrays(alone / "best.npz")
     assert found.keys() == expected.keys()
     for name, value in expected.items():

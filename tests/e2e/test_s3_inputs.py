@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -95,7 +96,7 @@ def test_secrets_are_shown_nowhere(s3_server: S3Server, tmp_path: Path) -> None:
 
 
 def test_images_come_from_s3_about_as_fast_as_from_the_disk(
-    capsys: pytest.CaptureFixture[str],
+    tell: Callable[[str], None],
 ) -> None:
     """A short round of the script that measures it; its figures are for the eye.
 
@@ -104,8 +105,7 @@ def test_images_come_from_s3_about_as_fast_as_from_the_disk(
     script = ROOT / "tests/s3_throughput.py"
     command = [sys.executable, str(script), "--images", "200", "--rounds", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    with capsys.disabled():
-        print(f"\n{done.stdout}", end="")
+    tell(done.stdout.rstrip())
     ratios = [float(found) for found in re.findall(r"ratio (\d+\.\d+)", done.stdout)]
     assert len(ratios) == 5
     assert min(ratios) > 0.4

@@ -18,7 +18,8 @@ from job.worker import environment
 
 pytestmark = pytest.mark.engine
 
-# What another order of sums makes of losses near 1 within six steps: TOLERANCE is ten times that.
+# What another order of sums made of weights, scales and momenta in six to sixty steps, with momentum,
+# Adam and PACT, by two and four processes, was at most 1.5e-6 of them; losses differed in nothing.
 TOLERANCE = 1e-5
 
 

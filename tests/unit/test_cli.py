@@ -33,14 +33,16 @@ def folder(tmp_path: Path) -> Path:
 
 class TestRun:
     def test_to_the_end_and_again(self, folder: Path) -> None:
+        began = children_seconds()
         done = job("run", "m.json", cwd=folder)
         assert (done.returncode, done.stderr.count("Traceback")) == (0, 0), done.stderr
         assert "second: done in" in done.stderr
         assert "Report: " in done.stdout
         assert (folder / "runs/tiny/report.html").exists()
-        before = children_seconds()
+        ended = children_seconds()
         again = job("run", "m.json", cwd=folder)
-        assert children_seconds() - before < 2
+        # Of the first run: on a busy machine all takes longer.
+        assert children_seconds() - ended < 0.6 * (ended - began)
         assert again.returncode == 0
         assert "Nothing changed since the last run" in again.stdout
         assert "third: reused: nothing changed" in again.stderr

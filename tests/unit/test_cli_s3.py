@@ -87,8 +87,32 @@ class TestRun:
     def test_no_bucket(self, folder: Path, s3_server: S3Server) -> None:
         done = job("run", "m.json", "--output", "s3://never-made/run", cwd=folder)
         assert done.returncode == 1
-        assert "error: s3://never-made/run/lease: there is no bucket never-made" in done.stderr
+        assert "error: s3://never-made/run/index: there is no bucket never-made" in done.stderr
         assert "Create it, or correct its name and the endpoint." in done.stderr
+
+    def test_one_that_cannot_begin_leaves_nothing(
+        self, folder: Path, bucket: S3Uri, s3_server: S3Server
+    ) -> None:
+        (folder / "weights.bin").unlink()
+        for output in (str(bucket / "run"), "here"):
+            done = job("run", "m.json", "--output", output, cwd=folder)
+            assert done.returncode == DataError.exit_code
+            assert "missing input" in done.stderr
+        assert not list(s3_server.store.list(bucket))
+        assert not (folder / "here").exists()
+
+    def test_a_slash_too_few(self, folder: Path) -> None:
+        done = job("run", "m.json", "--output", "s3:/results/run", cwd=folder)
+        assert done.returncode == UsageError.exit_code
+        assert "did you mean 's3://results/run'?" in done.stderr
+        assert not (folder / "s3:").exists()
+
+    def test_a_scratch_folder_that_cannot_be_written(self, folder: Path, bucket: S3Uri) -> None:
+        (folder / "scratch").write_text("")
+        done = job("run", "m.json", "--output", str(bucket / "run"), cwd=folder)
+        assert done.returncode == 1
+        assert "scratch: a file stands where a folder must be" in done.stderr
+        assert "for a run in S3, storage.scratch or JOB_SCRATCH does" in done.stderr
 
 
 class TestReport:
@@ -104,7 +128,7 @@ class TestReport:
 
     def test_none(self, folder: Path, bucket: S3Uri) -> None:
         done = job("report", str(bucket / "none"), cwd=folder)
-        assert (done.returncode, done.stderr.count("\n")) == (1, 2)
+        assert (done.returncode, done.stderr.count("\n")) == (UsageError.exit_code, 2)
         assert f"{bucket / 'none'} holds no run" in done.stderr
 
     def test_unfinished(self, folder: Path, bucket: S3Uri) -> None:
@@ -122,6 +146,16 @@ class TestReport:
         done = job("report", str(finished), cwd=folder)
         assert done.returncode == DataError.exit_code
         assert "is damaged" in done.stderr
+        # One advice, not that for other cases besides.
+        assert done.stderr.count("\n") == 2
+
+    def test_a_damaged_index(self, folder: Path, bucket: S3Uri, s3_server: S3Server) -> None:
+        s3_server.store.put(bucket / "run/index/00000001-00000001.json", b"{")
+        for command in (["report"], ["fetch"]):
+            here = ["here"] if command == ["fetch"] else []
+            done = job(*command, str(bucket / "run"), *here, cwd=folder)
+            assert done.returncode == DataError.exit_code
+            assert "00000001-00000001.json is no index of a run" in done.stderr
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -212,6 +246,27 @@ class TestFetch:
             fetch(s3_server.store, finished, folder / "here")
         assert names(folder / "here") == ["first_out"]
 
+    def test_a_record_of_somebody_else(
+        self, folder: Path, finished: S3Uri, s3_server: S3Server
+    ) -> None:
+        here = folder / "here"
+        (here / "first_out").mkdir(parents=True)
+        (here / "first_out/stage.json").write_text('{"stage": "of my theatre"}')
+        (here / "report.md").write_text("mine")
+        with pytest.raises(OutputError, match="first_out is there already and was not made by job"):
+            fetch(s3_server.store, finished, here)
+        assert (here / "report.md").read_text() == "mine"
+
+    def test_into_s3(self, folder: Path, finished: S3Uri) -> None:
+        for arguments in (
+            ("fetch", str(finished), "s3://b/x"),
+            ("report", str(finished), "--output", "s3://b/x"),
+        ):
+            done = job(*arguments, cwd=folder)
+            assert done.returncode == UsageError.exit_code
+            assert "expected a path on this machine, found 's3:/b/x'" in done.stderr
+        assert names(folder) == ["m.json", "weights.bin"]
+
     def test_no_uri(self, folder: Path) -> None:
         done = job("fetch", "runs/digits", "here", cwd=folder)
         assert done.returncode == UsageError.exit_code
@@ -267,6 +322,11 @@ def test_secrets_are_nowhere(
         ((*run, "--set", "storage.endpoint_url=http://me:canary@h"), 2, [], {}),
         (("run", "m.json", "--output", "s3://never-made/run", *as_json), 1, [], {}),
         (("report", str(finished)), 1, [], wrong),
+        (("report", str(finished)), 1, [], {"AWS_ACCESS_KEY_ID": "AKIACANARY\n4711"}),
+        (("report", f"{finished}?X-Amz-Signature=canary"), 2, [], {}),
+        (("run", "m.json", "--output", "s3://AKIA:canary@results/run"), 2, [], {}),
+        ((*run, "--set", "data.root=s3://AKIA:canary@results/run"), 2, [], {}),
+        ((*run, "--set", "data.root=s3://data/x?X-Amz-Signature=canary"), 2, [], {}),
     ]
     said = 0
     for arguments, code, stages, variables in commands:

@@ -18,6 +18,7 @@ from job.storage.fetching_ahead import Piece, PieceReader
 from job.storage.retrying import Retry
 from job.storage.s3 import ObjectStore
 from job.storage.s3_client import S3Settings, make_client
+from job.storage.s3_get import QuickGet
 from job.storage.uri import S3Uri
 
 TRANSFERS = 1000
@@ -33,6 +34,7 @@ class Bench:
 
     Attributes:
         store: goes through the proxy.
+        quick: the same, reading as the data sets are read.
         truth: goes to the server itself.
         schedule: of the faults.
         bucket: of the test's own.
@@ -41,6 +43,7 @@ class Bench:
     """
 
     store: ObjectStore
+    quick: ObjectStore
     truth: ObjectStore
     schedule: Schedule
     bucket: S3Uri
@@ -54,8 +57,8 @@ def bench(s3_server: S3Server, bucket: S3Uri, tmp_path: Path) -> Iterator[Bench]
     with faulty(s3_server.url, schedule) as proxy:
         client = make_client(S3Settings(endpoint_url=proxy.url), read_seconds=0.25)
         retry = Retry(attempts=ATTEMPTS, sleep=lambda seconds: None)
-        store = ObjectStore(client, retry)
-        yield Bench(store, s3_server.store, schedule, bucket, tmp_path, proxy.url)
+        store, quick = (ObjectStore(client, retry, get) for get in (None, QuickGet(client)))
+        yield Bench(store, quick, s3_server.store, schedule, bucket, tmp_path, proxy.url)
 
 
 def sha(content: bytes) -> str:
@@ -78,8 +81,10 @@ Check = Callable[[bool], None]
 def read_whole(bench: Bench, dice: random.Random) -> tuple[Callable[[], None], Check]:
     uri, content = given(bench, dice, dice.choice([0, 1, 300, 70_000]))
 
+    store = dice.choice([bench.store, bench.quick])
+
     def act() -> None:
-        assert bench.store.read(uri) == content
+        assert store.read(uri) == content
 
     return act, lambda done: None
 
@@ -92,7 +97,7 @@ def read_piece(bench: Bench, dice: random.Random) -> tuple[Callable[[], None], C
     piece = Piece(bench.truth.head(uri), start, length, sha(wanted))
 
     def act() -> None:
-        reader = PieceReader(access, bench.store)
+        reader = PieceReader(access, bench.quick)
         assert reader.fetch(piece) == wanted
 
     def check(done: bool) -> None:
@@ -157,8 +162,12 @@ def upload(bench: Bench, dice: random.Random) -> tuple[Callable[[], None], Check
 WAYS = (read_whole, read_piece, download, put, upload)
 
 
+def listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+
+
 def test_a_thousand_faulty_transfers(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tell: Callable[[str], None]
 ) -> None:
     monkeypatch.setattr(s3_upload, "PART_BYTES", 5 << 20)
     dice = random.Random(SEED)  # noqa: S311
@@ -185,11 +194,10 @@ def test_a_thousand_faulty_transfers(
         bench.schedule.begin(share=0)
         check(done)
     faults = bench.schedule.injected
-    with capsys.disabled():
-        print(f"\nfaulty transfers: {TRANSFERS:,}, faults: {sum(faults.values()):,}")
-        print("  " + ", ".join(f"{kind} {count}" for kind, count in sorted(faults.items())))
-        print("  " + ", ".join(f"{way} {count}" for way, count in sorted(outcomes.items())))
-        print("  refused as " + ", ".join(f"{kind} {count}" for kind, count in reasons.items()))
+    tell(
+        f"faulty transfers: {TRANSFERS:,}, faults: {sum(faults.values()):,}\n"
+        f"  {listed(faults)}\n  {listed(outcomes)}\n  refused as {listed(reasons)}"
+    )
     assert sum(outcomes.values()) == TRANSFERS
     assert min(faults[kind] for kind in KINDS) >= 20
     healed = sum(count for name, count in outcomes.items() if name.endswith("healed"))

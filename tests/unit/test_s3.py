@@ -366,6 +366,22 @@ class TestErrors:
             raise EndpointConnectionError(endpoint_url=endpoint)
         assert "canary" not in str(raised.value)
 
+    def test_a_credential_with_a_line_break_is_not_shown_nor_tried_again(
+        self, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIACANARY\n4711")
+        with pytest.raises(StorageError, match="a credential holds a line break") as raised:
+            ObjectStore(make_client(S3Settings())).head(S3Uri("bkt", "a"))
+        assert type(raised.value) is StorageError
+        assert "CANARY" not in str(raised.value)
+
+    def test_a_server_without_tls(self, s3_server: S3Server) -> None:
+        url = s3_server.url.replace("http:", "https:")
+        client = make_client(S3Settings(endpoint_url=url))
+        with pytest.raises(StorageError, match="does not speak TLS\nWrite http://") as raised:
+            ObjectStore(client).head(S3Uri("bkt", "a"))
+        assert type(raised.value) is StorageError
+
     def test_no_client(self) -> None:
         with pytest.raises(StorageError, match="Invalid endpoint"):
             make_client(S3Settings(endpoint_url="nonsense"))

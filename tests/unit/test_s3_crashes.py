@@ -197,7 +197,12 @@ class Course:
 
 @pytest.mark.parametrize(("before", "every"), [(None, 1), (1, 4)], ids=["first", "over-another"])
 def test_killed_after_every_request(
-    s3_server: S3Server, bucket: S3Uri, tmp_path: Path, before: int | None, every: int
+    s3_server: S3Server,
+    bucket: S3Uri,
+    tmp_path: Path,
+    tell: Callable[[str], None],
+    before: int | None,
+    every: int,
 ) -> None:
     """Every second time the disk is lost as well, and another machine goes on."""
     course = Course(s3_server, tmp_path)
@@ -218,4 +223,4 @@ def test_killed_after_every_request(
         course.requests(output, scratch, 2)
         check_whole(s3_server, output, 2)
     assert killed >= total // every - 2
-    print(f"\nkilled after {killed} of {total} requests")
+    tell(f"killed after {killed} of {total} requests")

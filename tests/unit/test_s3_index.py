@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moto_server import S3Server
 
-from job.errors import ObjectMissing, StorageError
+from job.errors import DataError, NoRun
 from job.storage import index
 from job.storage.index import INDEXES, Entry, Index
 from job.storage.s3 import ObjectStore
@@ -82,7 +82,7 @@ def test_anything_else_is_refused(value: Any) -> None:
 def test_the_highest_epoch_counts(s3_server: S3Server, bucket: S3Uri) -> None:
     output = bucket / "out"
     assert index.newest(s3_server.store, output) is None
-    with pytest.raises(ObjectMissing, match="holds no run"):
+    with pytest.raises(NoRun, match="holds no run"):
         index.read(s3_server.store, output)
     for epoch, number in ((2, 0), (1, 99), (2, 1), (1, 100)):
         written = Index(epoch, number)
@@ -115,5 +115,11 @@ def test_one_that_goes_while_it_is_read(s3_server: S3Server, bucket: S3Uri) -> N
 )
 def test_a_damaged_one(s3_server: S3Server, bucket: S3Uri, content: bytes, message: str) -> None:
     put(s3_server, bucket, "00000007-00000001.json", content)
-    with pytest.raises(StorageError, match=message):
+    with pytest.raises(DataError, match=rf"(?s){message}.*Or remove it and run the job again"):
         index.newest(s3_server.store, bucket)
+
+
+def test_removed_while_what_it_named_is_there(s3_server: S3Server, bucket: S3Uri) -> None:
+    s3_server.store.put(bucket / "runs/r1/1/report.json", b"{}")
+    with pytest.raises(DataError, match="holds files of a run, but no index of them"):
+        index.read(s3_server.store, bucket)

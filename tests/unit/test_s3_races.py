@@ -185,7 +185,9 @@ def strangers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert owner.known_gone is not lease.known_gone
 
 
-def test_no_order_of_events_loses_what_a_run_was_told_to_be_kept() -> None:
+def test_no_order_of_events_loses_what_a_run_was_told_to_be_kept(
+    tell: Callable[[str], None],
+) -> None:
     refused = overtaken = commits = 0
     for seed in range(SEEDS):
         scheduler = Scheduler(seed)
@@ -195,5 +197,5 @@ def test_no_order_of_events_loses_what_a_run_was_told_to_be_kept() -> None:
             assert before <= after, f"seed {seed}: {sorted(before - after)} was lost"
         refused, overtaken = refused + race.refused, overtaken + race.overtaken
         commits += len(race.told)
-    print(f"\n{SEEDS} races: {commits} commits, {refused} refused, {overtaken} overtaken")
+    tell(f"{SEEDS} races: {commits} commits, {refused} refused, {overtaken} overtaken")
     assert min(refused, overtaken) > 50

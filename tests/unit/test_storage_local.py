@@ -208,6 +208,18 @@ class TestPublish:
         (output.root / "qat" / "stage.json").write_text(text)
         assert output.published("qat") is None
 
+    def test_what_a_kill_left_of_a_report_is_removed(self, output: LocalOutput) -> None:
+        ours = ("report.json", "manifest.json", "failure.json", ".digests.json", ".report.json")
+        for name in ours:
+            (output.root / f".{name}.1670.tmp").write_text("{")
+        mine = (".report.json.draft.tmp", ".notes.1670.tmp")
+        for name in mine:
+            (output.root / name).write_text("")
+        killed = LocalOutput(output.root.with_name("killed"))
+        shutil.copytree(output.root, killed.root)
+        with killed.locked():
+            assert sorted(path.name for path in killed.root.glob("*.tmp")) == sorted(mine)
+
 
 class TestPartial:
     def test_same_key_goes_on(self, output: LocalOutput) -> None:
@@ -266,6 +278,13 @@ class TestOurs:
         with pytest.raises(OutputError, match=f"{name} is there already and was not made by job"):
             LocalOutput(tmp_path).check_ours(["data"])
         assert not (tmp_path / ".lock").exists()
+
+    @pytest.mark.parametrize("text", ["", "[]", "{}", '{"stage": 1}', '{"key": "k", "files": []}'])
+    def test_a_record_of_another_program(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data/stage.json").write_text(text)
+        with pytest.raises(OutputError, match="was not made by job"):
+            LocalOutput(tmp_path).check_ours(["data"])
 
 
 class TestRefusals:
