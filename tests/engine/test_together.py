@@ -18,8 +18,8 @@ from job.worker import environment
 
 pytestmark = pytest.mark.engine
 
-# What another order of sums made of weights, scales and momenta in six to sixty steps, with momentum,
-# Adam and PACT, by two and four processes, was at most 1.5e-6 of them; losses differed in nothing.
+# What another order of sums made of weights, scales and momenta in six to sixty steps, with
+# momentum, Adam and PACT, by two and four processes, was 1.5e-6 of them at most.
 TOLERANCE = 1e-5
 
 
