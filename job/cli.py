@@ -7,6 +7,7 @@ import json
 import sys
 import tempfile
 import traceback
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from job.host import Host
+    from job.lifeline import Follower, Leader
     from job.manifest import Manifest
     from job.matrix import MatrixResult
     from job.outputs import Place
@@ -132,12 +134,19 @@ def run(
 
     The last holds a matrix: several models, each run in a folder of its own; one report shows all.
 
+    Started by Paddle's launcher, several processes share the steps of stage qat:
+
+    \b
+      python -m paddle.distributed.launch --nproc_per_node 2 job run m.json
+
     \b
     Stages: prepare baseline qat convert int8 accuracy benchmark report
     """
     from job.inputs import localized
+    from job.lifeline import Follower, joined
     from job.outputs import place_of
     from job.progress import make_ui
+    from job.screens import failure_of
 
     with make_ui(log_format) as ui:
         try:
@@ -145,11 +154,19 @@ def run(
             _check_code(loaded, allow_code)
             where = place_of(loaded.output if output is None else output)
             asked = _Asked(index, from_stage, until_stage, allow_slow_isa)
-            with localized(loaded, partial(ui.message, "inputs"), index) as ready:
+            told = partial(ui.message, "processes")
+            group = nullcontext() if dry_run else joined(loaded, index, told)
+            fetched = localized(loaded, partial(ui.message, "inputs"), index)
+            with group as others, fetched as ready:
                 if dry_run:
                     _print_plan(ready, where, asked, log_format)
                     return
-                result = _run(ready, where, asked, ui)
+                if isinstance(others, Follower):
+                    _follow(ready, others, ui)
+                    return
+                result = _run(ready, where, asked, ui, others)
+                if others:
+                    others.failure = failure_of(result)
         except JobError as error:
             raise _failed(error, ui) from None
     _finish(result, log_format, ui)
@@ -444,8 +461,23 @@ class _Asked:
     allow_slow_isa: bool
 
 
+def _follow(manifest: "Manifest", follower: "Follower", ui: "Ui") -> None:
+    """Train beside rank 0, which writes everything."""
+    from job.following import follow
+    from job.stages import stages_for
+
+    follow(manifest, follower, stages=stages_for(manifest), ui=ui)
+    told = f"{follower.group.name}: rank 0 has finished; the results are where it wrote them"
+    typer.echo(told)
+    termination.tell(told)
+
+
 def _run(
-    manifest: "Manifest", output: "Place", asked: _Asked, ui: "Ui"
+    manifest: "Manifest",
+    output: "Place",
+    asked: _Asked,
+    ui: "Ui",
+    leader: "Leader | None",
 ) -> "RunResult | MatrixResult":
     from job import matrix, merging, pipeline
     from job.host import read_host
@@ -465,7 +497,7 @@ def _run(
         return merging.run_index(manifest, asked.index, stages_for=stages_for, **where)
     if manifest.matrix:
         return matrix.run(manifest, stages_for=stages_for, **where)
-    return pipeline.run(manifest, stages=stages_for(manifest), **where)
+    return pipeline.run(manifest, stages=stages_for(manifest), leader=leader, **where)
 
 
 def _reporting(host: "Host") -> "Reporting":

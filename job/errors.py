@@ -19,6 +19,8 @@
     ├── TimeLimitReached  1  run.max_minutes are over; it resumes from its last checkpoint
     ├── MatrixFailed         some models of a matrix failed; the code is the first one's
     ├── Unfinished        1  a model of a matrix that runs elsewhere has no result yet
+    ├── PeerLost          1  a process that trains with this one is gone; it resumes
+    ├── LeaderEnded          rank 0 of such processes ended before its work was done; its code
     └── Stopped     128+sig  a signal stopped the job; it resumes from its last checkpoint
 
 Messages say what, where, what was found and what to do next. They are shown to the user as they
@@ -171,6 +173,22 @@ class Unfinished(JobError):
     """A model of a matrix that is run elsewhere has no result yet."""
 
 
+class PeerLost(JobError):
+    """Another process of the same training is gone."""
+
+
+class LeaderEnded(JobError):
+    """Rank 0, beside which this process trains, ended before its work was done.
+
+    Args:
+        exit_code: that of rank 0.
+    """
+
+    def __init__(self, exit_code: int, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.exit_code = exit_code
+
+
 class Stopped(JobError):
     """A signal stopped the job.
 
@@ -185,4 +203,4 @@ class Stopped(JobError):
 
 
 # After these a run goes on from where it was, once it is tried again.
-GOES_ON = (Stopped, TimeLimitReached, OutputError, StorageError)
+GOES_ON = (Stopped, TimeLimitReached, OutputError, StorageError, PeerLost)

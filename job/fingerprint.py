@@ -35,6 +35,7 @@ _RUNTIME = frozenset(
     {
         "job",
         "job.digests",
+        "job.distributed",
         "job.errors",
         "job.events",
         "job.host",

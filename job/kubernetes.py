@@ -8,11 +8,12 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import job
+from job.distributed import check_shared
 from job.errors import UsageError
 from job.manifest import Manifest, entries
 
@@ -22,6 +23,13 @@ _MARGIN_SECONDS = 35
 # A Job's pods are called NAME-INDEX-xxxxx, and that must fit a DNS label of 63.
 _LONGEST_NAME = 50
 _CONFIG_MAP_BYTES = 1 << 20
+# The operator looks for a container of this name.
+_PADDLE = "paddle"
+_TRAINING = "qat"
+_LAUNCH = (
+    *("tini", "--", "python", "-m", "paddle.distributed.launch"),
+    *("--nproc_per_node", "1", "--log_dir", "/tmp/log", "job"),  # noqa: S108
+)
 _QUANTITY = re.compile(r"[1-9][0-9]*(Mi|Gi|Ti|M|G|T)")
 
 Object = Mapping[str, Any]
@@ -44,6 +52,7 @@ class PodOptions:
         service_account: one that stands for a role in a cloud.
         until: the last stage to run.
         score: make the Job that scores the test split in parts, beside the run itself.
+        processes: how many pods share the quantization-aware training; the rest is left to a Job.
     """
 
     image: str | None = None
@@ -58,12 +67,14 @@ class PodOptions:
     service_account: str | None = None
     until: str | None = None
     score: bool = False
+    processes: int | None = None
 
 
 def render(manifest: Manifest, options: PodOptions) -> str:
     """Return the YAML of a ConfigMap with the manifest and of the Job that runs it.
 
-    A matrix becomes an Indexed Job: one model a pod.
+    A matrix becomes an Indexed Job: one model a pod. Several processes become a PaddleJob of
+    Kubeflow's training operator.
 
     Raises:
         UsageError: an option is not what Kubernetes takes, or the run's results would be lost.
@@ -86,6 +97,8 @@ def objects(manifest: Manifest, options: PodOptions) -> tuple[Object, ...]:
     import yaml
 
     _check(manifest, options)
+    if options.processes:
+        options = replace(options, until=options.until or _TRAINING)
     made: dict[str, Any] = yaml.safe_load(BASE.read_text(encoding="utf-8"))
     what = "-score" if options.score else f"-{options.until}" if options.until else ""
     name = f"{_dns_label(manifest.name)}{what}"
@@ -102,6 +115,8 @@ def objects(manifest: Manifest, options: PodOptions) -> tuple[Object, ...]:
             "Put the manifest on a volume, and adapt k8s/base/job.yaml to read it there.",
         )
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+    if options.processes:
+        made = _as_paddle_job(made, options.processes)
     return {**config, "data": {"manifest.json": content}}, made
 
 
@@ -118,6 +133,13 @@ def _check(manifest: Manifest, options: PodOptions) -> None:
             "--score: there is nothing to score in parts",
             "Give a manifest without a matrix, and set accuracy.shards.",
         )
+    if options.processes:
+        if options.score:
+            raise UsageError(
+                "--processes trains, and --score scores what was trained",
+                "Render them one after the other.",
+            )
+        check_shared(manifest, options.processes)
     for code in (single.model.callable for single in entries(manifest) or (manifest,)):
         if code:
             raise UsageError(
@@ -178,6 +200,34 @@ def _fill_pod(
         container["envFrom"] = [{"secretRef": {"name": options.secret}}]
     if options.service_account:
         pod["serviceAccountName"] = options.service_account
+
+
+def _as_paddle_job(made: dict[str, Any], processes: int) -> dict[str, Any]:
+    """Return what k8s/components/paddlejob makes of a Job: Paddle's launcher in each pod.
+
+    The operator tells the launchers where the first pod is, and they number the processes.
+    """
+    spec = made["spec"]
+    template = spec["template"]
+    template["metadata"]["annotations"] = {"sidecar.istio.io/inject": "false"}
+    del template["spec"]["restartPolicy"]
+    template["spec"]["containers"][0] |= {"name": _PADDLE, "command": [*_LAUNCH]}
+    policy = {
+        "cleanPodPolicy": "None",
+        "activeDeadlineSeconds": spec["activeDeadlineSeconds"],
+        "ttlSecondsAfterFinished": spec["ttlSecondsAfterFinished"],
+        # Restarts are counted over all pods, and one that ends has the others end.
+        "backoffLimit": spec["backoffLimit"] * processes,
+    }
+    if "suspend" in spec:
+        policy["suspend"] = spec["suspend"]
+    workers = {"replicas": processes, "restartPolicy": "OnFailure", "template": template}
+    return {
+        "apiVersion": "kubeflow.org/v1",
+        "kind": "PaddleJob",
+        "metadata": made["metadata"],
+        "spec": {"runPolicy": policy, "paddleReplicaSpecs": {"Worker": workers}},
+    }
 
 
 def _pods(manifest: Manifest, options: PodOptions) -> int:

@@ -47,6 +47,10 @@ def render(
     score: Annotated[
         bool, typer.Option("--score", help="Score the test split's parts, after --until int8.")
     ] = False,
+    processes: Annotated[
+        int | None,
+        typer.Option(min=2, help="Train in so many pods: a PaddleJob, until stage qat."),
+    ] = None,
     service_account: Annotated[
         str | None, typer.Option(help="A ServiceAccount that stands for a role in a cloud.")
     ] = None,
@@ -54,6 +58,7 @@ def render(
     """Print a Job that runs a manifest, and a ConfigMap that holds it.
 
     A manifest with a matrix becomes an Indexed Job, one model a pod; `job merge` joins the results.
+    Several processes that train together become a PaddleJob of Kubeflow's training operator.
     Relative paths of the manifest start at /work.
 
     \b
@@ -61,6 +66,7 @@ def render(
       job k8s render manifests/digits.json --claim job-work | kubectl apply -f -
       job k8s render m.json --set output=s3://bucket/m --secret s3-credentials --cpus 8
       job k8s render m.json --set accuracy.shards=16 --score --claim shared | kubectl apply -f -
+      job k8s render m.json --processes 4 --claim shared | kubectl apply -f -
     """
     from job.kubernetes import PodOptions
     from job.kubernetes import render as rendered
@@ -79,5 +85,6 @@ def render(
         service_account=service_account,
         until=until,
         score=score,
+        processes=processes,
     )
     typer.echo(rendered(load(manifest, overrides or ()), options), nl=False)

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import job
-from job.errors import GOES_ON, JobError, UsageError
+from job.distributed import Meeting
+from job.errors import GOES_ON, JobError, PeerLost, UsageError
 from job.fingerprint import key_of, library_versions
 from job.host import Host, read_host
 from job.inputs import as_json
+from job.lifeline import Leader
 from job.manifest import Manifest
 from job.outputs import Place, look_at, open_output
 from job.planning import (
@@ -31,7 +33,7 @@ from job.progress import Ui
 from job.rendering import render_files
 from job.sharding import finished_parts, place_of_part, roomy_folder, what_it_needs
 from job.signals import StopSignals
-from job.stages.stage import Stage, StageOutput
+from job.stages.stage import Record, Stage, StageOutput
 from job.storage.files import read_json, write_bytes, write_json
 from job.storage.local import LocalOutput, Published
 from job.worker import Task, environment, run_stage
@@ -188,6 +190,7 @@ def run(
     reporting: Reporting,
     from_stage: str | None = None,
     until_stage: str | None = None,
+    leader: Leader | None = None,
 ) -> RunResult:
     """Run what must run, publish each result, and write the report.
 
@@ -199,6 +202,7 @@ def run(
         reporting: how the report is made.
         from_stage: a stage that runs whatever was left, as do those that need it.
         until_stage: the last stage to run; no report is made unless it is the last of all.
+        leader: leads the other processes, if several train together.
 
     Raises:
         JobError: as stages raise it; finished stages stay published.
@@ -221,7 +225,7 @@ def run(
             folder.keep_manifest(manifest.resolved)
             folder.note_failure(None, manifest.resolved)
             task = _task_maker(manifest, folder, host, lock)
-            course = _Course(planner, ui, stop, task, output)
+            course = _Course(planner, ui, stop, task, output, leader)
             for stage in selected:
                 course.pass_stage(stage)
             complete = len(selected) == len(stages)
@@ -326,13 +330,17 @@ def _planner(
     )
 
 
-TaskMaker = Callable[[Stage, Mapping[str, StageOutput], Path], Task]
+TaskMaker = Callable[[Stage, Mapping[str, StageOutput], Path, Meeting | None], Task]
 
 
 def _task_maker(manifest: Manifest, folder: LocalOutput, host: Host, lock: int) -> TaskMaker:
     """Return what makes a stage's task, once its inputs and its folder are known."""
 
-    def make(stage: Stage, inputs: Mapping[str, StageOutput], out: Path) -> Task:
+    def make(
+        stage: Stage, inputs: Mapping[str, StageOutput], out: Path, meeting: Meeting | None
+    ) -> Task:
+        threads = host.usable_cores
+        shared = environment(meeting.threads(threads)) | meeting.variables() if meeting else None
         return Task(
             stage=stage,
             manifest=manifest.resolved,
@@ -341,7 +349,7 @@ def _task_maker(manifest: Manifest, folder: LocalOutput, host: Host, lock: int) 
             out=out,
             root=folder.root,
             log=folder.logs / f"{stage.name}.log",
-            environment=environment(host.usable_cores),
+            environment=shared or environment(threads),
             inherit=(lock,),
             origin=as_json(manifest),
             grace_seconds=manifest.run.grace_seconds * folder.saving_share,
@@ -354,10 +362,17 @@ class _Course:
     """One run on its way through the stages."""
 
     def __init__(
-        self, planner: Planner, ui: Ui, stop: StopSignals, task: TaskMaker, output: Place
+        self,
+        planner: Planner,
+        ui: Ui,
+        stop: StopSignals,
+        task: TaskMaker,
+        output: Place,
+        leader: Leader | None = None,
     ) -> None:
         self.planner = planner
         self.output = output
+        self.leader = leader
         self.folder = planner.output
         self.ui = ui
         self.stop = stop
@@ -415,14 +430,15 @@ class _Course:
         ours = [each.path for each in inputs.values() if each.path.parent == self.folder.root]
         self.folder.bring(path.name for path in ours)
         inputs |= self._parts(stage)
-        task = self.task(stage, inputs, out)
+        meeting = self.leader.call() if self.leader and stage.beside else None
+        task = self.task(stage, inputs, out, meeting)
         if resumed:
             self.ui.stage_started(stage.name, f"{verdict.reason}; goes on from unfinished work")
         else:
             task.log.unlink(missing_ok=True)
             self.ui.stage_started(stage.name, verdict.reason)
         started = time.monotonic()
-        record = run_stage(task, self.stop, lambda event: self._tell(stage.name, event))
+        record = self._work(task)
         seconds = time.monotonic() - started
         left = self.folder.publish(
             stage.name, stage.leaves, ingredients=verdict.found, seconds=seconds, record=record
@@ -430,6 +446,22 @@ class _Course:
         self.folder.keep(self.stop, self.planner.manifest.run.grace_seconds)
         self.ui.stage_finished(stage.name, seconds)
         return left
+
+    def _work(self, task: Task) -> Record:
+        """Run a stage's process, as long as all that train with this one are there."""
+        try:
+            return run_stage(
+                task, self.stop, lambda event: self._tell(task.stage.name, event), self._watch
+            )
+        except PeerLost:
+            if self.leader:
+                self.leader.ask_why()
+            raise
+
+    def _watch(self) -> None:
+        # Once asked to stop, a stage has all it needs to save its state.
+        if self.leader and not self.stop.received:
+            self.leader.attend()
 
     def _parts(self, stage: Stage) -> dict[str, StageOutput]:
         """Return what other machines have done of a stage's work."""

@@ -30,6 +30,7 @@ _STRAGGLER_SECONDS = 1.0
 _FAREWELL_SECONDS = 20.0
 
 Handler = Callable[[Mapping[str, Any]], None]
+Watch = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -103,13 +104,16 @@ def environment(threads: int) -> dict[str, str]:
     }
 
 
-def run_stage(task: Task, stop: StopSignals, on_event: Handler) -> Record:
+def run_stage(
+    task: Task, stop: StopSignals, on_event: Handler, watch: Watch | None = None
+) -> Record:
     """Run a stage to its end and return its record.
 
     Args:
         task: what to run.
         stop: where signals to this process are kept; they are passed on to the stage.
         on_event: receives ``progress`` and ``message`` events.
+        watch: called a few times a second; what it raises ends the stage at once.
 
     Raises:
         Stopped: a signal came and the stage ended before its work was done.
@@ -120,7 +124,7 @@ def run_stage(task: Task, stop: StopSignals, on_event: Handler) -> Record:
     offset = task.log.stat().st_size if task.log.exists() else 0
     killed_before = oom_kills()
     with stop.deferred(), _started(task) as child:
-        outcome = child.supervise(stop, on_event)
+        outcome = child.supervise(stop, on_event, watch)
     if outcome.error is not None:
         raise outcome.error
     if outcome.record is not None:
@@ -209,7 +213,7 @@ class _Child:
     _rest: bytes = b""
     _open: bool = True
 
-    def supervise(self, stop: StopSignals, on_event: Handler) -> Outcome:
+    def supervise(self, stop: StopSignals, on_event: Handler, watch: Watch | None) -> Outcome:
         """Read events, pass signals on and enforce deadlines until the process has ended."""
         os.set_blocking(self.pipe, False)
         with selectors.DefaultSelector() as selector:
@@ -222,6 +226,8 @@ class _Child:
                 if ended and not lines:
                     return self.outcome
                 self._attend(stop)
+                if watch:
+                    watch()
 
     def end(self) -> None:
         """Kill what is left of the process's session."""

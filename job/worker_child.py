@@ -102,7 +102,7 @@ def run(request: Mapping[str, Any], events: PipeEvents) -> None:
     function = resolve(request["function"])
     with output_errors(Path(request["root"])):
         record = function(manifest, inputs, Path(request["out"]), events)
-    if events.stop_seen:
+    if events.stop_seen or record is None:
         events.send("stopped")
     else:
         events.send("record", record=record)

@@ -1,6 +1,7 @@
 """What holds for all tests."""
 
 import signal
+import socket
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -24,6 +25,14 @@ def s3_server() -> Iterator[S3Server]:
 def bucket(s3_server: S3Server) -> S3Uri:
     """A bucket of the test's own."""
     return s3_server.bucket()
+
+
+@pytest.fixture
+def port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        found: int = server.getsockname()[1]
+    return found
 
 
 _TOLD = "told"

@@ -1,5 +1,6 @@
 """Normalised batches from a split, in an order that only seed and epoch decide."""
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -127,6 +128,15 @@ class Loader:
         if not self._shuffle:
             return self._indices
         return generator(self._seed, _ORDER_STREAM, epoch).permutation(self._indices)
+
+    @property
+    def identity(self) -> str:
+        """Identify what is read by the first epoch's order and labels."""
+        order = self.order(0)
+        made_of = (
+            np.ascontiguousarray(each, np.int64) for each in (order, self._source.labels[order])
+        )
+        return hashlib.sha256(b"".join(each.tobytes() for each in made_of)).hexdigest()
 
     def batches(self, epoch: int = 0, start_batch: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from one of them on; a new call ends the one before.

@@ -9,9 +9,10 @@ from paddle.static import Program
 
 from job.data.loader import Loader
 from job.data.packed import open_packed
-from job.engine import programs, quantization, training
+from job.engine import programs, quantization, sharing, training
 from job.engine.baseline import model_bytes
 from job.engine.int8 import PREFIX
+from job.engine.peers import Alone, Peers, Place
 from job.engine.session import Recipe, Session, run_recipe
 from job.errors import QuantizationError
 from job.events import Events
@@ -56,6 +57,7 @@ def train(
     selection: Path,
     out: Path,
     events: Events,
+    meeting: Place | None = None,
 ) -> dict[str, Any]:
     """Train with fake quantization; leaves ``best.npz`` in ``out``.
 
@@ -71,6 +73,10 @@ def train(
         selection: packed file of the selection split.
         out: folder for checkpoints, metrics and ``best.npz``.
         events: told of progress.
+        meeting: where the processes meet, if several train together; this one leads.
+
+    Returns:
+        The training's record; empty when it was asked to stop.
     """
     classifier = session.classifier
     frozen = freeze_bn_stats
@@ -104,15 +110,23 @@ def train(
                 calibration_batches(calibration, session.input_shape),
                 moving_rate=settings["moving_rate"],
             )
+        peers, loss, data = Alone(), classifier.loss, ""
+        if meeting is not None:
+            # Only now: a collective operation waits for half a minute, and this took its time.
+            peers = Peers(*meeting)
+            loss = sharing.share_training(quantized_train, loss, peers.size)
+            data = loader.identity
         trainer = training.Trainer(
             program=quantized_train,
-            loss=classifier.loss,
+            loss=loss,
             learning_rate=rate,
             evaluation=evaluation,
             logits=classifier.logits,
             scope=session.scope,
             executor=session.executor,
             side=max(session.input_shape[1:]),
+            peers=peers,
+            data=data,
         )
         record = run_recipe(
             trainer,
@@ -124,6 +138,9 @@ def train(
             out=out,
             events=events,
         )
+    peers.leave()
+    if not record:
+        return {}
     return {**record, "freeze_bn_stats": frozen, "calibrated": calibration is not None}
 
 

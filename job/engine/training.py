@@ -14,6 +14,7 @@ import paddle
 from paddle import static
 from paddle.static import Program
 
+from job.engine.peers import Alone, Plan
 from job.engine.programs import (
     IMAGE,
     LABEL,
@@ -223,6 +224,8 @@ class Trainer:
         learning_rate: name of the learning rate's variable.
         evaluation: program that is evaluated and whose variables are kept when best.
         side: image side in pixels.
+        peers: the processes that train together.
+        data: identifies the training images, to compare those of the processes.
     """
 
     program: Program
@@ -233,6 +236,14 @@ class Trainer:
     scope: static.Scope
     executor: static.Executor
     side: int
+    peers: Alone = field(default_factory=Alone)
+    data: str = ""
+
+    def stepper(self, program: Program, seed: int) -> "Stepper":
+        """What runs the steps of ``program``, which is made of the trainer's."""
+        return Stepper(
+            program, self.loss, self.learning_rate, self.scope, self.executor, self.peers, seed
+        )
 
 
 def train(
@@ -268,6 +279,16 @@ def train(
     kept = persistables(trainer.program)
     statistics = sorted(batch_norm_statistics(trainer.evaluation))
     progress = resume(trainer, checkpoints, name, events)
+    plan = Plan(
+        progress.step,
+        total_steps,
+        steps_per_epoch,
+        trainer.data,
+        trainer.loss,
+        trainer.learning_rate,
+    )
+    trainer.peers.lead(trainer.scope, program, plan, kept)
+    stepper = trainer.stepper(program, seed)
     metrics = Metrics(out / "metrics.jsonl", progress)
     last_save = time.monotonic()
     for step, batch in remaining_batches(
@@ -275,7 +296,7 @@ def train(
     ):
         started = time.monotonic()
         rate = schedule.rate(step, total_steps)
-        loss = run_step(trainer, program, batch, rate, seed=seed, step=step)
+        loss = stepper.run(batch, rate, step)
         if not math.isfinite(loss):
             what = f"the loss is {loss} at step {step + 1} (learning rate {rate:g})"
             raise diverged(name, what, checkpoints)
@@ -286,7 +307,7 @@ def train(
         metrics.step(progress.step, loss, rate, speed)
         note = f"loss {loss:.3f}, {speed:.0f} images/s"
         events.progress(name, progress.step, total_steps, "steps", note)
-        stopping = events.stopping
+        stopping = trainer.peers.agree(events.stopping)
         saving = stopping or time.monotonic() - last_save > checkpoint_seconds
         keeping = saving or progress.step in evaluate_at
         values = read_variables(trainer.scope, kept) if keeping else {}
@@ -349,16 +370,37 @@ def remaining_batches(
                 return
 
 
-def run_step(
-    trainer: Trainer, program: Program, batch: Batch, rate: float, *, seed: int, step: int
-) -> float:
-    """One optimizer step; returns the loss."""
-    write_variables(trainer.scope, {trainer.learning_rate: np.array([rate], "float32")})
-    # Dropout draws from the global generator: seeded by step, a resumed run draws the same.
-    paddle.seed(seed * 1_000_003 + step)
-    feed = {IMAGE: batch.images, LABEL: batch.labels.reshape(-1, 1)}
-    (loss,) = trainer.executor.run(program, feed, [trainer.loss])
-    return float(loss)
+@dataclass(frozen=True)
+class Stepper:
+    """Runs the optimizer steps of one process of a training.
+
+    Attributes:
+        program: with its optimizer, as it runs.
+        loss: name of the scalar to fetch.
+        learning_rate: name of the learning rate's variable.
+        peers: the processes that train together.
+        seed: of what the program draws.
+    """
+
+    program: Program
+    loss: str
+    learning_rate: str
+    scope: static.Scope
+    executor: static.Executor
+    peers: Alone
+    seed: int
+
+    def run(self, batch: Batch, rate: float, step: int) -> float:
+        """One step on this process's share of a batch; returns the loss of the whole batch."""
+        self.peers.meet()
+        write_variables(self.scope, {self.learning_rate: np.array([rate], "float32")})
+        # Dropout draws from the global generator: seeded by step, a resumed run draws the same.
+        paddle.seed(self.peers.seed(self.seed, step))
+        labels = self.peers.share(batch.labels).reshape(-1, 1)
+        feed = {IMAGE: self.peers.share(batch.images), LABEL: labels}
+        with self.peers.guarded():
+            (loss,) = self.executor.run(self.program, feed, [self.loss])
+        return float(loss)
 
 
 def evaluate_and_keep(

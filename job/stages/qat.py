@@ -1,11 +1,13 @@
 """qat: quantization-aware training of the baseline."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from job.data.sources import BadImage
+from job.distributed import meeting_of
 from job.events import Events
 from job.manifest import Manifest
 from job.stages.inputs import (
@@ -25,7 +27,9 @@ from job.stages.stage import Record, Stage, StageOutput
 POST = "post"
 
 
-def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:
+def run(
+    manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events
+) -> Record | None:
     """Write best.npz, and metrics.jsonl if it trains; nothing to do for strategy ``post``."""
     if manifest.quantize.strategy == POST:
         (out / "skipped.json").write_text(json.dumps({"strategy": POST}))
@@ -50,6 +54,7 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
         return {"training": None, "seed": train.seed, "bad_images": []}
     bad: list[BadImage] = []
     part = open_splits(manifest, out).train
+    meeting = meeting_of(os.environ)
     with training_loader(manifest, part, train, events, bad) as loader:
         training = qat.train(
             session,
@@ -63,14 +68,35 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
             selection=data / SELECTION,
             out=out,
             events=events,
+            meeting=None if meeting is None else meeting.place,
         )
-    if events.stopping:
-        return {}
+    if events.stopping or not training:
+        return None
     return {
         "training": training,
         "seed": train.seed,
         "bad_images": [{"path": image.path, "reason": image.reason} for image in bad],
     }
+
+
+def beside(
+    manifest: Manifest,
+    inputs: Mapping[str, StageOutput],  # noqa: ARG001
+    out: Path,
+    events: Events,
+) -> Record | None:
+    """Train on a share of each batch beside the process that does :func:`run`; leaves nothing."""
+    from job.engine import following
+
+    meeting = meeting_of(os.environ)
+    if meeting is None:
+        raise AssertionError("there is nobody to train beside")
+    part = open_splits(manifest, out).train
+    with training_loader(manifest, part, manifest.train, events, []) as loader:
+        trained = following.follow(
+            meeting.place, recipe(manifest.train), loader=loader, events=events
+        )
+    return {} if trained else None
 
 
 def settings(manifest: Manifest) -> Mapping[str, Any]:
@@ -93,4 +119,5 @@ def files(manifest: Manifest) -> tuple[Path, ...]:
     return tuple(data_files(manifest)) if trains else ()
 
 
-STAGE = Stage("qat", "qat", ("prepare", "baseline"), settings, files, run)
+BESIDE = Stage("qat", "qat", (), settings, files, beside)
+STAGE = Stage("qat", "qat", ("prepare", "baseline"), settings, files, run, beside=BESIDE)

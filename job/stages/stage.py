@@ -35,12 +35,14 @@ class Stage:
         needs: earlier stages whose output it reads.
         settings: the part of the manifest that can change its output.
         files: external files and folders that it reads.
-        run: the work; a module-level function, imported again in the worker process.
+        run: the work; a module-level function, imported again in the worker process. It returns
+            None when it ended early because another process of its group was asked to stop.
         host_matters: whether another CPU gives another result.
         libraries: packages beyond the core whose versions can change its output.
         shard: does a part of its work on another machine. It needs ``SHARD`` besides, whose record
             has the part's ``number``; the stage finds what was done among its inputs, by name and
             number.
+        beside: what other processes do while this one trains, when several train together.
     """
 
     name: str
@@ -48,7 +50,8 @@ class Stage:
     needs: tuple[str, ...]
     settings: Callable[[Manifest], Mapping[str, Any]]
     files: Callable[[Manifest], Sequence[Path]]
-    run: Callable[[Manifest, Mapping[str, StageOutput], Path, Events], Record]
+    run: Callable[[Manifest, Mapping[str, StageOutput], Path, Events], Record | None]
     host_matters: bool = False
     libraries: tuple[str, ...] = ()
     shard: "Stage | None" = None
+    beside: "Stage | None" = None

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ranks import LAUNCH, TOGETHER
 from tiny_run import LIMIT_S, SLOW, Run, job, same_arrays
 
 from job import errors
@@ -136,3 +137,11 @@ def test_the_int8_model_loads_in_plain_paddle_inference(finished: Run) -> None:
     code += "\nassert predictor.get_input_names() == ['image']\n"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_command_for_several_processes_is_the_one_that_is_tested() -> None:
+    """By test_distributed, in full."""
+    pages = README + (ROOT / "docs/kubernetes.md").read_text()
+    shown = [shlex.split(line) for line in pages.splitlines() if "paddle.distributed" in line]
+    command = ["python", *LAUNCH, "job", "run", "m.json", *TOGETHER]
+    assert [line for line in shown if line[0] == "python"] == [command, command]

@@ -73,10 +73,12 @@ def examples(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 class Batches:
     """A loader over arrays, in an order that only the epoch decides."""
 
-    def __init__(self, count: int = 64, batch: int = 16) -> None:
+    def __init__(self, count: int = 64, batch: int = 16, shift: int = 0) -> None:
         self.images, self.labels = examples(count, seed=1)
+        self.labels = (self.labels + shift) % CLASSES
         self.batch = batch
         self.batches_per_epoch = count // batch
+        self.identity = str(self.labels.tolist())
 
     def batches(self, epoch: int = 0, start_batch: int = 0) -> Iterator[Batch]:
         order = np.random.default_rng(epoch).permutation(len(self.labels))
@@ -164,6 +166,7 @@ def train_qat(
     calibrate: bool = True,
     settings: dict[str, Any] | None = None,
     open_: Callable[..., Session] = open_tiny,
+    meeting: tuple[int, int, str, int] | None = None,
     **changes: Any,
 ) -> dict[str, Any]:
     """Quantization-aware training of a baseline."""
@@ -184,6 +187,7 @@ def train_qat(
         selection=fp32.out.parent / "selection.bin",
         out=out,
         events=news or News(),
+        meeting=meeting,
     )
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from job.errors import DataError, JobError, TrainingError
+from job.distributed import meeting_of
+from job.errors import DataError, JobError, PeerLost, TrainingError
 from job.events import Events
 from job.manifest import Manifest, parse
 from job.outputs import Place, place_of
@@ -163,6 +164,37 @@ def writes_much(manifest: Manifest, inputs: Inputs, out: Path, events: Events) -
         for _ in range(64):
             file.write(bytes(1 << 16))
     return {}
+
+
+def ends_with_others(manifest: Manifest, inputs: Inputs, out: Path, events: Events) -> None:
+    """Return early because another process was asked to stop."""
+
+
+def pair(manifest: Manifest, inputs: Inputs, out: Path, events: Events) -> Record:
+    """Tell where it would meet others."""
+    meeting = meeting_of(os.environ)
+    place = [] if meeting is None else [*meeting.place]
+    return {"place": place, "threads": os.environ["OMP_NUM_THREADS"]}
+
+
+def beside_pair(manifest: Manifest, inputs: Inputs, out: Path, events: Events) -> Record:
+    meeting = meeting_of(os.environ)
+    events.message(f"beside {meeting.rank if meeting else 'nobody'} with {sorted(inputs)}")
+    events.progress("pair", 1, 1, "steps")
+    return {}
+
+
+def waits(manifest: Manifest, inputs: Inputs, out: Path, events: Events) -> Record:
+    """Wait for another process, for ever."""
+    events.message("waiting")
+    time.sleep(120)
+    return {}
+
+
+def loses(manifest: Manifest, inputs: Inputs, out: Path, events: Events) -> Record:
+    """Notice that another process is gone, before its own supervisor does."""
+    time.sleep(0.3)
+    raise PeerLost("another process of the training is gone: gloo says so")
 
 
 def stage(name: str, *needs: str, host_matters: bool = False, work: Any = None) -> Stage:

@@ -6,6 +6,7 @@ import pytest
 from data_fakes import TroubledSource, save_folders, save_image
 
 from job.data import packed
+from job.data.arrays import Ints
 from job.data.listing import Place, class_folders
 from job.data.loader import Batch, Loader, Normalisation
 from job.data.sources import BadImage, PackedImages, Source
@@ -67,6 +68,23 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
         assert sorted(one.order(1).tolist()) == list(range(50))
     with loader(source, shuffle=True, seed=4) as other:
         assert other.order(1).tolist() != one.order(1).tolist()
+
+
+class Relabelled(TroubledSource):
+    """The same images with other labels."""
+
+    @property
+    def labels(self) -> Ints:
+        return (super().labels + 1) % 3
+
+
+def test_identity_is_that_of_images_labels_and_their_order() -> None:
+    source, fewer = TroubledSource(50), TroubledSource(49)
+    same = [loader(each, shuffle=True, seed=3) for each in (source, TroubledSource(50))]
+    assert len({each.identity for each in same}) == 1
+    others = [loader(source, shuffle=True, seed=4), loader(fewer, shuffle=True, seed=3)]
+    others.append(loader(Relabelled(50), shuffle=True, seed=3))
+    assert len({each.identity for each in (same[0], *others)}) == 4
 
 
 def test_any_number_of_workers_gives_the_same_batches(tmp_path: Path) -> None:

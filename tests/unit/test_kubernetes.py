@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
+import paddlejobs
 import pytest
 import yaml
 from kubernetes_policies import BY_FEATURE, EVERYWHERE, broken, lines, without
@@ -139,6 +140,35 @@ def test_test_split_in_parts_is_an_indexed_job() -> None:
     assert "completions" not in before["spec"]
     with pytest.raises(UsageError, match="nothing to score in parts"):
         objects(manifest(), PodOptions(score=True))
+
+
+PADDLE_POLICIES = (*paddlejobs.EVERYWHERE, *paddlejobs.BY_FEATURE)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_several_processes_are_a_paddle_job(version: str) -> None:
+    options: dict[str, Any] = {"queue": "q", "secret": "s", "service_account": "a", "cpus": 8}
+    found = manifest(train__freeze_bn_stats=True)
+    config, made = rendered(found, processes=4, **options)
+    kubernetes_validate.validate(config, version, strict=True)
+    paddlejobs.validate(made, version)
+    assert made["metadata"]["name"] == config["metadata"]["name"] == "tiny-qat"
+    assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "q"
+    assert made["spec"]["runPolicy"]["suspend"] is True
+    assert broken(made, PADDLE_POLICIES) == []
+
+
+def test_no_line_of_a_paddle_job_can_go() -> None:
+    _, made = rendered(manifest(train__freeze_bn_stats=True), processes=2)
+    idle = [path for path in lines(made) if not broken(without(made, path), PADDLE_POLICIES)]
+    assert idle == []
+
+
+def test_what_several_processes_cannot_train_is_not_sent() -> None:
+    with pytest.raises(UsageError, match=r"(?s)3 processes cannot train .*/train/batch_size: 64"):
+        rendered(manifest(train__freeze_bn_stats=True), processes=3)
+    with pytest.raises(UsageError, match="--processes trains, and --score scores"):
+        rendered(manifest(accuracy__shards=2), processes=2, score=True)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
+import paddlejobs
 import pytest
 import yaml
 from kubernetes_policies import (
@@ -49,8 +50,15 @@ def build(folder: Path) -> list[Any]:
 
 
 def the_job(documents: list[Any]) -> Any:
-    (found,) = [made for made in documents if made["kind"] == "Job"]
+    (found,) = [made for made in documents if made["kind"] in ("Job", "PaddleJob")]
     return found
+
+
+def validate(made: Any, version: str) -> None:
+    if made["kind"] == "PaddleJob":
+        paddlejobs.validate(made, version)
+    else:
+        kubernetes_validate.validate(made, version, strict=True)
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +182,7 @@ PROMISES: dict[str, tuple[Any, ...]] = {
     "irsa": (has_a_role,),
     "kueue": (waits_for_kueue,),
     "namespace": (stands_in_its_namespace,),
+    "paddlejob": (),
     "s3-secret": (has_credentials_from_a_secret,),
     "volcano": (is_placed_by_volcano,),
     "web-identity": (has_a_role, has_a_token_for_the_role_alone),
@@ -181,6 +190,10 @@ PROMISES: dict[str, tuple[Any, ...]] = {
 
 
 def policies_with(*components: str) -> tuple[Any, ...]:
+    if "paddlejob" in components:
+        others = (PROMISES[name] for name in components if name != "paddlejob")
+        promises = (paddlejobs.as_of_a_job(policy) for each in others for policy in each)
+        return (*paddlejobs.EVERYWHERE, *paddlejobs.BY_FEATURE, *promises)
     feature = () if set(components) & set(CLOUDS) else BY_FEATURE
     return (*EVERYWHERE, *feature, *(p for name in components for p in PROMISES[name]))
 
@@ -200,12 +213,32 @@ def test_render_and_kustomize_start_from_the_same_job(base: Any) -> None:
     assert made == base
 
 
-def test_the_demo_is_the_shipped_one() -> None:
+def test_render_and_kustomize_make_the_same_paddle_job() -> None:
+    documents = build(ROOT / "k8s/overlays/paddlejob")
+    (config,) = [each for each in documents if each["kind"] == "ConfigMap"]
+    found = the_job(documents)
+    manifest = load(str(ROOT / "k8s/overlays/paddlejob/manifest.json"))
+    _, made = objects(manifest, PodOptions(processes=4, claim="job-work"))
+    volumes = paddlejobs.worker(found)["template"]["spec"]["volumes"]
+    (volume,) = [each for each in volumes if each["name"] == "manifest"]
+    # With a hash of its content, which kustomize knows of no PaddleJob unless it is told.
+    assert volume["configMap"]["name"] == config["metadata"]["name"]
+    volume["configMap"]["name"] = found["metadata"]["name"] = made["metadata"]["name"]
+    assert made == found
+
+
+@pytest.mark.parametrize(
+    ("folder", "changes"), [("base", {}), ("overlays/paddlejob", {"freeze_bn_stats": True})]
+)
+def test_the_demo_is_the_shipped_one(folder: str, changes: dict[str, Any]) -> None:
+    path = ROOT / "k8s" / folder / "manifest.json"
     ours, shipped = (
-        json.loads((ROOT / path).read_text())
-        for path in ("k8s/base/manifest.json", "manifests/digits.json")
+        json.loads(each.read_text()) for each in (path, ROOT / "manifests/digits.json")
     )
-    assert ours.pop("$schema") != shipped.pop("$schema")
+    schema = path.parent / ours.pop("$schema")
+    assert schema.resolve() == ROOT / "schemas/manifest.schema.json"
+    del shipped["$schema"]
+    shipped["train"] |= changes
     assert ours == shipped
 
 
@@ -226,7 +259,7 @@ def test_component(name: str, base: Any, tmp_path: Path) -> None:
     documents = composed(name, tmp_path)
     for made in documents:
         for version in VERSIONS:
-            kubernetes_validate.validate(made, version, strict=True)
+            validate(made, version)
     made, policies = the_job(documents), policies_with(name)
     assert made != base
     assert broken(made, policies) == []
@@ -239,7 +272,7 @@ def test_overlay(name: str) -> None:
     documents = build(ROOT / "k8s/overlays" / name)
     for made in documents:
         for version in VERSIONS:
-            kubernetes_validate.validate(made, version, strict=True)
+            validate(made, version)
     assert broken(the_job(documents), policies_with(*components_of(name))) == []
 
 

@@ -13,7 +13,7 @@ import pytest
 from fake_stages import COMMAND, Recorder, go, make_manifest, stage
 
 from job.crash import explain_crash, last_lines
-from job.errors import DataError, JobError, OutputError, StageCrashed, TrainingError
+from job.errors import DataError, JobError, OutputError, StageCrashed, Stopped, TrainingError
 from job.pipeline import RunResult
 from job.signals import StopSignals
 from job.worker import environment, function_name
@@ -142,6 +142,10 @@ class TestExplainCrash:
 
 
 class TestStopping:
+    def test_with_others_that_were_asked(self, tmp_path: Path) -> None:
+        with pytest.raises(Stopped, match="stopped by SIGTERM in stage ends_with_others"):
+            run(tmp_path, "ends_with_others")
+
     @pytest.fixture
     def start(self, tmp_path: Path) -> Iterator[Start]:
         started: list[subprocess.Popen[str]] = []

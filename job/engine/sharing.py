@@ -1,0 +1,128 @@
+"""A training program that computes as if its batch were that of all processes.
+
+Gradients and the loss are averaged, and the quantizers take in the largest value of all: weights,
+scales and losses are then the same in every process, and those of one with the whole batch.
+"""
+
+from typing import Any
+
+from paddle.distributed import ReduceOp
+from paddle.static import Program
+
+from job.engine import quantization
+from job.engine.peers import RING
+
+SUM, MAX = int(ReduceOp.SUM), int(ReduceOp.MAX)
+# Bits of the attribute op_role.
+BACKWARD, OPTIMIZE = 1, 2
+GRADIENT = "@GRAD"
+# quantize_linear's own, whatever the settings say.
+MOVING_RATE = 0.9
+
+
+def share_training(program: Program, loss: str, size: int) -> str:
+    """Make a quantized training program compute as if its batch were that of all processes.
+
+    Args:
+        program: with backward pass, optimizer and quantize ops.
+        loss: its loss, the mean over the images of a process.
+        size: how many processes there are.
+
+    Returns:
+        The name of the loss over the images of all of them.
+    """
+    share_scales(program)
+    share_gradients(program, size)
+    block = program.global_block()
+    mean = f"{loss}.shared"
+    block.create_var(name=mean, shape=block.var(loss).shape, dtype="float32")
+    block.append_op(type="assign", inputs={"X": [loss]}, outputs={"Out": [mean]})
+    average(block, len(block.ops), mean, size, role=0)
+    program._sync_with_cpp()
+    return mean
+
+
+def share_gradients(program: Program, size: int) -> None:
+    """Average the gradient of every weight over the processes, before any optimizer op."""
+    block = program.global_block()
+    updates = [i for i, op in enumerate(block.ops) if int(op.attr("op_role")) & OPTIMIZE]
+    weights = {
+        name
+        for i in updates
+        if "Param" in block.ops[i].input_names
+        for name in block.ops[i].input("Param")
+    }
+    for name in sorted(weights):
+        average(block, updates[0], f"{name}{GRADIENT}", size, role=BACKWARD)
+    program._sync_with_cpp()
+
+
+def average(block: Any, index: int, name: str, size: int, *, role: int) -> None:
+    """Insert ops that replace a variable by its mean over the processes."""
+    block._insert_op(
+        index,
+        type="scale",
+        inputs={"X": [name]},
+        outputs={"Out": [name]},
+        attrs={"scale": 1.0 / size, "bias": 0.0, "bias_after_scale": True, "op_role": role},
+    )
+    all_reduce(block, index, name, SUM, role=role)
+
+
+def all_reduce(block: Any, index: int, name: str, how: int, *, role: int = 0) -> None:
+    """Insert the op that reduces a variable over the processes, in place."""
+    block._insert_op(
+        index,
+        type="all_reduce",
+        inputs={"x": [name]},
+        outputs={"out": [name]},
+        attrs={"ring_id": RING, "reduce_type": how, "op_role": role},
+    )
+
+
+def measures_images(op: Any) -> bool:
+    """Whether an op keeps a moving average; those of weights by channel only look as if they did.
+
+    Per tensor, a weight's average is shared as well: it is the same in all processes.
+    """
+    return quantization.averages(op) and int(op.attr("quant_axis")) < 0
+
+
+def share_scales(program: Program) -> int:
+    """Let moving averages take in the largest value of all processes' images.
+
+    A quantize op of a training program measures, averages and quantizes in one go. It is made to
+    quantize only; before it stand the op that measures and averages, the reduction of the average,
+    which is the average of the reduced as it grows with what it takes in, and the scale's division.
+
+    Returns:
+        The number of scales that are shared.
+    """
+    block = program.global_block()
+    averaging = [i for i, op in enumerate(block.ops) if measures_images(op)]
+    for index in reversed(averaging):
+        op = block.ops[index]
+        (source,), (scale,) = op.input("X"), op.input("Scale")
+        (total,), (state,) = op.input("InAccum"), op.input("InState")
+        op._set_attr("is_test", True)
+        for slot in ("InAccum", "InState"):
+            op.desc.remove_input(slot)
+        for slot in ("OutAccum", "OutState", "OutScale"):
+            op.desc.remove_output(slot)
+        block._insert_op(
+            index,
+            type="elementwise_div",
+            inputs={"X": [total], "Y": [state]},
+            outputs={"Out": [scale]},
+            attrs={"axis": -1, "op_role": 0},
+        )
+        all_reduce(block, index, total, MAX)
+        block._insert_op(
+            index,
+            type=quantization.OBSERVER,
+            inputs={"X": [source], "InAccum": [total], "InState": [state]},
+            outputs={"OutScale": [scale], "OutAccum": [total], "OutState": [state]},
+            attrs={"moving_rate": MOVING_RATE, "is_test": False, "op_role": 0},
+        )
+    program._sync_with_cpp()
+    return len(averaging)

@@ -1,0 +1,150 @@
+"""Quantization-aware training by two processes: the losses of one; nobody waits for the dead."""
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ranks import TOGETHER, finish, launch, start_ranks
+from tiny_run import Run, arrays, job, record_of, wait_until
+
+pytestmark = pytest.mark.e2e
+
+UNTIL_QAT = (*TOGETHER, "--until", "qat")
+# Long enough to be interrupted, on any machine.
+LONG = ("--set", "train.max_iters=20000", "--set", "train.evaluations_per_epoch=1")
+RARE = ("--set", "train.checkpoint_seconds=1000")
+# For another order of sums: losses are 1.1 to 1.5, in six decimals, of which the last one differed.
+TOLERANCE = 5e-6
+
+CopyUntil = Callable[..., Run]
+
+
+def losses(folder: Path) -> list[float]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [line["loss"] for line in map(json.loads, lines) if "loss" in line]
+
+
+def begun(run: Run, steps: int = 3) -> Callable[[], bool]:
+    """Whether so many steps of qat are done."""
+    metrics = run.output / ".partial/qat/metrics.jsonl"
+    return lambda: metrics.exists() and metrics.read_text().count("loss") >= steps
+
+
+def test_two_processes_give_the_losses_of_one(
+    copy_until: CopyUntil, tell: Callable[[str], None]
+) -> None:
+    run = copy_until("data", "fp32")
+    job("run", "m.json", *UNTIL_QAT, cwd=run.folder)
+    alone = (run.output / "qat").rename(run.folder / "alone")
+    process = launch(run, *UNTIL_QAT)
+    said = finish(process)
+    assert process.returncode == 0, said
+    together = run.output / "qat"
+    assert len(losses(alone)) == 6
+    apart = np.abs(np.subtract(losses(together), losses(alone))).max()
+    tell(f"losses of two processes and of one are {apart:.6f} apart")
+    assert apart <= TOLERANCE
+    found, expected = arrays(together / "best.npz"), arrays(alone / "best.npz")
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, TOLERANCE, TOLERANCE, err_msg=name)
+    assert record_of(run.output, "qat")["training"]["steps"] == 6
+    others = (run.folder / "log/workerlog.1").read_text()
+    assert "rank 1 of 2: rank 0 has finished" in others
+    # How many train is no reason to train again.
+    again = job("run", "m.json", *UNTIL_QAT, cwd=run.folder)
+    assert "qat: reused: nothing changed" in again.err
+
+
+def test_sigterm_to_the_launcher_and_one_process_goes_on(copy_until: CopyUntil) -> None:
+    run = copy_until("data", "fp32")
+    process = launch(run, *UNTIL_QAT, *LONG, *RARE)
+    wait_until(begun(run), process)
+    process.terminate()
+    finish(process)
+    for rank in (0, 1):
+        said = (run.folder / f"log/workerlog.{rank}").read_text()
+        assert "stopped by SIGTERM in stage qat" in said
+        assert "Traceback" not in said
+    before = losses(run.output / ".partial/qat")
+    (checkpoint,) = (run.output / ".partial/qat/checkpoints").iterdir()
+    assert checkpoint.stem == f"step-{len(before):09d}"
+    again = start_ranks(run, *UNTIL_QAT, *LONG, *RARE, size=1)[0]
+    wait_until(begun(run, len(before) + 3), again)
+    again.terminate()
+    assert again.wait(60) == 143
+    assert f"going on after step {len(before)}" in (run.folder / "rank0.txt").read_text()
+    assert losses(run.output / ".partial/qat")[: len(before)] == before
+
+
+@contextmanager
+def training(run: Run) -> Iterator[list["subprocess.Popen[bytes]"]]:
+    """Two processes that have done their first steps together; none is left at the end."""
+    ranks = start_ranks(run, *UNTIL_QAT, *LONG, *RARE)
+    try:
+        wait_until(begun(run), ranks[0])
+        yield ranks
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.wait()
+
+
+def code_of(process: "subprocess.Popen[bytes]") -> int:
+    """How a process ends, which must be before gloo would give up by itself."""
+    waited = time.monotonic()
+    code = process.wait(60)
+    assert time.monotonic() - waited < 20
+    return code
+
+
+def said_by(run: Run, rank: int) -> str:
+    text = (run.folder / f"rank{rank}.txt").read_text()
+    assert "Traceback" not in text
+    return text
+
+
+def test_a_follower_that_is_killed(copy_until: CopyUntil) -> None:
+    run = copy_until("data", "fp32")
+    with training(run) as (leader, follower):
+        follower.kill()
+        assert code_of(leader) == 1
+    said = said_by(run, 0)
+    assert "error: rank 1 of 2 is gone, without a word" in said
+    assert "it goes on from the last checkpoint" in said
+
+
+def test_rank_0_that_is_killed(copy_until: CopyUntil) -> None:
+    run = copy_until("data", "fp32")
+    with training(run) as (leader, follower):
+        leader.kill()
+        assert code_of(follower) == 1
+    assert "error: rank 0 is gone, without a word" in said_by(run, 1)
+
+
+def test_a_follower_that_is_asked_to_stop(copy_until: CopyUntil) -> None:
+    """As when the node of one pod is drained."""
+    run = copy_until("data", "fp32")
+    with training(run) as ranks:
+        ranks[1].send_signal(signal.SIGTERM)
+        assert [code_of(rank) for rank in ranks] == [143, 143]
+    (checkpoint,) = (run.output / ".partial/qat/checkpoints").iterdir()
+    assert checkpoint.stem == f"step-{len(losses(run.output / '.partial/qat')):09d}"
+    assert "error: stopped by SIGTERM in stage qat" in said_by(run, 0)
+    assert "error: rank 0 ended: stopped by SIGTERM in stage qat" in said_by(run, 1)
+
+
+def test_what_cannot_be_shared_is_refused_at_once(copy_until: CopyUntil) -> None:
+    run = copy_until("data", "fp32")
+    ranks = start_ranks(run, "--set", "train.batch_size=63")
+    assert [code_of(rank) for rank in ranks] == [2, 2]
+    for rank in (0, 1):
+        assert "/train/batch_size: 63 images, of which each of 2 processes" in said_by(run, rank)
+        assert "/train/freeze_bn_stats: must be true" in said_by(run, rank)
+    assert not (run.output / "logs").exists()
