@@ -110,6 +110,9 @@ def train(
                 calibration_batches(calibration, session.input_shape),
                 moving_rate=settings["moving_rate"],
             )
+        moving_rate = settings["moving_rate"]
+        if meeting is not None or moving_rate != quantization.FIXED_RATE:
+            quantization.measure_apart(quantized_train, moving_rate)
         peers, loss, data = Alone(), classifier.loss, ""
         if meeting is not None:
             # Only now: a collective operation waits for half a minute, and this took its time.

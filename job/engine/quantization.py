@@ -29,6 +29,8 @@ OBSERVER = "moving_average_abs_max_scale"
 THRESHOLD = ".pact_threshold"
 # Where a clip starts when it is not calibrated; PaddleSlim's own choice.
 INITIAL_THRESHOLD = 20.0
+# The moving rate of quantize_linear, which cannot be set.
+FIXED_RATE = 0.9
 QUANTIZE, DEQUANTIZE = "quantize_linear", "dequantize_linear"
 DEFAULT_SCALE_FLOOR = 1e-8
 
@@ -95,6 +97,57 @@ def name_averages(program: Program, scope: static.Scope) -> None:
 def averages(op: Any) -> bool:
     """Whether a quantize op keeps a moving average."""
     return op.type == QUANTIZE and "InState" in op.input_names and bool(op.input("InState"))
+
+
+def measures_images(op: Any) -> bool:
+    """Whether an op keeps a moving average; those of weights by channel only look as if they did.
+
+    Per tensor, a weight's average is one as well.
+    """
+    return averages(op) and int(op.attr("quant_axis")) < 0
+
+
+def measure_apart(program: Program, moving_rate: float) -> int:
+    """Let a training program average what it measures with ops of their own.
+
+    Its quantize ops measure, average and quantize in one go, with a moving rate of 0.9 whatever
+    was asked for (``quantize_linear`` has no such attribute). They are made to quantize only;
+    before each stand the op that measures and averages, and the scale's division.
+
+    Args:
+        program: with its quantize ops.
+        moving_rate: share of the old value that is kept at each step.
+
+    Returns:
+        The number of averages.
+    """
+    block = program.global_block()
+    averaging = [i for i, op in enumerate(block.ops) if measures_images(op)]
+    for index in reversed(averaging):
+        op = block.ops[index]
+        (source,), (scale,) = op.input("X"), op.input("Scale")
+        (total,), (state,) = op.input("InAccum"), op.input("InState")
+        op._set_attr("is_test", True)
+        for slot in ("InAccum", "InState"):
+            op.desc.remove_input(slot)
+        for slot in ("OutAccum", "OutState", "OutScale"):
+            op.desc.remove_output(slot)
+        block._insert_op(
+            index,
+            type="elementwise_div",
+            inputs={"X": [total], "Y": [state]},
+            outputs={"Out": [scale]},
+            attrs={"axis": -1, "op_role": 0},
+        )
+        block._insert_op(
+            index,
+            type=OBSERVER,
+            inputs={"X": [source], "InAccum": [total], "InState": [state]},
+            outputs={"OutScale": [scale], "OutAccum": [total], "OutState": [state]},
+            attrs={"moving_rate": moving_rate, "is_test": False, "op_role": 0},
+        )
+    program._sync_with_cpp()
+    return len(averaging)
 
 
 def remove_ops(program: Program, doomed: Sequence[bool]) -> None:

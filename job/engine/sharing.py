@@ -16,15 +16,14 @@ SUM, MAX = int(ReduceOp.SUM), int(ReduceOp.MAX)
 # Bits of the attribute op_role.
 BACKWARD, OPTIMIZE = 1, 2
 GRADIENT = "@GRAD"
-# quantize_linear's own, whatever the settings say.
-MOVING_RATE = 0.9
 
 
 def share_training(program: Program, loss: str, size: int) -> str:
     """Make a quantized training program compute as if its batch were that of all processes.
 
     Args:
-        program: with backward pass, optimizer and quantize ops.
+        program: with backward pass, optimizer and quantize ops; measures apart from quantizing,
+            see :func:`job.engine.quantization.measure_apart`.
         loss: its loss, the mean over the images of a process.
         size: how many processes there are.
 
@@ -80,49 +79,21 @@ def all_reduce(block: Any, index: int, name: str, how: int, *, role: int = 0) ->
     )
 
 
-def measures_images(op: Any) -> bool:
-    """Whether an op keeps a moving average; those of weights by channel only look as if they did.
-
-    Per tensor, a weight's average is shared as well: it is the same in all processes.
-    """
-    return quantization.averages(op) and int(op.attr("quant_axis")) < 0
-
-
 def share_scales(program: Program) -> int:
     """Let moving averages take in the largest value of all processes' images.
 
-    A quantize op of a training program measures, averages and quantizes in one go. It is made to
-    quantize only; before it stand the op that measures and averages, the reduction of the average,
-    which is the average of the reduced as it grows with what it takes in, and the scale's division.
+    The sum behind an average is reduced: it grows with what it takes in.
+
+    Args:
+        program: measures apart from quantizing, see :func:`quantization.measure_apart`.
 
     Returns:
         The number of scales that are shared.
     """
     block = program.global_block()
-    averaging = [i for i, op in enumerate(block.ops) if measures_images(op)]
-    for index in reversed(averaging):
-        op = block.ops[index]
-        (source,), (scale,) = op.input("X"), op.input("Scale")
-        (total,), (state,) = op.input("InAccum"), op.input("InState")
-        op._set_attr("is_test", True)
-        for slot in ("InAccum", "InState"):
-            op.desc.remove_input(slot)
-        for slot in ("OutAccum", "OutState", "OutScale"):
-            op.desc.remove_output(slot)
-        block._insert_op(
-            index,
-            type="elementwise_div",
-            inputs={"X": [total], "Y": [state]},
-            outputs={"Out": [scale]},
-            attrs={"axis": -1, "op_role": 0},
-        )
-        all_reduce(block, index, total, MAX)
-        block._insert_op(
-            index,
-            type=quantization.OBSERVER,
-            inputs={"X": [source], "InAccum": [total], "InState": [state]},
-            outputs={"OutScale": [scale], "OutAccum": [total], "OutState": [state]},
-            attrs={"moving_rate": MOVING_RATE, "is_test": False, "op_role": 0},
-        )
+    observers = [i for i, op in enumerate(block.ops) if op.type == quantization.OBSERVER]
+    for index in reversed(observers):
+        (total,) = block.ops[index].input("InAccum")
+        all_reduce(block, index + 1, total, MAX)
     program._sync_with_cpp()
-    return len(averaging)
+    return len(observers)

@@ -137,9 +137,10 @@ def test_every_weight_and_every_average_is_shared(folder):
         program = quantization.insert(
             classifier.train, session.scope, tiny.SETTINGS, for_test=False
         )
-        averages = [op for op in program.global_block().ops if sharing.measures_images(op)]
+        averages = [op for op in program.global_block().ops if quantization.measures_images(op)]
         totals = {op.input("InAccum")[0] for op in averages}
         assert len(totals) > 5
+        assert quantization.measure_apart(program, 0.9) == len(averages)
         loss = sharing.share_training(program, classifier.loss, 2)
     reduced = [
         (op.input("x")[0], op.attr("reduce_type"))
@@ -151,4 +152,4 @@ def test_every_weight_and_every_average_is_shared(folder):
     assert {name for name, how in reduced if how == sharing.MAX} == totals
     gradients = {f"{name}@GRAD" for name in weights}
     assert {name for name, how in reduced if how == sharing.SUM} == {*gradients, loss}
-    assert not any(sharing.measures_images(op) for op in program.global_block().ops)
+    assert not any(quantization.measures_images(op) for op in program.global_block().ops)

@@ -286,6 +286,24 @@ def test_scales_are_calibrated_before_the_first_step(fp32):
             np.testing.assert_array_equal(programs.read_variables(scope, [scale])[scale], values)
 
 
+def test_averages_move_at_the_rate_that_is_set(fp32, tmp_path):
+    """From the same warm average, a step moves it by (1 - rate) of the way to what is measured."""
+    moved = {}
+    for rate in (0.9, 0.75, 0.5):
+        out = tmp_path / str(rate)
+        settings = {**tiny.SETTINGS, "moving_rate": rate}
+        tiny.train_qat(fp32, out, freeze=True, settings=settings, max_iters=1)
+        best = training.read_arrays(out / "best.npz")
+        moved[rate] = {name: value for name, value in best.items() if value.shape == (1,)}
+    moving = [name for name in moved[0.9] if moved[0.9][name] != moved[0.5][name]]
+    assert len(moving) > 5
+    shares = [
+        (moved[0.75][name] - moved[0.9][name]) / (moved[0.5][name] - moved[0.9][name])
+        for name in moving
+    ]
+    assert np.median(shares) == pytest.approx((0.9 - 0.75) / (0.9 - 0.5), rel=0.02)
+
+
 @pytest.mark.parametrize("optimizer", ["momentum", "sgd", "adam", "adamw"])
 def test_optimizers_lower_the_loss(tmp_path, optimizer):
     rate = {"sgd": 0.1}.get(optimizer, 0.01)
