@@ -4,6 +4,7 @@ That file is the one source of what a Job of this project looks like; kustomize 
 """
 
 import copy
+import hashlib
 import json
 import math
 import re
@@ -16,12 +17,15 @@ import job
 from job.distributed import check_shared
 from job.errors import UsageError
 from job.manifest import Manifest, entries
+from job.planning import select
+from job.stages import stages_for
 
 BASE = Path(__file__).parent / "k8s" / "job.yaml"
 # For the job to end in after its grace period, and for the kubelet to notice.
 _MARGIN_SECONDS = 35
 # A Job's pods are called NAME-INDEX-xxxxx, and that must fit a DNS label of 63.
 _LONGEST_NAME = 50
+_DIGEST = 6
 _CONFIG_MAP_BYTES = 1 << 20
 # The operator looks for a container of this name.
 _PADDLE = "paddle"
@@ -30,6 +34,20 @@ _LAUNCH = (
     *("tini", "--", "python", "-m", "paddle.distributed.launch"),
     *("--nproc_per_node", "1", "--log_dir", "/tmp/log", "job"),  # noqa: S108
 )
+_MOST_CPUS, _MOST_HOURS = 1024, 24 * 365
+# Of a namespace and the like; others are DNS names with dots, of at most 253 letters.
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_SUBDOMAIN = re.compile(
+    r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*"
+)
+_NAMES = {
+    "namespace": _LABEL,
+    "queue": _LABEL,
+    "claim": _SUBDOMAIN,
+    "secret": _SUBDOMAIN,
+    "service_account": _SUBDOMAIN,
+    "image": re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*"),
+}
 _QUANTITY = re.compile(r"[1-9][0-9]*(Mi|Gi|Ti|M|G|T)")
 
 Object = Mapping[str, Any]
@@ -128,6 +146,17 @@ def _check(manifest: Manifest, options: PodOptions) -> None:
             raise UsageError(
                 f"--{option}: {value!r} is no quantity", "Give a number with a unit, such as 16Gi."
             )
+    _check_names(options)
+    if options.cpus is not None and options.cpus > _MOST_CPUS:
+        raise UsageError(
+            f"--cpus: {options.cpus}, at most {_MOST_CPUS}", "Ask for one node's CPUs."
+        )
+    if options.hours is not None and not 0 < options.hours <= _MOST_HOURS:
+        raise UsageError(
+            f"--hours: {options.hours}, more than 0 and at most {_MOST_HOURS}", "Such as 24."
+        )
+    # Also says which stages there are.
+    select(stages_for((entries(manifest) or (manifest,))[0]), options.until)
     if options.score and (manifest.matrix or manifest.accuracy.shards == 1):
         raise UsageError(
             "--score: there is nothing to score in parts",
@@ -152,6 +181,22 @@ def _check(manifest: Manifest, options: PodOptions) -> None:
             "Give --set output=s3://BUCKET/PREFIX, or --claim with the name of a "
             "PersistentVolumeClaim to keep it on.",
         )
+
+
+def _check_names(options: PodOptions) -> None:
+    """Refuse names that only the cluster would refuse.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    for option, pattern in _NAMES.items():
+        value = getattr(options, option)
+        if value is not None and not pattern.fullmatch(value):
+            raise UsageError(
+                f"--{option.replace('_', '-')}: {value[:80]!r} is no name in Kubernetes",
+                "Names have small letters, digits and '-', and begin and end with a letter or a "
+                "digit; an image is REGISTRY/NAME:TAG.",
+            )
 
 
 def _fill_job(made: dict[str, Any], manifest: Manifest, options: PodOptions) -> None:
@@ -236,5 +281,12 @@ def _pods(manifest: Manifest, options: PodOptions) -> int:
 
 
 def _dns_label(name: str) -> str:
-    """Return a manifest's name as Kubernetes takes names: lower case, digits, dashes."""
-    return "-".join(re.findall("[a-z0-9]+", name.lower()))[:_LONGEST_NAME].strip("-")
+    """Return a manifest's name as Kubernetes takes names: lower case, digits, dashes.
+
+    What had to be changed gets a digest: names that differ must not become one.
+    """
+    label = "-".join(re.findall("[a-z0-9]+", name.lower()))
+    if label == name and len(label) <= _LONGEST_NAME:
+        return label
+    digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGEST]
+    return f"{label[: _LONGEST_NAME - _DIGEST - 1].strip('-')}-{digest}"

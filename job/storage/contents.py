@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from job.errors import ObjectChanged, ObjectMissing, OutputError, StorageError
+from job.errors import DataError, ObjectChanged, ObjectMissing, OutputError, StorageError
 from job.storage.index import INDEXES, RUNS, Entry, Index, names, newest, take_over, write
 from job.storage.lease import Lease
 from job.storage.parallel import each
@@ -91,7 +91,7 @@ class Contents:
         """Download files into their places below a folder, several at a time.
 
         Raises:
-            OutputError: a file is not what the index says.
+            DataError: a file is not what the index says.
             OSError: it cannot be written.
         """
 
@@ -105,9 +105,10 @@ class Contents:
         try:
             each(one, paths, _THREADS)
         except (ObjectMissing, ObjectChanged) as error:
-            raise OutputError(
+            raise DataError(
                 f"{self.uri} is damaged: {error.message}",
-                "Run again with --from the stage that leaves it.",
+                "Run again with --from the stage that leaves that folder: data/ is of prepare, "
+                "fp32/ of baseline, qat_fake/ of convert, the others of the stage of their name.",
             ) from error
 
     def _send(self, path: str, file: Kept) -> tuple[tuple[str, int], Entry]:

@@ -108,6 +108,9 @@ class Index:
             raise ValueError("its runs are not a list of names")
         if not isinstance(files, dict):
             raise ValueError("its files are not an object")
+        folders = {str(each) for path in files for each in PurePosixPath(path).parents}
+        if both := sorted(folders & files.keys()):
+            raise ValueError(f"{both[0][:100]!a} is a file and a folder")
         return cls(
             epoch=_count(document.get("epoch"), "epoch"),
             number=_count(document.get("number"), "number"),

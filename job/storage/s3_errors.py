@@ -125,6 +125,6 @@ def _of_answer(uri: S3Uri, response: Mapping[str, Any]) -> StorageError:
 
 
 def described(error: Exception) -> str:
-    """Return an error's first line, without a name and password that an endpoint may hold."""
+    """Return an error's first line, without name, password and query that an endpoint may hold."""
     line = (str(error).splitlines() or [type(error).__name__])[0][:300]
-    return re.sub(r"//[^/@\s]+@", "//", line)
+    return re.sub(r"(?<=[^\s?])\?[^\s`'\"]*", "?...", re.sub(r"//[^/@\s]+@", "//", line))

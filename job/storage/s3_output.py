@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from job.errors import OutputError, StorageError
+from job.errors import DataError, StorageError
 from job.signals import StopSignals, stopped
 from job.storage.contents import Contents, Say
 from job.storage.files import output_errors, read_json, write_json
@@ -125,7 +125,7 @@ class S3Output(LocalOutput):
         """Fetch the files of published folders that are not here yet.
 
         Raises:
-            OutputError: a file in S3 is not what the index says.
+            DataError: a file in S3 is not what the index says.
         """
         wanted = {}
         for folder in leaves:
@@ -236,7 +236,7 @@ class S3Output(LocalOutput):
         for path in unfinished_files(stage, self.contents.index.files):
             try:
                 self._get([path])
-            except OutputError as error:
+            except DataError as error:
                 if not is_checkpoint(path):
                     self.say(f"unfinished work of {stage} is lost, it begins anew: {error.message}")
                     remove(self.partials / stage)

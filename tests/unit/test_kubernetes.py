@@ -174,8 +174,12 @@ def test_what_several_processes_cannot_train_is_not_sent() -> None:
 @pytest.mark.parametrize(
     ("name", "label"),
     [
-        ("ResNet50_v1.5--x.", "resnet50-v1-5-x"),
-        ("a" * 49 + ".b" * 10, "a" * 49),
+        ("resnet50-v1", "resnet50-v1"),
+        ("a" * 50, "a" * 50),
+        # Names that differ do not become one.
+        ("ResNet50_v1.5--x.", "resnet50-v1-5-x-47a6d9"),
+        ("resnet50.v1", "resnet50-v1-9ecee9"),
+        ("a" * 49 + ".b" * 10, "a" * 43 + "-6e0f3f"),
         ("7", "7"),
     ],
 )
@@ -190,6 +194,18 @@ def test_name(name: str, label: str) -> None:
         ({}, {"output": "runs/x"}, r"/output: 'runs/x' would be lost with the pod"),
         ({"memory": "16"}, {}, "--memory: '16' is no quantity"),
         ({"storage": "1.5Gi"}, {}, "--storage: '1.5Gi' is no quantity"),
+        ({"until": "nosuch"}, {}, "--until: there is no stage 'nosuch'"),
+        ({"hours": float("nan")}, {}, "--hours: nan, more than 0 and at most 8760"),
+        ({"hours": 1e300}, {}, "--hours: 1e\\+300, more than 0"),
+        ({"cpus": 99999999999}, {}, "--cpus: 99999999999, at most 1024"),
+        ({"namespace": "My_NS"}, {}, "--namespace: 'My_NS' is no name in Kubernetes"),
+        ({"namespace": "a.b"}, {}, "--namespace: 'a.b'"),
+        ({"secret": "A B"}, {}, "--secret: 'A B'"),
+        ({"claim": "x_"}, {}, "--claim: 'x_'"),
+        ({"service_account": "-"}, {}, "--service-account: '-'"),
+        ({"queue": "x" * 64}, {}, "--queue: 'xxx"),
+        ({"image": ""}, {}, "--image: '' is no name"),
+        ({"image": "a b"}, {}, "--image: 'a b'"),
         ({}, {"model__name": None, "model__callable": "a:b"}, "/model/callable: 'a:b' is not in"),
     ],
 )

@@ -366,6 +366,14 @@ class TestErrors:
             raise EndpointConnectionError(endpoint_url=endpoint)
         assert "canary" not in str(raised.value)
 
+    def test_nor_is_a_query_in_one(self) -> None:
+        with pytest.raises(
+            StorageError, match=r"`http://h/\?\.\.\.` was not a valid URI"
+        ) as raised:
+            client = make_client(S3Settings(endpoint_url="http://h/?k=canary"))
+            ObjectStore(client).head(S3Uri("bkt", "a"))
+        assert "canary" not in str(raised.value)
+
     def test_a_credential_with_a_line_break_is_not_shown_nor_tried_again(
         self, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
     ) -> None:

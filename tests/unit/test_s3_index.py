@@ -123,3 +123,10 @@ def test_removed_while_what_it_named_is_there(s3_server: S3Server, bucket: S3Uri
     s3_server.store.put(bucket / "runs/r1/1/report.json", b"{}")
     with pytest.raises(DataError, match="holds files of a run, but no index of them"):
         index.read(s3_server.store, bucket)
+
+
+def test_a_file_that_is_a_folder_too_is_refused() -> None:
+    entry = Entry("runs/r1/1/x", 1, "0" * 64)
+    both = Index(1, 1, runs=("r1",), files={"int8": entry, "int8/model": entry})
+    with pytest.raises(ValueError, match="'int8' is a file and a folder"):
+        Index.from_bytes(both.as_bytes())

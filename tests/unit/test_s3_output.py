@@ -25,7 +25,7 @@ from fake_stages import (
 from moto_server import S3Server, served
 
 from job import outputs
-from job.errors import OutputError, StageCrashed, StorageError, TimeLimitReached
+from job.errors import DataError, OutputError, StageCrashed, StorageError, TimeLimitReached
 from job.pipeline import plan
 from job.signals import StopSignals
 from job.storage import index
@@ -177,9 +177,9 @@ class TestReuse:
         damaged = finished / found.files["second_out/metrics.jsonl"].object
         size = found.files["second_out/metrics.jsonl"].bytes
         s3_server.client.put_object(Bucket=damaged.bucket, Key=damaged.key, Body=bytes(size))
-        with pytest.raises(OutputError, match=r"is damaged: .* its SHA-256 is") as raised:
+        with pytest.raises(DataError, match=r"is damaged: .* its SHA-256 is") as raised:
             again(tmp_path, finished, "benchmark.batch_sizes=[2]")
-        assert "--from the stage that leaves it" in raised.value.hint
+        assert "--from the stage that leaves that folder" in raised.value.hint
         fresh(tmp_path)
         again(tmp_path, finished, "benchmark.batch_sizes=[2]", from_stage="second")
 
