@@ -10,7 +10,7 @@ MODEL ?= runs/digits/int8
 DATA ?= digits-test.bin
 # Set to run some of the tests: make test TESTS=tests/unit
 TESTS ?= tests
-# Processes that run them, each of which takes whole files.
+# Processes that run them, each of which takes whole files, in order: the slow ones come first.
 WORKERS ?= 2
 # Builds and runs the image: docker where its daemon answers, else podman, or a command of yours.
 CONTAINER ?= $(shell docker info >/dev/null 2>&1 && echo docker || echo podman)
@@ -28,7 +28,7 @@ run: $(VENV)/installed ## Set up, then run $(MANIFEST).
 	$(BIN)/job run $(MANIFEST)
 
 test: $(VENV)/installed-tests ## Set up, then run all tests.
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 check: $(VENV)/installed-tests ## Lint, format and types.
 	! git grep -nE '^(<<<<<<<|>>>>>>>) '
