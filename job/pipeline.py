@@ -5,7 +5,6 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -214,11 +213,7 @@ def run(
     folder = open_output(output, manifest, lambda text: ui.message(STORAGE, text, "warning"))
     folder.check_ours([stage.leaves for stage in stages])
     planner = _planner(manifest, stages, folder, from_stage, host)
-    with StopSignals(limit_seconds(manifest)) as stop, ExitStack() as held:
-        if folder.untouched():
-            # A run that cannot begin leaves nothing behind.
-            check_inputs(planner.plan(selected), manifest.base)
-        lock = held.enter_context(folder.locked())
+    with StopSignals(limit_seconds(manifest)) as stop, folder.locked() as lock:
         folder.recover([(stage.name, stage.leaves) for stage in stages])
         try:
             check_inputs(planner.plan(selected), manifest.base)

@@ -115,6 +115,8 @@ class Cache:
                 "Raise storage.cache_gib, or put the file on the machine's own disk.",
             )
         with output_errors(self.root):
+            # Says why, should it be impossible.
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not self._is_ours():
                 raise OutputError(
                     f"{self.root} belongs to another user",

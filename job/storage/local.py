@@ -127,10 +127,6 @@ class LocalOutput:
                 )
                 yield descriptor
 
-    def untouched(self) -> bool:
-        """Tell whether no run has ever written there."""
-        return not self.root.exists()
-
     def published(self, leaves: str) -> Published | None:
         """Return what a stage left in a folder; None when there is nothing whole."""
         path = self.root / leaves

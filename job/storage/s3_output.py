@@ -19,7 +19,6 @@ from job.errors import DataError, StorageError
 from job.signals import StopSignals, stopped
 from job.storage.contents import Contents, Say
 from job.storage.files import output_errors, read_json, write_json
-from job.storage.index import names
 from job.storage.lease import RELEASE_SECONDS, Lease, acquire, new_run, renewed
 from job.storage.local import MANIFEST, S3_STATE, STAGE_FILE, LocalOutput, Published, remove
 from job.storage.parallel import Background
@@ -96,10 +95,6 @@ class S3Output(LocalOutput):
         self.root.mkdir(parents=True, exist_ok=True)
         self.contents.look()
         self._start_from()
-
-    def untouched(self) -> bool:
-        """Tell whether no run has ever written there."""
-        return not names(self.store, self.uri)
 
     def shown(self, leaves: str) -> Path | S3Uri:
         """Return where something is, as a person knows it."""

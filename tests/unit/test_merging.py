@@ -122,6 +122,14 @@ def test_while_some_still_run(tmp_path: Path) -> None:
     assert json.loads((output / "report.json").read_bytes())["status"] == "passed"
 
 
+def test_index_that_cannot_begin_is_shown(tmp_path: Path) -> None:
+    manifest, output = models(tmp_path, one=1), tmp_path / "out"
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(DataError, match="missing input"):
+        run_index(manifest, 0, output, OURS)
+    assert statuses(merge(manifest, output)) == {"one": "failed"}
+
+
 def test_failed_index_is_shown_until_it_is_mended(tmp_path: Path) -> None:
     manifest, output = models(tmp_path, one=1, bad=BAD_SEED, slow=60), tmp_path / "out"
     run_index(manifest, 0, output, OURS)

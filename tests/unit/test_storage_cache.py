@@ -215,3 +215,10 @@ def test_a_folder_of_another_user_is_not_trusted(
 def test_the_folder_is_for_its_user_alone(tmp_path: Path) -> None:
     Cache(tmp_path / "new", 100_000 * KIB).put("a", b"content")
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_cannot_be_made_is_told_as_that(tmp_path: Path) -> None:
+    (tmp_path / "scratch").write_text("")
+    cache = Cache(tmp_path / "scratch/inputs", 1_000_000)
+    with pytest.raises(OutputError, match="a part of the path is a file, not a folder"):
+        cache.files("weights", 10, lambda folder: None)
