@@ -350,8 +350,9 @@ class TestUnfinishedWork:
     def test_the_jobs_time_is_limited(
         self, s3_server: S3Server, output: S3Uri, tmp_path: Path
     ) -> None:
+        again(tmp_path, output, stages=COUNTING[:1])
         process = start(
-            tmp_path, output, "first", "counting", FAKE_OVERRIDES="run.max_minutes=0.05"
+            tmp_path, output, "first", "counting", FAKE_OVERRIDES="run.max_minutes=0.07"
         )
         assert process.wait(60) == TimeLimitReached.exit_code == 1
         said = (tmp_path / "err.txt").read_text()
