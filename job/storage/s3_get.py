@@ -24,13 +24,12 @@ class _Address:
 
 
 class QuickGet:
-    """``client.get_object`` at a fraction of its cost; threads may share it.
+    """``client.get_object`` for about half of its processor time; threads may share it.
 
-    For each request boto3 finds the endpoint, checks the parameters and models the answer anew,
-    which takes as long as decoding an image does (``tests/s3_throughput.py`` measures it). Here the
-    first request to a bucket is boto3's own, and tells where it went. Those after it go there,
-    signed and sent by the same parts of botocore. An answer that is not one of success is asked for
-    again by boto3, which knows what it means.
+    For each request boto3 finds the endpoint, checks the parameters and models the answer anew.
+    Here the first request to a bucket is boto3's own, and tells where it went. Those after it go
+    there, signed and sent by the same parts of botocore. An answer that is not one of success is
+    asked for again by boto3, which knows what it means.
 
     Args:
         client: as :func:`job.storage.s3_client.make_client` returns it.
