@@ -319,7 +319,7 @@ def doctor(
 def report(
     run: Annotated[str, typer.Argument(metavar="DIR|S3URI", help="The output of a finished run.")],
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="DIR", help="Write the report here; needed for one that is in S3."),
     ] = None,
 ) -> None:
@@ -337,11 +337,9 @@ def report(
     from job.reporting import read, write
     from job.screens import print_tables
 
-    if output is not None:
-        on_this_machine(output, "--output")
     place = place_of(run)
-    document = read(place)
-    target = place if output is None else output
+    target = place if output is None else on_this_machine(output, "--output")
+    document = read(place, _note)
     if isinstance(target, Path):
         write(document, target, source=place)
     print_tables(document, target)
@@ -350,7 +348,7 @@ def report(
 @app.command()
 def fetch(
     run: Annotated[str, typer.Argument(metavar="S3URI", help="The output of a finished run.")],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write to.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="The folder to write to.")],
 ) -> None:
     """Download a finished run from S3 and check every file.
 
@@ -365,12 +363,16 @@ def fetch(
     from job.storage.fetching import fetch as fetch_run
     from job.storage.uri import parse
 
-    on_this_machine(folder, "DIR")
-    done = fetch_run(store_of_environment(), parse(run), folder)
+    target = on_this_machine(folder, "DIR")
+    done = fetch_run(store_of_environment(_note), parse(run), target, _note)
     typer.echo(
-        f"{folder}: {done.files} files, {done.bytes:,} bytes, every digest checked"
+        f"{target}: {done.files} files, {done.bytes:,} bytes, every digest checked"
         f" ({done.there} were there already)"
     )
+
+
+def _note(text: str) -> None:
+    typer.echo(f"note: {text}", err=True)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from job.errors import OutputError, UsageError
 from job.manifest import Manifest, StorageSpec, expanded
 from job.storage.files import output_errors
 from job.storage.local import LocalOutput
+from job.storage.retrying import Retry
 from job.storage.s3 import ObjectStore
 from job.storage.s3_client import S3Settings, make_client
 from job.storage.s3_output import S3Output
@@ -41,22 +42,22 @@ def place_of(text: str) -> Place:
     return expanded(text)
 
 
-def on_this_machine(path: Path, what: str) -> Path:
+def on_this_machine(text: str, what: str) -> Path:
     """Return a path that a command writes to and that cannot be in S3.
 
     Args:
-        path: the path.
+        text: the path.
         what: names it in the message.
 
     Raises:
         UsageError: it is meant for S3.
     """
-    if is_uri(str(path)):
+    if is_uri(text):
         raise UsageError(
-            f"{what}: expected a path on this machine, found {without_secrets(str(path))!a}",
+            f"{what}: expected a path on this machine, found {without_secrets(text)!a}",
             "Write it here first, then copy it there.",
         )
-    return path
+    return Path(text)
 
 
 def open_output(place: Place, manifest: Manifest, say: Say) -> LocalOutput:
@@ -73,7 +74,7 @@ def open_output(place: Place, manifest: Manifest, say: Say) -> LocalOutput:
     """
     if isinstance(place, Path):
         return LocalOutput(place)
-    store = store_of(manifest.storage, manifest.base)
+    store = store_of(manifest.storage, manifest.base, say)
     scratch = _scratch(place, store.client.meta.endpoint_url, manifest.storage.scratch)
     return _in_s3(place, store, scratch, manifest, say)
 
@@ -94,21 +95,22 @@ def look_at(place: Place, manifest: Manifest, scratch: Path) -> LocalOutput:
     return output
 
 
-def store_of(storage: StorageSpec, base: Path) -> ObjectStore:
+def store_of(storage: StorageSpec, base: Path, say: Say | None = None) -> ObjectStore:
     """Return the way to S3.
 
     Args:
         storage: what the manifest says of it.
         base: the folder that its paths are relative to.
+        say: is told of requests that fail time after time.
     """
     bundle = None if storage.ca_bundle is None else str(base / storage.ca_bundle)
     settings = S3Settings(storage.endpoint_url, storage.region, storage.addressing, bundle)
-    return ObjectStore(make_client(settings))
+    return ObjectStore(make_client(settings), Retry(say=say))
 
 
-def store_of_environment() -> ObjectStore:
+def store_of_environment(say: Say | None = None) -> ObjectStore:
     """Return the way to S3 that the AWS_* variables tell, for commands without a manifest."""
-    return ObjectStore(make_client(S3Settings()))
+    return ObjectStore(make_client(S3Settings()), Retry(say=say))
 
 
 def _silent(text: str) -> None:

@@ -7,19 +7,23 @@ from typing import Any
 from job.errors import DataError, UsageError
 from job.outputs import Place, store_of_environment
 from job.rendering import render_files
-from job.storage.fetching import REPORT, read_report
+from job.storage.fetching import REPORT, Say, read_report
 from job.storage.files import output_errors, read_json, write_bytes
 
 
-def read(place: Place) -> Mapping[str, Any]:
+def read(place: Place, say: Say) -> Mapping[str, Any]:
     """Return report.json of a run in a folder or in S3.
+
+    Args:
+        place: where.
+        say: is told what a reader should know of it.
 
     Raises:
         UsageError: the run is not finished, or there is none.
         DataError: it is damaged.
     """
     if not isinstance(place, Path):
-        return read_report(store_of_environment(), place)
+        return read_report(store_of_environment(say), place, say)
     source = place / REPORT
     if not source.is_file():
         raise UsageError(

@@ -22,7 +22,7 @@ def pack(
     manifest: ManifestArgument,
     overrides: Overrides = None,
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="FILE", help="Write here instead of NAME-test.bin."),
     ] = None,
     as_json: JsonOption = False,
@@ -43,7 +43,7 @@ def pack(
     from job.packing import pack_test_split
 
     loaded = load(manifest, overrides or ())
-    path = on_this_machine(output or Path(f"{loaded.name}-test.bin"), "--output")
+    path = on_this_machine(output or f"{loaded.name}-test.bin", "--output")
     with _shown() as ui, localized(loaded, partial(ui.message, "inputs")) as ready:
         written = {"file": str(path), **pack_test_split(ready, path, ui)}
     if as_json:

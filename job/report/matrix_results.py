@@ -219,14 +219,14 @@ def _model_cells(entry: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def failures_grid(report: Mapping[str, Any]) -> Grid:
-    """The models that failed, and why."""
+    """The models that failed or have not run to their end, and why."""
     texts = tuple(
         (entry["model"], str(entry["error"]["exit_code"]), entry["error"]["message"])
         for entry in report["matrix"]
         if entry["error"] is not None
     )
     columns = (*words("Model"), *figures("Exit code"), *words("Why"))
-    return Grid("Failed", columns, texts)
+    return Grid("Without a result", columns, texts)
 
 
 def gates_grid(report: Mapping[str, Any]) -> Grid:

@@ -13,7 +13,7 @@ def sections(report: Mapping[str, Any]) -> tuple[Section, ...]:
     """Everything below the headline, from a valid matrix report."""
     failures = results.failures_grid(report)
     return (
-        *((Section("Failed", (failures,)),) if failures.rows else ()),
+        *((Section("Without a result", (failures,)),) if failures.rows else ()),
         Section("Accuracy", _accuracy(report)),
         Section("Speed", _speed(report)),
         Section("Models", (results.models_grid(report),)),

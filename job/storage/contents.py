@@ -5,9 +5,10 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from job.errors import DataError, ObjectChanged, ObjectMissing, OutputError, StorageError
-from job.storage.index import INDEXES, RUNS, Entry, Index, names, newest, take_over, write
+from job.errors import DataError, ObjectChanged, ObjectMissing, StorageError
+from job.storage.index import INDEXES, NOTHING, RUNS, Entry, Index, names, newest, take_over, write
 from job.storage.lease import Lease
+from job.storage.local import REPORTS
 from job.storage.parallel import each
 from job.storage.s3 import ObjectStore
 from job.storage.snapshot import Kept, is_log
@@ -35,13 +36,13 @@ class Contents:
         self.store = store
         self.run = run
         self.say = say
-        self.index = Index(0, 0)
+        self.index = NOTHING
         self._stored: dict[str, int] = {}
         self._number = 0
 
     def look(self) -> None:
         """Read what is there, without the right to write."""
-        self._know(newest(self.store, self.uri) or Index(0, 0))
+        self._know(newest(self.store, self.uri) or NOTHING)
 
     def take_over(self, lease: Lease) -> Index:
         """Write the first index of a lease, and return the one that was found.
@@ -54,7 +55,7 @@ class Contents:
 
         def claim(base: Index, number: int) -> Index:
             self._know(base)
-            named = {entry.run for entry in self.index.files.values()}
+            named = {entry.run for entry in self.index.entries}
             runs = [run for run in base.runs if run in named or run in base.runs[-_RUNS_KNOWN:]]
             return replace(self.index, epoch=lease.epoch, number=number, runs=(*runs, self.run))
 
@@ -70,22 +71,25 @@ class Contents:
     def put(self, kept: Mapping[str, Kept], lease: Lease) -> None:
         """Make the output hold these files, and no others; nothing is sent that is there.
 
+        A stage of which a file is neither here nor there is left out, with the report on it.
+
         Args:
             kept: the files by path.
             lease: the right to do so.
 
         Raises:
-            OutputError: another run has taken over, or a file is neither here nor there.
+            OutputError: another run has taken over.
         """
         self._number += 1
-        known = {entry.content: entry for entry in self.index.files.values()}
+        kept = self._whole(kept)
+        known = {entry.content: entry for entry in self.index.entries}
         new = {file.content: at for at, file in kept.items() if file.content not in known}
         each(lambda at: known.update([self._send(at, kept[at])]), new.values(), _THREADS)
         files = {path: known[file.content] for path, file in kept.items()}
         # What stages of earlier runs printed is not fetched, and stays.
         files |= {p: e for p, e in self.index.files.items() if is_log(p) and p not in files}
         if files != self.index.files:
-            self._write(replace(self.index, number=self._number, files=files), lease)
+            self._write(replace(self.index.holding(files), number=self._number), lease)
 
     def fetch(self, paths: Iterable[str], root: Path) -> None:
         """Download files into their places below a folder, several at a time.
@@ -111,13 +115,24 @@ class Contents:
                 "fp32/ of baseline, qat_fake/ of convert, the others of the stage of their name.",
             ) from error
 
+    def _whole(self, kept: Mapping[str, Kept]) -> Mapping[str, Kept]:
+        """Leave out stages that lost an object; they run again when they are needed."""
+        there = {entry.content for entry in self.index.entries}
+        lost = {
+            path.partition("/")[0]
+            for path, file in kept.items()
+            if file.content not in there and not file.path.exists()
+        }
+        if not lost:
+            return kept
+        return {
+            path: file
+            for path, file in kept.items()
+            if path.partition("/")[0] not in lost and path not in REPORTS
+        }
+
     def _send(self, path: str, file: Kept) -> tuple[tuple[str, int], Entry]:
         """Upload a file under a name that no other has."""
-        if not file.path.exists():
-            raise OutputError(
-                f"{self.uri / path} is neither there nor on this machine",
-                f"Run again with --from the stage that leaves {path.partition('/')[0]}.",
-            )
         where = f"{RUNS}/{self.run}/{self._number}/{path}"
         self.store.upload(self.uri / where, file.path, sha256=file.sha256, length=file.bytes)
         return file.content, Entry(where, file.bytes, file.sha256)
@@ -130,23 +145,26 @@ class Contents:
         except ObjectChanged:
             lease.verify()
             raise
-        named = {entry.object for entry in index.files.values()}
-        gone = {entry.object for entry in self.index.files.values()} - named
+        named = {entry.object for entry in index.entries}
+        gone = {entry.object for entry in self.index.entries} - named
         self.index = index
         self._clean([*sorted(gone), *(f"{INDEXES}/{name}" for name in older)])
 
     def _know(self, base: Index) -> None:
-        """Take an index for the truth, but for files whose objects are gone."""
+        """Take an index for the truth, but for files, or a result, whose objects are gone."""
         self._stored = {
             found.uri.key.removeprefix(self.uri.below): found.bytes
             for found in self.store.list(self.uri / RUNS)
         }
-        there = {
-            path: entry
-            for path, entry in base.files.items()
-            if self._stored.get(entry.object) == entry.bytes
-        }
-        self.index = replace(base, files=there)
+        there = {path: entry for path, entry in base.files.items() if self._has(entry)}
+        if len(there) < len(base.files):
+            there = {path: entry for path, entry in there.items() if path not in REPORTS}
+        known = base.holding(there)
+        whole = all(map(self._has, known.before.values()))
+        self.index = known if whole else replace(known, before={})
+
+    def _has(self, entry: Entry) -> bool:
+        return self._stored.get(entry.object) == entry.bytes
 
     def _sweep(self, base: Index) -> None:
         """Remove what runs before this one left and no index names.
@@ -154,7 +172,7 @@ class Contents:
         Only below the prefixes of runs that the index knows: nothing else is the job's.
         """
         known = {f"{RUNS}/{run}" for run in base.runs}
-        named = {entry.object for entry in self.index.files.values()}
+        named = {entry.object for entry in self.index.entries}
 
         def left(where: str) -> bool:
             return "/".join(where.split("/")[:2]) in known and where not in named

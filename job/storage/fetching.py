@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from job.digests import hash_file
 from job.errors import DataError, JobError, ObjectChanged, ObjectMissing, UsageError
 from job.storage import index
 from job.storage.files import output_errors, read_json
-from job.storage.index import Entry, Index
+from job.storage.index import Entry
 from job.storage.local import STAGE_FILE, LocalOutput
 from job.storage.parallel import each
 from job.storage.s3 import ObjectStore
@@ -19,8 +19,11 @@ from job.storage.snapshot import PARTIALS, is_record
 from job.storage.uri import S3Uri
 
 REPORT = "report.json"
+_TO_ITS_END = "Run the job to its end, with the same command."
 _THREADS = 4
 _TRIES = 3
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -35,15 +38,33 @@ class Fetched:
         return Fetched(self.files + other.files, self.there + other.there, self.bytes + other.bytes)
 
 
-def read_report(store: ObjectStore, output: S3Uri) -> Mapping[str, Any]:
+@dataclass(frozen=True)
+class _Result:
+    """The files of the last finished run, the index that names them, and whether it is old."""
+
+    files: Mapping[str, Entry]
+    index: str
+    superseded: bool
+
+
+def read_report(store: ObjectStore, output: S3Uri, say: Say) -> Mapping[str, Any]:
     """Return a finished run's report.json, checked against the index.
+
+    Args:
+        store: where.
+        output: of the run.
+        say: is told if a later run has begun, which is not finished.
 
     Raises:
         NoRun: no run has written there.
         UsageError: the run is not finished.
         DataError: the report is not what the run wrote.
     """
-    entry = _finished(store, output).files[REPORT]
+    return _report(store, output, _finished(store, output, say))
+
+
+def _report(store: ObjectStore, output: S3Uri, found: _Result) -> Mapping[str, Any]:
+    entry = found.files[REPORT]
     try:
         document = json.loads(store.read(output / entry.object, sha256=entry.sha256))
     except (ObjectMissing, ObjectChanged, ValueError) as error:
@@ -75,11 +96,17 @@ def read_records(store: ObjectStore, output: S3Uri, names: Sequence[str]) -> Map
         ) from error
 
 
-def fetch(store: ObjectStore, output: S3Uri, folder: Path) -> Fetched:
+def fetch(store: ObjectStore, output: S3Uri, folder: Path, say: Say) -> Fetched:
     """Bring a finished run, or all runs of a matrix, to a folder; every digest is checked.
 
     Each file appears whole or not at all, records after what they describe. What is there already
     is not fetched again, and a broken transfer goes on where it stopped.
+
+    Args:
+        store: where.
+        output: of the run.
+        folder: made when missing.
+        say: is told if a later run has begun, which is not finished.
 
     Raises:
         NoRun: no run has written there.
@@ -88,27 +115,32 @@ def fetch(store: ObjectStore, output: S3Uri, folder: Path) -> Fetched:
         OutputError: the folder cannot be written, or holds something else.
     """
     local = LocalOutput(folder)
-    found = _finished(store, output)
+    found = _finished(store, output, say)
+    if found.superseded and "matrix" in _report(store, output, found):
+        # Its models' outputs may hold what is newer than the report on them all.
+        raise UsageError(f"{output}: its models are being run again", _TO_ITS_END)
     local.check_ours(sorted({path.partition("/")[0] for path in found.files if "/" in path}))
     with local.locked(stages=False):
-        done = _fetch_all(store, output, found, local.root)
+        done = _fetch_all(store, output, found, local.root, say)
     report = read_json(local.root / REPORT)
     for model in report.get("matrix", ()) if isinstance(report, dict) else ():
         if model["report"] is not None:
             name = str(model["model"])
-            done += fetch(store, output / name, folder / (output / name).name)
+            done += fetch(store, output / name, folder / (output / name).name, say)
     return done
 
 
-def _finished(store: ObjectStore, output: S3Uri) -> Index:
+def _finished(store: ObjectStore, output: S3Uri, say: Say) -> _Result:
     found = index.read(store, output)
-    if not found.complete:
+    if not found.result:
         stages = [path.partition("/")[0] for path in found.files if _is_stage(path)]
         raise UsageError(
             f"{output} holds a run that is not finished; it has {', '.join(stages) or 'nothing'}",
-            "Run the job to its end, with the same command.",
+            _TO_ITS_END,
         )
-    return found
+    if not found.complete:
+        say(f"{output}: a later run is not finished; this is the result of the one before it")
+    return _Result(found.result, found.name, not found.complete)
 
 
 def _what(error: Exception) -> str:
@@ -120,14 +152,14 @@ def _is_stage(path: str) -> bool:
     return is_record(path) and path.endswith(f"/{STAGE_FILE}")
 
 
-def _fetch_all(store: ObjectStore, output: S3Uri, found: Index, root: Path) -> Fetched:
+def _fetch_all(store: ObjectStore, output: S3Uri, found: _Result, root: Path, say: Say) -> Fetched:
     """Fetch what an index names; should a newer run replace it meanwhile, what that one names."""
     for _ in range(_TRIES):
         try:
             return _fetch_files(store, output, found, root)
         except (ObjectMissing, ObjectChanged) as error:
-            newer = _finished(store, output)
-            if newer.name == found.name:
+            newer = _finished(store, output, say)
+            if newer.index == found.index:
                 raise DataError(
                     f"{output} is damaged: {error.message}",
                     "Run the job again with --from the stage that leaves it.",
@@ -136,7 +168,7 @@ def _fetch_all(store: ObjectStore, output: S3Uri, found: Index, root: Path) -> F
     raise DataError(f"{output} changes faster than it can be fetched", "Try again later.")
 
 
-def _fetch_files(store: ObjectStore, output: S3Uri, found: Index, root: Path) -> Fetched:
+def _fetch_files(store: ObjectStore, output: S3Uri, found: _Result, root: Path) -> Fetched:
     files = {p: entry for p, entry in found.files.items() if not p.startswith(f"{PARTIALS}/")}
     there = {path for path, entry in files.items() if _holds(root / path, entry)}
 

@@ -23,6 +23,7 @@ _FORBIDDEN = {
     errno.EPERM: "permission denied",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EEXIST: "a file stands where a folder must be",
+    errno.ENOENT: "it cannot be made there, or was removed meanwhile",
 }
 _RESUMES = "Free some space, then run the same command again: it goes on where it stopped."
 _ELSEWHERE = (

@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, Self
 
@@ -70,12 +70,14 @@ class Index:
         number: counts the indexes of an epoch.
         runs: every run that has written below ``runs/``, by the names of their folders.
         files: by the path in the output folder, with slashes.
+        before: the files of the last finished run, while a later one is not finished.
     """
 
     epoch: int
     number: int
     runs: tuple[str, ...] = ()
     files: Mapping[str, Entry] = field(default_factory=dict)
+    before: Mapping[str, Entry] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -86,6 +88,21 @@ class Index:
     def complete(self) -> bool:
         """True once the run has written its report."""
         return {"report.json", ".report.json"} <= self.files.keys()
+
+    @property
+    def result(self) -> Mapping[str, Entry]:
+        """The files of the last finished run; empty if none ever was."""
+        return self.files if self.complete else self.before
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """All that must stay in the store."""
+        return (*self.files.values(), *self.before.values())
+
+    def holding(self, files: Mapping[str, Entry]) -> Self:
+        """Return the index of the same output once it has these files and no others."""
+        after = replace(self, files=files, before={})
+        return after if after.complete else replace(after, before=self.result)
 
     def as_bytes(self) -> bytes:
         """Return the object's content."""
@@ -101,22 +118,31 @@ class Index:
         document = json.loads(content)
         if not isinstance(document, dict) or document.get("version") != _VERSION:
             raise ValueError(f"it is not of version {_VERSION}")
-        runs, files = document.get("runs"), document.get("files")
+        runs = document.get("runs")
         if not isinstance(runs, list) or not all(
             isinstance(run, str) and _RUN.fullmatch(run) for run in runs
         ):
             raise ValueError("its runs are not a list of names")
-        if not isinstance(files, dict):
-            raise ValueError("its files are not an object")
-        folders = {str(each) for path in files for each in PurePosixPath(path).parents}
-        if both := sorted(folders & files.keys()):
-            raise ValueError(f"{both[0][:100]!a} is a file and a folder")
         return cls(
             epoch=_count(document.get("epoch"), "epoch"),
             number=_count(document.get("number"), "number"),
             runs=tuple(runs),
-            files={_path(path): _entry(path, entry, runs) for path, entry in files.items()},
+            files=_files(document.get("files"), runs),
+            before=_files(document.get("before", {}), runs),
         )
+
+
+# What an output holds before its first run.
+NOTHING = Index(0, 0)
+
+
+def _files(files: Any, runs: list[str]) -> Mapping[str, Entry]:
+    if not isinstance(files, dict):
+        raise ValueError("its files are not an object")
+    folders = {str(each) for path in files for each in PurePosixPath(path).parents}
+    if both := sorted(folders & files.keys()):
+        raise ValueError(f"{both[0][:100]!a} is a file and a folder")
+    return {_path(path): _entry(path, entry, runs) for path, entry in files.items()}
 
 
 def _count(value: Any, what: str) -> int:
@@ -219,7 +245,7 @@ def take_over(
     Returns:
         The index before, and the one that was written.
     """
-    base = newest(store, output) or Index(0, 0)
+    base = newest(store, output) or NOTHING
     for number in range(_TRIES):
         index = claim(base, number)
         older = [name for name in write(store, output, index) if epoch_of(name) < index.epoch]

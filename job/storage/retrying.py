@@ -12,6 +12,9 @@ from job.storage.uri import S3Uri
 
 T = TypeVar("T")
 
+# Most failures pass sooner, and nobody need hear of them.
+_SAID_AT = 4
+
 
 @dataclass(frozen=True)
 class Retry:
@@ -25,12 +28,14 @@ class Retry:
         first_seconds: the first bound.
         longest_seconds: the bound stops growing here.
         sleep: pauses.
+        say: is told of a failure once it has lasted; None for where nobody listens.
     """
 
     attempts: int = 8
     first_seconds: float = 0.2
     longest_seconds: float = 20.0
     sleep: Callable[[float], None] = time.sleep
+    say: Callable[[str], None] | None = None
 
     def call(
         self, uri: S3Uri, action: Callable[[], T], progress: Callable[[], int] = lambda: 0
@@ -57,5 +62,7 @@ class Retry:
                 if failed >= self.attempts:
                     tried = "1 attempt" if failed == 1 else f"{failed} attempts"
                     raise TransferFailed(f"{error.message} (after {tried})", error.hint) from error
+                if failed == _SAID_AT and self.say:
+                    self.say(f"{error.message}; attempt {failed} of {self.attempts}, trying again")
             bound = min(self.longest_seconds, self.first_seconds * 2 ** (failed - 1))
             self.sleep(random.uniform(0, bound))  # noqa: S311

@@ -19,6 +19,7 @@ from job.errors import DataError, StorageError
 from job.signals import StopSignals, stopped
 from job.storage.contents import Contents, Say
 from job.storage.files import output_errors, read_json, write_json
+from job.storage.index import NOTHING
 from job.storage.lease import RELEASE_SECONDS, Lease, acquire, new_run, renewed
 from job.storage.local import MANIFEST, S3_STATE, STAGE_FILE, LocalOutput, Published, remove
 from job.storage.parallel import Background
@@ -195,9 +196,12 @@ class S3Output(LocalOutput):
             write_json(self.root / S3_STATE, self.contents.index.name)
 
     def _take_over(self, lease: Lease) -> None:
-        """Begin where the newest index stands."""
+        """Begin where the newest index stands; without any, with what this machine has."""
         base = self.contents.take_over(lease)
-        if read_json(self.root / S3_STATE) != base.name:
+        kept = len([*self.root.glob(f"*/{STAGE_FILE}")])
+        if base == NOTHING and kept:
+            self.say(f"{self.uri} holds nothing; {kept} finished stages on this machine are sent")
+        elif read_json(self.root / S3_STATE) != base.name:
             self._start_from()
         write_json(self.root / S3_STATE, self.contents.index.name)
 

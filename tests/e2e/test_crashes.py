@@ -259,10 +259,10 @@ def test_killed_while_it_writes_to_s3(
         if number % 2:
             shutil.rmtree(tmp_path / "scratch")
     run.finish()
-    fetch(s3_server.store, output, tmp_path / "fetched")
+    fetch(s3_server.store, output, tmp_path / "fetched", print)
     compared = check_like(finished.output, tmp_path / "fetched")
     check_parts(finished, run, s3_server, output)
-    named = {entry.object for entry in index.read(s3_server.store, output).files.values()}
+    named = {entry.object for entry in index.read(s3_server.store, output).entries}
     stored = [each.uri.key.removeprefix(output.below) for each in s3_server.store.list(output)]
     assert named == {key for key in stored if key.startswith("runs/")}
     tell(

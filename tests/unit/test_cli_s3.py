@@ -138,6 +138,33 @@ class TestReport:
         # One advice, not that for other cases besides.
         assert done.stderr.count("\n") == 2
 
+    def test_a_later_run_that_is_not_finished(
+        self, folder: Path, finished: S3Uri, s3_server: S3Server
+    ) -> None:
+        """The result before it can be had until there is a new one, and then is gone."""
+        before = index.read(s3_server.store, finished)
+        only = ("--set", "train.seed=20", "--until", "second")
+        done = job("run", "m.json", "--output", str(finished), *only, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        shown = job("report", str(finished), cwd=folder)
+        assert (shown.returncode, "Table I" in shown.stdout) == (0, True)
+        told = "a later run is not finished; this is the result of the one before it"
+        assert shown.stderr == f"note: {finished}: {told}\n"
+        fetched = job("fetch", str(finished), "here", cwd=folder)
+        assert told in fetched.stderr
+        assert digests(folder / "here") == {p: e.sha256 for p, e in sorted(before.files.items())}
+        done = job("run", "m.json", "--output", str(finished), *only[:2], cwd=folder)
+        assert done.returncode == 0, done.stderr
+        assert "first: reused" in done.stderr
+        after = index.read(s3_server.store, finished)
+        assert (after.complete, after.before) == (True, {})
+        named = {entry.object for entry in after.entries}
+        stored = s3_server.store.list(finished / "runs")
+        assert {found.uri.key.removeprefix(finished.below) for found in stored} == named
+        fetched = job("fetch", str(finished), "here", cwd=folder)
+        assert (folder / "here/first_out/tens.txt").read_text() == "2"
+        assert "later" not in fetched.stderr
+
     def test_a_damaged_index(self, folder: Path, bucket: S3Uri, s3_server: S3Server) -> None:
         s3_server.store.put(bucket / "run/index/00000001-00000001.json", b"{")
         for command in (["report"], ["fetch"]):
@@ -172,11 +199,11 @@ class TestFetch:
 
     def test_goes_on_and_mends(self, folder: Path, finished: S3Uri, s3_server: S3Server) -> None:
         here = folder / "here"
-        fetch(s3_server.store, finished, here)
+        fetch(s3_server.store, finished, here, print)
         whole = digests(here)
         (here / "first_out/tens.txt").unlink()
         (here / "report.md").write_text("cut off")
-        done = fetch(s3_server.store, finished, here)
+        done = fetch(s3_server.store, finished, here, print)
         assert digests(here) == whole
         assert done.files - done.there == 2
 
@@ -190,11 +217,11 @@ class TestFetch:
                 return super().download(uri, path, **given)
 
         with pytest.raises(OutputError, match="the power failed"):
-            fetch(Breaking(s3_server.client), finished, folder / "here")
+            fetch(Breaking(s3_server.client), finished, folder / "here", print)
         found = digests(folder / "here")
         assert "report.json" not in found
         assert "third_out/stage.json" not in found
-        fetch(s3_server.store, finished, folder / "here")
+        fetch(s3_server.store, finished, folder / "here", print)
         assert "report.json" in digests(folder / "here")
 
     def test_damaged(self, folder: Path, finished: S3Uri, s3_server: S3Server) -> None:
@@ -202,7 +229,7 @@ class TestFetch:
         uri = finished / entry.object
         s3_server.client.put_object(Bucket=uri.bucket, Key=uri.key, Body=b"7")
         with pytest.raises(DataError, match=r"is damaged.*SHA-256"):
-            fetch(s3_server.store, finished, folder / "here")
+            fetch(s3_server.store, finished, folder / "here", print)
         assert not (folder / "here/third_out/sum.txt").exists()
 
     def test_a_newer_run_meanwhile(
@@ -221,7 +248,7 @@ class TestFetch:
                     assert done.returncode == 0, done.stderr
                 return super().download(uri, path, **given)
 
-        fetch(Overtaken(s3_server.client), finished, folder / "here")
+        fetch(Overtaken(s3_server.client), finished, folder / "here", print)
         found = index.read(s3_server.store, finished)
         assert (folder / "here/first_out/tens.txt").read_text() == "2"
         assert digests(folder / "here") == {p: e.sha256 for p, e in sorted(found.files.items())}
@@ -232,7 +259,7 @@ class TestFetch:
         (folder / "here/first_out").mkdir(parents=True)
         (folder / "here/first_out/thesis.txt").write_text("mine")
         with pytest.raises(OutputError, match="was not made by job"):
-            fetch(s3_server.store, finished, folder / "here")
+            fetch(s3_server.store, finished, folder / "here", print)
         assert names(folder / "here") == ["first_out"]
 
     def test_a_record_of_somebody_else(
@@ -243,7 +270,7 @@ class TestFetch:
         (here / "first_out/stage.json").write_text('{"stage": "of my theatre"}')
         (here / "report.md").write_text("mine")
         with pytest.raises(OutputError, match="first_out is there already and was not made by job"):
-            fetch(s3_server.store, finished, here)
+            fetch(s3_server.store, finished, here, print)
         assert (here / "report.md").read_text() == "mine"
 
     def test_into_s3(self, folder: Path, finished: S3Uri) -> None:
@@ -253,8 +280,13 @@ class TestFetch:
         ):
             done = job(*arguments, cwd=folder)
             assert done.returncode == UsageError.exit_code
-            assert "expected a path on this machine, found 's3:/b/x'" in done.stderr
+            assert "expected a path on this machine, found 's3://b/x'" in done.stderr
         assert names(folder) == ["m.json", "weights.bin"]
+
+    def test_where_no_folder_can_be(self, folder: Path, finished: S3Uri) -> None:
+        done = job("fetch", str(finished), "/proc/here", cwd=folder)
+        assert done.returncode == OutputError.exit_code
+        assert "cannot write /proc/here: it cannot be made there" in done.stderr
 
     def test_no_uri(self, folder: Path) -> None:
         done = job("fetch", "runs/digits", "here", cwd=folder)
@@ -283,6 +315,12 @@ class TestMatrix:
         done = job("run", "m.json", "--output", str(both), *only, cwd=folder)
         assert done.returncode == 0, done.stderr
         assert not index.read(s3_server.store, both).complete
+        shown = job("report", str(both), cwd=folder)
+        assert "2 models, all done" in shown.stdout
+        fetched = job("fetch", str(both), "here", cwd=folder)
+        assert fetched.returncode == UsageError.exit_code
+        assert "its models are being run again" in fetched.stderr
+        assert not (folder / "here").exists()
 
 
 CANARIES = {

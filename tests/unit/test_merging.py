@@ -216,5 +216,5 @@ def test_in_s3_each_machine_has_an_empty_disk(
     run_index(manifest, 2, output, OURS)
     on_a_fresh_machine(4)
     merge(manifest, output)
-    report = read_report(s3_server.store, output)
+    report = read_report(s3_server.store, output, print)
     assert [entry["status"] for entry in report["matrix"]] == ["passed", "failed", "passed"]

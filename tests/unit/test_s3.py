@@ -414,6 +414,23 @@ class TestRetrying:
             assert len(set(drawn)) == 50
             assert bound / 2 < max(drawn) <= bound
 
+    def test_a_failure_that_lasts_is_told_once(self) -> None:
+        told: list[str] = []
+        failures = [answer(503, "SlowDown")] * 6
+
+        def heal() -> str:
+            if failures:
+                raise failures.pop()
+            return "there"
+
+        retry = Retry(sleep=lambda seconds: None, say=told.append)
+        assert retry.call(S3Uri("bkt", "a"), heal) == "there"
+        (text,) = told
+        assert "asks for fewer requests (SlowDown); attempt 4 of 8, trying again" in text
+        failures = [answer(503, "SlowDown")] * 3
+        assert retry.call(S3Uri("bkt", "a"), heal) == "there"
+        assert len(told) == 1
+
     def test_what_is_final_is_not_tried_again(self) -> None:
         tried: list[int] = []
 

@@ -140,7 +140,7 @@ def check_whole(server: S3Server, output: S3Uri, version: int) -> None:
     assert json.loads(files.pop(REPORTS[-1])) == version
     assert json.loads(files.pop("manifest.json")) == {"version": version}
     assert files == {}
-    named = {entry.object for entry in index.read(server.store, output).files.values()}
+    named = {entry.object for entry in index.read(server.store, output).entries}
     stored = {
         each.uri.key.removeprefix(output.below) for each in server.store.list(output / "runs")
     }

@@ -17,6 +17,8 @@ from job.storage.uri import S3Uri
 ENTRY = Entry("runs/one/1/fp32/a", 3, "0" * 64)
 SOME = Index(2, 5, ("one",), {"fp32/a": ENTRY, "report.json": ENTRY})
 
+WHOLE = {"fp32/a": ENTRY, "report.json": ENTRY, ".report.json": ENTRY}
+
 
 def document(**changes: Any) -> bytes:
     return json.dumps({**json.loads(SOME.as_bytes()), **changes}).encode()
@@ -33,6 +35,21 @@ def put(server: S3Server, output: S3Uri, name: str, content: bytes) -> None:
 def test_there_and_back() -> None:
     assert Index.from_bytes(SOME.as_bytes()) == SOME
     assert (SOME.name, SOME.complete) == ("00000002-00000005.json", False)
+    both = SOME.holding(WHOLE).holding({"fp32/a": ENTRY})
+    assert Index.from_bytes(both.as_bytes()) == both
+
+
+def test_a_result_stays_until_there_is_another() -> None:
+    begun = SOME.holding({"fp32/a": ENTRY})
+    assert (begun.complete, begun.result) == (False, {})
+    first = begun.holding(WHOLE)
+    assert (first.complete, first.result, first.before) == (True, WHOLE, {})
+    later = first.holding({}).holding({"fp32/a": ENTRY})
+    assert (later.complete, later.result) == (False, WHOLE)
+    assert len(later.entries) == 1 + len(WHOLE)
+    newer = {**WHOLE, "int8/a": ENTRY}
+    assert later.holding(newer).result == newer
+    assert later.holding(newer).before == {}
 
 
 @pytest.mark.parametrize(
@@ -53,6 +70,9 @@ def test_there_and_back() -> None:
         (document(files={"a\nb": entry()["a"]}), "no path below"),
         (document(files={"": entry()["a"]}), "no path below"),
         (document(files={"a": None}), "object, bytes and sha256"),
+        (document(before=[]), "files"),
+        (document(before={"../a": entry()["a"]}), "no path below"),
+        (document(before=entry(object="runs/two/1/a")), "outside"),
         (document(files=entry(object="runs/two/1/a")), "outside"),
         (document(files=entry(object="index/one/1")), "outside"),
         (document(files=entry(object="runs/one/../../x")), "no path below"),

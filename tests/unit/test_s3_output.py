@@ -170,6 +170,64 @@ class TestReuse:
         assert lines[1] == "second runs: second_out/metrics.jsonl is missing"
         assert "second_out/metrics.jsonl" in files(s3_server, finished)
 
+    def test_a_store_that_lost_all_gets_what_this_machine_has(
+        self, s3_server: S3Server, output: S3Uri, tmp_path: Path
+    ) -> None:
+        again(tmp_path, output)
+        before = files(s3_server, output)
+        s3_server.store.delete([each.uri for each in s3_server.store.list(output)])
+        ui = Recorder()
+        lines = again(tmp_path, output, ui=ui)
+        assert lines == [f"{name} reused: nothing changed" for name in ("first", "second", "third")]
+        told = (
+            f"warning storage: {output} holds nothing; 3 finished stages on this machine are sent"
+        )
+        assert told in ui.messages
+        assert files(s3_server, output) == before
+
+    def test_a_store_that_lost_all_and_a_machine_that_has_the_records_only(
+        self, s3_server: S3Server, finished: S3Uri, tmp_path: Path
+    ) -> None:
+        again(tmp_path, finished)
+        s3_server.store.delete([each.uri for each in s3_server.store.list(finished)])
+        lines = again(tmp_path, finished)
+        assert lines[0].startswith("first runs: first_out/tens.txt is missing")
+        assert index.read(s3_server.store, finished).complete
+
+    def test_a_lost_object_of_a_later_stage_is_in_nobodys_way(
+        self, s3_server: S3Server, finished: S3Uri, tmp_path: Path
+    ) -> None:
+        found = index.read(s3_server.store, finished)
+        s3_server.store.delete([finished / found.files["third_out/sum.txt"].object])
+        lines = again(tmp_path, finished, "train.seed=20")
+        assert [line.partition(":")[0] for line in lines if "runs" in line][:1] == ["first runs"]
+        assert files(s3_server, finished)["third_out/sum.txt"] == b"3"
+
+    def test_a_report_goes_with_what_it_tells_of(
+        self, s3_server: S3Server, finished: S3Uri, tmp_path: Path
+    ) -> None:
+        """Even if nothing is published before the run ends."""
+        found = index.read(s3_server.store, finished)
+        s3_server.store.delete([finished / found.files["first_out/tens.txt"].object])
+        with pytest.raises(DataError):
+            again(tmp_path, finished, stages=(stage("bad_data"), stage("third")))
+        left = index.read(s3_server.store, finished)
+        assert (left.complete, left.result) == (False, {})
+        assert not [path for path in left.files if path.startswith("first_out/")]
+
+    def test_a_lost_result_is_not_offered(
+        self, s3_server: S3Server, finished: S3Uri, tmp_path: Path
+    ) -> None:
+        again(tmp_path, finished, "train.seed=20", until_stage="first")
+        begun = index.read(s3_server.store, finished)
+        assert begun.before
+        s3_server.store.delete([finished / begun.before["third_out/sum.txt"].object])
+        again(tmp_path, finished, "train.seed=20", until_stage="second")
+        later = index.read(s3_server.store, finished)
+        assert later.before == {}
+        named = {(finished / entry.object).key for entry in later.entries}
+        assert set(keys(s3_server, finished / RUNS)) == named
+
     def test_a_changed_object_is_never_used(
         self, s3_server: S3Server, finished: S3Uri, tmp_path: Path
     ) -> None:
@@ -488,7 +546,7 @@ class TestModes:
         before = os.umask(0o027)
         try:
             again(tmp_path, output)
-            fetch(s3_server.store, output, tmp_path / "fetched")
+            fetch(s3_server.store, output, tmp_path / "fetched", print)
         finally:
             os.umask(before)
         found = [*(tmp_path / "scratch").rglob("*"), *(tmp_path / "fetched").rglob("*")]
