@@ -22,6 +22,7 @@ from job.errors import DataError, QuantizationError
 MODEL = "model.xml"
 FAKE_QUANTIZE = "FakeQuantize"
 LEVELS = 256
+RESHAPES = ("Reshape", "Squeeze", "Unsqueeze")
 NEVER_NEGATIVE = ("Relu", "Sigmoid", "HSigmoid", "HardSigmoid")
 # Ops whose output has no smaller value than their inputs.
 KEEPING_SIGN = (
@@ -30,10 +31,8 @@ KEEPING_SIGN = (
     "AvgPool",
     "AdaptiveAvgPool",
     "ReduceMean",
-    "Reshape",
     "Transpose",
-    "Squeeze",
-    "Unsqueeze",
+    *RESHAPES,
 )
 # Known to OpenVINO's CPU plugin alone: without it, its code generator takes the sums that
 # `fold_sums` made before the convolutions can.
@@ -56,7 +55,9 @@ def convert(fake_quantized: Path, out: Path) -> dict[str, Any]:
     """
     model = read(fake_quantized)
     drop_idle_pools(model)
+    transpose_weights(model)
     use_unsigned_steps(model)
+    quantize_before_reshapes(model)
     drop_repeated_quantizers(model)
     ov.save_model(model, out / MODEL, compress_to_fp16=False)
     quantizers = [op for op in model.get_ops() if op.get_type_name() == FAKE_QUANTIZE]
@@ -94,6 +95,30 @@ def drop_idle_pools(model: ov.Model) -> None:
             op.output(0).replace(op.input_value(0))
 
 
+def transpose_weights(model: ov.Model) -> None:
+    """Store the weights of fully connected layers with a row for each output.
+
+    OpenVINO's kernels read them so. What it transposes itself when it loads a model is no constant
+    to them any more, and is not brought into the order in which they read quickest.
+    """
+    for op in model.get_ordered_ops():
+        scaled = op.input_value(1).get_node() if op.get_type_name() == "MatMul" else None
+        if scaled is None or scaled.get_type_name() != "Multiply":
+            continue
+        wide, scale = (value.get_node() for value in scaled.input_values())
+        weight = wide.input_value(0).get_node() if wide.get_type_name() == "Convert" else None
+        attributes = op.get_attributes()
+        if weight is None or not is_int8_weight(weight) or attributes["transpose_b"]:
+            continue
+        transposed = ops.constant(np.ascontiguousarray(weight.data.T), ov.Type.i8)
+        transposed.set_friendly_name(weight.get_friendly_name())
+        scales = ops.constant(np.ascontiguousarray(np.atleast_2d(scale.data).T))
+        rows = ops.multiply(ops.convert(transposed, "f32"), scales)
+        product = ops.matmul(op.input_value(0), rows, attributes["transpose_a"], True)
+        product.set_friendly_name(op.get_friendly_name())
+        op.output(0).replace(product.output(0))
+
+
 def use_unsigned_steps(model: ov.Model) -> None:
     """Give values that are never negative all 256 steps of the range that training found.
 
@@ -111,6 +136,20 @@ def use_unsigned_steps(model: ov.Model) -> None:
         unsigned = ops.fake_quantize(op.input_value(0), *bounds, LEVELS)
         unsigned.set_friendly_name(op.get_friendly_name())
         op.output(0).replace(unsigned.output(0))
+
+
+def quantize_before_reshapes(model: ov.Model) -> None:
+    """Quantize what a reshape reads instead of what it writes: a global pool takes that in."""
+    for op in model.get_ordered_ops():
+        reshape = op.input_value(0).get_node() if op.get_type_name() == FAKE_QUANTIZE else None
+        if reshape is None or reshape.get_type_name() not in RESHAPES:
+            continue
+        alone = len(reshape.output(0).get_target_inputs()) == 1
+        one_scale = all(bound.get_node().data.size == 1 for bound in op.input_values()[1:])
+        if alone and one_scale:
+            op.output(0).replace(reshape.output(0))
+            op.input(0).replace_source_output(reshape.input_value(0))
+            reshape.input(0).replace_source_output(op.output(0))
 
 
 def is_never_negative(value: ov.Output) -> bool:

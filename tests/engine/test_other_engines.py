@@ -98,6 +98,34 @@ def test_batch_sizes_may_change(engine: ModuleType, quantized: Any, tmp_path: Pa
     assert tiny.error(one, whole[:4]) < 0.02
 
 
+def runtime(model: Any, images: np.ndarray) -> list[dict[str, str]]:
+    """What OpenVINO made of the model: type, output type and inputs' types of each node."""
+    found = []
+    for op in model.compiled(images.shape).get_runtime_model().get_ordered_ops():
+        told = {key: value.astype(str) for key, value in op.get_rt_info().items()}
+        before = [each.get_node().get_rt_info()["layerType"] for each in op.input_values()]
+        found.append({**told, "inputs": " ".join(each.astype(str) for each in before)})
+    return found
+
+
+@needs_vnni
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "lenet"])
+def test_openvino_runs_no_more_than_it_must(name: str, quantized: Any, tmp_path: Path) -> None:
+    """Only the images are quantized by an op of their own, and weights are constants to kernels."""
+    pytest.importorskip("openvino", reason="openvino is an extra: make engines")
+    from job.engine import openvino
+
+    network = quantized(name)
+    _, model = converted(openvino, network.folder / "fake", tmp_path / "out")
+    nodes = runtime(model, network.images[:1])
+    layers = [node for node in nodes if node["layerType"] == "FullyConnected"]
+    assert layers
+    assert all(layer["inputs"].split()[1] == "Const" for layer in layers)
+    kinds = [node["layerType"] for node in nodes]
+    assert kinds.count("FakeQuantize") <= 1
+    assert "Transpose" not in kinds
+
+
 def test_a_model_that_is_not_there(engine: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is missing"):
         engine.open_model(tmp_path, 1)
