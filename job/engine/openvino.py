@@ -110,6 +110,8 @@ def transpose_weights(model: ov.Model) -> None:
         attributes = op.get_attributes()
         if weight is None or not is_int8_weight(weight) or attributes["transpose_b"]:
             continue
+        if weight.data.ndim != 2 or scale.data.ndim > 2:
+            continue
         transposed = ops.constant(np.ascontiguousarray(weight.data.T), ov.Type.i8)
         transposed.set_friendly_name(weight.get_friendly_name())
         scales = ops.constant(np.ascontiguousarray(np.atleast_2d(scale.data).T))
@@ -145,7 +147,9 @@ def quantize_before_reshapes(model: ov.Model) -> None:
         if reshape is None or reshape.get_type_name() not in RESHAPES:
             continue
         alone = len(reshape.output(0).get_target_inputs()) == 1
-        one_scale = all(bound.get_node().data.size == 1 for bound in op.input_values()[1:])
+        bounds = [bound.get_node().data for bound in op.input_values()[1:]]
+        rank = len(reshape.input_value(0).get_partial_shape())
+        one_scale = all(bound.size == 1 and bound.ndim <= rank for bound in bounds)
         if alone and one_scale:
             op.output(0).replace(reshape.output(0))
             op.input(0).replace_source_output(reshape.input_value(0))

@@ -71,7 +71,7 @@ class Contents:
     def put(self, kept: Mapping[str, Kept], lease: Lease) -> None:
         """Make the output hold these files, and no others; nothing is sent that is there.
 
-        A stage of which a file is neither here nor there is left out, with the report on it.
+        A stage of which a file is neither here nor there is left out: it runs again when needed.
 
         Args:
             kept: the files by path.
@@ -81,7 +81,8 @@ class Contents:
             OutputError: another run has taken over.
         """
         self._number += 1
-        kept = self._whole(kept)
+        lost = self.lost(kept)
+        kept = {path: file for path, file in kept.items() if path.partition("/")[0] not in lost}
         known = {entry.content: entry for entry in self.index.entries}
         new = {file.content: at for at, file in kept.items() if file.content not in known}
         each(lambda at: known.update([self._send(at, kept[at])]), new.values(), _THREADS)
@@ -100,6 +101,8 @@ class Contents:
         """
 
         def one(path: str) -> None:
+            if path not in self.index.files:
+                raise ObjectMissing(f"{self.uri / path} is gone")
             entry, target = self.index.files[path], root / path
             target.parent.mkdir(parents=True, exist_ok=True)
             self.store.download(
@@ -115,20 +118,13 @@ class Contents:
                 "fp32/ of baseline, qat_fake/ of convert, the others of the stage of their name.",
             ) from error
 
-    def _whole(self, kept: Mapping[str, Kept]) -> Mapping[str, Kept]:
-        """Leave out stages that lost an object; they run again when they are needed."""
+    def lost(self, kept: Mapping[str, Kept]) -> set[str]:
+        """Return the folders of which a file is neither here nor there."""
         there = {entry.content for entry in self.index.entries}
-        lost = {
+        return {
             path.partition("/")[0]
             for path, file in kept.items()
             if file.content not in there and not file.path.exists()
-        }
-        if not lost:
-            return kept
-        return {
-            path: file
-            for path, file in kept.items()
-            if path.partition("/")[0] not in lost and path not in REPORTS
         }
 
     def _send(self, path: str, file: Kept) -> tuple[tuple[str, int], Entry]:

@@ -116,17 +116,22 @@ def fetch(store: ObjectStore, output: S3Uri, folder: Path, say: Say) -> Fetched:
     """
     local = LocalOutput(folder)
     found = _finished(store, output, say)
-    if found.superseded and "matrix" in _report(store, output, found):
-        # Its models' outputs may hold what is newer than the report on them all.
+    names = [
+        model["model"]
+        for model in _report(store, output, found).get("matrix", ())
+        if model["report"] is not None
+    ]
+    models = [output / str(name) for name in names]
+    if models and any(
+        each.superseded for each in (found, *(_finished(store, model, say) for model in models))
+    ):
+        # Some of them may be newer than the report on them all.
         raise UsageError(f"{output}: its models are being run again", _TO_ITS_END)
     local.check_ours(sorted({path.partition("/")[0] for path in found.files if "/" in path}))
     with local.locked(stages=False):
         done = _fetch_all(store, output, found, local.root, say)
-    report = read_json(local.root / REPORT)
-    for model in report.get("matrix", ()) if isinstance(report, dict) else ():
-        if model["report"] is not None:
-            name = str(model["model"])
-            done += fetch(store, output / name, folder / (output / name).name, say)
+    for model in models:
+        done += fetch(store, model, folder / model.name, say)
     return done
 
 
@@ -203,4 +208,6 @@ def _holds(path: Path, entry: Entry) -> bool:
 def _keep_times(folder: Path) -> None:
     """Give files the times that they were published with, by which a run knows them again."""
     for name, entry in read_json(folder / STAGE_FILE)["files"].items():
+        if not (folder / name).exists():
+            raise DataError(f"the run is damaged: {folder / name} is missing", "Run it again.")
         os.utime(folder / name, ns=(entry["mtime_ns"], entry["mtime_ns"]))

@@ -23,7 +23,6 @@ _FORBIDDEN = {
     errno.EPERM: "permission denied",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EEXIST: "a file stands where a folder must be",
-    errno.ENOENT: "it cannot be made there, or was removed meanwhile",
 }
 _RESUMES = "Free some space, then run the same command again: it goes on where it stopped."
 _ELSEWHERE = (
@@ -53,6 +52,19 @@ def output_errors(root: Path) -> Iterator[None]:
                 f"cannot write {where}: {_FORBIDDEN[error.errno]}", _ELSEWHERE
             ) from error
         raise
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, unless it is there.
+
+    Raises:
+        OutputError: there can be none, as in /proc.
+        OSError: for another reason.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:
+        raise OutputError(f"cannot write {path}: it cannot be made there", _ELSEWHERE) from error
 
 
 def _related(where: Path, root: Path) -> bool:

@@ -28,6 +28,8 @@ _NAME = re.compile(r"(\d{8})-(\d{8})\.json")
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _LONGEST_PATH = 900
+# Written last, by a run that is finished.
+_REPORT = {"report.json", ".report.json"}
 _DAMAGED = (
     "Put the object back as it was (a versioned bucket still has it). Or remove it and run the job "
     "again: what no other index names is made anew."
@@ -85,9 +87,14 @@ class Index:
         return f"{self.epoch:08d}-{self.number:08d}.json"
 
     @property
+    def state(self) -> list[str]:
+        """Tells it from every other index, also from one of an output that was emptied since."""
+        return [self.name, *self.runs[-1:]]
+
+    @property
     def complete(self) -> bool:
         """True once the run has written its report."""
-        return {"report.json", ".report.json"} <= self.files.keys()
+        return self.files.keys() >= _REPORT
 
     @property
     def result(self) -> Mapping[str, Entry]:
@@ -118,17 +125,19 @@ class Index:
         document = json.loads(content)
         if not isinstance(document, dict) or document.get("version") != _VERSION:
             raise ValueError(f"it is not of version {_VERSION}")
-        runs = document.get("runs")
+        runs, before = document.get("runs"), document.get("before", {})
         if not isinstance(runs, list) or not all(
             isinstance(run, str) and _RUN.fullmatch(run) for run in runs
         ):
             raise ValueError("its runs are not a list of names")
+        if before and not (isinstance(before, dict) and before.keys() >= _REPORT):
+            raise ValueError("the files before it are not those of a finished run")
         return cls(
             epoch=_count(document.get("epoch"), "epoch"),
             number=_count(document.get("number"), "number"),
             runs=tuple(runs),
             files=_files(document.get("files"), runs),
-            before=_files(document.get("before", {}), runs),
+            before=_files(before, runs),
         )
 
 

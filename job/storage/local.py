@@ -24,6 +24,7 @@ from job.errors import JobError, OutputError
 from job.signals import StopSignals
 from job.storage.files import (
     drop_unfinished,
+    make_folder,
     output_errors,
     read_json,
     sync,
@@ -120,7 +121,7 @@ class LocalOutput:
         """
         with output_errors(self.root):
             for folder in (self.root, *((self.partials, self.logs) if stages else ())):
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folder(folder)
             with locked(self.root) as descriptor:
                 drop_unfinished(
                     self.root, (*REPORTS, MANIFEST, FAILURE, self.digests.store.name, S3_STATE)

@@ -9,7 +9,7 @@ that runs reads them.
 import hashlib
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,6 @@ from job.errors import DataError, StorageError
 from job.signals import StopSignals, stopped
 from job.storage.contents import Contents, Say
 from job.storage.files import output_errors, read_json, write_json
-from job.storage.index import NOTHING
 from job.storage.lease import RELEASE_SECONDS, Lease, acquire, new_run, renewed
 from job.storage.local import MANIFEST, S3_STATE, STAGE_FILE, LocalOutput, Published, remove
 from job.storage.parallel import Background
@@ -29,6 +28,7 @@ from job.storage.snapshot import (
     is_checkpoint,
     is_record,
     key_path,
+    published_files,
     snapshot,
     unfinished_files,
 )
@@ -140,6 +140,8 @@ class S3Output(LocalOutput):
     def partial(self, stage: str, key: str) -> tuple[Path, bool]:
         """Return the folder of an unfinished stage, fetched if only S3 has it."""
         with self._changing:
+            # What is sent from here on is not the result that the report tells of.
+            self.retract()
             if not super().unfinished(stage, key) and self._unfinished_there(stage, key):
                 self._fetch_unfinished(stage)
             path = self.partials / stage
@@ -147,6 +149,13 @@ class S3Output(LocalOutput):
                 return path, True
             remove(path)
             return super().partial(stage, key)
+
+    def keep_manifest(self, resolved: Mapping[str, Any]) -> None:
+        """Write down what the output is made from; a report on something else goes first."""
+        with self._changing:
+            if read_json(self.root / MANIFEST) != resolved:
+                self.retract()
+            super().keep_manifest(resolved)
 
     def recover(self, stages: Iterable[tuple[str, str]]) -> None:
         """Publish here what a killed run had finished."""
@@ -193,17 +202,20 @@ class S3Output(LocalOutput):
         with self._changing, output_errors(self.root):
             self.contents.put(snapshot(self.root, self.root / _PINS), self._lease)
             remove(self.root / _PINS)
-            write_json(self.root / S3_STATE, self.contents.index.name)
+            write_json(self.root / S3_STATE, self.contents.index.state)
 
     def _take_over(self, lease: Lease) -> None:
-        """Begin where the newest index stands; without any, with what this machine has."""
+        """Begin where the newest index stands; where it names nothing, with what is here."""
         base = self.contents.take_over(lease)
-        kept = len([*self.root.glob(f"*/{STAGE_FILE}")])
-        if base == NOTHING and kept:
-            self.say(f"{self.uri} holds nothing; {kept} finished stages on this machine are sent")
-        elif read_json(self.root / S3_STATE) != base.name:
+        if not self.contents.index.entries:
+            if kept := len([*self.root.glob(f"*/{STAGE_FILE}")]):
+                told = f"{self.uri} holds nothing; {kept} finished stages on this machine are sent"
+                self.say(told)
+        elif read_json(self.root / S3_STATE) != base.state:
             self._start_from()
-        write_json(self.root / S3_STATE, self.contents.index.name)
+        if self.contents.lost(dict(published_files(self.root))):
+            self.retract()
+        write_json(self.root / S3_STATE, self.contents.index.state)
 
     def _start_from(self) -> None:
         """Make the local folder hold nothing but what the index names, its records at once."""

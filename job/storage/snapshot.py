@@ -44,7 +44,7 @@ def snapshot(root: Path, pins: Path) -> dict[str, Kept]:
         root: the output folder.
         pins: a folder on the same disk for links to files that a stage at work will replace.
     """
-    found = dict(_published(root))
+    found = dict(published_files(root))
     names = (MANIFEST, *REPORTS, FAILURE)
     for path in (*(root / name for name in names), *(root / LOGS).glob("*.log")):
         if path.is_file():
@@ -64,7 +64,7 @@ def checkpoints(root: Path) -> frozenset[tuple[str, int]]:
     return frozenset(found)
 
 
-def _published(root: Path) -> Iterator[tuple[str, Kept]]:
+def published_files(root: Path) -> Iterator[tuple[str, Kept]]:
     """Yield the files of finished stages; their digests are known."""
     for stage_file in sorted(root.glob(f"*/{STAGE_FILE}")):
         folder = stage_file.parent

@@ -28,6 +28,9 @@ def entry(**changes: Any) -> dict[str, Any]:
     return {"a": {"object": ENTRY.object, "bytes": 3, "sha256": ENTRY.sha256, **changes}}
 
 
+REPORT = dict.fromkeys(("report.json", ".report.json"), entry()["a"])
+
+
 def put(server: S3Server, output: S3Uri, name: str, content: bytes) -> None:
     server.store.put(output / INDEXES / name, content)
 
@@ -70,9 +73,10 @@ def test_a_result_stays_until_there_is_another() -> None:
         (document(files={"a\nb": entry()["a"]}), "no path below"),
         (document(files={"": entry()["a"]}), "no path below"),
         (document(files={"a": None}), "object, bytes and sha256"),
-        (document(before=[]), "files"),
-        (document(before={"../a": entry()["a"]}), "no path below"),
-        (document(before=entry(object="runs/two/1/a")), "outside"),
+        (document(before=["report.json"]), "not those of a finished run"),
+        (document(before=entry()), "not those of a finished run"),
+        (document(before={"../a": entry()["a"], **REPORT}), "no path below"),
+        (document(before={**entry(object="runs/two/1/a"), **REPORT}), "outside"),
         (document(files=entry(object="runs/two/1/a")), "outside"),
         (document(files=entry(object="index/one/1")), "outside"),
         (document(files=entry(object="runs/one/../../x")), "no path below"),

@@ -29,6 +29,7 @@ from job.errors import DataError, OutputError, StageCrashed, StorageError, TimeL
 from job.pipeline import plan
 from job.signals import StopSignals
 from job.storage import index
+from job.storage.contents import Contents
 from job.storage.fetching import fetch
 from job.storage.index import INDEXES, RUNS, Index
 from job.storage.lease import HOLDER, LEASES
@@ -185,6 +186,25 @@ class TestReuse:
         assert told in ui.messages
         assert files(s3_server, output) == before
 
+    def test_a_store_that_lost_all_and_fails_when_it_is_refilled(
+        self,
+        s3_server: S3Server,
+        output: S3Uri,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def failing(self: Contents, base: Index) -> None:
+            raise StorageError("the store does not answer")
+
+        again(tmp_path, output)
+        s3_server.store.delete([each.uri for each in s3_server.store.list(output)])
+        with monkeypatch.context() as patch:
+            patch.setattr(Contents, "_sweep", failing)
+            with pytest.raises(StorageError):
+                again(tmp_path, output)
+        lines = again(tmp_path, output)
+        assert lines == [f"{name} reused: nothing changed" for name in ("first", "second", "third")]
+
     def test_a_store_that_lost_all_and_a_machine_that_has_the_records_only(
         self, s3_server: S3Server, finished: S3Uri, tmp_path: Path
     ) -> None:
@@ -193,6 +213,28 @@ class TestReuse:
         lines = again(tmp_path, finished)
         assert lines[0].startswith("first runs: first_out/tens.txt is missing")
         assert index.read(s3_server.store, finished).complete
+
+    def test_a_result_stays_as_it_was_while_a_stage_is_at_work(
+        self, s3_server: S3Server, finished: S3Uri, tmp_path: Path
+    ) -> None:
+        """Nothing of the run that goes on is taken for a part of it, not even its manifest."""
+        before = index.read(s3_server.store, finished).files
+        code = stop_when(tmp_path, finished, lambda: steps_there(s3_server, finished) > 3)
+        assert code == 128 + signal.SIGTERM
+        begun = index.read(s3_server.store, finished)
+        assert (begun.complete, begun.result) == (False, before)
+        assert any(path.startswith(".partial/") for path in begun.files)
+
+    def test_what_no_stage_leaves_any_more_may_be_lost(
+        self, s3_server: S3Server, finished: S3Uri, tmp_path: Path
+    ) -> None:
+        found = index.read(s3_server.store, finished)
+        s3_server.store.delete([finished / found.files["third_out/sum.txt"].object])
+        for _ in range(2):
+            again(tmp_path, finished, stages=CHAIN[:2])
+            left = index.read(s3_server.store, finished)
+            assert left.complete
+            assert not [path for path in left.files if path.startswith("third_out/")]
 
     def test_a_lost_object_of_a_later_stage_is_in_nobodys_way(
         self, s3_server: S3Server, finished: S3Uri, tmp_path: Path
