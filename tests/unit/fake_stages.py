@@ -23,6 +23,8 @@ from job.stages.stage import Record, Stage, StageOutput
 Inputs = Mapping[str, StageOutput]
 
 STEPS = 40
+# Tells that the other of two has done its part.
+BESIDE = "beside.done"
 
 
 def first(manifest: Manifest, inputs: Inputs, out: Path, events: Events) -> Record:
@@ -171,8 +173,13 @@ def ends_with_others(manifest: Manifest, inputs: Inputs, out: Path, events: Even
 
 
 def pair(manifest: Manifest, inputs: Inputs, out: Path, events: Events) -> Record:
-    """Tell where it would meet others."""
+    """Tell where it would meet others; as if they trained together, it ends after the other."""
     meeting = meeting_of(os.environ)
+    deadline = time.monotonic() + 60
+    while meeting and not (manifest.base / BESIDE).exists():
+        assert time.monotonic() < deadline, "the other did not do its part"
+        time.sleep(0.02)
+    (manifest.base / BESIDE).unlink(missing_ok=True)
     place = [] if meeting is None else [*meeting.place]
     return {"place": place, "threads": os.environ["OMP_NUM_THREADS"]}
 
@@ -181,6 +188,7 @@ def beside_pair(manifest: Manifest, inputs: Inputs, out: Path, events: Events) -
     meeting = meeting_of(os.environ)
     events.message(f"beside {meeting.rank if meeting else 'nobody'} with {sorted(inputs)}")
     events.progress("pair", 1, 1, "steps")
+    (manifest.base / BESIDE).touch()
     return {}
 
 
