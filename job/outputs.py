@@ -8,6 +8,7 @@ from pathlib import Path
 
 from job.errors import OutputError, UsageError
 from job.manifest import Manifest, StorageSpec, expanded
+from job.storage.access import access_of
 from job.storage.files import output_errors
 from job.storage.local import LocalOutput
 from job.storage.retrying import Retry
@@ -103,9 +104,7 @@ def store_of(storage: StorageSpec, base: Path, say: Say | None = None) -> Object
         base: the folder that its paths are relative to.
         say: is told of requests that fail time after time.
     """
-    bundle = None if storage.ca_bundle is None else str(base / storage.ca_bundle)
-    settings = S3Settings(storage.endpoint_url, storage.region, storage.addressing, bundle)
-    return ObjectStore(make_client(settings), Retry(say=say))
+    return ObjectStore(make_client(access_of(storage, base).settings), Retry(say=say))
 
 
 def store_of_environment(say: Say | None = None) -> ObjectStore:

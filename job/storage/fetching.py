@@ -60,7 +60,9 @@ def read_report(store: ObjectStore, output: S3Uri, say: Say) -> Mapping[str, Any
         UsageError: the run is not finished.
         DataError: the report is not what the run wrote.
     """
-    return _report(store, output, _finished(store, output, say))
+    found = _finished(store, output)
+    _tell(output, found, say)
+    return _report(store, output, found)
 
 
 def _report(store: ObjectStore, output: S3Uri, found: _Result) -> Mapping[str, Any]:
@@ -114,28 +116,30 @@ def fetch(store: ObjectStore, output: S3Uri, folder: Path, say: Say) -> Fetched:
         DataError: an object is not what the run wrote.
         OutputError: the folder cannot be written, or holds something else.
     """
-    local = LocalOutput(folder)
-    found = _finished(store, output, say)
-    names = [
-        model["model"]
-        for model in _report(store, output, found).get("matrix", ())
-        if model["report"] is not None
-    ]
-    models = [output / str(name) for name in names]
-    if models and any(
-        each.superseded for each in (found, *(_finished(store, model, say) for model in models))
-    ):
-        # Some of them may be newer than the report on them all.
-        raise UsageError(f"{output}: its models are being run again", _TO_ITS_END)
-    local.check_ours(sorted({path.partition("/")[0] for path in found.files if "/" in path}))
-    with local.locked(stages=False):
-        done = _fetch_all(store, output, found, local.root, say)
-    for model in models:
-        done += fetch(store, model, folder / model.name, say)
+    found = _finished(store, output)
+    told = _report(store, output, found).get("matrix", ())
+    models = [output / str(each["model"]) for each in told if each["report"] is not None]
+    results = {model: _finished(store, model) for model in models}
+    if models and any(each.superseded for each in (found, *results.values())):
+        raise UsageError(
+            f"{output}: its models are being run again; some are newer than the report on them all",
+            _TO_ITS_END,
+        )
+    _tell(output, found, say)
+    done = _fetch_run(store, output, found, folder)
+    for model, result in results.items():
+        done += _fetch_run(store, model, result, folder / model.name)
     return done
 
 
-def _finished(store: ObjectStore, output: S3Uri, say: Say) -> _Result:
+def _fetch_run(store: ObjectStore, output: S3Uri, found: _Result, folder: Path) -> Fetched:
+    local = LocalOutput(folder)
+    local.check_ours(sorted({path.partition("/")[0] for path in found.files if "/" in path}))
+    with local.locked(stages=False):
+        return _fetch_all(store, output, found, local.root)
+
+
+def _finished(store: ObjectStore, output: S3Uri) -> _Result:
     found = index.read(store, output)
     if not found.result:
         stages = [path.partition("/")[0] for path in found.files if _is_stage(path)]
@@ -143,9 +147,12 @@ def _finished(store: ObjectStore, output: S3Uri, say: Say) -> _Result:
             f"{output} holds a run that is not finished; it has {', '.join(stages) or 'nothing'}",
             _TO_ITS_END,
         )
-    if not found.complete:
-        say(f"{output}: a later run is not finished; this is the result of the one before it")
     return _Result(found.result, found.name, not found.complete)
+
+
+def _tell(output: S3Uri, found: _Result, say: Say) -> None:
+    if found.superseded:
+        say(f"{output}: a later run is not finished; this is the result of the one before it")
 
 
 def _what(error: Exception) -> str:
@@ -157,13 +164,13 @@ def _is_stage(path: str) -> bool:
     return is_record(path) and path.endswith(f"/{STAGE_FILE}")
 
 
-def _fetch_all(store: ObjectStore, output: S3Uri, found: _Result, root: Path, say: Say) -> Fetched:
+def _fetch_all(store: ObjectStore, output: S3Uri, found: _Result, root: Path) -> Fetched:
     """Fetch what an index names; should a newer run replace it meanwhile, what that one names."""
     for _ in range(_TRIES):
         try:
             return _fetch_files(store, output, found, root)
         except (ObjectMissing, ObjectChanged) as error:
-            newer = _finished(store, output, say)
+            newer = _finished(store, output)
             if newer.index == found.index:
                 raise DataError(
                     f"{output} is damaged: {error.message}",
