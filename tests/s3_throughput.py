@@ -184,7 +184,7 @@ def set_aside(wanted: Manifest, aside: Path) -> None:
     """Empty a cache of its images; descriptions and shards stay.
 
     They are not removed: ext4 looks at each inode that was freed within the last minutes before it
-    makes another, which takes up to a millisecond a file.
+    makes another, and what comes next would pay for that.
     """
     blobs = Path(str(wanted.storage.scratch)) / "inputs/blobs"
     if blobs.exists():
