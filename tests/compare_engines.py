@@ -41,8 +41,8 @@ TIMED = {
 }
 OURS = ("paddle", "openvino", "onnxruntime")
 WARMUP_BATCHES = 3
-# Where its memory lies makes a process some percent quicker or slower than the next: one and the
-# same OpenVINO model, started first, was up to 3% slower than itself started last.
+# Processes that run one and the same model differ, for as long as they live: those started first
+# were slower. Where their memory lies is the likely reason.
 ROUNDS_OF_A_PROCESS = 3
 
 
