@@ -171,6 +171,20 @@ class TestReuse:
         assert lines[1] == "second runs: second_out/metrics.jsonl is missing"
         assert "second_out/metrics.jsonl" in files(s3_server, finished)
 
+    @pytest.mark.parametrize("content", [b"0", b"other than it was"])
+    def test_a_lost_object_is_not_replaced_by_a_file_that_was_changed_here(
+        self, s3_server: S3Server, output: S3Uri, tmp_path: Path, content: bytes
+    ) -> None:
+        again(tmp_path, output)
+        before = files(s3_server, output)
+        found = index.read(s3_server.store, output)
+        s3_server.store.delete([output / found.files["third_out/sum.txt"].object])
+        (here,) = tmp_path.rglob("third_out/sum.txt")
+        here.write_bytes(content)
+        lines = again(tmp_path, output)
+        assert lines[2] == "third runs: third_out/sum.txt is missing"
+        assert files(s3_server, output)["third_out/sum.txt"] == before["third_out/sum.txt"]
+
     def test_a_store_that_lost_all_gets_what_this_machine_has(
         self, s3_server: S3Server, output: S3Uri, tmp_path: Path
     ) -> None:
