@@ -8,11 +8,10 @@ import sys
 import tempfile
 import traceback
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -36,12 +35,9 @@ from job.options import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from job.host import Host
-    from job.lifeline import Follower, Leader
     from job.manifest import Manifest
     from job.matrix import MatrixResult
-    from job.outputs import Place
-    from job.pipeline import Reporting, RunResult
+    from job.pipeline import RunResult
     from job.progress import Ui
 
 _EPILOG = """\b
@@ -142,6 +138,7 @@ def run(
     \b
     Stages: prepare baseline qat convert int8 accuracy benchmark report
     """
+    from job import running
     from job.inputs import localized
     from job.lifeline import Follower, joined
     from job.outputs import place_of
@@ -151,20 +148,21 @@ def run(
     with make_ui(log_format) as ui:
         try:
             loaded = _load(manifest, overrides or ())
-            _check_code(loaded, allow_code)
+            running.check_code(loaded, allow_code)
             where = place_of(loaded.output if output is None else output)
-            asked = _Asked(index, from_stage, until_stage, allow_slow_isa)
+            asked = running.Asked(index, from_stage, until_stage, allow_slow_isa)
             told = partial(ui.message, "processes")
             group = nullcontext() if dry_run else joined(loaded, index, told)
             fetched = localized(loaded, partial(ui.message, "inputs"), index)
             with group as others, fetched as ready:
                 if dry_run:
-                    _print_plan(ready, where, asked, log_format)
+                    as_json = log_format is LogFormat.json
+                    running.print_plan_of(ready, where, asked, as_json=as_json)
                     return
                 if isinstance(others, Follower):
-                    _follow(ready, others, ui)
+                    _tell(running.train_beside(ready, others, ui))
                     return
-                result = _run(ready, where, asked, ui, others)
+                result = running.run(ready, where, asked, ui, others)
                 if others:
                     others.failure = failure_of(result)
         except JobError as error:
@@ -240,9 +238,7 @@ def score(
             done = pipeline.run_shard(loaded, shard, stages=stages_for(loaded), output=where, ui=ui)
         except JobError as error:
             raise _failed(error, ui) from None
-    told = f"Part {shard} of {loaded.accuracy.shards} is scored: {done.output}"
-    typer.echo(told)
-    termination.tell(told)
+    _tell(f"Part {shard} of {loaded.accuracy.shards} is scored: {done.output}")
 
 
 @app.command()
@@ -371,6 +367,12 @@ def fetch(
     )
 
 
+def _tell(text: str) -> None:
+    """Say what a command came to, here and to whoever watches the container."""
+    typer.echo(text)
+    termination.tell(text)
+
+
 def _note(text: str) -> None:
     typer.echo(f"note: {text}", err=True)
 
@@ -422,119 +424,3 @@ def _load(source: str, overrides: "Sequence[str]") -> "Manifest":
     from job.manifest import load
 
     return load(source, overrides)
-
-
-def _check_code(manifest: "Manifest", allowed: bool) -> None:
-    """Refuse to run a manifest's code unasked, whichever model of a matrix it is of."""
-    from job.manifest import entries
-    from job.own_code import check_allowed
-
-    for single in entries(manifest) or (manifest,):
-        check_allowed(single, allow_code=allowed)
-
-
-def _check_machine(host: "Host", allow_slow_isa: bool) -> None:
-    """Refuse a CPU on which INT8 is neither quick nor exact."""
-    if not host.has_vnni and not allow_slow_isa:
-        raise MachineError(
-            f"this CPU ({host.cpu_model}) has no AVX512_VNNI: INT8 would be slow, and sums of "
-            "products could overflow 16 bits",
-            "Use a machine that has it (`job doctor` tells), or go on with --allow-slow-isa: the "
-            "report is then marked not comparable.",
-        )
-
-
-def _check_engines(manifest: "Manifest") -> None:
-    """Refuse engines that are not installed, before anything runs."""
-    from job.engines import check_installed
-    from job.manifest import entries
-
-    for single in entries(manifest) or (manifest,):
-        check_installed(single.benchmark.engines)
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """How much of a manifest to run, and on which machines."""
-
-    index: int | None
-    from_stage: str | None
-    until_stage: str | None
-    allow_slow_isa: bool
-
-
-def _follow(manifest: "Manifest", follower: "Follower", ui: "Ui") -> None:
-    """Train beside rank 0, which writes everything."""
-    from job.following import follow
-    from job.stages import stages_for
-
-    follow(manifest, follower, stages=stages_for(manifest), ui=ui)
-    told = f"{follower.group.name}: rank 0 has finished; the results are where it wrote them"
-    typer.echo(told)
-    termination.tell(told)
-
-
-def _run(
-    manifest: "Manifest",
-    output: "Place",
-    asked: _Asked,
-    ui: "Ui",
-    leader: "Leader | None",
-) -> "RunResult | MatrixResult":
-    from job import matrix, merging, pipeline
-    from job.host import read_host
-    from job.stages import stages_for
-
-    host = read_host()
-    _check_machine(host, asked.allow_slow_isa)
-    _check_engines(manifest)
-    where: dict[str, Any] = {
-        "output": output,
-        "ui": ui,
-        "reporting": _reporting(host),
-        "from_stage": asked.from_stage,
-        "until_stage": asked.until_stage,
-    }
-    if asked.index is not None:
-        return merging.run_index(manifest, asked.index, stages_for=stages_for, **where)
-    if manifest.matrix:
-        return matrix.run(manifest, stages_for=stages_for, **where)
-    return pipeline.run(manifest, stages=stages_for(manifest), leader=leader, **where)
-
-
-def _reporting(host: "Host") -> "Reporting":
-    """Return how the report of this machine is made."""
-    from job.pipeline import Reporting
-    from job.stages.report import build
-
-    notes = () if host.has_vnni else (f"not comparable: {host.cpu_model} has no AVX512_VNNI",)
-    return Reporting(build=build, notes=notes, comparable=host.has_vnni)
-
-
-def _print_plan(
-    manifest: "Manifest", output: "Place", asked: _Asked, log_format: LogFormat
-) -> None:
-    """Print what a run would do, and fail as it would when something it reads is missing."""
-    from job import matrix, merging, pipeline
-    from job.host import read_host
-    from job.planning import check_inputs
-    from job.screens import print_plan, print_plans
-    from job.stages import stages_for
-
-    as_json = log_format is LogFormat.json
-    how: dict[str, Any] = {
-        "reporting": _reporting(read_host()),
-        "from_stage": asked.from_stage,
-        "until_stage": asked.until_stage,
-    }
-    if asked.index is not None:
-        name, manifest = merging.model_at(manifest, asked.index)
-        output /= name
-    if manifest.matrix:
-        plans = matrix.plan(manifest, stages_for=stages_for, output=output, **how)
-        print_plans(plans, as_json=as_json)
-        check_inputs(matrix.flat(plans), manifest.base)
-        return
-    planned = pipeline.plan(manifest, stages=stages_for(manifest), output=output, **how)
-    print_plan(planned, as_json=as_json)
-    check_inputs(planned, manifest.base)

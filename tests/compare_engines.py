@@ -128,7 +128,7 @@ def make(name: str, work: Path) -> None:
     """Write a network's FP32 model, our INT8 models and the calibration images."""
     import numpy as np
 
-    from job.engine import drawn_weights, int8, programs, quantization, smoke
+    from job.engine import drawn_weights, int8, programs, quantization, scales, smoke
     from job.engine.session import open_session
 
     folders = {key: work / key for key in ("fp32", "fake", "int8")}
@@ -158,9 +158,7 @@ def make(name: str, work: Path) -> None:
         quantization.keep_bias_adds_whole(classifier.evaluation)
         evaluation = classifier.evaluation.clone(for_test=True)
         quantized = quantization.insert(evaluation, scope, settings, for_test=True)
-        quantization.calibrate(
-            classifier, quantized, None, scope, executor, [images], moving_rate=0.9
-        )
+        scales.calibrate(classifier, quantized, None, scope, executor, [images], moving_rate=0.9)
         program, logits = quantization.convert(quantized, scope, settings, classifier.logits)
         programs.save_inference_model(program, folders["fake"] / "model", logits, executor)
     int8.build(folders["fake"] / "model", folders["int8"], types, images[:8])

@@ -6,8 +6,9 @@ from typing import Any
 
 from job.data.loader import Loader
 from job.engine import programs, training
+from job.engine.checkpoints import write_arrays
 from job.engine.int8 import PREFIX
-from job.engine.session import Recipe, Session, run_recipe
+from job.engine.session import Recipe, Session, add_optimizer, run_recipe
 from job.events import Events
 
 WEIGHTS = "weights.npz"
@@ -34,14 +35,7 @@ def train(
     """
     classifier = session.classifier
     with session.active():
-        rate = training.add_optimizer(
-            classifier.train,
-            classifier.startup,
-            classifier.loss,
-            name=recipe.optimizer,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-        )
+        rate = add_optimizer(session, recipe)
         initial = programs.read_variables(
             session.scope, programs.persistables(classifier.evaluation)
         )
@@ -58,12 +52,12 @@ def train(
             side=max(session.input_shape[1:]),
         )
         return run_recipe(
+            session,
             trainer,
             recipe,
             name="baseline",
             loader=loader,
             selection=selection,
-            input_shape=session.input_shape,
             out=out,
             events=events,
         )
@@ -81,7 +75,7 @@ def export(session: Session, out: Path) -> int:
             classifier.evaluation, out / PREFIX, classifier.logits, session.executor
         )
     values = programs.read_variables(session.scope, programs.persistables(classifier.evaluation))
-    training.write_arrays(out / WEIGHTS, values)
+    write_arrays(out / WEIGHTS, values)
     named = {key: values[name] for key, name in classifier.weight_names.items() if name in values}
     with (out / "weights.pdparams").open("wb") as file:
         pickle.dump(named, file, protocol=4)

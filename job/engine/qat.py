@@ -9,11 +9,12 @@ from paddle.static import Program
 
 from job.data.loader import Loader
 from job.data.packed import open_packed
-from job.engine import programs, quantization, sharing, training
+from job.engine import clipping, programs, quantization, scales, sharing, training
 from job.engine.baseline import model_bytes
+from job.engine.checkpoints import read_arrays, write_arrays
 from job.engine.int8 import PREFIX
 from job.engine.peers import Alone, Peers, Place
-from job.engine.session import Recipe, Session, run_recipe
+from job.engine.session import Recipe, Session, add_optimizer, run_recipe
 from job.errors import QuantizationError
 from job.events import Events
 
@@ -35,7 +36,7 @@ def prepare(session: Session, settings: Mapping[str, Any], *, pact: bool) -> Non
     for program in (session.classifier.train, session.classifier.evaluation):
         quantization.keep_bias_adds_whole(program)
     if pact:
-        quantization.clip_activations(session.classifier, settings)
+        clipping.clip_activations(session.classifier, settings)
 
 
 def quantized_evaluation(session: Session, settings: Mapping[str, Any]) -> Program:
@@ -78,7 +79,7 @@ def train(
     Returns:
         The training's record; empty when it was asked to stop.
     """
-    classifier = session.classifier
+    classifier, moving_rate = session.classifier, settings["moving_rate"]
     frozen = freeze_bn_stats
     if frozen is None:
         frozen = recipe.steps(loader.batches_per_epoch) < loader.batches_per_epoch
@@ -86,41 +87,30 @@ def train(
         prepare(session, settings, pact=pact)
         if frozen:
             quantization.freeze_batch_norm(classifier.train)
-        rate = training.add_optimizer(
-            classifier.train,
-            classifier.startup,
-            classifier.loss,
-            name=recipe.optimizer,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-        )
+        rate = add_optimizer(session, recipe)
         session.executor.run(classifier.startup)
-        programs.write_variables(session.scope, training.read_arrays(weights))
-        quantized_train = quantization.insert(
-            classifier.train, session.scope, settings, for_test=False
-        )
+        programs.write_variables(session.scope, read_arrays(weights))
+        program = quantization.insert(classifier.train, session.scope, settings, for_test=False)
         evaluation = quantized_evaluation(session, settings)
         if calibration is not None:
-            quantization.calibrate(
+            scales.calibrate(
                 classifier,
                 evaluation,
-                quantized_train,
+                program,
                 session.scope,
                 session.executor,
                 calibration_batches(calibration, session.input_shape),
-                moving_rate=settings["moving_rate"],
+                moving_rate=moving_rate,
             )
-        moving_rate = settings["moving_rate"]
         if meeting is not None or moving_rate != quantization.FIXED_RATE:
-            quantization.measure_apart(quantized_train, moving_rate)
-        peers, loss, data = Alone(), classifier.loss, ""
+            quantization.measure_apart(program, moving_rate)
+        # Only now: a collective operation waits for half a minute, and this took its time.
+        peers, loss = Alone(), classifier.loss
         if meeting is not None:
-            # Only now: a collective operation waits for half a minute, and this took its time.
             peers = Peers(*meeting)
-            loss = sharing.share_training(quantized_train, loss, peers.size)
-            data = loader.identity
+            loss = sharing.share_training(program, loss, peers.size)
         trainer = training.Trainer(
-            program=quantized_train,
+            program=program,
             loss=loss,
             learning_rate=rate,
             evaluation=evaluation,
@@ -129,15 +119,15 @@ def train(
             executor=session.executor,
             side=max(session.input_shape[1:]),
             peers=peers,
-            data=data,
+            data=loader.identity,
         )
         record = run_recipe(
+            session,
             trainer,
             recipe,
             name="qat",
             loader=loader,
             selection=selection,
-            input_shape=session.input_shape,
             out=out,
             events=events,
         )
@@ -172,9 +162,9 @@ def measure_scales(
     with session.active():
         prepare(session, settings, pact=pact)
         session.executor.run(session.classifier.startup)
-        programs.write_variables(session.scope, training.read_arrays(weights))
+        programs.write_variables(session.scope, read_arrays(weights))
         evaluation = quantized_evaluation(session, settings)
-        measured = quantization.calibrate(
+        measured = scales.calibrate(
             session.classifier,
             evaluation,
             None,
@@ -184,7 +174,7 @@ def measure_scales(
             moving_rate=settings["moving_rate"],
         )
         names = programs.persistables(evaluation)
-        training.write_arrays(out / BEST, programs.read_variables(session.scope, names))
+        write_arrays(out / BEST, programs.read_variables(session.scope, names))
     return measured
 
 
@@ -199,10 +189,11 @@ def convert(
     with session.active():
         prepare(session, settings, pact=pact)
         evaluation = quantized_evaluation(session, settings)
-        programs.write_variables(session.scope, training.read_arrays(best))
+        programs.write_variables(session.scope, read_arrays(best))
         program, logits = quantization.convert(
             evaluation, session.scope, settings, session.classifier.logits
         )
+        clipping.strip_clips(program, session.scope)
         counts = require_quantized(program, settings["quantize_op_types"])
         programs.save_inference_model(program, out / PREFIX, logits, session.executor)
     return {"quantized": counts, "bytes": model_bytes(out)}

@@ -1,13 +1,12 @@
-"""Fake-quantized programs: inserting, calibrating and converting them with PaddleSlim."""
+"""Fake-quantized programs: making and converting them with PaddleSlim."""
 
 import logging
 import shutil
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import paddle
 from paddle import static
 from paddle.static import Program
 from paddleslim.quant import convert as slim_convert
@@ -15,20 +14,15 @@ from paddleslim.quant import quant_aware, quant_post_static
 
 from job.engine.programs import (
     IMAGE,
-    Classifier,
     cpu,
     load_inference_model,
     read_variables,
     save_inference_model,
     write_variables,
 )
-from job.errors import QuantizationError
 
 SKIP = "skip_quant"
 OBSERVER = "moving_average_abs_max_scale"
-THRESHOLD = ".pact_threshold"
-# Where a clip starts when it is not calibrated; PaddleSlim's own choice.
-INITIAL_THRESHOLD = 20.0
 # The moving rate of quantize_linear, which cannot be set.
 FIXED_RATE = 0.9
 QUANTIZE, DEQUANTIZE = "quantize_linear", "dequantize_linear"
@@ -159,185 +153,6 @@ def remove_ops(program: Program, doomed: Sequence[bool]) -> None:
     program._sync_with_cpp()
 
 
-def clip_activations(classifier: Classifier, settings: Mapping[str, Any]) -> None:
-    """Clip the inputs of the ops to be quantized at trained bounds (PACT, arXiv:1805.06085).
-
-    PaddleSlim's own PACT cannot be inserted into an evaluation program of the format used here.
-    To be called before the optimizer is added, so that the bounds are trained with the weights.
-    """
-    with static.program_guard(classifier.train, classifier.startup):
-        clip_inputs(classifier.train, settings)
-    # Its bounds are those of the training program; a startup program of its own is not needed.
-    with static.program_guard(classifier.evaluation, Program()):
-        clip_inputs(classifier.evaluation, settings)
-
-
-def clip_inputs(program: Program, settings: Mapping[str, Any]) -> None:
-    """Insert min(max(x, -bound), bound) before each quantized op's inputs, once for each x."""
-    block = program.global_block()
-    clipped: dict[str, str] = {}
-    for op in list(block.ops):
-        scopes = op.attr("op_namescope") if op.has_attr("op_namescope") else ""
-        left_out = any(pattern in scopes for pattern in (*settings["not_quant_pattern"], SKIP))
-        if op.type not in settings["quantize_op_types"] or left_out:
-            continue
-        for name in set(op.input_arg_names):
-            if name == IMAGE or block.var(name).persistable:
-                continue
-            if name not in clipped:
-                clipped[name] = insert_clip(block, block.ops.index(op), name)
-            op._rename_input(name, clipped[name])
-    program._sync_with_cpp()
-
-
-def insert_clip(block: Any, index: int, name: str) -> str:
-    """Insert the clip of one variable before op ``index``; returns the clipped variable's name."""
-    bound = static.create_parameter(
-        [1],
-        "float32",
-        name=f"{name}{THRESHOLD}",
-        default_initializer=paddle.nn.initializer.Constant(INITIAL_THRESHOLD),
-    ).name
-    shape = block.var(name).shape
-    outputs = {f"{bound}.negative": [1], f"{name}.below": shape, f"{name}.clipped": shape}
-    for output, its_shape in outputs.items():
-        block.create_var(name=output, shape=its_shape, dtype="float32")
-    negative, below, both = outputs
-    for kind, inputs, output, attributes in (
-        ("elementwise_max", {"X": [below], "Y": [negative]}, both, {"axis": -1}),
-        ("scale", {"X": [bound]}, negative, {"scale": -1.0}),
-        ("elementwise_min", {"X": [name], "Y": [bound]}, below, {"axis": -1}),
-    ):
-        block._insert_op(
-            index, type=kind, inputs=inputs, outputs={"Out": [output]}, attrs=attributes
-        )
-    return both
-
-
-def clips(program: Program) -> dict[str, tuple[str, str]]:
-    """Clipped variable -> (variable that is clipped, its bound), of ``clip_activations``."""
-    ops = program.global_block().ops
-    below = {
-        op.output("Out")[0]: (op.input("X")[0], op.input("Y")[0])
-        for op in ops
-        if op.type == "elementwise_min" and op.input("Y")[0].endswith(THRESHOLD)
-    }
-    return {
-        op.output("Out")[0]: below[op.input("X")[0]]
-        for op in ops
-        if op.type == "elementwise_max" and op.input("X")[0] in below
-    }
-
-
-def scale_sources(program: Program) -> dict[str, str]:
-    """Scale variable -> the variable that it measures, for every quantize op."""
-    return {
-        op.input("Scale")[0]: op.input("X")[0]
-        for op in program.global_block().ops
-        if op.type == QUANTIZE
-    }
-
-
-def weight_scales(program: Program, scope: static.Scope) -> dict[str, np.ndarray]:
-    """The largest magnitude of each quantized weight, per channel where the settings say so."""
-    scales = {}
-    block = program.global_block()
-    for op in block.ops:
-        if op.type != QUANTIZE or not block.var(op.input("X")[0]).persistable:
-            continue
-        weight = np.abs(np.array(scope.find_var(op.input("X")[0]).get_tensor()))
-        axis = op.attr("quant_axis")
-        others = tuple(i for i in range(weight.ndim) if i != axis)
-        largest = weight.max(axis=others) if axis >= 0 else weight.max().reshape(1)
-        scales[op.input("Scale")[0]] = np.maximum(largest, DEFAULT_SCALE_FLOOR).astype("float32")
-    return scales
-
-
-def calibrate(
-    classifier: Classifier,
-    quantized: Program,
-    training: Program | None,
-    scope: static.Scope,
-    executor: static.Executor,
-    batches: Iterable[np.ndarray],
-    *,
-    moving_rate: float,
-) -> int:
-    """Measure every scale on the FP32 model, before the first step of training.
-
-    Activations get the mean over batches of the largest magnitude in a batch, which is what their
-    moving average would converge to; weights their largest magnitude. The averages in
-    ``training`` are warmed to that value, and PACT's bounds start there.
-
-    Args:
-        batches: float32 images [N, C, H, W].
-
-    Returns:
-        The number of activation scales measured.
-    """
-    block = classifier.evaluation.global_block()
-    clipped = clips(classifier.evaluation)
-    sources = {
-        scale: clipped[source][0] if source in clipped else source
-        for scale, source in scale_sources(quantized).items()
-        if block.has_var(source) and not block.var(source).persistable
-    }
-    means = mean_largest(classifier.evaluation, sorted(set(sources.values())), executor, batches)
-    scales = {
-        scale: np.array([max(means[source], DEFAULT_SCALE_FLOOR)], "float32")
-        for scale, source in sources.items()
-    }
-    bounds = {
-        clipped[source][1]: scales[scale]
-        for scale, source in scale_sources(quantized).items()
-        if source in clipped
-    }
-    write_variables(scope, {**scales, **bounds, **weight_scales(quantized, scope)})
-    if training is not None:
-        write_variables(scope, warm_averages(training, scales, moving_rate))
-    return len(scales)
-
-
-def mean_largest(
-    program: Program,
-    names: Sequence[str],
-    executor: static.Executor,
-    batches: Iterable[np.ndarray],
-) -> dict[str, float]:
-    """Mean over batches of max(|x|), for each variable in ``names``."""
-    probe = program.clone(for_test=True)
-    with static.program_guard(probe):
-        # Reduced inside the program: fetching whole activations would need gigabytes.
-        fetches = [paddle.max(paddle.abs(probe.global_block().var(name))) for name in names]
-    totals, count = np.zeros(len(names)), 0
-    for images in batches:
-        totals += np.array(executor.run(probe, {IMAGE: images}, fetches)).reshape(-1)
-        count += 1
-    if count == 0 or not np.isfinite(totals).all():
-        bad = [n for n, total in zip(names, totals, strict=True) if not np.isfinite(total)]
-        raise QuantizationError(
-            f"calibration failed: {count} batches, not finite: {', '.join(bad[:5]) or 'none'}",
-            "Check the calibration images and the FP32 weights.",
-        )
-    return dict(zip(names, (totals / count).tolist(), strict=True))
-
-
-def warm_averages(
-    training: Program, scales: Mapping[str, np.ndarray], moving_rate: float
-) -> dict[str, np.ndarray]:
-    """State and accumulator of each moving average, as after infinitely many equal batches."""
-    state = np.array([1.0 / (1.0 - moving_rate)], "float32")
-    values = {}
-    for op in training.global_block().ops:
-        if not averages(op):
-            continue
-        scale = op.input("Scale")[0]
-        if scale in scales:
-            values[op.input("InState")[0]] = state
-            values[op.input("InAccum")[0]] = state * scales[scale]
-    return values
-
-
 def freeze_batch_norm(program: Program) -> int:
     """Make every batch norm of a training program use, and keep, its running statistics.
 
@@ -354,40 +169,12 @@ def convert(
 ) -> tuple[Program, str]:
     """The fake-quantized inference program: int8 weights, quantize/dequantize ops.
 
-    PACT's clips are removed: a scale that is at most the bound cuts values off all the same.
-
     Returns:
         The program and the name of its logits.
     """
     program = slim_convert(quantized, cpu(), dict(settings), scope=scope)
     logits = strip_observers(program, logits)
-    strip_clips(program, scope)
     return program, logits
-
-
-def strip_clips(program: Program, scope: static.Scope) -> None:
-    """Let quantize ops read what PACT clips, with scales bounded by the clips' bounds."""
-    ops = program.global_block().ops
-    clipped = clips(program)
-    scales = {}
-    for op in ops:
-        if op.type == QUANTIZE and op.input("X")[0] in clipped:
-            source, bound = clipped[op.input("X")[0]]
-            name = op.input("Scale")[0]
-            values = read_variables(scope, [name, bound])
-            scales[name] = np.minimum(values[name], np.maximum(values[bound], DEFAULT_SCALE_FLOOR))
-            op._rename_input(op.input("X")[0], source)
-    write_variables(scope, scales)
-    read = {name for op in ops for name in op.input_arg_names}
-    bounds = {bound for output, (_, bound) in clipped.items() if output not in read}
-    remove_ops(program, [is_of_clip(op, bounds) for op in ops])
-
-
-def is_of_clip(op: Any, bounds: Collection[str]) -> bool:
-    """Whether an op is part of a clip at one of these bounds."""
-    names = {*bounds, *(f"{bound}.negative" for bound in bounds)}
-    kinds = ("elementwise_min", "elementwise_max", "scale")
-    return op.type in kinds and not names.isdisjoint(op.input_arg_names)
 
 
 def strip_observers(program: Program, logits: str) -> str:

@@ -14,6 +14,7 @@ from paddle import static
 from job.data.loader import Loader
 from job.data.packed import open_packed
 from job.engine import programs, training, zoo
+from job.engine.checkpoints import Progress, read_arrays
 from job.engine.programs import Classifier
 from job.errors import DataError, MachineError, UsageError
 from job.events import Events
@@ -239,14 +240,30 @@ def packed_batches(path: Path, shape: tuple[int, int, int]) -> Iterator[training
         yield training.Batch(images, packed.labels[start : start + EVALUATION_BATCH])
 
 
+def add_optimizer(session: Session, recipe: Recipe) -> str:
+    """Append backward pass and optimizer to the training program.
+
+    Returns:
+        The name of the learning rate's variable.
+    """
+    return training.add_optimizer(
+        session.classifier.train,
+        session.classifier.startup,
+        session.classifier.loss,
+        name=recipe.optimizer,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+    )
+
+
 def run_recipe(
+    session: Session,
     trainer: training.Trainer,
     recipe: Recipe,
     *,
     name: str,
     loader: Loader,
     selection: Path,
-    input_shape: tuple[int, int, int],
     out: Path,
     events: Events,
 ) -> dict[str, Any]:
@@ -257,30 +274,32 @@ def run_recipe(
             f"{name}: the training split is empty",
             "Name training images in /data, or set epochs to 0.",
         )
-    total = recipe.steps(steps_per_epoch)
-    progress = training.train(
-        trainer,
+    course = training.Course(
         name=name,
-        epoch_batches=lambda epoch, first: (
-            training.Batch(batch.images, batch.labels) for batch in loader.batches(epoch, first)
-        ),
-        selection_batches=lambda: packed_batches(selection, input_shape),
+        total_steps=recipe.steps(steps_per_epoch),
         steps_per_epoch=steps_per_epoch,
-        total_steps=total,
         evaluate_at=recipe.evaluate_at(steps_per_epoch),
         schedule=recipe.schedule,
         seed=recipe.seed,
         checkpoint_seconds=recipe.checkpoint_seconds,
+    )
+    progress = training.train(
+        trainer,
+        course,
+        epoch_batches=lambda epoch, first: (
+            training.Batch(batch.images, batch.labels) for batch in loader.batches(epoch, first)
+        ),
+        selection_batches=lambda: packed_batches(selection, session.input_shape),
         out=out,
         events=events,
     )
-    if progress.step < total:
+    if progress.step < course.total_steps:
         return {}
-    programs.write_variables(trainer.scope, training.read_arrays(out / "best.npz"))
+    programs.write_variables(trainer.scope, read_arrays(out / "best.npz"))
     return training_record(progress, steps_per_epoch)
 
 
-def training_record(progress: training.Progress, steps_per_epoch: int) -> dict[str, Any]:
+def training_record(progress: Progress, steps_per_epoch: int) -> dict[str, Any]:
     """The report's ``training`` entry."""
     return {
         "steps": progress.step,

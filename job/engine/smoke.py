@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 
 from job import primitives
-from job.engine import int8, predictor, programs, quantization
+from job.engine import int8, predictor, programs, quantization, scales
 from job.engine.session import open_session
 
 SHAPE = (3, 16, 16)
@@ -72,7 +72,7 @@ def quantize(session: Any, images: np.ndarray, out: Path) -> tuple[np.ndarray, f
         quantization.keep_bias_adds_whole(classifier.evaluation)
         evaluation = classifier.evaluation.clone(for_test=True)
         quantized = quantization.insert(evaluation, session.scope, SETTINGS, for_test=True)
-        quantization.calibrate(
+        scales.calibrate(
             classifier,
             quantized,
             None,

@@ -1,12 +1,9 @@
 """The training loop of baseline and QAT: resumable, reproducible, keeping the best weights."""
 
-import json
 import math
-import os
 import time
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +11,8 @@ import paddle
 from paddle import static
 from paddle.static import Program
 
+from job.engine.checkpoints import Checkpoints, Evaluation, Progress, write_arrays
+from job.engine.metrics import Metrics
 from job.engine.peers import Alone, Plan
 from job.engine.programs import (
     IMAGE,
@@ -62,34 +61,6 @@ class Schedule:
             done = (step - warmup_steps) / max(1, total - warmup_steps)
             return 0.5 * self.base * (1 + math.cos(math.pi * done))
         return self.base
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Accuracy on the selection split after ``step`` steps, in percent."""
-
-    step: int
-    top1: float
-    top5: float
-
-
-@dataclass
-class Progress:
-    """Where training stands; saved with each checkpoint.
-
-    Attributes:
-        step: steps done.
-        seconds: time spent in steps and evaluations.
-        images: images trained on.
-        best: the best evaluation so far.
-    """
-
-    step: int = 0
-    seconds: float = 0.0
-    images: int = 0
-    best: Evaluation | None = None
-    history: list[dict[str, float]] = field(default_factory=list)
-    evaluations: list[Evaluation] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -164,57 +135,6 @@ def evaluate(
     return 100.0 * right1 / count, 100.0 * right5 / count
 
 
-class Checkpoints:
-    """Training states on disk: written whole or not at all, the last two kept."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def save(self, values: Mapping[str, np.ndarray], progress: Progress) -> None:
-        """Write the state after ``progress.step`` steps."""
-        state = json.dumps(asdict(progress)).encode()
-        path = self.folder / f"step-{progress.step:09d}.npz"
-        write_arrays(path, {**values, "progress": np.frombuffer(state, np.uint8)})
-        for old in sorted(self.folder.glob("step-*.npz"))[:-2]:
-            old.unlink()
-
-    def newest(self, events: Events) -> tuple[dict[str, np.ndarray], Progress] | None:
-        """The newest state that can be read; a damaged one is named and passed over."""
-        for path in sorted(self.folder.glob("step-*.npz"), reverse=True):
-            try:
-                values = read_arrays(path)
-                state = json.loads(values.pop("progress").tobytes())
-            except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-                events.message(
-                    f"{path.name} is damaged ({error}); trying the one before", "warning"
-                )
-                continue
-            evaluations = [Evaluation(**e) for e in state.pop("evaluations")]
-            best = state.pop("best")
-            return values, Progress(
-                **state, evaluations=evaluations, best=Evaluation(**best) if best else None
-            )
-        return None
-
-
-def write_arrays(path: Path, values: Mapping[str, np.ndarray]) -> None:
-    """Write arrays by name to an .npz file, atomically."""
-    partial = path.with_suffix(".tmp")
-    with partial.open("wb") as file:
-        np.savez(file, **values)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read what ``write_arrays`` wrote; its checksums are verified."""
-    # numpy leaves a file that it opened itself open when it is damaged.
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
-
-
 @dataclass(frozen=True)
 class Trainer:
     """What the loop needs to run steps, evaluate and save.
@@ -239,6 +159,17 @@ class Trainer:
     peers: Alone = field(default_factory=Alone)
     data: str = ""
 
+    def plan(self, course: "Course", step: int) -> Plan:
+        """What the processes agree on before step ``step``."""
+        return Plan(
+            step,
+            course.total_steps,
+            course.steps_per_epoch,
+            self.data,
+            self.loss,
+            self.learning_rate,
+        )
+
     def stepper(self, program: Program, seed: int) -> "Stepper":
         """What runs the steps of ``program``, which is made of the trainer's."""
         return Stepper(
@@ -246,18 +177,35 @@ class Trainer:
         )
 
 
+@dataclass(frozen=True)
+class Course:
+    """Which steps a training takes, and what happens after them.
+
+    Attributes:
+        name: of the stage, for messages.
+        total_steps: steps in all.
+        steps_per_epoch: batches of an epoch.
+        evaluate_at: steps after which the selection split is evaluated; holds ``total_steps``.
+        schedule: the learning rate.
+        seed: of what the program draws.
+        checkpoint_seconds: time between two checkpoints.
+    """
+
+    name: str
+    total_steps: int
+    steps_per_epoch: int
+    evaluate_at: Collection[int]
+    schedule: Schedule
+    seed: int
+    checkpoint_seconds: float
+
+
 def train(
     trainer: Trainer,
+    course: Course,
     *,
-    name: str,
     epoch_batches: Callable[[int, int], Iterator[Batch]],
     selection_batches: Callable[[], Iterator[Batch]],
-    steps_per_epoch: int,
-    total_steps: int,
-    evaluate_at: Sequence[int],
-    schedule: Schedule,
-    seed: int,
-    checkpoint_seconds: float,
     out: Path,
     events: Events,
 ) -> Progress:
@@ -268,7 +216,6 @@ def train(
     Args:
         epoch_batches: (epoch, first batch) -> the epoch's batches from there on.
         selection_batches: batches of the selection split.
-        evaluate_at: steps after which the selection split is evaluated; holds ``total_steps``.
 
     Raises:
         TrainingError: the loss is not finite; the last checkpoint and ``best.npz`` remain.
@@ -276,56 +223,46 @@ def train(
     program = with_onednn(trainer.program, smallest_window(trainer.side))
     evaluation = with_onednn(trainer.evaluation, smallest_window(trainer.side))
     checkpoints = Checkpoints(out / "checkpoints")
-    kept = persistables(trainer.program)
+    state = persistables(trainer.program)
     statistics = sorted(batch_norm_statistics(trainer.evaluation))
-    progress = resume(trainer, checkpoints, name, events)
-    plan = Plan(
-        progress.step,
-        total_steps,
-        steps_per_epoch,
-        trainer.data,
-        trainer.loss,
-        trainer.learning_rate,
-    )
-    trainer.peers.lead(trainer.scope, program, plan, kept)
-    stepper = trainer.stepper(program, seed)
+    progress = resume(trainer, checkpoints, course.name, events)
+    trainer.peers.lead(trainer.scope, program, trainer.plan(course, progress.step), state)
+    stepper = trainer.stepper(program, course.seed)
     metrics = Metrics(out / "metrics.jsonl", progress)
-    last_save = time.monotonic()
+    saved = time.monotonic()
     for step, batch in remaining_batches(
-        progress.step, total_steps, steps_per_epoch, epoch_batches
+        progress.step, course.total_steps, course.steps_per_epoch, epoch_batches
     ):
+        rate = course.schedule.rate(step, course.total_steps)
+        what = f"step {step + 1} (learning rate {rate:g})"
         started = time.monotonic()
-        rate = schedule.rate(step, total_steps)
         loss = stepper.run(batch, rate, step)
         if not math.isfinite(loss):
-            what = f"the loss is {loss} at step {step + 1} (learning rate {rate:g})"
-            raise diverged(name, what, checkpoints)
-        seconds = time.monotonic() - started
-        progress.step, progress.seconds = step + 1, progress.seconds + seconds
-        progress.images += len(batch.labels)
-        speed = len(batch.labels) / seconds
+            raise diverged(course.name, f"the loss is {loss} at {what}", checkpoints)
+        speed = progress.advance(len(batch.labels), time.monotonic() - started)
         metrics.step(progress.step, loss, rate, speed)
         note = f"loss {loss:.3f}, {speed:.0f} images/s"
-        events.progress(name, progress.step, total_steps, "steps", note)
+        events.progress(course.name, progress.step, course.total_steps, "steps", note)
         stopping = trainer.peers.agree(events.stopping)
-        saving = stopping or time.monotonic() - last_save > checkpoint_seconds
-        keeping = saving or progress.step in evaluate_at
-        values = read_variables(trainer.scope, kept) if keeping else {}
+        saving = stopping or time.monotonic() - saved > course.checkpoint_seconds
+        evaluating = progress.step in course.evaluate_at
         # A relu turns NaN into 0, so that the loss alone does not tell.
-        probed = values or read_variables(trainer.scope, statistics)
-        if not all(np.isfinite(value).all() for value in probed.values()):
-            what = f"weights are not finite after step {step + 1} (learning rate {rate:g})"
-            raise diverged(name, what, checkpoints)
-        if progress.step in evaluate_at:
-            evaluate_and_keep(trainer, evaluation, selection_batches(), progress, metrics, out)
-            top1 = progress.evaluations[-1].top1
-            events.message(f"{name}: step {progress.step} of {total_steps}, top-1 {top1:.2f}%")
+        values = read_variables(trainer.scope, state if saving or evaluating else statistics)
+        if not all(np.isfinite(value).all() for value in values.values()):
+            raise diverged(course.name, f"weights are not finite after {what}", checkpoints)
+        if evaluating:
+            top1 = evaluate_and_keep(
+                trainer, evaluation, selection_batches(), progress, metrics, out
+            )
+            done = f"step {progress.step} of {course.total_steps}"
+            events.message(f"{course.name}: {done}, top-1 {top1:.2f}%")
         if saving:
             metrics.sync()
             checkpoints.save(values, progress)
-            last_save = time.monotonic()
+            saved = time.monotonic()
         if stopping:
-            events.message(f"{name}: state saved after step {progress.step} of {total_steps}")
+            done = f"step {progress.step} of {course.total_steps}"
+            events.message(f"{course.name}: state saved after {done}")
             break
     return progress
 
@@ -408,10 +345,14 @@ def evaluate_and_keep(
     program: Program,
     batches: Iterator[Batch],
     progress: Progress,
-    metrics: "Metrics",
+    metrics: Metrics,
     out: Path,
-) -> None:
-    """Evaluate the selection split and keep the weights if they are the best so far."""
+) -> float:
+    """Evaluate the selection split and keep the weights if they are the best so far.
+
+    Returns:
+        Top-1 in percent.
+    """
     started = time.monotonic()
     top1, top5 = evaluate(program, trainer.logits, trainer.executor, batches)
     progress.seconds += time.monotonic() - started
@@ -422,50 +363,4 @@ def evaluate_and_keep(
         progress.best = evaluation
         names = persistables(trainer.evaluation)
         write_arrays(out / "best.npz", read_variables(trainer.scope, names))
-
-
-class Metrics:
-    """Each step and evaluation as a line of JSON; a thinned history for the report."""
-
-    POINTS = 500
-
-    def __init__(self, path: Path, progress: Progress) -> None:
-        self.progress = progress
-        kept = []
-        if path.is_file():
-            lines = path.read_text().splitlines(keepends=True)
-            kept = [
-                ln for ln in lines if ln.endswith("\n") and json.loads(ln)["step"] <= progress.step
-            ]
-        # Whole or not at all: a kill in the middle must not lose the lines of earlier steps.
-        partial = path.with_suffix(".tmp")
-        partial.write_text("".join(kept))
-        partial.replace(path)
-        self.path = path
-
-    def step(self, step: int, loss: float, rate: float, speed: float) -> None:
-        """Record one optimizer step."""
-        line = {
-            "step": step,
-            "loss": round(loss, 6),
-            "lr": rate,
-            "images_per_second": round(speed, 1),
-        }
-        self.write(line)
-        self.progress.history.append(line)
-        if len(self.progress.history) > 2 * self.POINTS:
-            self.progress.history[:] = self.progress.history[1::2]
-
-    def evaluation(self, evaluation: Evaluation) -> None:
-        """Record one evaluation."""
-        self.write({"step": evaluation.step, "evaluation": asdict(evaluation)})
-
-    def sync(self) -> None:
-        """Bring all lines to the disk, before a checkpoint that goes on behind them."""
-        with self.path.open("a") as file:
-            os.fsync(file.fileno())
-
-    def write(self, line: Mapping[str, object]) -> None:
-        """Append one line of JSON."""
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+    return top1

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import tiny
 
-from job.engine import following, programs, training
+from job.engine import checkpoints, following, programs
 from job.engine.training import Schedule
 
 
@@ -33,7 +33,7 @@ def main() -> None:
     if scope is not None:
         names = set(scope.local_var_names()) - {"feed", "fetch"}
         values = programs.read_variables(scope, sorted(names))
-        training.write_arrays(out / f"rank{rank}.npz", values)
+        checkpoints.write_arrays(out / f"rank{rank}.npz", values)
 
 
 if __name__ == "__main__":

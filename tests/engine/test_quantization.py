@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tiny
 
-from job.engine import int8, programs, qat, quantization, training
+from job.engine import checkpoints, clipping, int8, programs, qat, scales
 from job.engine.baseline import export
 from job.errors import DataError, QuantizationError, UsageError
 
@@ -113,8 +113,8 @@ def test_post_training_quantization(fp32, tmp_path, algorithm):
 
 def test_pact_is_trained_and_leaves_no_op_behind(fp32, tmp_path):
     tiny.train_qat(fp32, tmp_path / "qat", pact=True)
-    best = training.read_arrays(tmp_path / "qat/best.npz")
-    bounds = {name: v for name, v in best.items() if name.endswith(quantization.THRESHOLD)}
+    best = checkpoints.read_arrays(tmp_path / "qat/best.npz")
+    bounds = {name: v for name, v in best.items() if name.endswith(clipping.THRESHOLD)}
     assert len(bounds) > 10
     _, audit, scores = convert_and_build(tmp_path / "qat", tmp_path / "out", pact=True)
     types = op_types(tmp_path / "out/model")
@@ -126,18 +126,18 @@ def test_pact_is_trained_and_leaves_no_op_behind(fp32, tmp_path):
 
 def test_pact_bounds_the_scale(fp32, tmp_path):
     tiny.train_qat(fp32, tmp_path / "qat", pact=True, max_iters=1)
-    best = training.read_arrays(tmp_path / "qat/best.npz")
-    name = next(n for n in sorted(best) if n.endswith(quantization.THRESHOLD))
+    best = checkpoints.read_arrays(tmp_path / "qat/best.npz")
+    name = next(n for n in sorted(best) if n.endswith(clipping.THRESHOLD))
     best[name] = np.array([0.125], "float32")
-    training.write_arrays(tmp_path / "qat/best.npz", best)
+    checkpoints.write_arrays(tmp_path / "qat/best.npz", best)
     convert_and_build(tmp_path / "qat", tmp_path / "out", pact=True)
     scope = programs.static.Scope()
     executor = programs.static.Executor(programs.cpu())
     program, _, _ = programs.load_inference_model(tmp_path / "out/model", executor, scope)
-    source = name.removesuffix(quantization.THRESHOLD)
-    scales = [s for s, x in quantization.scale_sources(program).items() if x == source]
-    assert scales
-    for scale in scales:
+    source = name.removesuffix(clipping.THRESHOLD)
+    found = [s for s, x in scales.scale_sources(program).items() if x == source]
+    assert found
+    for scale in found:
         assert programs.read_variables(scope, [scale])[scale] == pytest.approx(0.125)
 
 
@@ -145,9 +145,9 @@ def test_pact_bounds_start_calibrated_and_move(fp32, tmp_path):
     folders = [tmp_path / "short", tmp_path / "long"]
     for folder, steps in zip(folders, (1, 12), strict=True):
         tiny.train_qat(fp32, folder, pact=True, max_iters=steps)
-    short, long = (training.read_arrays(folder / "best.npz") for folder in folders)
-    names = [name for name in short if name.endswith(quantization.THRESHOLD)]
-    assert all(0 < short[name][0] < quantization.INITIAL_THRESHOLD for name in names)
+    short, long = (checkpoints.read_arrays(folder / "best.npz") for folder in folders)
+    names = [name for name in short if name.endswith(clipping.THRESHOLD)]
+    assert all(0 < short[name][0] < clipping.INITIAL_THRESHOLD for name in names)
     assert any(short[name][0] != long[name][0] for name in names)
 
 
@@ -184,8 +184,8 @@ def test_ready_inference_model_is_a_source(fp32, tmp_path):
     ready = tiny.Trained(tmp_path / "fp32", {}, session)
     tiny.pack(tmp_path / "selection.bin", 60, 2)
     tiny.train_qat(ready, tmp_path / "qat", open_=open_ready)
-    before = training.read_arrays(tmp_path / "fp32/weights.npz")
-    after = training.read_arrays(tmp_path / "qat/best.npz")
+    before = checkpoints.read_arrays(tmp_path / "fp32/weights.npz")
+    after = checkpoints.read_arrays(tmp_path / "qat/best.npz")
     statistics = programs.batch_norm_statistics(session.classifier.evaluation)
     assert len(statistics) == 20
     for name, values in before.items():

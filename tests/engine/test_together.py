@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tiny
 
-from job.engine import programs, quantization, sharing, training
+from job.engine import checkpoints, programs, quantization, sharing, training
 from job.worker import environment
 
 pytestmark = pytest.mark.engine
@@ -70,7 +70,7 @@ def losses(folder):
 
 
 def last_state(folder):
-    state = training.read_arrays(max((folder / "checkpoints").glob("step-*.npz")))
+    state = checkpoints.read_arrays(max((folder / "checkpoints").glob("step-*.npz")))
     state.pop("progress")
     return state
 
@@ -101,7 +101,7 @@ def test_two_processes_learn_what_one_does(folder, alone):
     assert len(scales) > 10
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=TOLERANCE, atol=TOLERANCE, err_msg=name)
-    others = training.read_arrays(two / "rank1.npz")
+    others = checkpoints.read_arrays(two / "rank1.npz")
     for name, value in found.items():
         assert others[name].tobytes() == value.tobytes(), name
 
@@ -133,7 +133,9 @@ def test_every_weight_and_every_average_is_shared(folder):
             weight_decay=1e-4,
         )
         session.executor.run(classifier.startup)
-        programs.write_variables(session.scope, training.read_arrays(folder / "fp32/weights.npz"))
+        programs.write_variables(
+            session.scope, checkpoints.read_arrays(folder / "fp32/weights.npz")
+        )
         program = quantization.insert(
             classifier.train, session.scope, tiny.SETTINGS, for_test=False
         )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tiny
 
-from job.engine import predictor, programs, qat, quantization, training
+from job.engine import checkpoints, predictor, programs, qat, quantization, scales, training
 from job.engine.baseline import export
 from job.engine.session import load_weights
 from job.errors import DataError, MachineError, TrainingError
@@ -43,7 +43,7 @@ def metrics(folder):
 
 
 def assert_same_arrays(one, two):
-    one, two = training.read_arrays(one), training.read_arrays(two)
+    one, two = checkpoints.read_arrays(one), checkpoints.read_arrays(two)
     assert one.keys() == two.keys()
     for name in one:
         np.testing.assert_array_equal(one[name], two[name], err_msg=name)
@@ -129,9 +129,9 @@ def test_nan_loss_names_the_step_and_keeps_what_was_good(tmp_path):
             out=out,
             events=tiny.News(),
         )
-    _, progress = training.Checkpoints(out / "checkpoints").newest(tiny.News())
+    _, progress = checkpoints.Checkpoints(out / "checkpoints").newest(tiny.News())
     assert progress.step == 5
-    assert all(np.isfinite(v).all() for v in training.read_arrays(out / "best.npz").values())
+    assert all(np.isfinite(v).all() for v in checkpoints.read_arrays(out / "best.npz").values())
 
 
 def test_nan_loss_before_any_checkpoint_does_not_promise_one(tmp_path):
@@ -158,7 +158,7 @@ def test_evaluation_in_training_equals_the_saved_model(fp32, tmp_path):
             tiny.SETTINGS,
             for_test=True,
         )
-        programs.write_variables(session.scope, training.read_arrays(tmp_path / "qat/best.npz"))
+        programs.write_variables(session.scope, checkpoints.read_arrays(tmp_path / "qat/best.npz"))
         top1, _ = training.evaluate(
             program,
             session.classifier.logits,
@@ -219,8 +219,8 @@ def test_frozen_statistics_stay_bit_identical(fp32, tmp_path, freeze):
     # 2 steps are fewer than the epoch's 4: None freezes.
     record = tiny.train_qat(fp32, tmp_path / "qat", freeze=freeze, max_iters=2)
     assert record["freeze_bn_stats"] == (freeze is not False)
-    before = training.read_arrays(fp32.out / "weights.npz")
-    after = training.read_arrays(tmp_path / "qat/best.npz")
+    before = checkpoints.read_arrays(fp32.out / "weights.npz")
+    after = checkpoints.read_arrays(tmp_path / "qat/best.npz")
     # A batch norm frozen after its gradient was made gives NaN.
     assert all(np.isfinite(values).all() for values in after.values())
     statistics = programs.batch_norm_statistics(fp32.session.classifier.evaluation)
@@ -242,8 +242,8 @@ def test_scales_are_measured_without_a_step(fp32, tmp_path, pact):
         calibration=calibration,
         out=tmp_path,
     )
-    best = training.read_arrays(tmp_path / "best.npz")
-    for name, value in training.read_arrays(fp32.out / "weights.npz").items():
+    best = checkpoints.read_arrays(tmp_path / "best.npz")
+    for name, value in checkpoints.read_arrays(fp32.out / "weights.npz").items():
         np.testing.assert_array_equal(best[name], value)
     assert measured > 10
     assert not (tmp_path / "checkpoints").exists()
@@ -263,15 +263,15 @@ def test_scales_are_calibrated_before_the_first_step(fp32):
     images, _ = tiny.examples(32, 9)
     classifier, scope = session.classifier, session.scope
     with session.active():
-        programs.write_variables(scope, training.read_arrays(fp32.out / "weights.npz"))
+        programs.write_variables(scope, checkpoints.read_arrays(fp32.out / "weights.npz"))
         quantization.keep_bias_adds_whole(classifier.evaluation)
         evaluation = classifier.evaluation.clone(for_test=True)
         quantized = quantization.insert(evaluation, scope, tiny.SETTINGS, for_test=True)
         batches = [images[:16], images[16:]]
-        count = quantization.calibrate(
+        count = scales.calibrate(
             classifier, quantized, None, scope, session.executor, batches, moving_rate=0.9
         )
-        sources = quantization.scale_sources(quantized)
+        sources = scales.scale_sources(quantized)
         block = classifier.evaluation.global_block()
         activations = {s: n for s, n in sources.items() if not block.var(n).persistable}
         assert count == len(activations) > 10
@@ -282,7 +282,7 @@ def test_scales_are_calibrated_before_the_first_step(fp32):
             ]
             (found,) = programs.read_variables(scope, [scale])[scale]
             assert found == pytest.approx(np.mean(largest), rel=1e-5), name
-        for scale, values in quantization.weight_scales(quantized, scope).items():
+        for scale, values in scales.weight_scales(quantized, scope).items():
             np.testing.assert_array_equal(programs.read_variables(scope, [scale])[scale], values)
 
 
@@ -293,7 +293,7 @@ def test_averages_move_at_the_rate_that_is_set(fp32, tmp_path):
         out = tmp_path / str(rate)
         settings = {**tiny.SETTINGS, "moving_rate": rate}
         tiny.train_qat(fp32, out, freeze=True, settings=settings, max_iters=1)
-        best = training.read_arrays(out / "best.npz")
+        best = checkpoints.read_arrays(out / "best.npz")
         moved[rate] = {name: value for name, value in best.items() if value.shape == (1,)}
     moving = [name for name in moved[0.9] if moved[0.9][name] != moved[0.5][name]]
     assert len(moving) > 5

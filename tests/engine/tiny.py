@@ -9,7 +9,7 @@ import numpy as np
 
 from job.data import packed
 from job.data.loader import Batch
-from job.engine import baseline, int8, predictor, programs, qat, quantization
+from job.engine import baseline, int8, predictor, programs, qat, quantization, scales
 from job.engine.session import Recipe, Session, open_session
 from job.engine.training import Schedule
 
@@ -255,7 +255,7 @@ def quantize(session: Session, folder: Path, bias: float = 0.0, **changes: Any) 
         quantization.keep_bias_adds_whole(classifier.evaluation)
         evaluation = classifier.evaluation.clone(for_test=True)
         quantized = quantization.insert(evaluation, scope, settings, for_test=True)
-        quantization.calibrate(
+        scales.calibrate(
             classifier, quantized, None, scope, session.executor, [images], moving_rate=0.9
         )
         (fp32,) = session.executor.run(
