@@ -1,6 +1,7 @@
 """Tables over all models of a matrix."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from job.report import numbers
@@ -14,12 +15,19 @@ from job.report.matrix_tables import (
     speed_rows,
 )
 from job.report.summary import gate_limit, gate_value
-from job.report.tables import INT8_ENGINE_NAMES, NO_CAP
+from job.report.tables import INT8_ENGINE_NAMES, NO_CAP, cap_name
+from job.stats import Interval
 
 NONE = numbers.DASH
 MEASURED, PUBLISHED = "measured", "published"
 YES_NO = {True: "yes", False: "no", None: ""}
 PUBLISHED_NOTE = "Published ratio: of the published images/s, which another machine measured."
+
+ENGINES_NOTE = (
+    "The same weights and scales in each engine. Its ratio: the fastest against the faster FP32 "
+    "in Paddle, as in table II."
+)
+ISA_CAP = Column("ISA cap")
 
 # A column and what stands in it.
 Cells = tuple[Column, Callable[[ModelSpeed], str]]
@@ -117,7 +125,7 @@ def _setting_cells(rows: Sequence[ModelSpeed]) -> list[Cells]:
         cells.append((Column("Threads", True), lambda row: str(row.setting.threads)))
     if any(row.setting.instances > 1 for row in rows):
         cells.append((Column("Instances", True), lambda row: str(row.setting.instances)))
-    return [*cells, (Column("ISA cap"), lambda row: _cap(row.setting.isa_cap))]
+    return [*cells, (ISA_CAP, lambda row: _cap(row.setting.isa_cap))]
 
 
 def _measured_cells() -> list[Cells]:
@@ -130,9 +138,13 @@ def _measured_cells() -> list[Cells]:
         ),
         (
             Column("95%", True),
-            lambda row: numbers.interval(*row.ratio_interval) if row.ratio_interval else NONE,
+            lambda row: _interval(row.ratio_interval),
         ),
     ]
+
+
+def _interval(bounds: Interval | None) -> str:
+    return NONE if bounds is None else numbers.interval(*bounds)
 
 
 def _cap(isa_cap: str) -> str:
@@ -165,31 +177,55 @@ def _speed_note(rows: Sequence[ModelSpeed]) -> str:
     return " ".join(notes)
 
 
-def engines_grid(report: Mapping[str, Any]) -> Grid | None:
-    """INT8 images/s in each engine; None where Paddle is the only one."""
-    benchmarks = [(e["model"], row) for e in report["matrix"] for row in e["benchmark"] or ()]
-    others = list(dict.fromkeys(name for _, row in benchmarks for name in row["engines"]))
-    if not others:
-        return None
-    texts = tuple(
-        (
-            model,
-            str(row["batch_size"]),
-            _cap(row["isa_cap"]),
-            numbers.significant(row["int8"]["images_per_second"]),
-            *(_rate(row["engines"].get(name, {}).get("images_per_second")) for name in others),
-            INT8_ENGINE_NAMES[row["fastest"]],
+def engines_grids(report: Mapping[str, Any]) -> tuple[Grid, ...]:
+    """INT8 in each engine, one for each ISA cap; none where Paddle is the only one."""
+    names = ("paddle", *dict.fromkeys(name for row in speed_rows(report) for name in row.engines))
+    rates = [(Column(INT8_ENGINE_NAMES[name], True), partial(_rate_in, name)) for name in names]
+    title = "Table II, continued. INT8 images/s by engine"
+    return _engines_grids(report, title, [*rates, _FASTEST])
+
+
+def fastest_grids(report: Mapping[str, Any]) -> tuple[Grid, ...]:
+    """The same for narrow screens: of each row the fastest engine only."""
+    rate = (Column("images/s", True), lambda row: _rate_in(row.fastest, row))
+    return _engines_grids(
+        report, "Table II, continued. INT8 in the fastest engine", [_FASTEST, rate]
+    )
+
+
+def _engines_grids(
+    report: Mapping[str, Any], title: str, told: Sequence[Cells]
+) -> tuple[Grid, ...]:
+    rows = speed_rows(report)
+    if not any(row.engines for row in rows):
+        return ()
+    cells: list[Cells] = [
+        (Column("Model"), lambda row: row.model),
+        *(cell for cell in _setting_cells(rows) if cell[0] != ISA_CAP),
+        *told,
+        (Column("Its\nratio", True), lambda row: numbers.times(row.best_ratio)),
+        (Column("95%", True), lambda row: _interval(row.best_interval)),
+    ]
+    if _any_published(rows):
+        cells.append((Column("At or\nabove"), lambda row: YES_NO[row.best_reached]))
+    caps = list(dict.fromkeys(row.setting.isa_cap for row in rows))
+    return tuple(
+        Grid(
+            f"{title}, {cap_name(cap)}",
+            tuple(column for column, _ in cells),
+            tuple(tuple(t(row) for _, t in cells) for row in rows if row.setting.isa_cap == cap),
+            ENGINES_NOTE if cap == caps[-1] else "",
         )
-        for model, row in benchmarks
+        for cap in caps
     )
-    columns = (
-        *words("Model"),
-        *figures("Batch"),
-        *words("ISA cap"),
-        *figures(*(INT8_ENGINE_NAMES[name] for name in ("paddle", *others))),
-        *words("Fastest"),
-    )
-    return Grid("INT8 images/s by engine", columns, texts)
+
+
+def _rate_in(name: str, row: ModelSpeed) -> str:
+    """INT8 images/s in an engine."""
+    return _rate(row.int8 if name == "paddle" else row.engines.get(name))
+
+
+_FASTEST: Cells = (Column("Fastest"), lambda row: INT8_ENGINE_NAMES[row.fastest])
 
 
 def models_grid(report: Mapping[str, Any]) -> Grid:

@@ -32,11 +32,9 @@ def _speed(report: Mapping[str, Any]) -> tuple[Block, ...]:
     grid = results.speed_grid(report)
     if not grid.rows:
         return (Text("Not measured."),)
-    blocks: list[Block] = [grid, Plot("ratios")]
-    engines, obstacles = results.engines_grid(report), results.obstacles_grid(report)
-    blocks += [engines] if engines else []
-    blocks += [obstacles] if obstacles.rows else []
-    return tuple(blocks)
+    obstacles = results.obstacles_grid(report)
+    below = (obstacles,) if obstacles.rows else ()
+    return (grid, Plot("ratios"), *results.engines_grids(report), *below)
 
 
 def _gates(report: Mapping[str, Any]) -> tuple[Block, ...]:

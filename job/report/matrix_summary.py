@@ -55,7 +55,11 @@ def _reached_phrase(rows: tuple[ModelSpeed, ...]) -> str:
     if not judged:
         return ""
     reached = sum(bool(row.reached) for row in judged)
-    return f"At or above the published ratio: {reached} of {len(judged)}"
+    told = f"At or above the published ratio: {reached} of {len(judged)}"
+    if not any(row.engines for row in rows):
+        return told
+    best = sum(bool(row.best_reached) for row in judged)
+    return f"{told} in Paddle, {best} in the fastest engine"
 
 
 def _verdict_card(report: Mapping[str, Any]) -> Card:

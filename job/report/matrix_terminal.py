@@ -26,12 +26,18 @@ def print_tables(report: Mapping[str, Any], console: Console) -> None:
 
 
 def grids(report: Mapping[str, Any], console: Console) -> list[Grid]:
-    """The tables that have rows, table II in the form that fits the screen."""
-    found = [results.accuracy_grid(report)]
-    whole = results.speed_grid(report)
-    if whole.rows:
-        wanted = console.measure(table(whole), options=console.options.update(width=UNBOUNDED))
-        fits = wanted.maximum <= console.width
-        found += [whole] if fits else results.speed_grids(report)
-    found += [results.gates_grid(report), results.failures_grid(report)]
+    """The tables that have rows, in the form that fits the screen where there are two."""
+    wide = console.options.update(width=UNBOUNDED)
+
+    def fits(grid: Grid) -> bool:
+        return console.measure(table(grid), options=wide).maximum <= console.width
+
+    whole, engines = results.speed_grid(report), results.engines_grids(report)
+    found = [
+        results.accuracy_grid(report),
+        *((whole,) if fits(whole) else results.speed_grids(report)),
+        *(engines if all(map(fits, engines)) else results.fastest_grids(report)),
+        results.gates_grid(report),
+        results.failures_grid(report),
+    ]
     return [grid for grid in found if grid.rows]

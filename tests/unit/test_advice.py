@@ -107,6 +107,7 @@ def test_time_outside_primitives():
     assert "dispatch of 9 of them" in sentence
     assert "A larger batch than 8" in sentence
     assert "jemalloc" in sentence
+    assert "/benchmark/engines" in sentence
     assert "jemalloc" not in told(outside_ms=4.5, allocator="jemalloc")
 
 
