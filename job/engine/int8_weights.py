@@ -12,6 +12,7 @@ from job.engine.paddle_format import (
     add_variable,
     insert_ops,
     make_op,
+    put_in_order,
     read_parameters,
     read_program,
     write_model,
@@ -65,6 +66,7 @@ def repack(source: Path, target: Path) -> None:
         if weight_name(op) in parameters:
             restoring += store_as_int8(program, parameters, op)
     insert_ops(program, restoring)
+    put_in_order(program)
     write_model(target, program, parameters)
 
 

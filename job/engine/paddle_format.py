@@ -7,7 +7,7 @@ persistable variables in the order of their names, each as: version (uint32), le
 """
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +82,60 @@ def write_model(prefix: Path, program: ProgramDesc, parameters: Mapping[str, np.
     Path(f"{prefix}.pdmodel").write_bytes(program.SerializeToString())
     with Path(f"{prefix}.pdiparams").open("wb") as file:
         file.writelines(chunks(parameters))
+
+
+def put_in_order(program: ProgramDesc) -> None:
+    """Order ops and variables by nothing but the graph, so that equal models are equal files.
+
+    PaddleSlim and Paddle's passes leave them in orders that differ from process to process. Each
+    op comes after those that it depends on, depth first: a weight is restored just before its use.
+    """
+    block = program.blocks[0]
+    ops = [OpDesc.FromString(op.SerializeToString()) for op in block.ops]
+    needs = dependencies(ops)
+    ranks = _ranks(ops, needs)
+    needed = set().union(*needs)
+    ordered: dict[int, None] = {i: None for i, op in enumerate(ops) if op.type == "feed"}
+    # The last one is taken up first; of what an op needs, that is what takes the longest way.
+    waiting = sorted((i for i in range(len(ops)) if i not in needed), key=ranks.__getitem__)
+    while waiting:
+        missing = [i for i in needs[waiting[-1]] if i not in ordered]
+        waiting += sorted(missing, key=ranks.__getitem__)
+        if not missing:
+            ordered[waiting.pop()] = None
+    variables = sorted(block.vars, key=lambda variable: variable.name)
+    variables = [type(v).FromString(v.SerializeToString()) for v in variables]
+    del block.ops[:], block.vars[:]
+    block.ops.extend(ops[i] for i in ordered)
+    block.vars.extend(variables)
+
+
+def dependencies(ops: Sequence[OpDesc]) -> list[set[int]]:
+    """For each op the earlier ones that must run before it.
+
+    They write what it reads or writes, or read what it writes: some ops work in place.
+    """
+    needs: list[set[int]] = []
+    writer: dict[str, int] = {}
+    readers: dict[str, set[int]] = {}
+    for index, op in enumerate(ops):
+        reads, writes = ([a for slot in s for a in slot.arguments] for s in (op.inputs, op.outputs))
+        before = {writer[name] for name in (*reads, *writes) if name in writer}
+        for name in reads:
+            readers.setdefault(name, set()).add(index)
+        for name in writes:
+            before |= readers.pop(name, set())
+            writer[name] = index
+        needs.append(before - {index})
+    return needs
+
+
+def _ranks(ops: Sequence[OpDesc], needs: Sequence[set[int]]) -> list[tuple[int, bytes]]:
+    """What tells ops apart alike in all processes: the longest way to each, and what it is."""
+    ways: list[int] = []
+    for before in needs:
+        ways.append(1 + max((ways[i] for i in before), default=0))
+    return [(way, op.SerializeToString()) for way, op in zip(ways, ops, strict=True)]
 
 
 def add_variable(program: ProgramDesc, name: str, like: np.ndarray, *, persistable: bool) -> None:

@@ -13,6 +13,7 @@ import paddle
 from paddle import static
 from paddle.static import Program
 
+from job.engine.paddle_format import put_in_order, read_program
 from job.errors import DataError, UsageError
 
 # Once for the process: every module of the engine that builds or runs programs imports this one.
@@ -275,3 +276,7 @@ def save_inference_model(
     static.save_inference_model(
         str(prefix), [block.var(IMAGE)], [block.var(logits)], executor, program=program
     )
+    path = Path(f"{prefix}.pdmodel")
+    saved = read_program(path)
+    put_in_order(saved)
+    path.write_bytes(saved.SerializeToString())
