@@ -9,7 +9,7 @@ from job.errors import UsageError
 from job.manifest_document import pointer as write_pointer
 from job.manifest_document import split_pointer
 from job.manifest_faults import misplaced
-from job.manifest_schema import Key, expected, keys, types
+from job.manifest_schema import Key, expected, keys_and_items, resolve, types
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,7 +29,7 @@ class Explanation:
         required: whether the key must be given; if not, ``default`` holds.
         default: what stands for it when it is not given; None for a required key.
         examples: values that it may have.
-        children: names of the keys inside it; empty unless it is an object.
+        children: names of the keys inside it, or inside each of its items.
     """
 
     pointer: str
@@ -74,7 +74,7 @@ def explain(pointer: str | None = None) -> tuple[Explanation, ...]:
     wanted = write_pointer(split_pointer(given)) if given.strip("/.") else ""
     found = tuple(
         _explanation(key)
-        for key in keys()
+        for key in keys_and_items()
         if not wanted or key.pointer == wanted or key.pointer.startswith(f"{wanted}/")
     )
     if not found:
@@ -95,7 +95,7 @@ def _explanation(key: Key) -> Explanation:
         required=key.required,
         default=key.node.get("default"),
         examples=tuple(key.node["examples"]),
-        children=tuple(key.node.get("properties", ())),
+        children=tuple(resolve(key.node.get("items", key.node)).get("properties", ())),
     )
 
 

@@ -63,12 +63,20 @@ def keys() -> tuple[Key, ...]:
     return tuple(_keys("", schema()))
 
 
-def _keys(parent: str, node: Node) -> Iterator[Key]:
+@cache
+def keys_and_items() -> tuple[Key, ...]:
+    """Return these and, below each array of objects, the keys of its items."""
+    return tuple(_keys("", schema(), items=True))
+
+
+def _keys(parent: str, node: Node, *, items: bool = False) -> Iterator[Key]:
+    if items and "items" in node:
+        node = resolve(node["items"])
     required = node.get("required", ())
     for name, child in properties(node).items():
         pointer = f"{parent}/{name}"
         yield Key(pointer, child, name in required)
-        yield from _keys(pointer, child)
+        yield from _keys(pointer, child, items=items)
 
 
 def types(node: Node) -> tuple[str, ...]:

@@ -95,10 +95,13 @@ class MatrixResult:
                 f"{len(failed)} of {len(self.models)} models have no result yet:{listed}",
                 "The report shows the others; the same command joins these once they are done.",
             )
+        again = any(model.status == "failed" for model in failed)
         return MatrixFailed(
             next(model.exit_code for model in failed if model.status != "unfinished"),
             f"{len(failed)} of {len(self.models)} models failed:{listed}",
-            "What the others left stays; the same command tries these again.",
+            "What is done stays; the same command goes on with the others."
+            if again
+            else "The reports show by how much the gates failed and what stayed in FP32.",
         )
 
 

@@ -4,8 +4,8 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +226,9 @@ def run(
             complete = len(selected) == len(stages)
             again = from_stage == REPORT
             report = course.report(reporting, again=again) if complete else None
+            for leaves in () if complete else _left_over(planner, stages, selected):
+                told = f"{leaves}/ is still of an earlier run, with other settings or inputs"
+                ui.message(STORAGE, told, "warning")
             folder.keep(stop, manifest.run.grace_seconds)
         except JobError as error:
             if not isinstance(error, GOES_ON):
@@ -235,6 +238,20 @@ def run(
         finally:
             folder.save_digests()
     return RunResult(output, tuple(course.rows), report)
+
+
+def _left_over(
+    planner: Planner, stages: Sequence[Stage], selected: Sequence[Stage]
+) -> Iterator[str]:
+    """Yield the folders of later stages that do not belong to what was run."""
+    planned = replace(planner, forced=frozenset()).plan(stages)
+    for stage, each in zip(stages, planned, strict=True):
+        if (
+            stage not in selected
+            and each.action == "run"
+            and planner.output.published(stage.leaves)
+        ):
+            yield stage.leaves
 
 
 def run_shard(

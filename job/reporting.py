@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from job.errors import DataError, UsageError
+from job.errors import DataError, OutputError, UsageError
 from job.outputs import Place, store_of_environment
 from job.rendering import render_files
 from job.storage.fetching import REPORT, Say, read_report
@@ -39,10 +39,15 @@ def write(document: Mapping[str, Any], folder: Path, *, source: Place) -> None:
     """Write a report's files; its report.json only where it was not read.
 
     Raises:
-        OutputError: the folder cannot be written, or the report breaks its schema.
+        OutputError: the folder cannot be written.
+        DataError: the report breaks its schema.
     """
+    try:
+        files = render_files(document)
+    except OutputError as error:
+        raise DataError(f"{source / REPORT}: {error.message}", error.hint) from error
     with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in render_files(document).items():
+        for name, text in files.items():
             if name != REPORT or folder != source:
                 write_bytes(folder / name, text.encode())

@@ -76,6 +76,11 @@ def reasons(
     return (*_machine(observed), *_figures(rates, ratio, interval))
 
 
+def is_wide(ratio: float, interval: tuple[float, float]) -> bool:
+    """Whether a ratio's 95% interval is too wide to tell much."""
+    return interval[1] - interval[0] > MAX_WIDTH * ratio
+
+
 def drift(rates: Mapping[str, Sequence[float]]) -> float:
     """By how much all models became faster or slower alike, such as -0.12.
 
@@ -143,8 +148,8 @@ def _figures(
             "The clock frequency moves: let the machine cool or warm up, fix the frequency "
             "(governor performance, turbo off), or raise benchmark.rounds.",
         )
-    width = (interval[1] - interval[0]) / ratio
-    if width > MAX_WIDTH:
+    if is_wide(ratio, interval):
+        width = (interval[1] - interval[0]) / ratio
         yield Reason(
             f"the ratio's 95% interval is {_percent(width)} of it wide",
             "Raise benchmark.rounds and benchmark.min_seconds.",

@@ -15,6 +15,12 @@ from job.data.sources import ImageFiles
 from job.errors import DataError
 from job.regular_files import open_regular
 
+CLASS_COUNT = "Set model.classes to the number of classes, or add or remove folders."
+EMPTY_CLASS = "Put images there, or remove the folder and lower model.classes."
+_LINKED = (
+    "Put the file itself there, or remove the link. One that leads nowhere counts as well; only "
+    "whole class folders may lie elsewhere."
+)
 _SHOWN_NAMES = 5
 # Paths have at most 4,096 bytes.
 _LONGEST_LINE = 1 << 16
@@ -50,7 +56,7 @@ def image_list(place: Place, list_file: str, *, classes: int, channels: int) -> 
     for name, label in list_entries(path, str(path), place.where, classes):
         problem = escapes.problem(name)
         if problem:
-            raise DataError(f"{path}: {name!r} {problem} {place.where}")
+            raise DataError(f"{path}: {name!r} {problem} {place.where}", _LINKED)
         names.append(name)
         labels.append(label)
     return ImageFiles(
@@ -221,7 +227,8 @@ def class_folders(
     if len(class_names) != classes:
         raise DataError(
             f"{folder} in {place.where}: model.classes is {classes}, but there are "
-            f"{len(class_names)} class folders ({_shortened(class_names)})"
+            f"{len(class_names)} class folders ({_shortened(class_names)})",
+            CLASS_COUNT,
         )
     escapes = _LinkCheck(place.folder)
     names: list[str] = []
@@ -230,7 +237,9 @@ def class_folders(
     for label, class_name in enumerate(class_names):
         found, passed_over = _images_below(place, top / class_name, escapes)
         if not found:
-            raise DataError(f"{folder}/{class_name} in {place.where}: this class has no image")
+            raise DataError(
+                f"{folder}/{class_name} in {place.where}: this class has no image", EMPTY_CLASS
+            )
         names += found
         labels += [label] * len(found)
         ignored += passed_over
@@ -280,7 +289,7 @@ def _images_below(place: Place, folder: Path, escapes: _LinkCheck) -> tuple[list
                 continue
             problem = escapes.problem(name)
             if problem:
-                raise DataError(f"{name!r} {problem} {place.where}")
+                raise DataError(f"{name!r} {problem} {place.where}", _LINKED)
             found.append(name)
     return sorted(found), passed_over
 

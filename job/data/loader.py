@@ -18,6 +18,8 @@ from job.errors import DataError
 
 _ORDER_STREAM = 0
 _NAMED_FILES = 5
+# Images that are looked at once too many are bad.
+_LOOKED_AT_FURTHER = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,11 +185,15 @@ class Loader:
     def _outcomes(self, epoch: int, order: Ints) -> Iterator[tuple[int, Outcome]]:
         known = dict(self._bad)
         unknown = [index for index in order.tolist() if index not in known]
-        decoded = self._decode(epoch, unknown)
+        decoded = zip(unknown, self._decode(epoch, unknown), strict=False)
         for index in order.tolist():
-            outcome = known[index] if index in known else next(decoded)
-            if isinstance(outcome, BadImage) and index not in self._bad:
-                self._add_bad(index, outcome)
+            outcome = known[index] if index in known else next(decoded)[1]
+            self._add_bad(index, outcome)
+            if self._too_many_bad:
+                # Who mends the files will want to know of others, too.
+                for further in islice(decoded, _LOOKED_AT_FURTHER):
+                    self._add_bad(*further)
+                raise self._refusal()
             yield index, outcome
 
     def _decode(self, epoch: int, indices: Sequence[int]) -> Iterator[Outcome]:
@@ -217,22 +223,28 @@ class Loader:
         except UnreadableImageError as error:
             return BadImage.of(self._source, index, error.reason)
 
-    def _add_bad(self, index: int, image: BadImage) -> None:
-        self._bad[index] = image
-        if self._on_bad:
-            self._on_bad(image)
-        total = len(self._indices)
-        if len(self._bad) > self._max_bad_fraction * total:
-            named = "\n".join(
-                f"  {bad.path}: {bad.reason}" for bad in islice(self._bad.values(), _NAMED_FILES)
-            )
-            more = f"\n  and {len(self._bad) - _NAMED_FILES} more"
-            raise DataError(
-                f"{self._source.where}: {len(self._bad)} of {total:,} images cannot be used; "
-                f"data.max_bad_fraction allows {self._max_bad_fraction:g}\n{named}"
-                f"{more if len(self._bad) > _NAMED_FILES else ''}",
-                "Repair or remove these files, or raise data.max_bad_fraction.",
-            )
+    def _add_bad(self, index: int, outcome: Outcome) -> None:
+        """Note an image that is bad and was not known for it."""
+        if isinstance(outcome, BadImage) and index not in self._bad:
+            self._bad[index] = outcome
+            if self._on_bad:
+                self._on_bad(outcome)
+
+    @property
+    def _too_many_bad(self) -> bool:
+        return len(self._bad) > self._max_bad_fraction * len(self._indices)
+
+    def _refusal(self) -> DataError:
+        named = "\n".join(
+            f"  {bad.path}: {bad.reason}" for bad in islice(self._bad.values(), _NAMED_FILES)
+        )
+        more = f"\n  and {len(self._bad) - _NAMED_FILES} more"
+        return DataError(
+            f"{self._source.where}: {len(self._bad)} of {len(self._indices):,} images cannot be "
+            f"used; data.max_bad_fraction allows {self._max_bad_fraction:g}\n{named}"
+            f"{more if len(self._bad) > _NAMED_FILES else ''}",
+            "Repair or remove these files, or raise data.max_bad_fraction.",
+        )
 
     def _batch(self, drawn: Sequence[tuple[int, Image]]) -> Batch:
         indices = np.asarray([index for index, _ in drawn], np.int64)

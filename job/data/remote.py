@@ -10,7 +10,13 @@ import numpy as np
 
 from job.data.arrays import Image, Ints
 from job.data.images import EXTENSIONS, UnreadableImageError, decode_content
-from job.data.listing import checked_channels, list_entries, path_problem
+from job.data.listing import (
+    CLASS_COUNT,
+    EMPTY_CLASS,
+    checked_channels,
+    list_entries,
+    path_problem,
+)
 from job.data.remote_index import RemoteIndex
 from job.errors import DataError
 from job.manifest import Manifest
@@ -171,8 +177,11 @@ def _check_classes(remote: Remote, folder: str, found: dict[str, list[int]], cla
     if len(found) != classes:
         raise DataError(
             f"{folder} in {remote.uri}: model.classes is {classes}, but there are {len(found)} "
-            f"class folders ({', '.join(sorted(found)[:5])}{', ...' if len(found) > 5 else ''})"
+            f"class folders ({', '.join(sorted(found)[:5])}{', ...' if len(found) > 5 else ''})",
+            CLASS_COUNT,
         )
     for name, images in found.items():
         if not images:
-            raise DataError(f"{folder}/{name} in {remote.uri}: this class has no image")
+            raise DataError(
+                f"{folder}/{name} in {remote.uri}: this class has no image", EMPTY_CLASS
+            )

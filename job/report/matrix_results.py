@@ -39,6 +39,7 @@ def accuracy_grid(report: Mapping[str, Any]) -> Grid:
         (
             row.model,
             PUBLISHED if row.published else MEASURED,
+            _percent(row.fp32_top1),
             *_pair(row.fake_top1, row.int8_top1),
             *_pair(row.fake_top5, row.int8_top5),
         )
@@ -46,7 +47,7 @@ def accuracy_grid(report: Mapping[str, Any]) -> Grid:
     )
     columns = (
         *words("Model", ""),
-        *figures("Fake\ntop-1", "INT8\ntop-1", "Change"),
+        *figures("FP32\ntop-1", "Fake\ntop-1", "INT8\ntop-1", "Change"),
         *figures("Fake\ntop-5", "INT8\ntop-5", "Change"),
     )
     return Grid("Table I. Accuracy in percent", columns, rows, _accuracy_note(report))
@@ -134,7 +135,7 @@ def _measured_cells() -> list[Cells]:
         (Column("INT8\nimages/s", True), lambda row: numbers.significant(row.int8)),
         (
             Column("Ratio", True),
-            lambda row: f"{numbers.times(row.ratio)}{'' if row.stable else '*'}",
+            lambda row: numbers.judged_times(row.ratio, row.stable),
         ),
         (
             Column("95%", True),
@@ -203,7 +204,10 @@ def _engines_grids(
         (Column("Model"), lambda row: row.model),
         *(cell for cell in _setting_cells(rows) if cell[0] != ISA_CAP),
         *told,
-        (Column("Its\nratio", True), lambda row: numbers.times(row.best_ratio)),
+        (
+            Column("Its\nratio", True),
+            lambda row: numbers.judged_times(row.best_ratio, row.best_stable),
+        ),
         (Column("95%", True), lambda row: _interval(row.best_interval)),
     ]
     if _any_published(rows):
@@ -214,10 +218,16 @@ def _engines_grids(
             f"{title}, {cap_name(cap)}",
             tuple(column for column, _ in cells),
             tuple(tuple(t(row) for _, t in cells) for row in rows if row.setting.isa_cap == cap),
-            ENGINES_NOTE if cap == caps[-1] else "",
+            _engines_note(rows) if cap == caps[-1] else "",
         )
         for cap in caps
     )
+
+
+def _engines_note(rows: Sequence[ModelSpeed]) -> str:
+    if all(row.best_stable for row in rows):
+        return ENGINES_NOTE
+    return f"{ENGINES_NOTE} {numbers.UNSTABLE}: disturbed, or its interval is wide."
 
 
 def _rate_in(name: str, row: ModelSpeed) -> str:
@@ -279,7 +289,7 @@ def gates_grid(report: Mapping[str, Any]) -> Grid:
         for gate in entry["gates"] or ()
     )
     columns = (*words("Model", "Gate"), *figures("Limit", "Measured"), *words("Verdict"))
-    return Grid("Gates", columns, texts)
+    return Grid("Gates", columns, texts, "max_top1_drop: FP32 less INT8, in points.")
 
 
 def obstacles_grid(report: Mapping[str, Any]) -> Grid:

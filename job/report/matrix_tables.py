@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from job.report.tables import cap_name, scenario_name
+from job.stability import is_wide
 from job.stats import Interval
 
 # A matrix has the status of its worst model.
@@ -17,6 +18,7 @@ class ModelAccuracy:
 
     model: str
     published: bool
+    fp32_top1: float | None
     fake_top1: float | None
     int8_top1: float | None
     fake_top5: float | None
@@ -55,6 +57,7 @@ class ModelSpeed:
     fastest: str
     best_ratio: float
     best_interval: Interval | None
+    best_stable: bool
 
     @property
     def published_ratio(self) -> float | None:
@@ -79,13 +82,13 @@ def accuracy_rows(report: Mapping[str, Any]) -> tuple[ModelAccuracy, ...]:
     rows = []
     for entry in report["matrix"]:
         if entry["accuracy"] is not None:
-            fake, int8 = entry["accuracy"]["qat_fake"], entry["accuracy"]["int8"]
-            values = (fake["top1"], int8["top1"], fake["top5"], int8["top5"])
+            fp32, fake, int8 = (entry["accuracy"][name] for name in ("fp32", "qat_fake", "int8"))
+            values = (fp32["top1"], fake["top1"], int8["top1"], fake["top5"], int8["top5"])
             rows.append(ModelAccuracy(entry["model"], False, *values))
         published = entry["published"] or {}
         keys = ("qat_fake_top1", "int8_top1", "qat_fake_top5", "int8_top5")
         if any(published.get(key) is not None for key in keys):
-            rows.append(ModelAccuracy(entry["model"], True, *map(published.get, keys)))
+            rows.append(ModelAccuracy(entry["model"], True, None, *map(published.get, keys)))
     return tuple(rows)
 
 
@@ -99,6 +102,8 @@ def speed_rows(report: Mapping[str, Any]) -> tuple[ModelSpeed, ...]:
 def _speed(entry: Mapping[str, Any], row: Mapping[str, Any]) -> ModelSpeed:
     published = entry["published"] or {}
     best = row["engines"].get(row["fastest"], row)
+    best_interval = _interval(best["ratio_interval"])
+    wide = best_interval is not None and is_wide(best["ratio"], best_interval)
     return ModelSpeed(
         model=entry["model"],
         setting=Setting(row["batch_size"], row["threads"], row["instances"], row["isa_cap"]),
@@ -113,7 +118,8 @@ def _speed(entry: Mapping[str, Any], row: Mapping[str, Any]) -> ModelSpeed:
         engines={name: speed["images_per_second"] for name, speed in row["engines"].items()},
         fastest=row["fastest"],
         best_ratio=best["ratio"],
-        best_interval=_interval(best["ratio_interval"]),
+        best_interval=best_interval,
+        best_stable=row["stable"] and not wide,
     )
 
 

@@ -2,6 +2,8 @@
 
 MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"
+# Marks what was disturbed while it was measured.
+UNSTABLE = "*"
 KIB = 1024
 
 
@@ -26,6 +28,11 @@ def signed_interval(low: float, high: float, digits: int = 2) -> str:
 def times(ratio: float) -> str:
     """A ratio, such as ``3.19×``; from 10 on with one digit."""
     return f"{ratio:.{1 if ratio >= 10 else 2}f}×"
+
+
+def judged_times(ratio: float, stable: bool) -> str:
+    """A ratio with an asterisk when something disturbed it, such as ``3.19×*``."""
+    return f"{times(ratio)}{'' if stable else UNSTABLE}"
 
 
 def significant(value: float) -> str:

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from job.report import breakdown_plot, numbers, svg
-from job.report.speed import UNSTABLE
 from job.report.tables import (
     MODELS,
     ThroughputRow,
@@ -111,7 +110,9 @@ def throughput(report: Mapping[str, Any]) -> tuple[Figure, str]:
         panels[0].set_ylim(0, 1.28 * max(max(row.fp32, row.int8) for row in rows))
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper right", ncols=2)
-    unstable = "" if all(row.stable for row in rows) else f" {UNSTABLE} Unstable, see table II."
+    unstable = (
+        "" if all(row.stable for row in rows) else f" {numbers.UNSTABLE} Unstable, see table II."
+    )
     return figure, f"Throughput; above each pair, INT8 over FP32.{unstable}"
 
 
@@ -126,7 +127,7 @@ def _bars(axes: Axes, report: Mapping[str, Any], rows: Sequence[ThroughputRow]) 
         axes.bar_label(bars, [numbers.significant(v) for v in values], padding=2)
     for place, row in zip(places, rows, strict=True):
         axes.annotate(
-            f"{numbers.times(row.ratio)}{'' if row.stable else UNSTABLE}",
+            numbers.judged_times(row.ratio, row.stable),
             (float(place), max(row.fp32, row.int8)),
             xytext=(0, 15),
             textcoords="offset points",

@@ -26,7 +26,6 @@ from job.report.tables import (
 )
 
 NONE = numbers.DASH
-UNSTABLE = "*"
 # A larger share of the scores' range is more than the rounding of INT8's last steps.
 MAX_SCORE_DIFFERENCE = 0.01
 
@@ -45,7 +44,7 @@ def throughput_grids(report: Mapping[str, Any]) -> tuple[Grid, ...]:
                 *_setting_cells(report, row),
                 numbers.significant(row.fp32),
                 numbers.significant(row.int8),
-                f"{numbers.times(row.ratio)}{'' if row.stable else UNSTABLE}",
+                numbers.judged_times(row.ratio, row.stable),
                 NONE if row.ratio_interval is None else numbers.interval(*row.ratio_interval),
             )
             for row in rows
@@ -123,7 +122,7 @@ def int8_engines_grids(report: Mapping[str, Any]) -> tuple[Grid, ...]:
                 *_setting_cells(report, row),
                 INT8_ENGINE_NAMES[row.engine],
                 numbers.significant(row.images_per_second),
-                numbers.times(row.ratio),
+                numbers.judged_times(row.ratio, row.stable),
                 numbers.interval(*row.ratio_interval),
                 numbers.significant(row.p50_ms),
             )
@@ -149,14 +148,15 @@ def unstable_notes(report: Mapping[str, Any], cap: str) -> tuple[str, ...]:
         for row, reasons in disturbed
     )
     advice = _once(reason["advice"] for _, reasons in disturbed for reason in reasons)
-    return (f"{UNSTABLE} Unstable: {'; '.join(found)}.", *advice)
+    return (f"{numbers.UNSTABLE} Unstable: {'; '.join(found)}.", *advice)
 
 
 def notices(report: Mapping[str, Any]) -> tuple[str, ...]:
     """What must be known before table II is trusted."""
     rows = throughput_rows(report)
     unstable = sum(not row.stable for row in rows)
-    where = "its only row is" if len(rows) == 1 else f"{unstable} of its {len(rows)} rows are"
+    where = f"{unstable} of its {len(rows)} rows {'is' if unstable == 1 else 'are'}"
+    where = "its only row is" if len(rows) == 1 else where
     disturbed = f"Table II: {where} unstable, for the reasons told below it."
     return (*([disturbed] if unstable else []), *score_notes(report))
 
@@ -225,7 +225,10 @@ def _fastest_note(report: Mapping[str, Any], rows: Sequence[EngineRow]) -> str:
     else:
         each = (f"{INT8_ENGINE_NAMES[r.engine]} at {load_name(report, r)}" for r in fastest)
         told = f"Fastest: {'; '.join(each)}."
-    return f"{told} Ratio: against the faster FP32 in Paddle, as in table II."
+    told = f"{told} Ratio: against the faster FP32 in Paddle, as in table II."
+    if all(row.stable for row in rows):
+        return told
+    return f"{told} {numbers.UNSTABLE}: disturbed, or its interval is wide."
 
 
 def _once(texts: Iterable[str]) -> Sequence[str]:

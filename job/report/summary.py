@@ -40,7 +40,8 @@ class Summary:
 def summarize(report: Mapping[str, Any]) -> Summary:
     """Condense a valid report."""
     passed = report["status"] == "passed"
-    notices = (*(str(note) for note in report["notes"]), *speed.notices(report))
+    notes = (str(note) for note in report["notes"])
+    notices = (*notes, *_chance_notices(report), *speed.notices(report))
     if not report["comparable"]:
         notices = (
             "Not comparable: this machine lacks AVX512_VNNI and the run was forced with "
@@ -54,6 +55,19 @@ def summarize(report: Mapping[str, Any]) -> Summary:
         headline=f"{_verdict_phrase(report)} {headline}",
         notices=notices,
         cards=(_verdict_card(report), _speed_card(report), _top1_card(report), _size_card(report)),
+    )
+
+
+def _chance_notices(report: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a comparison with a model that has learnt nothing is worth."""
+    if report["accuracy"] is None:
+        return ()
+    fp32, chance = report["accuracy"]["fp32"], 100.0 / report["manifest"]["model"]["classes"]
+    if fp32["top1_interval"][0] > chance:
+        return ()
+    return (
+        f"FP32's top-1 of {fp32['top1']:.2f}% is no better than chance ({chance:.3g}%): that INT8 "
+        "keeps it says nothing. Look at the weights and the training.",
     )
 
 

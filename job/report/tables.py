@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from job.stability import is_wide
 from job.stats import Interval
 
 MODELS = ("fp32", "qat_fake", "int8")
@@ -112,6 +113,7 @@ class EngineRow:
     p99_ms: float
     peak_rss_bytes: int
     fastest: bool
+    stable: bool
 
 
 def model_name(report: Mapping[str, Any], model: str) -> str:
@@ -256,6 +258,7 @@ def engine_rows(report: Mapping[str, Any]) -> tuple[EngineRow, ...]:
             p99_ms=speed["latency_ms"]["p99"],
             peak_rss_bytes=speed["peak_rss_bytes"],
             fastest=entry["fastest"] == engine,
+            stable=entry["stable"] and not is_wide(speed["ratio"], _pair(speed["ratio_interval"])),
         )
         for entry in report["benchmark"]
         if entry["engines"]

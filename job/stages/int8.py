@@ -23,7 +23,7 @@ NAMED_DIFFERENCES = 10
 
 
 def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:
-    """Write model.pdmodel, model.pdiparams and audit.json, and metrics.jsonl of a fallback."""
+    """Write model.pdmodel, model.pdiparams and audit.json."""
     from job.engine import int8
     from job.engine.qat import calibration_batches
 

@@ -23,7 +23,7 @@ from job.stages.stage import Record, StageOutput
 BATCH = 50
 # Each has thousands of values in every layer that counts.
 MEASURED_IMAGES = 8
-METRICS = "metrics.jsonl"
+TRIES = Path("checkpoints/tries.jsonl")
 # Never published; a trial's model is of no use after its score.
 TRIAL = Path("checkpoints/trial")
 
@@ -38,7 +38,7 @@ def fall_back(
 ) -> Outcome | None:
     """Search the ops that have to stay in FP32; None when the job was asked to stop.
 
-    Each try is a line of metrics.jsonl, from which an interrupted search goes on.
+    Each try is a line of tries.jsonl, from which an interrupted search goes on.
 
     Args:
         manifest: of the run.
@@ -48,13 +48,13 @@ def fall_back(
         out: the stage's folder.
         events: told of each try.
     """
-    metrics = out / METRICS
-    earlier = read_tries(metrics)
+    path = out / TRIES
+    earlier = read_tries(path)
     if earlier:
         events.message(f"fallback: going on after try {len(earlier)}")
 
     def on_try(tries: Sequence[Try]) -> None:
-        write_tries(metrics, tries)
+        write_tries(path, tries)
         events.message(describe(tries))
 
     return search(
@@ -156,6 +156,7 @@ def read_tries(path: Path) -> list[Try]:
 
 def write_tries(path: Path, tries: Sequence[Try]) -> None:
     """Keep all tries so far, a line of JSON each; what stands there is always whole."""
+    path.parent.mkdir(exist_ok=True)
     unfinished = path.with_name(f"{path.name}.tmp")
     text = "".join(f"{json.dumps(asdict(one))}\n" for one in tries)
     unfinished.write_text(text, encoding="utf-8")

@@ -118,6 +118,11 @@ class Contents:
                 "fp32/ of baseline, qat_fake/ of convert, the others of the stage of their name.",
             ) from error
 
+    @property
+    def strays(self) -> int:
+        """How many objects lie among those of runs, of no run that the index knows."""
+        return sum(where.split("/")[1] not in self.index.runs for where in self._stored)
+
     def lost(self, kept: Mapping[str, Kept]) -> set[str]:
         """Return the folders of which a file is neither here nor there."""
         there = {entry.content for entry in self.index.entries}

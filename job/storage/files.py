@@ -12,10 +12,14 @@ from typing import Any
 
 from job.errors import OutputError
 
+_AGAIN = "then run the same command again: it goes on where it stopped."
 _FULL = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "the file would exceed the size that is allowed",
+    errno.ENOSPC: ("the disk is full, {free:,} bytes are free", f"Free some space, {_AGAIN}"),
+    errno.EDQUOT: ("the disk quota is used up", f"Free some space, {_AGAIN}"),
+    errno.EFBIG: (
+        "the file would exceed the size that is allowed",
+        f"Raise that limit (ulimit -f) or use another file system, {_AGAIN}",
+    ),
 }
 _FORBIDDEN = {
     errno.EROFS: "the file system is read-only",
@@ -24,10 +28,9 @@ _FORBIDDEN = {
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EEXIST: "a file stands where a folder must be",
 }
-_RESUMES = "Free some space, then run the same command again: it goes on where it stopped."
 _ELSEWHERE = (
-    "Choose another folder, or change who may write there: --output names it; for a run in S3, "
-    "storage.scratch or JOB_SCRATCH does."
+    "Choose another folder, or change who may write there. What `job run` writes to is named by "
+    "--output; for a run in S3, by storage.scratch or JOB_SCRATCH."
 )
 
 
@@ -43,10 +46,9 @@ def output_errors(root: Path) -> Iterator[None]:
     except OSError as error:
         where = Path(os.fsdecode(error.filename)) if error.filename else root
         if error.errno in _FULL:
-            free = free_bytes(where)
-            raise OutputError(
-                f"cannot write {where}: {_FULL[error.errno]}, {free:,} bytes are free", _RESUMES
-            ) from error
+            what, hint = _FULL[error.errno]
+            what = what.format(free=free_bytes(where))
+            raise OutputError(f"cannot write {where}: {what}", hint) from error
         if error.errno in _FORBIDDEN and _related(where.absolute(), root.absolute()):
             raise OutputError(
                 f"cannot write {where}: {_FORBIDDEN[error.errno]}", _ELSEWHERE

@@ -30,6 +30,10 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _LONGEST_PATH = 900
 # Written last, by a run that is finished.
 _REPORT = {"report.json", ".report.json"}
+_LOST = (
+    "Put the index back as it was (a versioned bucket still has it). Or run the job again, which "
+    f"writes another one; what lies below {RUNS}/ then stays until you remove it."
+)
 _DAMAGED = (
     "Put the object back as it was (a versioned bucket still has it). Or remove it and run the job "
     "again: what no other index names is made anew."
@@ -287,6 +291,6 @@ def read(store: ObjectStore, output: S3Uri) -> Index:
     index = newest(store, output)
     if index is None:
         if any(True for _ in store.list(output / RUNS)):
-            raise DataError(f"{output} holds files of a run, but no index of them", _DAMAGED)
+            raise DataError(f"{output} holds files of a run, but no index of them", _LOST)
         raise NoRun(f"{output} holds no run", "Give the output of a run, as its manifest has it.")
     return index

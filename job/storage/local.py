@@ -217,7 +217,7 @@ class LocalOutput:
         return (
             begun.is_file()
             and begun.read_text(encoding="ascii") == key
-            and any(path != begun for path in begun.parent.iterdir())
+            and any(path.is_file() for path in (begun.parent / RESUME).rglob("*"))
         )
 
     def check_ours(self, folders: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from job.errors import ObjectChanged, ObjectMissing, StorageError, TransferFailed
 from job.storage.uri import S3Uri
 
-_WAIT = "Run the same command again: it goes on where it stopped."
+_WAIT = "Run the same command again: nothing that is done is lost."
 _CREDENTIALS = (
     "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run where a role is given."
 )

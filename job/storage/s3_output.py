@@ -20,6 +20,7 @@ from job.errors import DataError, StorageError
 from job.signals import StopSignals, stopped
 from job.storage.contents import Contents, Say
 from job.storage.files import output_errors, read_json, write_json
+from job.storage.index import RUNS
 from job.storage.lease import RELEASE_SECONDS, Lease, acquire, new_run, renewed
 from job.storage.local import MANIFEST, S3_STATE, STAGE_FILE, LocalOutput, Published, remove
 from job.storage.parallel import Background
@@ -210,8 +211,10 @@ class S3Output(LocalOutput):
         base = self.contents.take_over(lease)
         if not self.contents.index.entries:
             if kept := len([*self.root.glob(f"*/{STAGE_FILE}")]):
-                told = f"{self.uri} holds nothing; {kept} finished stages on this machine are sent"
-                self.say(told)
+                told = f"{self.uri} has no index of a run"
+                self.say(f"{told}; {kept} finished stages on this machine are sent")
+            if strays := self.contents.strays:
+                self.say(f"{strays} objects below {self.uri / RUNS}, of no index, stay there")
         elif read_json(self.root / S3_STATE) != base.state:
             self._start_from()
         self._drop_altered()
@@ -277,7 +280,7 @@ class S3Output(LocalOutput):
                 self._commit()
             except StorageError as error:
                 if not failing:
-                    self.say(f"a checkpoint could not be sent, going on: {error}")
+                    self.say(f"a checkpoint could not be sent, going on: {error.message}")
                 failing = True
             except BaseException as error:
                 if not ended.is_set():

@@ -89,7 +89,8 @@ def dies_after_record(manifest: Manifest, inputs: Inputs, out: Path, events: Eve
 
 def resumable(manifest: Manifest, inputs: Inputs, out: Path, events: Events) -> Record:
     """Count to ten in a checkpoint; the first attempt is killed at five."""
-    checkpoint = out / "checkpoint.txt"
+    checkpoint = out / "checkpoints/count.txt"
+    checkpoint.parent.mkdir(exist_ok=True)
     begin = int(checkpoint.read_text()) if checkpoint.exists() else 0
     for step in range(begin, 10):
         checkpoint.write_text(str(step + 1))
@@ -100,7 +101,8 @@ def resumable(manifest: Manifest, inputs: Inputs, out: Path, events: Events) -> 
 
 def patient(manifest: Manifest, inputs: Inputs, out: Path, events: Events) -> Record:
     """Work for a minute, but save and return when asked to stop."""
-    checkpoint = out / "checkpoint.txt"
+    checkpoint = out / "checkpoints/count.txt"
+    checkpoint.parent.mkdir(exist_ok=True)
     begin = int(checkpoint.read_text()) if checkpoint.exists() else 0
     for step in range(begin, 1200):
         events.progress("patient", step, 1200, "steps")

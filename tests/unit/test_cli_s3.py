@@ -101,7 +101,7 @@ class TestRun:
         done = job("run", "m.json", "--output", str(bucket / "run"), cwd=folder)
         assert done.returncode == 1
         assert "scratch: a file stands where a folder must be" in done.stderr
-        assert "for a run in S3, storage.scratch or JOB_SCRATCH does" in done.stderr
+        assert "for a run in S3, by storage.scratch or JOB_SCRATCH" in done.stderr
 
 
 class TestReport:

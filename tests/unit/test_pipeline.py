@@ -238,6 +238,22 @@ class TestUntil:
         assert not (tmp_path / "run/report.json").exists()
         assert "third runs: nothing left by an earlier run" in again(tmp_path)
 
+    def test_what_is_left_of_an_earlier_run_is_named(self, tmp_path: Path) -> None:
+        go(make_manifest(tmp_path), tmp_path / "run")
+        ui = Recorder()
+        go(make_manifest(tmp_path), tmp_path / "run", ui=ui, until_stage="first")
+        assert ui.messages == []
+        go(
+            make_manifest(tmp_path, "train.seed=20"),
+            tmp_path / "run",
+            ui=ui,
+            from_stage="first",
+            until_stage="first",
+        )
+        told = "/ is still of an earlier run, with other settings or inputs"
+        left = [message for message in ui.messages if message.endswith(told)]
+        assert left == [f"warning storage: {name}{told}" for name in ("second_out", "third_out")]
+
     def test_until_report_is_everything(self, tmp_path: Path) -> None:
         assert again(tmp_path, until_stage="report") == FIRST_TIME
 
@@ -268,6 +284,16 @@ class TestInterrupted:
         assert "goes on from unfinished work" in ui.lines[0]
         assert result.report is not None
         assert result.report["records"]["resumable"] == {"began_at": 5}
+
+    def test_without_a_checkpoint_it_begins_anew(self, tmp_path: Path) -> None:
+        chain = (stage("resumable"),)
+        manifest = make_manifest(tmp_path)
+        with pytest.raises(StageCrashed, match="SIGKILL"):
+            go(manifest, tmp_path / "run", chain)
+        (tmp_path / "run/.partial/resumable/checkpoints/count.txt").unlink()
+        (tmp_path / "run/.partial/resumable/metrics.jsonl").write_text("{}")
+        (planned_stage,) = plan(manifest, stages=chain, output=tmp_path / "run")
+        assert planned_stage.reason == "nothing left by an earlier run"
 
     def test_changed_settings_begin_anew(self, tmp_path: Path) -> None:
         work = replace(stage("resumable"), settings=lambda manifest: {"seed": manifest.train.seed})

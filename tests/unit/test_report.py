@@ -332,6 +332,21 @@ def test_every_setting_is_named_where_it_differs():
     assert text.count("OpenVINO is the fastest throughout.") == 2
     assert "| avx512_core_vnni | 1 | 1 thread | 100 |" in text
     assert html.render(report).count("<svg") == 6
+    assert "1 of its 8 rows is unstable" in text
+    assert text.count("4.00×\\*") == 1
+    report["benchmark"][4]["engines"]["openvino"]["ratio_interval"] = [3.0, 5.0]
+    assert "| OpenVINO | 400 | 4.00×\\* | 3.00–5.00 |" in markdown.render(report)
+
+
+def test_a_model_that_learnt_nothing_is_told_of():
+    report = sample_report()
+    assert not any("chance" in notice for notice in summarize(report).notices)
+    report["accuracy"]["fp32"] |= {"top1": 11.0, "top1_interval": [8.0, 14.0]}
+    assert "FP32's top-1 of 11.00% is no better than chance (10%)" in " ".join(
+        summarize(report).notices
+    )
+    report["accuracy"] = None
+    assert not any("chance" in notice for notice in summarize(report).notices)
 
 
 def test_a_single_cap_is_named_below_the_table():
@@ -347,8 +362,9 @@ def test_unstable_rows_are_marked_and_explained():
     report = every_setting()
     for text in (markdown.render(report).replace("\\", ""), on_terminal(report, 400)):
         text = " ".join(text.split())
-        assert "Table II: 1 of its 8 rows are unstable, for the reasons told below it." in text
-        assert text.count("3.00×*") == 1
+        assert "Table II: 1 of its 8 rows is unstable, for the reasons told below it." in text
+        # In table II, and where Paddle stands among the engines.
+        assert text.count("3.00×*") == 2
         assert text.count("Stop them.") == 1
         assert (
             "* Unstable: batch 50, 2 instances: the ratio's interval is wide and others were "

@@ -195,10 +195,25 @@ class TestReuse:
         lines = again(tmp_path, output, ui=ui)
         assert lines == [f"{name} reused: nothing changed" for name in ("first", "second", "third")]
         told = (
-            f"warning storage: {output} holds nothing; 3 finished stages on this machine are sent"
+            f"warning storage: {output} has no index of a run; 3 finished stages on this machine "
+            "are sent"
         )
         assert told in ui.messages
         assert files(s3_server, output) == before
+
+    def test_what_lies_there_without_an_index_is_told_of(
+        self, s3_server: S3Server, output: S3Uri, tmp_path: Path
+    ) -> None:
+        again(tmp_path, output)
+        s3_server.store.delete([each.uri for each in s3_server.store.list(output / "index")])
+        strays = len(keys(s3_server, output / RUNS))
+        ui = Recorder()
+        lines = again(tmp_path, output, ui=ui)
+        assert lines == [f"{name} reused: nothing changed" for name in ("first", "second", "third")]
+        told = f"warning storage: {strays} objects below {output / RUNS}, of no index, stay there"
+        assert told in ui.messages
+        again(tmp_path, output, ui=(later := Recorder()))
+        assert not [message for message in later.messages if "stay there" in message]
 
     def test_a_store_that_lost_all_and_fails_when_it_is_refilled(
         self,

@@ -225,10 +225,11 @@ class TestPartial:
     def test_same_key_goes_on(self, output: LocalOutput) -> None:
         path, resumed = output.partial("qat", "k1")
         assert not resumed
-        (path / "checkpoint").write_text("7")
+        (path / "checkpoints").mkdir()
+        (path / "checkpoints/step-7").write_text("7")
         again, resumed = output.partial("qat", "k1")
         assert resumed
-        assert (again / "checkpoint").read_text() == "7"
+        assert (again / "checkpoints/step-7").read_text() == "7"
 
     def test_other_key_begins_anew(self, output: LocalOutput) -> None:
         path, _ = output.partial("qat", "k1")

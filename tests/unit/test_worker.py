@@ -178,7 +178,7 @@ class TestStopping:
         assert process.returncode == code
         name = signal.Signals(signum).name
         assert f"stopped by {name} in stage patient\nRun the same command again" in told
-        checkpoint = tmp_path / "run/.partial/patient/checkpoint.txt"
+        checkpoint = tmp_path / "run/.partial/patient/checkpoints/count.txt"
         step = int(checkpoint.read_text())
         result = go(make_manifest(tmp_path), tmp_path / "run", (_patient(),))
         assert result.report is not None
