@@ -24,6 +24,19 @@ ADD = "elementwise_add"
 # Type of an INT8 op without weights -> its type in the fake-quantized model.
 WITHOUT_WEIGHTS = {"pool2d": "pool2d", "concat": "concat", ADD: ADD, "fused_elementwise_add": ADD}
 
+# What tells one pool, or one concatenation, from another.
+COMPUTES = (
+    "pooling_type",
+    "global_pooling",
+    "adaptive",
+    "exclusive",
+    "ceil_mode",
+    "ksize",
+    "strides",
+    "paddings",
+    "axis",
+)
+
 
 @dataclass(frozen=True)
 class Counterpart:
@@ -128,14 +141,26 @@ class FakeOps:
         if weight:
             same = self.by_weight[weight]
         else:
-            sources = sorted(self.names.get(name, "") for name in inputs_of(op))
+            sources = [self.names.get(name, "") for name in inputs_of(op)]
             kind = WITHOUT_WEIGHTS.get(op.type)
             readers = self.readers[sources[0]] if sources else []
-            same = [r for r in readers if r.type == kind and sorted(self.activations(r)) == sources]
+            same = [
+                reader
+                for reader in readers
+                if reader.type == kind and sorted(self.activations(reader)) == sorted(sources)
+            ]
+            # Several may read the same, such as a pool of maxima and one of means.
+            same.sort(key=lambda reader: self.differences(op, sources, reader))
         taken = next((one for one in same if one in self.ops), None)
         if taken is not None:
             self.ops.remove(taken)
         return taken
+
+    def differences(self, op: OpDesc, sources: Sequence[str], other: Any) -> int:
+        """In how many respects an INT8 op differs from an op that reads the same."""
+        asked = [name for name in COMPUTES if other.has_attr(name)]
+        attributes = sum(attribute(op, name) != other.attr(name) for name in asked)
+        return attributes + (list(self.activations(other)) != list(sources))
 
     def follow(self, op: OpDesc, first: Any) -> str:
         """The output of the last op that was folded into the INT8 op ``op``."""

@@ -65,8 +65,9 @@ def attribute(op: framework_pb2.OpDesc, name: str) -> object:
     """An attribute's value by name; None when it is not set."""
     for item in op.attrs:
         if item.name == name:
-            value = {0: item.i, 1: item.f, 2: item.s, 6: item.b}.get(item.type)
-            return list(item.floats) if item.type == 4 else value
+            values = {0: item.i, 1: item.f, 2: item.s, 3: item.ints, 4: item.floats, 6: item.b}
+            value = values.get(item.type)
+            return list(value) if item.type in (3, 4) else value
     return None
 
 

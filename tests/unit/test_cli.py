@@ -307,6 +307,13 @@ class TestReport:
         assert done.returncode == 4
         assert "report.json is not a JSON object" in done.stderr
 
+    def test_report_that_is_none(self, folder: Path) -> None:
+        (folder / "report.json").write_text("{}")
+        done = job("report", ".", cwd=folder)
+        assert done.returncode == 4
+        assert "'accuracy' is a required property" in done.stderr
+        assert "Traceback" not in done.stderr
+
     def test_rendered(self, folder: Path) -> None:
         (folder / "report.json").write_text(json.dumps(sample_report()))
         assert job("report", ".", cwd=folder).returncode == 0

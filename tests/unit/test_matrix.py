@@ -111,6 +111,7 @@ def test_failing_model_does_not_keep_others_from_running(tmp_path: Path) -> None
     assert result.failure is not None
     assert result.failure.exit_code == 4
     assert "2 of 3 models failed:\n  bad: images/cat.png is truncated" in str(result.failure)
+    assert result.failure.hint == "What is done stays; the same command goes on with the others."
     report = report_of(tmp_path / "out")
     assert report["status"] == "failed"
     bad = report["matrix"][1]
@@ -123,6 +124,8 @@ def test_missed_gate_alone_is_code_3(tmp_path: Path) -> None:
     result = go(models(tmp_path, slow=60, one=1), tmp_path / "out")
     assert result.failure is not None
     assert result.failure.exit_code == 3
+    # Running again would change nothing.
+    assert "same command" not in str(result.failure)
     assert report_of(tmp_path / "out")["status"] == "gate_failed"
 
 
