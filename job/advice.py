@@ -131,8 +131,8 @@ def dispatch(evidence: Evidence) -> Advice | None:
     if evidence.allocator == GLIBC:
         told += "; jemalloc (LD_PRELOAD=libjemalloc.so.2) shortens it"
     told += (
-        "; engines that fuse more have less of it (/benchmark/engines compares); the native tester "
-        "(make native-run) times the same call without Python."
+        "; /benchmark/engines times other engines on the same model; the native tester (make "
+        "native-run) times the same call without Python."
     )
     return Advice(evidence.outside_ms, told)
 

@@ -188,8 +188,7 @@ class Loader:
         decoded = zip(unknown, self._decode(epoch, unknown), strict=False)
         for index in order.tolist():
             outcome = known[index] if index in known else next(decoded)[1]
-            self._add_bad(index, outcome)
-            if self._too_many_bad:
+            if self._add_bad(index, outcome) and self._too_many_bad:
                 # Who mends the files will want to know of others, too.
                 for further in islice(decoded, _LOOKED_AT_FURTHER):
                     self._add_bad(*further)
@@ -223,12 +222,14 @@ class Loader:
         except UnreadableImageError as error:
             return BadImage.of(self._source, index, error.reason)
 
-    def _add_bad(self, index: int, outcome: Outcome) -> None:
-        """Note an image that is bad and was not known for it."""
-        if isinstance(outcome, BadImage) and index not in self._bad:
-            self._bad[index] = outcome
-            if self._on_bad:
-                self._on_bad(outcome)
+    def _add_bad(self, index: int, outcome: Outcome) -> bool:
+        """Note an image that is bad and was not known for it; False for all others."""
+        if not isinstance(outcome, BadImage) or index in self._bad:
+            return False
+        self._bad[index] = outcome
+        if self._on_bad:
+            self._on_bad(outcome)
+        return True
 
     @property
     def _too_many_bad(self) -> bool:
@@ -240,8 +241,8 @@ class Loader:
         )
         more = f"\n  and {len(self._bad) - _NAMED_FILES} more"
         return DataError(
-            f"{self._source.where}: {len(self._bad)} of {len(self._indices):,} images cannot be "
-            f"used; data.max_bad_fraction allows {self._max_bad_fraction:g}\n{named}"
+            f"{self._source.where}: at least {len(self._bad)} of {len(self._indices):,} images "
+            f"cannot be used; data.max_bad_fraction allows {self._max_bad_fraction:g}\n{named}"
             f"{more if len(self._bad) > _NAMED_FILES else ''}",
             "Repair or remove these files, or raise data.max_bad_fraction.",
         )

@@ -8,7 +8,7 @@ from job.data.loader import Loader
 from job.engine import programs, training
 from job.engine.checkpoints import write_arrays
 from job.engine.int8 import PREFIX
-from job.engine.session import Recipe, Session, add_optimizer, run_recipe
+from job.engine.session import Recipe, Session, run_recipe
 from job.events import Events
 
 WEIGHTS = "weights.npz"
@@ -35,7 +35,7 @@ def train(
     """
     classifier = session.classifier
     with session.active():
-        rate = add_optimizer(session, recipe)
+        rate = recipe.add_optimizer(classifier)
         initial = programs.read_variables(
             session.scope, programs.persistables(classifier.evaluation)
         )

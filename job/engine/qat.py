@@ -14,7 +14,7 @@ from job.engine.baseline import model_bytes
 from job.engine.checkpoints import read_arrays, write_arrays
 from job.engine.int8 import PREFIX
 from job.engine.peers import Alone, Peers, Place
-from job.engine.session import Recipe, Session, add_optimizer, run_recipe
+from job.engine.session import Recipe, Session, run_recipe
 from job.errors import QuantizationError
 from job.events import Events
 
@@ -87,7 +87,7 @@ def train(
         prepare(session, settings, pact=pact)
         if frozen:
             quantization.freeze_batch_norm(classifier.train)
-        rate = add_optimizer(session, recipe)
+        rate = recipe.add_optimizer(classifier)
         session.executor.run(classifier.startup)
         programs.write_variables(session.scope, read_arrays(weights))
         program = quantization.insert(classifier.train, session.scope, settings, for_test=False)

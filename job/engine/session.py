@@ -55,6 +55,17 @@ class Recipe:
         every = max(1, steps_per_epoch // self.evaluations_per_epoch)
         return frozenset({*range(every, total + 1, every), total})
 
+    def add_optimizer(self, classifier: Classifier) -> str:
+        """Append backward pass and optimizer; returns the learning rate's variable."""
+        return training.add_optimizer(
+            classifier.train,
+            classifier.startup,
+            classifier.loss,
+            name=self.optimizer,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+        )
+
 
 @dataclass(frozen=True)
 class Session:
@@ -238,22 +249,6 @@ def packed_batches(path: Path, shape: tuple[int, int, int]) -> Iterator[training
     for start in range(0, len(packed.labels), EVALUATION_BATCH):
         images = np.array(packed.images[start : start + EVALUATION_BATCH])
         yield training.Batch(images, packed.labels[start : start + EVALUATION_BATCH])
-
-
-def add_optimizer(session: Session, recipe: Recipe) -> str:
-    """Append backward pass and optimizer to the training program.
-
-    Returns:
-        The name of the learning rate's variable.
-    """
-    return training.add_optimizer(
-        session.classifier.train,
-        session.classifier.startup,
-        session.classifier.loss,
-        name=recipe.optimizer,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-    )
 
 
 def run_recipe(

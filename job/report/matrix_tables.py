@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from job.report.tables import cap_name, scenario_name
-from job.stability import is_wide
+from job.report.tables import cap_name, is_stable, scenario_name
 from job.stats import Interval
 
 # A matrix has the status of its worst model.
@@ -102,8 +101,6 @@ def speed_rows(report: Mapping[str, Any]) -> tuple[ModelSpeed, ...]:
 def _speed(entry: Mapping[str, Any], row: Mapping[str, Any]) -> ModelSpeed:
     published = entry["published"] or {}
     best = row["engines"].get(row["fastest"], row)
-    best_interval = _interval(best["ratio_interval"])
-    wide = best_interval is not None and is_wide(best["ratio"], best_interval)
     return ModelSpeed(
         model=entry["model"],
         setting=Setting(row["batch_size"], row["threads"], row["instances"], row["isa_cap"]),
@@ -118,8 +115,8 @@ def _speed(entry: Mapping[str, Any], row: Mapping[str, Any]) -> ModelSpeed:
         engines={name: speed["images_per_second"] for name, speed in row["engines"].items()},
         fastest=row["fastest"],
         best_ratio=best["ratio"],
-        best_interval=best_interval,
-        best_stable=row["stable"] and not wide,
+        best_interval=_interval(best["ratio_interval"]),
+        best_stable=is_stable(row, best),
     )
 
 

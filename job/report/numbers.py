@@ -4,6 +4,7 @@ MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"
 # Marks what was disturbed while it was measured.
 UNSTABLE = "*"
+UNSTABLE_RATIO = f"{UNSTABLE}: disturbed, or its interval is wide."
 KIB = 1024
 
 

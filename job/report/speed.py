@@ -155,9 +155,9 @@ def notices(report: Mapping[str, Any]) -> tuple[str, ...]:
     """What must be known before table II is trusted."""
     rows = throughput_rows(report)
     unstable = sum(not row.stable for row in rows)
-    where = f"{unstable} of its {len(rows)} rows {'is' if unstable == 1 else 'are'}"
-    where = "its only row is" if len(rows) == 1 else where
-    disturbed = f"Table II: {where} unstable, for the reasons told below it."
+    which = "its only row" if len(rows) == 1 else f"{unstable} of its {len(rows)} rows"
+    verb = "is" if unstable == 1 else "are"
+    disturbed = f"Table II: {which} {verb} unstable, for the reasons told below it."
     return (*([disturbed] if unstable else []), *score_notes(report))
 
 
@@ -228,7 +228,7 @@ def _fastest_note(report: Mapping[str, Any], rows: Sequence[EngineRow]) -> str:
     told = f"{told} Ratio: against the faster FP32 in Paddle, as in table II."
     if all(row.stable for row in rows):
         return told
-    return f"{told} {numbers.UNSTABLE}: disturbed, or its interval is wide."
+    return f"{told} {numbers.UNSTABLE_RATIO}"
 
 
 def _once(texts: Iterable[str]) -> Sequence[str]:

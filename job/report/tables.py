@@ -258,12 +258,18 @@ def engine_rows(report: Mapping[str, Any]) -> tuple[EngineRow, ...]:
             p99_ms=speed["latency_ms"]["p99"],
             peak_rss_bytes=speed["peak_rss_bytes"],
             fastest=entry["fastest"] == engine,
-            stable=entry["stable"] and not is_wide(speed["ratio"], _pair(speed["ratio_interval"])),
+            stable=is_stable(entry, speed),
         )
         for entry in report["benchmark"]
         if entry["engines"]
         for engine, speed in {"paddle": _paddle(entry), **entry["engines"]}.items()
     )
+
+
+def is_stable(entry: Mapping[str, Any], speed: Mapping[str, Any]) -> bool:
+    """Whether nothing disturbed a row's measurement, nor one engine's ratio in it."""
+    bounds = speed["ratio_interval"]
+    return bool(entry["stable"]) and not (bounds and is_wide(speed["ratio"], _pair(bounds)))
 
 
 def _paddle(entry: Mapping[str, Any]) -> Mapping[str, Any]:

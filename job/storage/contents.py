@@ -124,12 +124,12 @@ class Contents:
         return sum(where.split("/")[1] not in self.index.runs for where in self._stored)
 
     def lost(self, kept: Mapping[str, Kept]) -> set[str]:
-        """Return the folders of which a file is neither here nor there."""
+        """Return the folders of which a file is neither there nor, as it was published, here."""
         there = {entry.content for entry in self.index.entries}
         return {
             path.partition("/")[0]
             for path, file in kept.items()
-            if file.content not in there and not file.path.exists()
+            if file.content not in there and not file.is_here()
         }
 
     def _send(self, path: str, file: Kept) -> tuple[tuple[str, int], Entry]:

@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from job.digests import hash_file
 from job.errors import DataError, StorageError
 from job.signals import StopSignals, stopped
 from job.storage.contents import Contents, Say
@@ -217,19 +216,9 @@ class S3Output(LocalOutput):
                 self.say(f"{strays} objects below {self.uri / RUNS}, of no index, stay there")
         elif read_json(self.root / S3_STATE) != base.state:
             self._start_from()
-        self._drop_altered()
         if self.contents.lost(dict(published_files(self.root))):
             self.retract()
         write_json(self.root / S3_STATE, self.contents.index.state)
-
-    def _drop_altered(self) -> None:
-        """Remove files that S3 lost and that are not as they were published: nothing mends them."""
-        there = {entry.content for entry in self.contents.index.entries}
-        for _, file in published_files(self.root):
-            if file.content in there or not file.path.exists():
-                continue
-            if file.path.stat().st_size != file.bytes or hash_file(file.path) != file.sha256:
-                file.path.unlink()
 
     def _start_from(self) -> None:
         """Make the local folder hold nothing but what the index names, its records at once."""

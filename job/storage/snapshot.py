@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from job.digests import hash_file
 from job.storage.files import read_json
 from job.storage.local import FAILURE, KEY_FILE, MANIFEST, REPORTS, RESUME, STAGE_FILE, remove
 
@@ -25,16 +26,28 @@ class Kept:
         path: holds the content, in its first ``bytes`` bytes; not there if it is in S3 only.
         bytes: how much of it.
         sha256: the digest of that.
+        mtime_ns: when it was published; None for what was read just now.
     """
 
     path: Path
     bytes: int
     sha256: str
+    mtime_ns: int | None = None
 
     @property
     def content(self) -> tuple[str, int]:
         """What tells equal files."""
         return self.sha256, self.bytes
+
+    def is_here(self) -> bool:
+        """Whether the file still holds the content; it is read only if its time differs."""
+        try:
+            stat = self.path.stat()
+        except FileNotFoundError:
+            return False
+        if self.mtime_ns in (None, stat.st_mtime_ns):
+            return stat.st_size >= self.bytes
+        return stat.st_size == self.bytes and hash_file(self.path) == self.sha256
 
 
 def snapshot(root: Path, pins: Path) -> dict[str, Kept]:
@@ -70,7 +83,7 @@ def published_files(root: Path) -> Iterator[tuple[str, Kept]]:
         folder = stage_file.parent
         yield f"{folder.name}/{STAGE_FILE}", _as_it_is(stage_file)
         for name, entry in read_json(stage_file)["files"].items():
-            kept = Kept(folder / name, entry["bytes"], entry["sha256"])
+            kept = Kept(folder / name, entry["bytes"], entry["sha256"], entry["mtime_ns"])
             yield f"{folder.name}/{name}", kept
 
 

@@ -151,7 +151,7 @@ def test_too_many_bad_images_end_the_job_with_their_names() -> None:
     for allowed in (0.0, 0.3):
         # All are told of at once, not only the first that was too many.
         message = (
-            r"troubled: 17 of 20 images cannot be used(.|\n)*7\.jpg: the file is empty\n  and 12"
+            r"at least 17 of 20 images cannot be used(.|\n)*7\.jpg: the file is empty\n  and 12"
         )
         with (
             loader(source, max_bad_fraction=allowed) as loading,
@@ -159,7 +159,7 @@ def test_too_many_bad_images_end_the_job_with_their_names() -> None:
         ):
             list(loading.batches())
     begun = iter(loader(TroubledSource(1000, bad=(0, 150, 800))).batches())
-    with pytest.raises(DataError, match="2 of 1,000 images"):
+    with pytest.raises(DataError, match="at least 2 of 1,000 images"):
         next(begun)
 
 

@@ -182,7 +182,7 @@ class TestReuse:
         (here,) = tmp_path.rglob("third_out/sum.txt")
         here.write_bytes(content)
         lines = again(tmp_path, output)
-        assert lines[2] == "third runs: third_out/sum.txt is missing"
+        assert lines[2] == "third runs: third_out/sum.txt was changed after the run"
         assert files(s3_server, output)["third_out/sum.txt"] == before["third_out/sum.txt"]
 
     def test_a_store_that_lost_all_gets_what_this_machine_has(
