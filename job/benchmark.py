@@ -1,7 +1,10 @@
-"""Interleaved timing: each model in processes of its own, their rounds alternating.
+"""Interleaved timing: each model in processes of its own, anew in each round.
 
 The models rest while another is timed, so a machine that drifts, throttles or has a busy neighbour
-hits all of them alike; the ratio is taken per round.
+hits all of them alike; the ratio is taken per round. Processes of one and the same model differ by
+one to three percent for as long as they live, by where their memory happens to lie, and those that
+are started first are the slower ones. A ratio of two processes would hold their difference, and no
+number of rounds would show it: so every round starts its own, in turned order.
 """
 
 import math
@@ -9,16 +12,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from job import cores, counters
 from job.events import Events
 from job.host import read_host
 from job.samples import Conditions, Samples, Setting
-from job.stability import Observation
+from job.stability import Observation, together
 from job.timing_process import Candidate, Fleet
 
 NATIVE, ONEDNN = FP32 = ("native", "onednn")
 NOTHING = "nothing"
+T = TypeVar("T")
 # An FP32 engine this much slower than the faster one while warming up is not timed further.
 HOPELESS = 1.3
 # Of a call that does nothing, thousands fit into this.
@@ -33,8 +38,8 @@ class Effort:
     """How long each model is timed in all, over ``rounds`` turns.
 
     Attributes:
-        warmup_batches: calls of each model that are not counted; fewer if they take longer than
-            ``min_seconds``.
+        warmup_batches: calls of each model in a round that are not counted; fewer if they take
+            longer than the round's share of ``min_seconds``.
         min_seconds: seconds of timing at least.
         min_samples: timed calls at least, over all instances.
         rounds: how often the models take turns.
@@ -44,6 +49,16 @@ class Effort:
     min_seconds: float
     min_samples: int
     rounds: int
+
+    @property
+    def warmup(self) -> int:
+        """Calls that are not counted."""
+        return max(self.warmup_batches, LEAST_WARMUP)
+
+    @property
+    def round_seconds(self) -> float:
+        """Seconds of timing in a round."""
+        return self.min_seconds / self.rounds
 
 
 @dataclass(frozen=True)
@@ -86,13 +101,67 @@ def measure(
         QuantizationError: a model cannot be timed.
     """
     cores.check([setting])
+    racing = [*candidates, Candidate(NOTHING, Path(NOTHING))]
+    rounds: list[Round] = []
+    for done in range(effort.rounds):
+        one = run_round(racing, setting, effort, done, events)
+        if one is None:
+            return None
+        rounds.append(one)
+        racing = [candidate for candidate in racing if candidate.label in one.latencies]
+        events.progress("benchmark", done + 1, effort.rounds, "rounds", str(setting))
+    conditions = Conditions(read_host().as_report(), isa, setting)
+    samples = [
+        Samples(
+            label,
+            [one.latencies[label] for one in rounds],
+            max(one.peak_rss_bytes[label] for one in rounds),
+            conditions,
+        )
+        for label in (candidate.label for candidate in racing)
+    ]
+    return Measurement(samples, together([one.observed for one in rounds]), rounds[-1].scores)
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round found.
+
+    Attributes:
+        latencies: milliseconds of each model, as [instance][call].
+        peak_rss_bytes: of each model.
+        observed: what happened on the cores while models were timed.
+        scores: as in a measurement.
+    """
+
+    latencies: Mapping[str, Sequence[Sequence[float]]]
+    peak_rss_bytes: Mapping[str, int]
+    observed: Observation
+    scores: Sequence[Sequence[float]]
+
+
+def run_round(
+    racing: Sequence[Candidate], setting: Setting, effort: Effort, number: int, events: Events
+) -> Round | None:
+    """Start every model, warm it up and time it; None when asked to stop.
+
+    Args:
+        racing: the models.
+        setting: batch size, threads, instances and the rest.
+        effort: for how long.
+        number: of the round, from 0; the first one gives a hopeless FP32 engine up.
+        events: asked whether to stop.
+    """
     pinned = cores.pinned(setting)
-    nothing = Candidate(NOTHING, Path(NOTHING))
-    with started([*candidates, nothing], setting, pinned) as all_fleets:
-        fleets = competitive(all_fleets, effort)
+    with started(in_turn(racing, number), setting, pinned) as fleets:
+        if number == 0:
+            fleets = competitive(fleets, effort)
+        else:
+            warm_up(fleets, effort)
         before, used_before = counters.read(pinned), used(fleets)
-        rounds = timed(fleets, effort, str(setting), events)
-        if rounds is None:
+        # Neither starting first nor being timed first goes to the same model always.
+        latencies = timed(in_turn(fleets, number // 2), effort, events)
+        if latencies is None:
             return None
         after, used_after = counters.read(pinned), used(fleets)
         observed = counters.between(
@@ -102,13 +171,14 @@ def measure(
             model_seconds=used_after[0] - used_before[0],
             preemptions=used_after[1] - used_before[1],
         )
-        conditions = Conditions(read_host().as_report(), isa, setting)
         scores = {fleet.label: fleet for fleet in fleets}["int8"].scores(CHECKED_IMAGES)
-        samples = [
-            Samples(fleet.label, rounds[fleet.label], fleet.peak_rss_bytes, conditions)
-            for fleet in fleets
-        ]
-        return Measurement(samples, observed, scores)
+        peaks = {fleet.label: fleet.peak_rss_bytes for fleet in fleets}
+        return Round(latencies, peaks, observed, scores)
+
+
+def in_turn(models: Sequence[T], number: int) -> Sequence[T]:
+    """Turned about each time."""
+    return models if number % 2 == 0 else models[::-1]
 
 
 @contextmanager
@@ -124,10 +194,16 @@ def started(
         yield fleets
 
 
+def warm_up(fleets: Sequence[Fleet], effort: Effort) -> dict[str, float]:
+    """Call every model until it is as fast as it gets: milliseconds of the fastest calls."""
+    return {
+        fleet.label: fastest_call(fleet, effort.warmup, effort.round_seconds) for fleet in fleets
+    }
+
+
 def competitive(fleets: Sequence[Fleet], effort: Effort) -> list[Fleet]:
     """Warm all models up, and end the processes of an FP32 engine that is hopelessly slow."""
-    batches = max(effort.warmup_batches, LEAST_WARMUP)
-    fastest = {fleet.label: fastest_call(fleet, batches, effort.min_seconds) for fleet in fleets}
+    fastest = warm_up(fleets, effort)
     for fleet in sorted(fleets, key=lambda fleet: fleet.label != ONEDNN):
         # A first call of many seconds was all the warm-up, and made oneDNN's primitives.
         if fleet.label == ONEDNN or (fleet.label == NATIVE and is_competitive(NATIVE, fastest)):
@@ -156,21 +232,16 @@ def is_competitive(label: str, fastest: Mapping[str, float]) -> bool:
 
 
 def timed(
-    fleets: Sequence[Fleet], effort: Effort, what: str, events: Events
-) -> dict[str, list[list[list[float]]]] | None:
-    """Latencies of each model, as [round][instance][call]; None when asked to stop."""
-    instances = len(fleets[0].timers)
-    batches = math.ceil(effort.min_samples / effort.rounds / instances)
-    seconds = effort.min_seconds / effort.rounds
-    latencies: dict[str, list[list[list[float]]]] = {fleet.label: [] for fleet in fleets}
-    for done in range(effort.rounds):
-        # Turned about each round, so that no model always runs after the same one.
-        for fleet in fleets if done % 2 == 0 else reversed(fleets):
-            least = min(seconds, NOTHING_SECONDS) if fleet.label == NOTHING else seconds
-            latencies[fleet.label].append(fleet.time(least, batches))
-            if events.stopping:
-                return None
-        events.progress("benchmark", done + 1, effort.rounds, "rounds", what)
+    fleets: Sequence[Fleet], effort: Effort, events: Events
+) -> dict[str, list[list[float]]] | None:
+    """Latencies of each model in one round, as [instance][call]; None when asked to stop."""
+    batches = math.ceil(effort.min_samples / effort.rounds / len(fleets[0].timers))
+    latencies = {}
+    for fleet in fleets:
+        least = NOTHING_SECONDS if fleet.label == NOTHING else math.inf
+        latencies[fleet.label] = fleet.time(min(effort.round_seconds, least), batches)
+        if events.stopping:
+            return None
     return latencies
 
 

@@ -59,15 +59,15 @@ def row(measured: Measurement) -> dict[str, Any]:
 
 
 def compare(fp32: Samples, int8: Samples) -> dict[str, Any]:
-    """The ratio of INT8 to FP32 with its 95% interval, from rounds that alternated.
+    """The ratio of INT8 to FP32 with its 95% interval (of a single round None).
 
     Raises:
         IncomparableSamples: they were not measured alike.
     """
     require_comparable(fp32, int8)
     ratio = stats.paired_ratio(fp32.rates, int8.rates)
-    interval = ratio.interval or (ratio.value, ratio.value)
-    return {"ratio": ratio.value, "ratio_interval": list(interval)}
+    interval = None if ratio.interval is None else list(ratio.interval)
+    return {"ratio": ratio.value, "ratio_interval": interval}
 
 
 def describe(samples: Samples, engine: str) -> dict[str, Any]:

@@ -22,7 +22,8 @@ def check(settings: Sequence[Setting]) -> None:
         if setting.cores > usable:
             key = "threads" if setting.scenario == "latency" else "instances"
             raise MachineError(
-                f"/benchmark/{key}: {setting.cores} {key} asked for, {usable} cores usable",
+                f"/benchmark/{key}: {setting.cores} {key} asked for, "
+                f"{usable} core{'' if usable == 1 else 's'} usable",
                 "Lower it, or give the container more cores.",
             )
 

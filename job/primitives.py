@@ -131,16 +131,21 @@ def _post_ops(attributes: str) -> tuple[str, ...]:
 
 
 def last_run(primitives: list[Primitive], runs: int) -> list[Primitive]:
-    """The primitives of one run in the steady state: the last ``1/runs`` of a repeated log.
+    """The primitives of one run in the steady state: the last of a repeated log.
 
     The first run also reorders weights; later ones repeat the same sequence.
+
+    Args:
+        primitives: of all runs.
+        runs: how many, at least two.
     """
     computing = [i for i, primitive in enumerate(primitives) if primitive.kind in COMPUTE]
-    if not computing:
-        return []
     per_run = len(computing) // runs
-    start = computing[-per_run]
-    return primitives[start:]
+    if not per_run:
+        return []
+    # A run begins before its first computation, with the reorders of its input.
+    length = computing[-per_run] - computing[-2 * per_run]
+    return primitives[-length:]
 
 
 def isa(primitives: Iterable[Primitive]) -> str:
@@ -228,7 +233,8 @@ def record(
     """
     shape = ",".join(map(str, input_shape))
     numbers = (batch_size, threads, timed, logged, os.getpid())
-    command = [sys.executable, "-m", "job.engine.run_once", str(prefix), mode, shape]
+    # -P: a folder called job in the current directory is not this package.
+    command = [sys.executable, "-P", "-m", "job.engine.run_once", str(prefix), mode, shape]
     # Read when the libraries load, so it must be a fresh process.
     fixed = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     done = subprocess.run(

@@ -6,7 +6,7 @@ figures start to move.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 # Shares of the cores' time.
 MAX_OTHERS = 0.05
@@ -59,11 +59,21 @@ class Observation:
     preemptions: int = 0
 
 
+def together(observations: Sequence[Observation]) -> Observation:
+    """What happened over several stretches of time on the same cores."""
+    first = observations[0]
+    sums = {
+        field.name: sum(getattr(one, field.name) for one in observations)
+        for field in fields(Observation)
+    }
+    return replace(Observation(**sums), cores=first.cores, siblings=first.siblings)
+
+
 def reasons(
     observed: Observation,
     rates: Mapping[str, Sequence[float]],
     ratio: float,
-    interval: tuple[float, float],
+    interval: Sequence[float] | None,
 ) -> tuple[Reason, ...]:
     """All that makes one row of table II unstable; empty when it is stable.
 
@@ -71,12 +81,12 @@ def reasons(
         observed: what happened meanwhile.
         rates: images/s of each round, by model.
         ratio: INT8 over FP32.
-        interval: of the ratio, 95%.
+        interval: of the ratio, 95%; None for a single round.
     """
     return (*_machine(observed), *_figures(rates, ratio, interval))
 
 
-def is_wide(ratio: float, interval: tuple[float, float]) -> bool:
+def is_wide(ratio: float, interval: Sequence[float]) -> bool:
     """Whether a ratio's 95% interval is too wide to tell much."""
     return interval[1] - interval[0] > MAX_WIDTH * ratio
 
@@ -138,7 +148,7 @@ def _machine(observed: Observation) -> Iterator[Reason]:
 
 
 def _figures(
-    rates: Mapping[str, Sequence[float]], ratio: float, interval: tuple[float, float]
+    rates: Mapping[str, Sequence[float]], ratio: float, interval: Sequence[float] | None
 ) -> Iterator[Reason]:
     change = drift(rates)
     if abs(change) > MAX_DRIFT:
@@ -148,11 +158,15 @@ def _figures(
             "The clock frequency moves: let the machine cool or warm up, fix the frequency "
             "(governor performance, turbo off), or raise benchmark.rounds.",
         )
-    if is_wide(ratio, interval):
+    if interval is None:
+        yield Reason(
+            "one round tells nothing of how far the ratio can be trusted", "Raise benchmark.rounds."
+        )
+    elif is_wide(ratio, interval):
         width = (interval[1] - interval[0]) / ratio
         yield Reason(
             f"the ratio's 95% interval is {_percent(width)} of it wide",
-            "Raise benchmark.rounds and benchmark.min_seconds.",
+            "Raise benchmark.rounds.",
         )
 
 

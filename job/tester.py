@@ -172,7 +172,8 @@ def _started(
     cores = sorted(os.sched_getaffinity(0))
     if threads > len(cores):
         raise errors.MachineError(
-            f"--num-threads: {threads} threads asked for, {len(cores)} cores usable",
+            f"--num-threads: {threads} threads asked for, {len(cores)} "
+            f"core{'' if len(cores) == 1 else 's'} usable",
             "Lower it, or give the container more cores.",
         )
     verbose = {"ONEDNN_VERBOSE": "1"} if request["profile_runs"] else {}

@@ -55,6 +55,7 @@ class Timer:
         self.peak_rss_bytes, self.cpu_seconds, self.preemptions = 0, 0.0, 0
         command = [
             sys.executable,
+            "-P",  # A folder called job in the current directory is not this package.
             "-m",
             "job.engine.timing",
             str(candidate.path),
@@ -70,6 +71,8 @@ class Timer:
             **isa_environment(setting.isa_cap),
             "OMP_NUM_THREADS": str(setting.threads),
             "MKL_NUM_THREADS": str(setting.threads),
+            # A user's own would have every primitive of every timed call written to the log.
+            "ONEDNN_VERBOSE": "0",
         }
         self.process = subprocess.Popen(
             command,

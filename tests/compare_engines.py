@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from job import cores, stats
+from job.benchmark import in_turn
 from job.engines import PACKAGES, check_installed
 from job.fingerprint import library_versions, package_versions
 from job.host import read_host
@@ -40,10 +41,7 @@ TIMED = {
     NNCF: ("nncf", "openvino"),
 }
 OURS = ("paddle", "openvino", "onnxruntime")
-WARMUP_BATCHES = 3
-# Processes that run one and the same model differ, for as long as they live: those started first
-# were slower. Where their memory lies is the likely reason.
-ROUNDS_OF_A_PROCESS = 3
+WARMUP_BATCHES = 2
 
 
 @dataclass(frozen=True)
@@ -205,20 +203,20 @@ def timed(model: str, batch_size: int, options: argparse.Namespace) -> Row:
     pinned = cores.pinned(setting)
     rates: dict[str, list[float]] = {name: [] for name in options.timed}
     calls: dict[str, list[float]] = {name: [] for name in options.timed}
-    for first in range(0, options.rounds, ROUNDS_OF_A_PROCESS):
+    for done in range(options.rounds):
+        # In processes of its own, as job.benchmark says.
         with ExitStack() as stack:
             fleets = {}
-            for name in in_turn(options.timed, first // ROUNDS_OF_A_PROCESS):
+            for name in in_turn(options.timed, done):
                 folder, mode = TIMED[name]
                 candidate = Candidate(mode, options.work / model / folder)
                 fleets[name] = Fleet(candidate, setting, pinned)
                 stack.callback(fleets[name].close)
                 fleets[name].time(0, WARMUP_BATCHES)
-            for turn in range(first, min(first + ROUNDS_OF_A_PROCESS, options.rounds)):
-                for name in in_turn(options.timed, turn):
-                    (found,) = fleets[name].time(options.seconds, 2)
-                    calls[name] += found
-                    rates[name].append(1000 * batch_size * len(found) / sum(found))
+            for name in in_turn(options.timed, done // 2):
+                (found,) = fleets[name].time(options.seconds, 2)
+                calls[name] += found
+                rates[name].append(1000 * batch_size * len(found) / sum(found))
     speeds = {name: stats.mean_throughput(found) for name, found in rates.items()}
     best = max((name for name in OURS if name in speeds), key=speeds.__getitem__)
     ratio = stats.paired_ratio(rates[NNCF], rates[best])
@@ -231,11 +229,6 @@ def timed(model: str, batch_size: int, options: argparse.Namespace) -> Row:
         ratio=ratio.value,
         ratio_interval=list(ratio.interval or (ratio.value, ratio.value)),
     )
-
-
-def in_turn(names: Sequence[str], turn: int) -> Sequence[str]:
-    """Turned about each time, so that no model is always first or always follows the same one."""
-    return names if turn % 2 == 0 else names[::-1]
 
 
 def line(row: Row, names: Sequence[str]) -> str:

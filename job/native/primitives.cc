@@ -56,13 +56,16 @@ std::vector<Primitive> Parse(std::istream& log) {
   return found;
 }
 
-// Where the last of equal runs begins; the first one also reorders weights.
+// Where the last of equal runs, at least two, begins; the first one also reorders weights.
 std::vector<Primitive>::const_iterator LastRun(const std::vector<Primitive>& all, int runs) {
-  const auto computing = std::count_if(all.begin(), all.end(), IsCompute);
-  auto left = computing / runs;
-  auto start = all.end();
-  while (left > 0 && start != all.begin()) left -= IsCompute(*--start);
-  return start;
+  std::vector<std::ptrdiff_t> computing;
+  for (std::size_t at = 0; at < all.size(); ++at) {
+    if (IsCompute(all[at])) computing.push_back(static_cast<std::ptrdiff_t>(at));
+  }
+  const auto per_run = computing.size() / runs;
+  if (per_run == 0) return all.end();
+  // A run begins before its first computation, with the reorders of its input.
+  return all.end() - (computing.end()[-per_run] - computing.end()[-2 * per_run]);
 }
 
 }  // namespace

@@ -102,7 +102,10 @@ def _disagreements(report: Mapping[str, Any]) -> Iterator[Fault]:
         if entry["ratio_interval"] is not None:
             yield from _ordered(entry["ratio_interval"], f"{where}/ratio_interval")
         for engine, speed in entry["engines"].items():
-            yield from _ordered(speed["ratio_interval"], f"{where}/engines/{engine}/ratio_interval")
+            if speed["ratio_interval"] is not None:
+                yield from _ordered(
+                    speed["ratio_interval"], f"{where}/engines/{engine}/ratio_interval"
+                )
             yield from _edges(speed["histogram"], f"{where}/engines/{engine}")
         for model in ("fp32", "int8"):
             yield from _edges(entry[model]["histogram"], f"{where}/{model}")

@@ -34,7 +34,10 @@ def ratios(report: Mapping[str, Any]) -> tuple[Figure, str]:
         for number, setting in enumerate(found):
             shift = SPREAD * ((number + 0.5) / len(found) - 0.5)
             places = [(models.index(r.model) + shift, r) for r in rows if r.setting == setting]
-            _points(axes, places, setting_name(setting), *_look(setting, found))
+            for stable in (True, False):
+                some = [(place, row) for place, row in places if row.stable is stable]
+                label = setting_name(setting) if some == places or stable else ""
+                _points(axes, some, label, *_look(setting, found), hollow=not stable)
         _published(axes, models, rows)
         axes.set_yticks(range(len(models)), models)
         axes.set_ylim(len(models) - 0.5, -0.5)
@@ -44,7 +47,8 @@ def ratios(report: Mapping[str, Any]) -> tuple[Figure, str]:
         svg.quiet(axes, "x")
         figure.legend(loc="outside upper left", ncols=2)
     return figure, (
-        "Ratio of INT8 to FP32; whiskers are 95% intervals, upright lines the published ratios."
+        "Ratio of INT8 to FP32; whiskers are 95% intervals, upright lines the published ratios, "
+        "hollow marks unstable ratios."
     )
 
 
@@ -57,7 +61,13 @@ def _look(setting: Setting, found: tuple[Setting, ...]) -> tuple[str, str]:
 
 
 def _points(
-    axes: Axes, places: list[tuple[float, ModelSpeed]], label: str, colour: str, marker: str
+    axes: Axes,
+    places: list[tuple[float, ModelSpeed]],
+    label: str,
+    colour: str,
+    marker: str,
+    *,
+    hollow: bool,
 ) -> None:
     bounds = [row.ratio_interval or (row.ratio, row.ratio) for _, row in places]
     ratios = [row.ratio for _, row in places]
@@ -75,6 +85,7 @@ def _points(
         label=label,
         color=colour,
         marker=marker,
+        markerfacecolor="white" if hollow else colour,
     )
 
 

@@ -16,7 +16,6 @@ from job.report.matrix_tables import (
 )
 from job.report.summary import gate_limit, gate_value
 from job.report.tables import INT8_ENGINE_NAMES, NO_CAP, cap_name
-from job.stats import Interval
 
 NONE = numbers.DASH
 MEASURED, PUBLISHED = "measured", "published"
@@ -140,13 +139,9 @@ def _measured_cells() -> list[Cells]:
         ),
         (
             Column("95%", True),
-            lambda row: _interval(row.ratio_interval),
+            lambda row: numbers.known_interval(row.ratio_interval),
         ),
     ]
-
-
-def _interval(bounds: Interval | None) -> str:
-    return NONE if bounds is None else numbers.interval(*bounds)
 
 
 def _cap(isa_cap: str) -> str:
@@ -175,7 +170,7 @@ def _speed_note(rows: Sequence[ModelSpeed]) -> str:
     if _any_published(rows):
         notes.append(PUBLISHED_NOTE)
     if not all(row.stable for row in rows):
-        notes.append("*: disturbed while it was measured; the model's own report says by what.")
+        notes.append(f"{numbers.UNSTABLE_RATIO} The model's own report says why.")
     return " ".join(notes)
 
 
@@ -209,7 +204,7 @@ def _engines_grids(
             Column("Its\nratio", True),
             lambda row: numbers.judged_times(row.best_ratio, row.best_stable),
         ),
-        (Column("95%", True), lambda row: _interval(row.best_interval)),
+        (Column("95%", True), lambda row: numbers.known_interval(row.best_interval)),
     ]
     if _any_published(rows):
         cells.append((Column("At or\nabove"), lambda row: YES_NO[row.best_reached]))
@@ -296,12 +291,16 @@ def gates_grid(report: Mapping[str, Any]) -> Grid:
 
 def obstacles_grid(report: Mapping[str, Any]) -> Grid:
     """What stands in the way of models below their published ratio, as their breakdowns tell."""
-    below = {(row.model, row.setting.isa_cap) for row in speed_rows(report) if row.reached is False}
+    below = {
+        (row.model, row.setting.isa_cap, row.setting.batch_size)
+        for row in speed_rows(report)
+        if row.reached is False
+    }
     texts = tuple(
         (entry["model"], _cap(part["isa_cap"]), str(part["batch_size"]), advice)
         for entry in report["matrix"]
         for part in entry["breakdown"] or ()
-        if (entry["model"], part["isa_cap"]) in below
+        if (entry["model"], part["isa_cap"], part["batch_size"]) in below
         for advice in advice_of(part)
     )
     columns = (*words("Model", "ISA cap"), *figures("Batch"), *words("Where the time goes"))

@@ -16,7 +16,7 @@ def summarize(report: Mapping[str, Any]) -> Summary:
     return Summary(
         passed=report["status"] == "passed",
         headline=headline,
-        notices=tuple(str(note) for note in report["notes"]),
+        notices=(*(str(note) for note in report["notes"]), *_unstable_notices(rows)),
         cards=(_verdict_card(report), _speed_card(rows), _reached_card(rows), _top1_card(report)),
     )
 
@@ -41,6 +41,15 @@ def _verdict_phrase(report: Mapping[str, Any]) -> str:
 def _span(rows: tuple[ModelSpeed, ...]) -> tuple[str, str]:
     ratios = [row.ratio for row in rows]
     return numbers.times(min(ratios)), numbers.times(max(ratios))
+
+
+def _unstable_notices(rows: tuple[ModelSpeed, ...]) -> tuple[str, ...]:
+    unstable = sum(not row.stable for row in rows)
+    if not unstable:
+        return ()
+    which = "its only ratio" if len(rows) == 1 else f"{unstable} of its {len(rows)} ratios"
+    verb = "is" if unstable == 1 else "are"
+    return (f"Table II: {which} {verb} unstable, marked {numbers.UNSTABLE} below.",)
 
 
 def _speed_phrase(rows: tuple[ModelSpeed, ...]) -> str:

@@ -4,7 +4,7 @@ MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"
 # Marks what was disturbed while it was measured.
 UNSTABLE = "*"
-UNSTABLE_RATIO = f"{UNSTABLE}: disturbed, or its interval is wide."
+UNSTABLE_RATIO = f"{UNSTABLE}: disturbed while it was measured, or an interval is wide."
 KIB = 1024
 
 
@@ -19,6 +19,11 @@ def signed(value: float, digits: int = 2) -> str:
 def interval(low: float, high: float, digits: int = 2) -> str:
     """Bounds that cannot be negative, such as ``3.10–3.28``."""
     return f"{low:.{digits}f}{DASH}{high:.{digits}f}"
+
+
+def known_interval(bounds: tuple[float, float] | None) -> str:
+    """Bounds, or a dash where there are none."""
+    return DASH if bounds is None else interval(*bounds)
 
 
 def signed_interval(low: float, high: float, digits: int = 2) -> str:

@@ -45,7 +45,7 @@ def throughput_grids(report: Mapping[str, Any]) -> tuple[Grid, ...]:
                 numbers.significant(row.fp32),
                 numbers.significant(row.int8),
                 numbers.judged_times(row.ratio, row.stable),
-                NONE if row.ratio_interval is None else numbers.interval(*row.ratio_interval),
+                numbers.known_interval(row.ratio_interval),
             )
             for row in rows
         )
@@ -70,8 +70,8 @@ def latency_grids(report: Mapping[str, Any]) -> tuple[Grid, ...]:
                 *_setting_cells(report, row),
                 model_name(report, row.model),
                 numbers.significant(row.p50_ms),
-                numbers.significant(row.p90_ms),
-                numbers.significant(row.p99_ms),
+                _known(row.p90_ms),
+                _known(row.p99_ms),
                 numbers.size(row.peak_rss_bytes),
             )
             for row in latency_rows(report)
@@ -89,8 +89,9 @@ def fp32_grid(report: Mapping[str, Any]) -> Grid:
         (
             *((_cap(row.isa_cap),) if several else ()),
             *_setting_cells(report, row),
-            _timed(row.fp32_native),
-            _timed(row.fp32_onednn),
+            # The pilot showed that a dash is far slower.
+            _known(row.fp32_native),
+            _known(row.fp32_onednn),
             ENGINE_NAMES[row.fp32_engine],
             numbers.count(entry["fp32"]["samples"]),
             numbers.count(entry["int8"]["samples"]),
@@ -123,7 +124,7 @@ def int8_engines_grids(report: Mapping[str, Any]) -> tuple[Grid, ...]:
                 INT8_ENGINE_NAMES[row.engine],
                 numbers.significant(row.images_per_second),
                 numbers.judged_times(row.ratio, row.stable),
-                numbers.interval(*row.ratio_interval),
+                numbers.known_interval(row.ratio_interval),
                 numbers.significant(row.p50_ms),
             )
             for row in rows
@@ -212,7 +213,8 @@ def _latency_note(report: Mapping[str, Any]) -> str:
     costs = sorted(entry["harness_ms"] for entry in report["benchmark"])
     spread = " to ".join(_once(f"{cost:.2g}" for cost in (costs[0], costs[-1])))
     return (
-        "Latency of one batch, by nearest rank. Peak memory: resident set of the model's process. "
+        "Latency of one batch, by nearest rank; p90 takes 10 batches, p99 takes 100. "
+        "Peak memory: resident set of the model's process. "
         f"A model that does nothing takes {spread} ms a batch when it is measured like these."
     )
 
@@ -235,6 +237,5 @@ def _once(texts: Iterable[str]) -> Sequence[str]:
     return list(dict.fromkeys(texts))
 
 
-def _timed(images_per_second: float | None) -> str:
-    """Return images/s, or a dash for an engine that the pilot showed to be far slower."""
-    return NONE if images_per_second is None else numbers.significant(images_per_second)
+def _known(value: float | None) -> str:
+    return NONE if value is None else numbers.significant(value)

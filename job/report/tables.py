@@ -83,17 +83,19 @@ class ThroughputRow:
 
 @dataclass(frozen=True)
 class LatencyRow:
-    """Table II, continued: one model's latency of a batch in ms and its peak memory in bytes."""
+    """Table II, continued: one model's latency of a batch in ms and its peak memory in bytes.
+
+    A percentile is None where so few batches were timed that it would be the slowest of them.
+    """
 
     batch_size: int
     threads: int
     instances: int
     isa_cap: str
     model: str
-    engine: str
     p50_ms: float
-    p90_ms: float
-    p99_ms: float
+    p90_ms: float | None
+    p99_ms: float | None
     peak_rss_bytes: int
 
 
@@ -108,10 +110,8 @@ class EngineRow:
     engine: str
     images_per_second: float
     ratio: float
-    ratio_interval: Interval
+    ratio_interval: Interval | None
     p50_ms: float
-    p99_ms: float
-    peak_rss_bytes: int
     fastest: bool
     stable: bool
 
@@ -166,16 +166,15 @@ def has_instances(report: Mapping[str, Any]) -> bool:
     return any(entry["instances"] > 1 for entry in report["benchmark"])
 
 
-def _pair(bounds: Any) -> Interval:
-    low, high = bounds
-    return float(low), float(high)
+def _pair(bounds: Any) -> Interval | None:
+    return None if bounds is None else (float(bounds[0]), float(bounds[1]))
 
 
 def accuracy_rows(report: Mapping[str, Any]) -> tuple[AccuracyRow, ...]:
     """Table I: FP32, fake-quantized, INT8, in this order, then INT8 in other engines."""
     accuracy = report["accuracy"]
     fp32, paired = accuracy["fp32"], accuracy["paired"]
-    low, high = _pair(paired["top1_drop_interval"])
+    low, high = paired["top1_drop_interval"]
     rows = []
     for model, scores in {
         **{name: accuracy[name] for name in MODELS},
@@ -186,12 +185,12 @@ def accuracy_rows(report: Mapping[str, Any]) -> tuple[AccuracyRow, ...]:
             AccuracyRow(
                 model=model,
                 top1=scores["top1"],
-                top1_interval=_pair(scores["top1_interval"]),
+                top1_interval=tuple(scores["top1_interval"]),
                 top1_change=None if reference else scores["top1"] - fp32["top1"],
                 # The report holds the drop, FP32 minus INT8; a change has the other sign.
                 top1_change_interval=(-high, -low) if model == "int8" else None,
                 top5=scores["top5"],
-                top5_interval=_pair(scores["top5_interval"]),
+                top5_interval=tuple(scores["top5_interval"]),
                 top5_change=None if reference else scores["top5"] - fp32["top5"],
             )
         )
@@ -211,9 +210,7 @@ def throughput_rows(report: Mapping[str, Any]) -> tuple[ThroughputRow, ...]:
             fp32=entry["fp32"]["images_per_second"],
             int8=entry["int8"]["images_per_second"],
             ratio=entry["ratio"],
-            ratio_interval=None
-            if entry["ratio_interval"] is None
-            else _pair(entry["ratio_interval"]),
+            ratio_interval=_pair(entry["ratio_interval"]),
             fp32_native=entry["fp32_engines"].get("native"),
             fp32_onednn=entry["fp32_engines"].get("onednn"),
             stable=entry["stable"],
@@ -231,15 +228,18 @@ def latency_rows(report: Mapping[str, Any]) -> tuple[LatencyRow, ...]:
             instances=entry["instances"],
             isa_cap=entry["isa_cap"],
             model=model,
-            engine=entry[model]["engine"],
             p50_ms=entry[model]["latency_ms"]["p50"],
-            p90_ms=entry[model]["latency_ms"]["p90"],
-            p99_ms=entry[model]["latency_ms"]["p99"],
+            p90_ms=_quantile(entry[model], "p90", least=10),
+            p99_ms=_quantile(entry[model], "p99", least=100),
             peak_rss_bytes=entry[model]["peak_rss_bytes"],
         )
         for entry in report["benchmark"]
         for model in ("fp32", "int8")
     )
+
+
+def _quantile(speed: Mapping[str, Any], name: str, *, least: int) -> float | None:
+    return float(speed["latency_ms"][name]) if speed["samples"] >= least else None
 
 
 def engine_rows(report: Mapping[str, Any]) -> tuple[EngineRow, ...]:
@@ -255,8 +255,6 @@ def engine_rows(report: Mapping[str, Any]) -> tuple[EngineRow, ...]:
             ratio=speed["ratio"],
             ratio_interval=_pair(speed["ratio_interval"]),
             p50_ms=speed["latency_ms"]["p50"],
-            p99_ms=speed["latency_ms"]["p99"],
-            peak_rss_bytes=speed["peak_rss_bytes"],
             fastest=entry["fastest"] == engine,
             stable=is_stable(entry, speed),
         )
@@ -269,10 +267,9 @@ def engine_rows(report: Mapping[str, Any]) -> tuple[EngineRow, ...]:
 def is_stable(entry: Mapping[str, Any], speed: Mapping[str, Any]) -> bool:
     """Whether nothing disturbed a row's measurement, nor one engine's ratio in it."""
     bounds = speed["ratio_interval"]
-    return bool(entry["stable"]) and not (bounds and is_wide(speed["ratio"], _pair(bounds)))
+    return bool(entry["stable"]) and not (bounds and is_wide(speed["ratio"], bounds))
 
 
 def _paddle(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     """INT8 in Paddle, in the shape of the other engines."""
-    bounds = entry["ratio_interval"] or (entry["ratio"], entry["ratio"])
-    return {**entry["int8"], "ratio": entry["ratio"], "ratio_interval": bounds}
+    return {**entry["int8"], **{key: entry[key] for key in ("ratio", "ratio_interval")}}

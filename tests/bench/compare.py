@@ -61,7 +61,7 @@ def worse(name: str, now: dict[str, Any], then: dict[str, Any]) -> Iterator[str]
     # Not recorded yet with the weights that are drawn now.
     change = largest_change(now["scores"], then["scores"]) if then["scores"] else 0.0
     if change > SCORE_TOLERANCE:
-        yield f"{name}: scores moved by {change:.1%} of their spread, at most {SCORE_TOLERANCE:.0%}"
+        yield f"{name}: scores moved by {change:.1%} of their spread, at most {SCORE_TOLERANCE:.1%}"
 
 
 def largest_change(now: list[list[float]], then: list[list[float]]) -> float:

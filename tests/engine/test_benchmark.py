@@ -21,7 +21,8 @@ from job.engine.baseline import export
 from job.errors import MachineError, QuantizationError
 from job.manifest import parse
 from job.report import document
-from job.samples import Setting
+from job.samples import Samples, Setting
+from job.stability import Observation
 from job.stages import benchmark as stage
 from job.stages.stage import StageOutput
 from job.timing_process import Candidate, Fleet, Timer
@@ -77,6 +78,66 @@ def test_more_samples_than_fit_into_the_time(models):
     effort = replace(EFFORT, min_seconds=0.0, min_samples=41)
     counts = [len(one.all) for one in measure(candidates(models)[1:], effort=effort).samples]
     assert counts == [42, 42, 42]  # 21 in each of two rounds
+
+
+def test_each_round_starts_its_own_processes_in_turned_order(models, monkeypatch):
+    started, timed = [], []
+
+    class Watched(Fleet):
+        def __init__(self, candidate, *rest):
+            super().__init__(candidate, *rest)
+            started.append((candidate.label, self.timers[0].process.pid))
+
+        def time(self, seconds, batches, limit=None):
+            if limit is not None:  # a warm-up
+                return super().time(seconds, batches, limit)
+            timed.append(self.timers[0].process.pid)
+            return super().time(seconds, batches)
+
+    monkeypatch.setattr(benchmark, "Fleet", Watched)
+    measure(candidates(models)[1:], effort=replace(EFFORT, rounds=4))
+    names = ["onednn", "int8", "nothing"]
+    assert [label for label, _ in started] == [*names, *names[::-1]] * 2
+    assert len({pid for _, pid in started}) == len(started)
+    labels = {pid: label for label, pid in started}
+    # Each combination of being started first or last and timed first or last, once.
+    assert [labels[pid] for pid in timed] == [*names, *names[::-1], *names[::-1], *names]
+
+
+def test_what_lies_in_the_current_directory_is_not_run(models, tmp_path, monkeypatch):
+    for name in ("job.py", "json.py", "select.py"):
+        (tmp_path / name).write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
+    Fleet(Candidate("int8", models[1]), SETTING, CORES[:1]).close()
+    assert primitives.trace(models[1], "int8", tiny.SHAPE)
+
+
+def test_a_log_that_the_user_asked_onednn_for_does_not_slow_the_calls(models, monkeypatch, capfd):
+    monkeypatch.setenv("ONEDNN_VERBOSE", "1")
+    fleet = Fleet(Candidate("int8", models[1]), SETTING, CORES[:1])
+    fleet.time(0, 3)
+    fleet.close()
+    assert "onednn_verbose" not in "".join(capfd.readouterr())
+
+
+def test_native_kernels_that_were_hopeless_are_not_tried_at_a_larger_batch(tmp_path, monkeypatch):
+    raced = []
+
+    def hopeless_native(found, setting, *_, isa, events):
+        raced.append((setting.batch_size, setting.threads, found[0].label))
+        samples = [Samples("onednn", [], 0, None)]
+        return benchmark.Measurement(samples, Observation(1.0, 1), [[0.0]])
+
+    monkeypatch.setattr(stage, "measure", hopeless_native)
+    monkeypatch.setattr(stage, "row", lambda measured: {})
+    monkeypatch.setattr(stage, "executed_isa", lambda *_: "avx2")
+    monkeypatch.setattr(stage.cores, "check", lambda _: None)
+    monkeypatch.setattr(stage, "breakdowns", lambda *_: [])
+    run_stage((tmp_path / "x", tmp_path / "y"), tmp_path, batch_sizes=[8, 2, 16], threads=[1, 2])
+    assert raced == [
+        (8, 1, "native"), (2, 1, "native"), (16, 1, "onednn"),
+        (8, 2, "native"), (2, 2, "native"), (16, 2, "onednn"),
+    ]  # fmt: skip
 
 
 def test_asked_to_stop(models):

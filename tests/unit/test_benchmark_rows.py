@@ -59,9 +59,10 @@ def test_row_has_the_keys_of_the_reports_schema():
     )
 
 
-def test_one_round_has_an_interval_all_the_same():
+def test_one_round_has_no_interval_and_is_not_trusted():
     row = benchmark_rows.row(measured(samples("native", [4.0]), samples("int8", [2.0])))
-    assert row["ratio_interval"] == pytest.approx([2.0, 2.0])
+    assert (row["ratio"], row["ratio_interval"], row["stable"]) == (pytest.approx(2.0), None, False)
+    assert [reason["advice"] for reason in row["unstable_reasons"]] == ["Raise benchmark.rounds."]
 
 
 def test_a_drifting_machine_does_not_change_the_ratio_but_is_named():

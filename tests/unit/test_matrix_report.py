@@ -142,6 +142,9 @@ def test_disturbed_rows_are_marked():
     grid = matrix_results.speed_grid(report)
     assert [r[5] for r in grid.rows if r[5].endswith("*")] == ["3.79×*"]
     assert "*: disturbed while it was measured" in grid.note
+    told = "Table II: 1 of its 12 ratios is unstable, marked * below."
+    assert told in summarize(report).notices
+    assert told not in summarize(sample_matrix()).notices
 
 
 def test_models_below_the_published_ratio_say_where_the_time_goes():
@@ -158,6 +161,14 @@ def test_models_below_the_published_ratio_say_where_the_time_goes():
     text = render_files(report)["report.md"]
     assert "### Below the published ratio" in text
     assert "Not to be read" not in text
+
+
+def test_what_a_small_batch_takes_does_not_explain_a_large_one():
+    report = sample_matrix()
+    report["matrix"][0]["breakdown"][0]["advice"] = ["Larger batches."]
+    for row in report["matrix"][0]["benchmark"]:
+        row["ratio"] = 2.0 if row["batch_size"] == 50 else 9.0
+    assert not matrix_results.obstacles_grid(report).rows
 
 
 def test_other_engines_stand_beside_paddle():

@@ -12,7 +12,7 @@ from rich.console import Console
 from sample_report import benchmark_entry, engine_entry, model_accuracy, sample_report
 
 from job.errors import OutputError
-from job.report import document, html, markdown, numbers, plots, tables, terminal
+from job.report import document, html, markdown, numbers, plots, speed, tables, terminal
 from job.report.summary import gate_value, summarize
 
 ATTACK = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)> [red]x[/red] $x$ a|b `c`"
@@ -639,3 +639,14 @@ def test_terminal_shows_user_text_as_it_stands():
 
 def test_terminal_marks_a_failed_gate():
     assert re.search(r"min_speedup +at least 4 +1\.55 +FAILED", on_terminal(failed_report(), 80))
+
+
+def test_a_percentile_of_too_few_batches_is_not_told():
+    report = sample_report()
+    report["benchmark"] = [benchmark_entry(1, 10.0, 40.0)]
+    report["benchmark"][0]["fp32"]["samples"], report["benchmark"][0]["int8"]["samples"] = 9, 99
+    (grid,) = speed.latency_grids(report)
+    assert [["–" in cell for cell in row[3:6]] for row in grid.rows] == [
+        [False, True, True],
+        [False, False, True],
+    ]

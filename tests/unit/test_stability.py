@@ -49,6 +49,14 @@ def test_each_disturbance_is_named_with_what_to_do(changes, told):
     assert reason.advice.endswith(".")
 
 
+def test_what_happened_over_several_rounds_adds_up():
+    both = stability.together([QUIET, replace(QUIET, seconds=5, throttled_periods=2)])
+    assert both == replace(
+        QUIET, seconds=15, busy_seconds=40.6, own_seconds=39.8, preemptions=120,
+        throttled_periods=2,
+    )  # fmt: skip
+
+
 def test_a_neighbour_is_told_once():
     found = reasons(replace(QUIET, busy_seconds=25.0, preemptions=5000))
     assert [reason.what for reason in found] == ["other processes used 26% of the cores' time"]
