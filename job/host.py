@@ -175,11 +175,13 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
     """Yield the folders of this process's control group and of those above it, innermost first."""
     memberships = _memberships(_text(root / "proc/self/cgroup"))
     mounts = [(_CGROUP, memberships.get("")), (_CGROUP / "unified", memberships.get(""))]
-    mounts += [(_CGROUP / name, path) for name, path in memberships.items() if name]
+    for names, group_path in memberships.items():
+        if controller in names.split(","):
+            # Old kernels list two controllers in another order than their folder is called.
+            named = _CGROUP / names
+            mounts.append((named if (root / named).is_dir() else _CGROUP / controller, group_path))
     for mount, path in mounts:
-        controllers = mount.name.split(",")
-        version_1 = mount.parent == _CGROUP and mount.name != "unified"
-        if path is None or (version_1 and controller not in controllers):
+        if path is None:
             continue
         # A container without a namespace of its own sees the host's path, but its own mount.
         group = Path(path.lstrip("/"))

@@ -15,7 +15,7 @@ from job.report.matrix_tables import (
     speed_rows,
 )
 from job.report.summary import gate_limit, gate_value
-from job.report.tables import INT8_ENGINE_NAMES, NO_CAP, cap_name
+from job.report.tables import INT8_ENGINE_NAMES, NO_CAP, UNCAPPED_NOTE, cap_name
 
 NONE = numbers.DASH
 MEASURED, PUBLISHED = "measured", "published"
@@ -221,9 +221,12 @@ def _engines_grids(
 
 
 def _engines_note(rows: Sequence[ModelSpeed]) -> str:
-    if all(row.best_stable for row in rows):
-        return ENGINES_NOTE
-    return f"{ENGINES_NOTE} {numbers.UNSTABLE_RATIO}"
+    notes = [ENGINES_NOTE]
+    if any("onnxruntime" in row.engines and row.setting.isa_cap != NO_CAP for row in rows):
+        notes.append(UNCAPPED_NOTE)
+    if not all(row.best_stable for row in rows):
+        notes.append(numbers.UNSTABLE_RATIO)
+    return " ".join(notes)
 
 
 def _rate_in(name: str, row: ModelSpeed) -> str:

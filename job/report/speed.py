@@ -9,6 +9,7 @@ from job.report.tables import (
     ENGINE_NAMES,
     INT8_ENGINE_NAMES,
     NO_CAP,
+    UNCAPPED_NOTE,
     EngineRow,
     Setting,
     ThroughputRow,
@@ -228,6 +229,8 @@ def _fastest_note(report: Mapping[str, Any], rows: Sequence[EngineRow]) -> str:
         each = (f"{INT8_ENGINE_NAMES[r.engine]} at {load_name(report, r)}" for r in fastest)
         told = f"Fastest: {'; '.join(each)}."
     told = f"{told} Ratio: against the faster FP32 in Paddle, as in table II."
+    if any(row.engine == "onnxruntime" and row.isa_cap != NO_CAP for row in rows):
+        told = f"{told} {UNCAPPED_NOTE}"
     if all(row.stable for row in rows):
         return told
     return f"{told} {numbers.UNSTABLE_RATIO}"

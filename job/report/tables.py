@@ -11,6 +11,8 @@ MODELS = ("fp32", "qat_fake", "int8")
 ENGINE_NAMES = {"native": "native", "onednn": "oneDNN"}
 INT8_ENGINE_NAMES = {"paddle": "Paddle", "openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
 NO_CAP = "all"
+# Its kernels are its own, and heed no variable.
+UNCAPPED_NOTE = "The ISA cap binds oneDNN, which Paddle and OpenVINO use, not ONNX Runtime."
 
 
 class Setting(Protocol):

@@ -10,6 +10,7 @@ from job import breakdown, cores, primitives
 from job.benchmark import NATIVE, ONEDNN, Effort, measure
 from job.benchmark_rows import INT8, OTHER_ENGINES, row, score_difference
 from job.events import Events
+from job.host import read_host
 from job.manifest import Manifest
 from job.samples import Setting
 from job.stages.inputs import settings_of
@@ -46,7 +47,9 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
             raw.append(asdict(measured))
     (out / "samples.json").write_text(json.dumps(raw))
     parts = breakdowns(manifest, inputs, events)
-    return {} if events.stopping else {"rows": rows, "breakdown": parts}
+    # The report may be made later, and elsewhere.
+    host = read_host().as_report()
+    return {} if events.stopping else {"rows": rows, "breakdown": parts, "host": host}
 
 
 def breakdowns(

@@ -9,7 +9,6 @@ from typing import Any
 from job.digests import hash_file
 from job.engines import PACKAGES
 from job.fingerprint import library_versions, package_versions
-from job.host import read_host
 from job.manifest import Manifest
 from job.stages.inputs import data_files, model_files
 from job.stages.stage import StageOutput
@@ -55,7 +54,7 @@ def build(
             *fallback_notes(int8["fallback"]),
         ],
         "manifest": dict(manifest.resolved),
-        "host": read_host().as_report(),
+        "host": dict(records["benchmark"]["host"]),
         "versions": versions(outputs),
         "isa": isa,
         "seeds": {"baseline": records["baseline"]["seed"], "train": records["qat"]["seed"]},

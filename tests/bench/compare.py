@@ -23,7 +23,7 @@ IMAGES, CLASSES = 2, 64
 
 
 def figures(run: Path) -> dict[str, dict[str, Any]]:
-    """What is recorded of a finished run: name -> ratio, INT8 ops, scores.
+    """What is recorded of a finished run: name -> ratio, INT8 ops, scores; and if it is stable.
 
     Where two caps came to the same instruction set, the ratio counts that is known better.
     """
@@ -44,6 +44,7 @@ def figures(run: Path) -> dict[str, dict[str, Any]]:
                 continue
             width[key] = high / low
             found[key] = {
+                "stable": row["stable"],
                 "ratio": round(row["ratio"], 3),
                 "int8_ops": entry["audit"]["int8_ops"],
                 "scores": [[float(f"{score:.5g}") for score in image] for image in scores],
@@ -55,7 +56,9 @@ def worse(name: str, now: dict[str, Any], then: dict[str, Any]) -> Iterator[str]
     """What got worse, in words."""
     least = then["ratio"] * (1 - RATIO_TOLERANCE)
     if now["ratio"] < least:
-        yield f"{name}: ratio {now['ratio']:.2f}, recorded {then['ratio']:.2f}, least {least:.2f}"
+        again = "" if now["stable"] else "; it was disturbed, so measure again"
+        told = f"ratio {now['ratio']:.2f}, recorded {then['ratio']:.2f}, least {least:.2f}"
+        yield f"{name}: {told}{again}"
     if now["int8_ops"] < then["int8_ops"]:
         yield f"{name}: {now['int8_ops']} ops in INT8, recorded {then['int8_ops']}"
     # Not recorded yet with the weights that are drawn now.
@@ -81,8 +84,12 @@ def main(run: str, *options: str) -> int:
     now = figures(Path(run))
     recorded = json.loads(RECORDED.read_bytes()) if RECORDED.exists() else {}
     if options == ("--record",):
-        RECORDED.write_text(json.dumps({**recorded, **now}, indent=1, sort_keys=True) + "\n")
-        print(f"recorded {len(now)} rows in {RECORDED}")
+        # A disturbed ratio is nothing to hold others to.
+        steady = {name: values for name, values in now.items() if values.pop("stable")}
+        RECORDED.write_text(json.dumps({**recorded, **steady}, indent=1, sort_keys=True) + "\n")
+        print(f"recorded {len(steady)} rows in {RECORDED}")
+        for name in now.keys() - steady.keys():
+            print(f"not recorded, as unstable: {name}")
         return 0
     faults = []
     for name, values in now.items():

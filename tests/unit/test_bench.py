@@ -27,6 +27,8 @@ def write_run(
     ratio: float = 3.0,
     ops: int = 20,
     first_score: float = 1.0,
+    *,
+    stable: bool = True,
 ) -> str:
     entry = {
         "model": "resnet18",
@@ -36,6 +38,7 @@ def write_run(
             {
                 "batch_size": 1,
                 "isa": "avx512_core_vnni",
+                "stable": stable,
                 "ratio": each,
                 "ratio_interval": [each - wide, each + wide],
             }
@@ -69,6 +72,18 @@ def test_what_got_worse_is_told(
     code = compare.main(write_run(tmp_path, **changes))
     assert code == (1 if fault else 0)
     assert (fault or "nothing worse") in capsys.readouterr().out
+
+
+def test_a_disturbed_ratio_is_not_recorded_and_its_fall_is_told_as_such(
+    compare: Any, tmp_path: Path, capsys: Any
+) -> None:
+    assert compare.main(write_run(tmp_path), "--record") == 0
+    assert compare.main(write_run(tmp_path, ratio=2.0, stable=False), "--record") == 0
+    name = "resnet18, batch 1, avx512_core_vnni"
+    assert f"not recorded, as unstable: {name}" in capsys.readouterr().out
+    assert json.loads(compare.RECORDED.read_bytes())[name]["ratio"] == 3.0
+    assert compare.main(write_run(tmp_path, ratio=2.0, stable=False)) == 1
+    assert "least 2.55; it was disturbed, so measure again" in capsys.readouterr().out
 
 
 def test_nothing_is_compared_where_nothing_was_recorded(

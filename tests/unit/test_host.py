@@ -104,10 +104,15 @@ def test_group_of_the_host_seen_from_a_container(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(("quota", "cores"), [("-1", None), ("250000", 2.5)])
-def test_quota_of_version_1(machine: Machine, quota: str, cores: float | None) -> None:
-    machine.write("proc/self/cgroup", "4:cpu,cpuacct:/box\n2:memory:/box\n0::/\n")
-    machine.write("sys/fs/cgroup/cpu,cpuacct/box/cpu.cfs_quota_us", f"{quota}\n")
-    machine.write("sys/fs/cgroup/cpu,cpuacct/box/cpu.cfs_period_us", "100000\n")
+@pytest.mark.parametrize(
+    ("listed", "folder"), [("cpu,cpuacct", "cpu,cpuacct"), ("cpuacct,cpu", "cpu"), ("cpu", "cpu")]
+)
+def test_quota_of_version_1(
+    machine: Machine, listed: str, folder: str, quota: str, cores: float | None
+) -> None:
+    machine.write("proc/self/cgroup", f"4:{listed}:/box\n2:memory:/box\n0::/\n")
+    machine.write(f"sys/fs/cgroup/{folder}/box/cpu.cfs_quota_us", f"{quota}\n")
+    machine.write(f"sys/fs/cgroup/{folder}/box/cpu.cfs_period_us", "100000\n")
     assert quota_cores(machine.root) == cores
 
 

@@ -189,6 +189,10 @@ def test_other_engines_stand_beside_paddle():
     )  # fmt: skip
     assert {cells[3:5] for cells in (*capped.rows[1:], *free.rows)} == {("–", "Paddle")}
     assert (capped.note, "the fastest" in free.note, "*" in free.note) == ("", True, False)
+    assert "ONNX Runtime" not in free.note
+    row["engines"] = {"openvino": speed, "onnxruntime": {**speed, "images_per_second": 200.0}}
+    assert "not ONNX Runtime" in matrix_results.engines_grids(report)[1].note
+    row["engines"] = {"openvino": speed}
     assert "ratio: 10 of 12 in Paddle, 11 in the fastest engine." in summarize(report).headline
     assert re.search(r"mobilenet_v1 +1 +252 +271 +OpenVINO +3.25×", on_terminal(report, 160))
     assert re.search(r"mobilenet_v1 +1 +OpenVINO +271 +3.25×", on_terminal(report, 80))

@@ -334,6 +334,10 @@ def test_every_setting_is_named_where_it_differs():
     assert html.render(report).count("<svg") == 6
     assert "1 of its 8 rows is unstable" in text
     assert text.count("4.00×\\*") == 1
+    assert tables.UNCAPPED_NOTE not in text
+    for entry in report["benchmark"]:
+        entry["engines"]["onnxruntime"] = entry["engines"]["openvino"]
+    assert markdown.render(report).count(tables.UNCAPPED_NOTE) == 1  # not where there is no cap
     report["benchmark"][4]["engines"]["openvino"]["ratio_interval"] = [3.0, 5.0]
     assert "| OpenVINO | 400 | 4.00×\\* | 3.00–5.00 |" in markdown.render(report)
 
