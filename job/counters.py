@@ -27,8 +27,7 @@ class Counters:
         own_seconds: processor time of this process.
         busy: processor time used on the cores by anyone.
         steal: time that the hypervisor took from the cores.
-        sibling_busy: processor time used on the cores' other hyperthreads.
-        siblings: how many of these there are.
+        sibling_busy: processor time used on each of the cores' other hyperthreads.
         throttling: of the control group.
     """
 
@@ -36,8 +35,7 @@ class Counters:
     own_seconds: float
     busy: float
     steal: float
-    sibling_busy: float
-    siblings: int
+    sibling_busy: Sequence[float]
     throttling: Throttling
 
 
@@ -55,8 +53,7 @@ def read(cores: Sequence[int], root: Path = Path("/")) -> Counters:
         own_seconds=time.process_time(),
         busy=sum(_sum(lines.get(core, ()), _BUSY) for core in cores),
         steal=sum(_sum(lines.get(core, ()), (_STEAL,)) for core in cores),
-        sibling_busy=sum(_sum(lines.get(core, ()), _BUSY) for core in others),
-        siblings=len(others),
+        sibling_busy=tuple(_sum(lines.get(core, ()), _BUSY) for core in sorted(others)),
         throttling=throttling(root),
     )
 
@@ -78,8 +75,10 @@ def between(
         cores=cores,
         busy_seconds=after.busy - before.busy,
         own_seconds=after.own_seconds - before.own_seconds + model_seconds,
-        siblings=after.siblings,
-        sibling_seconds=after.sibling_busy - before.sibling_busy,
+        sibling_seconds=max(
+            (now - then for then, now in zip(before.sibling_busy, after.sibling_busy, strict=True)),
+            default=0.0,
+        ),
         steal_seconds=after.steal - before.steal,
         throttled_periods=after.throttling.periods - before.throttling.periods,
         throttled_seconds=after.throttling.seconds - before.throttling.seconds,

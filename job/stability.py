@@ -39,8 +39,8 @@ class Observation:
         cores: how many cores models were timed on.
         busy_seconds: processor time used on these cores, by whomever.
         own_seconds: processor time used by the models' processes and by the benchmark itself.
-        siblings: how many other hyperthreads those cores have.
-        sibling_seconds: processor time used on them.
+        sibling_seconds: processor time used on the busiest of the cores' other hyperthreads. One
+            alone slows its core, and threads wait for the slowest.
         steal_seconds: time in which the hypervisor ran something else on these cores.
         throttled_periods: how often the control group had used up its quota.
         throttled_seconds: how long it had to wait then.
@@ -51,7 +51,6 @@ class Observation:
     cores: int
     busy_seconds: float = 0.0
     own_seconds: float = 0.0
-    siblings: int = 0
     sibling_seconds: float = 0.0
     steal_seconds: float = 0.0
     throttled_periods: int = 0
@@ -61,12 +60,11 @@ class Observation:
 
 def together(observations: Sequence[Observation]) -> Observation:
     """What happened over several stretches of time on the same cores."""
-    first = observations[0]
     sums = {
         field.name: sum(getattr(one, field.name) for one in observations)
         for field in fields(Observation)
     }
-    return replace(Observation(**sums), cores=first.cores, siblings=first.siblings)
+    return replace(Observation(**sums), cores=observations[0].cores)
 
 
 def reasons(
@@ -139,10 +137,10 @@ def _machine(observed: Observation) -> Iterator[Reason]:
             "Stop them, or keep cores free for the job (cpusets, taskset), then run again with "
             "--from benchmark.",
         )
-    if observed.sibling_seconds > MAX_SIBLINGS * observed.seconds * observed.siblings:
-        share = observed.sibling_seconds / observed.seconds / observed.siblings
+    if observed.sibling_seconds > MAX_SIBLINGS * observed.seconds:
+        share = observed.sibling_seconds / observed.seconds
         yield Reason(
-            f"the cores' other hyperthreads were busy for {_percent(share)} of the time",
+            f"another hyperthread of the cores was busy for {_percent(share)} of the time",
             "Keep whole physical cores free for the job, or switch hyperthreading off.",
         )
 
