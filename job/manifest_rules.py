@@ -15,7 +15,7 @@ _SPLITS = ("train", "selection", "val")
 _FORMAT_OF_SUFFIX = {"list": "imagenet_list", "dir": "class_folders", "file": "packed"}
 _SUFFIX_OF_FORMAT = {name: suffix for suffix, name in _FORMAT_OF_SUFFIX.items()}
 _SPLIT_KEYS = tuple(f"{split}_{suffix}" for suffix in _FORMAT_OF_SUFFIX for split in _SPLITS)
-_UNPUBLISHED = ("convnet", "lenet")
+UNPUBLISHED = ("convnet", "lenet", "vgg11", "vgg13")
 _DIGIT_CLASSES = 10
 _SCALABLE = ("convnet", "mobilenet_", "resnet", "vgg")
 
@@ -41,7 +41,7 @@ def _weights(
         yield Fault("/model/pretrained", "expected false beside /model/weights: give one of them")
     if name is None:
         yield Fault("/model/pretrained", "expected false: only networks with /model/name have it")
-    elif name in _UNPUBLISHED:
+    elif name in UNPUBLISHED:
         yield Fault("/model/pretrained", f"expected false: no weights are published for {name}")
 
 

@@ -21,6 +21,13 @@ from job.events import Events
 from job.weights import match, read_pdparams
 
 EVALUATION_BATCH = 100
+# Paddle's own keys of the networks that come in several widths.
+PUBLISHED_AS = {
+    "mobilenet_v1": "mobilenetv1_1.0",
+    "mobilenet_v2": "mobilenetv2_1.0",
+    "mobilenet_v3_large": "mobilenet_v3_large_x1.0",
+    "mobilenet_v3_small": "mobilenet_v3_small_x1.0",
+}
 _SHAPE_HINT = "Set it to what the network is made for, usually [3, 224, 224]."
 
 
@@ -223,22 +230,20 @@ def load_weights(
 def published_weights(name: str) -> Path:
     """Paddle's published ImageNet weights of a network, downloaded once and cached.
 
+    Args:
+        name: of a network for which there are some: see ``UNPUBLISHED`` of the manifest's rules.
+
     Raises:
-        DataError: there are none, or they cannot be fetched.
+        DataError: they cannot be fetched.
     """
     factory = getattr(paddle.vision.models, name)
-    urls = getattr(importlib.import_module(factory.__module__), "model_urls", {})
-    found = [entry for key, entry in urls.items() if key.lower() in (name, f"{name}_1.0")]
-    if not found:
-        raise DataError(
-            f"/model/pretrained: Paddle publishes no weights for {name}",
-            "Name a .pdparams file in /model/weights.",
-        )
+    published = importlib.import_module(factory.__module__).model_urls
+    url, digest = published[PUBLISHED_AS.get(name, name)]
     try:
-        return Path(paddle.utils.download.get_weights_path_from_url(*found[0]))
+        return Path(paddle.utils.download.get_weights_path_from_url(url, digest))
     except (RuntimeError, OSError) as error:
         raise DataError(
-            f"/model/pretrained: {found[0][0]} cannot be fetched: {error}",
+            f"/model/pretrained: {url} cannot be fetched: {error}",
             "Fetch it on a machine with internet and name the file in /model/weights.",
         ) from error
 

@@ -7,8 +7,9 @@ import pytest
 import tiny
 
 import job
-from job.engine import drawn_weights, programs, zoo
+from job.engine import drawn_weights, programs, session, zoo
 from job.errors import UsageError
+from job.manifest_rules import UNPUBLISHED
 
 pytestmark = pytest.mark.engine
 
@@ -45,6 +46,20 @@ def test_every_name_of_the_schema_can_be_made(name):
     assert not any(
         op.type == "reshape2" and block.var(op.input("X")[0]).persistable for op in block.ops
     )
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in UNPUBLISHED])
+def test_published_weights_are_fetched_from_an_address_of_their_own(name, monkeypatch):
+    fetched = []
+    monkeypatch.setattr(
+        "paddle.utils.download.get_weights_path_from_url",
+        lambda url, digest: fetched.append((url, digest)) or "cached.pdparams",
+    )
+    assert session.published_weights(name) == Path("cached.pdparams")
+    ((url, digest),) = fetched
+    file = Path(url).stem.lower().removesuffix("_pretrained").removesuffix("1.0")
+    assert file.removesuffix("_x").replace("_", "") == name.replace("_", "")
+    assert len(digest) == 32
 
 
 @pytest.mark.parametrize("name", WIDE)
