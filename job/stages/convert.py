@@ -1,12 +1,13 @@
 """convert: the fake-quantized inference model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from job.events import Events
 from job.manifest import Manifest
-from job.stages.inputs import CALIBRATION, network, quantize_settings, settings_of
+from job.own_code import callable_files
+from job.stages.inputs import CALIBRATION, POST, network, quantize_settings, settings_of
 from job.stages.stage import Record, Stage, StageOutput
 
 
@@ -16,7 +17,7 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
     from job.engine.session import open_session
 
     settings = quantize_settings(manifest)
-    if manifest.quantize.strategy == "post":
+    if manifest.quantize.strategy == POST:
         return qat.convert_post_training(
             inputs["baseline"].path,
             settings,
@@ -32,7 +33,15 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
 
 def settings(manifest: Manifest) -> Mapping[str, Any]:
     """What decides the fake-quantized model, apart from the weights."""
-    return {"quantize": settings_of(manifest.quantize, "calibrate", "fallback")}
+    quantize = settings_of(manifest.quantize, "calibrate", "fallback")
+    if manifest.quantize.strategy == POST:
+        return {"quantize": quantize}
+    return {"model": {"callable": manifest.model.callable}, "quantize": quantize}
 
 
-STAGE = Stage("convert", "qat_fake", ("prepare", "baseline", "qat"), settings, lambda _: (), run)
+def files(manifest: Manifest) -> Sequence[Path]:
+    """The user's own network."""
+    return () if manifest.quantize.strategy == POST else callable_files(manifest)
+
+
+STAGE = Stage("convert", "qat_fake", ("prepare", "baseline", "qat"), settings, files, run)

@@ -17,6 +17,7 @@ from job.manifest import AugmentSpec, DataSpec, Manifest, TrainSpec
 from job.own_code import callable_files, code_folders
 
 SELECTION, CALIBRATION, TEST = "selection.bin", "calibration.bin", "test.bin"
+POST = "post"
 # Settings that change how fast or how safely a stage works, but not what it leaves.
 WITHOUT_EFFECT = ("workers", "checkpoint_seconds")
 

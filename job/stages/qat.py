@@ -10,8 +10,10 @@ from job.data.sources import BadImage
 from job.distributed import meeting_of
 from job.events import Events
 from job.manifest import Manifest
+from job.own_code import callable_files
 from job.stages.inputs import (
     CALIBRATION,
+    POST,
     SELECTION,
     data_files,
     has_steps,
@@ -23,8 +25,6 @@ from job.stages.inputs import (
     training_loader,
 )
 from job.stages.stage import Record, Stage, StageOutput
-
-POST = "post"
 
 
 def run(
@@ -103,20 +103,26 @@ def settings(manifest: Manifest) -> Mapping[str, Any]:
     """What decides the quantized weights."""
     if manifest.quantize.strategy == POST:
         return {"quantize": {"strategy": POST}}
-    quantize = settings_of(manifest.quantize, "post_algo", "fallback")
+    given = {
+        # Its parameters may have learning rates of their own, which the baseline's output lacks.
+        "model": {"callable": manifest.model.callable},
+        "quantize": settings_of(manifest.quantize, "post_algo", "fallback"),
+    }
     if not has_steps(manifest.train):
-        return {"quantize": quantize, "train": {"max_iters": 0, "seed": manifest.train.seed}}
+        return {**given, "train": {"max_iters": 0, "seed": manifest.train.seed}}
     return {
-        "quantize": quantize,
+        **given,
         "train": settings_of(manifest.train),
         "data": settings_of(manifest.data, "root"),
     }
 
 
 def files(manifest: Manifest) -> tuple[Path, ...]:
-    """The training images."""
-    trains = manifest.quantize.strategy != POST and has_steps(manifest.train)
-    return tuple(data_files(manifest)) if trains else ()
+    """The user's own network, and the training images when it trains."""
+    if manifest.quantize.strategy == POST:
+        return ()
+    images = data_files(manifest) if has_steps(manifest.train) else ()
+    return (*callable_files(manifest), *images)
 
 
 BESIDE = Stage("qat", "qat", (), settings, files, beside)

@@ -4,8 +4,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
-from tiny_run import MANIFEST, Run, job, write_manifest
+from tiny_run import MANIFEST, Run, arrays, job, write_manifest
 
 pytestmark = pytest.mark.e2e
 
@@ -18,6 +19,19 @@ Path("imported").touch()
 
 def network(num_classes):
     return nn.Sequential(nn.Conv2D(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, num_classes))
+"""
+
+WITH_RATE = """
+from paddle import ParamAttr, nn
+
+def network(num_classes, rate=RATE):
+    scaled = ParamAttr(learning_rate=rate)
+    return nn.Sequential(
+        nn.Conv2D(1, 8, 3, weight_attr=scaled), nn.Flatten(), nn.Linear(288, num_classes)
+    )
+
+def full_rate(num_classes):
+    return network(num_classes, 1.0)
 """
 
 
@@ -49,6 +63,35 @@ def test_beside_the_manifest(folder: Path, tmp_path: Path) -> None:
     with (folder / "mine.py").open("a") as file:
         file.write("# edited\n")
     assert "mine.py changed" in job(*run, "--dry-run", cwd=elsewhere).out
+
+
+def test_what_only_training_feels_is_trained_again(folder: Path) -> None:
+    untrained = (
+        "--set",
+        "baseline.train.max_iters=0",
+        "--until",
+        "convert",
+        "--log-format",
+        "json",
+    )
+
+    def run(function: str, rate: float) -> list[str]:
+        (folder / "mine.py").write_text(WITH_RATE.replace("RATE", str(rate)))
+        network = ("--set", f"model.callable=mine:{function}", "--allow-code")
+        done = job("run", "m.json", *untrained, *network, "--log-format", "json", cwd=folder)
+        return done.of("stage_started")
+
+    def weights(leaves: str) -> np.ndarray:
+        return arrays(folder / f"out/{leaves}.npz")["conv2d_0.w_0"]
+
+    run("network", 1.0)
+    trained = weights("qat/best")
+    assert (trained != weights("fp32/weights")).any()
+    assert run("network", 1.0) == []
+    assert run("network", 0.0) == ["baseline", "qat", "convert"]
+    assert (weights("qat/best") == weights("fp32/weights")).all()
+    assert run("full_rate", 0.0) == ["baseline", "qat", "convert"]
+    assert (weights("qat/best") == trained).all()
 
 
 def test_in_the_current_directory(folder: Path, tmp_path: Path) -> None:
