@@ -110,7 +110,7 @@ def optimize(prefix: Path, cache: Path, op_types: set[str], images: np.ndarray) 
     config.enable_save_optim_model(True)
     try:
         Predictor(config).scores(images)
-    except (RuntimeError, NotImplementedError) as error:
+    except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise QuantizationError(
             f"Paddle cannot run this model in INT8: {reason}",

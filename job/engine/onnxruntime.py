@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import paddle2onnx
-from onnxruntime.capi.onnxruntime_pybind11_state import Fail as OrtFail
+from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
 from job.engine import onnx_quantize
 from job.engine.onnx_graph import OnnxGraph
@@ -24,6 +24,14 @@ from job.errors import DataError, QuantizationError
 
 MODEL = "model.onnx"
 OPSET = 13
+# What it may say of a model; they have no class in common.
+REFUSALS = (
+    ort.Fail,
+    ort.InvalidArgument,
+    ort.InvalidGraph,
+    ort.NotImplemented,
+    ort.RuntimeException,
+)
 PROVIDERS = ["CPUExecutionProvider"]
 
 
@@ -55,7 +63,7 @@ def convert(fake_quantized: Path, out: Path) -> dict[str, Any]:
     try:
         onnx.save(graph.finished(), out / MODEL)
         onnxruntime.InferenceSession(out / MODEL, providers=PROVIDERS)
-    except (onnx.checker.ValidationError, OrtFail) as error:
+    except (onnx.checker.ValidationError, *REFUSALS) as error:
         raise cannot("ONNX Runtime cannot run", error) from error
     size = (out / MODEL).stat().st_size
     return {**onnx_quantize.count(graph), "int8_weights": int8_weights, "bytes": size}

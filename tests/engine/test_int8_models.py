@@ -221,6 +221,14 @@ def test_model_loads_in_plain_paddle_inference(own, tmp_path, optimize):
     np.testing.assert_array_equal(found, quantized.int8)
 
 
+def test_model_that_paddle_cannot_run_is_no_crash(tmp_path):
+    session = tiny.open_tiny()
+    tiny.quantize(session, tmp_path)
+    images = np.zeros((1, 3, 8, 8), "float32")
+    with pytest.raises(QuantizationError, match="cannot run this model in INT8: .*fused_conv2d"):
+        int8.build(tmp_path / "fake", tmp_path, tiny.SETTINGS["quantize_op_types"], images)
+
+
 def test_model_that_does_not_run_is_named(tmp_path):
     with pytest.raises(QuantizationError, match="does not run in Paddle Inference"):
         primitives.trace(tmp_path / "nowhere", predictor.INT8, (3, 8, 8))

@@ -1,5 +1,6 @@
 """INT8 models for OpenVINO and ONNX Runtime: the same weights and scales, as close to FP32."""
 
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -153,6 +154,35 @@ def test_a_model_that_onnx_runtime_refuses(
     finished = onnx_graph.OnnxGraph.finished
     monkeypatch.setattr(onnx_graph.OnnxGraph, "finished", without_an_input)
     with pytest.raises(QuantizationError, match=r"cannot run the fake-quantized model: .*nothing"):
+        converted(onnxruntime, quantized("convnet").folder / "fake", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("op", "type_", "says"),
+    [
+        ("Relu", "BOOL", "Type 'tensor(bool)'"),
+        ("Conv", "DOUBLE", "Could not find an implementation"),
+    ],
+)
+def test_a_model_whose_ops_onnx_runtime_does_not_have(
+    op: str, type_: str, says: str, quantized: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is an extra: make engines")
+    import onnx
+
+    from job.engine import onnx_graph, onnxruntime
+
+    x, w, y = (
+        onnx.helper.make_tensor_value_info(name, getattr(onnx.TensorProto, type_), [1, 1, 1, 1])
+        for name in "xwy"
+    )
+    inputs = [x, w] if op == "Conv" else [x]
+    node = onnx.helper.make_node(op, [each.name for each in inputs], ["y"])
+    graph = onnx.helper.make_graph([node], "made up", inputs, [y])
+    opset = onnx.helper.make_opsetid("", onnxruntime.OPSET)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    monkeypatch.setattr(onnx_graph.OnnxGraph, "finished", lambda _: model)
+    with pytest.raises(QuantizationError, match=f"ONNX Runtime cannot run .*{re.escape(says)}"):
         converted(onnxruntime, quantized("convnet").folder / "fake", tmp_path / "out")
 
 
