@@ -147,9 +147,9 @@ def _faults(manifest: Manifest, size: int, index: int | None) -> Iterator[str]:
     if manifest.matrix or index is not None:
         yield "/matrix: they train one model; give a manifest without a matrix"
         return
-    train, quantize = manifest.train, manifest.quantize
+    train = manifest.train
     steps = train.epochs if train.max_iters is None else train.max_iters
-    if quantize.strategy == "post" or steps == 0:
+    if manifest.quantize.strategy == "post" or steps == 0:
         yield "/quantize, /train: nothing is trained"
         return
     if train.batch_size % size:
@@ -161,11 +161,6 @@ def _faults(manifest: Manifest, size: int, index: int | None) -> Iterator[str]:
         yield (
             "/train/freeze_bn_stats: must be true, as each process would take batch norm's "
             "statistics from its own images"
-        )
-    if quantize.activation_quantize_type != "moving_average_abs_max":
-        yield (
-            f"/quantize/activation_quantize_type: {quantize.activation_quantize_type}, and only "
-            "moving_average_abs_max is shared"
         )
     if train.device != "cpu":
         yield f"/train/device: {train.device}, and processes share what they learn on CPU only"

@@ -225,7 +225,7 @@ def test_model_that_paddle_cannot_run_is_no_crash(tmp_path):
     session = tiny.open_tiny()
     tiny.quantize(session, tmp_path)
     images = np.zeros((1, 3, 8, 8), "float32")
-    with pytest.raises(QuantizationError, match="cannot run this model in INT8: .*fused_conv2d"):
+    with pytest.raises(QuantizationError, match=r"cannot run this model in INT8: .*fused_conv2d"):
         int8.build(tmp_path / "fake", tmp_path, tiny.SETTINGS["quantize_op_types"], images)
 
 

@@ -66,10 +66,6 @@ class TestRules:
             ({"train__batch_size": 66}, "/train/batch_size: 66 images, of which each of 4 process"),
             ({"train__freeze_bn_stats": None}, "/train/freeze_bn_stats: must be true"),
             ({"train__freeze_bn_stats": False}, "/train/freeze_bn_stats: must be true"),
-            (
-                {"quantize__activation_quantize_type": "abs_max"},
-                "/quantize/activation_quantize_type: abs_max, and only moving_average_abs_max",
-            ),
             ({"train__device": "gpu"}, "/train/device: gpu, and processes share"),
             ({"quantize__strategy": "post"}, "nothing is trained"),
             ({"train__max_iters": 0}, "nothing is trained"),

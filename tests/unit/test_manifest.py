@@ -231,6 +231,12 @@ def test_wrong_value_suggests(place: str, value: str, suggestion: str) -> None:
         ("name", "x" * 200, '"xxxxx'),
         ("train__base_lr", float("nan"), "expected a JSON number, found nan"),
         ("quantize__onnx_format", False, "expected true, found false"),
+        (
+            "quantize__activation_quantize_type",
+            "range_abs_max",
+            'expected moving_average_abs_max, found "range_abs_max"',
+        ),
+        ("quantize__window_size", 100, "expected 10000, found 100"),
     ],
 )
 def test_wrong_value_says_what_is_expected_and_found(place: str, value: Any, message: str) -> None:
