@@ -76,7 +76,7 @@ def export(session: Session, out: Path) -> int:
         )
     values = programs.read_variables(session.scope, programs.persistables(classifier.evaluation))
     write_arrays(out / WEIGHTS, values)
-    named = {key: values[name] for key, name in classifier.weight_names.items() if name in values}
+    named = {key: values[name] for key, name in classifier.weight_names.items()}
     with (out / "weights.pdparams").open("wb") as file:
         pickle.dump(named, file, protocol=4)
     return model_bytes(out)

@@ -36,7 +36,7 @@ class Classifier:
         startup: initialises the weights.
         loss: name of the scalar loss variable of ``train``.
         logits: name of the [N, classes] float32 variable of ``evaluation``.
-        weight_names: the network's own name of each weight -> its variable's name.
+        weight_names: of ``evaluation``'s weights: the network's own name -> the variable's name.
     """
 
     train: Program
@@ -86,9 +86,13 @@ def from_network(
                 f"/model/classes: the network's output has shape {list(logits.shape)}, "
                 f"expected [-1, {classes}]"
             )
-        weight_names = {key: value.name for key, value in network.state_dict().items()}
         fold_bias_shapes(train)
         evaluation = train.clone(for_test=True)._prune([logits])
+        weight_names = {
+            key: value.name
+            for key, value in network.state_dict().items()
+            if evaluation.global_block().has_var(value.name)
+        }
         loss = append_loss(logits, classes, label_smoothing)
     return Classifier(train, evaluation, startup, loss.name, logits.name, weight_names)
 

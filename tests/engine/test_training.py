@@ -362,3 +362,18 @@ def test_classifier_of_another_size_is_refused_or_reset(fp32):
     assert "/model/reset_classifier" in caught.value.hint
     names = load_weights(session, path, sha256=None, reset_classifier=True)
     assert names == ["head.2.weight", "head.2.bias"]
+
+
+def test_weights_of_a_network_with_other_heads_can_be_loaded_again(tmp_path):
+    """GoogLeNet's other two outputs, which nothing here trains, have weights and classes too."""
+
+    def open_(classes):
+        return tiny.open_tiny(
+            name="googlenet", input_shape=(3, 224, 224), width=1.0, classes=classes
+        )
+
+    export(open_(4), tmp_path)
+    path = tmp_path / "weights.pdparams"
+    assert load_weights(open_(4), path, sha256=None, reset_classifier=False) == []
+    reset = load_weights(open_(7), path, sha256=None, reset_classifier=True)
+    assert reset == ["_fc_out.weight", "_fc_out.bias"]

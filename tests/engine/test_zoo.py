@@ -46,6 +46,9 @@ def test_every_name_of_the_schema_can_be_made(name):
     assert not any(
         op.type == "reshape2" and block.var(op.input("X")[0]).persistable for op in block.ops
     )
+    weights = list(classifier.weight_names.values())
+    assert set(weights) == set(programs.persistables(classifier.evaluation))
+    assert 3 in block.var(weights[-1]).shape, "the last layer is not the classifier"
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in UNPUBLISHED])
