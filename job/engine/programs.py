@@ -114,7 +114,7 @@ def from_inference_model(
     """Programs of a saved inference model, whose weights are loaded into ``scope``.
 
     Its batch norms keep their statistics and its weights become trainable again. A softmax at the
-    end is cut off, as the loss needs logits.
+    end is cut off, as the loss needs logits, and so are copies of the output.
 
     Raises:
         DataError: the model cannot be read or is no classifier of ``classes`` classes.
@@ -137,10 +137,8 @@ def from_inference_model(
         for op in block.ops:
             op._rename_input(feeds[0], IMAGE)
         block._rename_var(feeds[0], IMAGE)
-    last = next(op for op in reversed(block.ops) if logits in op.output_arg_names)
-    if last.type == "softmax":
-        logits = last.input("X")[0]
-        evaluation = evaluation._prune([block.var(logits)])
+    logits = before_softmax(block, logits)
+    evaluation = evaluation._prune([block.var(logits)])
     shape = list(evaluation.global_block().var(logits).shape)
     if len(shape) != 2 or shape[1] != classes:
         raise DataError(
@@ -158,6 +156,30 @@ def from_inference_model(
             make_trainable(train, name, trainable=name not in frozen)
         loss = append_loss(train.global_block().var(logits), classes, label_smoothing)
     return Classifier(train, evaluation, startup, loss.name, logits, {n: n for n in names})
+
+
+def before_softmax(block: paddle.base.framework.Block, output: str) -> str:
+    """The scores that an output is a copy, or the softmax, of; else the output itself.
+
+    Older Paddle saves a copy of each output, and so does a loaded model that is saved again.
+    """
+    for op in reversed(block.ops):
+        if output not in op.output_arg_names:
+            continue
+        if op.type == "softmax":
+            return op.input("X")[0]
+        if not copies(op):
+            break
+        output = op.input("X")[0]
+    return output
+
+
+def copies(op: paddle.base.framework.Operator) -> bool:
+    """Whether an op's output is its input."""
+    if op.type == "scale":
+        # Its factor may be an input as well.
+        return len(op.input_arg_names) == 1 and (op.attr("scale"), op.attr("bias")) == (1, 0)
+    return op.type == "assign"
 
 
 def add_shape_outputs(program: Program) -> None:

@@ -194,21 +194,47 @@ def test_ready_inference_model_is_a_source(fp32, tmp_path):
     assert (audit.int8_ops, audit.fp32_ops) == (11, 0)
 
 
-def test_softmax_at_the_end_is_cut(fp32, tmp_path):
+@pytest.mark.parametrize(
+    "copy",
+    [
+        lambda scores: scores,
+        lambda scores: programs.paddle.scale(scores, 1.0),
+        lambda scores: programs.paddle.assign(programs.paddle.scale(scores, 1.0)),
+    ],
+)
+@pytest.mark.parametrize("last", [programs.paddle.nn.functional.softmax, lambda logits: logits])
+def test_softmax_at_the_end_is_cut(fp32, tmp_path, last, copy):
+    """Older Paddle saved a copy of each output, and so does a loaded model that is saved again."""
     session = fp32.session
     program = session.classifier.evaluation.clone(for_test=True)
     with session.active(), programs.static.program_guard(program):
         logits = program.global_block().var(session.classifier.logits)
-        probabilities = programs.paddle.nn.functional.softmax(logits)
-        programs.save_inference_model(
-            program, tmp_path / "soft", probabilities.name, session.executor
-        )
+        output = copy(last(logits))
+        programs.save_inference_model(program, tmp_path / "soft", output.name, session.executor)
     ready = tiny.open_tiny(name=None, inference_model=tmp_path / "soft")
     (tmp_path / "out").mkdir()
     export(ready, tmp_path / "out")
     found = tiny.scores(tmp_path / "out/model", "native", IMAGES)
     expected = tiny.scores(fp32.out / "model", "native", IMAGES)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [{"scale": 2.0}, {"bias": 1.0}])
+def test_a_scale_that_changes_scores_stays(fp32, tmp_path, scale):
+    session = fp32.session
+    program = session.classifier.evaluation.clone(for_test=True)
+    with session.active(), programs.static.program_guard(program):
+        output = programs.paddle.scale(
+            program.global_block().var(session.classifier.logits), **{"scale": 1.0, **scale}
+        )
+        programs.save_inference_model(program, tmp_path / "scaled", output.name, session.executor)
+    ready = tiny.open_tiny(name=None, inference_model=tmp_path / "scaled")
+    (tmp_path / "out").mkdir()
+    export(ready, tmp_path / "out")
+    found = tiny.scores(tmp_path / "out/model", "native", IMAGES)
+    expected = tiny.scores(fp32.out / "model", "native", IMAGES)
+    wanted = expected * scale.get("scale", 1) + scale.get("bias", 0)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_inference_model_that_does_not_fit_is_refused(fp32, tmp_path):
