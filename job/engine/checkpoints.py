@@ -4,12 +4,14 @@ import json
 import os
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from job.events import Events
+
+BEST, EVALUATION = "best.npz", "evaluation"
 
 
 @dataclass(frozen=True)
@@ -96,3 +98,18 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     # numpy leaves a file that it opened itself open when it is damaged.
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
+
+
+def write_best(path: Path, values: Mapping[str, np.ndarray], evaluation: Evaluation) -> None:
+    """Write the best weights so far and, in the same file, the evaluation that made them so.
+
+    When a kill took the steps after a checkpoint, the file is newer than what the checkpoint tells.
+    """
+    write_arrays(path, {**values, EVALUATION: np.array(astuple(evaluation), "float64")})
+
+
+def read_best(path: Path) -> tuple[dict[str, np.ndarray], Evaluation | None]:
+    """Weights by name and their evaluation; None of weights that nothing was trained for."""
+    values = read_arrays(path)
+    found = values.pop(EVALUATION, None)
+    return values, None if found is None else Evaluation(int(found[0]), *found[1:].tolist())

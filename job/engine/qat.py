@@ -11,14 +11,13 @@ from job.data.loader import Loader
 from job.data.packed import open_packed
 from job.engine import clipping, programs, quantization, scales, sharing, training
 from job.engine.baseline import model_bytes
-from job.engine.checkpoints import read_arrays, write_arrays
+from job.engine.checkpoints import BEST, read_arrays, read_best, write_arrays
 from job.engine.int8 import PREFIX
 from job.engine.peers import Alone, Peers, Place
 from job.engine.session import Recipe, Session, run_recipe
 from job.errors import QuantizationError
 from job.events import Events
 
-BEST = "best.npz"
 CALIBRATION_BATCH = 32
 
 
@@ -189,7 +188,7 @@ def convert(
     with session.active():
         prepare(session, settings, pact=pact)
         evaluation = quantized_evaluation(session, settings)
-        programs.write_variables(session.scope, read_arrays(best))
+        programs.write_variables(session.scope, read_best(best)[0])
         program, logits = quantization.convert(
             evaluation, session.scope, settings, session.classifier.logits
         )

@@ -14,7 +14,7 @@ from paddle import static
 from job.data.loader import Loader
 from job.data.packed import open_packed
 from job.engine import programs, training, zoo
-from job.engine.checkpoints import Progress, read_arrays
+from job.engine.checkpoints import BEST, Progress, read_best
 from job.engine.programs import Classifier
 from job.errors import DataError, MachineError, UsageError
 from job.events import Events
@@ -295,7 +295,7 @@ def run_recipe(
     )
     if progress.step < course.total_steps:
         return {}
-    programs.write_variables(trainer.scope, read_arrays(out / "best.npz"))
+    programs.write_variables(trainer.scope, read_best(out / BEST)[0])
     return training_record(progress, steps_per_epoch)
 
 

@@ -11,7 +11,14 @@ import paddle
 from paddle import static
 from paddle.static import Program
 
-from job.engine.checkpoints import Checkpoints, Evaluation, Progress, write_arrays
+from job.engine.checkpoints import (
+    BEST,
+    Checkpoints,
+    Evaluation,
+    Progress,
+    read_best,
+    write_best,
+)
 from job.engine.metrics import Metrics
 from job.engine.peers import Alone, Plan
 from job.engine.programs import (
@@ -225,7 +232,7 @@ def train(
     checkpoints = Checkpoints(out / "checkpoints")
     state = persistables(trainer.program)
     statistics = sorted(batch_norm_statistics(trainer.evaluation))
-    progress = resume(trainer, checkpoints, course.name, events)
+    progress = resume(trainer, checkpoints, out / BEST, course.name, events)
     trainer.peers.lead(trainer.scope, program, trainer.plan(course, progress.step), state)
     stepper = trainer.stepper(program, course.seed)
     metrics = Metrics(out / "metrics.jsonl", progress)
@@ -279,13 +286,18 @@ def diverged(name: str, what: str, checkpoints: Checkpoints) -> TrainingError:
     )
 
 
-def resume(trainer: Trainer, checkpoints: Checkpoints, name: str, events: Events) -> Progress:
+def resume(
+    trainer: Trainer, checkpoints: Checkpoints, best: Path, name: str, events: Events
+) -> Progress:
     """Restore the newest checkpoint, if there is one."""
     found = checkpoints.newest(events)
     if found is None:
         return Progress()
     values, progress = found
     write_variables(trainer.scope, values)
+    if progress.best is not None:
+        # The file may be newer than the checkpoint, of steps that a kill took.
+        _, progress.best = read_best(best)
     events.message(f"{name}: going on after step {progress.step}")
     return progress
 
@@ -362,5 +374,5 @@ def evaluate_and_keep(
     if progress.best is None or top1 >= progress.best.top1:
         progress.best = evaluation
         names = persistables(trainer.evaluation)
-        write_arrays(out / "best.npz", read_variables(trainer.scope, names))
+        write_best(out / BEST, read_variables(trainer.scope, names), evaluation)
     return top1

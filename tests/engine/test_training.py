@@ -214,6 +214,28 @@ def test_best_weights_are_those_of_the_best_evaluation(tmp_path):
     assert 100 * right.mean() == pytest.approx(best)
 
 
+def test_best_weights_of_steps_that_a_kill_took_are_told_as_such(tmp_path):
+    class Killed(tiny.News):
+        def progress(self, what, done, total, unit, note=""):
+            if unit == "steps" and done == 13:
+                raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    tiny.train_baseline(out, tiny.News(stop_after=5), max_iters=16)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.train_baseline(out, Killed(), max_iters=16)
+    # Gone on from step 5 at a rate that destroys what was learned, nothing as good is found.
+    schedule = training.Schedule("constant", 20.0, (), 0.1, 0.0)
+    record = tiny.train_baseline(out, max_iters=16, schedule=schedule).record
+    top1 = {each["step"]: each["top1"] for each in record["evaluations"]}
+    assert list(top1) == [4, 8, 12, 16]
+    assert record["best_top1"] > max(top1.values())
+    images, labels = tiny.examples(60, 2)
+    right = tiny.scores(out / "model", "onednn", images).argmax(1) == labels
+    assert 100 * right.mean() == pytest.approx(record["best_top1"])
+    assert record["best_step"] in (8, 12)
+
+
 @pytest.mark.parametrize("freeze", [True, False, None])
 def test_frozen_statistics_stay_bit_identical(fp32, tmp_path, freeze):
     # 2 steps are fewer than the epoch's 4: None freezes.
