@@ -157,8 +157,10 @@ def make(name: str, work: Path) -> None:
         evaluation = classifier.evaluation.clone(for_test=True)
         quantized = quantization.insert(evaluation, scope, settings, for_test=True)
         scales.calibrate(classifier, quantized, None, scope, executor, [images], moving_rate=0.9)
-        program, logits = quantization.convert(quantized, scope, settings, classifier.logits)
-        programs.save_inference_model(program, folders["fake"] / "model", logits, executor)
+        program = quantization.convert(quantized, scope)
+        programs.save_inference_model(
+            program, folders["fake"] / "model", classifier.logits, executor
+        )
     int8.build(folders["fake"] / "model", folders["int8"], types, images[:8])
     for module in engine_modules():
         out = work / f"int8_{module.__name__.rpartition('.')[2]}"

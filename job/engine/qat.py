@@ -189,12 +189,12 @@ def convert(
         prepare(session, settings, pact=pact)
         evaluation = quantized_evaluation(session, settings)
         programs.write_variables(session.scope, read_best(best)[0])
-        program, logits = quantization.convert(
-            evaluation, session.scope, settings, session.classifier.logits
-        )
+        program = quantization.convert(evaluation, session.scope)
         clipping.strip_clips(program, session.scope)
         counts = require_quantized(program, settings["quantize_op_types"])
-        programs.save_inference_model(program, out / PREFIX, logits, session.executor)
+        programs.save_inference_model(
+            program, out / PREFIX, session.classifier.logits, session.executor
+        )
     return {"quantized": counts, "bytes": model_bytes(out)}
 
 

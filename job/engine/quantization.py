@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 from paddle import static
+from paddle.base import core
+from paddle.base.framework import IrGraph
 from paddle.static import Program
-from paddleslim.quant import convert as slim_convert
+from paddle.static.quantization import QuantWeightPass
 from paddleslim.quant import quant_aware, quant_post_static
 
 from job.engine.programs import (
@@ -56,8 +58,7 @@ def insert(
     quantized = quant_aware(
         program, cpu(), config, scope=scope, for_test=for_test, return_program=True
     )
-    # Nothing reads what PaddleSlim's observers measure, at a cost in each step; convert would make
-    # a quantize/dequantize pair of each, which takes minutes on deep networks.
+    # Nothing reads what PaddleSlim's observers measure, at a cost in each step.
     block = quantized.global_block()
     observed = {n for op in block.ops if op.type == OBSERVER for n in op.output_arg_names}
     remove_ops(quantized, [op.type == OBSERVER for op in block.ops])
@@ -164,33 +165,15 @@ def freeze_batch_norm(program: Program) -> int:
     return len(norms)
 
 
-def convert(
-    quantized: Program, scope: static.Scope, settings: Mapping[str, Any], logits: str
-) -> tuple[Program, str]:
+def convert(quantized: Program, scope: static.Scope) -> Program:
     """The fake-quantized inference program: int8 weights, quantize/dequantize ops.
 
-    Returns:
-        The program and the name of its logits.
+    PaddleSlim's own ``convert`` adds observers to it, which no engine needs; they have the names
+    of the pairs that it was trained with.
     """
-    program = slim_convert(quantized, cpu(), dict(settings), scope=scope)
-    logits = strip_observers(program, logits)
-    return program, logits
-
-
-def strip_observers(program: Program, logits: str) -> str:
-    """Remove quantize/dequantize pairs that only observe; returns the logits' name after that."""
-    renamed: dict[str, str] = {}
-    doomed = []
-    for op in program.global_block().ops:
-        for name in op.input_arg_names:
-            if name in renamed:
-                op._rename_input(name, renamed[name])
-        observes = op.type in (QUANTIZE, DEQUANTIZE) and op.has_attr("only_observer")
-        doomed.append(observes and op.attr("only_observer"))
-        if doomed[-1]:
-            renamed[op.output("Y")[0]] = op.input("X")[0]
-    remove_ops(program, doomed)
-    return renamed.get(logits, logits)
+    graph = IrGraph(core.Graph(quantized.desc), for_test=True)
+    QuantWeightPass(scope, cpu()).apply(graph)
+    return graph.to_program()
 
 
 def post_training(
@@ -208,10 +191,9 @@ def post_training(
         batches: calibration images, float32 [N, C, H, W] each.
         algorithm: how activation ranges are chosen: hist, KL, mse, avg or abs_max.
     """
-    scope = static.Scope()
     raw = out.parent / "raw"
-    with static.scope_guard(scope):
-        executor = static.Executor(cpu())
+    executor, measured = static.Executor(cpu()), static.Scope()
+    with static.scope_guard(measured):
         quant_post_static(
             executor,
             str(fp32.parent),
@@ -220,19 +202,24 @@ def post_training(
             model_filename=f"{fp32.name}.pdmodel",
             params_filename=f"{fp32.name}.pdiparams",
             batch_nums=len(batches),
-            scope=scope,
+            scope=measured,
             algo=algorithm,
             quantizable_op_type=list(settings["quantize_op_types"]),
             weight_quantize_type=settings["weight_quantize_type"],
             activation_quantize_type="range_abs_max",
             onnx_format=True,
         )
-    clean = static.Scope()
-    with static.scope_guard(clean):
-        program, _, logits = load_inference_model(raw / "model", executor, clean)
-        logits = strip_observers(program, logits)
-        save_inference_model(program, out, logits, executor)
     shutil.rmtree(raw)
+    # Only its scales are used: in its program observers have the names of other pairs.
+    scope = static.Scope()
+    with static.scope_guard(scope):
+        program, _, logits = load_inference_model(fp32, executor, scope)
+        quantized = insert(program, scope, settings, for_test=True)
+        names = [op.input("Scale")[0] for op in quantized.global_block().ops if op.type == QUANTIZE]
+        scales = read_variables(measured, names)
+        write_variables(scope, {name: scale.reshape(-1) for name, scale in scales.items()})
+        program = convert(quantized, scope)
+        save_inference_model(program, out, logits, executor)
     return program
 
 

@@ -84,9 +84,7 @@ def quantize(session: Any, images: np.ndarray, out: Path) -> tuple[np.ndarray, f
         (fp32,) = session.executor.run(
             classifier.evaluation, {programs.IMAGE: images}, [classifier.logits]
         )
-        program, logits = quantization.convert(
-            quantized, session.scope, SETTINGS, classifier.logits
-        )
-        programs.save_inference_model(program, out / "fake", logits, session.executor)
+        program = quantization.convert(quantized, session.scope)
+        programs.save_inference_model(program, out / "fake", classifier.logits, session.executor)
     _, scores = int8.build(out / "fake", out, SETTINGS["quantize_op_types"], images)
     return fp32, float(np.linalg.norm(scores - fp32) / np.linalg.norm(fp32))

@@ -32,8 +32,6 @@ NETWORKS = {
     "shufflenet_v2_x0_25": (64, 1.0, 57, 0, 0.35),
     "lenet": (28, 1.0, 5, 0, 0.15),
 }
-# INT8 may be this much further from FP32 than the fake-quantized model that was trained.
-WORSE_THAN_FAKE, SLACK = 1.5, 0.02
 # Rounding to 8 bits alone leaves more than this in each op.
 ROUNDED_DB = 30
 
@@ -102,23 +100,6 @@ def own(tmp_path_factory):
     sys.modules.pop("own_blocks")
 
 
-def session_of(build, shape=(3, 20, 20)):
-    """A session of a network that ``build`` returns."""
-    scope = programs.static.Scope()
-    executor = programs.static.Executor(programs.cpu())
-    classifier = programs.from_network(
-        build, input_shape=shape, classes=10, label_smoothing=0.0, seed=0
-    )
-    with programs.static.scope_guard(scope):
-        executor.run(classifier.startup)
-    return tiny.Session(classifier, scope, executor, shape)
-
-
-def assert_close(quantized, bound):
-    assert quantized.int8_error < bound
-    assert quantized.int8_error < WORSE_THAN_FAKE * quantized.fake_error + SLACK
-
-
 @pytest.fixture(scope="module", params=NETWORKS)
 def network(request, tmp_path_factory):
     name = request.param
@@ -140,7 +121,7 @@ def test_network_is_close_to_fp32_in_int8(network):
         if op.type in int8.WEIGHTED
     )
     assert (weighted, quantized.audit.fp32_ops) == (int8_ops, fp32_ops)
-    assert_close(quantized, bound)
+    tiny.assert_close(quantized, bound)
     found = differences(quantized.folder / "fake", quantized.folder / "model", quantized.images[:4])
     assert len(found) >= int8_ops
     assert found[0].signal_to_noise_db > ROUNDED_DB
@@ -156,15 +137,15 @@ def test_network_is_close_to_fp32_in_int8(network):
 @pytest.mark.parametrize("signed", [True, False], ids=["signed", "unsigned"])
 @pytest.mark.parametrize("end", ["plain", "relu", "relu6", "swish", "hard_swish", "leaky_relu"])
 def test_residual_sums_are_right(own, tmp_path, norm, signed, end):
-    session = session_of(lambda: own.Residual(signed, end, norm, pool=False))
-    assert_close(tiny.quantize(session, tmp_path), 0.25)
+    session = tiny.session_of(lambda: own.Residual(signed, end, norm, pool=False))
+    tiny.assert_close(tiny.quantize(session, tmp_path), 0.25)
 
 
 @needs_vnni
 def test_pool_after_a_signed_residual_sum_stays_in_fp32(own, tmp_path):
-    session = session_of(lambda: own.Residual(True, "relu", norm=True, pool=True))
+    session = tiny.session_of(lambda: own.Residual(True, "relu", norm=True, pool=True))
     quantized = tiny.quantize(session, tmp_path)
-    assert_close(quantized, 0.15)
+    tiny.assert_close(quantized, 0.15)
     reasons = [op["reason"] for op in quantized.audit.left_in_fp32 if op["type"] == "pool2d"]
     assert any("signed residual sum" in reason for reason in reasons)
 
@@ -172,9 +153,9 @@ def test_pool_after_a_signed_residual_sum_stays_in_fp32(own, tmp_path):
 @needs_vnni
 @pytest.mark.parametrize("types", [[], ["concat"]], ids=["fp32", "int8"])
 def test_concatenation_of_signed_and_unsigned(own, tmp_path, types):
-    session = session_of(own.Concat)
+    session = tiny.session_of(own.Concat)
     settings = tiny.SETTINGS["quantize_op_types"] + types
-    assert_close(tiny.quantize(session, tmp_path, quantize_op_types=settings), 0.15)
+    tiny.assert_close(tiny.quantize(session, tmp_path, quantize_op_types=settings), 0.15)
 
 
 @needs_vnni
@@ -190,14 +171,14 @@ def test_paddle_still_has_the_fault_without_the_remedy(
 ):
     """When this fails, Paddle was repaired and the remedy can go."""
     monkeypatch.setattr(int8, remedy, lambda *_: [])
-    session = session_of(lambda: own.Residual(signed, end, norm=True, pool=False))
+    session = tiny.session_of(lambda: own.Residual(signed, end, norm=True, pool=False))
     quantized = tiny.quantize(session, tmp_path)
     assert quantized.int8_error > 2 * quantized.fake_error
 
 
 @needs_vnni
 def test_int8_kernels_ran(own, tmp_path):
-    session = session_of(lambda: own.Residual(True, "relu", norm=True, pool=False))
+    session = tiny.session_of(lambda: own.Residual(True, "relu", norm=True, pool=False))
     tiny.quantize(session, tmp_path)
     ran = primitives.trace(tmp_path / "model", predictor.INT8, session.input_shape)
     computed = [p for p in ran if p.kind in primitives.COMPUTE]
@@ -211,7 +192,7 @@ def test_int8_kernels_ran(own, tmp_path):
 @needs_vnni
 @pytest.mark.parametrize("optimize", [True, False])
 def test_model_loads_in_plain_paddle_inference(own, tmp_path, optimize):
-    session = session_of(lambda: own.Residual(True, "relu", norm=True, pool=False))
+    session = tiny.session_of(lambda: own.Residual(True, "relu", norm=True, pool=False))
     quantized = tiny.quantize(session, tmp_path)
     prefix = tmp_path / "model"
     config = predictor.inference.Config(f"{prefix}.pdmodel", f"{prefix}.pdiparams")

@@ -15,6 +15,8 @@ from job.engine.training import Schedule
 
 SHAPE = (1, 8, 8)
 CLASSES = 4
+# INT8 may be this much further from FP32 than the fake-quantized model that was trained.
+WORSE_THAN_FAKE, SLACK = 1.5, 0.02
 SETTINGS: dict[str, Any] = {
     "weight_quantize_type": "channel_wise_abs_max",
     "activation_quantize_type": "moving_average_abs_max",
@@ -125,6 +127,20 @@ def recipe(**changes: Any) -> Recipe:
     return Recipe(**{**values, **changes})
 
 
+def session_of(
+    build: Callable[[], Any], shape: tuple[int, int, int] = (3, 20, 20), classes: int = 10
+) -> Session:
+    """An untrained session of a network that ``build`` returns."""
+    scope = programs.static.Scope()
+    executor = programs.static.Executor(programs.cpu())
+    classifier = programs.from_network(
+        build, input_shape=shape, classes=classes, label_smoothing=0.0, seed=0
+    )
+    with programs.static.scope_guard(scope):
+        executor.run(classifier.startup)
+    return Session(classifier, scope, executor, shape)
+
+
 @dataclass(frozen=True)
 class Trained:
     """A folder with a trained and exported FP32 model."""
@@ -224,6 +240,12 @@ class Quantized:
         return error(self.int8, self.fp32)
 
 
+def assert_close(quantized: Quantized, bound: float) -> None:
+    """INT8 is near FP32, and not much further from it than what was trained."""
+    assert quantized.int8_error < bound
+    assert quantized.int8_error < WORSE_THAN_FAKE * quantized.fake_error + SLACK
+
+
 def settle(session: Session, images: np.ndarray, bias: float) -> None:
     """Give an untrained network batch-norm statistics of its own activations.
 
@@ -261,8 +283,8 @@ def quantize(session: Session, folder: Path, bias: float = 0.0, **changes: Any) 
         (fp32,) = session.executor.run(
             classifier.evaluation, {programs.IMAGE: images}, [classifier.logits]
         )
-        program, logits = quantization.convert(quantized, scope, settings, classifier.logits)
-        programs.save_inference_model(program, folder / "fake", logits, session.executor)
+        program = quantization.convert(quantized, scope)
+        programs.save_inference_model(program, folder / "fake", classifier.logits, session.executor)
     fake = scores(folder / "fake", predictor.FAKE_QUANTIZED, images)
     audit, found = int8.build(folder / "fake", folder, settings["quantize_op_types"], images)
     return Quantized(folder, images, fp32, fake, found, audit)
