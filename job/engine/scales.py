@@ -8,7 +8,7 @@ from paddle import static
 from paddle.static import Program
 
 from job.engine.clipping import clips
-from job.engine.programs import IMAGE, Classifier, write_variables
+from job.engine.programs import IMAGE, Classifier, read_variables, write_variables
 from job.engine.quantization import DEFAULT_SCALE_FLOOR, QUANTIZE, averages
 from job.errors import QuantizationError
 
@@ -42,6 +42,10 @@ def calibrate(
         for scale, source in scale_sources(quantized).items()
         if block.has_var(source) and not block.var(source).persistable
     }
+    # A bound that is not measured yet would cut off what is to be measured.
+    unbounded = np.array([np.finfo("float32").max], "float32")
+    initial = read_variables(scope, [bound for _, bound in clipped.values()])
+    write_variables(scope, dict.fromkeys(initial, unbounded))
     means = mean_largest(classifier.evaluation, sorted(set(sources.values())), executor, batches)
     scales = {
         scale: np.array([max(means[source], DEFAULT_SCALE_FLOOR)], "float32")
@@ -52,7 +56,7 @@ def calibrate(
         for scale, source in scale_sources(quantized).items()
         if source in clipped
     }
-    write_variables(scope, {**scales, **bounds, **weight_scales(quantized, scope)})
+    write_variables(scope, {**initial, **scales, **bounds, **weight_scales(quantized, scope)})
     if training is not None:
         write_variables(scope, warm_averages(training, scales, moving_rate))
     return len(scales)

@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 import tiny
 
-from job.engine import checkpoints, predictor, programs, qat, quantization, scales, training
+from job.data import packed
+from job.engine import (
+    checkpoints,
+    clipping,
+    predictor,
+    programs,
+    qat,
+    quantization,
+    scales,
+    training,
+)
 from job.engine.baseline import export
 from job.engine.session import load_weights
 from job.errors import DataError, MachineError, TrainingError
@@ -278,6 +288,27 @@ def test_scales_are_measured_without_a_step(fp32, tmp_path, pact):
     expected = tiny.scores(fp32.out / "model", "native", images)
     found = tiny.scores(tmp_path / "fake/model", predictor.FAKE_QUANTIZED, images)
     assert tiny.error(found, expected) < 0.1
+
+
+def test_calibration_measures_what_no_bound_cuts_off(fp32, tmp_path):
+    images, labels = tiny.examples(48, 4)
+    calibration = tmp_path / "bright.bin"
+    packed.write(calibration, [(100 * images, labels)], shape=tiny.SHAPE, transform="made up")
+    best = {}
+    for pact in (False, True):
+        qat.measure_scales(
+            tiny.open_tiny(),
+            tiny.SETTINGS,
+            weights=fp32.out / "weights.npz",
+            pact=pact,
+            calibration=calibration,
+            out=tmp_path,
+        )
+        best[pact] = checkpoints.read_arrays(tmp_path / "best.npz")
+    clipped = {name: name.replace(".clipped", "") for name in best[True] if ".clipped@s" in name}
+    assert max(best[True][name][0] for name in clipped) > clipping.INITIAL_THRESHOLD
+    for name, plain in clipped.items():
+        assert best[True][name] == pytest.approx(best[False][plain], rel=1e-5), name
 
 
 def test_scales_are_calibrated_before_the_first_step(fp32):
