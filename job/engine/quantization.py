@@ -73,20 +73,38 @@ def name_averages(program: Program, scope: static.Scope) -> None:
     """Name the state of each moving average after its scale.
 
     PaddleSlim numbers them in an order that differs from process to process, and a checkpoint
-    holds them by name.
+    holds them by name. A tensor that both a convolution and a sum read has two quantize ops: the
+    first one moves their scale, the other one takes it.
     """
     block = program.global_block()
+    moved: set[str] = set()
     for op in block.ops:
         if not averages(op):
             continue
-        for slot in ("State", "Accum"):
-            old, new = op.input(f"In{slot}")[0], f"{op.input('Scale')[0]}@{slot.lower()}"
-            block.create_var(name=new, shape=[1], dtype="float32", persistable=True)
-            write_variables(scope, {new: read_variables(scope, [old])[old]})
-            op._rename_input(old, new)
-            op._rename_output(old, new)
-            block._remove_var(old, sync=False)
+        (scale,) = op.input("Scale")
+        old = {slot: op.input(f"In{slot}")[0] for slot in ("State", "Accum")}
+        if scale in moved:
+            only_quantize(op)
+        else:
+            moved.add(scale)
+            for slot, name in old.items():
+                new = f"{scale}@{slot.lower()}"
+                block.create_var(name=new, shape=[1], dtype="float32", persistable=True)
+                write_variables(scope, {new: read_variables(scope, [name])[name]})
+                op._rename_input(name, new)
+                op._rename_output(name, new)
+        for name in old.values():
+            block._remove_var(name, sync=False)
     program._sync_with_cpp()
+
+
+def only_quantize(op: Any) -> None:
+    """Let a quantize op take its scale as it is."""
+    op._set_attr("is_test", True)
+    for slot in ("InAccum", "InState"):
+        op.desc.remove_input(slot)
+    for slot in ("OutAccum", "OutState", "OutScale"):
+        op.desc.remove_output(slot)
 
 
 def averages(op: Any) -> bool:
@@ -122,11 +140,7 @@ def measure_apart(program: Program, moving_rate: float) -> int:
         op = block.ops[index]
         (source,), (scale,) = op.input("X"), op.input("Scale")
         (total,), (state,) = op.input("InAccum"), op.input("InState")
-        op._set_attr("is_test", True)
-        for slot in ("InAccum", "InState"):
-            op.desc.remove_input(slot)
-        for slot in ("OutAccum", "OutState", "OutScale"):
-            op.desc.remove_output(slot)
+        only_quantize(op)
         block._insert_op(
             index,
             type="elementwise_div",

@@ -357,6 +357,34 @@ def test_averages_move_at_the_rate_that_is_set(fp32, tmp_path):
     assert np.median(shares) == pytest.approx((0.9 - 0.75) / (0.9 - 0.5), rel=0.02)
 
 
+@pytest.mark.parametrize("rate", [quantization.FIXED_RATE, 0.5])
+def test_averages_move_once_a_step(rate):
+    """Also those of a tensor that a convolution and a sum read, with a quantize op for each."""
+    session = tiny.open_tiny(name="resnet18", input_shape=(3, 16, 16), width=0.25)
+    images = np.random.default_rng(0).standard_normal((4, 3, 16, 16)).astype("float32")
+    classifier, scope = session.classifier, session.scope
+    with session.active():
+        qat.prepare(session, tiny.SETTINGS, pact=False)
+        tiny.recipe().add_optimizer(classifier)
+        session.executor.run(classifier.startup)
+        program = quantization.insert(classifier.train, scope, tiny.SETTINGS, for_test=False)
+        if rate != quantization.FIXED_RATE:
+            quantization.measure_apart(program, rate)
+        feed = {programs.IMAGE: images, programs.LABEL: np.zeros((4, 1), "int64")}
+        session.executor.run(program, feed, [classifier.loss])
+        found = programs.read_variables(scope, programs.persistables(program))
+    ops = [op for op in program.global_block().ops if op.type == quantization.QUANTIZE]
+    read = [op.input("Scale")[0] for op in ops]
+    assert len(read) - len(set(read)) == 5
+    block = program.global_block()
+    activations = {
+        s for s, x in scales.scale_sources(program).items() if not block.var(x).persistable
+    }
+    assert len(activations) > 20
+    for scale in activations:
+        assert found[f"{scale}@state"] == pytest.approx(rate * 1 + 1), scale
+
+
 @pytest.mark.parametrize("optimizer", ["momentum", "sgd", "adam", "adamw"])
 def test_optimizers_lower_the_loss(tmp_path, optimizer):
     rate = {"sgd": 0.1}.get(optimizer, 0.01)
