@@ -1,5 +1,6 @@
 """What must be set right in a fake-quantized program before Paddle's passes make INT8 of it."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,19 +11,30 @@ from paddle.static import Program
 from job.engine.programs import write_variables
 from job.engine.quantization import DEQUANTIZE, QUANTIZE
 
-UNSIGNED = ("relu", "relu6", "sigmoid", "hard_sigmoid")
-KEEPING_SIGN = ("pool2d", "concat", "dropout", "reshape2", "transpose2", "flatten_contiguous_range")
+KEEPING_SIGN = ("pool2d", "dropout", "reshape2", "transpose2", "flatten_contiguous_range")
+CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
+RELUS = {"relu", "relu6"}
 # An axis means nothing between operands of equal shape, but the folding pass refuses this one.
 NOT_FOLDED_AXIS = 2
+# Dimensions of what a convolution leaves.
+PLANES = 4
 UNSIGNED_MAX, SIGNED_MAX = 255.0, 127.0
 
 
 class Graph:
-    """Producers of a program's variables, seen through quantize/dequantize pairs."""
+    """Producers of a program's variables, seen through quantize/dequantize pairs.
+
+    Attributes:
+        readers: the types of the ops that read a variable, pairs included.
+    """
 
     def __init__(self, program: Program) -> None:
         self.block = program.global_block()
         self.producers = {n: op for op in self.block.ops for n in op.output_arg_names}
+        self.readers: dict[str, list[str]] = defaultdict(list)
+        for op in self.block.ops:
+            for name in op.input_arg_names:
+                self.readers[name].append(op.type)
 
     def source(self, name: str):
         """The op that computes ``name``, or None for inputs and weights."""
@@ -32,14 +44,30 @@ class Graph:
         return op
 
     def is_unsigned(self, name: str) -> bool:
-        """Whether ``name`` holds no negative values, so that Paddle quantizes it to u8."""
+        """Whether Paddle quantizes ``name`` to u8.
+
+        It does so behind a relu, and behind a relu6 that becomes part of a convolution. All else is
+        s8 to it, though it may hold no negative values.
+        """
         op = self.source(name)
-        if op is None or op.type in UNSIGNED:
+        if op is None or op.type == "relu":
             return op is not None
-        if op.type not in KEEPING_SIGN:
+        if op.type == "relu6":
+            return self.is_convolution(op.input("X")[0])
+        return op.type in KEEPING_SIGN and all(map(self.is_unsigned, self.activations_of(op)))
+
+    def is_convolution(self, name: str) -> bool:
+        """Whether ``name`` is what a convolution leaves, with what becomes part of it."""
+        op = self.source(name)
+        if op is None or any(len(self.readers[n]) > 1 for n in op.output_arg_names):
             return False
-        inputs = [n for n in op.input_arg_names if not self.block.var(n).persistable]
-        return all(self.is_unsigned(n) for n in inputs)
+        if op.type in ("batch_norm", "elementwise_add"):
+            return any(map(self.is_convolution, self.activations_of(op)))
+        return op.type in CONVOLUTIONS
+
+    def activations_of(self, op: Any) -> list[str]:
+        """What an op reads, its parameters apart."""
+        return [name for name in op.input_arg_names if not self.block.var(name).persistable]
 
     def scale_of(self, name: str) -> str | None:
         """The scale variable of the pair behind variable ``name``."""
@@ -67,7 +95,7 @@ def signed_residuals(program: Program) -> Iterator[tuple[str, str]]:
     graph = Graph(program)
     adds = {op.output("Out")[0]: op for op in residual_adds(graph)}
     for op in program.global_block().ops:
-        if op.type not in ("relu", "relu6"):
+        if op.type not in RELUS:
             continue
         source = graph.source(op.input("X")[0])
         add = adds.get(source.output_arg_names[0]) if source is not None else None
@@ -82,18 +110,24 @@ def keep_unsigned_residuals_apart(program: Program) -> list[str]:
     """Keep oneDNN from folding adds of an unsigned residual whose sum may be negative.
 
     The convolution would write the sum in its residual's type, u8, and cut it off at zero. As an
-    op of its own the add runs in INT8 and is right. Returns the sums' names.
+    op of its own the add runs in FP32 and is right. Returns the sums' names.
     """
     graph = Graph(program)
-    readers = {n: op.type for op in graph.block.ops for n in op.input_arg_names}
     apart = []
     for add in residual_adds(graph):
         output = add.output("Out")[0]
         unsigned = [graph.is_unsigned(name) for name in add.input_arg_names]
-        if any(unsigned) and not all(unsigned) and readers.get(output) not in ("relu", "relu6"):
-            add._set_attr("axis", NOT_FOLDED_AXIS)
+        if any(unsigned) and not all(unsigned) and not RELUS.issuperset(graph.readers[output]):
+            keep_apart(graph, add)
             apart.append(output)
     return apart
+
+
+def keep_apart(graph: Graph, add: Any) -> None:
+    """Keep oneDNN from folding an add into a convolution; it never folds one that broadcasts."""
+    one, two = (graph.block.var(name).shape for name in add.input_arg_names)
+    if one == two and len(one) == PLANES:
+        add._set_attr("axis", NOT_FOLDED_AXIS)
 
 
 def widen_signed_residuals(program: Program, scope: static.Scope) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 from paddle.static import Program
 
 from job.engine.int8_audit import Left
-from job.engine.int8_graph import NOT_FOLDED_AXIS, Graph
+from job.engine.int8_graph import Graph, keep_apart
 from job.errors import UsageError
 
 MATRIX_PRODUCTS = ("mul", "matmul", "matmul_v2")
@@ -49,7 +49,7 @@ def skip(
             continue
         skipped.append((op, Left(output_of(op), op.type, weight_of(graph, op), reason)))
     for op, _ in skipped:
-        keep_in_fp32(program, op)
+        keep_in_fp32(graph, op)
     program._sync_with_cpp()
     return [what for _, what in skipped]
 
@@ -101,23 +101,22 @@ def require_matches(graph: Graph, named: dict[int, list[str]], skip_ops: Sequenc
         )
 
 
-def keep_in_fp32(program: Program, op: Any) -> None:
+def keep_in_fp32(graph: Graph, op: Any) -> None:
     """Keep Paddle's passes from quantizing one op."""
     op._set_attr("skip_quant", 1)
-    if op.type == "elementwise_add" and len(program.global_block().var(output_of(op)).shape) == 4:
+    if op.type == "elementwise_add":
         # Folded into a convolution it would be computed in the convolution's INT8.
-        op._set_attr("axis", NOT_FOLDED_AXIS)
+        keep_apart(graph, op)
     if op.type in MATRIX_PRODUCTS:
-        copy_input(program, op)
+        copy_input(graph.block, op)
 
 
-def copy_input(program: Program, op: Any) -> None:
+def copy_input(block: Any, op: Any) -> None:
     """Let a matrix product read a copy of its input.
 
     Paddle makes an fc of it, which forgets the mark; a copy has no scale, without which an fc is
     not quantized.
     """
-    block = program.global_block()
     name = op.input("X")[0]
     copy = f"{name}.fp32"
     if not block.has_var(copy):

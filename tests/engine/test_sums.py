@@ -7,6 +7,7 @@ from job.engine import programs, qat, quantization
 from job.engine.baseline import export
 from job.host import read_host
 
+paddle = programs.paddle
 nn, F = programs.paddle.nn, programs.paddle.nn.functional
 
 pytestmark = [
@@ -16,10 +17,25 @@ pytestmark = [
     ),
 ]
 
+GATES = {
+    "relu": lambda of, x: F.relu(of.short(x)),
+    "relu6": lambda of, x: F.relu6(of.short(x)),
+    "relu6_alone": lambda of, x: F.relu6(of.short(x) * 1.5),
+    "hard_sigmoid": lambda of, x: F.hardsigmoid(of.short(x)),
+    "concat": lambda of, x: paddle.concat([F.relu(of.left(x)), F.relu(of.right(x))], 1),
+    "pool": lambda of, x: F.max_pool2d(F.relu(of.short(x)), 3, 1, 1),
+}
+ENDS = {"relu": F.relu, "relu6": F.relu6, "plain": lambda y: y}
+
 
 def convolution(inputs, outputs, size):
     layer = nn.Conv2D(inputs, outputs, size, padding=size // 2, bias_attr=False)
     return nn.Sequential(layer, nn.BatchNorm2D(outputs))
+
+
+def branch():
+    """Two convolutions: Paddle folds no sum into one that reads the residual itself."""
+    return nn.Sequential(convolution(16, 16, 3), nn.ReLU(), convolution(16, 16, 3))
 
 
 class Network(nn.Layer):
@@ -93,3 +109,74 @@ def test_early_reader_leaves_the_sum_quantized_without_training(early_reader, tm
         out=tmp_path / "out",
     )
     assert record["quantized"]["elementwise_add"] == 2
+
+
+class Gated(Network):
+    """A residual without negative values, of which Paddle may think otherwise."""
+
+    def __init__(self, gate, end):
+        super().__init__()
+        self.left, self.right = convolution(16, 8, 1), convolution(16, 8, 1)
+        self.short, self.inner = convolution(16, 16, 1), branch()
+        self.gate, self.end = GATES[gate], ENDS[end]
+
+    def block(self, x):
+        gate = self.gate(self, x)
+        return self.end(self.inner(gate) + gate)
+
+
+class TwoReaders(Network):
+    """A sum of an unsigned residual, read by a relu and by a convolution, in either order."""
+
+    def __init__(self, relu_last):
+        super().__init__()
+        self.inner, self.next = branch(), branch()
+        self.relu_last = relu_last
+
+    def block(self, x):
+        y = self.inner(x) + x
+        if self.relu_last:
+            following = self.next(y)
+            return following + F.relu(y)
+        positive = F.relu(y)
+        return self.next(y) + positive
+
+
+class Broadcast(Network):
+    """A sum of an unsigned residual and a plane of one value a channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.squeeze = nn.Conv2D(16, 16, 1, bias_attr=False)
+        self.excite = nn.Conv2D(16, 16, 1, bias_attr=False)
+
+    def block(self, x):
+        return x + self.excite(F.relu(self.squeeze(F.adaptive_avg_pool2d(x, 1))))
+
+
+CONCAT = [*tiny.SETTINGS["quantize_op_types"], "concat"]
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("gate", GATES)
+def test_residual_is_taken_for_what_paddle_takes_it(tmp_path, gate, end):
+    session = tiny.session_of(lambda: Gated(gate, end), tiny.SHAPE, tiny.CLASSES)
+    tiny.assert_close(tiny.quantize(session, tmp_path), 0.1)
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_concatenation_in_int8_is_a_residual(tmp_path, end):
+    session = tiny.session_of(lambda: Gated("concat", end), tiny.SHAPE, tiny.CLASSES)
+    tiny.assert_close(tiny.quantize(session, tmp_path, quantize_op_types=CONCAT), 0.1)
+
+
+@pytest.mark.parametrize("relu_last", [True, False])
+def test_sum_with_two_readers_keeps_its_negative_values(tmp_path, relu_last):
+    session = tiny.session_of(lambda: TwoReaders(relu_last), tiny.SHAPE, tiny.CLASSES)
+    tiny.assert_close(tiny.quantize(session, tmp_path), 0.1)
+
+
+@pytest.mark.parametrize("skip_ops", [[], ["elementwise_add"]], ids=["int8", "skipped"])
+def test_broadcasting_sum_runs(tmp_path, skip_ops):
+    session = tiny.session_of(Broadcast, tiny.SHAPE, tiny.CLASSES)
+    tiny.assert_close(tiny.quantize(session, tmp_path, skip_ops=skip_ops), 0.15)

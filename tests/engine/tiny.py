@@ -1,6 +1,6 @@
 """Tiny models and data for the engine's tests, and a stand-in for the stage's events."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -266,7 +266,14 @@ def settle(session: Session, images: np.ndarray, bias: float) -> None:
         session.executor.run(program, feed, [classifier.loss])
 
 
-def quantize(session: Session, folder: Path, bias: float = 0.0, **changes: Any) -> Quantized:
+def quantize(
+    session: Session,
+    folder: Path,
+    bias: float = 0.0,
+    *,
+    skip_ops: Sequence[str] = (),
+    **changes: Any,
+) -> Quantized:
     """Calibrate, convert and build the INT8 model of an untrained session."""
     settings = {**SETTINGS, **changes}
     classifier, scope = session.classifier, session.scope
@@ -286,5 +293,6 @@ def quantize(session: Session, folder: Path, bias: float = 0.0, **changes: Any) 
         program = quantization.convert(quantized, scope)
         programs.save_inference_model(program, folder / "fake", classifier.logits, session.executor)
     fake = scores(folder / "fake", predictor.FAKE_QUANTIZED, images)
-    audit, found = int8.build(folder / "fake", folder, settings["quantize_op_types"], images)
+    types = settings["quantize_op_types"]
+    audit, found = int8.build(folder / "fake", folder, types, images, skip_ops=skip_ops)
     return Quantized(folder, images, fp32, fake, found, audit)
