@@ -132,12 +132,18 @@ def _strategy(strategy: str, weight_type: str, pact: bool) -> Iterator[Fault]:
         yield Fault("/quantize/pact", "expected false for strategy post, which trains nothing")
 
 
-def _scales(strategy: str, calibrate: bool, epochs: int, max_iters: int | None) -> Iterator[Fault]:
-    steps = epochs if max_iters is None else max_iters
-    if strategy == "aware" and steps == 0 and not calibrate:
+def _scales(
+    strategy: str, calibrate: bool, trainable: bool, epochs: int, max_iters: int | None
+) -> Iterator[Fault]:
+    if strategy != "aware" or calibrate:
+        return
+    nowhere = "scales would be measured nowhere"
+    if (epochs if max_iters is None else max_iters) == 0:
+        yield Fault("/quantize/calibrate", f"expected true where /train trains nothing: {nowhere}")
+    elif not trainable:
         yield Fault(
             "/quantize/calibrate",
-            "expected true where /train trains nothing: scales would be measured nowhere",
+            f"expected true where /quantize/scale_trainable is false: {nowhere}",
         )
 
 
@@ -246,7 +252,10 @@ RULES: tuple[tuple[Rule, tuple[str, ...]], ...] = (
     ),
     (
         _scales,
-        ("/quantize/strategy", "/quantize/calibrate", "/train/epochs", "/train/max_iters"),
+        (
+            *_under("/quantize", "strategy", "calibrate", "scale_trainable"),
+            *_under("/train", "epochs", "max_iters"),
+        ),
     ),
     (_synthetic_gate, ("/data/format", "/gates/max_top1_drop", "/quantize/fallback")),
     (_engines, ("/benchmark/engines",)),

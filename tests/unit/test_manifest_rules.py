@@ -82,6 +82,10 @@ DIGITS = {"format": "digits", "mean": [0.5], "std": [0.5]}
             {"/quantize/calibrate": "scales would be measured nowhere"},
         ),
         (
+            {"quantize": {"calibrate": False, "scale_trainable": False}, "train__max_iters": 9},
+            {"/quantize/calibrate": "where /quantize/scale_trainable is false: scales would be"},
+        ),
+        (
             {
                 "data": {"format": "synthetic", "root": "r"},
                 "baseline__train__epochs": 1,
