@@ -9,7 +9,7 @@ from paddle.static import Program
 
 from job.engine.clipping import clips
 from job.engine.programs import IMAGE, Classifier, read_variables, write_variables
-from job.engine.quantization import DEFAULT_SCALE_FLOOR, QUANTIZE, averages
+from job.engine.quantization import DEFAULT_SCALE_FLOOR, QUANTIZE, measures_images
 from job.errors import QuantizationError
 
 
@@ -56,9 +56,10 @@ def calibrate(
         for scale, source in scale_sources(quantized).items()
         if source in clipped
     }
-    write_variables(scope, {**initial, **scales, **bounds, **weight_scales(quantized, scope)})
+    of_weights = weight_scales(quantized, scope)
+    write_variables(scope, {**initial, **scales, **bounds, **of_weights})
     if training is not None:
-        write_variables(scope, warm_averages(training, scales, moving_rate))
+        write_variables(scope, warm_averages(training, {**scales, **of_weights}, moving_rate))
     return len(scales)
 
 
@@ -93,7 +94,7 @@ def warm_averages(
     state = np.array([1.0 / (1.0 - moving_rate)], "float32")
     values = {}
     for op in training.global_block().ops:
-        if not averages(op):
+        if not measures_images(op):
             continue
         scale = op.input("Scale")[0]
         if scale in scales:

@@ -357,6 +357,17 @@ def test_averages_move_at_the_rate_that_is_set(fp32, tmp_path):
     assert np.median(shares) == pytest.approx((0.9 - 0.75) / (0.9 - 0.5), rel=0.02)
 
 
+def test_averages_of_weights_start_warm(fp32, tmp_path):
+    settings = {**tiny.SETTINGS, "weight_quantize_type": "abs_max"}
+    tiny.train_qat(fp32, tmp_path / "qat", settings=settings, max_iters=1)
+    weights = checkpoints.read_arrays(fp32.out / "weights.npz")
+    best = checkpoints.read_arrays(tmp_path / "qat/best.npz")
+    scales_of = {name: best[f"{name}@scale"] for name in weights if f"{name}@scale" in best}
+    assert len(scales_of) == 11
+    for name, scale in scales_of.items():
+        assert scale == pytest.approx(np.abs(weights[name]).max(), rel=1e-5), name
+
+
 @pytest.mark.parametrize("rate", [quantization.FIXED_RATE, 0.5])
 def test_averages_move_once_a_step(rate):
     """Also those of a tensor that a convolution and a sum read, with a quantize op for each."""
