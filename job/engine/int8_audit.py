@@ -99,24 +99,19 @@ def audit(
     after = Counter(op.type for op in ops)
     int8 = [op for op in ops if is_int8(op)]
     weighted = [op for op in ops if op.type in WEIGHTED]
-    kept_weights = {one.weight for one in kept if one.weight}
+    kept_weights = Counter(one.weight for one in kept if one.weight)
     left = [{"op": one.op, "type": one.type, "reason": one.reason} for one in kept]
     left += [
         {"op": op.outputs[0].arguments[0], "type": op.type, "reason": why_fp32(op)}
         for op in weighted
-        if not is_int8(op) and kept_weights.isdisjoint(inputs_of(op))
+        if not is_int8(op) and kept_weights.keys().isdisjoint(inputs_of(op))
     ]
     if not any(op.type in WEIGHTED for op in int8):
         raise QuantizationError(
             f"no convolution or matrix product of {len(weighted)} was quantized",
             "Check /quantize/quantize_op_types and /quantize/not_quant_pattern.",
         )
-    wrong = kept_weights.intersection(name for op in int8 for name in inputs_of(op))
-    if wrong:
-        raise QuantizationError(
-            f"these ops were to stay in FP32 and run in INT8: {', '.join(sorted(wrong))}",
-            "This is a fault of the installed Paddle: run `job doctor`.",
-        )
+    require_kept(kept_weights, weighted)
     activations = sum(count for name, count in before.items() if name in ACTIVATIONS)
     return Audit(
         ops_before={n: c for n, c in sorted(before.items()) if n not in (QUANTIZE, DEQUANTIZE)},
@@ -134,6 +129,25 @@ def audit(
         },
         corrected=corrected,
     )
+
+
+def require_kept(weights: Mapping[str, int], ops: Sequence[framework_pb2.OpDesc]) -> None:
+    """Make sure that what was to stay in FP32 did.
+
+    Args:
+        weights: how many uses of each weight were to stay; others may run in INT8.
+        ops: of the INT8 model, those with weights.
+
+    Raises:
+        QuantizationError: a use of a weight runs in INT8.
+    """
+    uses = Counter((name, is_int8(op)) for op in ops for name in inputs_of(op))
+    wrong = [name for name, n in weights.items() if uses[name, True] and uses[name, False] < n]
+    if wrong:
+        raise QuantizationError(
+            f"these ops were to stay in FP32 and run in INT8: {', '.join(sorted(wrong))}",
+            "This is a fault of the installed Paddle: run `job doctor`.",
+        )
 
 
 def inputs_of(op: framework_pb2.OpDesc) -> list[str]:

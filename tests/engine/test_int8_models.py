@@ -7,8 +7,9 @@ import pytest
 import tiny
 
 from job import primitives
-from job.engine import int8, predictor, programs, smoke
+from job.engine import int8, paddle_format, predictor, programs, smoke
 from job.engine.differences import differences
+from job.engine.int8_audit import require_kept
 from job.errors import QuantizationError, UsageError
 from job.host import read_host
 
@@ -84,6 +85,17 @@ class Concat(nn.Layer):
         x = F.relu(self.stem(x))
         y = paddle.concat([self.one(x), F.relu(self.two(x))], 1)
         return self.head(F.adaptive_avg_pool2d(F.relu(self.last(y)), 1).flatten(1))
+
+class Twice(nn.Layer):
+    def __init__(self):
+        super().__init__()
+        self.stem = convolution(3, 16, 3, True)
+        self.shared = nn.Conv2D(16, 16, 3, padding=1, bias_attr=False)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x):
+        x = F.relu(self.shared(F.relu(self.shared(F.relu(self.stem(x))))))
+        return self.head(F.adaptive_avg_pool2d(x, 1).flatten(1))
 """
 
 
@@ -272,6 +284,28 @@ def test_skipped_ops_stay_in_fp32(case, residual, tmp_path):
     else:
         assert audit.int8_ops < residual.audit.int8_ops
     assert relative(scores - residual.fp32, residual.fp32) < 0.15
+
+
+@needs_vnni
+def test_one_use_of_a_shared_weight_stays_in_fp32(own, tmp_path):
+    skipped = "conv2d_1.tmp_0"
+    quantized = tiny.quantize(tiny.session_of(own.Twice), tmp_path, skip_ops=[skipped])
+    assert [op["op"] for op in quantized.audit.left_in_fp32 if "skip_ops" in op["reason"]] == [
+        skipped
+    ]
+    assert (quantized.audit.int8_ops, quantized.audit.fp32_ops) == (3, 1)
+    tiny.assert_close(quantized, 0.15)
+
+
+def test_weight_that_was_to_stay_in_fp32_is_named():
+    def use(marks):
+        return paddle_format.make_op("conv2d", {"Filter": "w"}, {"Output": "y"}, marks)
+
+    fp32, in_int8 = use({}), use({"scale_out": 1})
+    require_kept({"w": 1}, [fp32, in_int8])
+    for kept, ops in ((1, [in_int8]), (2, [fp32, in_int8])):
+        with pytest.raises(QuantizationError, match="stay in FP32 and run in INT8: w"):
+            require_kept({"w": kept}, ops)
 
 
 @needs_vnni
