@@ -20,7 +20,7 @@ needs_vnni = pytest.mark.skipif(
 )
 
 # Network -> side, width, INT8 ops, ops left in FP32, largest INT8 error against FP32. Errors are
-# those of untrained networks, which are chaotic: the bounds are loose, WORSE_THAN_FAKE is not.
+# those of untrained networks, which are chaotic: the bounds are loose, tiny.assert_close is not.
 NETWORKS = {
     "convnet": (32, 1.0, 11, 0, 0.10),
     "mobilenet_v1": (64, 0.25, 28, 0, 0.25),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-from test_int8_models import NETWORKS, SLACK, WORSE_THAN_FAKE, needs_vnni
+from test_int8_models import NETWORKS, needs_vnni
 
 from job.engine.int8_audit import WEIGHTED
 from job.errors import DataError, QuantizationError
@@ -66,7 +66,7 @@ def test_networks_are_as_close_to_fp32_as_what_was_trained(
     found = tiny.error(model.scores(network.images), network.fp32)
     bound = NETWORKS[name][-1]
     assert found < bound
-    assert found < WORSE_THAN_FAKE * network.fake_error + SLACK
+    assert found < tiny.WORSE_THAN_FAKE * network.fake_error + tiny.SLACK
     # Every layer with weights has them as int8: as many as Paddle runs in INT8.
     weighted = sum(network.audit.ops_before.get(kind, 0) for kind in WEIGHTED)
     assert record["int8_weights"] == weighted > 0
