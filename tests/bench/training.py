@@ -2,20 +2,24 @@
 
     .venv/bin/python tests/bench/training.py --models resnet50 --side 224 --batch 16
 
-For each network one process takes turns between the programs, which start from the same
-weights and see the same batches, and prints images/s, the ratios, and by how much their first
-losses differ. Run it with another --threads to see what a second core brings.
+For each network one process takes turns between the programs, which start from the same weights
+and see the same batches, and prints images/s, the ratios with their 95% intervals (paired by
+steps), and by how much their first losses differ. Run it with another --threads to see what a
+second core brings.
 """
 
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from job import stats
+from job.benchmark import in_turn
 
 MODELS = ("mobilenet_v1", "mobilenet_v2", "resnet50", "resnet101", "vgg16", "vgg19")
 CLASSES = 1000
@@ -53,7 +57,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--side", type=int, default=224, help="of the images, in pixels (224)")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=4, help="of each program (4)")
+    parser.add_argument("--steps", type=int, default=8, help="of each program, at least 2 (8)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--fp32", action="store_true", help="train without fake quantization")
     parser.add_argument("--output", type=Path, help="write the figures as JSON")
@@ -106,8 +110,9 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         states = dict.fromkeys(both, start)
         losses: dict[str, list[float]] = {name: [] for name in both}
         seconds: dict[str, list[float]] = {name: [] for name in both}
-        for _ in range(options.steps + 1):
-            for name, one in both.items():
+        for step in range(options.steps + 1):
+            for name in in_turn(list(both), step):
+                one = both[name]
                 programs.write_variables(scope, states[name])
                 paddle.seed(0)  # all of them drop the same values out
                 began = time.perf_counter()
@@ -116,7 +121,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
                 losses[name].append(float(loss))
                 states[name] = programs.read_variables(scope, programs.persistables(one))
     # The first step of each also builds its kernels.
-    speeds = {name: options.batch / statistics.median(s[1:]) for name, s in seconds.items()}
+    rates = {name: [options.batch / taken for taken in s[1:]] for name, s in seconds.items()}
     # From the same weights: afterwards rounding to 8 bits makes much of the smallest difference.
     first, *others = (found[0] for found in losses.values())
     return {
@@ -125,8 +130,12 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         "batch": options.batch,
         "threads": options.threads,
         "fp32": options.fp32,
-        "images_per_second": speeds,
-        "ratios": {name: speed / speeds["paddle"] for name, speed in speeds.items()},
+        "images_per_second": {name: stats.mean_throughput(one) for name, one in rates.items()},
+        "ratios": {
+            name: asdict(stats.paired_ratio(rates["paddle"], one))
+            for name, one in rates.items()
+            if name != "paddle"
+        },
         "loss_difference": max(abs(loss - first) / first for loss in others),
         "losses": losses,
     }
@@ -135,7 +144,10 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
 def line(row: dict[str, Any]) -> str:
     """A row of the table, images/s."""
     speeds = "  ".join(f"{name} {speed:7.2f}" for name, speed in row["images_per_second"].items())
-    ratios = ", ".join(f"{ratio:.2f}" for ratio in list(row["ratios"].values())[1:])
+    ratios = ", ".join(
+        f"{ratio['value']:.2f} ({'-'.join(f'{bound:.2f}' for bound in ratio['interval'])})"
+        for ratio in row["ratios"].values()
+    )
     return (
         f"{row['model']:18} {row['side']} pixels, batch {row['batch']}, {row['threads']} threads: "
         f"{speeds}  ratios {ratios}  first losses differ by "
