@@ -95,13 +95,32 @@ def test_each_round_starts_its_own_processes_in_turned_order(models, monkeypatch
             return super().time(seconds, batches)
 
     monkeypatch.setattr(benchmark, "Fleet", Watched)
-    measure(candidates(models)[1:], effort=replace(EFFORT, rounds=4))
+    measure(candidates(models)[1:], effort=replace(EFFORT, rounds=4, min_seconds=1.2))
     names = ["onednn", "int8", "nothing"]
     assert [label for label, _ in started] == [*names, *names[::-1]] * 2
     assert len({pid for _, pid in started}) == len(started)
-    labels = {pid: label for label, pid in started}
     # Each combination of being started first or last and timed first or last, once.
-    assert [labels[pid] for pid in timed] == [*names, *names[::-1], *names[::-1], *names]
+    for number, first in enumerate([names, names[::-1], names[::-1], names]):
+        labels = {pid: label for label, pid in started[3 * number : 3 * number + 3]}
+        turns = [labels[pid] for pid in timed if pid in labels]
+        assert turns[:6] == [*first, *first[::-1]]
+
+
+def test_long_calls_take_one_turn(models, monkeypatch):
+    calls = []
+
+    class Slow(Fleet):
+        def time(self, seconds, batches, limit=None):
+            calls.append((self.label, batches))
+            return [[1000.0] * batches]
+
+    monkeypatch.setattr(benchmark, "Fleet", Slow)
+    effort = benchmark.Effort(0, min_seconds=1.0, min_samples=1, rounds=1)
+    measure(candidates(models)[2:], effort=effort)
+    assert calls[-2:] == [("int8", 1), ("nothing", 1)]
+    calls.clear()
+    measure(candidates(models)[2:], effort=replace(effort, min_samples=6))
+    assert [batches for label, batches in calls if label == "int8"][1:] == [2, 2, 2]
 
 
 def test_what_lies_in_the_current_directory_is_not_run(models, tmp_path, monkeypatch):
