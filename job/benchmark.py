@@ -206,6 +206,8 @@ def warm_up(fleets: Sequence[Fleet], effort: Effort) -> dict[str, float]:
 def competitive(fleets: Sequence[Fleet], effort: Effort) -> list[Fleet]:
     """Warm all models up, and end the processes of an FP32 engine that is hopelessly slow."""
     fastest = warm_up(fleets, effort)
+    if not fastest.keys() >= set(FP32):
+        return list(fleets)
     for fleet in sorted(fleets, key=lambda fleet: fleet.label != ONEDNN):
         # A first call of many seconds was all the warm-up, and made oneDNN's primitives.
         if fleet.label == ONEDNN or (fleet.label == NATIVE and is_competitive(NATIVE, fastest)):

@@ -207,9 +207,10 @@ class Fake:
 
     def __init__(self, label, first, later):
         self.label, self.calls, self.closed = label, [first], False
-        self.later = later
+        self.later, self.timed = later, 0
 
     def time(self, seconds, batches, limit):
+        self.timed += 1
         taken = []
         while not taken or (len(taken) < batches and sum(taken) < 1000 * limit):
             taken.append(self.calls.pop() if self.calls else self.later)
@@ -235,3 +236,10 @@ def test_first_calls_do_not_decide_between_fp32_engines(warmup_batches, native, 
     left = benchmark.competitive(fakes, effort)
     assert {fake.label for fake in left} == kept | {"int8"}
     assert {fake.label for fake in fakes if fake.closed} == {"native", "onednn"} - kept
+
+
+def test_an_fp32_engine_without_a_rival_is_only_warmed_up():
+    fakes = [Fake("onednn", 18000, 17000), Fake("int8", 5000, 4500)]
+    effort = benchmark.Effort(1, min_seconds=1.0, min_samples=1, rounds=1)
+    assert benchmark.competitive(fakes, effort) == fakes
+    assert [fake.timed for fake in fakes] == [1, 1]
