@@ -2,9 +2,10 @@
 
 The models rest while another is timed, so a machine that drifts, throttles or has a busy neighbour
 hits all of them alike; the ratio is taken per round. Processes of one and the same model differ by
-one to three percent for as long as they live, by where their memory happens to lie, and those that
-are started first are the slower ones. A ratio of two processes would hold their difference, and no
-number of rounds would show it: so every round starts its own, in turned order.
+one to three percent for as long as they live, likely by where their memory lies, and can be slower
+for being started first (ResNet50 in FP32: by one to four percent). A ratio of two processes would
+hold their difference, and no number of rounds would show it: so every round starts its own, in
+turned order.
 """
 
 import math

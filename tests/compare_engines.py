@@ -94,7 +94,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 50])
     parser.add_argument("--timed", nargs="+", choices=TIMED, default=["paddle", "openvino", NNCF])
-    parser.add_argument("--rounds", type=int, default=12, help="turns of each model (12)")
+    parser.add_argument("--rounds", type=int, default=12, choices=range(2, 1000), metavar="N",
+                        help="turns of each model, at least 2 (12)")  # fmt: skip
     parser.add_argument("--seconds", type=float, default=1.0, help="of each turn (1)")
     parser.add_argument("--isa-cap", default="all", help="such as avx512_core_vnni")
     parser.add_argument("--work", type=Path, default=Path("runs/compare_engines"))
@@ -229,7 +230,7 @@ def timed(model: str, batch_size: int, options: argparse.Namespace) -> Row:
         p50_ms={name: stats.percentiles(found).p50 for name, found in calls.items()},
         best=best,
         ratio=ratio.value,
-        ratio_interval=list(ratio.interval or (ratio.value, ratio.value)),
+        ratio_interval=list(ratio.interval),
     )
 
 

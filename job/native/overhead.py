@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from job import stats, tester
+from job.benchmark import in_turn
 from job.data import packed
 from job.engine.saved_model import read_saved_model
 
@@ -53,7 +54,7 @@ def compare(native: Path, model: Path, data: Path, batch_size: int, rounds: int)
     fixed += ("--warmup-size", str(WARMUP_CALLS), "--repeat", str(calls))
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in commands}
     for number in range(rounds):
-        for name in list(commands)[:: 1 if number % 2 == 0 else -1]:
+        for name in in_turn(list(commands), number):
             found[name].append(speed(commands[name], *fixed))
     rates = {name: [one["images_per_second"] for one in runs] for name, runs in found.items()}
     p50 = {
@@ -61,7 +62,7 @@ def compare(native: Path, model: Path, data: Path, batch_size: int, rounds: int)
         for name, runs in found.items()
     }
     ratio = stats.paired_ratio(rates["python"], rates["native"])
-    return {"p50": p50, "ratio": ratio.value, "interval": ratio.interval or (ratio.value,) * 2}
+    return {"p50": p50, "ratio": ratio.value, "interval": ratio.interval}
 
 
 def main() -> None:
@@ -70,7 +71,7 @@ def main() -> None:
     parser.add_argument("tester", type=Path)
     parser.add_argument("model", type=Path)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 16, 50])
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=10, choices=range(2, 1000), metavar="N")
     given = parser.parse_args()
     print("batch  Python p50 ms  native p50 ms  Python costs us  native/Python  95%")
     with tempfile.TemporaryDirectory() as folder:
