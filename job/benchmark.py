@@ -188,12 +188,14 @@ def in_turn(models: Sequence[T], number: int) -> Sequence[T]:
 def started(
     candidates: Sequence[Candidate], setting: Setting, pinned: Sequence[int]
 ) -> Iterator[list[Fleet]]:
-    """Every candidate's processes with their models loaded."""
+    """Every candidate's processes with their models loaded, one after another."""
     with ExitStack() as stack:
         fleets = []
         for candidate in candidates:
             fleets.append(Fleet(candidate, setting, pinned))
             stack.callback(fleets[-1].close)
+        for fleet in fleets:
+            fleet.load()
         yield fleets
 
 

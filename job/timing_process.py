@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ class Candidate:
 
 
 class Timer:
-    """A process that times one model.
+    """A process that times one model, once it was told to load it.
 
     Attributes:
         label: of its candidate.
@@ -63,6 +62,7 @@ class Timer:
             ",".join(map(str, setting.input_shape)),
             str(setting.batch_size),
             str(setting.threads),
+            ",".join(map(str, cores)),
             str(os.getpid()),
         ]
         # These must stand before the libraries load and start their pools.
@@ -80,7 +80,6 @@ class Timer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            preexec_fn=partial(os.sched_setaffinity, 0, cores),
         )
 
     def read(self) -> Any:
@@ -127,7 +126,7 @@ class Timer:
 
 
 class Fleet:
-    """All instances of one model, started and resting.
+    """All instances of one model, started; they rest as soon as it is loaded.
 
     Args:
         candidate: the model.
@@ -143,8 +142,13 @@ class Fleet:
             for start in range(0, setting.cores, setting.threads):
                 own = cores[start : start + setting.threads]
                 self.timers.append(Timer(candidate, setting, own))
-            self._answers()
             stack.pop_all()
+
+    def load(self) -> None:
+        """Load the model, and return when all instances have it."""
+        for timer in self.timers:
+            timer.send("load")
+        self._answers()
 
     def time(self, seconds: float, batches: int, limit: float = NO_LIMIT) -> list[list[float]]:
         """Time all instances at once.

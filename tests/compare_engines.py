@@ -14,18 +14,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from job import cores, stats
-from job.benchmark import in_turn
+from job.benchmark import in_turn, started
 from job.engines import PACKAGES, check_installed
 from job.fingerprint import library_versions, package_versions
 from job.host import read_host
 from job.samples import Setting
-from job.timing_process import Candidate, Fleet
+from job.timing_process import Candidate
 
 MODELS = ("mobilenet_v1", "mobilenet_v2", "resnet50", "resnet101", "vgg16", "vgg19")
 SHAPE = (3, 224, 224)
@@ -208,18 +207,19 @@ def timed(model: str, batch_size: int, options: argparse.Namespace) -> Row:
     calls: dict[str, list[float]] = {name: [] for name in options.timed}
     for done in range(options.rounds):
         # In processes of its own, as job.benchmark says.
-        with ExitStack() as stack:
-            fleets = {}
-            for name in in_turn(options.timed, done):
-                folder, mode = TIMED[name]
-                candidate = Candidate(mode, options.work / model / folder)
-                fleets[name] = Fleet(candidate, setting, pinned)
-                stack.callback(fleets[name].close)
-                fleets[name].time(0, WARMUP_BATCHES)
+        names = in_turn(options.timed, done)
+        candidates = [
+            Candidate(mode, options.work / model / folder)
+            for folder, mode in map(TIMED.__getitem__, names)
+        ]
+        with started(candidates, setting, pinned) as found:
+            fleets = dict(zip(names, found, strict=True))
+            for fleet in found:
+                fleet.time(0, WARMUP_BATCHES)
             for name in in_turn(options.timed, done // 2):
-                (found,) = fleets[name].time(options.seconds, 2)
-                calls[name] += found
-                rates[name].append(1000 * batch_size * len(found) / sum(found))
+                (taken,) = fleets[name].time(options.seconds, 2)
+                calls[name] += taken
+                rates[name].append(1000 * batch_size * len(taken) / sum(taken))
     speeds = {name: stats.mean_throughput(found) for name, found in rates.items()}
     best = max((name for name in OURS if name in speeds), key=speeds.__getitem__)
     ratio = stats.paired_ratio(rates[NNCF], rates[best])

@@ -49,7 +49,6 @@ def train(
             logits=classifier.logits,
             scope=session.scope,
             executor=session.executor,
-            side=max(session.input_shape[1:]),
         )
         return run_recipe(
             session,

@@ -116,7 +116,6 @@ def train(
             logits=classifier.logits,
             scope=session.scope,
             executor=session.executor,
-            side=max(session.input_shape[1:]),
             peers=peers,
             data=loader.identity,
         )

@@ -1,9 +1,12 @@
 """A process that times one saved model, a round at a time, on the benchmark's command.
 
-python -m job.engine.timing PATH MODE C,H,W BATCH_SIZE THREADS PARENT_PID
+python -m job.engine.timing PATH MODE C,H,W BATCH_SIZE THREADS CORES PARENT_PID
 
-Reads one JSON object a line from standard input and answers each with one:
+Imports its engine on any core, so that several processes can do that side by side. Everything else
+happens on its own cores and on command: it reads one JSON object a line from standard input and
+answers each with one:
 
+* {"do": "load"}, the first one, answers {} when the model is loaded.
 * {"do": "time", "seconds": s, "batches": n, "limit": l, "start_ns": t, "keep_busy": b} runs from
   the monotonic time t on, for at least s seconds and n batches but for no more than l seconds and
   one batch, and answers {"milliseconds": [...]}. Kept busy, it goes on, uncounted, until it is told
@@ -13,7 +16,7 @@ Reads one JSON object a line from standard input and answers each with one:
 
 With each answer come ``peak_rss_bytes``, and of this process so far ``cpu_seconds`` and
 ``preemptions``, how often another process took its core away. The benchmark sets thread counts,
-instruction set and cores before this process starts.
+and instruction set before this process starts.
 """
 
 import gc
@@ -23,6 +26,7 @@ import resource
 import select
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -42,8 +46,8 @@ class Model(Protocol):
         """Class scores, float32 [N, classes]."""
 
 
-def open_model(path: Path, mode: str, shape: list[int], threads: int) -> Model:
-    """Load a model into its engine; imports no other engine.
+def opener(path: Path, mode: str, shape: list[int], threads: int) -> Callable[[], Model]:
+    """Import a model's engine, and no other; returns what loads the model into it.
 
     Args:
         path: of the saved model without suffix, or for other engines than Paddle its folder.
@@ -54,18 +58,24 @@ def open_model(path: Path, mode: str, shape: list[int], threads: int) -> Model:
     if mode == "openvino":
         from job.engine import openvino
 
-        return openvino.open_model(path, threads)
+        return lambda: openvino.open_model(path, threads)
     if mode == "onnxruntime":
         from job.engine import onnxruntime
 
-        return onnxruntime.open_model(path, threads)
+        return lambda: onnxruntime.open_model(path, threads)
     if mode == "nothing":
         from job.engine import nothing
 
-        return nothing.open_model(shape, threads)
+        return lambda: nothing.open_model(shape, threads)
     from job.engine.predictor import Predictor, configuration
 
-    return Predictor(configuration(path, mode, threads=threads))
+    return lambda: Predictor(configuration(path, mode, threads=threads))
+
+
+def pin(cores: Sequence[int]) -> None:
+    """Keep this process, and the threads that imports have started, on some cores."""
+    for thread in Path("/proc/self/task").iterdir():
+        os.sched_setaffinity(int(thread.name), cores)
 
 
 def time_round(model: Model, seconds: float, batches: int, limit: float) -> list[float]:
@@ -117,8 +127,10 @@ def serve(model: Model, images: Any, commands: TextIO, answers: TextIO) -> None:
             answer()
 
 
-def main(path: str, mode: str, shape: str, batch_size: str, threads: str, parent: str) -> None:
-    """Load the model, say so, and serve; ends with its parent."""
+def main(
+    path: str, mode: str, shape: str, batch_size: str, threads: str, cores: str, parent: str
+) -> None:
+    """Load the model when asked to, and serve; ends with its parent."""
     die_with_parent(int(parent))
     # Paddle and oneDNN print to standard output; the answers must stay apart.
     answers = os.fdopen(os.dup(1), "w")
@@ -126,7 +138,11 @@ def main(path: str, mode: str, shape: str, batch_size: str, threads: str, parent
     import numpy as np
 
     size = [int(text) for text in shape.split(",")]
-    model = open_model(Path(path), mode, size, int(threads))
+    load = opener(Path(path), mode, size, int(threads))
+    pin([int(text) for text in cores.split(",")])
+    if not sys.stdin.readline():
+        return
+    model = load()
     images = np.random.default_rng(0).standard_normal((int(batch_size), *size)).astype("float32")
     serve(model, images, sys.stdin, answers)
 

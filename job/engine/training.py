@@ -11,6 +11,7 @@ import paddle
 from paddle import static
 from paddle.static import Program
 
+from job.engine.allocator import keep_memory
 from job.engine.checkpoints import (
     BEST,
     Checkpoints,
@@ -33,10 +34,9 @@ from job.errors import TrainingError
 from job.events import Events
 from job.stats import topk_correct
 
-# Paddle's own convolutions write each window out before they multiply, which oneDNN's do not, but
-# these reorder what they read and write. That pays for all but 1x1 windows, which Paddle has not to
-# write out, and for all of them on small images. tests/bench/training.py measures it.
-SMALL_IMAGE_SIDE = 64
+# Quicker in oneDNN than in Paddle's own kernels although they reorder what they read and write;
+# batch norm is not, and 3 times as slow. tests/bench/training.py measures it.
+CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
 
 
 @dataclass(frozen=True)
@@ -101,29 +101,15 @@ def add_optimizer(
         return optimizer._global_learning_rate(program).name
 
 
-def with_onednn(program: Program, smallest_window: int) -> Program:
-    """A copy of ``program`` for running, with oneDNN convolutions for windows of that many pixels.
-
-    Args:
-        program: training or evaluation.
-        smallest_window: in pixels, height times width.
-    """
+def with_onednn(program: Program) -> Program:
+    """A copy of a training or evaluation program for running, with oneDNN's convolutions."""
     program = program.clone()
-    block = program.global_block()
-    for op in block.ops:
-        if op.type not in ("conv2d", "conv2d_grad"):
-            continue
-        *_, height, width = block.var(op.input("Filter")[0]).shape
-        if height * width >= smallest_window:
+    for op in program.global_block().ops:
+        if op.type.removesuffix("_grad") in CONVOLUTIONS:
             op._set_attr("use_mkldnn", True)
             # In test mode oneDNN keeps the weights of the first run, and training changes them.
             op._set_attr("is_test", False)
     return program
-
-
-def smallest_window(side: int) -> int:
-    """From how many pixels on windows are oneDNN's, for images of ``side`` pixels."""
-    return 1 if side <= SMALL_IMAGE_SIDE else 2
 
 
 def evaluate(
@@ -150,7 +136,6 @@ class Trainer:
         program: training program with its optimizer.
         learning_rate: name of the learning rate's variable.
         evaluation: program that is evaluated and whose variables are kept when best.
-        side: image side in pixels.
         peers: the processes that train together.
         data: identifies the training images, to compare those of the processes.
     """
@@ -162,7 +147,6 @@ class Trainer:
     logits: str
     scope: static.Scope
     executor: static.Executor
-    side: int
     peers: Alone = field(default_factory=Alone)
     data: str = ""
 
@@ -227,8 +211,9 @@ def train(
     Raises:
         TrainingError: the loss is not finite; the last checkpoint and ``best.npz`` remain.
     """
-    program = with_onednn(trainer.program, smallest_window(trainer.side))
-    evaluation = with_onednn(trainer.evaluation, smallest_window(trainer.side))
+    keep_memory()
+    program = with_onednn(trainer.program)
+    evaluation = with_onednn(trainer.evaluation)
     checkpoints = Checkpoints(out / "checkpoints")
     state = persistables(trainer.program)
     statistics = sorted(batch_norm_statistics(trainer.evaluation))

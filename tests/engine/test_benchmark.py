@@ -127,15 +127,15 @@ def test_what_lies_in_the_current_directory_is_not_run(models, tmp_path, monkeyp
     for name in ("job.py", "json.py", "select.py"):
         (tmp_path / name).write_text("raise SystemExit(9)")
     monkeypatch.chdir(tmp_path)
-    Fleet(Candidate("int8", models[1]), SETTING, CORES[:1]).close()
+    with benchmark.started([Candidate("int8", models[1])], SETTING, CORES[:1]):
+        pass
     assert primitives.trace(models[1], "int8", tiny.SHAPE)
 
 
 def test_a_log_that_the_user_asked_onednn_for_does_not_slow_the_calls(models, monkeypatch, capfd):
     monkeypatch.setenv("ONEDNN_VERBOSE", "1")
-    fleet = Fleet(Candidate("int8", models[1]), SETTING, CORES[:1])
-    fleet.time(0, 3)
-    fleet.close()
+    with benchmark.started([Candidate("int8", models[1])], SETTING, CORES[:1]) as (fleet,):
+        fleet.time(0, 3)
     assert "onednn_verbose" not in "".join(capfd.readouterr())
 
 
@@ -169,11 +169,13 @@ def test_asked_to_stop(models):
 @several_cores
 def test_instances_run_at_the_same_time_on_cores_of_their_own(models):
     setting = replace(SETTING, instances=2)
-    fleet = Fleet(Candidate("int8", models[1]), setting, CORES[:2])
-    try:
+    with benchmark.started([Candidate("int8", models[1])], setting, CORES[:2]) as (fleet,):
         assert [os.sched_getaffinity(t.process.pid) for t in fleet.timers] == [
             {core} for core in CORES[:2]
         ]
+        for timer, core in zip(fleet.timers, CORES, strict=False):
+            for thread in Path(f"/proc/{timer.process.pid}/task").iterdir():
+                assert os.sched_getaffinity(int(thread.name)) == {core}
         before = [timer.cpu_seconds for timer in fleet.timers]
         began = time.monotonic()
         found = fleet.time(0.5, 3)
@@ -181,8 +183,6 @@ def test_instances_run_at_the_same_time_on_cores_of_their_own(models):
         assert all(sum(calls) > 450 and len(calls) >= 3 for calls in found)
         for timer, used in zip(fleet.timers, before, strict=True):
             assert timer.cpu_seconds > used
-    finally:
-        fleet.close()
 
 
 def test_throughput_row(models, monkeypatch):
@@ -199,22 +199,16 @@ def test_throughput_row(models, monkeypatch):
 
 
 def test_a_resting_process_uses_no_time(models):
-    fleet = Fleet(Candidate("onednn", models[0]), SETTING, CORES[:1])
-    try:
+    with benchmark.started([Candidate("onednn", models[0])], SETTING, CORES[:1]) as (fleet,):
         fleet.time(0, 3)
         wait_for_state("T", fleet.timers[0].process.pid)
         assert len(fleet.time(0, 3)[0]) == 3
-    finally:
-        fleet.close()
 
 
 def test_long_calls_end_the_warm_up(models):
-    fleet = Fleet(Candidate("onednn", models[0]), SETTING, CORES[:1])
-    try:
+    with benchmark.started([Candidate("onednn", models[0])], SETTING, CORES[:1]) as (fleet,):
         assert len(fleet.time(0, 10**9, limit=0.0)[0]) == 1
         assert sum(fleet.time(0, 10**9, limit=0.05)[0]) < 100
-    finally:
-        fleet.close()
 
 
 def test_more_threads_than_cores_are_refused(models):
@@ -232,6 +226,7 @@ def test_model_that_is_missing_is_named(tmp_path):
 def test_timing_process_that_dies_is_named(models):
     timer = Timer(Candidate("native", models[0]), SETTING, CORES[:1])
     try:
+        timer.send("load")
         timer.read()
         timer.process.kill()
         timer.process.wait()
@@ -249,6 +244,7 @@ from job.samples import Setting
 from job.timing_process import Candidate, Fleet
 cores = sorted(os.sched_getaffinity(0))
 fleet = Fleet(Candidate("nothing", Path("x")), Setting(1, 1, (1, 8, 8)), cores[:1])
+fleet.load()
 print(fleet.timers[0].process.pid, flush=True)
 time.sleep(60)
 """

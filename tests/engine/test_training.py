@@ -1,8 +1,13 @@
 import json
+import subprocess
+import sys
+from collections import Counter
+from ctypes.util import find_library
 
 import numpy as np
 import pytest
 import tiny
+from paddle import seed, static  # noqa: TID251
 
 from job.data import packed
 from job.engine import (
@@ -19,6 +24,7 @@ from job.engine.baseline import export
 from job.engine.session import load_weights
 from job.errors import DataError, MachineError, TrainingError
 from job.weights import read_pdparams
+from job.worker import environment
 
 pytestmark = pytest.mark.engine
 
@@ -182,7 +188,7 @@ def test_evaluation_in_training_equals_the_saved_model(fp32, tmp_path):
 def test_evaluation_follows_the_weights_that_training_changes():
     session = tiny.open_tiny()
     images, _ = tiny.examples(20, 0)
-    evaluation = training.with_onednn(session.classifier.evaluation, smallest_window=1)
+    evaluation = training.with_onednn(session.classifier.evaluation)
     convolutions = [op for op in evaluation.global_block().ops if op.type == "conv2d"]
     assert convolutions
     assert not any(op.attr("is_test") for op in convolutions)
@@ -197,18 +203,92 @@ def test_evaluation_follows_the_weights_that_training_changes():
     assert np.abs(found[0] - found[1]).max() > 1e-3
 
 
-def test_windows_of_one_pixel_are_left_to_paddle_on_large_images():
-    session = tiny.open_tiny(name="mobilenet_v2", input_shape=(3, 32, 32), width=0.25)
-    training_program = session.classifier.train
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50"])
+def test_onednn_takes_the_steps_that_paddles_own_convolutions_take(name):
+    session = tiny.open_tiny(name=name, input_shape=(3, 64, 64), width=0.25)
+    classifier = session.classifier
+    generator = np.random.default_rng(0)
+    feed = {
+        programs.IMAGE: generator.standard_normal((16, 3, 64, 64)).astype("float32"),
+        programs.LABEL: generator.integers(0, tiny.CLASSES, (16, 1)),
+    }
+    with session.active(), static.program_guard(classifier.train, classifier.startup):
+        pairs = static.append_backward(classifier.train.global_block().var(classifier.loss))
+        gradients = [gradient.name for _, gradient in pairs]
+        session.executor.run(classifier.startup)
+        fast = training.with_onednn(classifier.train)
+        # No step is taken: both see the same weights.
+        results = []
+        for one in (classifier.train, fast):
+            seed(0)  # both drop the same values out
+            results.append(session.executor.run(one, feed, [classifier.loss, *gradients]))
+    slow, found = results
+    kinds = Counter(
+        op.type
+        for op in fast.global_block().ops
+        if op.has_attr("use_mkldnn") and op.attr("use_mkldnn")
+    )
+    assert kinds["conv2d"] == kinds["conv2d_grad"] > 5
+    assert kinds["depthwise_conv2d"] == kinds["depthwise_conv2d_grad"]
+    assert (kinds["depthwise_conv2d"] > 5) == (name == "mobilenet_v2")
+    assert len(gradients) > 30
+    assert found[0] == pytest.approx(slow[0], rel=1e-3)
+    # One by one they differ by more: batch norm over few pixels makes much of the last digits.
+    slow, found = (np.concatenate([one.ravel() for one in each[1:]]) for each in (slow, found))
+    assert slow @ found > 0.999 * np.linalg.norm(slow) * np.linalg.norm(found)
+    assert np.linalg.norm(found) == pytest.approx(np.linalg.norm(slow), rel=1e-2)
 
-    def in_onednn(side):
-        program = training.with_onednn(training_program, training.smallest_window(side))
-        block = program.global_block()
-        marked = [op for op in block.ops if op.type == "conv2d" and op.attr("use_mkldnn")]
-        return {tuple(block.var(op.input("Filter")[0]).shape[2:]) for op in marked}
 
-    assert in_onednn(32) == {(1, 1), (3, 3)}
-    assert in_onednn(224) == {(3, 3)}
+STEPS_IN_TURN = """
+import os, resource
+import numpy as np
+from job.engine import allocator, programs, training
+from job.engine.session import open_session
+import paddle
+assert paddle.get_flags("FLAGS_new_executor_serial_run")["FLAGS_new_executor_serial_run"]
+allocator.keep_memory()
+session = open_session(
+    name="resnet18", callable_=None, inference_model=None, classes=10, input_shape=(3, 64, 64),
+    width=1.0, seed=0, label_smoothing=0.0,
+)
+classifier = session.classifier
+feed = {
+    programs.IMAGE: np.ones((16, 3, 64, 64), "float32"),
+    programs.LABEL: np.zeros((16, 1), "int64"),
+}
+faults, peaks = [], []
+with session.active():
+    training.add_optimizer(
+        classifier.train, classifier.startup, classifier.loss, name="sgd", momentum=0.0,
+        weight_decay=0.0,
+    )
+    session.executor.run(classifier.startup)
+    program = training.with_onednn(classifier.train)
+    for _ in range(8):
+        session.executor.run(program, feed, [classifier.loss])
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        faults.append(used.ru_minflt)
+        peaks.append(used.ru_maxrss)
+print(faults[-1] - faults[-2], peaks[-1] / peaks[2])
+"""
+
+
+@pytest.mark.parametrize("preload", ["", "libjemalloc.so.2"])
+def test_steps_reuse_the_memory_of_the_steps_before(preload):
+    if preload and find_library("jemalloc") is None:
+        pytest.skip("libjemalloc2 is not installed")
+    done = subprocess.run(
+        [sys.executable, "-c", STEPS_IN_TURN],
+        env=environment(2) | {"LD_PRELOAD": preload},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    faults, growth = map(float, done.stdout.split()[-2:])
+    # By default a step has 20 000 and more, and each of the executor's threads has its own tensors.
+    assert faults < 2000
+    assert growth < 1.1
 
 
 def test_best_weights_are_those_of_the_best_evaluation(tmp_path):

@@ -132,5 +132,5 @@ def test_other_engines_are_opened_by_their_own_modules(monkeypatch, mode):
     module = SimpleNamespace(open_model=lambda *given: asked.append(given) or "a model")
     monkeypatch.setitem(sys.modules, f"job.engine.{mode}", module)
     monkeypatch.setattr(job.engine, mode, module, raising=False)
-    assert timing.open_model(Path("folder"), mode, [3, 8, 8], 2) == "a model"
+    assert timing.opener(Path("folder"), mode, [3, 8, 8], 2)() == "a model"
     assert asked == [(Path("folder"), 2)]
