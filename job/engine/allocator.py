@@ -1,7 +1,8 @@
-"""Memory that stays with the process: of training, a sixth to a third of the time otherwise.
+"""Memory that a training keeps from step to step.
 
 Each step allocates and frees the same gigabytes. By default an allocator gives large blocks back to
-the system at once, which then has to clear every page of the next step's anew.
+the system at once, which has to clear every page of the next step's anew: a sixth to a third of the
+time of a step (ResNet50, batch 16).
 """
 
 import ctypes

@@ -27,6 +27,7 @@ import select
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -75,7 +76,8 @@ def opener(path: Path, mode: str, shape: list[int], threads: int) -> Callable[[]
 def pin(cores: Sequence[int]) -> None:
     """Keep this process, and the threads that imports have started, on some cores."""
     for thread in Path("/proc/self/task").iterdir():
-        os.sched_setaffinity(int(thread.name), cores)
+        with suppress(ProcessLookupError):  # it has just ended
+            os.sched_setaffinity(int(thread.name), cores)
 
 
 def time_round(model: Model, seconds: float, batches: int, limit: float) -> list[float]:
