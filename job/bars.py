@@ -18,7 +18,7 @@ from rich.progress import (
 from rich.text import Text
 
 from job.errors import JobError
-from job.progress import title
+from job.progress import speed, title
 from job.report.numbers import duration
 
 
@@ -27,8 +27,8 @@ class _Rate(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         """Show the rate once it is known."""
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.1f} {task.fields['unit']}/s" if speed else "", "cyan")
+        found = task.finished_speed or task.speed
+        return Text(speed(found, task.fields["unit"]) if found else "", "cyan")
 
 
 class BarUi:

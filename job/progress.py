@@ -112,6 +112,10 @@ class _Pace:
         self._shown[name] = now
         return True
 
+    def forget(self) -> None:
+        """What comes next is other work, even if it has the same name."""
+        self._rates.clear()
+
     def rate(self, name: str) -> float | None:
         """Return units a second."""
         return self._rates[name].per_second
@@ -130,6 +134,7 @@ class JsonUi(_Silence):
 
     def stage_started(self, stage: str, reason: str) -> None:
         """A stage begins, and why it runs."""
+        self._pace.forget()
         self._write("stage_started", stage=stage, reason=reason)
 
     def stage_reused(self, stage: str, reason: str) -> None:
@@ -144,7 +149,7 @@ class JsonUi(_Silence):
         self, stage: str, what: str, done: int, total: int, unit: str, note: str = ""
     ) -> None:
         """Work done so far, with its rate and the seconds left."""
-        name = f"{stage}/{what}"
+        name = f"{stage}/{what}/{unit}"
         if self._pace.due(name, done, total):
             rate = self._pace.rate(name)
             left = (total - done) / rate if rate else None
@@ -192,6 +197,7 @@ class PlainUi(_Silence):
 
     def stage_started(self, stage: str, reason: str) -> None:
         """A stage begins, and why it runs."""
+        self._pace.forget()
         self._line(f"{stage}: runs: {reason}")
 
     def stage_reused(self, stage: str, reason: str) -> None:
@@ -206,12 +212,12 @@ class PlainUi(_Silence):
         self, stage: str, what: str, done: int, total: int, unit: str, note: str = ""
     ) -> None:
         """Work done so far, with its rate and the time left."""
-        name = f"{stage}/{what}"
+        name = f"{stage}/{what}/{unit}"
         if self._pace.due(name, done, total):
             parts = [f"{title(stage, what)}: {done:,}/{total:,} {unit}"]
             rate = self._pace.rate(name)
             if rate:
-                parts.append(f"{rate:,.1f} {unit}/s")
+                parts.append(speed(rate, unit))
                 if done < total:
                     parts.append(f"{duration((total - done) / rate)} left")
             self._line(", ".join([*parts, note] if note else parts))
@@ -243,6 +249,11 @@ def make_ui(log_format: str, stream: TextIO | None = None) -> Ui:
 
         return BarUi(stream)
     return PlainUi(stream)
+
+
+def speed(per_second: float, unit: str) -> str:
+    """Tell how fast work goes on; of slow work how long each takes, and not 0.0 a second."""
+    return f"{per_second:,.1f} {unit}/s" if per_second >= 1 else f"{duration(1 / per_second)} each"
 
 
 def title(stage: str, what: str) -> str:

@@ -80,6 +80,23 @@ def test_plain_lines_tell_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None
     assert stream.getvalue().endswith("qat selection: 25/100 images, 2.5 images/s, 30.0 s left\n")
 
 
+def test_work_of_another_model_or_of_another_unit_is_no_part_of_the_rate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = iter([0.0, 0.0, 100.0, 200.0, 210.0])
+    monkeypatch.setattr("job.progress.time.monotonic", lambda: next(now))
+    stream = io.StringIO()
+    ui = PlainUi(stream)
+    ui.progress("benchmark", "benchmark", 1, 4, "rounds")
+    ui.progress("benchmark", "benchmark", 1, 2, "ISA caps")
+    ui.progress("benchmark", "benchmark", 2, 4, "rounds")
+    assert stream.getvalue().endswith("benchmark: 2/4 rounds, 1 min 40 s each, 3 min 20 s left\n")
+    ui.stage_started("benchmark", "another model's")
+    ui.progress("benchmark", "benchmark", 2, 4, "rounds")
+    ui.progress("benchmark", "benchmark", 3, 4, "rounds")
+    assert stream.getvalue().endswith("benchmark: 3/4 rounds, 10.0 s each, 10.0 s left\n")
+
+
 def test_bars() -> None:
     stream = Terminal()
     tell(BarUi(stream))
