@@ -32,6 +32,7 @@ def _keep_in_jemalloc(mallctl: "ctypes._NamedFuncPointer") -> None:
     """
     count = ctypes.c_uint()
     size = ctypes.c_size_t(ctypes.sizeof(count))
+    mallctl.argtypes = [ctypes.c_char_p, *[ctypes.c_void_p] * 3, ctypes.c_size_t]
     mallctl(b"arenas.narenas", ctypes.byref(count), ctypes.byref(size), None, 0)
     never = ctypes.c_ssize_t(NEVER)
     for arenas in ("arenas", *(f"arena.{number}" for number in range(count.value))):

@@ -15,7 +15,7 @@ answers each with one:
 * {"do": "scores", "images": n} answers {"scores": [[...], ...]} of the first n images.
 
 With each answer come ``peak_rss_bytes``, and of this process so far ``cpu_seconds`` and
-``preemptions``, how often another process took its core away. The benchmark sets thread counts,
+``preemptions``, how often another process took its core away. The benchmark sets thread counts
 and instruction set before this process starts.
 """
 

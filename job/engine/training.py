@@ -34,8 +34,9 @@ from job.errors import TrainingError
 from job.events import Events
 from job.stats import topk_correct
 
-# Quicker in oneDNN than in Paddle's own kernels although they reorder what they read and write;
-# batch norm is not, and 3 times as slow. tests/bench/training.py measures it.
+# Quicker in oneDNN than in Paddle's own kernels although they reorder what they read and write
+# (tests/bench/training.py measures it). Batch norm, relu, sums and pooling are not, together: see
+# docs/training.md.
 CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
 
 
@@ -211,7 +212,6 @@ def train(
     Raises:
         TrainingError: the loss is not finite; the last checkpoint and ``best.npz`` remain.
     """
-    keep_memory()
     program = with_onednn(trainer.program)
     evaluation = with_onednn(trainer.evaluation)
     checkpoints = Checkpoints(out / "checkpoints")
@@ -323,6 +323,10 @@ class Stepper:
     executor: static.Executor
     peers: Alone
     seed: int
+
+    def __post_init__(self) -> None:
+        # Of every process of a training: each step waits for the slowest.
+        keep_memory()
 
     def run(self, batch: Batch, rate: float, step: int) -> float:
         """One step on this process's share of a batch; returns the loss of the whole batch."""

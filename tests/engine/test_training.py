@@ -21,6 +21,7 @@ from job.engine import (
     training,
 )
 from job.engine.baseline import export
+from job.engine.peers import Alone
 from job.engine.session import load_weights
 from job.errors import DataError, MachineError, TrainingError
 from job.weights import read_pdparams
@@ -234,19 +235,34 @@ def test_onednn_takes_the_steps_that_paddles_own_convolutions_take(name):
     assert len(gradients) > 30
     assert found[0] == pytest.approx(slow[0], rel=1e-3)
     # One by one they differ by more: batch norm over few pixels makes much of the last digits.
+    assert not np.array_equal(slow[1], found[1])  # other kernels ran
     slow, found = (np.concatenate([one.ravel() for one in each[1:]]) for each in (slow, found))
     assert slow @ found > 0.999 * np.linalg.norm(slow) * np.linalg.norm(found)
     assert np.linalg.norm(found) == pytest.approx(np.linalg.norm(slow), rel=1e-2)
 
 
+def test_every_process_that_takes_steps_keeps_its_memory(monkeypatch):
+    kept = []
+    monkeypatch.setattr(training, "keep_memory", lambda: kept.append(True))
+    session = tiny.open_tiny()
+    classifier = session.classifier
+    training.Stepper(
+        classifier.train, classifier.loss, "", session.scope, session.executor, Alone(), 0
+    )
+    assert kept
+
+
 STEPS_IN_TURN = """
 import os, resource
+from pathlib import Path
 import numpy as np
 from job.engine import allocator, programs, training
 from job.engine.session import open_session
 import paddle
 assert paddle.get_flags("FLAGS_new_executor_serial_run")["FLAGS_new_executor_serial_run"]
 allocator.keep_memory()
+if "jemalloc" in os.environ["LD_PRELOAD"]:
+    assert "jemalloc" in Path("/proc/self/maps").read_text()
 session = open_session(
     name="resnet18", callable_=None, inference_model=None, classes=10, input_shape=(3, 64, 64),
     width=1.0, seed=0, label_smoothing=0.0,
@@ -273,9 +289,9 @@ print(faults[-1] - faults[-2], peaks[-1] / peaks[2])
 """
 
 
-@pytest.mark.parametrize("preload", ["", "libjemalloc.so.2"])
+@pytest.mark.parametrize("preload", ["", find_library("jemalloc")])
 def test_steps_reuse_the_memory_of_the_steps_before(preload):
-    if preload and find_library("jemalloc") is None:
+    if preload is None:
         pytest.skip("libjemalloc2 is not installed")
     done = subprocess.run(
         [sys.executable, "-c", STEPS_IN_TURN],
