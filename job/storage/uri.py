@@ -91,8 +91,8 @@ def parse(text: str) -> S3Uri:
             "It has 3 to 63 small letters, digits, '-' and '.', and begins and ends with a letter "
             "or digit.",
         )
-    key = key.removesuffix("/")
     if key:
+        key = key.removesuffix("/")
         _check_key(shown, key)
     return S3Uri(bucket, key)
 

@@ -1,7 +1,7 @@
 """Addresses in S3."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from job.errors import UsageError
@@ -91,6 +91,7 @@ def test_is_uri() -> None:
 
 
 @given(st.text())
+@example("/")
 def test_any_text_is_taken_as_it_is_or_refused(text: str) -> None:
     try:
         found = parse(f"s3://bkt/{text}")
