@@ -23,7 +23,7 @@ from job.primitives import COMPUTE, ISA_ORDER, Primitive, isa
 from job.report.numbers import plural, significant, times
 
 # Shares of a call that are worth a word; reorders must also be a share of the primitives' time.
-MUCH_DISPATCH, MUCH_MEMORY = 0.25, 0.10
+MUCH_DISPATCH, MUCH_MEMORY = 0.10, 0.10
 MUCH_CONVERSION, MUCH_UNFOLDED, MUCH_REFERENCE = 0.05, 0.05, 0.05
 MUCH_FP32, MUCH_SLOWER, MUCH_REORDER = 0.03, 0.03, 0.03
 MUCH_REORDER_OF_PRIMITIVES = 0.10

@@ -1,5 +1,7 @@
 """Progress bars with rates and time left, for a person at a terminal."""
 
+import time
+from datetime import timedelta
 from types import TracebackType
 from typing import Self, TextIO
 
@@ -11,24 +13,39 @@ from rich.progress import (
     ProgressColumn,
     SpinnerColumn,
     Task,
-    TaskID,
     TextColumn,
-    TimeRemainingColumn,
 )
 from rich.text import Text
 
 from job.errors import JobError
-from job.progress import speed, title
+from job.progress import Rate, speed, title
 from job.report.numbers import duration
 
 
-class _Rate(ProgressColumn):
+# The rates are those of the plain and the JSON lines: rich's own forgets each step of work that
+# takes more than half a minute, and then knows of no time left.
+class _Speed(ProgressColumn):
     """Units a second."""
 
     def render(self, task: Task) -> Text:
         """Show the rate once it is known."""
-        found = task.finished_speed or task.speed
-        return Text(speed(found, task.fields["unit"]) if found else "", "cyan")
+        rate = task.fields["rate"].per_second
+        return Text(speed(rate, task.fields["unit"]) if rate else "", "cyan")
+
+
+class _TimeLeft(ProgressColumn):
+    """Time left, and time taken when all is done."""
+
+    def render(self, task: Task) -> Text:
+        """Show hours, minutes and seconds."""
+        if task.finished_time is not None:
+            return Text(_clock(task.finished_time), "yellow")
+        rate = task.fields["rate"].per_second
+        return Text(_clock(task.remaining / rate) if rate and task.remaining else "-:--:--", "cyan")
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
 
 
 class BarUi:
@@ -41,13 +58,13 @@ class BarUi:
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}"),
-            _Rate(),
-            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            _Speed(),
+            _TimeLeft(),
             TextColumn("[dim]{task.fields[note]}"),
             console=self._console,
             transient=True,
         )
-        self._tasks: dict[str, TaskID] = {}
+        self._tasks: dict[str, Task] = {}
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -84,13 +101,18 @@ class BarUi:
     ) -> None:
         """Work done so far."""
         name = title(stage, what)
-        if name not in self._tasks:
-            # What an earlier run did is no part of this one's speed.
-            self._tasks[name] = self._bars.add_task(
-                name, total=total, completed=done, unit=unit, note=escape(note)
+        task = self._tasks.get(name)
+        if task is not None and (unit != task.fields["unit"] or done < task.completed):
+            # The same name, begun anew, as for the rounds of each row.
+            self._bars.remove_task(task.id)
+            task = None
+        if task is None:
+            added = self._bars.add_task(
+                name, total=total, completed=done, unit=unit, note="", rate=Rate()
             )
-        task = self._tasks[name]
-        self._bars.update(task, total=total, completed=done, unit=unit, note=escape(note))
+            task = self._tasks[name] = next(one for one in self._bars.tasks if one.id == added)
+        task.fields["rate"].add(time.monotonic(), done)
+        self._bars.update(task.id, total=total, completed=done, note=escape(note))
 
     def message(self, stage: str, text: str, level: str = "info") -> None:
         """One line above the bars."""
@@ -106,7 +128,7 @@ class BarUi:
 
     def _clear(self) -> None:
         for task in self._tasks.values():
-            self._bars.remove_task(task)
+            self._bars.remove_task(task.id)
         self._tasks.clear()
 
     def _print(self, text: str) -> None:

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from job.bars import BarUi
 from job.errors import DataError
@@ -103,6 +104,33 @@ def test_bars() -> None:
     text = re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]", "", stream.getvalue())
     for part in ("✓ prepare", "reused: nothing changed", "qat", "2 images [are] bad", "Put it th"):
         assert part in text
+
+
+def test_bars_tell_the_time_left_of_slow_work_and_of_work_begun_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    ui = BarUi(Terminal())
+
+    def shown() -> str:
+        console = Console(file=io.StringIO(), width=100)
+        with console.capture() as captured:
+            console.print(ui._bars.get_renderable())
+        return " ".join(re.sub("[━╸╺]", "", captured.get()).split())
+
+    for done in (1, 2):
+        now = 100.0 * done
+        ui.progress("benchmark", "benchmark", done, 4, "rounds", "batch 1")
+    assert "2/4 rounds 1 min 40 s each 0:03:20 batch 1" in shown()
+    ui.progress("benchmark", "benchmark", 0, 2, "ISA caps")
+    assert "0/2 ISA caps -:--:--" in shown()
+    for done in (1, 2, 3):
+        now += 10
+        ui.progress("benchmark", "benchmark", done, 3, "rounds", "batch 50")
+    assert "3/3 rounds 10.0 s each 0:00:0" in shown()
+    ui.progress("benchmark", "benchmark", 1, 3, "rounds", "batch 1")
+    assert "1/3 rounds -:--:-- batch 1" in shown()
 
 
 def test_the_display_that_fits() -> None:
