@@ -15,6 +15,7 @@ from rich.progress import (
     Task,
     TextColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from job.errors import JobError
@@ -59,7 +60,8 @@ class BarUi:
             BarColumn(bar_width=24),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}"),
             _Speed(),
-            _TimeLeft(),
+            # On a narrow terminal the note gives way, not the time.
+            _TimeLeft(table_column=Column(min_width=7, no_wrap=True)),
             TextColumn("[dim]{task.fields[note]}"),
             console=self._console,
             transient=True,

@@ -113,8 +113,8 @@ def test_bars_tell_the_time_left_of_slow_work_and_of_work_begun_anew(
     monkeypatch.setattr("time.monotonic", lambda: now)
     ui = BarUi(Terminal())
 
-    def shown() -> str:
-        console = Console(file=io.StringIO(), width=100)
+    def shown(width: int = 100) -> str:
+        console = Console(file=io.StringIO(), width=width)
         with console.capture() as captured:
             console.print(ui._bars.get_renderable())
         return " ".join(re.sub("[━╸╺]", "", captured.get()).split())
@@ -123,6 +123,8 @@ def test_bars_tell_the_time_left_of_slow_work_and_of_work_begun_anew(
         now = 100.0 * done
         ui.progress("benchmark", "benchmark", done, 4, "rounds", "batch 1")
     assert "2/4 rounds 1 min 40 s each 0:03:20 batch 1" in shown()
+    ui.progress("benchmark", "benchmark", 2, 4, "rounds", "batch 1, 1 thread, avx512_core_vnni")
+    assert " 0:03:20 " in shown(width=70)
     ui.progress("benchmark", "benchmark", 0, 2, "ISA caps")
     assert "0/2 ISA caps -:--:--" in shown()
     for done in (1, 2, 3):
