@@ -1,6 +1,6 @@
 """``python -m job`` is the command ``job``."""
 
-from job.cli import main
+from job.cli.main import main
 
 if __name__ == "__main__":
     main()

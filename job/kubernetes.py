@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import job
-from job.distributed import check_shared
+from job.distributed.group import check_shared
 from job.errors import UsageError
 from job.manifest import Manifest, entries
-from job.planning import select
+from job.pipeline.plan import select
 from job.stages import stages_for
 
 BASE = Path(__file__).parent / "k8s" / "job.yaml"

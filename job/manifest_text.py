@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from job.errors import Fault
-from job.manifest_document import pointer
+from job.manifest.read import pointer
 
 # The limits of Linux file systems.
 _LONGEST_NAME = 255

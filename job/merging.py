@@ -8,17 +8,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from job import matrix, pipeline
 from job.errors import JobError, NoRun, Unfinished, UsageError
 from job.manifest import Manifest
-from job.matrix import MatrixResult, ModelResult, StagesFor
-from job.outputs import Place, open_output, store_of
-from job.pipeline import STORAGE, Reporting, RunResult
-from job.progress import Ui
-from job.signals import StopSignals
-from job.storage.fetching import REPORT, read_records
+from job.pipeline import matrix
+from job.pipeline import run as pipeline
+from job.pipeline.matrix import MatrixResult, ModelResult, StagesFor
+from job.pipeline.output_location import Place, open_output, store_of
+from job.pipeline.run import STORAGE, Reporting, RunResult
+from job.process.signals import StopSignals
 from job.storage.files import read_json
 from job.storage.local import FAILURE
+from job.storage.s3.fetch_run import REPORT, read_records
+from job.ui.protocol import Ui
 
 
 def model_at(manifest: Manifest, index: int) -> tuple[str, Manifest]:
@@ -48,7 +49,7 @@ def run_index(
     from_stage: str | None = None,
     until_stage: str | None = None,
 ) -> RunResult:
-    """Run one model of a matrix, as :func:`job.matrix.run` would, beside runs of the others.
+    """Run one model of a matrix; other processes may run the other models at the same time.
 
     Args:
         manifest: a valid manifest.
@@ -57,12 +58,12 @@ def run_index(
         output: that of the whole matrix, a folder or in S3.
         ui: is told of everything.
         reporting: how the model's report is made.
-        from_stage: as for :func:`job.pipeline.run`.
+        from_stage: as for :func:`job.pipeline.run.run`.
         until_stage: the same.
 
     Raises:
         UsageError: there is no such model.
-        JobError: as :func:`job.pipeline.run` raises it.
+        JobError: as :func:`job.pipeline.run.run` raises it.
     """
     name, single = model_at(manifest, index)
     ui.model_started(name, index + 1, len(manifest.matrix or ()))

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from job.errors import DataError, OutputError, UsageError
-from job.outputs import Place, store_of_environment
-from job.rendering import render_files
-from job.storage.fetching import REPORT, Say, read_report
+from job.pipeline.output_location import Place, store_of_environment
+from job.pipeline.report_files import render_files
 from job.storage.files import output_errors, read_json, write_bytes
+from job.storage.s3.fetch_run import REPORT, Say, read_report
 
 
 def read(place: Place, say: Say) -> Mapping[str, Any]:

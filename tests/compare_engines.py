@@ -18,13 +18,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from job import cores, stats
-from job.benchmark import in_turn, started
-from job.engines import PACKAGES, check_installed
-from job.fingerprint import library_versions, package_versions
+from job import stats
+from job.benchmark import cpu_pinning
+from job.benchmark.rounds import in_turn, started
+from job.benchmark.samples import Setting
+from job.benchmark.timer import Candidate
 from job.host import read_host
-from job.samples import Setting
-from job.timing_process import Candidate
+from job.pipeline.fingerprint import library_versions, package_versions
+from job.stages.engine_packages import PACKAGES, check_installed
 
 MODELS = ("mobilenet_v1", "mobilenet_v2", "resnet50", "resnet101", "vgg16", "vgg19")
 SHAPE = (3, 224, 224)
@@ -126,8 +127,11 @@ def make(name: str, work: Path) -> None:
     """Write a network's FP32 model, our INT8 models and the calibration images."""
     import numpy as np
 
-    from job.engine import drawn_weights, int8, programs, quantization, scales, smoke
-    from job.engine.session import open_session
+    from job.doctor import smoke
+    from job.engine.int8 import build as int8
+    from job.engine.quantize import fake_quantize, scales
+    from job.engine.training import programs, random_weights
+    from job.engine.training.session import open_session
 
     folders = {key: work / key for key in ("fp32", "fake", "int8")}
     for folder in folders.values():
@@ -149,15 +153,15 @@ def make(name: str, work: Path) -> None:
     types = ["conv2d", "depthwise_conv2d", "mul", "matmul_v2", "elementwise_add", "pool2d"]
     settings = {**smoke.SETTINGS, "quantize_op_types": types}
     with session.active():
-        drawn_weights.draw(session, seed=0)
+        random_weights.draw(session, seed=0)
         programs.save_inference_model(
             classifier.evaluation, folders["fp32"] / "model", classifier.logits, executor
         )
-        quantization.keep_bias_adds_whole(classifier.evaluation)
+        fake_quantize.keep_bias_adds_whole(classifier.evaluation)
         evaluation = classifier.evaluation.clone(for_test=True)
-        quantized = quantization.insert(evaluation, scope, settings, for_test=True)
+        quantized = fake_quantize.insert(evaluation, scope, settings, for_test=True)
         scales.calibrate(classifier, quantized, None, scope, executor, [images], moving_rate=0.9)
-        program = quantization.convert(quantized, scope)
+        program = fake_quantize.convert(quantized, scope)
         programs.save_inference_model(
             program, folders["fake"] / "model", classifier.logits, executor
         )
@@ -173,11 +177,11 @@ def engine_modules() -> Iterator[Any]:
     from importlib.util import find_spec
 
     if all(map(find_spec, PACKAGES["openvino"])):
-        from job.engine import openvino
+        from job.engine.openvino import convert as openvino
 
         yield openvino
     if all(map(find_spec, PACKAGES["onnxruntime"])):
-        from job.engine import onnxruntime
+        from job.engine.onnxruntime import convert as onnxruntime
 
         yield onnxruntime
 
@@ -202,11 +206,11 @@ def make_nncf(work: Path) -> None:
 def timed(model: str, batch_size: int, options: argparse.Namespace) -> Row:
     """Time all models of a network in turns."""
     setting = Setting(batch_size, 1, SHAPE, isa_cap=options.isa_cap)
-    pinned = cores.pinned(setting)
+    pinned = cpu_pinning.pinned(setting)
     rates: dict[str, list[float]] = {name: [] for name in options.timed}
     calls: dict[str, list[float]] = {name: [] for name in options.timed}
     for done in range(options.rounds):
-        # In processes of its own, as job.benchmark says.
+        # In processes of its own, as job.benchmark.rounds says.
         names = in_turn(options.timed, done)
         candidates = [
             Candidate(mode, options.work / model / folder)

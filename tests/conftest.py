@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from moto_server import S3Server, served
 
-from job.storage.uri import S3Uri
+from job.uri import S3Uri
 
 # A shell that starts pytest in the background lets it ignore Ctrl-C, and every process that a test
 # starts would inherit that.

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from job.storage.s3 import ObjectStore
-from job.storage.s3_client import S3Settings, make_client
-from job.storage.uri import S3Uri
+from job.storage.s3.client import S3Settings, make_client
+from job.storage.s3.objects import ObjectStore
+from job.uri import S3Uri
 
 # moto takes any; that they are these shows that nothing asks the machine's own.
 CREDENTIALS = {
@@ -100,7 +100,7 @@ def main() -> None:
     from moto.server import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
 
-    from job.lifetime import die_with_parent
+    from job.process.parent_death import die_with_parent
 
     die_with_parent(os.getppid())
     # A connection for each request would be half of the tests' time.

@@ -24,14 +24,14 @@ import numpy as np
 from moto_server import CREDENTIALS, S3Server, served
 from PIL import Image, ImageFilter
 
-from job.data.pool import DecodePool
-from job.data.remote import remote_of
+from job.data.decoding.pool import DecodePool
+from job.data.s3.images import remote_of
 from job.data.sources import BadImage
 from job.data.splits import split
 from job.data.transforms import Augment, Evaluate
-from job.inputs import localized
 from job.manifest import Manifest, parse
-from job.storage.s3_client import S3Settings, make_client
+from job.pipeline.fetch_inputs import localized
+from job.storage.s3.client import S3Settings, make_client
 
 SIZE = (500, 375)
 CLASSES = 4

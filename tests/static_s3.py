@@ -113,7 +113,7 @@ class Server(socketserver.ThreadingTCPServer):
 
 
 def main() -> None:
-    from job.lifetime import die_with_parent
+    from job.process.parent_death import die_with_parent
 
     die_with_parent(os.getppid())
     Handler.objects = Objects(Path(sys.argv[1]))

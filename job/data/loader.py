@@ -9,9 +9,9 @@ from itertools import chain, islice
 import numpy as np
 
 from job.data.arrays import Floats, Image, Ints
-from job.data.decode_worker import Fetched, decode_one
-from job.data.images import UnreadableImageError
-from job.data.pool import TASK_TIMEOUT_S, DecodePool
+from job.data.decoding.decode import UnreadableImageError
+from job.data.decoding.pool import TASK_TIMEOUT_S, DecodePool
+from job.data.decoding.worker_process import Fetched, decode_one
 from job.data.sources import BadImage, Outcome, Source
 from job.data.transforms import Draw, Transform, generator, normalize
 from job.errors import DataError

@@ -7,16 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
-from job.data import packed, remote, remote_index
+from job.data import packed
 from job.data.archive_reading import Progress, is_archive, is_plain_tar
 from job.data.archives import unpack
 from job.data.listing import Place, class_folders, image_list
-from job.data.remote import Remote, RemoteImages
-from job.data.remote_archive import unpack_remote
+from job.data.s3 import images as remote
+from job.data.s3 import index as remote_index
+from job.data.s3.archive import unpack_remote
+from job.data.s3.images import Remote, RemoteImages
 from job.data.sources import ImageFiles, PackedImages, Source, digits
 from job.errors import DataError
-from job.manifest import DataSpec
-from job.storage.uri import is_uri
+from job.manifest.load import DataSpec
+from job.uri import is_uri
 
 
 @dataclass(frozen=True, eq=False)

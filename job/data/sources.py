@@ -12,7 +12,7 @@ import numpy as np
 
 from job.data import packed
 from job.data.arrays import Image, Ints, Pixels
-from job.data.images import UnreadableImageError, decode
+from job.data.decoding.decode import UnreadableImageError, decode
 
 
 class Source(Protocol):

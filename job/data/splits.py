@@ -15,12 +15,12 @@ from job.data.archive_reading import Progress
 from job.data.arrays import Ints
 from job.data.listing import real_paths
 from job.data.opening import Given, Opener
-from job.data.remote import Remote
+from job.data.s3.images import Remote
 from job.data.sources import ImageFiles, PackedImages, Source
 from job.data.stratified import SPLIT_SEED, spread
 from job.data.synthetic import SYNTHETIC_SEED, synthetic
 from job.errors import DataError, UsageError
-from job.manifest import DataSpec
+from job.manifest.load import DataSpec
 
 _CUT_STREAM = 2
 _CALIBRATION_STREAM = 3

@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from job import stats, tester
-from job.benchmark import in_turn
+from job import stats
+from job.benchmark.rounds import in_turn
 from job.data import packed
-from job.engine.saved_model import read_saved_model
+from job.engine.inference.saved_model import read_saved_model
+from job.predict import runner
 
 ROUND_SECONDS = 1.0
 WARMUP_CALLS = 5
@@ -31,7 +32,7 @@ PYTHON = (sys.executable, "-m", "job", "predict", "--json")
 
 def write_images(path: Path, model: Path, count: int) -> None:
     """A packed file of random images for a model that takes images of one size."""
-    shape = read_saved_model(tester.find_model(model)).input_shape
+    shape = read_saved_model(runner.find_model(model)).input_shape
     images = np.random.default_rng(0).random((count, *shape), np.float32)
     batch = (images, np.zeros(count, np.int64))
     packed.write(path, [batch], shape=shape, transform="none: random numbers, for speed only")

@@ -14,7 +14,7 @@ namespace tester {
 
 namespace {
 
-// As job/engine/predictor.py configures each kind of model; the reasons are told there.
+// As job/engine/inference/predictor.py configures each kind of model; the reasons are told there.
 paddle_infer::Config Configuration(const SavedModel& model, int threads) {
   paddle_infer::Config config(model.prefix + ".pdmodel", model.prefix + ".pdiparams");
   config.SetCpuMathLibraryNumThreads(threads);

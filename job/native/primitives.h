@@ -1,4 +1,4 @@
-// Which oneDNN primitives ran, read from oneDNN's own log, as in job/primitives.py. Format:
+// Which oneDNN primitives ran, read from oneDNN's own log, as in job/profile/onednn_log.py. Format:
 // https://uxlfoundation.github.io/oneDNN/dev_guide_verbose.html
 #pragma once
 

@@ -8,8 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from job.report import numbers, svg
-from job.report.tables import NO_CAP
+from job import text_format
+from job.report.render import svg
+from job.report.run.tables import NO_CAP
 
 # A report's kinds -> what they are drawn as; all others are drawn as OTHER.
 GROUPS = {
@@ -47,7 +48,7 @@ def breakdown(report: Mapping[str, Any]) -> tuple[Figure, str]:
         totals = milliseconds.sum(axis=1, keepdims=True)
         _stack(times, names, seen, milliseconds)
         for name, total in zip(names, totals[:, 0], strict=True):
-            times.annotate(numbers.significant(float(total)), (float(total), name),
+            times.annotate(text_format.significant(float(total)), (float(total), name),
                            xytext=(5, 0), textcoords="offset points", va="center")  # fmt: skip
         times.set_xlim(0, 1.16 * float(totals.max()))
         times.set_title("Milliseconds of a call")

@@ -9,10 +9,10 @@ from typing import Any
 import jsonschema
 from referencing import Registry, Resource
 
-from job import manifest_schema
 from job.errors import Fault
-from job.report import document
-from job.report.matrix_tables import WORST_FIRST
+from job.manifest import schema as manifest_schema
+from job.report.matrix.tables import WORST_FIRST
+from job.report.render import schema_check
 
 
 @cache
@@ -27,7 +27,7 @@ def schema() -> Mapping[str, Any]:
 def validator() -> jsonschema.Draft202012Validator:
     """What checks against the schema, those that it refers to at hand."""
     others = {
-        "report.schema.json": document.schema(),
+        "report.schema.json": schema_check.schema(),
         "manifest.schema.json": manifest_schema.schema(),
     }
     known = [(name, Resource.from_contents(content)) for name, content in others.items()]
@@ -40,7 +40,7 @@ def validate(report: Mapping[str, Any]) -> None:
     Raises:
         OutputError: lists every fault with its JSON pointer.
     """
-    document.check(report, validator(), _disagreements)
+    schema_check.check(report, validator(), _disagreements)
 
 
 def _disagreements(report: Mapping[str, Any]) -> Iterator[Fault]:

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from job.report import matrix_plots
-from job.report.matrix_sections import sections
-from job.report.matrix_summary import summarize
-from job.report.page import Page
+from job.report.matrix import plots
+from job.report.matrix.sections import sections
+from job.report.matrix.summary import summarize
+from job.report.render.page import Page
 
 
 def page_of(report: Mapping[str, Any]) -> Page:
@@ -17,5 +17,5 @@ def page_of(report: Mapping[str, Any]) -> Page:
         created_at=report["created_at"],
         summary=summarize(report),
         sections=sections(report),
-        draw=partial(matrix_plots.draw, report=report),
+        draw=partial(plots.draw, report=report),
     )

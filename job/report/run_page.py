@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from job.report import plots
-from job.report.page import Page
-from job.report.sections import sections
-from job.report.summary import summarize
+from job.report.render.page import Page
+from job.report.run import plots
+from job.report.run.sections import sections
+from job.report.run.summary import summarize
 
 
 def page_of(report: Mapping[str, Any]) -> Page:

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from job.engines import PACKAGES
 from job.manifest import Manifest
 from job.stages import (
     accuracy,
@@ -15,6 +14,7 @@ from job.stages import (
     prepare,
     qat,
 )
+from job.stages.engine_packages import PACKAGES
 from job.stages.stage import Stage
 
 STAGES: tuple[Stage, ...] = (

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from job import stats
 from job.data.packed import Packed, open_packed
-from job.engines import PACKAGES
 from job.events import Events
 from job.host import usable_cores
 from job.manifest import Manifest
-from job.stages.inputs import TEST
+from job.stages.dataset import TEST
+from job.stages.engine_packages import PACKAGES
 from job.stages.stage import SHARD, Record, Stage, StageOutput
 
 BATCH = 50
@@ -125,14 +125,14 @@ def read_part(folder: Path) -> Part:
 def open_saved(name: str, inputs: Mapping[str, StageOutput]) -> Any:
     """A saved model, loaded into its engine; each engine on all cores."""
     if name == "openvino":
-        from job.engine import openvino
+        from job.engine.openvino import convert as openvino
 
         return openvino.open_model(inputs[name].path, usable_cores())
     if name == "onnxruntime":
-        from job.engine import onnxruntime
+        from job.engine.onnxruntime import convert as onnxruntime
 
         return onnxruntime.open_model(inputs[name].path, usable_cores())
-    from job.engine.predictor import Predictor, configuration
+    from job.engine.inference.predictor import Predictor, configuration
 
     stage, mode = MODELS[name]
     return Predictor(configuration(inputs[stage].path / "model", mode, threads=usable_cores()))
@@ -142,7 +142,7 @@ def score(
     name: str, model: Any, images: NDArray[np.float32], events: Events
 ) -> NDArray[np.float32]:
     """A saved model's scores, float32 [N, classes]."""
-    from job.engine.predictor import score_all
+    from job.engine.inference.predictor import score_all
 
     parts = []
     for done, part in score_all(model, images, BATCH):

@@ -7,7 +7,7 @@ from typing import Any
 from job.data.sources import BadImage
 from job.events import Events
 from job.manifest import Manifest
-from job.stages.inputs import (
+from job.stages.dataset import (
     SELECTION,
     data_files,
     has_steps,
@@ -23,8 +23,8 @@ from job.stages.stage import Record, Stage, StageOutput
 
 def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:
     """Write model.pdmodel, model.pdiparams, weights.npz and weights.pdparams."""
-    from job.engine import baseline
-    from job.engine.session import open_session
+    from job.engine.training import baseline
+    from job.engine.training.session import open_session
 
     train = manifest.baseline.train
     session = open_session(**network(manifest, train))
@@ -55,14 +55,14 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
 
 def load_weights(manifest: Manifest, session: Any, events: Events) -> None:
     """Put the weights that the manifest names into the session."""
-    from job.engine import drawn_weights
-    from job.engine.session import load_weights as load
-    from job.engine.session import published_weights
+    from job.engine.training import random_weights
+    from job.engine.training.session import load_weights as load
+    from job.engine.training.session import published_weights
 
     model = manifest.model
     if model.weights is None and not model.pretrained:
         if manifest.data.format == "synthetic" and not model.inference_model:
-            drawn_weights.draw(session, manifest.baseline.train.seed)
+            random_weights.draw(session, manifest.baseline.train.seed)
         elif model.name and not trains(manifest):
             events.message(
                 "the network starts from random weights and baseline.train.epochs is 0: name a "

@@ -6,16 +6,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from job import breakdown, cores, primitives
-from job.benchmark import NATIVE, ONEDNN, Effort, measure
-from job.benchmark_rows import INT8, OTHER_ENGINES, row, score_difference
+from job.benchmark import cpu_pinning
+from job.benchmark.rounds import NATIVE, ONEDNN, Effort, measure
+from job.benchmark.rows import INT8, OTHER_ENGINES, row, score_difference
+from job.benchmark.samples import Setting
+from job.benchmark.timer import Candidate
 from job.events import Events
 from job.host import read_host
 from job.manifest import Manifest
-from job.samples import Setting
-from job.stages.inputs import settings_of
+from job.profile import breakdown, onednn_log
+from job.stages.dataset import settings_of
 from job.stages.stage import Record, Stage, StageOutput
-from job.timing_process import Candidate
 
 
 def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:
@@ -23,7 +24,7 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
     spec = manifest.benchmark
     effort = Effort(spec.warmup_batches, spec.min_seconds, spec.min_samples, spec.rounds)
     by_cap = {cap: settings_under(cap, manifest) for cap in spec.isa}
-    cores.check([setting for settings in by_cap.values() for setting in settings])
+    cpu_pinning.check([setting for settings in by_cap.values() for setting in settings])
     rows: list[dict[str, Any]] = []
     raw: list[dict[str, Any]] = []
     for cap, settings in by_cap.items():
@@ -102,10 +103,10 @@ def candidates(inputs: Mapping[str, StageOutput], *, native: bool) -> list[Candi
 
 def executed_isa(int8: Path, input_shape: tuple[int, int, int], cap: str) -> str:
     """The instruction set of the INT8 kernels that run under a cap, from oneDNN's own log."""
-    ran = primitives.trace(int8, INT8, input_shape, isa_cap=cap)
-    quantized = primitives.isa(primitive for primitive in ran if primitive.is_int8)
+    ran = onednn_log.trace(int8, INT8, input_shape, isa_cap=cap)
+    quantized = onednn_log.isa(primitive for primitive in ran if primitive.is_int8)
     # oneDNN's reference kernels name no instruction set.
-    return quantized or primitives.isa(ran) or "none"
+    return quantized or onednn_log.isa(ran) or "none"
 
 
 def settings(manifest: Manifest) -> Mapping[str, Any]:

@@ -6,15 +6,15 @@ from typing import Any
 
 from job.events import Events
 from job.manifest import Manifest
-from job.own_code import callable_files
-from job.stages.inputs import CALIBRATION, POST, network, quantize_settings, settings_of
+from job.manifest.custom_code import callable_files
+from job.stages.dataset import CALIBRATION, POST, network, quantize_settings, settings_of
 from job.stages.stage import Record, Stage, StageOutput
 
 
 def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:  # noqa: ARG001
     """Write model.pdmodel and model.pdiparams, with weights of int8 values."""
-    from job.engine import qat
-    from job.engine.session import open_session
+    from job.engine.quantize import qat
+    from job.engine.training.session import open_session
 
     settings = quantize_settings(manifest)
     if manifest.quantize.strategy == POST:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from job import primitives
 from job.errors import QuantizationError
 from job.events import Events
-from job.fallback import Outcome
 from job.manifest import Manifest
-from job.stages.inputs import CALIBRATION, settings_of
+from job.profile import onednn_log
+from job.stages.dataset import CALIBRATION, settings_of
+from job.stages.fallback_search import Outcome
 from job.stages.int8_fallback import MEASURED_IMAGES, explained, fall_back, record_of
 from job.stages.stage import Record, Stage, StageOutput
 
@@ -24,8 +24,8 @@ NAMED_DIFFERENCES = 10
 
 def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:
     """Write model.pdmodel, model.pdiparams and audit.json."""
-    from job.engine import int8
-    from job.engine.qat import calibration_batches
+    from job.engine.int8 import build as int8
+    from job.engine.quantize.qat import calibration_batches
 
     shape = manifest.model.input_shape
     images = calibration_batches(inputs["prepare"].path / CALIBRATION, shape)[0][:CHECKED_IMAGES]
@@ -41,7 +41,7 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
         **what_ran(inputs["baseline"].path / int8.PREFIX, out / int8.PREFIX, shape),
     }
     if manifest.int8.debug:
-        from job.engine.drawing import draw
+        from job.engine.compare.draw_graph import draw
 
         fake = inputs["convert"].path / int8.PREFIX
         (out / "before.svg").write_text(draw(fake), encoding="utf-8")
@@ -59,9 +59,10 @@ def build(
     outcome: Outcome | None,
 ) -> dict[str, Any]:
     """Write the model and check it against the one before its weights were packed; its audit."""
-    from job.engine import int8, predictor
-    from job.engine.baseline import model_bytes
-    from job.engine.differences import differences
+    from job.engine.compare.differences import differences
+    from job.engine.inference import predictor
+    from job.engine.int8 import build as int8
+    from job.engine.training.baseline import model_bytes
 
     fake, prefix = fake_quantized / int8.PREFIX, out / int8.PREFIX
     audit, expected = int8.build(
@@ -97,18 +98,18 @@ def what_ran(fp32: Path, int8: Path, shape: tuple[int, int, int]) -> dict[str, A
         int8: prefix of the INT8 model.
         shape: of an image.
     """
-    from job.engine import predictor
+    from job.engine.inference import predictor
 
-    ran = primitives.trace(int8, predictor.INT8, shape)
-    fp32_ran = primitives.trace(fp32, predictor.ONEDNN, shape)
+    ran = onednn_log.trace(int8, predictor.INT8, shape)
+    fp32_ran = onednn_log.trace(fp32, predictor.ONEDNN, shape)
     if not any(primitive.is_int8 for primitive in ran):
         raise QuantizationError(
             "no INT8 kernel ran: oneDNN executed " + ", ".join(sorted({p.kind for p in ran})),
             "Run `job doctor`; it names the kernels of a known model.",
         )
     return {
-        "primitives": primitives.summarize(ran),
-        "isa": {"fp32": primitives.isa(fp32_ran), "int8": primitives.isa(ran)},
+        "primitives": onednn_log.summarize(ran),
+        "isa": {"fp32": onednn_log.isa(fp32_ran), "int8": onednn_log.isa(ran)},
     }
 
 

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from job import stats
 from job.data.packed import Packed, open_packed
 from job.events import Events
-from job.fallback import Outcome, Score, Try, search
 from job.host import usable_cores
-from job.manifest import FallbackSpec, Manifest
-from job.stages.inputs import SELECTION
+from job.manifest import Manifest
+from job.manifest.load import FallbackSpec
+from job.stages.dataset import SELECTION
+from job.stages.fallback_search import Outcome, Score, Try, search
 from job.stages.stage import Record, StageOutput
 
 BATCH = 50
@@ -86,9 +87,9 @@ class Trials:
 
     def score(self, ops: Sequence[str]) -> Score | None:
         """Build and score the model with ``ops`` in FP32; None when asked to stop."""
-        from job.engine import int8
-        from job.engine.differences import differences
-        from job.engine.predictor import INT8
+        from job.engine.compare.differences import differences
+        from job.engine.inference.predictor import INT8
+        from job.engine.int8 import build as int8
 
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
@@ -119,14 +120,14 @@ class Trials:
     @cached_property
     def fp32_right(self) -> int | None:
         """How many images the FP32 model gets right."""
-        from job.engine.predictor import ONEDNN
+        from job.engine.inference.predictor import ONEDNN
 
         return self.right(self.inputs["baseline"].path, ONEDNN, "fallback, FP32 model")
 
     def right(self, folder: Path, mode: str, what: str) -> int | None:
         """How many images a saved model gets right; None when asked to stop."""
-        from job.engine.int8 import PREFIX
-        from job.engine.predictor import Predictor, configuration, score_all
+        from job.engine.inference.predictor import Predictor, configuration, score_all
+        from job.engine.int8.build import PREFIX
 
         images, labels = self.selection.images, self.selection.labels
         predictor = Predictor(configuration(folder / PREFIX, mode, threads=usable_cores()))

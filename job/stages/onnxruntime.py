@@ -3,16 +3,16 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from job.engines import PACKAGES
 from job.events import Events
 from job.manifest import Manifest
+from job.stages.engine_packages import PACKAGES
 from job.stages.other_engines import NEEDS, differences
 from job.stages.stage import Record, Stage, StageOutput
 
 
 def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:
     """Write model.onnx."""
-    from job.engine import onnxruntime
+    from job.engine.onnxruntime import convert as onnxruntime
 
     made = onnxruntime.convert(inputs["convert"].path / "model", out)
     return {**made, **differences(manifest, inputs, onnxruntime.open_model(out, 1), events)}

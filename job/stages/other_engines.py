@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from job.errors import QuantizationError
 from job.events import Events
 from job.manifest import Manifest
-from job.stages.inputs import CALIBRATION
+from job.stages.dataset import CALIBRATION
 from job.stages.stage import StageOutput
 
 NEEDS = ("prepare", "convert")
@@ -36,8 +36,8 @@ def differences(
     Raises:
         QuantizationError: they are other scores altogether.
     """
-    from job.engine.predictor import FAKE_QUANTIZED, Predictor, configuration
-    from job.engine.qat import calibration_batches
+    from job.engine.inference.predictor import FAKE_QUANTIZED, Predictor, configuration
+    from job.engine.quantize.qat import calibration_batches
 
     shape = manifest.model.input_shape
     images = calibration_batches(inputs["prepare"].path / CALIBRATION, shape)[0][:CHECKED_IMAGES]

@@ -13,7 +13,7 @@ from job.data.synthetic import SyntheticImages
 from job.errors import DataError
 from job.events import Events
 from job.manifest import Manifest
-from job.stages.inputs import (
+from job.stages.dataset import (
     CALIBRATION,
     SELECTION,
     TEST,

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from job.data.sources import BadImage
-from job.distributed import meeting_of
+from job.distributed.group import meeting_of
 from job.events import Events
 from job.manifest import Manifest
-from job.own_code import callable_files
-from job.stages.inputs import (
+from job.manifest.custom_code import callable_files
+from job.stages.dataset import (
     CALIBRATION,
     POST,
     SELECTION,
@@ -34,8 +34,8 @@ def run(
     if manifest.quantize.strategy == POST:
         (out / "skipped.json").write_text(json.dumps({"strategy": POST}))
         return {"training": None, "seed": manifest.train.seed, "bad_images": []}
-    from job.engine import qat
-    from job.engine.session import open_session
+    from job.engine.quantize import qat
+    from job.engine.training.session import open_session
 
     train, spec = manifest.train, manifest.quantize
     data = inputs["prepare"].path
@@ -86,14 +86,14 @@ def beside(
     events: Events,
 ) -> Record | None:
     """Train on a share of each batch beside the process that does :func:`run`; leaves nothing."""
-    from job.engine import following
+    from job.engine.training import follower
 
     meeting = meeting_of(os.environ)
     if meeting is None:
         raise AssertionError("there is nobody to train beside")
     part = open_splits(manifest, out).train
     with training_loader(manifest, part, manifest.train, events, []) as loader:
-        trained = following.follow(
+        trained = follower.follow(
             meeting.place, recipe(manifest.train), loader=loader, events=events
         )
     return {} if trained else None

@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from job.digests import hash_file
 from job.errors import OutputError
+from job.storage.digests import hash_file
 from job.storage.files import output_errors
 
 _DIGEST_BYTES = 32

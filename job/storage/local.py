@@ -19,9 +19,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from job.digests import Digests, hash_file
 from job.errors import JobError, OutputError
-from job.signals import StopSignals
+from job.process.signals import StopSignals
+from job.storage.digests import Digests, hash_file
 from job.storage.files import (
     drop_unfinished,
     make_folder,
@@ -32,7 +32,7 @@ from job.storage.files import (
     write_json,
 )
 from job.storage.lock import is_our_lock, locked
-from job.storage.uri import S3Uri
+from job.uri import S3Uri
 
 STAGE_FILE = "stage.json"
 KEY_FILE = ".key"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from job import stats
-from job.benchmark import in_turn
+from job.benchmark.rounds import in_turn
 
 MODELS = ("mobilenet_v1", "mobilenet_v2", "resnet50", "resnet101", "vgg16", "vgg19")
 CLASSES = 1000
@@ -66,14 +66,17 @@ def arguments() -> argparse.Namespace:
 def measured(options: argparse.Namespace) -> dict[str, Any]:
     """Time the programs of one network in turns."""
     # It sets flags that Paddle reads when it is imported.
-    from job.engine import allocator, programs, qat, quantization, smoke, training
-    from job.engine.session import open_session
+    from job.doctor import smoke
+    from job.engine.quantize import fake_quantize, qat
+    from job.engine.training import loop as training
+    from job.engine.training import malloc, programs
+    from job.engine.training.session import open_session
 
     # isort: split
     import numpy as np
     import paddle  # noqa: TID251
 
-    allocator.keep_memory()
+    malloc.keep_memory()
     shape = (3, options.side, options.side)
     session = open_session(
         name=options.one,
@@ -104,7 +107,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         executor.run(classifier.startup)
         program = classifier.train
         if not options.fp32:
-            program = quantization.insert(program, scope, smoke.SETTINGS, for_test=False)
+            program = fake_quantize.insert(program, scope, smoke.SETTINGS, for_test=False)
         programs.write_variables(scope, {rate: np.array([1e-4], "float32")})
         both = {"paddle": program, "onednn": training.with_onednn(program)}
         start = programs.read_variables(scope, programs.persistables(program))

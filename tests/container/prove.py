@@ -7,7 +7,7 @@ AVX512_VNNI is the builder's and not the image's, and is only noted.
 import json
 import sys
 
-from job.doctor import PROBLEM, examine
+from job.doctor.checks import PROBLEM, examine
 
 _OF_THE_BUILDER = ("avx512f", "avx512_vnni")
 

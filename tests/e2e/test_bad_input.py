@@ -24,7 +24,7 @@ def without(*arguments, **options):
     flags = tuple(flag for flag in host.flags if flag != "avx512_vnni")
     return dataclasses.replace(host, flags=flags)
 job.host.read_host = without
-from job.cli import main
+from job.cli.main import main
 main()
 """
 

@@ -2,7 +2,7 @@
 
 One output is killed again and again until it is complete, and must then hold what an uninterrupted
 run leaves, file by file. What is killed between any two requests to S3 is tested with small stages
-in ``tests/unit/test_s3_crashes.py``.
+in ``tests/unit/storage/s3/test_crashes.py``.
 """
 
 import json
@@ -18,10 +18,10 @@ import pytest
 from moto_server import S3Server
 from tiny_run import FOLDERS, SLOW, STAGES, Run, job, start, write_manifest
 
-from job.digests import hash_file
-from job.storage import index
-from job.storage.fetching import fetch
-from job.storage.uri import S3Uri
+from job.storage.digests import hash_file
+from job.storage.s3 import index
+from job.storage.s3.fetch_run import fetch
+from job.uri import S3Uri
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

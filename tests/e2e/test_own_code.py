@@ -100,7 +100,7 @@ def test_in_the_current_directory(folder: Path, tmp_path: Path) -> None:
     shutil.move(folder / "mine.py", here / "package/nets.py")
     module = ("--set", "model.callable=package.nets:network", "--allow-code")
     output = ("--output", folder / "out", "--until", "baseline")
-    script = ("-c", "import sys; sys.path.pop(0); from job.cli import main; main()")
+    script = ("-c", "import sys; sys.path.pop(0); from job.cli.main import main; main()")
     job("run", folder / "m.json", *module, *output, cwd=here, command=script)
     assert (folder / "out/fp32/model.pdmodel").exists()
 

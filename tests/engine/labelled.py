@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from job.engine.paddle_format import OpDesc, ProgramDesc, VarType, make_op, read_program
+from job.engine.inference.paddle_format import OpDesc, ProgramDesc, VarType, make_op, read_program
 
 
 def add_accuracy_layer(source: Path, target: Path) -> None:

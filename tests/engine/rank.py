@@ -10,8 +10,8 @@ from pathlib import Path
 
 import tiny
 
-from job.engine import checkpoints, following, programs
-from job.engine.training import Schedule
+from job.engine.training import checkpoints, follower, programs
+from job.engine.training.loop import Schedule
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
     changes.pop("pact", None)
     recipe = tiny.recipe(schedule=Schedule("constant", 1e-3, (), 0.1, 0.0), **changes)
     loader = tiny.Batches(shift=1 if name == "other-labels" else 0)
-    scope = following.follow(meeting, recipe, loader=loader, events=news)
+    scope = follower.follow(meeting, recipe, loader=loader, events=news)
     if scope is not None:
         names = set(scope.local_var_names()) - {"feed", "fetch"}
         values = programs.read_variables(scope, sorted(names))

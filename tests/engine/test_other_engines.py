@@ -10,7 +10,7 @@ import pytest
 import tiny
 from test_int8_models import NETWORKS, needs_vnni
 
-from job.engine.int8_audit import WEIGHTED
+from job.engine.int8.audit import WEIGHTED
 from job.errors import DataError, QuantizationError
 
 pytestmark = pytest.mark.engine
@@ -84,7 +84,7 @@ def test_a_model_of_another_engine_is_small(
 
 
 def float_weights(prefix: Path) -> list[np.ndarray]:
-    from job.engine.paddle_format import read_parameters, read_program
+    from job.engine.inference.paddle_format import read_parameters, read_program
 
     program = read_program(Path(f"{prefix}.pdmodel"))
     values = read_parameters(Path(f"{prefix}.pdiparams"), program).values()
@@ -114,7 +114,7 @@ def runtime(model: Any, images: np.ndarray) -> list[dict[str, str]]:
 def test_openvino_runs_no_more_than_it_must(name: str, quantized: Any, tmp_path: Path) -> None:
     """Only the images are quantized by an op of their own, and weights are constants to kernels."""
     pytest.importorskip("openvino", reason="openvino is an extra: make engines")
-    from job.engine import openvino
+    from job.engine.openvino import convert as openvino
 
     network = quantized(name)
     _, model = converted(openvino, network.folder / "fake", tmp_path / "out")
@@ -135,7 +135,7 @@ def test_a_model_that_is_not_there(engine: ModuleType, tmp_path: Path) -> None:
 def test_a_pool_that_onnx_does_not_know(quantized: Any, tmp_path: Path) -> None:
     """VGG's adaptive pool makes a larger plane of a small one at 64 pixels."""
     pytest.importorskip("onnxruntime", reason="onnxruntime is an extra: make engines")
-    from job.engine import onnxruntime
+    from job.engine.onnxruntime import convert as onnxruntime
 
     with pytest.raises(QuantizationError, match="strides must only contain positive"):
         converted(onnxruntime, quantized("vgg16").folder / "fake", tmp_path / "out")
@@ -145,7 +145,8 @@ def test_a_model_that_onnx_runtime_refuses(
     quantized: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnxruntime", reason="onnxruntime is an extra: make engines")
-    from job.engine import onnx_graph, onnxruntime
+    from job.engine.onnxruntime import convert as onnxruntime
+    from job.engine.onnxruntime import graph as onnx_graph
 
     def without_an_input(graph: onnx_graph.OnnxGraph) -> Any:
         graph.nodes[0].input[0] = "nothing"
@@ -170,7 +171,8 @@ def test_a_model_whose_ops_onnx_runtime_does_not_have(
     pytest.importorskip("onnxruntime", reason="onnxruntime is an extra: make engines")
     import onnx
 
-    from job.engine import onnx_graph, onnxruntime
+    from job.engine.onnxruntime import convert as onnxruntime
+    from job.engine.onnxruntime import graph as onnx_graph
 
     x, w, y = (
         onnx.helper.make_tensor_value_info(name, getattr(onnx.TensorProto, type_), [1, 1, 1, 1])
@@ -188,7 +190,7 @@ def test_a_model_whose_ops_onnx_runtime_does_not_have(
 
 def test_a_model_that_openvino_cannot_read(tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason="openvino is an extra: make engines")
-    from job.engine import openvino
+    from job.engine.openvino import convert as openvino
 
     for suffix in ("pdmodel", "pdiparams"):
         (tmp_path / f"fake.{suffix}").write_bytes(b"no model")

@@ -9,9 +9,12 @@ import numpy as np
 
 from job.data import packed
 from job.data.loader import Batch
-from job.engine import baseline, int8, predictor, programs, qat, quantization, scales
-from job.engine.session import Recipe, Session, open_session
-from job.engine.training import Schedule
+from job.engine.inference import predictor
+from job.engine.int8 import build as int8
+from job.engine.quantize import fake_quantize, qat, scales
+from job.engine.training import baseline, programs
+from job.engine.training.loop import Schedule
+from job.engine.training.session import Recipe, Session, open_session
 
 SHAPE = (1, 8, 8)
 CLASSES = 4
@@ -281,16 +284,16 @@ def quantize(
     images = np.random.default_rng(0).standard_normal(size).astype("float32")
     with session.active():
         settle(session, images, bias)
-        quantization.keep_bias_adds_whole(classifier.evaluation)
+        fake_quantize.keep_bias_adds_whole(classifier.evaluation)
         evaluation = classifier.evaluation.clone(for_test=True)
-        quantized = quantization.insert(evaluation, scope, settings, for_test=True)
+        quantized = fake_quantize.insert(evaluation, scope, settings, for_test=True)
         scales.calibrate(
             classifier, quantized, None, scope, session.executor, [images], moving_rate=0.9
         )
         (fp32,) = session.executor.run(
             classifier.evaluation, {programs.IMAGE: images}, [classifier.logits]
         )
-        program = quantization.convert(quantized, scope)
+        program = fake_quantize.convert(quantized, scope)
         programs.save_inference_model(program, folder / "fake", classifier.logits, session.executor)
     fake = scores(folder / "fake", predictor.FAKE_QUANTIZED, images)
     types = settings["quantize_op_types"]

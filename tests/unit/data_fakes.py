@@ -12,7 +12,7 @@ from PIL import Image
 
 from job.data.arrays import Image as Pixels
 from job.data.arrays import Ints
-from job.data.images import UnreadableImageError
+from job.data.decoding.decode import UnreadableImageError
 
 
 def save_image(path: Path, seed: int = 0, size: tuple[int, int] = (12, 10)) -> Path:

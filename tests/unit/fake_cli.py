@@ -5,18 +5,18 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from job.worker import environment
+from job.pipeline.stage_process import environment
 
 # The whole command line, but for the stages.
 FAKES = """
 import sys, types
 from pathlib import Path
 sys.argv[0] = "job"
-import fake_stages, sample_report, job.host, job.stages, job.termination
-job.termination.LOG = Path("termination-log")
+import fake_stages, sample_report, job.host, job.stages, job.cli.termination_log
+job.cli.termination_log.LOG = Path("termination-log")
 names = {names}
 job.stages.STAGES = tuple(fake_stages.stage(name, *before) for name, *before in names)
-fake = types.ModuleType("job.stages.report")
+fake = types.ModuleType("job.pipeline.build_report")
 def build(manifest, outputs, rows, notes):
     report = sample_report.sample_report()
     gate = {{"name": "min_speedup", "limit": 9.0, "value": 2.0, "passed": False}}
@@ -24,11 +24,11 @@ def build(manifest, outputs, rows, notes):
     return {{**report, "stages": rows, "gates": gates, "notes": list(notes),
             "status": "gate_failed" if {failing} else "passed"}}
 fake.build = build
-sys.modules["job.stages.report"] = fake
+sys.modules["job.pipeline.build_report"] = fake
 read_host = job.host.read_host
 from dataclasses import replace
 job.host.read_host = lambda *a: replace(read_host(*a), flags={flags})
-from job.cli import main
+from job.cli.main import main
 main()
 """
 CHAIN = (("first",), ("second", "first"), ("third", "second"))

@@ -12,12 +12,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from job.distributed import meeting_of
+from job.distributed.group import meeting_of
 from job.errors import DataError, JobError, PeerLost, TrainingError
 from job.events import Events
 from job.manifest import Manifest, parse
-from job.outputs import Place, place_of
-from job.pipeline import Reporting, RunResult, run
+from job.pipeline.output_location import Place, place_of
+from job.pipeline.run import Reporting, RunResult, run
 from job.stages.stage import Record, Stage, StageOutput
 
 Inputs = Mapping[str, StageOutput]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from job import primitives
+from job.profile import onednn_log
 
 FOLDER = Path(__file__).parent / "onednn_logs"
 
@@ -13,7 +13,7 @@ def lines(model):
 
 
 def recorded(model):
-    return primitives.parse(lines(model))
+    return onednn_log.parse(lines(model))
 
 
 def made(kind="convolution", milliseconds=1.0, shape="mb1_ic64oc64_ih56oh56kh3", **changes):
@@ -21,11 +21,11 @@ def made(kind="convolution", milliseconds=1.0, shape="mb1_ic64oc64_ih56oh56kh3",
     values = {
         "implementation": "brgconv:avx512_core_vnni",
         "data_type": "u8",
-        "weights_type": "s8" if kind in primitives.COMPUTE else "",
+        "weights_type": "s8" if kind in onednn_log.COMPUTE else "",
         "target_type": "u8",
         "source_format": "acdb",
         "target_format": "acdb",
     }
-    return primitives.Primitive(
+    return onednn_log.Primitive(
         kind=kind, milliseconds=milliseconds, shape=shape, **{**values, **changes}
     )

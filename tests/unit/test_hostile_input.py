@@ -24,21 +24,22 @@ from hostile import COUNTS, counted, damaged, examples, judged, twisted
 from hypothesis import given
 from hypothesis import strategies as st
 
-from job.data import packed, remote_index
+from job.data import packed
 from job.data.archives import unpack
-from job.data.images import UnreadableImageError, decode
+from job.data.decoding.decode import UnreadableImageError, decode
 from job.data.listing import Place, class_folders, image_list
-from job.data.remote_index import Member
+from job.data.s3 import index as remote_index
+from job.data.s3.index import Member
 from job.data.sources import PackedImages
-from job.digests import Digests
+from job.engine.weights.match import read_pdparams
 from job.errors import DataError, ManifestError, UsageError
 from job.manifest import Manifest, load, parse
-from job.manifest_schema import keys
+from job.manifest.schema import keys
 from job.stages import STAGES
-from job.storage.s3 import Found
-from job.storage.uri import S3Uri, is_uri
-from job.storage.uri import parse as parse_uri
-from job.weights import read_pdparams
+from job.storage.digests import Digests
+from job.storage.s3.objects import Found
+from job.uri import S3Uri, is_uri
+from job.uri import parse as parse_uri
 
 LEAST = 10_000
 MEMORY = 1 << 30

@@ -1,0 +1,1 @@
+"""Interleaved timing of the models, in processes of their own."""

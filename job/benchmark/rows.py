@@ -1,0 +1,94 @@
+"""Rows of table II, made of raw samples."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from job import stats
+from job.benchmark.rounds import FP32, NOTHING, Measurement
+from job.benchmark.samples import Samples, require_comparable
+from job.benchmark.stability import reasons
+
+INT8 = "int8"
+# What runs INT8 besides Paddle.
+OTHER_ENGINES = ("openvino", "onnxruntime")
+PADDLE = "paddle"
+
+
+def row(measured: Measurement) -> dict[str, Any]:
+    """One row: the faster FP32 against INT8, in Paddle and in other engines.
+
+    Raises:
+        IncomparableSamples: the samples were not measured alike.
+    """
+    by_label = {one.label: one for one in measured.samples}
+    speeds = {label: stats.mean_throughput(one.rates) for label, one in by_label.items()}
+    fp32_engines = {label: speeds[label] for label in FP32 if label in speeds}
+    fastest = max(fp32_engines, key=lambda label: fp32_engines[label])
+    fp32, int8 = by_label[fastest], by_label[INT8]
+    setting, against = int8.conditions.setting, compare(fp32, int8)
+    others = {label: by_label[label] for label in OTHER_ENGINES if label in by_label}
+    int8_speeds = {PADDLE: speeds[INT8], **{label: speeds[label] for label in others}}
+    why = reasons(
+        measured.observed,
+        {label: one.rates for label, one in by_label.items() if label != NOTHING},
+        against["ratio"],
+        against["ratio_interval"],
+    )
+    return {
+        "scenario": setting.scenario,
+        "batch_size": setting.batch_size,
+        "threads": setting.threads,
+        "instances": setting.instances,
+        "isa_cap": setting.isa_cap,
+        "isa": int8.conditions.isa,
+        "fp32": describe(fp32, fastest),
+        "int8": describe(int8, "onednn"),
+        **against,
+        "fp32_engines": fp32_engines,
+        "engines": {
+            label: {**describe(one, label), **compare(fp32, one)} for label, one in others.items()
+        },
+        "fastest": max(int8_speeds, key=lambda label: int8_speeds[label]),
+        "harness_ms": stats.percentiles(by_label[NOTHING].all).p50,
+        "stable": not why,
+        "unstable_reasons": [asdict(reason) for reason in why],
+    }
+
+
+def compare(fp32: Samples, int8: Samples) -> dict[str, Any]:
+    """The ratio of INT8 to FP32 with its 95% interval (of a single round None).
+
+    Raises:
+        IncomparableSamples: they were not measured alike.
+    """
+    require_comparable(fp32, int8)
+    ratio = stats.paired_ratio(fp32.rates, int8.rates)
+    interval = None if ratio.interval is None else list(ratio.interval)
+    return {"ratio": ratio.value, "ratio_interval": interval}
+
+
+def describe(samples: Samples, engine: str) -> dict[str, Any]:
+    """One model's side of a row; latencies are those of all instances."""
+    quantiles = stats.percentiles(samples.all)
+    histogram = stats.latency_histogram(samples.all)
+    return {
+        "engine": engine,
+        "images_per_second": stats.mean_throughput(samples.rates),
+        "latency_ms": {"p50": quantiles.p50, "p90": quantiles.p90, "p99": quantiles.p99},
+        "peak_rss_bytes": samples.peak_rss_bytes,
+        "samples": len(samples.all),
+        "histogram": {"edges_ms": list(histogram.edges_ms), "counts": list(histogram.counts)},
+    }
+
+
+def score_difference(
+    scores: Sequence[Sequence[float]], expected: Sequence[Sequence[float]]
+) -> float:
+    """Largest difference of scores [images][classes], relative to the range of those expected."""
+    found, wanted = np.asarray(scores), np.asarray(expected)
+    spread = float(wanted.max() - wanted.min())
+    largest = float(np.abs(found - wanted).max())
+    return largest / spread if spread else float(largest > 0)

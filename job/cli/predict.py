@@ -1,0 +1,192 @@
+"""The commands of the tutorial's section 4: pack the test split, run a model on it."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from job.cli.options import JsonOption, ManifestArgument, Overrides
+
+if TYPE_CHECKING:
+    from job.ui.protocol import Ui
+
+app = typer.Typer()
+
+
+@app.command()
+def pack(
+    manifest: ManifestArgument,
+    overrides: Overrides = None,
+    output: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write here instead of NAME-test.bin."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the test split in the tutorial's packed binary format.
+
+    The file holds an int64 count, float32 images as the network takes them, and int64 labels; its
+    sidecar FILE.json tells shape, transform and digest.
+
+    \b
+    Examples:
+      job pack manifests/digits.json
+      job pack manifests/resnet50-imagenet.json --set data.workers=4 --output full_val.bin
+    """
+    from job.manifest import load
+    from job.pipeline.fetch_inputs import localized
+    from job.pipeline.output_location import on_this_machine
+    from job.predict.pack import pack_test_split
+
+    loaded = load(manifest, overrides or ())
+    path = on_this_machine(output or f"{loaded.name}-test.bin", "--output")
+    with _shown() as ui, localized(loaded, partial(ui.message, "inputs")) as ready:
+        written = {"file": str(path), **pack_test_split(ready, path, ui)}
+    if as_json:
+        typer.echo(json.dumps(written, indent=2))
+        return
+    shape = "x".join(map(str, written["shape"]))
+    typer.echo(f"{path}: {written['count']:,} images of {shape}, {written['bytes']:,} bytes")
+    typer.echo(f"{path}.json: {written['transform']}; sha256 {written['sha256']}")
+
+
+@app.command()
+def predict(
+    infer_model: Annotated[
+        Path,
+        typer.Option(
+            "--infer-model",
+            "--infer_model",
+            metavar="DIR_OR_PREFIX",
+            help="Folder of a saved model (fp32, qat_fake or int8 of a run), or its path.",
+        ),
+    ],
+    infer_data: Annotated[
+        Path,
+        typer.Option("--infer-data", "--infer_data", metavar="FILE", help="A packed file."),
+    ],
+    repeat: Annotated[int, typer.Option(min=1, help="Calls with each batch.")] = 1,
+    warmup_size: Annotated[
+        int,
+        typer.Option("--warmup-size", "--warmup_size", min=0, help="Uncounted batches before."),
+    ] = 0,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", "--batch_size", min=1, help="Images a batch.")
+    ] = 50,
+    iterations: Annotated[
+        int | None, typer.Option(min=1, help="Batches to run.  [default: all]")
+    ] = None,
+    num_threads: Annotated[
+        int,
+        typer.Option("--num-threads", "--num_threads", min=1, help="Threads, a core for each."),
+    ] = 1,
+    with_accuracy_layer: Annotated[
+        bool | None,
+        typer.Option(
+            "--with-accuracy-layer/--no-with-accuracy-layer",
+            "--with_accuracy_layer/--nowith_accuracy_layer",
+            help="Whether the model has an input of labels and accuracy outputs."
+            "  [default: found in the model]",
+        ),
+    ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Print oneDNN's primitives of one call as well.")
+    ] = False,
+    skip_batch_num: Annotated[
+        int,
+        typer.Option(
+            "--skip-batch-num",
+            "--skip_batch_num",
+            min=0,
+            help="First batches that count for accuracy, not for speed.",
+        ),
+    ] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a saved FP32, fake-quantized or INT8 model on a packed file.
+
+    Accuracy counts every image once. Speed is of whole calls, images in and scores out; a last
+    batch that is smaller does not count for it.
+
+    \b
+    Examples:
+      job pack manifests/digits.json
+      job predict --infer-model runs/digits/int8 --infer-data digits-test.bin
+      job predict --infer-model runs/digits/fp32 --infer-data digits-test.bin --batch-size 1 --json
+    """
+    from job.predict import runner
+
+    trial = runner.Trial(
+        infer_model=infer_model,
+        infer_data=infer_data,
+        repeat=repeat,
+        warmup_size=warmup_size,
+        batch_size=batch_size,
+        iterations=iterations,
+        num_threads=num_threads,
+        with_accuracy_layer=with_accuracy_layer,
+        skip_batch_num=skip_batch_num,
+    )
+    with _shown() as ui:
+        result = runner.predict(trial, ui)
+        if profile:
+            result["primitives"] = runner.profile(trial, ui)
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+    else:
+        _print(result)
+
+
+@contextmanager
+def _shown() -> "Iterator[Ui]":
+    """A display for work that a signal ends."""
+    from job.errors import Stopped
+    from job.process.signals import StopSignals
+    from job.ui.protocol import make_ui
+
+    with make_ui("text") as ui:
+        try:
+            with StopSignals():
+                yield ui
+        except Stopped as error:
+            hint = "Nothing was written; give the same command again."
+            raise Stopped(error.signum, error.message, hint) from None
+
+
+def _print(result: Mapping[str, Any]) -> None:
+    """Print a result for a person."""
+    model, data, settings = result["model"], result["data"], result["settings"]
+    accuracy, speed = result["accuracy"], result["speed"]
+    kind = {"fp32": "FP32", "fake_quantized": "Fake-quantized", "int8": "INT8"}[model["kind"]]
+    layer = "with" if model["accuracy_layer"] else "without"
+    typer.echo(f"{kind} model {model['prefix']}, {layer} accuracy layer")
+    typer.echo(
+        f"{accuracy['images']:,} of {data['images']:,} images of {data['file']}, batches of "
+        f"{settings['batch_size']}, threads: {settings['num_threads']}\n"
+    )
+    counts = [("Top-1", accuracy["top1_correct"]), ("Top-5", accuracy["top5_correct"])]
+    for name, count in counts:
+        if count is not None:
+            share = 100 * count / accuracy["images"]
+            typer.echo(f"{name}    {count:,} of {accuracy['images']:,} right ({share:.2f}%)")
+    latency = ", ".join(f"{name} {value:.3g} ms" for name, value in speed["latency_ms"].items())
+    typer.echo(f"Speed    {speed['images_per_second']:,.1f} images/s")
+    typer.echo(f"Latency  {latency} of a batch ({speed['calls']:,} calls)")
+    if result["primitives"] is not None:
+        _print_primitives(result["primitives"])
+
+
+def _print_primitives(rows: list[Mapping[str, Any]]) -> None:
+    """Print what oneDNN ran in one call, the slowest first."""
+    typer.echo("\noneDNN primitives of one call")
+    if not rows:
+        typer.echo("  none: this model runs in Paddle's own kernels")
+    for row in rows:
+        typer.echo(
+            f"  {row['milliseconds']:9.3f} ms  {row['count']:4}  {row['kind']:<16}"
+            f"{row['data_type']:<6}{row['implementation']}"
+        )

@@ -1,0 +1,140 @@
+"""What a command prints when its work is done; all of it goes to standard output."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from job.errors import GateFailed, JobError
+from job.pipeline.matrix import MatrixResult
+from job.pipeline.output_location import Place
+from job.pipeline.plan import PlannedStage
+from job.pipeline.run import RunResult
+from job.report.matrix.summary import summarize as summarize_matrix
+from job.report.matrix.terminal import print_tables as print_matrix_tables
+from job.report.run.summary import summarize as summarize_report
+from job.report.run.terminal import print_tables as print_report_tables
+
+
+def print_plans(plans: Sequence[tuple[str, Sequence[PlannedStage]]], *, as_json: bool) -> None:
+    """Print what would become of each model of a matrix."""
+    console = Console(highlight=False, soft_wrap=True)
+    for number, (name, planned) in enumerate(plans, 1):
+        if as_json:
+            for stage in planned:
+                print(json.dumps({"model": name, **_planned_json(stage)}))
+            continue
+        console.print(Text(f"{name}: model {number} of {len(plans)}", "bold cyan"))
+        print_plan(planned, as_json=False)
+
+
+def print_plan(planned: Sequence[PlannedStage], *, as_json: bool) -> None:
+    """Print what a run would do, as lines or as one JSON object a stage."""
+    if as_json:
+        for stage in planned:
+            print(json.dumps(_planned_json(stage)))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    width = max(len(stage.name) for stage in planned)
+    for stage in planned:
+        line = Text(f"{stage.name:{width}}  ", "bold")
+        line.append(f"{stage.action:6}  ", "yellow" if stage.action == "run" else "green")
+        console.print(line.append(stage.reason, "not bold"))
+        for path in stage.reads:
+            found = "" if path not in stage.missing else " (missing)"
+            style = "red" if found else ""
+            console.print(Text(f"{'':{width}}  reads   {_short(path)}{found}", style))
+        console.print(Text(f"{'':{width}}  writes  {_short(stage.writes)}"))
+
+
+def print_result(result: RunResult | MatrixResult, *, as_json: bool) -> None:
+    """Print the tables and where the report lies, or one JSON object."""
+    if isinstance(result, MatrixResult):
+        _print_matrix_result(result, as_json)
+        return
+    if as_json:
+        status = result.report["status"] if result.report else "incomplete"
+        rows = [vars(row) for row in result.rows]
+        line = {"event": "result", "status": status, "worked": result.worked}
+        print(json.dumps({**line, "output": str(result.output), "stages": rows}))
+        return
+    if not result.worked:
+        print("Nothing changed since the last run: every stage's result was reused.")
+    if result.report is None:
+        print(f"Stopped after {result.rows[-1].name}, as asked; no report yet.")
+    else:
+        print_tables(result.report, result.output)
+
+
+def _print_matrix_result(result: MatrixResult, as_json: bool) -> None:
+    if as_json:
+        status = result.report["status"] if result.report else "incomplete"
+        line = {"event": "result", "status": status, "worked": result.worked}
+        models = [{"model": model.name, "status": model.status} for model in result.models]
+        print(json.dumps({**line, "output": str(result.output), "matrix": models}))
+        return
+    if not result.worked:
+        print("Nothing changed since the last run: every result of every model was reused.")
+    if result.report is None:
+        print("Stopped before the report, as asked.")
+    else:
+        print_tables(result.report, result.output)
+
+
+def print_tables(report: Mapping[str, Any], output: Place | None) -> None:
+    """Print a report's tables and where its files are; None if they are nowhere."""
+    if "matrix" in report:
+        print_matrix_tables(report, Console())
+    else:
+        print_report_tables(report, Console())
+    if isinstance(output, Path):
+        print(f"\nReport: {_short(output / 'report.html')} (also report.md, report.json)")
+    elif output is not None:
+        print(f"\nAll of it: job fetch {output} FOLDER")
+
+
+def headline_of(result: RunResult | MatrixResult) -> str:
+    """Return the one sentence that a result comes to."""
+    if result.report is None:
+        return "Stopped before the report, as asked."
+    summarize = summarize_matrix if "matrix" in result.report else summarize_report
+    return summarize(result.report).headline
+
+
+def failure_of(result: RunResult | MatrixResult) -> JobError | None:
+    """Return the error for gates or models that failed, None when there are none."""
+    if isinstance(result, MatrixResult):
+        return result.failure
+    gates = result.report["gates"] if result.report else ()
+    failed = [gate for gate in gates if not gate["passed"]]
+    if not failed:
+        return None
+    listed = "".join(
+        f"\n  {g['name']}: limit {g['limit']:g}, found {g['value']:.3g}" for g in failed
+    )
+    return GateFailed(
+        f"{len(failed)} of {len(gates)} gates failed:{listed}",
+        f"All artifacts and the report are in {_short(result.output)}.",
+    )
+
+
+def _planned_json(stage: PlannedStage) -> Mapping[str, Any]:
+    return {
+        "stage": stage.name,
+        "action": stage.action,
+        "reason": stage.reason,
+        "reads": [str(path) for path in stage.reads],
+        "missing": [str(path) for path in stage.missing],
+        "writes": str(stage.writes),
+    }
+
+
+def _short(path: Place) -> str:
+    """Name a path as seen from the current directory."""
+    if not isinstance(path, Path):
+        return str(path)
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -1,0 +1,170 @@
+"""A decoding process: reads and transforms images for ``pool.DecodePool``.
+
+It is not started through multiprocessing, which would import the parent's main module again. It
+shares three file descriptors with its parent: a socket for tasks, a file with what it needs to
+know, and memory for the pixels.
+"""
+
+import contextlib
+import ctypes
+import mmap
+import os
+import pickle
+import signal
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from job.data.arrays import Image, Pixels
+from job.data.decoding.decode import UnreadableImageError
+from job.data.sources import Source
+from job.data.transforms import Draw, Transform
+from job.errors import JobError
+
+_PR_SET_PDEATHSIG = 1
+_ALIVE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a decoding process is told once.
+
+    Attributes:
+        slot_shape: of the shared memory: slots, images a slot, height, width, channels.
+    """
+
+    source: Source
+    transform: Transform
+    seed: int
+    slot_shape: tuple[int, int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Images to decode into one slot.
+
+    Attributes:
+        chunk: number of the chunk that the images are of.
+        offset: place of the first image in its chunk.
+        epoch: for the augmentation.
+        indices: the images' numbers in the source.
+        retry: a process died or hung over these images before.
+    """
+
+    chunk: int
+    offset: int
+    epoch: int
+    indices: tuple[int, ...]
+    retry: bool = False
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A process says that it has started, or that it waits for the network and for no image."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A process says that its oldest task is done.
+
+    Attributes:
+        bad: maps places in the task to reasons.
+        error: what no other image would be spared; the job ends with it.
+    """
+
+    bad: dict[int, str]
+    error: JobError | None = None
+
+
+@runtime_checkable
+class Fetched(Protocol):
+    """A source whose images are fetched before they can be read."""
+
+    def prefetch(self, indices: Sequence[int]) -> None:
+        """Begin to fetch images."""
+
+    def ready(self, index: int, seconds: float) -> bool:
+        """Wait until an image can be read without waiting; whether it can."""
+
+
+def decode_one(source: Source, transform: Transform, draw: Draw) -> Image:
+    """Read and transform one image.
+
+    Raises:
+        UnreadableImageError: it cannot be used.
+    """
+    return transform(source.read(draw.index), draw)
+
+
+def shared_slots(descriptor: int, shape: tuple[int, ...]) -> Pixels:
+    """Map the shared memory as uint8 of the given shape."""
+    memory = mmap.mmap(descriptor, int(np.prod(shape)))
+    return np.frombuffer(memory, np.uint8).reshape(shape)
+
+
+def main(arguments: list[str]) -> None:
+    """Serve tasks until the parent closes its end of the socket.
+
+    Args:
+        arguments: the parent's process id and the descriptors of socket, setup and pixels.
+    """
+    parent, socket, setup_file, memory = map(int, arguments)
+    _belong_to(parent)
+    setup: Setup = pickle.loads(_whole(setup_file))  # noqa: S301 - written by our parent
+    slots = shared_slots(memory, setup.slot_shape)
+    connection: Connection[Any, Any] = Connection(socket)
+    connection.send(Ready())
+    for number, task in enumerate(_tasks(connection, setup.source)):
+        slot = slots[number % len(slots)]
+        connection.send(_decode(setup, task, slot, connection))
+
+
+def _belong_to(parent: int) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(1)
+    # If memory runs out, the kernel should take this process and not the job.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
+
+
+def _whole(descriptor: int) -> bytes:
+    # Reading would move the one position that all processes share.
+    return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+
+
+def _tasks(connection: "Connection[Any, Any]", source: Source) -> Iterator[Task]:
+    """Yield the tasks in turn; those that have come already are being fetched meanwhile."""
+    waiting: deque[Task] = deque()
+    while True:
+        try:
+            while not waiting or connection.poll():
+                task: Task = connection.recv()
+                if isinstance(source, Fetched):
+                    source.prefetch(task.indices)
+                waiting.append(task)
+        except (EOFError, ConnectionError):
+            return
+        yield waiting.popleft()
+
+
+def _decode(setup: Setup, task: Task, slot: Pixels, connection: "Connection[Any, Any]") -> Done:
+    bad: dict[int, str] = {}
+    for place, index in enumerate(task.indices):
+        if isinstance(setup.source, Fetched):
+            while not setup.source.ready(index, _ALIVE_SECONDS):
+                connection.send(Ready())
+        try:
+            draw = Draw(setup.seed, task.epoch, index)
+            slot[place] = decode_one(setup.source, setup.transform, draw)
+        except UnreadableImageError as error:
+            bad[place] = error.reason
+        except JobError as error:
+            return Done(bad, type(error)(error.message, error.hint))
+    return Done(bad)

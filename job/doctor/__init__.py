@@ -1,0 +1,1 @@
+"""Checks of the machine, including a real INT8 inference."""

@@ -1,0 +1,1 @@
+"""Comparison of two deployed models, op by op."""

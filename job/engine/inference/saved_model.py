@@ -1,0 +1,156 @@
+"""What a saved model holds, read from its program: which kind it is, its inputs and outputs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+
+from job.engine.inference.paddle_format import OpDesc, ProgramDesc, VarType, read_program
+from job.errors import DataError
+
+FP32, FAKE_QUANTIZED, INT8 = "fp32", "fake_quantized", "int8"
+ACCURACY, TOP_K = "accuracy", ("top_k", "top_k_v2")
+FAKE_OPS = ("quantize_linear", "dequantize_linear", "fake_")
+INTEGERS = (VarType.INT64, VarType.INT32)
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A classifier on disk.
+
+    Attributes:
+        kind: ``fp32``, ``fake_quantized`` or ``int8``.
+        image: name of the input of images.
+        input_shape: channels, height, width; -1 where any size is taken.
+        label: name of the input of labels; None without an accuracy layer.
+        label_rank: 2 for labels [N, 1], 1 for [N].
+        classes: how many scores the model gives an image.
+        scores: the output of scores [N, classes]; None with an accuracy layer.
+        accuracies: the outputs with the share of images that are right, top-1 and, if the model
+            tells it, top-5; empty without an accuracy layer.
+    """
+
+    kind: str
+    image: str
+    input_shape: tuple[int, int, int]
+    label: str | None
+    label_rank: int
+    classes: int
+    scores: str | None
+    accuracies: tuple[str, ...]
+
+
+def read_saved_model(prefix: Path) -> SavedModel:
+    """Describe ``prefix``.pdmodel.
+
+    Raises:
+        DataError: it is missing, corrupt, or no classifier of images.
+    """
+    path = Path(f"{prefix}.pdmodel")
+    try:
+        program = read_program(path)
+    except (OSError, DecodeError) as error:
+        raise DataError(f"{path}: not a Paddle model: {error}") from error
+    if not program.blocks:
+        raise DataError(f"{path}: not a Paddle model: it holds no program")
+    ops = program.blocks[0].ops
+    inputs = [names(op.outputs, "Out")[0] for op in ordered(ops, "feed")]
+    outputs = [names(op.inputs, "X")[0] for op in ordered(ops, "fetch")]
+    variables = Variables(program, path)
+    labels = [name for name in inputs if variables.dtype(name) in INTEGERS]
+    images = [name for name in inputs if name not in labels]
+    accuracies = accuracy_outputs(ops, outputs)
+    if len(images) != 1 or len(labels) > 1 or not outputs or bool(labels) != (1 in accuracies):
+        raise DataError(
+            f"{path}: expected an input of images, and labels only with accuracy outputs; found "
+            f"inputs {inputs} and outputs {outputs}",
+            "Save the classifier with scores as its output, or with top_k and accuracy layers.",
+        )
+    scores = ranked(ops) if labels else outputs[0]
+    classes = class_count(variables.shape(scores), path)
+    return SavedModel(
+        kind=kind_of(ops),
+        image=images[0],
+        input_shape=image_shape(variables.shape(images[0]), path),
+        label=labels[0] if labels else None,
+        label_rank=len(variables.shape(labels[0])) if labels else 0,
+        classes=classes,
+        scores=None if labels else scores,
+        accuracies=tuple(accuracies[k] for k in (1, min(5, classes)) if k in accuracies),
+    )
+
+
+class Variables:
+    """The declared variables of a program."""
+
+    def __init__(self, program: ProgramDesc, path: Path) -> None:
+        self._tensors = {v.name: v.type.dense_tensor.tensor for v in program.blocks[0].vars}
+        self._path = path
+
+    def dtype(self, name: str) -> int:
+        """One of ``VarType``."""
+        return self._tensor(name).data_type
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Its shape, -1 for sizes that vary."""
+        return tuple(self._tensor(name).dims)
+
+    def _tensor(self, name: str) -> VarType.TensorDesc:
+        if name not in self._tensors:
+            raise DataError(f"{self._path}: {name} is used but not declared")
+        return self._tensors[name]
+
+
+def kind_of(ops: Sequence[OpDesc]) -> str:
+    """Tell the three kinds of model apart by their ops."""
+    for op in ops:
+        if any(a.name == "mkldnn_data_type" and a.s == "int8" for a in op.attrs):
+            return INT8
+    return FAKE_QUANTIZED if any(op.type.startswith(FAKE_OPS) for op in ops) else FP32
+
+
+def accuracy_outputs(ops: Sequence[OpDesc], outputs: Sequence[str]) -> dict[int, str]:
+    """The outputs that are accuracies, by their k."""
+    sizes = {
+        names(op.outputs, "Indices")[0]: next((a.i for a in op.attrs if a.name == "k"), 1)
+        for op in ops
+        if op.type in TOP_K
+    }
+    return {
+        sizes[names(op.inputs, "Indices")[0]]: names(op.outputs, "Accuracy")[0]
+        for op in ops
+        if op.type == ACCURACY
+        and names(op.outputs, "Accuracy")[0] in outputs
+        and names(op.inputs, "Indices")[0] in sizes
+    }
+
+
+def ranked(ops: Sequence[OpDesc]) -> str:
+    """The scores that the accuracy layer takes the highest of."""
+    return next(names(op.inputs, "X")[0] for op in ops if op.type in TOP_K)
+
+
+def ordered(ops: Sequence[OpDesc], kind: str) -> list[OpDesc]:
+    """The feeds or fetches, in the order of the model's inputs or outputs."""
+    found = [op for op in ops if op.type == kind]
+    return sorted(found, key=lambda op: next((a.i for a in op.attrs if a.name == "col"), 0))
+
+
+def names(slots: Sequence[OpDesc.Var], slot: str) -> list[str]:
+    """The variables in one of an op's slots."""
+    return [name for one in slots if one.parameter == slot for name in one.arguments]
+
+
+def image_shape(shape: tuple[int, ...], path: Path) -> tuple[int, int, int]:
+    """Channels, height and width of an input [N, C, H, W]."""
+    if len(shape) != 4:
+        raise DataError(f"{path}: expected an input [N, C, H, W], found {list(shape)}")
+    return shape[1:]
+
+
+def class_count(shape: tuple[int, ...], path: Path) -> int:
+    """Classes of scores [N, classes]."""
+    if len(shape) != 2 or shape[1] < 1:
+        raise DataError(f"{path}: expected scores [N, classes], found {list(shape)}")
+    return shape[1]

@@ -1,0 +1,1 @@
+"""The INT8 model for oneDNN."""

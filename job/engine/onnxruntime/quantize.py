@@ -1,0 +1,180 @@
+"""Puts weights and scales into a translated network, as ONNX Runtime wants them."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from onnx import NodeProto, helper
+
+from job.engine.onnxruntime.export import Weight
+from job.engine.onnxruntime.graph import OnnxGraph, attribute
+
+WEIGHTED = ("Conv", "MatMul", "Gemm")
+NEVER_NEGATIVE = ("Relu", "Sigmoid", "HardSigmoid")
+# Ops whose output has no smaller value than their inputs.
+KEEPING_SIGN = (
+    "MaxPool",
+    "AveragePool",
+    "GlobalAveragePool",
+    "Reshape",
+    "Flatten",
+    "Transpose",
+    "Squeeze",
+    "Unsqueeze",
+    "DequantizeLinear",
+    "QuantizeLinear",
+)
+UNSIGNED_MAX, SIGNED_MAX = np.float32(255), np.float32(127)
+# Where zero stands for signed values: kernels for unsigned activations are the quicker ones.
+MIDDLE = 128
+
+
+def drop_idle_pools(graph: OnnxGraph) -> None:
+    """Remove pools of one pixel, such as adaptive ones that leave the plane as it is."""
+    for node in list(graph.nodes):
+        if node.op_type != "AveragePool":
+            continue
+        window = [*attribute(node, "kernel_shape"), *attribute(node, "strides", [1])]
+        if set(window) == {1} and not any(attribute(node, "pads", [0])):
+            graph.remove(node)
+
+
+def fold_batch_norms(graph: OnnxGraph, weights: Mapping[str, Weight]) -> None:
+    """Fold each batch norm into the scales and the bias of the convolution before it."""
+    for norm in [node for node in graph.nodes if node.op_type == "BatchNormalization"]:
+        conv = graph.producer(norm.input[0])
+        if conv is None or conv.op_type != "Conv" or conv.input[1] not in weights:
+            continue
+        if len(graph.readers(conv.output[0])) > 1 or len(graph.readers(conv.input[1])) > 1:
+            continue
+        gamma, beta, mean, variance = (graph.tensors[name] for name in norm.input[1:5])
+        factor = gamma / np.sqrt(variance + np.float32(attribute(norm, "epsilon")))
+        weight = weights[conv.input[1]]
+        weight.scale = weight.scale * np.abs(factor)
+        negative = (factor < 0).reshape(-1, *[1] * (weight.values.ndim - 1))
+        weight.values = np.where(negative, -weight.values, weight.values)
+        old = graph.tensors[conv.input[2]] if len(conv.input) > 2 else np.float32(0)
+        bias = graph.store(f"{conv.input[1]}.bias", (old - mean) * factor + beta)
+        conv.input[:] = [*conv.input[:2], bias]
+        graph.remove(norm)
+
+
+def replace_clips(graph: OnnxGraph) -> None:
+    """Replace each clip from -s to s by what quantizes and what dequantizes."""
+    for node in [node for node in graph.nodes if node.op_type == "Clip"]:
+        low, high = (graph.tensors[name] for name in node.input[1:3])
+        if low != -high:
+            continue
+        positive = is_never_negative(graph, node.input[0])
+        graph.replace(node, pair(graph, node, float(high), positive))
+
+
+def pair(graph: OnnxGraph, clip: NodeProto, largest: float, positive: bool) -> list[NodeProto]:
+    """QuantizeLinear and DequantizeLinear in place of a clip."""
+    name, source = clip.output[0], clip.input[0]
+    step = np.float32(largest) / (UNSIGNED_MAX if positive else SIGNED_MAX)
+    scale = graph.store(f"{name}.scale", np.array(step, "float32"))
+    zero = graph.store(f"{name}.zero", np.array(0 if positive else MIDDLE, "uint8"))
+    return [
+        helper.make_node("QuantizeLinear", [source, scale, zero], [f"{name}.quantized"]),
+        helper.make_node("DequantizeLinear", [f"{name}.quantized", scale, zero], [name]),
+    ]
+
+
+def share_quantizers(graph: OnnxGraph) -> None:
+    """Quantize each tensor once, however many ops read it, where the scales are the same."""
+    first: dict[tuple[str, float, int], str] = {}
+    for node in [node for node in graph.nodes if node.op_type == "QuantizeLinear"]:
+        scale, zero = (graph.tensors[name] for name in node.input[1:3])
+        (after,) = graph.readers(node.output[0])
+        known = first.setdefault((node.input[0], float(scale), int(zero)), after.output[0])
+        if known != after.output[0]:
+            graph.rename(after.output[0], known)
+            graph.nodes = [other for other in graph.nodes if other not in (node, after)]
+
+
+def drop_idle_activations(graph: OnnxGraph) -> None:
+    """Remove a relu or clip that unsigned quantizing does all of; ops fuse better without."""
+    for node in [node for node in graph.nodes if node.op_type in ("Relu", "Clip")]:
+        readers = graph.readers(node.output[0])
+        limits = (
+            [0.0, np.inf]
+            if node.op_type == "Relu"
+            else [float(graph.tensors[name]) for name in node.input[1:3]]
+        )
+        if readers and all(clips_alike(graph, reader, limits) for reader in readers):
+            graph.remove(node)
+
+
+def clips_alike(graph: OnnxGraph, node: NodeProto, limits: list[float]) -> bool:
+    """Whether a node quantizes to unsigned steps from zero that end within the limits."""
+    if node.op_type != "QuantizeLinear" or graph.tensors[node.input[2]] != 0:
+        return False
+    largest = float(graph.tensors[node.input[1]] * UNSIGNED_MAX)
+    return limits[0] == 0 and largest <= limits[1] * (1 + 1e-6)
+
+
+def is_never_negative(graph: OnnxGraph, name: str) -> bool:
+    """Whether a tensor is known to hold no negative value."""
+    node = graph.producer(name)
+    if node is None:
+        return False
+    if node.op_type == "Clip":
+        low = graph.tensors.get(node.input[1])
+        if low is not None and low >= 0:
+            return True
+    if node.op_type == "Concat":
+        return all(is_never_negative(graph, part) for part in node.input)
+    kept = (*KEEPING_SIGN, "Clip")
+    return node.op_type in NEVER_NEGATIVE or (
+        node.op_type in kept and is_never_negative(graph, node.input[0])
+    )
+
+
+def count(graph: OnnxGraph) -> dict[str, int]:
+    """How many activations are quantized, and how many of them in unsigned steps from zero."""
+    zeros = [graph.tensors[n.input[2]] for n in graph.nodes if n.op_type == "QuantizeLinear"]
+    return {"quantizers": len(zeros), "unsigned": sum(int(zero == 0) for zero in zeros)}
+
+
+def store_weights(graph: OnnxGraph, weights: Mapping[str, Weight]) -> int:
+    """Store quantized weights as int8 and biases as int32; returns how many weights."""
+    stored = 0
+    for node in [node for node in graph.nodes if node.op_type in WEIGHTED]:
+        name = node.input[1]
+        if name not in weights:
+            continue
+        weight = weights[name]
+        node.input[1] = dequantized(graph, node, name, weight.values, weight.scale, weight.axis)
+        stored += 1
+        before = graph.producer(node.input[0])
+        if len(node.input) < 3 or before is None or before.op_type != "DequantizeLinear":
+            continue
+        step = graph.tensors[before.input[1]] * weight.scale
+        bias = graph.tensors[node.input[2]]
+        limits = np.iinfo("int32")
+        whole = np.clip(np.rint(bias / step.astype("float64")), limits.min, limits.max)
+        step = np.broadcast_to(step, whole.shape).astype("float32")
+        node.input[2] = dequantized(graph, node, node.input[2], whole.astype("int32"), step, 0)
+    return stored
+
+
+def dequantized(
+    graph: OnnxGraph,
+    node: NodeProto,
+    name: str,
+    values: np.ndarray,
+    scale: np.ndarray,
+    axis: int,
+) -> str:
+    """Store integers and a DequantizeLinear before the node that reads them; returns its output."""
+    output = f"{node.output[0]}.{name}"
+    integers = graph.store(f"{output}.integers", values)
+    per_channel = len(scale) > 1
+    step = graph.store(f"{output}.scale", scale if per_channel else scale.reshape(()))
+    shape = scale.shape if per_channel else ()
+    zero = graph.store(f"{output}.zero", np.zeros(shape, values.dtype))
+    made = helper.make_node("DequantizeLinear", [integers, step, zero], [output])
+    if per_channel:
+        made.attribute.append(helper.make_attribute("axis", axis))
+    graph.replace(node, [made, node])
+    return output

@@ -1,0 +1,1 @@
+"""Fake quantization: scales, clipping, and quantization-aware training."""

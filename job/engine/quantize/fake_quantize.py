@@ -1,0 +1,252 @@
+"""Fake-quantized programs: making and converting them with PaddleSlim."""
+
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from paddle import static
+from paddle.base import core
+from paddle.base.framework import IrGraph
+from paddle.static import Program
+from paddle.static.quantization import QuantWeightPass
+from paddleslim.quant import quant_aware, quant_post_static
+
+from job.engine.training.programs import (
+    IMAGE,
+    cpu,
+    load_inference_model,
+    read_variables,
+    save_inference_model,
+    write_variables,
+)
+
+SKIP = "skip_quant"
+OBSERVER = "moving_average_abs_max_scale"
+# The moving rate of quantize_linear, which cannot be set.
+FIXED_RATE = 0.9
+QUANTIZE, DEQUANTIZE = "quantize_linear", "dequantize_linear"
+DEFAULT_SCALE_FLOOR = 1e-8
+
+logging.getLogger("paddleslim").setLevel(logging.WARNING)
+
+
+def keep_bias_adds_whole(program: Program) -> None:
+    """Keep quantization away from adds of a bias, which the engine folds into the op before.
+
+    Quantizing them would round the sum before its bias is in, at no gain.
+    """
+    block = program.global_block()
+    for op in block.ops:
+        if op.type == "elementwise_add" and block.var(op.input("Y")[0]).persistable:
+            op._set_attr("op_namescope", f"/{SKIP}/")
+
+
+def insert(
+    program: Program, scope: static.Scope, settings: Mapping[str, Any], *, for_test: bool
+) -> Program:
+    """``program`` with quantize/dequantize ops before the inputs of the ops to be quantized.
+
+    Args:
+        settings: ``quant_aware``'s own configuration.
+        for_test: False for a training program, whose optimizer is already in.
+    """
+    patterns = settings["not_quant_pattern"]
+    config = dict(settings, not_quant_pattern=sorted({*patterns, SKIP}))
+    quantized = quant_aware(
+        program, cpu(), config, scope=scope, for_test=for_test, return_program=True
+    )
+    # Nothing reads what PaddleSlim's observers measure, at a cost in each step.
+    block = quantized.global_block()
+    observed = {n for op in block.ops if op.type == OBSERVER for n in op.output_arg_names}
+    remove_ops(quantized, [op.type == OBSERVER for op in block.ops])
+    read = {name for op in block.ops for name in (*op.input_arg_names, *op.output_arg_names)}
+    for name in observed - read:
+        block._remove_var(name, sync=False)
+    name_averages(quantized, scope)
+    return quantized
+
+
+def name_averages(program: Program, scope: static.Scope) -> None:
+    """Name the state of each moving average after its scale.
+
+    PaddleSlim numbers them in an order that differs from process to process, and a checkpoint
+    holds them by name. A tensor that both a convolution and a sum read has two quantize ops: the
+    first one moves their scale, the other one takes it.
+    """
+    block = program.global_block()
+    moved: set[str] = set()
+    for op in block.ops:
+        if not averages(op):
+            continue
+        (scale,) = op.input("Scale")
+        old = {slot: op.input(f"In{slot}")[0] for slot in ("State", "Accum")}
+        if scale in moved:
+            only_quantize(op)
+        else:
+            moved.add(scale)
+            for slot, name in old.items():
+                new = f"{scale}@{slot.lower()}"
+                block.create_var(name=new, shape=[1], dtype="float32", persistable=True)
+                write_variables(scope, {new: read_variables(scope, [name])[name]})
+                op._rename_input(name, new)
+                op._rename_output(name, new)
+        for name in old.values():
+            block._remove_var(name, sync=False)
+    program._sync_with_cpp()
+
+
+def only_quantize(op: Any) -> None:
+    """Let a quantize op take its scale as it is."""
+    op._set_attr("is_test", True)
+    for slot in ("InAccum", "InState"):
+        op.desc.remove_input(slot)
+    for slot in ("OutAccum", "OutState", "OutScale"):
+        op.desc.remove_output(slot)
+
+
+def averages(op: Any) -> bool:
+    """Whether a quantize op keeps a moving average."""
+    return op.type == QUANTIZE and "InState" in op.input_names and bool(op.input("InState"))
+
+
+def measures_images(op: Any) -> bool:
+    """Whether an op keeps a moving average; those of weights by channel only look as if they did.
+
+    Per tensor, a weight's average is one as well.
+    """
+    return averages(op) and int(op.attr("quant_axis")) < 0
+
+
+def measure_apart(program: Program, moving_rate: float) -> int:
+    """Let a training program average what it measures with ops of their own.
+
+    Its quantize ops measure, average and quantize in one go, with a moving rate of 0.9 whatever
+    was asked for (``quantize_linear`` has no such attribute). They are made to quantize only;
+    before each stand the op that measures and averages, and the scale's division.
+
+    Args:
+        program: with its quantize ops.
+        moving_rate: share of the old value that is kept at each step.
+
+    Returns:
+        The number of averages.
+    """
+    block = program.global_block()
+    averaging = [i for i, op in enumerate(block.ops) if measures_images(op)]
+    for index in reversed(averaging):
+        op = block.ops[index]
+        (source,), (scale,) = op.input("X"), op.input("Scale")
+        (total,), (state,) = op.input("InAccum"), op.input("InState")
+        only_quantize(op)
+        block._insert_op(
+            index,
+            type="elementwise_div",
+            inputs={"X": [total], "Y": [state]},
+            outputs={"Out": [scale]},
+            attrs={"axis": -1, "op_role": 0},
+        )
+        block._insert_op(
+            index,
+            type=OBSERVER,
+            inputs={"X": [source], "InAccum": [total], "InState": [state]},
+            outputs={"OutScale": [scale], "OutAccum": [total], "OutState": [state]},
+            attrs={"moving_rate": moving_rate, "is_test": False, "op_role": 0},
+        )
+    program._sync_with_cpp()
+    return len(averaging)
+
+
+def remove_ops(program: Program, doomed: Sequence[bool]) -> None:
+    """Remove the ops of the first block that are marked."""
+    block = program.global_block()
+    for index in reversed(range(len(doomed))):
+        if doomed[index]:
+            block._remove_op(index, sync=False)
+    program._sync_with_cpp()
+
+
+def freeze_batch_norm(program: Program) -> int:
+    """Make every batch norm of a training program use, and keep, its running statistics.
+
+    The backward pass must not be there yet: it reads other variables for a frozen batch norm.
+    """
+    norms = [op for op in program.global_block().ops if op.type == "batch_norm"]
+    for op in norms:
+        op._set_attr("use_global_stats", True)
+    return len(norms)
+
+
+def convert(quantized: Program, scope: static.Scope) -> Program:
+    """The fake-quantized inference program: int8 weights, quantize/dequantize ops.
+
+    PaddleSlim's own ``convert`` adds observers to it, which no engine needs; they have the names
+    of the pairs that it was trained with.
+    """
+    graph = IrGraph(core.Graph(quantized.desc), for_test=True)
+    QuantWeightPass(scope, cpu()).apply(graph)
+    return graph.to_program()
+
+
+def post_training(
+    fp32: Path,
+    out: Path,
+    batches: Sequence[np.ndarray],
+    settings: Mapping[str, Any],
+    algorithm: str,
+) -> Program:
+    """Quantize a saved FP32 model without training, by ``quant_post_static``.
+
+    Args:
+        fp32: prefix of the FP32 model.
+        out: prefix of the fake-quantized model to write.
+        batches: calibration images, float32 [N, C, H, W] each.
+        algorithm: how activation ranges are chosen: hist, KL, mse, avg or abs_max.
+    """
+    raw = out.parent / "raw"
+    executor, measured = static.Executor(cpu()), static.Scope()
+    with static.scope_guard(measured):
+        quant_post_static(
+            executor,
+            str(fp32.parent),
+            str(raw),
+            data_loader=lambda: ({IMAGE: images} for images in batches),
+            model_filename=f"{fp32.name}.pdmodel",
+            params_filename=f"{fp32.name}.pdiparams",
+            batch_nums=len(batches),
+            scope=measured,
+            algo=algorithm,
+            quantizable_op_type=list(settings["quantize_op_types"]),
+            weight_quantize_type=settings["weight_quantize_type"],
+            activation_quantize_type="range_abs_max",
+            onnx_format=True,
+        )
+    shutil.rmtree(raw)
+    # Only its scales are used: in its program observers have the names of other pairs.
+    scope = static.Scope()
+    with static.scope_guard(scope):
+        program, _, logits = load_inference_model(fp32, executor, scope)
+        quantized = insert(program, scope, settings, for_test=True)
+        names = [op.input("Scale")[0] for op in quantized.global_block().ops if op.type == QUANTIZE]
+        scales = read_variables(measured, names)
+        write_variables(scope, {name: scale.reshape(-1) for name, scale in scales.items()})
+        program = convert(quantized, scope)
+        save_inference_model(program, out, logits, executor)
+    return program
+
+
+def quantized_ops(program: Program) -> dict[str, int]:
+    """How many ops of each type read only quantized values (and, at most, biases)."""
+    block = program.global_block()
+    dequantized = {
+        name for op in block.ops if op.type == DEQUANTIZE for name in op.output_arg_names
+    }
+    counts: dict[str, int] = {}
+    for op in block.ops:
+        inputs = [n for n in op.input_arg_names if op.type not in (QUANTIZE, DEQUANTIZE)]
+        known = all(n in dequantized or block.var(n).persistable for n in inputs)
+        if known and any(n in dequantized for n in inputs):
+            counts[op.type] = counts.get(op.type, 0) + 1
+    return counts

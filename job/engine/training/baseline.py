@@ -1,0 +1,89 @@
+"""Training and saving the FP32 model."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+from job.data.loader import Loader
+from job.engine.int8.build import PREFIX
+from job.engine.training import loop as training
+from job.engine.training import programs
+from job.engine.training.checkpoints import write_arrays
+from job.engine.training.session import Recipe, Session, run_recipe
+from job.events import Events
+
+WEIGHTS = "weights.npz"
+
+
+def train(
+    session: Session,
+    recipe: Recipe,
+    *,
+    loader: Loader,
+    selection: Path,
+    out: Path,
+    events: Events,
+) -> dict[str, Any]:
+    """Train by a recipe; the session then holds the best weights.
+
+    Args:
+        session: with initial weights.
+        recipe: how to train.
+        loader: training batches.
+        selection: packed file of the selection split.
+        out: folder for checkpoints, metrics and ``best.npz``.
+        events: told of progress.
+    """
+    classifier = session.classifier
+    with session.active():
+        rate = recipe.add_optimizer(classifier)
+        initial = programs.read_variables(
+            session.scope, programs.persistables(classifier.evaluation)
+        )
+        session.executor.run(classifier.startup)
+        programs.write_variables(session.scope, initial)
+        trainer = training.Trainer(
+            program=classifier.train,
+            loss=classifier.loss,
+            learning_rate=rate,
+            evaluation=classifier.evaluation,
+            logits=classifier.logits,
+            scope=session.scope,
+            executor=session.executor,
+        )
+        return run_recipe(
+            session,
+            trainer,
+            recipe,
+            name="baseline",
+            loader=loader,
+            selection=selection,
+            out=out,
+            events=events,
+        )
+
+
+def export(session: Session, out: Path) -> int:
+    """Write the inference model and its weights; returns the model's size in bytes.
+
+    ``weights.npz`` holds every variable under its name in the program, for the stages that follow;
+    ``weights.pdparams`` the same under the network's own names, for ``/model/weights``.
+    """
+    classifier = session.classifier
+    with session.active():
+        programs.save_inference_model(
+            classifier.evaluation, out / PREFIX, classifier.logits, session.executor
+        )
+    values = programs.read_variables(session.scope, programs.persistables(classifier.evaluation))
+    write_arrays(out / WEIGHTS, values)
+    named = {key: values[name] for key, name in classifier.weight_names.items()}
+    with (out / "weights.pdparams").open("wb") as file:
+        pickle.dump(named, file, protocol=4)
+    return model_bytes(out)
+
+
+def model_bytes(folder: Path) -> int:
+    """Size of a saved model in bytes."""
+    return sum(
+        (folder / f"{PREFIX}{suffix}").stat().st_size for suffix in (".pdmodel", ".pdiparams")
+    )

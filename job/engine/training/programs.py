@@ -1,0 +1,308 @@
+"""Static programs of a classifier: built from a network, or read from a saved inference model.
+
+Paddle's quantization works on static programs of the legacy format; everything that trains or
+exports does so through the records here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import paddle
+from paddle import static
+from paddle.static import Program
+
+from job.engine.inference.paddle_format import put_in_order, read_program
+from job.errors import DataError, UsageError
+
+# Once for the process: every module of the engine that builds or runs programs imports this one.
+paddle.enable_static()
+
+IMAGE = "image"
+LABEL = "label"
+# Ops that no FP32 model as it was exported holds.
+QUANTIZED = {"quantize_linear", "dequantize_linear", "quantize", "dequantize", "fused_conv2d"}
+RESHAPING = ("flatten_contiguous_range", "reshape2", "transpose2", "squeeze2", "unsqueeze2")
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A classifier as programs over one scope.
+
+    Attributes:
+        train: forward and loss, in training mode, without an optimizer.
+        evaluation: forward only, in inference mode.
+        startup: initialises the weights.
+        loss: name of the scalar loss variable of ``train``.
+        logits: name of the [N, classes] float32 variable of ``evaluation``.
+        weight_names: of ``evaluation``'s weights: the network's own name -> the variable's name.
+    """
+
+    train: Program
+    evaluation: Program
+    startup: Program
+    loss: str
+    logits: str
+    weight_names: Mapping[str, str]
+
+
+def cpu() -> paddle.CPUPlace:
+    """The place where everything but training runs."""
+    return paddle.CPUPlace()
+
+
+def from_network(
+    build: Callable[[], paddle.nn.Layer],
+    *,
+    input_shape: Sequence[int],
+    classes: int,
+    label_smoothing: float,
+    seed: int,
+) -> Classifier:
+    """Programs of a network that ``build`` returns.
+
+    Args:
+        build: returns a fresh network; called in static mode.
+        input_shape: (channels, height, width).
+        classes: number of classes; the network's output is checked against it.
+        label_smoothing: share of the target spread over all classes.
+        seed: of the weights' initialisation.
+
+    Raises:
+        UsageError: the network's output is not [N, classes].
+    """
+    train, startup = Program(), Program()
+    startup.random_seed = seed
+    paddle.seed(seed)
+    with static.program_guard(train, startup), paddle.utils.unique_name.guard():
+        image = static.data(IMAGE, [None, *input_shape], "float32")
+        network = build()
+        network.train()
+        outputs = network(image)
+        logits = outputs[0] if isinstance(outputs, list | tuple) else outputs
+        if len(logits.shape) != 2 or logits.shape[1] != classes:
+            raise UsageError(
+                f"/model/classes: the network's output has shape {list(logits.shape)}, "
+                f"expected [-1, {classes}]"
+            )
+        fold_bias_shapes(train)
+        evaluation = train.clone(for_test=True)._prune([logits])
+        weight_names = {
+            key: value.name
+            for key, value in network.state_dict().items()
+            if evaluation.global_block().has_var(value.name)
+        }
+        loss = append_loss(logits, classes, label_smoothing)
+    return Classifier(train, evaluation, startup, loss.name, logits.name, weight_names)
+
+
+def append_loss(logits: static.Variable, classes: int, label_smoothing: float) -> static.Variable:
+    """Append the mean cross entropy of ``logits`` [N, classes] to the current program."""
+    label = static.data(LABEL, [None, 1], "int64")
+    if label_smoothing == 0:
+        return paddle.nn.functional.cross_entropy(logits, label)
+    soft = paddle.nn.functional.label_smooth(
+        paddle.nn.functional.one_hot(label.flatten(), classes), epsilon=label_smoothing
+    )
+    return paddle.nn.functional.cross_entropy(logits, soft, soft_label=True)
+
+
+def from_inference_model(
+    prefix: Path, scope: static.Scope, *, classes: int, label_smoothing: float
+) -> Classifier:
+    """Programs of a saved inference model, whose weights are loaded into ``scope``.
+
+    Its batch norms keep their statistics and its weights become trainable again. A softmax at the
+    end is cut off, as the loss needs logits, and so are copies of the output.
+
+    Raises:
+        DataError: the model cannot be read or is no classifier of ``classes`` classes.
+    """
+    executor = static.Executor(cpu())
+    evaluation, feeds, logits = load_inference_model(prefix, executor, scope)
+    block = evaluation.global_block()
+    quantized = sorted({op.type for op in block.ops} & QUANTIZED)
+    if quantized:
+        raise DataError(
+            f"{prefix}: the model is quantized or optimized already: it holds {quantized[0]} ops",
+            "Name the FP32 model that it was made from in /model/inference_model.",
+        )
+    # Their program may then be fed a label as well, and be saved again with other outputs.
+    for index in reversed(range(len(block.ops))):
+        if block.ops[index].type in ("feed", "fetch"):
+            block._remove_op(index, sync=False)
+    evaluation._sync_with_cpp()
+    if feeds != [IMAGE]:
+        for op in block.ops:
+            op._rename_input(feeds[0], IMAGE)
+        block._rename_var(feeds[0], IMAGE)
+    logits = before_softmax(block, logits)
+    evaluation = evaluation._prune([block.var(logits)])
+    shape = list(evaluation.global_block().var(logits).shape)
+    if len(shape) != 2 or shape[1] != classes:
+        raise DataError(
+            f"{prefix}: the model's output has shape {shape}, expected [-1, {classes}]",
+            "Set /model/classes to what the model was made for.",
+        )
+    fold_bias_shapes(evaluation)
+    train = evaluation.clone()
+    add_shape_outputs(train)
+    names = [n for n in persistables(train) if train.global_block().var(n).dtype == paddle.float32]
+    frozen = batch_norm_statistics(train)
+    startup = Program()
+    with static.program_guard(train, startup):
+        for name in names:
+            make_trainable(train, name, trainable=name not in frozen)
+        loss = append_loss(train.global_block().var(logits), classes, label_smoothing)
+    return Classifier(train, evaluation, startup, loss.name, logits, {n: n for n in names})
+
+
+def before_softmax(block: paddle.base.framework.Block, output: str) -> str:
+    """The scores that an output is a copy, or the softmax, of; else the output itself.
+
+    Older Paddle saves a copy of each output, and so does a loaded model that is saved again.
+    """
+    for op in reversed(block.ops):
+        if output not in op.output_arg_names:
+            continue
+        if op.type == "softmax":
+            return op.input("X")[0]
+        if not copies(op):
+            break
+        output = op.input("X")[0]
+    return output
+
+
+def copies(op: paddle.base.framework.Operator) -> bool:
+    """Whether an op's output is its input."""
+    if op.type == "scale":
+        # Its factor may be an input as well.
+        return len(op.input_arg_names) == 1 and (op.attr("scale"), op.attr("bias")) == (1, 0)
+    return op.type == "assign"
+
+
+def add_shape_outputs(program: Program) -> None:
+    """Give reshaping ops the output that their gradients need, which saving a model removes."""
+    block = program.global_block()
+    for op in block.ops:
+        if op.type in RESHAPING and "XShape" not in op.output_names:
+            name = f"{op.output('Out')[0]}.xshape"
+            shape = [0, *block.var(op.input("X")[0]).shape]
+            block.create_var(name=name, shape=shape, dtype="float32")
+            op.desc.set_output("XShape", [name])
+    program._sync_with_cpp()
+
+
+def make_trainable(program: Program, name: str, *, trainable: bool) -> None:
+    """Replace a loaded persistable variable by a parameter of the same name."""
+    block = program.global_block()
+    variable = block.var(name)
+    shape, dtype = variable.shape, variable.dtype
+    block._remove_var(name, sync=False)
+    parameter = paddle.base.framework.Parameter(
+        block, shape=shape, dtype=dtype, name=name, trainable=trainable
+    )
+    parameter.stop_gradient = not trainable
+
+
+def batch_norm_statistics(program: Program) -> set[str]:
+    """Names of the running means and variances, which no optimizer may touch."""
+    return {
+        name
+        for op in program.global_block().ops
+        if op.type == "batch_norm"
+        for slot in ("Mean", "Variance")
+        for name in op.input(slot)
+    }
+
+
+def load_inference_model(
+    prefix: Path, executor: static.Executor, scope: static.Scope
+) -> tuple[Program, list[str], str]:
+    """Read ``prefix``.pdmodel and ``prefix``.pdiparams into ``scope``.
+
+    Returns:
+        The program, its input names, and its first output's name.
+
+    Raises:
+        DataError: a file is missing or corrupt.
+    """
+    for suffix in (".pdmodel", ".pdiparams"):
+        if not Path(f"{prefix}{suffix}").is_file():
+            raise DataError(f"{prefix}{suffix} is missing", "Give /model/inference_model anew.")
+    try:
+        with static.scope_guard(scope):
+            program, feeds, fetches = static.load_inference_model(str(prefix), executor)
+    except (ValueError, RuntimeError, OSError) as error:
+        raise DataError(f"{prefix}: not a Paddle inference model: {error}") from error
+    return program, feeds, fetches[0].name
+
+
+def fold_bias_shapes(program: Program) -> int:
+    """Make each convolution's bias a one-dimensional operand, as the fusing passes expect it.
+
+    ``nn.Conv2D`` with a bias builds conv2d, reshape2(bias), elementwise_add(axis=-1), which no
+    pass folds: bias and activation then run as ops of their own, in FP32 as in INT8.
+
+    Returns:
+        The number of adds that were changed.
+    """
+    block = program.global_block()
+    reshaped = {
+        op.output("Out")[0]: op.input("X")[0]
+        for op in block.ops
+        if op.type == "reshape2" and block.var(op.input("X")[0]).persistable
+    }
+    changed = 0
+    for op in block.ops:
+        if op.type == "elementwise_add" and op.input("Y")[0] in reshaped and op.attr("axis") == -1:
+            bias = reshaped[op.input("Y")[0]]
+            if len(block.var(bias).shape) == 1:
+                op._rename_input(op.input("Y")[0], bias)
+                op._set_attr("axis", 1)
+                changed += 1
+    used = {name for op in block.ops for name in op.input_arg_names}
+    unused = reshaped.keys() - used
+    for index in reversed(range(len(block.ops))):
+        op = block.ops[index]
+        if op.type == "reshape2" and op.output("Out")[0] in unused:
+            block._remove_op(index, sync=False)
+    program._sync_with_cpp()
+    return changed
+
+
+def persistables(program: Program) -> list[str]:
+    """Names of the variables that outlive a run: weights, statistics, optimizer state, scales."""
+    skipped = {"feed", "fetch"}
+    return sorted(v.name for v in program.list_vars() if v.persistable and v.name not in skipped)
+
+
+def read_variables(scope: static.Scope, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Copies of the variables that hold data."""
+    values = {}
+    for name in names:
+        variable = scope.find_var(name)
+        if variable is not None and variable.get_tensor()._is_initialized():
+            values[name] = np.array(variable.get_tensor())
+    return values
+
+
+def write_variables(scope: static.Scope, values: Mapping[str, np.ndarray]) -> None:
+    """Set variables, creating those that do not exist."""
+    for name, value in values.items():
+        scope.var(name).get_tensor().set(np.ascontiguousarray(value), cpu())
+
+
+def save_inference_model(
+    program: Program, prefix: Path, logits: str, executor: static.Executor
+) -> None:
+    """Write ``prefix``.pdmodel and ``prefix``.pdiparams, from the current scope."""
+    block = program.global_block()
+    static.save_inference_model(
+        str(prefix), [block.var(IMAGE)], [block.var(logits)], executor, program=program
+    )
+    path = Path(f"{prefix}.pdmodel")
+    saved = read_program(path)
+    put_in_order(saved)
+    path.write_bytes(saved.SerializeToString())

@@ -1,0 +1,316 @@
+"""A classifier with its weights in a scope, and training it by a recipe."""
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import static
+
+from job.data.loader import Loader
+from job.data.packed import open_packed
+from job.engine.training import loop as training
+from job.engine.training import programs, zoo
+from job.engine.training.checkpoints import BEST, Progress, read_best
+from job.engine.training.programs import Classifier
+from job.engine.weights.match import match, read_pdparams
+from job.errors import DataError, MachineError, UsageError
+from job.events import Events
+
+EVALUATION_BATCH = 100
+# Paddle's own keys of the networks that come in several widths.
+PUBLISHED_AS = {
+    "mobilenet_v1": "mobilenetv1_1.0",
+    "mobilenet_v2": "mobilenetv2_1.0",
+    "mobilenet_v3_large": "mobilenet_v3_large_x1.0",
+    "mobilenet_v3_small": "mobilenet_v3_small_x1.0",
+}
+_SHAPE_HINT = "Set it to what the network is made for, usually [3, 224, 224]."
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Attributes:
+        epochs: passes over the training split, unless ``max_iters`` says how many steps.
+        evaluations_per_epoch: evaluations of the selection split; one more follows at the end.
+        device: ``cpu`` or ``gpu``.
+    """
+
+    epochs: int
+    max_iters: int | None
+    optimizer: str
+    momentum: float
+    weight_decay: float
+    schedule: training.Schedule
+    seed: int
+    device: str
+    checkpoint_seconds: float
+    evaluations_per_epoch: int
+
+    def steps(self, steps_per_epoch: int) -> int:
+        """Steps in all."""
+        return self.epochs * steps_per_epoch if self.max_iters is None else self.max_iters
+
+    def evaluate_at(self, steps_per_epoch: int) -> frozenset[int]:
+        """Steps after which to evaluate; the last is among them."""
+        total = self.steps(steps_per_epoch)
+        every = max(1, steps_per_epoch // self.evaluations_per_epoch)
+        return frozenset({*range(every, total + 1, every), total})
+
+    def add_optimizer(self, classifier: Classifier) -> str:
+        """Append backward pass and optimizer; returns the learning rate's variable."""
+        return training.add_optimizer(
+            classifier.train,
+            classifier.startup,
+            classifier.loss,
+            name=self.optimizer,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+        )
+
+
+@dataclass(frozen=True)
+class Session:
+    """A classifier's programs, with its weights in ``scope``."""
+
+    classifier: Classifier
+    scope: static.Scope
+    executor: static.Executor
+    input_shape: tuple[int, int, int]
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Make the session's scope the one that Paddle works in."""
+        with static.scope_guard(self.scope):
+            yield
+
+
+def place(device: str) -> paddle.CPUPlace | paddle.CUDAPlace:
+    """The place to train on.
+
+    Raises:
+        MachineError: gpu is asked for, and this Paddle or machine has none.
+    """
+    if device == "cpu":
+        return paddle.CPUPlace()
+    if not paddle.device.is_compiled_with_cuda():
+        raise MachineError(
+            "device: gpu asked for, but the installed paddlepaddle is the CPU build",
+            "Install paddlepaddle-gpu, or set the device to cpu.",
+        )
+    if paddle.device.cuda.device_count() == 0:
+        raise MachineError(
+            "device: gpu asked for, but no GPU is visible",
+            "Look at nvidia-smi and CUDA_VISIBLE_DEVICES, or set the device to cpu.",
+        )
+    return paddle.CUDAPlace(0)
+
+
+def open_session(
+    *,
+    name: str | None,
+    callable_: str | None,
+    inference_model: Path | None,
+    classes: int,
+    input_shape: tuple[int, int, int],
+    width: float,
+    seed: int,
+    label_smoothing: float,
+    device: str = "cpu",
+) -> Session:
+    """Build a classifier and initialise its weights.
+
+    Args:
+        name: of the zoo; or
+        callable_: ``package.module:function`` of a user's network; or
+        inference_model: prefix of a saved model, whose weights are kept.
+        classes: number of classes.
+        input_shape: (channels, height, width).
+        width: multiplier of channel counts.
+        seed: of the initial weights.
+        label_smoothing: of the training loss.
+        device: ``cpu`` or ``gpu``.
+    """
+    scope = static.Scope()
+    executor = static.Executor(place(device))
+    with static.scope_guard(scope):
+        if inference_model is not None:
+            classifier = programs.from_inference_model(
+                inference_model, scope, classes=classes, label_smoothing=label_smoothing
+            )
+        else:
+            with shape_errors(input_shape):
+                classifier = programs.from_network(
+                    lambda: network(name, callable_, classes, input_shape[0], width),
+                    input_shape=input_shape,
+                    classes=classes,
+                    label_smoothing=label_smoothing,
+                    seed=seed,
+                )
+            executor.run(classifier.startup)
+        check_input_shape(classifier, executor, input_shape)
+    return Session(classifier, scope, executor, input_shape)
+
+
+def check_input_shape(
+    classifier: Classifier, executor: static.Executor, input_shape: tuple[int, int, int]
+) -> None:
+    """Look at every size inside the network, and run one image: some tell only then.
+
+    Raises:
+        UsageError: the network cannot take images of this shape.
+    """
+    block = classifier.evaluation.global_block()
+    # A saved model feeds and fetches by variables that have no shape.
+    computing = [op for op in block.ops if op.type not in ("feed", "fetch")]
+    for variable in [block.var(name) for op in computing for name in op.output_arg_names]:
+        # The first size is the batch's, and 0 in notes of shapes that hold no values.
+        if 0 in tuple(variable.shape)[1:]:
+            raise UsageError(
+                f"/model/input_shape: images of {list(input_shape)} shrink to nothing inside the "
+                f"network: {variable.name} is of shape {list(variable.shape)[1:]}",
+                _SHAPE_HINT,
+            )
+    feed = {programs.IMAGE: np.zeros((1, *input_shape), "float32")}
+    with shape_errors(input_shape):
+        executor.run(classifier.evaluation, feed, [classifier.logits])
+
+
+@contextmanager
+def shape_errors(input_shape: tuple[int, int, int]) -> Iterator[None]:
+    """Translate Paddle's complaints about sizes; a user's own errors fly on."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        if "Error" not in str(error) and "InvalidArgument" not in str(error):
+            raise
+        # Paddle's message ends with the op and the sizes that do not fit.
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        told = [line for line in lines if "Error:" in line]
+        raise UsageError(
+            f"/model/input_shape: the network cannot take images of {list(input_shape)}: "
+            f"{told[-1] if told else lines[0]}",
+            _SHAPE_HINT,
+        ) from error
+
+
+def network(
+    name: str | None, callable_: str | None, classes: int, channels: int, width: float
+) -> paddle.nn.Layer:
+    """A network of the zoo or of the user's own."""
+    if callable_ is not None:
+        return zoo.from_callable(callable_, classes=classes)
+    return zoo.build(str(name), classes=classes, channels=channels, width=width)
+
+
+def load_weights(
+    session: Session, path: Path, *, sha256: str | None, reset_classifier: bool
+) -> list[str]:
+    """Load a ``.pdparams`` file; returns the weights that keep their fresh values.
+
+    Raises:
+        DataError: the file is missing, of another digest, corrupt or of another model.
+    """
+    names = session.classifier.weight_names
+    block = session.classifier.train.global_block()
+    wanted = {key: tuple(block.var(variable).shape) for key, variable in names.items()}
+    given = match(
+        read_pdparams(path, sha256), wanted, source=str(path), reset_classifier=reset_classifier
+    )
+    values = {names[key]: value.astype("float32") for key, value in given.items()}
+    programs.write_variables(session.scope, values)
+    return [key for key in names if key not in given]
+
+
+def published_weights(name: str) -> Path:
+    """Paddle's published ImageNet weights of a network, downloaded once and cached.
+
+    Args:
+        name: of a network for which there are some: see ``UNPUBLISHED`` of the manifest's rules.
+
+    Raises:
+        DataError: they cannot be fetched.
+    """
+    factory = getattr(paddle.vision.models, name)
+    published = importlib.import_module(factory.__module__).model_urls
+    url, digest = published[PUBLISHED_AS.get(name, name)]
+    try:
+        return Path(paddle.utils.download.get_weights_path_from_url(url, digest))
+    except (RuntimeError, OSError) as error:
+        raise DataError(
+            f"/model/pretrained: {url} cannot be fetched: {error}",
+            "Fetch it on a machine with internet and name the file in /model/weights.",
+        ) from error
+
+
+def packed_batches(path: Path, shape: tuple[int, int, int]) -> Iterator[training.Batch]:
+    """A packed file in batches, without reading it whole."""
+    packed = open_packed(path, shape)
+    for start in range(0, len(packed.labels), EVALUATION_BATCH):
+        images = np.array(packed.images[start : start + EVALUATION_BATCH])
+        yield training.Batch(images, packed.labels[start : start + EVALUATION_BATCH])
+
+
+def run_recipe(
+    session: Session,
+    trainer: training.Trainer,
+    recipe: Recipe,
+    *,
+    name: str,
+    loader: Loader,
+    selection: Path,
+    out: Path,
+    events: Events,
+) -> dict[str, Any]:
+    """Train and put the best weights into the trainer's scope; the report's training record."""
+    steps_per_epoch = loader.batches_per_epoch
+    if steps_per_epoch == 0:
+        raise DataError(
+            f"{name}: the training split is empty",
+            "Name training images in /data, or set epochs to 0.",
+        )
+    course = training.Course(
+        name=name,
+        total_steps=recipe.steps(steps_per_epoch),
+        steps_per_epoch=steps_per_epoch,
+        evaluate_at=recipe.evaluate_at(steps_per_epoch),
+        schedule=recipe.schedule,
+        seed=recipe.seed,
+        checkpoint_seconds=recipe.checkpoint_seconds,
+    )
+    progress = training.train(
+        trainer,
+        course,
+        epoch_batches=lambda epoch, first: (
+            training.Batch(batch.images, batch.labels) for batch in loader.batches(epoch, first)
+        ),
+        selection_batches=lambda: packed_batches(selection, session.input_shape),
+        out=out,
+        events=events,
+    )
+    if progress.step < course.total_steps:
+        return {}
+    programs.write_variables(trainer.scope, read_best(out / BEST)[0])
+    return training_record(progress, steps_per_epoch)
+
+
+def training_record(progress: Progress, steps_per_epoch: int) -> dict[str, Any]:
+    """The report's ``training`` entry."""
+    return {
+        "steps": progress.step,
+        "epochs": progress.step / steps_per_epoch,
+        "seconds": round(progress.seconds, 3),
+        "images_per_second": round(progress.images / max(progress.seconds, 1e-9), 2),
+        "best_step": progress.best.step if progress.best else None,
+        "best_top1": progress.best.top1 if progress.best else None,
+        "freeze_bn_stats": None,
+        "calibrated": None,
+        "history": list(progress.history),
+        "evaluations": [asdict(evaluation) for evaluation in progress.evaluations],
+    }

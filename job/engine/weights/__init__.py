@@ -1,0 +1,1 @@
+"""Weights files: reading them without running code, and matching them to a network."""

@@ -1,0 +1,275 @@
+"""The key of a stage: a hash over everything that can change what it leaves behind.
+
+A key is made of ingredients, which are kept next to the results, so that a later plan can name the
+very setting, file or version that changed. Outputs of earlier stages enter by their content: a
+stage that ran again and left the same result does not make the next one run again.
+"""
+
+import ast
+import hashlib
+import json
+import platform
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import job
+from job.host import Host
+from job.manifest import Manifest
+from job.stages.stage import Stage
+from job.storage.digests import Digests
+
+NOT_INSTALLED = "not installed"
+# A record's measured times differ from run to run; two results that differ in nothing else are one.
+VOLATILE_KEYS = frozenset(
+    {"seconds", "milliseconds", "images_per_second", "created_at", "finished_at", "peak_rss_bytes"}
+)
+# A metrics file holds the time of each step; no stage reads another's.
+VOLATILE_SUFFIXES = (".jsonl", ".log")
+# The runtime around the stages: it moves their inputs and outputs and cannot change them.
+_RUNTIME = frozenset(
+    {
+        "job",
+        "job.storage.digests",
+        "job.distributed.group",
+        "job.errors",
+        "job.events",
+        "job.host",
+        "job.manifest.load",
+        "job.stages",
+        "job.stages.stage",
+        "job.pipeline.stage_process",
+        "job.uri",
+        "job.storage.s3.access",
+        "job.storage.cache",
+        "job.storage.s3.prefetch",
+        "job.storage.files",
+        "job.storage.parallel",
+        "job.storage.s3.range_reader",
+        "job.storage.s3.retry",
+        "job.storage.s3.objects",
+        "job.storage.s3.integrity",
+        "job.storage.s3.client",
+        "job.storage.s3.errors",
+        "job.storage.s3.fast_get",
+        "job.storage.s3.upload",
+    }
+)
+_PACKAGES = ("paddlepaddle", "paddleslim", "numpy", "pillow", "scikit-learn")
+
+Ingredients = Mapping[str, Any]
+
+
+def external_files(stage: Stage, manifest: Manifest) -> tuple[Path, ...]:
+    """Return the absolute paths of what a stage reads from outside the output folder."""
+    return tuple(manifest.base / path for path in stage.files(manifest))
+
+
+def ingredients(
+    stage: Stage,
+    manifest: Manifest,
+    *,
+    upstream: Mapping[str, str],
+    digests: Digests,
+    versions: Mapping[str, str],
+    host: Host,
+) -> Ingredients:
+    """Collect everything that can change what a stage leaves behind, as one JSON object.
+
+    Args:
+        stage: the stage.
+        manifest: the valid manifest.
+        upstream: the output digest of each stage in ``stage.needs``.
+        digests: remembered digests of files.
+        versions: see :func:`library_versions`.
+        host: the machine, counted only for a stage to which it matters.
+    """
+    found: dict[str, Any] = {
+        "stage": stage.name,
+        "settings": json.loads(json.dumps(stage.settings(manifest))),
+        "upstream": dict(upstream),
+        "files": {
+            manifest.called(path): digests.identify(path)
+            for path in external_files(stage, manifest)
+        },
+        "versions": {**versions, **package_versions(stage.libraries)},
+        "source": dict(source_digests(stage.run.__module__)),
+    }
+    if stage.host_matters:
+        found["host"] = {
+            "cpu_model": host.cpu_model,
+            "flags": list(host.flags),
+            "allocator": host.allocator,
+        }
+    return found
+
+
+def key_of(found: Ingredients) -> str:
+    """Return the key: the SHA-256 of the ingredients in canonical JSON."""
+    return hashlib.sha256(_canonical(found)).hexdigest()
+
+
+def output_digest(files: Mapping[str, str], record: Mapping[str, Any]) -> str:
+    """Identify a stage's output by content, leaving measured times out.
+
+    Args:
+        files: SHA-256 of each published file by relative path.
+        record: the stage's record.
+    """
+    lasting = {name: sha for name, sha in files.items() if not name.endswith(VOLATILE_SUFFIXES)}
+    return hashlib.sha256(_canonical([lasting, _without_times(record)])).hexdigest()
+
+
+def library_versions() -> Mapping[str, str]:
+    """Return the versions of everything installed that can change a result."""
+    found = {"job": job.__version__, "python": platform.python_version()}
+    found |= package_versions(_PACKAGES)
+    if found["paddlepaddle"] == NOT_INSTALLED:
+        found["paddlepaddle"] = _version("paddlepaddle-gpu")
+    return found
+
+
+def package_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the versions of some installed packages."""
+    return {package: _version(package) for package in packages}
+
+
+def _version(package: str) -> str:
+    """Return the version of an installed package."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return NOT_INSTALLED
+
+
+def source_digests(module: str) -> Mapping[str, str]:
+    """Return the SHA-256 of a stage's module and of each of the job's modules that it needs.
+
+    Imports are followed in the source, wherever they stand, without running anything. A module
+    that is named in a string, to be started as a process, counts as well.
+    """
+    found: dict[str, str] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        path = None if name in found or name in _RUNTIME else _source(name)
+        if path is None:
+            continue
+        found[name], names = _read_source(path, name)
+        waiting.extend(names)
+    return dict(sorted(found.items()))
+
+
+def _source(module: str) -> Path | None:
+    """Return a module's file, or None when there is none.
+
+    Only paths are looked at: importlib's own search would import the packages above the module.
+    """
+    loaded = sys.modules.get(module)
+    if loaded is not None and loaded.__file__:
+        return Path(loaded.__file__)
+    if not re.fullmatch(r"job(\.[a-z_][a-z0-9_]*)+", module):
+        return None
+    path = Path(job.__file__).parent.joinpath(*module.split(".")[1:])
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+@cache
+def _read_source(path: Path, module: str) -> tuple[str, tuple[str, ...]]:
+    """Return a module's SHA-256 and the names in it that may be modules of the job."""
+    text = path.read_bytes()
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.rsplit(".", node.level - 1)[0] if node.level else ""
+            source = ".".join(filter(None, (above, node.module)))
+            names.update((source, *(f"{source}.{alias.name}" for alias in node.names)))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names.add(node.value.partition(":")[0])
+    packages = {".".join(name.split(".")[:depth]) for name in names for depth in (2, 3)}
+    ours = {name for name in names | packages if name.startswith("job.")}
+    return hashlib.sha256(text).hexdigest(), tuple(sorted(ours))
+
+
+def changes(before: Ingredients, now: Ingredients, unknown: Sequence[str] = ()) -> tuple[str, ...]:
+    """Name what differs between two sets of ingredients, most telling first.
+
+    Args:
+        before: what an earlier result was made of.
+        now: what a new one would be made of.
+        unknown: stages whose output is not known yet.
+
+    Returns:
+        Lines such as ``quantize.moving_rate changed``, ``weights.pdparams changed`` or
+        ``paddlepaddle 3.2.2 -> 3.3.0``; empty when both give the same key.
+    """
+    lines = [f"{name} changed" for name in _differing(before, now, "settings", nested=True)]
+    lines += [f"{name} changed" for name in _differing(before, now, "files")]
+    lines += [
+        f"the output of {name} changed"
+        for name in _differing(before, now, "upstream")
+        if name not in unknown
+    ]
+    for name in _differing(before, now, "versions"):
+        old, new = (side.get("versions", {}).get(name, "unknown") for side in (before, now))
+        lines.append(f"{name} {old} -> {new}")
+    lines += [f"{name} changed" for name in _differing(before, now, "source")]
+    if before.get("host") != now.get("host"):
+        lines.append(_host_change(before.get("host", {}), now.get("host", {})))
+    return tuple(lines)
+
+
+def _host_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Say what of two machines differs."""
+    for key, name in (("cpu_model", "CPU"), ("allocator", "allocator")):
+        old, new = (side.get(key, "unknown") for side in (before, now))
+        if old != new:
+            return f"{name} {old} -> {new}"
+    return "CPU flags changed"
+
+
+def _differing(
+    before: Ingredients, now: Ingredients, part: str, *, nested: bool = False
+) -> tuple[str, ...]:
+    """Return the names whose values differ in one part of the ingredients."""
+    old, new = before.get(part, {}), now.get(part, {})
+    if nested:
+        old, new = dict(_flat(old, "")), dict(_flat(new, ""))
+    names = [*new, *(name for name in old if name not in new)]
+    absent = object()
+    return tuple(name for name in names if old.get(name, absent) != new.get(name, absent))
+
+
+def _flat(value: Any, pointer: str) -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of a JSON object by dotted name; a list is one leaf."""
+    if isinstance(value, dict) and value:
+        for name, item in value.items():
+            yield from _flat(item, f"{pointer}.{name}" if pointer else name)
+    else:
+        yield pointer, value
+
+
+def _without_times(value: Any) -> Any:
+    """Copy a JSON value without its measured times."""
+    if isinstance(value, Mapping):
+        return {
+            name: _without_times(item) for name, item in value.items() if name not in VOLATILE_KEYS
+        }
+    if isinstance(value, list | tuple):
+        return [_without_times(item) for item in value]
+    return value
+
+
+def _canonical(value: Any) -> bytes:
+    """Return JSON bytes that are the same for equal values."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()

@@ -1,0 +1,146 @@
+"""Where a run is written: from what the user says to the output that a run works with."""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from job.errors import OutputError, UsageError
+from job.manifest import Manifest
+from job.manifest.load import StorageSpec, expanded
+from job.storage.files import output_errors
+from job.storage.local import LocalOutput
+from job.storage.s3.access import access_of
+from job.storage.s3.client import S3Settings, make_client
+from job.storage.s3.objects import ObjectStore
+from job.storage.s3.output import S3Output
+from job.storage.s3.retry import Retry
+from job.uri import S3Uri, is_uri, parse, without_secrets
+
+Place = Path | S3Uri
+Say = Callable[[str], None]
+
+# The limit of Linux file systems.
+_LONGEST_NAME = 255
+_MINE_ALONE = 0o700
+
+
+def place_of(text: str) -> Place:
+    """Return the folder, or the place in S3, that an option or a manifest names.
+
+    Raises:
+        UsageError: it can be neither.
+    """
+    if is_uri(text):
+        return parse(text)
+    too_long = any(len(os.fsencode(part)) > _LONGEST_NAME for part in Path(text).parts)
+    if not text.strip() or "\0" in text or too_long:
+        shown = text if len(text) < 80 else f"{text[:80]}..."
+        raise UsageError(
+            f"--output: {shown!r} cannot be a folder's name",
+            f"Give a path of names of 1 to {_LONGEST_NAME} bytes, such as runs/digits.",
+        )
+    return expanded(text)
+
+
+def on_this_machine(text: str, what: str) -> Path:
+    """Return a path that a command writes to and that cannot be in S3.
+
+    Args:
+        text: the path.
+        what: names it in the message.
+
+    Raises:
+        UsageError: it is meant for S3.
+    """
+    if is_uri(text):
+        raise UsageError(
+            f"{what}: expected a path on this machine, found {without_secrets(text)!a}",
+            "Write it here first, then copy it there.",
+        )
+    return Path(text)
+
+
+def open_output(place: Place, manifest: Manifest, say: Say) -> LocalOutput:
+    """Return the output at a place; nothing is read or written yet.
+
+    Args:
+        place: where.
+        manifest: says how to get to S3.
+        say: is told of what a person should know.
+
+    Raises:
+        StorageError: the settings lead to no client for S3.
+        OutputError: the scratch folder cannot be made, or is somebody else's.
+    """
+    if isinstance(place, Path):
+        return LocalOutput(place)
+    store = store_of(manifest.storage, manifest.base, say)
+    scratch = _scratch(place, store.client.meta.endpoint_url, manifest.storage.scratch)
+    return _in_s3(place, store, scratch, manifest, say)
+
+
+def look_at(place: Place, manifest: Manifest, scratch: Path) -> LocalOutput:
+    """Return the output at a place for planning only; nothing is written there.
+
+    Args:
+        place: where.
+        manifest: says how to get to S3.
+        scratch: a folder in which one for what must be fetched from there is made.
+    """
+    if isinstance(place, Path):
+        return LocalOutput(place)
+    store = store_of(manifest.storage, manifest.base)
+    output = _in_s3(place, store, scratch / _folder_name(place, ""), manifest, _silent)
+    output.look()
+    return output
+
+
+def store_of(storage: StorageSpec, base: Path, say: Say | None = None) -> ObjectStore:
+    """Return the way to S3.
+
+    Args:
+        storage: what the manifest says of it.
+        base: the folder that its paths are relative to.
+        say: is told of requests that fail time after time.
+    """
+    return ObjectStore(make_client(access_of(storage, base).settings), Retry(say=say))
+
+
+def store_of_environment(say: Say | None = None) -> ObjectStore:
+    """Return the way to S3 that the AWS_* variables tell, for commands without a manifest."""
+    return ObjectStore(make_client(S3Settings()), Retry(say=say))
+
+
+def _silent(text: str) -> None:
+    """Who only looks has nothing to be told."""
+
+
+def _in_s3(
+    place: S3Uri, store: ObjectStore, scratch: Path, manifest: Manifest, say: Say
+) -> S3Output:
+    seconds = manifest.storage.lease_seconds
+    return S3Output(place, store, scratch, lease_seconds=seconds, say=say)
+
+
+def _scratch(place: S3Uri, endpoint: str, given: str | None) -> Path:
+    """Return the folder in which a run with its output in S3 works: one for each output."""
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    parent = Path(given or os.environ.get("JOB_SCRATCH") or f"{caches}/job").expanduser()
+    folder = parent / _folder_name(place, endpoint)
+    with output_errors(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        # Others may be able to write to its parent, as in /tmp.
+        folder.mkdir(mode=_MINE_ALONE, exist_ok=True)
+        if folder.stat().st_uid != os.getuid():
+            raise OutputError(
+                f"{folder} belongs to another user", "Name another folder with storage.scratch."
+            )
+    return folder
+
+
+def _folder_name(place: S3Uri, endpoint: str) -> str:
+    digest = hashlib.sha256(f"{endpoint} {place}".encode()).hexdigest()[:12]
+    readable = re.sub("[^A-Za-z0-9.-]+", "-", f"{place.bucket}-{place.key}")[-60:].strip("-.")
+    return f"{readable}-{digest}"

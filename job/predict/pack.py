@@ -1,0 +1,63 @@
+"""Packs a manifest's test split for the testers (tutorial, section 4.1)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from job.manifest import Manifest
+from job.pipeline.output_location import open_output, place_of
+from job.stages.stage import Record
+from job.ui.protocol import Ui
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Shows the news of packing."""
+
+    ui: Ui
+    stopping: bool = False
+
+    def progress(self, what: str, done: int, total: int, unit: str, note: str = "") -> None:
+        """See ``job.events.Events``."""
+        self.ui.progress("pack", what, done, total, unit, note)
+
+    def message(self, text: str, level: str = "info") -> None:
+        """See ``job.events.Events``."""
+        self.ui.message("pack", text, level)
+
+
+def pack_test_split(manifest: Manifest, path: Path, ui: Ui) -> Record:
+    """Write a manifest's test split to a packed file, batch by batch, and its sidecar.
+
+    Args:
+        manifest: names the data set and the transform.
+        path: where the file appears, complete; folders are made.
+        ui: shows progress and bad images.
+
+    Returns:
+        The sidecar's content, see ``job.data.packed.write``.
+
+    Raises:
+        DataError: the data is missing, or too many images cannot be read.
+        OutputError: the file cannot be written.
+    """
+    # Pillow and numpy are not for those who only ask for help.
+    from job.data.publishing import output_errors
+    from job.data.s3.images import remote_of
+    from job.data.splits import split
+    from job.stages.prepare import pack
+
+    model, shown = manifest.model, _Shown(ui)
+    splits = split(
+        manifest.data,
+        model.classes,
+        model.input_shape,
+        manifest.path,
+        # Shared with the manifest's runs, so that an archive is unpacked once.
+        open_output(place_of(manifest.output), manifest, shown.message).root / ".cache",
+        # Archives are read ahead: their end is reached while files are still being written.
+        remote=remote_of(manifest),
+        progress=lambda done, total: shown.progress("unpack", min(done, total - 1), total, "bytes"),
+    )
+    with output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return pack(manifest, splits.test, "test", path, shown, [])

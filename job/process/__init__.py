@@ -1,0 +1,1 @@
+"""Child processes: environment, signals, and the connection to them."""

@@ -1,0 +1,1 @@
+"""Where the time of a model goes, read from oneDNN's log."""

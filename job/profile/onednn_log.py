@@ -1,0 +1,304 @@
+"""Which oneDNN primitives a model really runs, read from oneDNN's own log.
+
+Format of a line: https://uxlfoundation.github.io/oneDNN/dev_guide_verbose.html
+"""
+
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+from job.errors import QuantizationError
+
+COMPUTE = ("convolution", "inner_product", "matmul", "deconvolution")
+INT8_TYPES = ("u8", "s8")
+# What run_once prints after each call.
+TIMED, LOGGED = "timed_call_ms", "logged_call_ms"
+ISA_ORDER = (
+    "sse41",
+    "avx2",
+    "avx2_vnni",
+    "avx2_vnni_2",
+    "avx512_core",
+    "avx512_core_vnni",
+    "avx512_core_bf16",
+    "avx512_core_fp16",
+    "avx512_core_amx",
+    "avx512_core_amx_fp16",
+)
+# oneDNN's newer names of three of them, which its log uses:
+# https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html
+ISA_ALIASES = {
+    "avx10_1_512": "avx512_core_fp16",
+    "avx10_1_512_amx": "avx512_core_amx",
+    "avx10_1_512_amx_fp16": "avx512_core_amx_fp16",
+}
+
+
+@dataclass(frozen=True)
+class Primitive:
+    """One execution of a primitive.
+
+    Attributes:
+        kind: such as ``convolution``.
+        implementation: such as ``brgconv:avx512_core_vnni``.
+        data_type: of its source, such as ``u8``, ``s8``, ``f32``.
+        weights_type: of its weights, or empty.
+        milliseconds: of this execution.
+        source_format: order of the source's axes in memory, such as ``acdb`` (channels last) or,
+            in blocks of channels, ``aBcd16b``.
+        target_type: of its destination.
+        target_format: of its destination.
+        shape: sizes of the problem, such as ``mb1_ic64oc64_ih56oh56kh1``.
+        post_ops: what was folded into it, such as ``sum`` and ``relu``.
+        is_scaled: whether it multiplies by scales, as quantizing does.
+    """
+
+    kind: str
+    implementation: str
+    data_type: str
+    weights_type: str
+    milliseconds: float
+    source_format: str = ""
+    target_type: str = ""
+    target_format: str = ""
+    shape: str = ""
+    post_ops: tuple[str, ...] = ()
+    is_scaled: bool = False
+
+    @property
+    def is_int8(self) -> bool:
+        """Whether both operands are 8-bit integers."""
+        return self.data_type in INT8_TYPES and self.weights_type == "s8"
+
+    @property
+    def isa(self) -> str:
+        """Instruction set of the implementation, such as ``avx512_core_vnni``; may be empty."""
+        name = self.implementation.rpartition(":")[2]
+        name = ISA_ALIASES.get(name, name)
+        return name if name in ISA_ORDER else ""
+
+
+def parse(lines: Iterable[str]) -> list[Primitive]:
+    """The executed primitives in a log of ``ONEDNN_VERBOSE=1``."""
+    found = []
+    for line in lines:
+        fields = line.rstrip("\n").split(",")
+        if len(fields) < 11 or "exec" not in fields[:4] or not fields[0].endswith("verbose"):
+            continue
+        start = fields.index("exec") + 1
+        kind, implementation, descriptors = fields[start + 1], fields[start + 2], fields[start + 4]
+        attributes = fields[start + 5]
+        tensors = _tensors(descriptors)
+        source, target = tensors.get("src", tensors.get("src0")), tensors.get("dst")
+        found.append(
+            Primitive(
+                kind=kind,
+                implementation=implementation,
+                data_type=source[0] if source else "",
+                weights_type=tensors.get("wei", ("", ""))[0],
+                milliseconds=float(fields[-1]),
+                source_format=source[1] if source else "",
+                target_type=target[0] if target else "",
+                target_format=target[1] if target else "",
+                shape=fields[-2],
+                post_ops=_post_ops(attributes),
+                is_scaled="attr-scales:" in attributes,
+            )
+        )
+    return found
+
+
+def _tensors(descriptors: str) -> dict[str, tuple[str, str]]:
+    """Data type and format by tensor, of such as ``src:u8:a:blocked:acdb::f0 wei:s8...``."""
+    found = {}
+    for part in descriptors.split():
+        name, *rest = part.split(":")
+        found[name] = (rest[0] if rest else "", rest[3] if len(rest) > 3 else "")
+    return found
+
+
+def _post_ops(attributes: str) -> tuple[str, ...]:
+    """Names in such as ``attr-scales:src0:0:f32 attr-post-ops:sum:0.05+eltwise_relu``."""
+    prefix = "attr-post-ops:"
+    texts = [a.removeprefix(prefix) for a in attributes.split() if a.startswith(prefix)]
+    names = (part.split(":")[0] for text in texts for part in text.split("+"))
+    return tuple(name.removeprefix("eltwise_") for name in names)
+
+
+def last_run(primitives: list[Primitive], runs: int) -> list[Primitive]:
+    """The primitives of one run in the steady state: the last of a repeated log.
+
+    The first run also reorders weights; later ones repeat the same sequence.
+
+    Args:
+        primitives: of all runs.
+        runs: how many, at least two.
+    """
+    computing = [i for i, primitive in enumerate(primitives) if primitive.kind in COMPUTE]
+    per_run = len(computing) // runs
+    if not per_run:
+        return []
+    # A run begins before its first computation, with the reorders of its input.
+    length = computing[-per_run] - computing[-2 * per_run]
+    return primitives[-length:]
+
+
+def isa(primitives: Iterable[Primitive]) -> str:
+    """The highest instruction set among convolutions and matrix products; may be empty."""
+    seen = {p.isa for p in primitives if p.kind in COMPUTE and p.isa}
+    return max(seen, key=ISA_ORDER.index) if seen else ""
+
+
+def summarize(primitives: Iterable[Primitive]) -> list[dict[str, object]]:
+    """Count and milliseconds per kind, implementation and data type, the slowest first."""
+    rows: dict[tuple[str, str, str], list[float]] = {}
+    for p in primitives:
+        row = rows.setdefault((p.kind, p.implementation, p.data_type), [0, 0.0])
+        row[0] += 1
+        row[1] += p.milliseconds
+    return [
+        {
+            "kind": kind,
+            "implementation": implementation,
+            "data_type": data_type,
+            "count": int(count),
+            "milliseconds": round(milliseconds, 4),
+        }
+        for (kind, implementation, data_type), (count, milliseconds) in sorted(
+            rows.items(), key=lambda item: -item[1][1]
+        )
+    ]
+
+
+def isa_environment(cap: str) -> dict[str, str]:
+    """Variables that cap the instruction set of a process's kernels.
+
+    Args:
+        cap: a value of the manifest's ``benchmark.isa``; ``all`` sets nothing.
+    """
+    if cap == "all":
+        return {}
+    # https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html
+    variables = {"ONEDNN_MAX_CPU_ISA": cap.upper()}
+    if cap == "avx2":
+        # Paddle's native FP32 kernels call MKL, which oneDNN's cap does not reach.
+        variables["MKL_ENABLE_INSTRUCTIONS"] = "AVX2"
+    return variables
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Calls of a model; every figure is the median over them.
+
+    Attributes:
+        milliseconds: of a call without oneDNN's log, which costs time itself; NaN if none was
+            to be timed.
+        primitives: what a call executes, in order.
+    """
+
+    milliseconds: float
+    primitives: list[Primitive]
+
+
+def record(
+    prefix: Path,
+    mode: str,
+    input_shape: tuple[int, int, int],
+    *,
+    timed: int,
+    logged: int,
+    isa_cap: str = "all",
+    batch_size: int = 1,
+    threads: int = 1,
+) -> Recording:
+    """Run a saved model in a fresh process and read what it executed.
+
+    Args:
+        prefix: of the saved model.
+        mode: as for ``job.engine.inference.predictor.configuration``.
+        input_shape: (channels, height, width).
+        timed: calls without oneDNN's log, after a few that are not counted.
+        logged: calls with it, after those.
+        isa_cap: the highest instruction set that oneDNN may use, or ``all``.
+        batch_size: images of a call.
+        threads: of the model.
+
+    Raises:
+        QuantizationError: the model does not run.
+    """
+    shape = ",".join(map(str, input_shape))
+    numbers = (batch_size, threads, timed, logged, os.getpid())
+    # -P: a folder called job in the current directory is not this package.
+    command = [sys.executable, "-P", "-m", "job.profile.record_main", str(prefix), mode, shape]
+    # Read when the libraries load, so it must be a fresh process.
+    fixed = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    done = subprocess.run(
+        [*command, *map(str, numbers)],
+        env={**os.environ, **isa_environment(isa_cap), **fixed},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        tail = "\n".join((done.stdout + done.stderr).splitlines()[-5:])
+        raise QuantizationError(f"{prefix} does not run in Paddle Inference ({mode}):\n{tail}")
+    milliseconds, calls = calls_in(done.stdout.splitlines())
+    return Recording(median(milliseconds) if milliseconds else math.nan, typical(calls))
+
+
+def trace(
+    prefix: Path,
+    mode: str,
+    input_shape: tuple[int, int, int],
+    runs: int = 4,
+    isa_cap: str = "all",
+    batch_size: int = 1,
+    threads: int = 1,
+) -> list[Primitive]:
+    """Return the primitives that a call of a saved model executes; see ``record``."""
+    recording = record(
+        prefix,
+        mode,
+        input_shape,
+        timed=0,
+        logged=runs,
+        isa_cap=isa_cap,
+        batch_size=batch_size,
+        threads=threads,
+    )
+    return recording.primitives
+
+
+def calls_in(lines: Iterable[str]) -> tuple[list[float], list[list[Primitive]]]:
+    """Milliseconds of each timed call, and primitives of each logged one, in run_once's output."""
+    milliseconds, calls = [], []
+    since: list[str] = []
+    for line in lines:
+        name, _, value = line.partition("=")
+        if name == TIMED:
+            milliseconds.append(float(value))
+        elif name == LOGGED:
+            calls.append(parse(since))
+            since = []
+        else:
+            since.append(line)
+    return milliseconds, calls
+
+
+def typical(calls: Sequence[Sequence[Primitive]]) -> list[Primitive]:
+    """The last call, each primitive with its median time over all calls that ran the same."""
+    last = [_identity(primitive) for primitive in calls[-1]]
+    same = [call for call in calls if [_identity(primitive) for primitive in call] == last]
+    return [
+        replace(one[-1], milliseconds=median(primitive.milliseconds for primitive in one))
+        for one in zip(*same, strict=True)
+    ]
+
+
+def _identity(primitive: Primitive) -> Primitive:
+    return replace(primitive, milliseconds=0.0)

@@ -1,0 +1,1 @@
+"""Rendering of a report as Markdown, HTML and SVG."""

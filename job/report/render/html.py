@@ -1,0 +1,123 @@
+"""report.json as one HTML file: no network, no scripts, pictures inline."""
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from job.report.render.blocks import Block, Code, Column, Grid, Plot, Text
+from job.report.render.page import Page
+from job.report.render.style import CSS
+from job.report.run.summary import Card
+from job.report.run_page import page_of
+
+# Even if something slipped through escaping, the page may load and run nothing.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+# Long words without spaces, set in a fixed-width face.
+DIGEST_COLUMN = "SHA-256"
+# A name up to this length is never broken.
+LONGEST_NAME = 24
+# Tables with more of them are set smaller, to fit the page.
+MOST_COLUMNS = 9
+
+
+def render(report: Mapping[str, Any]) -> str:
+    """Render the valid report of one run."""
+    return render_page(page_of(report))
+
+
+def render_page(page: Page) -> str:
+    """Render any report; the same one gives the same bytes."""
+    summary, name = page.summary, escape(page.name)
+    return "\n".join(
+        [
+            "<!DOCTYPE html>",
+            '<html lang="en">',
+            "<head>",
+            '<meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{name}: FP32 to INT8</title>",
+            f"<style>\n{CSS}\n</style>",
+            "</head>",
+            "<body>",
+            "<main>",
+            f"<h1>{name}</h1>",
+            f'<p class="made">Made {escape(page.created_at)}</p>',
+            '<div class="cards">',
+            *(_card(card) for card in summary.cards),
+            "</div>",
+            f'<p class="headline">{escape(summary.headline)}</p>',
+            *(f'<p class="notice">{escape(notice)}</p>' for notice in summary.notices),
+            *(
+                f"<section>\n<h2>{escape(section.title)}</h2>\n"
+                + "\n".join(_block(block, section.title, page) for block in section.blocks)
+                + "\n</section>"
+                for section in page.sections
+            ),
+            "</main>",
+            "</body>",
+            "</html>",
+            "",
+        ]
+    )
+
+
+def _card(card: Card) -> str:
+    judged = "" if card.good is None else " good" if card.good else " bad"
+    return (
+        f'<div class="card{judged}"><span>{escape(card.title)}</span>'
+        f"<b>{escape(card.value)}</b><span>{escape(card.detail)}</span></div>"
+    )
+
+
+def _block(block: Block, section: str, page: Page) -> str:
+    match block:
+        case Text(text):
+            return f"<p>{escape(text)}</p>"
+        case Grid():
+            return _grid(block, section)
+        case Code(title, text):
+            return f"<p>{escape(title)}:</p>\n<pre>{escape(text)}</pre>"
+        case Plot(name):
+            picture, caption = page.draw(name)
+            caption = f"<figcaption>{escape(caption)}</figcaption>"
+            return f"<figure>\n{picture}\n{caption}\n</figure>"
+
+
+def _grid(grid: Grid, section: str) -> str:
+    lines = [] if grid.title == section else [f"<h3>{escape(grid.title)}</h3>"]
+    dense = ' class="dense"' if len(grid.columns) > MOST_COLUMNS else ""
+    lines += ['<div class="scroll">', f"<table{dense}>", "<thead><tr>"]
+    lines += [
+        f'<th scope="col" class="{"n" if column.numeric else "w"}">{_heading(column)}</th>'
+        for column in grid.columns
+    ]
+    lines += ["</tr></thead>", "<tbody>"]
+    lines += [
+        "<tr>"
+        + "".join(_cell(cell, column) for cell, column in zip(row, grid.columns, strict=True))
+        + "</tr>"
+        for row in grid.rows
+    ]
+    lines += ["</tbody>", "</table>", "</div>"]
+    if grid.note:
+        lines.append(f'<p class="note">{escape(grid.note)}</p>')
+    return "\n".join(lines)
+
+
+def _heading(column: Column) -> str:
+    return escape(column.title).replace("\n", "<br>")
+
+
+def _cell(cell: str, column: Column) -> str:
+    if column.numeric:
+        name = "n"
+    elif column.title == DIGEST_COLUMN:
+        name = "digest"
+    elif column.title == "Verdict" and cell == "FAILED":
+        name = "failed"
+    elif len(cell) <= LONGEST_NAME and " " not in cell:
+        name = "name"
+    else:
+        return f"<td>{escape(cell)}</td>"
+    return f'<td class="{name}">{escape(cell)}</td>'

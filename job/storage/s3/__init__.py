@@ -1,0 +1,1 @@
+"""S3: objects, and an output folder in a bucket."""

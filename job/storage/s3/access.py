@@ -1,0 +1,86 @@
+"""How a process gets to S3, and what it keeps of it on this machine; processes hand it on."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from job.errors import DataError, ObjectChanged, StorageError, TransferFailed
+from job.manifest.load import StorageSpec
+from job.storage.cache import Cache
+from job.storage.s3.client import S3Settings, make_client
+from job.storage.s3.fast_get import QuickGet
+from job.storage.s3.objects import Found, ObjectStore
+
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Access:
+    """The way to S3 and to the cache.
+
+    Attributes:
+        settings: of the client.
+        cache_root: the cache's folder.
+        cache_bytes: what it may hold.
+    """
+
+    settings: S3Settings
+    cache_root: Path
+    cache_bytes: int
+
+    def store(self) -> ObjectStore:
+        """Return a client of this process's own."""
+        client = make_client(self.settings)
+        return ObjectStore(client, get=QuickGet(client))
+
+    def cache(self) -> Cache:
+        """Return this process's view of the cache."""
+        return Cache(self.cache_root, self.cache_bytes)
+
+    def name(self, found: Found) -> str:
+        """Name an object's content: another content has another name."""
+        variables = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+        server = self.settings.endpoint_url or next(
+            filter(None, map(os.environ.get, variables)), ""
+        )
+        return f"{server} {found.uri} {found.etag} {found.bytes}"
+
+
+def access_of(storage: StorageSpec, base: Path) -> Access:
+    """Return the way that a manifest names.
+
+    Args:
+        storage: the manifest's section.
+        base: the folder that its paths are relative to.
+    """
+    bundle = None if storage.ca_bundle is None else str(base / storage.ca_bundle)
+    settings = S3Settings(storage.endpoint_url, storage.region, storage.addressing, bundle)
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    scratch = Path(storage.scratch or os.environ.get("JOB_SCRATCH") or f"{caches}/job")
+    return Access(
+        settings, scratch.expanduser().absolute() / "inputs", int(storage.cache_gib * _GIB)
+    )
+
+
+@contextmanager
+def input_errors() -> Iterator[None]:
+    """Say of an input that cannot be had what a missing or changed file would be said of.
+
+    Raises:
+        DataError: it is missing, refused, or no longer what it was.
+        TransferFailed: the network or the server fails; the same command may succeed later.
+    """
+    try:
+        yield
+    except TransferFailed:
+        raise
+    except ObjectChanged as error:
+        raise DataError(
+            error.message,
+            "Leave inputs alone while a job reads them; run the same command again, and what "
+            "depends on this object is done anew.",
+        ) from error
+    except StorageError as error:
+        raise DataError(error.message, error.hint) from error

@@ -1,0 +1,76 @@
+"""The one place where a client for S3 is made."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from job.errors import StorageError
+from job.storage.s3.errors import described
+
+CONNECTIONS = 16
+_CONNECT_SECONDS = 10
+# Of silence, not of the whole answer.
+_READ_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class S3Settings:
+    """Where the storage is; credentials come from boto3's own chain and stand in no manifest.
+
+    Attributes:
+        endpoint_url: the server; None means AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, or AWS itself.
+        region: None means AWS_REGION, the profile's, or the server's default.
+        addressing: ``path`` (server/bucket/key), ``virtual`` (bucket.server/key) or ``auto``.
+        ca_bundle: a file of certificates to trust; None means AWS_CA_BUNDLE or the usual ones.
+    """
+
+    endpoint_url: str | None = None
+    region: str | None = None
+    addressing: str = "auto"
+    ca_bundle: str | None = None
+
+
+def make_client(
+    settings: S3Settings,
+    *,
+    connect_seconds: float = _CONNECT_SECONDS,
+    read_seconds: float = _READ_SECONDS,
+) -> Any:
+    """Return a boto3 client, which threads may share.
+
+    It tries nothing again by itself: :class:`job.storage.s3.retry.Retry` does, bodies included.
+
+    Args:
+        settings: where the storage is.
+        connect_seconds: how long a connection may take.
+        read_seconds: how long the server may be silent.
+
+    Raises:
+        StorageError: the settings, or the AWS_* variables, lead to no client.
+    """
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
+
+    config = Config(
+        connect_timeout=connect_seconds,
+        read_timeout=read_seconds,
+        max_pool_connections=CONNECTIONS,
+        retries={"mode": "standard", "total_max_attempts": 1},
+        # Signing the body's SHA-256 has every server check it; not all know the newer checksums.
+        s3={"addressing_style": settings.addressing, "payload_signing_enabled": True},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    try:
+        return boto3.session.Session().client(
+            "s3",
+            endpoint_url=settings.endpoint_url,
+            region_name=settings.region,
+            verify=settings.ca_bundle,
+            config=config,
+        )
+    except (BotoCoreError, ValueError) as error:
+        raise StorageError(
+            f"no client for S3 can be made: {described(error)}",
+            "Correct the storage section of the manifest, or the AWS_* variables.",
+        ) from error

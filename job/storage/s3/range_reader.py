@@ -1,0 +1,80 @@
+"""An object as a file that is read from front to back, or here and there."""
+
+import io
+
+from job.storage.s3.access import input_errors
+from job.storage.s3.objects import Found, ObjectStore
+from job.storage.s3.prefetch import FetchAhead, Piece
+
+_BLOCK_BYTES = 8 << 20
+_AHEAD = 3
+
+
+class RangeReader(io.RawIOBase):
+    """Reads an object block by block, a few blocks ahead; a broken transfer costs one block.
+
+    Args:
+        store: reads ranges.
+        found: the object; should it change, reading fails.
+    """
+
+    def __init__(
+        self, store: ObjectStore, found: Found, *, block_bytes: int = _BLOCK_BYTES
+    ) -> None:
+        self._store = store
+        self._found = found
+        self._block_bytes = block_bytes
+        self._ahead = FetchAhead(self, threads=_AHEAD)
+        self._position = 0
+        self._block = -1
+        self._content = b""
+
+    def fetch(self, piece: Piece) -> bytes:
+        """Read one block; threads call it."""
+        with input_errors():
+            start = piece.start or 0
+            return self._store.read_range(piece.of.uri, start, piece.bytes, etag=piece.of.etag)
+
+    def readable(self) -> bool:
+        """It can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """It can be read anywhere."""
+        return True
+
+    def tell(self) -> int:
+        """The position."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Set the position."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._found.bytes}
+        position = base[whence] + offset
+        if position < 0:
+            raise ValueError(f"a position of {position}")
+        self._position = position
+        return position
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        """Read what the block at the position still has, and no more than the buffer takes."""
+        if self._position >= self._found.bytes or not len(buffer):
+            return 0
+        number, start = divmod(self._position, self._block_bytes)
+        if number != self._block:
+            self._content, self._block = self._take(number), number
+        part = self._content[start : start + len(buffer)]
+        buffer[: len(part)] = part
+        self._position += len(part)
+        return len(part)
+
+    def _take(self, number: int) -> bytes:
+        last = (self._found.bytes - 1) // self._block_bytes
+        sequential = number == self._block + 1
+        until = min(last, number + _AHEAD) if sequential else number
+        self._ahead.start({each: self._piece(each) for each in range(number, until + 1)})
+        return self._ahead.take(number, self._piece(number))
+
+    def _piece(self, number: int) -> Piece:
+        start = number * self._block_bytes
+        return Piece(self._found, start, min(self._block_bytes, self._found.bytes - start), None)

@@ -1,0 +1,213 @@
+"""Putting objects into S3: in one request, or in parts that go in parallel."""
+
+import base64
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from job.errors import ObjectChanged, StorageError, TransferFailed
+from job.storage.parallel import each
+from job.storage.s3.retry import Retry
+from job.uri import S3Uri
+
+T = TypeVar("T")
+
+# At most this much per thread is held in memory; S3 takes 10,000 parts of 5 MiB and more.
+PART_BYTES = 8 << 20
+_MOST_PARTS = 10_000
+_THREADS = 4
+_READ_BACK_BYTES = 1 << 20
+# How often a long file is sent when what is read back is something else.
+_TIMES = 3
+_AGAIN = "Run the same command again."
+
+
+class Upload:
+    """Puts objects there and makes sure that what arrived is what was sent.
+
+    Each request carries the MD5 of its body, which the store checks; the ETag that comes back is
+    compared as well. Where that is no MD5, as in buckets that encrypt, the object is read back.
+
+    Args:
+        client: see :class:`job.storage.s3.objects.ObjectStore`.
+        retry: how patiently.
+    """
+
+    def __init__(self, client: Any, retry: Retry) -> None:
+        self.client = client
+        self.retry = retry
+
+    def small(self, uri: S3Uri, content: bytes) -> None:
+        """Put an object there in one request."""
+        sha256 = hashlib.sha256(content).hexdigest()
+        md5 = _md5(content)
+
+        def attempt() -> None:
+            response = self.client.put_object(
+                Bucket=uri.bucket,
+                Key=uri.key,
+                Body=content,
+                ContentMD5=_base64(md5),
+                Metadata={"sha256": sha256},
+            )
+            if response["ETag"].strip('"') != md5.hex() and not self._holds(uri, sha256):
+                raise TransferFailed(f"{uri}: it arrived changed", _AGAIN)
+
+        self.retry.call(uri, attempt)
+
+    def file(self, uri: S3Uri, path: Path, sha256: str, length: int) -> None:
+        """Put the first ``length`` bytes of a file there.
+
+        Raises:
+            ObjectChanged: they have another digest.
+        """
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if length <= PART_BYTES:
+                content = _read(descriptor, 0, length)
+                if hashlib.sha256(content).hexdigest() != sha256:
+                    raise _changed(path)
+                self.small(uri, content)
+            else:
+                for _ in range(_TIMES):
+                    if self._in_parts(uri, path, descriptor, sha256, length):
+                        return
+                raise ObjectChanged(f"{uri}: it arrived changed {_TIMES} times", _AGAIN)
+        finally:
+            os.close(descriptor)
+
+    def abort_unfinished(self, prefix: S3Uri, ours: Callable[[str], bool]) -> int:
+        """Free what uploads that were never completed hold; returns how many there were.
+
+        Args:
+            prefix: where to look.
+            ours: tells by its key whether an upload may be aborted.
+        """
+        response = self.retry.call(
+            prefix,
+            lambda: self.client.list_multipart_uploads(Bucket=prefix.bucket, Prefix=prefix.below),
+        )
+        found = [entry for entry in response.get("Uploads", ()) if ours(entry["Key"])]
+        for entry in found:
+            uri = S3Uri(prefix.bucket, entry["Key"])
+            self._abort(uri, entry["UploadId"])
+        return len(found)
+
+    def _in_parts(self, uri: S3Uri, path: Path, descriptor: int, sha256: str, length: int) -> bool:
+        """Put a long file there and return whether it arrived as it was sent.
+
+        The parts of an upload that fails are given up.
+        """
+        size = max(PART_BYTES, -(-length // _MOST_PARTS))
+        starts = range(0, length, size)
+        begun = self._ask(
+            uri,
+            lambda: self.client.create_multipart_upload(
+                Bucket=uri.bucket, Key=uri.key, Metadata={"sha256": sha256}
+            ),
+        )
+        upload, etags = begun["UploadId"], [""] * len(starts)
+        digests = [b""] * len(starts)
+
+        def send(number: int) -> None:
+            content = _read(descriptor, starts[number], min(size, length - starts[number]))
+            digests[number] = _md5(content)
+            response = self._ask(
+                uri,
+                lambda: self.client.upload_part(
+                    Bucket=uri.bucket,
+                    Key=uri.key,
+                    UploadId=upload,
+                    PartNumber=number + 1,
+                    Body=content,
+                    ContentMD5=_base64(digests[number]),
+                ),
+            )
+            etags[number] = response["ETag"]
+
+        try:
+            each(send, range(len(starts)), _THREADS)
+            if _sha256(descriptor, length) != sha256:
+                raise _changed(path)
+            self._complete(uri, upload, etags)
+        except BaseException:
+            self._abort(uri, upload)
+            raise
+        sums = [digest.hex() for digest in digests]
+        return [etag.strip('"') for etag in etags] == sums or self._holds(uri, sha256)
+
+    def _complete(self, uri: S3Uri, upload: str, etags: Sequence[str]) -> None:
+        parts = [{"PartNumber": at, "ETag": etag} for at, etag in enumerate(etags, 1)]
+
+        def attempt() -> None:
+            try:
+                self.client.complete_multipart_upload(
+                    Bucket=uri.bucket,
+                    Key=uri.key,
+                    UploadId=upload,
+                    MultipartUpload={"Parts": parts},
+                )
+            except self.client.exceptions.NoSuchUpload:
+                # An earlier attempt was carried out and only its answer was lost, if it is there.
+                self.client.head_object(Bucket=uri.bucket, Key=uri.key)
+
+        self.retry.call(uri, attempt)
+
+    def _abort(self, uri: S3Uri, upload: str) -> None:
+        """Give an upload up; should that fail, a later run does it."""
+        try:
+            self._ask(
+                uri,
+                lambda: self.client.abort_multipart_upload(
+                    Bucket=uri.bucket, Key=uri.key, UploadId=upload
+                ),
+            )
+        except StorageError:
+            return
+
+    def _holds(self, uri: S3Uri, sha256: str) -> bool:
+        """Read what was put there, where its ETag does not prove it."""
+
+        def attempt() -> str:
+            body = self.client.get_object(Bucket=uri.bucket, Key=uri.key)["Body"]
+            digest = hashlib.sha256()
+            for block in iter(lambda: body.read(_READ_BACK_BYTES), b""):
+                digest.update(block)
+            return digest.hexdigest()
+
+        return self.retry.call(uri, attempt) == sha256
+
+    def _ask(self, uri: S3Uri, request: Callable[[], T]) -> T:
+        return self.retry.call(uri, request)
+
+
+def _read(descriptor: int, start: int, length: int) -> bytes:
+    """Read so many bytes; fewer if the file ends before."""
+    blocks = []
+    while length and (block := os.pread(descriptor, length, start)):
+        blocks.append(block)
+        start, length = start + len(block), length - len(block)
+    return b"".join(blocks)
+
+
+def _sha256(descriptor: int, length: int) -> str:
+    digest = hashlib.sha256()
+    for start in range(0, length, PART_BYTES):
+        digest.update(_read(descriptor, start, min(PART_BYTES, length - start)))
+    return digest.hexdigest()
+
+
+def _md5(content: bytes) -> bytes:
+    return hashlib.md5(content, usedforsecurity=False).digest()
+
+
+def _base64(digest: bytes) -> str:
+    return base64.b64encode(digest).decode("ascii")
+
+
+def _changed(path: Path) -> ObjectChanged:
+    return ObjectChanged(
+        f"{path} was changed while it was uploaded", "Leave the output alone while the job runs."
+    )

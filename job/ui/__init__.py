@@ -1,0 +1,1 @@
+"""Progress in the terminal and in logs."""

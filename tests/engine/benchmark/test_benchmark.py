@@ -1,0 +1,326 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from inspect import signature
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+import tiny
+
+from job.benchmark import cpu_pinning, rounds, timer_main
+from job.benchmark.rows import row
+from job.benchmark.samples import Samples, Setting
+from job.benchmark.stability import Observation
+from job.benchmark.timer import Candidate, Fleet, Timer
+from job.engine.training.baseline import export
+from job.errors import MachineError, QuantizationError
+from job.manifest import parse
+from job.profile import onednn_log, record_main
+from job.report.render import schema_check
+from job.stages import benchmark as stage
+from job.stages.stage import StageOutput
+
+pytestmark = pytest.mark.engine
+
+SETTING = Setting(4, 1, tiny.SHAPE)
+EFFORT = rounds.Effort(warmup_batches=2, min_seconds=0.1, min_samples=7, rounds=2)
+CORES = sorted(os.sched_getaffinity(0))
+several_cores = pytest.mark.skipif(len(CORES) < 2, reason="needs two cores")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("benchmark")
+    session = tiny.open_tiny()
+    export(session, folder)
+    (folder / "int8").mkdir()
+    tiny.quantize(session, folder / "int8")
+    return folder / "model", folder / "int8/model"
+
+
+def candidates(models):
+    fp32, int8 = models
+    return [Candidate("native", fp32), Candidate("onednn", fp32), Candidate("int8", int8)]
+
+
+def measure(found, setting=SETTING, effort=EFFORT, news=None):
+    events = news or tiny.News()
+    return rounds.measure(found, setting, effort, isa="avx512_core_vnni", events=events)
+
+
+def test_rounds_and_row(models):
+    measured = measure(candidates(models))
+    labels = [one.label for one in measured.samples]
+    assert labels[-2:] == ["int8", "nothing"]
+    assert set(labels) <= {"native", "onednn", "int8", "nothing"}
+    for one in measured.samples:
+        assert len(one.rounds) == 2
+        assert len(one.all) >= 7
+        assert one.peak_rss_bytes > 10_000_000
+    found = row(measured)
+    assert found["harness_ms"] < found["int8"]["latency_ms"]["p50"]
+    assert measured.observed.seconds > 0.2
+    assert measured.observed.own_seconds > 0.01
+    images = np.random.default_rng(0).standard_normal((4, *tiny.SHAPE)).astype("float32")
+    np.testing.assert_array_equal(
+        np.asarray(measured.scores, "float32"), tiny.scores(models[1], "int8", images)
+    )
+
+
+def test_more_samples_than_fit_into_the_time(models):
+    effort = replace(EFFORT, min_seconds=0.0, min_samples=41)
+    counts = [len(one.all) for one in measure(candidates(models)[1:], effort=effort).samples]
+    assert counts == [42, 42, 42]  # 21 in each of two rounds
+
+
+def test_each_round_starts_its_own_processes_in_turned_order(models, monkeypatch):
+    started, timed = [], []
+
+    class Watched(Fleet):
+        def __init__(self, candidate, *rest):
+            super().__init__(candidate, *rest)
+            started.append((candidate.label, self.timers[0].process.pid))
+
+        def time(self, seconds, batches, limit=None):
+            if limit is not None:  # a warm-up
+                return super().time(seconds, batches, limit)
+            timed.append(self.timers[0].process.pid)
+            return super().time(seconds, batches)
+
+    monkeypatch.setattr(rounds, "Fleet", Watched)
+    measure(candidates(models)[1:], effort=replace(EFFORT, rounds=4, min_seconds=1.2))
+    names = ["onednn", "int8", "nothing"]
+    assert [label for label, _ in started] == [*names, *names[::-1]] * 2
+    assert len({pid for _, pid in started}) == len(started)
+    # Each combination of being started first or last and timed first or last, once.
+    for number, first in enumerate([names, names[::-1], names[::-1], names]):
+        labels = {pid: label for label, pid in started[3 * number : 3 * number + 3]}
+        turns = [labels[pid] for pid in timed if pid in labels]
+        assert turns[:6] == [*first, *first[::-1]]
+
+
+def test_long_calls_take_one_turn(models, monkeypatch):
+    calls = []
+
+    class Slow(Fleet):
+        def time(self, seconds, batches, limit=None):
+            calls.append((self.label, batches))
+            return [[1000.0] * batches]
+
+    monkeypatch.setattr(rounds, "Fleet", Slow)
+    effort = rounds.Effort(0, min_seconds=1.0, min_samples=1, rounds=1)
+    measure(candidates(models)[2:], effort=effort)
+    assert calls[-2:] == [("int8", 1), ("nothing", 1)]
+    calls.clear()
+    measure(candidates(models)[2:], effort=replace(effort, min_samples=6))
+    assert [batches for label, batches in calls if label == "int8"][1:] == [2, 2, 2]
+
+
+def test_what_lies_in_the_current_directory_is_not_run(models, tmp_path, monkeypatch):
+    for name in ("job.py", "json.py", "select.py"):
+        (tmp_path / name).write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
+    with rounds.started([Candidate("int8", models[1])], SETTING, CORES[:1]):
+        pass
+    assert onednn_log.trace(models[1], "int8", tiny.SHAPE)
+
+
+def test_a_log_that_the_user_asked_onednn_for_does_not_slow_the_calls(models, monkeypatch, capfd):
+    monkeypatch.setenv("ONEDNN_VERBOSE", "1")
+    with rounds.started([Candidate("int8", models[1])], SETTING, CORES[:1]) as (fleet,):
+        fleet.time(0, 3)
+    assert "onednn_verbose" not in "".join(capfd.readouterr())
+
+
+def test_native_kernels_that_were_hopeless_are_not_tried_at_a_larger_batch(tmp_path, monkeypatch):
+    raced = []
+
+    def hopeless_native(found, setting, *_, isa, events):
+        raced.append((setting.batch_size, setting.threads, found[0].label))
+        samples = [Samples("onednn", [], 0, None)]
+        return rounds.Measurement(samples, Observation(1.0, 1), [[0.0]])
+
+    monkeypatch.setattr(stage, "measure", hopeless_native)
+    monkeypatch.setattr(stage, "row", lambda measured: {})
+    monkeypatch.setattr(stage, "executed_isa", lambda *_: "avx2")
+    monkeypatch.setattr(stage.cores, "check", lambda _: None)
+    monkeypatch.setattr(stage, "breakdowns", lambda *_: [])
+    run_stage((tmp_path / "x", tmp_path / "y"), tmp_path, batch_sizes=[8, 2, 16], threads=[1, 2])
+    assert raced == [
+        (8, 1, "native"), (2, 1, "native"), (16, 1, "onednn"),
+        (8, 2, "native"), (2, 2, "native"), (16, 2, "onednn"),
+    ]  # fmt: skip
+
+
+def test_asked_to_stop(models):
+    class Stopping(tiny.News):
+        stopping = True
+
+    assert measure(candidates(models)[2:], news=Stopping()) is None
+
+
+@several_cores
+def test_instances_run_at_the_same_time_on_cores_of_their_own(models):
+    setting = replace(SETTING, instances=2)
+    with rounds.started([Candidate("int8", models[1])], setting, CORES[:2]) as (fleet,):
+        assert [os.sched_getaffinity(t.process.pid) for t in fleet.timers] == [
+            {core} for core in CORES[:2]
+        ]
+        for timer, core in zip(fleet.timers, CORES, strict=False):
+            for thread in Path(f"/proc/{timer.process.pid}/task").iterdir():
+                assert os.sched_getaffinity(int(thread.name)) == {core}
+        before = [timer.cpu_seconds for timer in fleet.timers]
+        began = time.monotonic()
+        found = fleet.time(0.5, 3)
+        assert time.monotonic() - began < 0.95  # one after the other takes a second
+        assert all(sum(calls) > 450 and len(calls) >= 3 for calls in found)
+        for timer, used in zip(fleet.timers, before, strict=True):
+            assert timer.cpu_seconds > used
+
+
+def test_throughput_row(models, monkeypatch):
+    # On a machine with one core they share it: this is about the figures.
+    monkeypatch.setattr(cpu_pinning, "usable_cores", lambda: 2)
+    monkeypatch.setattr(cpu_pinning, "pinned", lambda setting: (CORES * 2)[: setting.cores])
+    setting = replace(SETTING, instances=2)
+    measured = measure(candidates(models)[1:], setting)
+    found = row(measured)
+    assert (found["scenario"], found["instances"], found["threads"]) == ("throughput", 2, 1)
+    int8 = next(one for one in measured.samples if one.label == "int8")
+    assert [len(one) for one in int8.rounds] == [2, 2]
+    assert found["int8"]["samples"] == len(int8.all) >= 7
+
+
+def test_a_resting_process_uses_no_time(models):
+    with rounds.started([Candidate("onednn", models[0])], SETTING, CORES[:1]) as (fleet,):
+        fleet.time(0, 3)
+        wait_for_state("T", fleet.timers[0].process.pid)
+        assert len(fleet.time(0, 3)[0]) == 3
+
+
+def test_long_calls_end_the_warm_up(models):
+    with rounds.started([Candidate("onednn", models[0])], SETTING, CORES[:1]) as (fleet,):
+        assert len(fleet.time(0, 10**9, limit=0.0)[0]) == 1
+        assert sum(fleet.time(0, 10**9, limit=0.05)[0]) < 100
+
+
+def test_more_threads_than_cores_are_refused(models):
+    count = len(CORES) + 1
+    told = f"/benchmark/threads: {count} threads asked for, {count - 1} cores usable"
+    with pytest.raises(MachineError, match=told):
+        measure(candidates(models), replace(SETTING, threads=count))
+
+
+def test_model_that_is_missing_is_named(tmp_path):
+    with pytest.raises(QuantizationError, match="timing the native model ended with code 1"):
+        measure([Candidate("native", tmp_path / "nowhere")])
+
+
+def test_timing_process_that_dies_is_named(models):
+    timer = Timer(Candidate("native", models[0]), SETTING, CORES[:1])
+    try:
+        timer.send("load")
+        timer.read()
+        timer.process.kill()
+        timer.process.wait()
+        timer.send("time", seconds=0, batches=1, limit=1, start_ns=0, keep_busy=False)
+        with pytest.raises(QuantizationError, match="timing the native model ended with code -9"):
+            timer.read()
+    finally:
+        timer.close()
+
+
+PARENT = """
+import os, sys, time
+from pathlib import Path
+from job.benchmark.samples import Setting
+from job.benchmark.timer import Candidate, Fleet
+cores = sorted(os.sched_getaffinity(0))
+fleet = Fleet(Candidate("nothing", Path("x")), Setting(1, 1, (1, 8, 8)), cores[:1])
+fleet.load()
+print(fleet.timers[0].process.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_timing_processes_die_with_their_parent():
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        child = int(parent.stdout.readline())
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+    wait_for_state("Z", child)
+
+
+def wait_for_state(wanted: str, pid: int) -> None:
+    """Wait until a process is stopped (T) or ended (Z), as the kernel names it."""
+    deadline = time.monotonic() + 10
+    while state_of(pid) != wanted:
+        assert time.monotonic() < deadline, state_of(pid)
+        time.sleep(0.01)
+
+
+def state_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return "Z"
+
+
+@pytest.mark.parametrize("module", [timer_main, record_main])
+def test_engine_processes_end_where_their_parent_is_gone(module):
+    arguments = ["x"] * (len(signature(module.main).parameters) - 1)
+    done = subprocess.run(
+        [sys.executable, "-m", module.__name__, *arguments, "1"],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_isa_cap_reaches_the_kernels(models):
+    ran = onednn_log.trace(models[1], "int8", tiny.SHAPE, isa_cap="avx2")
+    assert onednn_log.isa(ran) == "avx2"
+
+
+def run_stage(models: tuple[Path, Path], out: Path, **settings: object) -> Mapping[str, object]:
+    document_ = {
+        "version": 1,
+        "name": "tiny",
+        "model": {"name": "convnet", "classes": 10, "input_shape": list(tiny.SHAPE)},
+        "data": {"format": "digits", "mean": [0.5], "std": [0.5]},
+        "benchmark": {"batch_sizes": [2], "min_seconds": 0.05, "rounds": 2, **settings},
+    }
+    manifest = parse(document_, "test", out)
+    inputs = {
+        "baseline": StageOutput(models[0].parent, {}),
+        "int8": StageOutput(models[1].parent, {}),
+    }
+    return stage.run(manifest, inputs, out, tiny.News())
+
+
+def test_rows_of_every_cap_follow_the_reports_schema(models, tmp_path):
+    rows = run_stage(models, tmp_path, isa=["all", "avx2"])["rows"]
+    whole = schema_check.schema()
+    schema = {"$defs": whole["$defs"], **whole["properties"]["benchmark"]}
+    jsonschema.validate(json.loads(json.dumps(rows)), schema)
+    assert [(found["isa_cap"], found["batch_size"]) for found in rows] == [("all", 2), ("avx2", 2)]
+    assert rows[1]["isa"] == "avx2"
+    assert rows[0]["score_difference"] is None
+    assert rows[1]["score_difference"] >= 0
+    raw = json.loads((tmp_path / "samples.json").read_text())
+    assert [one["samples"][0]["conditions"]["setting"]["isa_cap"] for one in raw] == ["all", "avx2"]
+
+
+def test_stage_refuses_too_many_instances_before_it_measures(models, tmp_path):
+    count = len(CORES) + 1
+    with pytest.raises(MachineError, match=f"/benchmark/instances: {count} instances asked for"):
+        run_stage(models, tmp_path, instances=[count])

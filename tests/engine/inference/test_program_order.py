@@ -1,0 +1,78 @@
+"""Equal models are equal files, in whatever order Paddle leaves their ops."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+from job.engine.inference import paddle_format
+from job.engine.inference.paddle_format import ProgramDesc, dependencies, put_in_order
+
+pytestmark = pytest.mark.engine
+
+
+def shuffled(program: ProgramDesc, seed: int) -> ProgramDesc:
+    """The same program with its ops in another order that is right as well."""
+    draw = np.random.default_rng(seed)
+    block = program.blocks[0]
+    ops = [type(op).FromString(op.SerializeToString()) for op in block.ops]
+    needs = dependencies(ops)
+    order: list[int] = []
+    while len(order) < len(ops):
+        ready = [i for i in range(len(ops)) if i not in order and needs[i] <= set(order)]
+        order.append(draw.choice(ready))
+    variables = [type(v).FromString(v.SerializeToString()) for v in block.vars]
+    draw.shuffle(variables)
+    other = ProgramDesc.FromString(program.SerializeToString())
+    del other.blocks[0].ops[:], other.blocks[0].vars[:]
+    other.blocks[0].ops.extend(ops[i] for i in order)
+    other.blocks[0].vars.extend(variables)
+    return other
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tiny.Quantized:
+    """A network with residual sums."""
+    session = tiny.open_tiny(name="resnet18", classes=10, input_shape=(3, 32, 32), width=0.25)
+    return tiny.quantize(session, tmp_path_factory.mktemp("order"))
+
+
+@pytest.mark.parametrize("name", ["fake", "model"])
+def test_saved_models_are_in_the_order_of_their_graph(made: tiny.Quantized, name: str) -> None:
+    content = Path(made.folder / f"{name}.pdmodel").read_bytes()
+    program = ProgramDesc.FromString(content)
+    for seed in range(5):
+        other = shuffled(program, seed)
+        assert other.SerializeToString() != content
+        put_in_order(other)
+        assert other.SerializeToString() == content
+
+
+def test_a_weight_is_restored_just_before_its_use(made: tiny.Quantized) -> None:
+    program = paddle_format.read_program(Path(made.folder / "model.pdmodel"))
+    kinds = [op.type for op in program.blocks[0].ops]
+    assert (kinds[0], kinds[-1]) == ("feed", "fetch")
+    assert any(
+        kinds[i : i + 3] == ["cast", "elementwise_mul", "fused_conv2d"]
+        for i in range(20, len(kinds))
+    )
+
+
+def test_an_op_that_works_in_place_stays_behind_those_that_read_what_was_there() -> None:
+    def op(kind: str, reads: str, writes: str) -> paddle_format.OpDesc:
+        return paddle_format.make_op(kind, {"X": reads}, {"Out": writes}, {})
+
+    ops = [
+        op("feed", "feed", "x"),
+        op("a", "x", "y"),
+        op("b", "x", "x"),
+        op("c", "x", "z"),
+        op("sum", "y", "x"),
+        op("fetch", "x", "fetch"),
+    ]
+    assert dependencies(ops) == [set(), {0}, {0, 1}, {2}, {1, 2, 3}, {4}]
+    program = ProgramDesc()
+    program.blocks.add(idx=0, parent_idx=-1).ops.extend(ops)
+    put_in_order(program)
+    assert [op.type for op in program.blocks[0].ops] == ["feed", "a", "b", "c", "sum", "fetch"]

@@ -1,0 +1,159 @@
+"""Several processes that train one model: what one would learn, the same in each of them."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+from job.engine.quantize import fake_quantize
+from job.engine.training import checkpoints, data_parallel, programs
+from job.engine.training import loop as training
+from job.pipeline.stage_process import environment
+
+pytestmark = pytest.mark.engine
+
+# What another order of sums made of weights, scales and momenta in six to sixty steps, with
+# momentum, Adam and PACT, by two and four processes, was 1.5e-6 of them at most.
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    found = tmp_path_factory.mktemp("together")
+    tiny.train_baseline(found / "fp32", max_iters=24)
+    return found
+
+
+def train(folder, name, size, **settings):
+    """Train in ``size`` processes, into ``folder/name``; returns their codes and what they said.
+
+    When one fails the others are killed, as those who supervise them do.
+    """
+    (folder / name).mkdir(exist_ok=True)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    script, told = Path(__file__).parents[1].joinpath("rank.py"), json.dumps(settings)
+    logs = [folder / name / f"{rank}.log" for rank in range(size)]
+    processes = []
+    for rank, log in enumerate(logs):
+        with log.open("wb") as file:
+            command = [sys.executable, script, *map(str, (rank, size, port, folder, name, told))]
+            path = os.pathsep.join(filter(None, sys.path))
+            processes.append(
+                subprocess.Popen(
+                    command, env=environment(1) | {"PYTHONPATH": path}, stdout=file, stderr=file
+                )
+            )
+    while None in (codes := [process.poll() for process in processes]):
+        if any(codes):
+            for process in processes:
+                process.kill()
+        time.sleep(0.05)
+    return codes, [log.read_text() for log in logs]
+
+
+def trained(folder, name, size, **settings):
+    codes, said = train(folder, name, size, **settings)
+    assert set(codes) == {0}, "\n".join(said)
+    return folder / name
+
+
+def losses(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def last_state(folder):
+    state = checkpoints.read_arrays(max((folder / "checkpoints").glob("step-*.npz")))
+    state.pop("progress")
+    return state
+
+
+@pytest.fixture(scope="module")
+def alone(folder):
+    fp32 = tiny.Trained(folder / "fp32", {}, None)
+    tiny.train_qat(fp32, folder / "alone", freeze=True, max_iters=6, checkpoint_seconds=0.0)
+    return folder / "alone"
+
+
+def test_the_shared_program_of_one_process_is_the_same_to_the_last_bit(folder, alone):
+    one = trained(folder, "one", 1)
+    assert losses(one) == losses(alone)
+    found, expected = last_state(one), last_state(alone)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name].tobytes() == value.tobytes(), name
+
+
+def test_two_processes_learn_what_one_does(folder, alone):
+    two = trained(folder, "two", 2)
+    assert len(losses(two)) == 6
+    np.testing.assert_allclose(losses(two), losses(alone), rtol=0, atol=TOLERANCE)
+    found, expected = last_state(two), last_state(alone)
+    assert found.keys() == expected.keys()
+    scales = [name for name in expected if "scale" in name]
+    assert len(scales) > 10
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=TOLERANCE, atol=TOLERANCE, err_msg=name)
+    others = checkpoints.read_arrays(two / "rank1.npz")
+    for name, value in found.items():
+        assert others[name].tobytes() == value.tobytes(), name
+
+
+def test_two_stop_and_one_goes_on(folder, alone):
+    parts = trained(folder, "stopped", 2, stop_after=3)
+    assert len(losses(parts)) == 3
+    trained(folder, "stopped", 1)
+    np.testing.assert_allclose(losses(parts), losses(alone), rtol=0, atol=TOLERANCE)
+
+
+def test_other_images_are_noticed(folder):
+    codes, said = train(folder, "other-labels", 2)
+    assert codes == [-signal.SIGKILL, 1]
+    assert "DataError: rank 1 reads other training images than rank 0" in said[1]
+
+
+def test_every_weight_and_every_average_is_shared(folder):
+    session = tiny.open_tiny()
+    classifier = session.classifier
+    with session.active():
+        fake_quantize.freeze_batch_norm(classifier.train)
+        training.add_optimizer(
+            classifier.train,
+            classifier.startup,
+            classifier.loss,
+            name="adam",
+            momentum=0.9,
+            weight_decay=1e-4,
+        )
+        session.executor.run(classifier.startup)
+        programs.write_variables(
+            session.scope, checkpoints.read_arrays(folder / "fp32/weights.npz")
+        )
+        program = fake_quantize.insert(
+            classifier.train, session.scope, tiny.SETTINGS, for_test=False
+        )
+        averages = [op for op in program.global_block().ops if fake_quantize.measures_images(op)]
+        totals = {op.input("InAccum")[0] for op in averages}
+        assert len(totals) > 5
+        assert fake_quantize.measure_apart(program, 0.9) == len(averages)
+        loss = data_parallel.share_training(program, classifier.loss, 2)
+    reduced = [
+        (op.input("x")[0], op.attr("reduce_type"))
+        for op in program.global_block().ops
+        if op.type == "all_reduce"
+    ]
+    trained = {each.name for each in program.all_parameters() if each.trainable}
+    weights = trained - programs.batch_norm_statistics(program)
+    assert {name for name, how in reduced if how == data_parallel.MAX} == totals
+    gradients = {f"{name}@GRAD" for name in weights}
+    assert {name for name, how in reduced if how == data_parallel.SUM} == {*gradients, loss}
+    assert not any(fake_quantize.measures_images(op) for op in program.global_block().ops)

@@ -1,0 +1,562 @@
+import json
+import subprocess
+import sys
+from collections import Counter
+from ctypes.util import find_library
+
+import numpy as np
+import pytest
+import tiny
+from paddle import seed, static  # noqa: TID251
+
+from job.data import packed
+from job.engine.inference import predictor
+from job.engine.quantize import fake_quantize, qat, scales
+from job.engine.quantize import pact as clipping
+from job.engine.training import checkpoints, programs
+from job.engine.training import loop as training
+from job.engine.training.baseline import export
+from job.engine.training.collective import Alone
+from job.engine.training.session import load_weights
+from job.engine.weights.match import read_pdparams
+from job.errors import DataError, MachineError, TrainingError
+from job.pipeline.stage_process import environment
+
+pytestmark = pytest.mark.engine
+
+WITH_DROPOUT = """
+from paddle import nn
+
+def network(num_classes):
+    return nn.Sequential(
+        nn.Conv2D(1, 8, 3, padding=1, bias_attr=False), nn.BatchNorm2D(8), nn.ReLU(),
+        nn.AdaptiveAvgPool2D(2), nn.Flatten(), nn.Dropout(0.5), nn.Linear(32, num_classes),
+    )
+"""
+
+
+@pytest.fixture(scope="module")
+def fp32(tmp_path_factory):
+    return tiny.train_baseline(tmp_path_factory.mktemp("training") / "fp32", max_iters=24)
+
+
+@pytest.fixture(scope="module")
+def open_dropout(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "own_dropout.py").write_text(WITH_DROPOUT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield lambda: tiny.open_tiny(name=None, callable_="own_dropout:network")
+
+
+def metrics(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+
+
+def assert_same_arrays(one, two):
+    one, two = checkpoints.read_arrays(one), checkpoints.read_arrays(two)
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], two[name], err_msg=name)
+
+
+def test_loss_falls_and_the_record_tells_it(fp32):
+    losses = [line["loss"] for line in fp32.record["history"]]
+    assert len(losses) == fp32.record["steps"] == 24
+    assert np.mean(losses[-4:]) < 0.5 * np.mean(losses[:4])
+    assert fp32.record["best_top1"] > 90
+    assert fp32.record["evaluations"][-1]["step"] == 24
+
+
+def test_fixed_seeds_give_identical_weights_twice(tmp_path):
+    for name in ("one", "two"):
+        tiny.train_baseline(tmp_path / name)
+    assert_same_arrays(tmp_path / "one/weights.npz", tmp_path / "two/weights.npz")
+    assert metrics(tmp_path / "one") == metrics(tmp_path / "two")
+
+
+@pytest.mark.parametrize("steps", [1, 3, 6])
+def test_stopped_and_resumed_equals_uninterrupted_with_dropout(tmp_path, open_dropout, steps):
+    tiny.train_baseline(tmp_path / "whole", open_=open_dropout)
+    news = tiny.News(stop_after=steps)
+    assert tiny.train_baseline(tmp_path / "parts", news, open_dropout).record == {}
+    assert f"state saved after step {steps} of 8" in news.messages[-1]
+    news = tiny.News()
+    tiny.train_baseline(tmp_path / "parts", news, open_dropout)
+    assert news.messages[0] == f"baseline: going on after step {steps}"
+    assert_same_arrays(tmp_path / "whole/weights.npz", tmp_path / "parts/weights.npz")
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
+
+
+def test_qat_stopped_and_resumed_equals_uninterrupted(fp32, tmp_path):
+    tiny.train_qat(fp32, tmp_path / "whole")
+    tiny.train_qat(fp32, tmp_path / "parts", tiny.News(stop_after=2))
+    tiny.train_qat(fp32, tmp_path / "parts")
+    assert_same_arrays(tmp_path / "whole/best.npz", tmp_path / "parts/best.npz")
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
+
+
+def test_damaged_newest_checkpoint_is_passed_over_and_named(tmp_path):
+    tiny.train_baseline(tmp_path / "whole")
+    parts = tmp_path / "parts"
+    tiny.train_baseline(parts, tiny.News(stop_after=4), checkpoint_seconds=0.0)
+    newest = sorted((parts / "checkpoints").glob("*.npz"))[-1]
+    newest.write_bytes(newest.read_bytes()[:-200])
+    news = tiny.News()
+    tiny.train_baseline(parts, news)
+    assert "step-000000004.npz is damaged" in news.messages[0]
+    assert news.messages[1] == "baseline: going on after step 3"
+    assert_same_arrays(tmp_path / "whole/weights.npz", parts / "weights.npz")
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 rubbish"])
+def test_checkpoint_that_is_no_archive_is_passed_over(tmp_path, damage):
+    tiny.train_baseline(tmp_path / "parts", tiny.News(stop_after=2), checkpoint_seconds=0.0)
+    newest = sorted((tmp_path / "parts/checkpoints").glob("*.npz"))[-1]
+    newest.write_bytes(damage)
+    news = tiny.News()
+    tiny.train_baseline(tmp_path / "parts", news, max_iters=3)
+    assert "is damaged" in news.messages[0]
+
+
+def test_nan_loss_names_the_step_and_keeps_what_was_good(tmp_path):
+    class Poisoned(tiny.Batches):
+        def batches(self, epoch=0, start_batch=0):
+            for number, batch in enumerate(super().batches(epoch, start_batch), start_batch):
+                if (epoch, number) == (1, 1):
+                    batch.images[:] = np.nan
+                yield batch
+
+    from job.engine.training import baseline
+
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(TrainingError, match=r"not finite after step 6 \(learning rate 0.02\)"):
+        baseline.train(
+            tiny.open_tiny(),
+            tiny.recipe(checkpoint_seconds=0.0),
+            loader=Poisoned(),
+            selection=tiny.pack(tmp_path / "s.bin", 60, 2),
+            out=out,
+            events=tiny.News(),
+        )
+    _, progress = checkpoints.Checkpoints(out / "checkpoints").newest(tiny.News())
+    assert progress.step == 5
+    assert all(np.isfinite(v).all() for v in checkpoints.read_arrays(out / "best.npz").values())
+
+
+def test_nan_loss_before_any_checkpoint_does_not_promise_one(tmp_path):
+    message = "the loss is (nan|inf) at step|not finite after step"
+    with pytest.raises(TrainingError, match=message) as caught:
+        tiny.train_baseline(
+            tmp_path / "out", schedule=training.Schedule("constant", 1e30, (), 0.1, 0.0)
+        )
+    kept = list((tmp_path / "out/checkpoints").glob("*.npz"))
+    assert ("last good checkpoint" in caught.value.hint) == bool(kept)
+
+
+def test_evaluation_in_training_equals_the_saved_model(fp32, tmp_path):
+    images, labels = tiny.examples(60, 2)
+    right = tiny.scores(fp32.out / "model", "onednn", images).argmax(1) == labels
+    assert 100 * right.mean() == pytest.approx(fp32.record["best_top1"])
+    tiny.train_qat(fp32, tmp_path / "qat", max_iters=4)
+    session = tiny.open_tiny()
+    with session.active():
+        fake_quantize.keep_bias_adds_whole(session.classifier.evaluation)
+        program = fake_quantize.insert(
+            session.classifier.evaluation.clone(for_test=True),
+            session.scope,
+            tiny.SETTINGS,
+            for_test=True,
+        )
+        programs.write_variables(session.scope, checkpoints.read_arrays(tmp_path / "qat/best.npz"))
+        top1, _ = training.evaluate(
+            program,
+            session.classifier.logits,
+            session.executor,
+            iter([training.Batch(images, labels)]),
+        )
+    lines = [line for line in metrics(tmp_path / "qat") if "evaluation" in line]
+    assert top1 == pytest.approx(lines[-1]["evaluation"]["top1"])
+
+
+def test_evaluation_follows_the_weights_that_training_changes():
+    session = tiny.open_tiny()
+    images, _ = tiny.examples(20, 0)
+    evaluation = training.with_onednn(session.classifier.evaluation)
+    convolutions = [op for op in evaluation.global_block().ops if op.type == "conv2d"]
+    assert convolutions
+    assert not any(op.attr("is_test") for op in convolutions)
+    with session.active():
+        found = []
+        for _ in range(2):
+            fetches = [session.classifier.logits]
+            found.append(session.executor.run(evaluation, {programs.IMAGE: images}, fetches)[0])
+            name = convolutions[0].input("Filter")[0]
+            values = programs.read_variables(session.scope, [name])
+            programs.write_variables(session.scope, {name: -values[name]})
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50"])
+def test_onednn_takes_the_steps_that_paddles_own_convolutions_take(name):
+    session = tiny.open_tiny(name=name, input_shape=(3, 64, 64), width=0.25)
+    classifier = session.classifier
+    generator = np.random.default_rng(0)
+    feed = {
+        programs.IMAGE: generator.standard_normal((16, 3, 64, 64)).astype("float32"),
+        programs.LABEL: generator.integers(0, tiny.CLASSES, (16, 1)),
+    }
+    with session.active(), static.program_guard(classifier.train, classifier.startup):
+        pairs = static.append_backward(classifier.train.global_block().var(classifier.loss))
+        gradients = [gradient.name for _, gradient in pairs]
+        session.executor.run(classifier.startup)
+        fast = training.with_onednn(classifier.train)
+        # No step is taken: both see the same weights.
+        results = []
+        for one in (classifier.train, fast):
+            seed(0)  # both drop the same values out
+            results.append(session.executor.run(one, feed, [classifier.loss, *gradients]))
+    slow, found = results
+    kinds = Counter(
+        op.type
+        for op in fast.global_block().ops
+        if op.has_attr("use_mkldnn") and op.attr("use_mkldnn")
+    )
+    assert kinds["conv2d"] == kinds["conv2d_grad"] > 5
+    assert kinds["depthwise_conv2d"] == kinds["depthwise_conv2d_grad"]
+    assert (kinds["depthwise_conv2d"] > 5) == (name == "mobilenet_v2")
+    assert len(gradients) > 30
+    assert found[0] == pytest.approx(slow[0], rel=1e-3)
+    # One by one they differ by more: batch norm over few pixels makes much of the last digits.
+    assert not np.array_equal(slow[1], found[1])  # other kernels ran
+    slow, found = (np.concatenate([one.ravel() for one in each[1:]]) for each in (slow, found))
+    assert slow @ found > 0.999 * np.linalg.norm(slow) * np.linalg.norm(found)
+    assert np.linalg.norm(found) == pytest.approx(np.linalg.norm(slow), rel=1e-2)
+
+
+def test_every_process_that_takes_steps_keeps_its_memory(monkeypatch):
+    kept = []
+    monkeypatch.setattr(training, "keep_memory", lambda: kept.append(True))
+    session = tiny.open_tiny()
+    classifier = session.classifier
+    training.Stepper(
+        classifier.train, classifier.loss, "", session.scope, session.executor, Alone(), 0
+    )
+    assert kept
+
+
+STEPS_IN_TURN = """
+import os, resource
+from pathlib import Path
+import numpy as np
+from job.engine import allocator, programs, training
+from job.engine.training.session import open_session
+import paddle
+assert paddle.get_flags("FLAGS_new_executor_serial_run")["FLAGS_new_executor_serial_run"]
+allocator.keep_memory()
+if "jemalloc" in os.environ["LD_PRELOAD"]:
+    assert "jemalloc" in Path("/proc/self/maps").read_text()
+session = open_session(
+    name="resnet18", callable_=None, inference_model=None, classes=10, input_shape=(3, 64, 64),
+    width=1.0, seed=0, label_smoothing=0.0,
+)
+classifier = session.classifier
+feed = {
+    programs.IMAGE: np.ones((16, 3, 64, 64), "float32"),
+    programs.LABEL: np.zeros((16, 1), "int64"),
+}
+faults, peaks = [], []
+with session.active():
+    training.add_optimizer(
+        classifier.train, classifier.startup, classifier.loss, name="sgd", momentum=0.0,
+        weight_decay=0.0,
+    )
+    session.executor.run(classifier.startup)
+    program = training.with_onednn(classifier.train)
+    for _ in range(8):
+        session.executor.run(program, feed, [classifier.loss])
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        faults.append(used.ru_minflt)
+        peaks.append(used.ru_maxrss)
+print(faults[-1] - faults[-2], peaks[-1] / peaks[2])
+"""
+
+
+@pytest.mark.parametrize("preload", ["", find_library("jemalloc")])
+def test_steps_reuse_the_memory_of_the_steps_before(preload):
+    if preload is None:
+        pytest.skip("libjemalloc2 is not installed")
+    done = subprocess.run(
+        [sys.executable, "-c", STEPS_IN_TURN],
+        env=environment(2) | {"LD_PRELOAD": preload},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    faults, growth = map(float, done.stdout.split()[-2:])
+    # By default a step has 20 000 and more, and each of the executor's threads has its own tensors.
+    assert faults < 2000
+    assert growth < 1.1
+
+
+def test_best_weights_are_those_of_the_best_evaluation(tmp_path):
+    out = tmp_path / "out"
+    # The rate of the second half destroys what the first half learned.
+    schedule = training.Schedule("piecewise", 0.02, (0.7,), 1e3, 0.0)
+    record = tiny.train_baseline(out, schedule=schedule, max_iters=24).record
+    last, best = record["evaluations"][-1]["top1"], record["best_top1"]
+    assert best == max(e["top1"] for e in record["evaluations"])
+    assert best > last
+    images, labels = tiny.examples(60, 2)
+    right = tiny.scores(out / "model", "onednn", images).argmax(1) == labels
+    assert 100 * right.mean() == pytest.approx(best)
+
+
+def test_best_weights_of_steps_that_a_kill_took_are_told_as_such(tmp_path):
+    class Killed(tiny.News):
+        def progress(self, what, done, total, unit, note=""):
+            if unit == "steps" and done == 13:
+                raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    tiny.train_baseline(out, tiny.News(stop_after=5), max_iters=16)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.train_baseline(out, Killed(), max_iters=16)
+    # Gone on from step 5 at a rate that destroys what was learned, nothing as good is found.
+    schedule = training.Schedule("constant", 20.0, (), 0.1, 0.0)
+    record = tiny.train_baseline(out, max_iters=16, schedule=schedule).record
+    top1 = {each["step"]: each["top1"] for each in record["evaluations"]}
+    assert list(top1) == [4, 8, 12, 16]
+    assert record["best_top1"] > max(top1.values())
+    images, labels = tiny.examples(60, 2)
+    right = tiny.scores(out / "model", "onednn", images).argmax(1) == labels
+    assert 100 * right.mean() == pytest.approx(record["best_top1"])
+    assert record["best_step"] in (8, 12)
+
+
+@pytest.mark.parametrize("freeze", [True, False, None])
+def test_frozen_statistics_stay_bit_identical(fp32, tmp_path, freeze):
+    # 2 steps are fewer than the epoch's 4: None freezes.
+    record = tiny.train_qat(fp32, tmp_path / "qat", freeze=freeze, max_iters=2)
+    assert record["freeze_bn_stats"] == (freeze is not False)
+    before = checkpoints.read_arrays(fp32.out / "weights.npz")
+    after = checkpoints.read_arrays(tmp_path / "qat/best.npz")
+    # A batch norm frozen after its gradient was made gives NaN.
+    assert all(np.isfinite(values).all() for values in after.values())
+    statistics = programs.batch_norm_statistics(fp32.session.classifier.evaluation)
+    assert statistics
+    same = [np.array_equal(before[name], after[name]) for name in sorted(statistics)]
+    assert all(same) if freeze is not False else not any(same)
+    changed = [n for n in before.keys() - statistics if not np.array_equal(before[n], after[n])]
+    assert len(changed) == len(before.keys() - statistics)
+
+
+@pytest.mark.parametrize("pact", [False, True])
+def test_scales_are_measured_without_a_step(fp32, tmp_path, pact):
+    calibration = tiny.pack(tmp_path / "calibration.bin", 48, seed=4)
+    measured = qat.measure_scales(
+        tiny.open_tiny(),
+        tiny.SETTINGS,
+        weights=fp32.out / "weights.npz",
+        pact=pact,
+        calibration=calibration,
+        out=tmp_path,
+    )
+    best = checkpoints.read_arrays(tmp_path / "best.npz")
+    for name, value in checkpoints.read_arrays(fp32.out / "weights.npz").items():
+        np.testing.assert_array_equal(best[name], value)
+    assert measured > 10
+    assert not (tmp_path / "checkpoints").exists()
+    (tmp_path / "fake").mkdir()
+    qat.convert(
+        tiny.open_tiny(), tiny.SETTINGS, best=tmp_path / "best.npz", pact=pact,
+        out=tmp_path / "fake",
+    )  # fmt: skip
+    images, _ = tiny.examples(64, 9)
+    expected = tiny.scores(fp32.out / "model", "native", images)
+    found = tiny.scores(tmp_path / "fake/model", predictor.FAKE_QUANTIZED, images)
+    assert tiny.error(found, expected) < 0.1
+
+
+def test_calibration_measures_what_no_bound_cuts_off(fp32, tmp_path):
+    images, labels = tiny.examples(48, 4)
+    calibration = tmp_path / "bright.bin"
+    packed.write(calibration, [(100 * images, labels)], shape=tiny.SHAPE, transform="made up")
+    best = {}
+    for pact in (False, True):
+        qat.measure_scales(
+            tiny.open_tiny(),
+            tiny.SETTINGS,
+            weights=fp32.out / "weights.npz",
+            pact=pact,
+            calibration=calibration,
+            out=tmp_path,
+        )
+        best[pact] = checkpoints.read_arrays(tmp_path / "best.npz")
+    clipped = {name: name.replace(".clipped", "") for name in best[True] if ".clipped@s" in name}
+    assert max(best[True][name][0] for name in clipped) > clipping.INITIAL_THRESHOLD
+    for name, plain in clipped.items():
+        assert best[True][name] == pytest.approx(best[False][plain], rel=1e-5), name
+
+
+def test_scales_are_calibrated_before_the_first_step(fp32):
+    session = tiny.open_tiny()
+    images, _ = tiny.examples(32, 9)
+    classifier, scope = session.classifier, session.scope
+    with session.active():
+        programs.write_variables(scope, checkpoints.read_arrays(fp32.out / "weights.npz"))
+        fake_quantize.keep_bias_adds_whole(classifier.evaluation)
+        evaluation = classifier.evaluation.clone(for_test=True)
+        quantized = fake_quantize.insert(evaluation, scope, tiny.SETTINGS, for_test=True)
+        batches = [images[:16], images[16:]]
+        count = scales.calibrate(
+            classifier, quantized, None, scope, session.executor, batches, moving_rate=0.9
+        )
+        sources = scales.scale_sources(quantized)
+        block = classifier.evaluation.global_block()
+        activations = {s: n for s, n in sources.items() if not block.var(n).persistable}
+        assert count == len(activations) > 10
+        for scale, name in activations.items():
+            largest = [
+                np.abs(session.executor.run(classifier.evaluation, {"image": b}, [name])[0]).max()
+                for b in batches
+            ]
+            (found,) = programs.read_variables(scope, [scale])[scale]
+            assert found == pytest.approx(np.mean(largest), rel=1e-5), name
+        for scale, values in scales.weight_scales(quantized, scope).items():
+            np.testing.assert_array_equal(programs.read_variables(scope, [scale])[scale], values)
+
+
+def test_averages_move_at_the_rate_that_is_set(fp32, tmp_path):
+    """From the same warm average, a step moves it by (1 - rate) of the way to what is measured."""
+    moved = {}
+    for rate in (0.9, 0.75, 0.5):
+        out = tmp_path / str(rate)
+        settings = {**tiny.SETTINGS, "moving_rate": rate}
+        tiny.train_qat(fp32, out, freeze=True, settings=settings, max_iters=1)
+        best = checkpoints.read_arrays(out / "best.npz")
+        moved[rate] = {name: value for name, value in best.items() if value.shape == (1,)}
+    moving = [name for name in moved[0.9] if moved[0.9][name] != moved[0.5][name]]
+    assert len(moving) > 5
+    shares = [
+        (moved[0.75][name] - moved[0.9][name]) / (moved[0.5][name] - moved[0.9][name])
+        for name in moving
+    ]
+    assert np.median(shares) == pytest.approx((0.9 - 0.75) / (0.9 - 0.5), rel=0.02)
+
+
+def test_averages_of_weights_start_warm(fp32, tmp_path):
+    settings = {**tiny.SETTINGS, "weight_quantize_type": "abs_max"}
+    tiny.train_qat(fp32, tmp_path / "qat", settings=settings, max_iters=1)
+    weights = checkpoints.read_arrays(fp32.out / "weights.npz")
+    best = checkpoints.read_arrays(tmp_path / "qat/best.npz")
+    scales_of = {name: best[f"{name}@scale"] for name in weights if f"{name}@scale" in best}
+    assert len(scales_of) == 11
+    for name, scale in scales_of.items():
+        assert scale == pytest.approx(np.abs(weights[name]).max(), rel=1e-5), name
+
+
+@pytest.mark.parametrize("rate", [fake_quantize.FIXED_RATE, 0.5])
+def test_averages_move_once_a_step(rate):
+    """Also those of a tensor that a convolution and a sum read, with a quantize op for each."""
+    session = tiny.open_tiny(name="resnet18", input_shape=(3, 16, 16), width=0.25)
+    images = np.random.default_rng(0).standard_normal((4, 3, 16, 16)).astype("float32")
+    classifier, scope = session.classifier, session.scope
+    with session.active():
+        qat.prepare(session, tiny.SETTINGS, pact=False)
+        tiny.recipe().add_optimizer(classifier)
+        session.executor.run(classifier.startup)
+        program = fake_quantize.insert(classifier.train, scope, tiny.SETTINGS, for_test=False)
+        if rate != fake_quantize.FIXED_RATE:
+            fake_quantize.measure_apart(program, rate)
+        feed = {programs.IMAGE: images, programs.LABEL: np.zeros((4, 1), "int64")}
+        session.executor.run(program, feed, [classifier.loss])
+        found = programs.read_variables(scope, programs.persistables(program))
+    ops = [op for op in program.global_block().ops if op.type == fake_quantize.QUANTIZE]
+    read = [op.input("Scale")[0] for op in ops]
+    assert len(read) - len(set(read)) == 5
+    block = program.global_block()
+    activations = {
+        s for s, x in scales.scale_sources(program).items() if not block.var(x).persistable
+    }
+    assert len(activations) > 20
+    for scale in activations:
+        assert found[f"{scale}@state"] == pytest.approx(rate * 1 + 1), scale
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "sgd", "adam", "adamw"])
+def test_optimizers_lower_the_loss(tmp_path, optimizer):
+    rate = {"sgd": 0.1}.get(optimizer, 0.01)
+    record = tiny.train_baseline(
+        tmp_path / "out",
+        optimizer=optimizer,
+        max_iters=16,
+        schedule=training.Schedule("constant", rate, (), 0.1, 0.0),
+    ).record
+    losses = [line["loss"] for line in record["history"]]
+    assert np.mean(losses[-4:]) < np.mean(losses[:4])
+
+
+def test_gpu_is_refused_on_the_cpu_build():
+    with pytest.raises(MachineError, match="gpu asked for, but the installed paddlepaddle is"):
+        tiny.open_tiny(device="gpu")
+
+
+def test_metrics_of_a_killed_run_are_cut_back_to_its_checkpoint(tmp_path):
+    out = tmp_path / "out"
+    tiny.train_baseline(out, tiny.News(stop_after=3))
+    with (out / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 4, "loss": 1.0}) + '\n{"step": 5, "lo')
+    tiny.train_baseline(out)
+    steps = [line["step"] for line in metrics(out) if "loss" in line]
+    assert steps == list(range(1, 9))
+
+
+def test_exported_weights_can_be_loaded_again(fp32, tmp_path):
+    images, _ = tiny.examples(20, 0)
+    path = fp32.out / "weights.pdparams"
+    arrays = read_pdparams(path, None)
+    assert list(arrays) == list(fp32.session.classifier.weight_names)
+    session = tiny.open_tiny(seed=77)
+    assert load_weights(session, path, sha256=None, reset_classifier=False) == []
+    export(session, tmp_path)
+    expected = tiny.scores(fp32.out / "model", "native", images)
+    np.testing.assert_array_equal(tiny.scores(tmp_path / "model", "native", images), expected)
+
+
+def test_weights_of_another_model_are_refused(fp32):
+    path = fp32.out / "weights.pdparams"
+    with pytest.raises(DataError, match=r"weights .* has shape") as caught:
+        load_weights(tiny.open_tiny(width=1.0), path, sha256=None, reset_classifier=True)
+    assert "another network" in caught.value.hint
+    with pytest.raises(DataError, match="of 10 weights are missing"):
+        session = tiny.open_tiny(name="lenet", input_shape=(1, 28, 28), width=1.0)
+        load_weights(session, path, sha256=None, reset_classifier=True)
+
+
+def test_classifier_of_another_size_is_refused_or_reset(fp32):
+    path = fp32.out / "weights.pdparams"
+    session = tiny.open_tiny(classes=7)
+    with pytest.raises(DataError, match=r"has shape \[64, 4\], expected \[64, 7\]") as caught:
+        load_weights(session, path, sha256=None, reset_classifier=False)
+    assert "/model/reset_classifier" in caught.value.hint
+    names = load_weights(session, path, sha256=None, reset_classifier=True)
+    assert names == ["head.2.weight", "head.2.bias"]
+
+
+def test_weights_of_a_network_with_other_heads_can_be_loaded_again(tmp_path):
+    """GoogLeNet's other two outputs, which nothing here trains, have weights and classes too."""
+
+    def open_(classes):
+        return tiny.open_tiny(
+            name="googlenet", input_shape=(3, 224, 224), width=1.0, classes=classes
+        )
+
+    export(open_(4), tmp_path)
+    path = tmp_path / "weights.pdparams"
+    assert load_weights(open_(4), path, sha256=None, reset_classifier=False) == []
+    reset = load_weights(open_(7), path, sha256=None, reset_classifier=True)
+    assert reset == ["_fc_out.weight", "_fc_out.bias"]

@@ -1,0 +1,358 @@
+"""The command line as a user meets it: what it prints and its exit codes."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_cli import FAKES, job
+from fake_stages import make_manifest
+from sample_report import sample_report
+
+from job.pipeline.stage_process import environment
+
+
+def children_seconds() -> float:
+    """Processor time of commands, which a busy machine does not stretch as it does the clock's."""
+    used = os.times()
+    return used.children_user + used.children_system
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a manifest and what it names."""
+    manifest = make_manifest(tmp_path)
+    (tmp_path / "m.json").write_text(json.dumps(manifest.resolved))
+    return tmp_path
+
+
+class TestRun:
+    def test_to_the_end_and_again(self, folder: Path) -> None:
+        began = children_seconds()
+        done = job("run", "m.json", cwd=folder)
+        assert (done.returncode, done.stderr.count("Traceback")) == (0, 0), done.stderr
+        assert "second: done in" in done.stderr
+        assert "Report: " in done.stdout
+        assert (folder / "runs/tiny/report.html").exists()
+        ended = children_seconds()
+        again = job("run", "m.json", cwd=folder)
+        # Of the first run: on a busy machine all takes longer.
+        assert children_seconds() - ended < 0.6 * (ended - began)
+        assert again.returncode == 0
+        assert "Nothing changed since the last run" in again.stdout
+        assert "third: reused: nothing changed" in again.stderr
+        rendered = job("report", "runs/tiny", cwd=folder)
+        assert rendered.returncode == 0, rendered.stderr
+        assert "Report: runs/tiny/report.html" in rendered.stdout
+
+    def test_json_lines(self, folder: Path) -> None:
+        done = job("run", "-", "--log-format", "json", cwd=folder, stdin=_text(folder))
+        assert done.returncode == 0, done.stderr
+        events = [json.loads(line)["event"] for line in done.stderr.splitlines()]
+        assert events[0] == "stage_started"
+        (line,) = done.stdout.splitlines()
+        assert json.loads(line)["status"] == "passed"
+
+    def test_failed_gate(self, folder: Path) -> None:
+        for _ in range(2):
+            done = job("run", "m.json", "--output", "out", cwd=folder, failing=True)
+            assert done.returncode == 3, done.stderr
+            assert "1 of 1 gates failed:\n  min_speedup: limit 9, found 2" in done.stderr
+            assert (folder / "out/report.json").exists()
+
+    def test_until(self, folder: Path) -> None:
+        done = job("run", "m.json", "--until", "first", cwd=folder)
+        assert done.returncode == 0
+        assert "Stopped after first, as asked; no report yet." in done.stdout
+
+    def test_sigterm(self, folder: Path) -> None:
+        code = FAKES.format(names=[("patient",)], failing=False, flags=("avx512_vnni",))
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, "run", "m.json"],
+            cwd=folder,
+            env=environment(1),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stderr is not None
+        while "steps" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=30)
+        assert process.returncode == 143
+        assert "error: stopped by SIGTERM in stage patient\nRun the same command again" in told
+
+    @pytest.mark.parametrize(
+        ("stage", "code", "message"),
+        [
+            ("bad_data", 4, "error: images/cat.png is truncated\nFetch it again."),
+            ("crash", 1, "error: stage crash failed: ZeroDivisionError: division by zero"),
+        ],
+    )
+    def test_failing_stage(self, folder: Path, stage: str, code: int, message: str) -> None:
+        done = job("run", "m.json", cwd=folder, stages=[(stage,)])
+        assert done.returncode == code
+        assert message in done.stderr
+        assert done.stdout == ""
+
+
+class TestTerminationLog:
+    """What Kubernetes shows of a container that has ended."""
+
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            ({}, "Done (no gates set): INT8 is "),
+            ({"failing": True}, "exit 3: 1 of 1 gates failed: min_speedup: limit 9, found 2"),
+            ({"stages": [("bad_data",)]}, "exit 4: images/cat.png is truncated"),
+        ],
+    )
+    def test_of_a_run(self, folder: Path, options: dict[str, Any], told: str) -> None:
+        (folder / "termination-log").touch()
+        job("run", "m.json", cwd=folder, **options)
+        assert (folder / "termination-log").read_text().startswith(told)
+
+
+class TestDryRun:
+    def test_says_what_would_happen(self, folder: Path) -> None:
+        done = job("run", "m.json", "--dry-run", cwd=folder)
+        assert done.returncode == 0, done.stderr
+        assert "nothing left by an earlier run" in done.stdout
+        assert "weights.bin" in done.stdout
+        assert not (folder / "runs").exists()
+
+    def test_json(self, folder: Path) -> None:
+        done = job("run", "m.json", "--dry-run", "--log-format", "json", cwd=folder)
+        plans = [json.loads(line) for line in done.stdout.splitlines()]
+        assert [plan["stage"] for plan in plans] == ["first", "second", "third", "report"]
+        assert plans[0]["reads"] == [str(folder / "weights.bin")]
+
+    def test_missing_input(self, folder: Path) -> None:
+        (folder / "weights.bin").unlink()
+        done = job("run", "m.json", "--dry-run", cwd=folder)
+        assert done.returncode == 4
+        assert "weights.bin (missing)" in done.stdout
+        assert "weights.bin (read by first)" in done.stderr
+
+
+class TestRefusals:
+    def test_manifest(self, folder: Path) -> None:
+        done = job("run", "m.json", "--set", "train.epochs=-1", "--set", "train.sed=1", cwd=folder)
+        assert done.returncode == 2
+        assert "error: m.json: 2 faults" in done.stderr
+        assert "/train/epochs" in done.stderr
+
+    def test_errors_as_json(self, folder: Path) -> None:
+        done = job("run", "none.json", "--log-format", "json", cwd=folder)
+        assert done.returncode == 2
+        assert json.loads(done.stderr)["kind"] == "UsageError"
+
+    def test_usage(self, folder: Path) -> None:
+        assert job("run", cwd=folder).returncode == 2
+        assert job("run", "m.json", "--frm", "qat", cwd=folder).returncode == 2
+        assert job("run", "m.json", "--from", "qatt", cwd=folder).returncode == 2
+
+    def test_machine_without_vnni(self, folder: Path) -> None:
+        done = job("run", "m.json", cwd=folder, flags=("avx512f",))
+        assert done.returncode == 5
+        assert "has no AVX512_VNNI" in done.stderr
+        assert not (folder / "runs").exists()
+        allowed = job("run", "m.json", "--allow-slow-isa", cwd=folder, flags=("avx512f",))
+        assert allowed.returncode == 0, allowed.stderr
+        report = json.loads((folder / "runs/tiny/report.json").read_bytes())
+        assert report["comparable"] is False
+        assert "no AVX512_VNNI" in report["notes"][0]
+
+    def test_code(self, folder: Path) -> None:
+        model = '{"callable": "mine:net", "classes": 10, "input_shape": [3, 32, 32]}'
+        arguments = ("run", "m.json", "--set", "model.name=null", "--set", f"model={model}")
+        done = job(*arguments, cwd=folder)
+        assert done.returncode == 2
+        assert "'mine:net' runs code of its own\nIf you trust it" in done.stderr
+        assert job(*arguments, "--allow-code", "--dry-run", cwd=folder).returncode == 0
+
+    def test_uri(self, folder: Path) -> None:
+        for output in ("gs://bucket/run", "s3://Bucket/run", "s3://bucket/../run"):
+            done = job("run", "m.json", "--output", output, cwd=folder)
+            assert done.returncode == 2
+            assert f"error: '{output}': " in done.stderr
+
+    @pytest.mark.parametrize("name", ["", " ", "x" * 300])
+    def test_no_name(self, folder: Path, name: str) -> None:
+        done = job("run", "m.json", "--output", name, cwd=folder)
+        assert done.returncode == 2
+        assert "cannot be a folder's name" in done.stderr
+
+    def test_locked(self, folder: Path) -> None:
+        from job.storage.local import LocalOutput
+
+        with LocalOutput(folder / "runs/tiny").locked():
+            done = job("run", "m.json", cwd=folder)
+        assert done.returncode == 1
+        assert f"written by another run: process {os.getpid()}" in done.stderr
+
+    def test_unexpected(self, folder: Path) -> None:
+        (folder / "termination-log").touch()
+        done = job("run", "m.json", cwd=folder, stages=[("broken",)])
+        assert done.returncode == 1
+        told = re.fullmatch(
+            r"error: unexpected LookupError: a fault of the job itself "
+            r"\(traceback: (.*); exit 1\)\n",
+            done.stderr,
+        )
+        assert told, done.stderr
+        last = (folder / "termination-log").read_text()
+        assert last == "exit 1: unexpected LookupError: a fault of the job itself"
+        trace = Path(told.group(1))
+        assert "Traceback" in trace.read_text()
+        trace.unlink()
+
+
+@pytest.fixture
+def matrix(folder: Path) -> Path:
+    """The folder, its manifest now with two models."""
+    document = json.loads(_text(folder))
+    entries = [{"name": name, "set": {"train.seed": seed}} for name, seed in (("a", 1), ("b", 2))]
+    (folder / "m.json").write_text(json.dumps({**document, "matrix": entries}))
+    return folder
+
+
+class TestMatrix:
+    def test_to_the_end_and_again(self, matrix: Path) -> None:
+        done = job("run", "m.json", cwd=matrix)
+        assert done.returncode == 0, done.stderr
+        assert "b: model 2 of 2" in done.stderr
+        assert "2 models, all done. INT8 is" in done.stdout
+        assert "Report: runs/tiny/report.html" in done.stdout
+        assert (matrix / "runs/tiny/b/report.html").exists()
+        again = job("run", "m.json", "--log-format", "json", cwd=matrix)
+        assert again.returncode == 0
+        (line,) = again.stdout.splitlines()
+        result = json.loads(line)
+        assert (result["status"], result["worked"]) == ("passed", False)
+        assert result["matrix"] == [{"model": name, "status": "passed"} for name in "ab"]
+        assert json.loads(again.stderr.splitlines()[0])["event"] == "model_started"
+        (matrix / "runs/tiny/report.md").unlink()
+        rendered = job("report", "runs/tiny", cwd=matrix)
+        assert "2 models, all done. INT8 is" in rendered.stdout
+        assert (matrix / "runs/tiny/report.md").exists()
+
+    def test_failed_gates(self, matrix: Path) -> None:
+        done = job("run", "m.json", cwd=matrix, failing=True)
+        assert done.returncode == 3
+        assert "error: 2 of 2 models failed:\n  a: a gate failed, see its report" in done.stderr
+        assert (
+            json.loads((matrix / "runs/tiny/report.json").read_bytes())["status"] == "gate_failed"
+        )
+
+    def test_failing_models(self, matrix: Path) -> None:
+        done = job("run", "m.json", cwd=matrix, stages=[("bad_data",)])
+        assert done.returncode == 4
+        assert "  b: images/cat.png is truncated" in done.stderr
+
+    def test_dry_run(self, matrix: Path) -> None:
+        done = job("run", "m.json", "--dry-run", cwd=matrix)
+        assert done.returncode == 0, done.stderr
+        assert "b: model 2 of 2\nfirst " in done.stdout
+        assert "writes  runs/tiny/b/first_out" in done.stdout
+        (matrix / "weights.bin").unlink()
+        done = job("run", "m.json", "--dry-run", "--log-format", "json", cwd=matrix)
+        assert done.returncode == 4
+        plans = [json.loads(line) for line in done.stdout.splitlines()]
+        assert [(plan["model"], plan["stage"]) for plan in plans[:5]] == [
+            ("a", "first"), ("a", "second"), ("a", "third"), ("a", "report"), ("b", "first"),
+        ]  # fmt: skip
+
+    def test_sigterm_ends_all_and_the_same_command_resumes(self, matrix: Path) -> None:
+        code = FAKES.format(names=[("patient",)], failing=False, flags=("avx512_vnni",))
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, "run", "m.json"],
+            cwd=matrix,
+            env=environment(1),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stderr is not None
+        while "steps" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=30)
+        assert process.returncode == 143
+        assert "b: model 2 of 2" not in told
+        again = job("run", "m.json", "--dry-run", cwd=matrix, stages=[("patient",)])
+        assert "goes on from unfinished work" in again.stdout
+
+    def test_code_of_one_model(self, matrix: Path) -> None:
+        model = '{"callable": "mine:net", "classes": 10, "input_shape": [3, 32, 32]}'
+        done = job("run", "m.json", "--set", f"matrix.1.set.model={model}", cwd=matrix)
+        assert "runs code of its own" in done.stderr, done.stderr
+        assert done.returncode == 2
+
+
+class TestReport:
+    def test_no_report(self, folder: Path) -> None:
+        done = job("report", ".", cwd=folder)
+        assert done.returncode == 2
+        assert "holds no report.json" in done.stderr
+
+    @pytest.mark.parametrize("text", ["", "[]", "{"])
+    def test_broken_report(self, folder: Path, text: str) -> None:
+        (folder / "report.json").write_text(text)
+        done = job("report", ".", cwd=folder)
+        assert done.returncode == 4
+        assert "report.json is not a JSON object" in done.stderr
+
+    def test_report_that_is_none(self, folder: Path) -> None:
+        (folder / "report.json").write_text("{}")
+        done = job("report", ".", cwd=folder)
+        assert done.returncode == 4
+        assert "'accuracy' is a required property" in done.stderr
+        assert "Traceback" not in done.stderr
+
+    def test_rendered(self, folder: Path) -> None:
+        (folder / "report.json").write_text(json.dumps(sample_report()))
+        assert job("report", ".", cwd=folder).returncode == 0
+        assert (folder / "report.md").exists()
+
+
+class TestQuickCommands:
+    def test_validate(self, folder: Path) -> None:
+        (folder / "wrong.json").write_text('{"version": 1}')
+        done = job("validate", "m.json", "wrong.json", "none.json", cwd=folder)
+        assert done.returncode == 2
+        assert done.stdout == "m.json: valid\n"
+        assert "wrong.json: " in done.stderr
+        assert "cannot read the manifest none.json" in done.stderr
+        assert job("validate", "-", cwd=folder, stdin=_text(folder)).returncode == 0
+
+    def test_explain(self, folder: Path) -> None:
+        done = job("explain", "quantize.moving_rate", cwd=folder)
+        assert done.returncode == 0
+        assert "/quantize/moving_rate" in done.stdout
+        assert job("explain", "quantize.movin_rate", cwd=folder).returncode == 2
+
+    def test_version_and_help(self, folder: Path) -> None:
+        assert job("--version", cwd=folder).stdout.startswith("job 0.")
+        assert "Exit codes: 0 done; 2 the manifest" in job("--help", cwd=folder).stdout
+        assert "job run manifests/digits.json --dry-run" in job("run", "-h", cwd=folder).stdout
+
+    @pytest.mark.parametrize(
+        "arguments", [["--help"], ["explain", "train.base_lr"], ["validate", "m.json"]]
+    )
+    def test_answers_at_once(self, folder: Path, arguments: list[str]) -> None:
+        command = [sys.executable, "-m", "job", *arguments]
+        used = []
+        for _ in range(4):
+            before = children_seconds()
+            subprocess.run(command, cwd=folder, env=environment(1), capture_output=True, check=True)
+            used.append(children_seconds() - before)
+        assert min(used) < 0.4
+
+
+def _text(folder: Path) -> str:
+    return (folder / "m.json").read_text()

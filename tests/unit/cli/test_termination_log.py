@@ -1,0 +1,32 @@
+"""The one line that Kubernetes shows of a container that has ended."""
+
+from pathlib import Path
+
+import pytest
+
+from job.cli import termination_log
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "termination-log"
+    monkeypatch.setattr(termination_log, "LOG", path)
+    return path
+
+
+def test_one_line(log: Path) -> None:
+    log.touch()
+    termination_log.tell("exit 2: m.json: 1 fault\n  /train/epochs: expected an integer\n")
+    assert log.read_text() == "exit 2: m.json: 1 fault /train/epochs: expected an integer"
+
+
+def test_what_is_too_long_ends_with_a_whole_letter(log: Path) -> None:
+    log.touch()
+    termination_log.tell("x" + "×" * 5000)
+    assert len(log.read_bytes()) == 4095
+    assert log.read_text(encoding="utf-8").endswith("×")
+
+
+def test_no_file_is_made_where_kubernetes_made_none(log: Path) -> None:
+    termination_log.tell("done")
+    assert not log.exists()

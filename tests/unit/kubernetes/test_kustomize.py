@@ -1,0 +1,292 @@
+"""k8s/: each component and overlay, built by kustomize, valid, and keeping its promises."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import paddlejobs
+import pytest
+import yaml
+from kubernetes_policies import (
+    AMX,
+    BY_FEATURE,
+    EVERYWHERE,
+    broken,
+    container,
+    lines,
+    pod,
+    present,
+    without,
+)
+from test_kubernetes import VERSIONS
+
+import job
+from job.kubernetes import PodOptions, objects
+from job.manifest import load
+
+ROOT = Path(__file__).parents[3]
+KUSTOMIZE = (
+    ["kustomize", "build"]
+    if shutil.which("kustomize")
+    else ["kubectl", "kustomize"]
+    if shutil.which("kubectl")
+    else None
+)
+COMPONENTS = sorted(path.name for path in (ROOT / "k8s/components").iterdir())
+OVERLAYS = sorted(path.name for path in (ROOT / "k8s/overlays").iterdir())
+CLOUDS = ("aks", "eks", "gke")
+
+pytestmark = pytest.mark.skipif(KUSTOMIZE is None, reason="neither kustomize nor kubectl is here")
+
+
+def build(folder: Path) -> list[Any]:
+    done = subprocess.run([*(KUSTOMIZE or ()), folder], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def the_job(documents: list[Any]) -> Any:
+    (found,) = [made for made in documents if made["kind"] in ("Job", "PaddleJob")]
+    return found
+
+
+def validate(made: Any, version: str) -> None:
+    if made["kind"] == "PaddleJob":
+        paddlejobs.validate(made, version)
+    else:
+        kubernetes_validate.validate(made, version, strict=True)
+
+
+@pytest.fixture(scope="module")
+def base() -> Any:
+    return the_job(build(ROOT / "k8s/base"))
+
+
+def composed(name: str, folder: Path) -> list[Any]:
+    """The base with one component."""
+    shutil.copytree(ROOT / "k8s", folder / "k8s")
+    made = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": ["../k8s/base"],
+        "components": [f"../k8s/components/{name}"],
+    }
+    (folder / "made").mkdir()
+    (folder / "made/kustomization.yaml").write_text(yaml.safe_dump(made))
+    return build(folder / "made")
+
+
+def has_credentials_from_a_secret(made: Any) -> bool:
+    return bool(container(made)["envFrom"] == [{"secretRef": {"name": "s3-credentials"}}])
+
+
+def has_a_role(made: Any) -> bool:
+    return bool(pod(made)["serviceAccountName"] == "job")
+
+
+def has_a_token_for_the_role_alone(made: Any) -> bool:
+    environment = {entry["name"]: entry["value"] for entry in container(made)["env"]}
+    (volume,) = [volume for volume in pod(made)["volumes"] if volume["name"] == "sts"]
+    (source,) = volume["projected"]["sources"]
+    mount = {"name": "sts", "mountPath": "/var/run/secrets/sts", "readOnly": True}
+    return (
+        environment.keys() == {"AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE"}
+        and environment["AWS_ROLE_ARN"].startswith("arn:aws:iam::")
+        and environment["AWS_WEB_IDENTITY_TOKEN_FILE"] == "/var/run/secrets/sts/token"  # noqa: S105
+        and mount in container(made)["volumeMounts"]
+        and source["serviceAccountToken"]
+        == {"audience": "sts.amazonaws.com", "expirationSeconds": 3600, "path": "token"}
+    )
+
+
+def keeps_results_on_a_claim(made: Any) -> bool:
+    context = pod(made)["securityContext"]
+    return bool(
+        pod(made)["volumes"][0]
+        == {"name": "work", "persistentVolumeClaim": {"claimName": "job-work"}}
+        and (context["fsGroup"], context["fsGroupChangePolicy"]) == (1000, "OnRootMismatch")
+    )
+
+
+def has_scratch_of_its_own(made: Any) -> bool:
+    template = pod(made)["volumes"][0]["ephemeral"]["volumeClaimTemplate"]["spec"]
+    return bool(
+        pod(made)["securityContext"]["fsGroup"] == 1000
+        and template["accessModes"] == ["ReadWriteOncePod"]
+        and template["resources"] == {"requests": {"storage": "200Gi"}}
+    )
+
+
+def needs_amx(made: Any) -> bool:
+    node = pod(made)["affinity"]["nodeAffinity"]
+    (term,) = node["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    return present(AMX) in term["matchExpressions"]
+
+
+def needs_machines_by(key: str, needed: Sequence[str], preferred: Sequence[str]) -> Any:
+    """By a label that the cloud sets itself; those that are preferred have AMX."""
+
+    def listed(values: Sequence[str]) -> Any:
+        return [{"key": key, "operator": "In", "values": list(values)}]
+
+    def policy(made: Any) -> bool:
+        node = pod(made)["affinity"]["nodeAffinity"]
+        (term,) = node["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+        (choice,) = node["preferredDuringSchedulingIgnoredDuringExecution"]
+        wanted = {"weight": 100, "preference": {"matchExpressions": listed(preferred)}}
+        return bool(term["matchExpressions"] == listed(needed) and choice == wanted)
+
+    return policy
+
+
+def waits_for_kueue(made: Any) -> bool:
+    queued = made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"]
+    return bool(made["spec"]["suspend"] is True and queued)
+
+
+def is_placed_by_volcano(made: Any) -> bool:
+    queued = made["spec"]["template"]["metadata"]["annotations"]["scheduling.volcano.sh/queue-name"]
+    return bool(pod(made)["schedulerName"] == "volcano" and queued)
+
+
+def stands_in_its_namespace(made: Any) -> bool:
+    return bool(made["metadata"]["namespace"] == "job")
+
+
+INSTANCE = "node.kubernetes.io/instance-type"
+PROMISES: dict[str, tuple[Any, ...]] = {
+    "aks": (
+        needs_machines_by(INSTANCE, ["Standard_D16s_v5", "Standard_D16s_v6"], ["Standard_D16s_v6"]),
+    ),
+    "amx": (needs_amx,),
+    "claim": (keeps_results_on_a_claim,),
+    "eks": (
+        needs_machines_by(
+            INSTANCE,
+            [f"{family}.4xlarge" for family in ("c6i", "m6i", "c7a", "m7a", "c7i", "m7i")],
+            ["c7i.4xlarge", "m7i.4xlarge"],
+        ),
+    ),
+    "ephemeral-volume": (has_scratch_of_its_own,),
+    "gke": (
+        needs_machines_by(
+            "cloud.google.com/machine-family",
+            ["n2", "c2", "c3", "c3d", "c4", "c4d"],
+            ["c3", "c4"],
+        ),
+    ),
+    "irsa": (has_a_role,),
+    "kueue": (waits_for_kueue,),
+    "namespace": (stands_in_its_namespace,),
+    "paddlejob": (),
+    "s3-secret": (has_credentials_from_a_secret,),
+    "volcano": (is_placed_by_volcano,),
+    "web-identity": (has_a_role, has_a_token_for_the_role_alone),
+}
+
+
+def policies_with(*components: str) -> tuple[Any, ...]:
+    if "paddlejob" in components:
+        others = (PROMISES[name] for name in components if name != "paddlejob")
+        promises = (paddlejobs.as_of_a_job(policy) for each in others for policy in each)
+        return (*paddlejobs.EVERYWHERE, *paddlejobs.BY_FEATURE, *promises)
+    feature = () if set(components) & set(CLOUDS) else BY_FEATURE
+    return (*EVERYWHERE, *feature, *(p for name in components for p in PROMISES[name]))
+
+
+def components_of(overlay: str) -> list[str]:
+    text = (ROOT / "k8s/overlays" / overlay / "kustomization.yaml").read_text()
+    return [Path(path).name for path in yaml.safe_load(text)["components"]]
+
+
+def test_render_and_kustomize_start_from_the_same_job(base: Any) -> None:
+    manifest = load(str(ROOT / "manifests/digits.json"), ["output=s3://bucket/digits"])
+    config, made = objects(manifest, PodOptions())
+    (volume,) = [each for each in pod(base)["volumes"] if each["name"] == "manifest"]
+    assert volume["configMap"]["name"].startswith("manifest-")  # and a hash of its content
+    volume["configMap"]["name"] = config["metadata"]["name"]
+    made["metadata"]["name"] = base["metadata"]["name"]
+    assert made == base
+
+
+def test_render_and_kustomize_make_the_same_paddle_job() -> None:
+    documents = build(ROOT / "k8s/overlays/paddlejob")
+    (config,) = [each for each in documents if each["kind"] == "ConfigMap"]
+    found = the_job(documents)
+    manifest = load(str(ROOT / "k8s/overlays/paddlejob/manifest.json"))
+    _, made = objects(manifest, PodOptions(processes=4, claim="job-work"))
+    volumes = paddlejobs.worker(found)["template"]["spec"]["volumes"]
+    (volume,) = [each for each in volumes if each["name"] == "manifest"]
+    # With a hash of its content, which kustomize knows of no PaddleJob unless it is told.
+    assert volume["configMap"]["name"] == config["metadata"]["name"]
+    volume["configMap"]["name"] = found["metadata"]["name"] = made["metadata"]["name"]
+    assert made == found
+
+
+@pytest.mark.parametrize(
+    ("folder", "changes"), [("base", {}), ("overlays/paddlejob", {"freeze_bn_stats": True})]
+)
+def test_the_demo_is_the_shipped_one(folder: str, changes: dict[str, Any]) -> None:
+    path = ROOT / "k8s" / folder / "manifest.json"
+    ours, shipped = (
+        json.loads(each.read_text()) for each in (path, ROOT / "manifests/digits.json")
+    )
+    schema = path.parent / ours.pop("$schema")
+    assert schema.resolve() == ROOT / "schemas/manifest.schema.json"
+    del shipped["$schema"]
+    shipped["train"] |= changes
+    assert ours == shipped
+
+
+def test_image_of_this_version(base: Any) -> None:
+    assert container(base)["image"] == f"job:{job.__version__}"
+
+
+def test_base_keeps_every_promise(base: Any) -> None:
+    assert broken(base, policies_with()) == []
+
+
+def test_each_component_has_promises() -> None:
+    assert list(PROMISES) == COMPONENTS
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_component(name: str, base: Any, tmp_path: Path) -> None:
+    documents = composed(name, tmp_path)
+    for made in documents:
+        for version in VERSIONS:
+            validate(made, version)
+    made, policies = the_job(documents), policies_with(name)
+    assert made != base
+    assert broken(made, policies) == []
+    # No line can go, neither of the base nor of the component, without breaking a promise.
+    assert [path for path in lines(made) if not broken(without(made, path), policies)] == []
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_overlay(name: str) -> None:
+    documents = build(ROOT / "k8s/overlays" / name)
+    for made in documents:
+        for version in VERSIONS:
+            validate(made, version)
+    assert broken(the_job(documents), policies_with(*components_of(name))) == []
+
+
+def test_namespace_admits_only_what_is_restricted(tmp_path: Path) -> None:
+    (found,) = [made for made in composed("namespace", tmp_path) if made["kind"] == "Namespace"]
+    labels = found["metadata"]["labels"]
+    assert found["metadata"]["name"] == "job"
+    assert {labels[f"pod-security.kubernetes.io/{mode}"] for mode in ("enforce", "warn", "audit")}
+    assert set(labels.values()) == {"restricted"}
+
+
+@pytest.mark.parametrize("name", ["irsa", "web-identity"])
+def test_roles_come_without_the_apis_token(name: str, tmp_path: Path) -> None:
+    (found,) = [m for m in composed(name, tmp_path) if m["kind"] == "ServiceAccount"]
+    assert found["automountServiceAccountToken"] is False
+    annotations = found["metadata"].get("annotations", {})
+    assert ("eks.amazonaws.com/role-arn" in annotations) == (name == "irsa")

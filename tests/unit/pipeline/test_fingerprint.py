@@ -1,0 +1,236 @@
+"""What changes a stage's key, and how the change is named."""
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_stages import CHAIN, make_manifest
+
+import job
+from job.errors import DataError
+from job.host import Host, read_host
+from job.manifest import Manifest
+from job.pipeline.fingerprint import (
+    Ingredients,
+    changes,
+    ingredients,
+    key_of,
+    library_versions,
+    output_digest,
+    source_digests,
+)
+from job.stages.stage import Stage
+from job.storage.digests import MISSING, Digests, hash_file
+
+FIRST, SECOND, THIRD = CHAIN
+VERSIONS = {"paddlepaddle": "3.2.2"}
+
+
+def collect(
+    manifest: Manifest,
+    stage: Stage = FIRST,
+    *,
+    upstream: dict[str, str] | None = None,
+    versions: dict[str, str] = VERSIONS,
+    host: Host | None = None,
+) -> Ingredients:
+    return ingredients(
+        stage,
+        manifest,
+        upstream=upstream or {},
+        digests=Digests(manifest.base / "none.json"),
+        versions=versions,
+        host=host or read_host(),
+    )
+
+
+def test_same_ingredients_same_key(tmp_path: Path) -> None:
+    one, two = (collect(make_manifest(tmp_path)) for _ in range(2))
+    assert key_of(one) == key_of(two)
+    assert len(key_of(one)) == 64
+    assert changes(one, two) == ()
+
+
+def test_a_setting_of_another_stage_does_not_count(tmp_path: Path) -> None:
+    before = collect(make_manifest(tmp_path))
+    assert key_of(collect(make_manifest(tmp_path, "quantize.moving_rate=0.8"))) == key_of(before)
+
+
+def test_settings_are_named(tmp_path: Path) -> None:
+    before = collect(make_manifest(tmp_path))
+    now = collect(make_manifest(tmp_path, "train.seed=7"))
+    assert key_of(before) != key_of(now)
+    assert changes(before, now) == ("train.seed changed",)
+
+
+def test_files_are_named_by_content(tmp_path: Path) -> None:
+    before = collect(make_manifest(tmp_path))
+    weights = tmp_path / "weights.bin"
+    os.utime(weights, ns=(1, 1))
+    assert key_of(collect(make_manifest(tmp_path))) == key_of(before)
+    weights.write_bytes(b"WEIGHTS")
+    assert changes(before, collect(make_manifest(tmp_path))) == ("weights.bin changed",)
+
+
+def test_a_run_may_be_moved(tmp_path: Path) -> None:
+    keys = set()
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        keys.add(key_of(collect(make_manifest(tmp_path / name))))
+    assert len(keys) == 1
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    manifest = make_manifest(tmp_path)
+    (tmp_path / "weights.bin").unlink()
+    assert collect(manifest)["files"] == {"weights.bin": MISSING}
+
+
+def test_versions_upstream_and_source_are_named(tmp_path: Path) -> None:
+    manifest = make_manifest(tmp_path)
+    before = collect(manifest, SECOND, upstream={"first": "a"})
+    now = collect(
+        manifest, SECOND, upstream={"first": "b"}, versions={"paddlepaddle": "3.3.0", "numpy": "2"}
+    )
+    before = {**before, "source": {"job.stages.qat": "x", "job.engine.old": "y"}}
+    now = {**now, "source": {"job.stages.qat": "z"}}
+    assert changes(before, now) == (
+        "the output of first changed",
+        "paddlepaddle 3.2.2 -> 3.3.0",
+        "numpy unknown -> 2",
+        "job.stages.qat changed",
+        "job.engine.old changed",
+    )
+    assert "the output of first changed" not in changes(before, now, unknown=["first"])
+
+
+def test_host_counts_only_where_it_matters(tmp_path: Path) -> None:
+    manifest, here = make_manifest(tmp_path), read_host()
+    other = replace(here, cpu_model="Other CPU")
+    assert key_of(collect(manifest, host=here)) == key_of(collect(manifest, host=other))
+    before, now = (collect(manifest, THIRD, host=host) for host in (here, other))
+    assert changes(before, now) == (f"CPU {here.cpu_model} -> Other CPU",)
+    less = collect(manifest, THIRD, host=replace(here, flags=()))
+    assert changes(before, less) == ("CPU flags changed",)
+
+
+def test_output_digest_leaves_times_out() -> None:
+    def digest(seconds: float, loss: float, metrics: str) -> str:
+        record = {"loss": loss, "history": [{"step": 1, "images_per_second": seconds}]}
+        return output_digest({"model.bin": "abc", "metrics.jsonl": metrics}, record)
+
+    assert digest(1.0, 0.5, "x") == digest(2.0, 0.5, "y")
+    assert digest(1.0, 0.5, "x") != digest(1.0, 0.6, "x")
+
+
+def test_library_versions() -> None:
+    versions = library_versions()
+    assert versions["job"] == job.__version__
+    assert versions.keys() == {
+        "job",
+        "python",
+        "paddlepaddle",
+        "paddleslim",
+        "numpy",
+        "pillow",
+        "scikit-learn",
+    }
+
+
+def test_source_follows_imports_without_importing() -> None:
+    found = source_digests("job.cli.main")
+    assert {
+        "job.cli.main",
+        "job.pipeline.run",
+        "job.pipeline.plan",
+        "job.storage.local",
+        "job.report.render.html",
+    } <= (found.keys())
+    # The runtime cannot change a result: a new version of it leaves all stages as they are.
+    assert not {"job.manifest.load", "job.errors", "job.events"} & found.keys()
+
+
+def test_source_counts_modules_named_in_strings_and_relative_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "job"
+    # Names that no module of the job has, which another test may have loaded.
+    (package / "engine").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "engine" / "__init__.py").write_text("")
+    (package / "engine" / "clock.py").write_text("import paddle\nfrom . import wheel\n")
+    (package / "engine" / "wheel.py").write_text("raise RuntimeError('imported')\n")
+    (package / "engine" / "unused.py").write_text("")
+    (package / "bench.py").write_text("COMMAND = ['python', '-m', 'job.engine.clock']\n")
+    monkeypatch.setattr(job, "__file__", str(package / "__init__.py"))
+    expected = {"job.bench", "job.engine", "job.engine.clock", "job.engine.wheel"}
+    assert source_digests("job.bench").keys() == expected
+
+
+class TestDigests:
+    def settled(self, path: Path) -> Path:
+        path.write_bytes(b"one")
+        long_ago = time.time_ns() - 10**11
+        os.utime(path, ns=(long_ago, long_ago))
+        return path
+
+    def test_remembered_by_size_and_time(self, tmp_path: Path) -> None:
+        file = self.settled(tmp_path / "file")
+        digests = Digests(tmp_path / "store.json")
+        stamp = file.stat().st_mtime_ns
+        before = digests.sha256(file)
+        assert digests.changed
+        file.write_bytes(b"two")
+        os.utime(file, ns=(stamp, stamp))
+        assert digests.sha256(file) == before
+        os.utime(file, ns=(stamp + 1, stamp + 1))
+        assert digests.sha256(file) == hash_file(file) != before
+
+    def test_a_fresh_file_is_not_remembered(self, tmp_path: Path) -> None:
+        file = tmp_path / "file"
+        file.write_bytes(b"one")
+        digests = Digests(tmp_path / "store.json")
+        digests.sha256(file)
+        assert not digests.changed
+
+    @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff"])
+    def test_a_broken_store_only_costs_time(self, tmp_path: Path, content: bytes) -> None:
+        store = tmp_path / "store.json"
+        store.write_bytes(content)
+        assert Digests(store).sha256(self.settled(tmp_path / "file"))
+
+    def identify(self, path: Path) -> str:
+        return Digests(path / "none").identify(path)
+
+    def test_folder(self, tmp_path: Path) -> None:
+        folder = tmp_path / "data"
+        (folder / "cat").mkdir(parents=True)
+        image = folder / "cat" / "1.png"
+        image.write_bytes(b"image")
+        before = self.identify(folder)
+        assert before.startswith("folder:")
+        assert self.identify(folder) == before
+        os.utime(image, ns=(1, 1))
+        touched = self.identify(folder)
+        image.rename(folder / "cat" / "2.png")
+        assert len({before, touched, self.identify(folder)}) == 3
+
+    def test_folder_with_links(self, tmp_path: Path) -> None:
+        target = tmp_path / "elsewhere"
+        target.mkdir()
+        (target / "1.png").write_bytes(b"image")
+        folder = tmp_path / "data"
+        folder.mkdir()
+        (folder / "linked").symlink_to(target)
+        (folder / "loop").symlink_to(folder)
+        (folder / "broken").symlink_to(tmp_path / "nowhere")
+        before = self.identify(folder)
+        (target / "2.png").write_bytes(b"image")
+        assert self.identify(folder) != before
+
+    def test_unreadable(self, tmp_path: Path) -> None:
+        # A name that is too long fails for root as well, which permissions do not.
+        with pytest.raises(DataError, match=r"cannot read .*: File name too long"):
+            self.identify(tmp_path / ("x" * 300))

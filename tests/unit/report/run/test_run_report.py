@@ -1,0 +1,658 @@
+"""The report: its schema, its rendering, and that user data cannot act in it."""
+
+import io
+import math
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import jsonschema
+import pytest
+from rich.console import Console
+from sample_report import benchmark_entry, engine_entry, model_accuracy, sample_report
+
+from job import text_format
+from job.errors import OutputError
+from job.report.render import html, markdown, schema_check
+from job.report.run import plots, speed, tables, terminal
+from job.report.run.summary import gate_value, summarize
+
+ATTACK = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)> [red]x[/red] $x$ a|b `c`"
+
+
+def failed_report():
+    report = sample_report()
+    report["status"] = "gate_failed"
+    report["gates"][1].update(limit=4.0, passed=False)
+    return report
+
+
+def attacked_report():
+    report = sample_report()
+    report["name"] = ATTACK
+    report["notes"] = [ATTACK]
+    report["host"]["cpu_model"] = ATTACK
+    report["host"]["flags"] = [ATTACK]
+    report["host"]["kernel"] = ATTACK
+    report["versions"] = {ATTACK: ATTACK}
+    report["manifest"]["name"] = ATTACK
+    report["inputs"][0]["path"] = ATTACK
+    report["models"]["fp32"]["path"] = ATTACK
+    report["data"]["splits"]["test"]["how"] = ATTACK
+    report["data"]["bad_images"] = [{"path": ATTACK, "reason": ATTACK}]
+    report["gates"][0]["name"] = ATTACK
+    report["audit"]["left_in_fp32"] = [{"op": ATTACK, "type": ATTACK, "reason": ATTACK}]
+    report["audit"]["primitives"][0]["implementation"] = ATTACK
+    report["stages"][0]["name"] = ATTACK
+    report["benchmark"][0]["isa"] = ATTACK
+    return report
+
+
+def on_terminal(report, width):
+    output = io.StringIO()
+    terminal.print_tables(report, Console(file=output, width=width, color_system=None))
+    return output.getvalue()
+
+
+class Page(HTMLParser):
+    """What a browser would see: elements with attributes, and visible text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements = []
+        self.texts = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+# document
+
+
+def objects(schema, where=""):
+    """Every object schema with its place."""
+    if isinstance(schema, dict):
+        if "object" in schema.get("type", ()):
+            yield where, schema
+        for key, value in schema.items():
+            yield from objects(value, f"{where}/{key}")
+    elif isinstance(schema, list):
+        for index, value in enumerate(schema):
+            yield from objects(value, f"{where}/{index}")
+
+
+def test_schema_is_a_valid_schema():
+    jsonschema.Draft202012Validator.check_schema(schema_check.schema())
+
+
+def test_schema_is_strict_but_for_the_manifest_and_describes_every_key():
+    places = dict(objects(schema_check.schema()))
+    loose = [p for p, s in places.items() if s.get("additionalProperties", True) is True]
+    assert loose == ["/properties/manifest"]
+    for place, schema in places.items():
+        for key, value in schema.get("properties", {}).items():
+            assert value.get("description"), f"{place}/{key}"
+
+
+def test_sample_is_valid():
+    schema_check.validate(sample_report())
+
+
+def test_every_fault_is_listed_with_its_pointer():
+    report = sample_report()
+    del report["isa"]
+    report["accuracy"]["int8"]["top1"] = 101
+    report["benchmark"][1]["ratio"] = "3.5"
+    report["host"]["colour"] = "blue"
+    with pytest.raises(OutputError, match="4 faults") as caught:
+        schema_check.validate(report)
+    told = str(caught.value)
+    assert "/accuracy/int8/top1: 101 is greater than the maximum of 100" in told
+    assert "/benchmark/1/ratio: '3.5' is not of type 'number'" in told
+    assert "'isa' is a required property" in told
+    assert "/host: Additional properties are not allowed ('colour' was unexpected)" in told
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_numbers_that_json_does_not_know_are_refused(value):
+    report = sample_report()
+    report["training"]["qat"]["history"][3]["loss"] = value
+    with pytest.raises(OutputError, match="/training/qat/history/3/loss: expected a finite number"):
+        schema_check.validate(report)
+
+
+def test_values_that_json_cannot_hold_are_refused():
+    report = sample_report()
+    report["notes"] = [object()]
+    with pytest.raises(OutputError, match="cannot be written as JSON"):
+        schema_check.validate(report)
+
+
+def test_tuples_are_written_as_arrays():
+    report = sample_report()
+    report["accuracy"]["fp32"]["top1_interval"] = (84.0, 86.0)
+    schema_check.validate(report)
+
+
+def test_status_agrees_with_the_gates():
+    report = sample_report()
+    report["gates"][0]["passed"] = False
+    with pytest.raises(OutputError, match="'gate_failed' because these gates failed: max_top1"):
+        schema_check.validate(report)
+    report = failed_report()
+    report["gates"][1]["passed"] = True
+    with pytest.raises(OutputError, match="expected 'passed' because no gate failed"):
+        schema_check.validate(report)
+
+
+def test_intervals_are_ordered():
+    report = sample_report()
+    report["benchmark"][0]["ratio_interval"] = [1.6, 1.5]
+    with pytest.raises(OutputError, match=r"/benchmark/0/ratio_interval: expected \[low, high\]"):
+        schema_check.validate(report)
+
+
+def test_histogram_has_one_more_edge_than_counts():
+    report = sample_report()
+    report["benchmark"][0]["int8"]["histogram"]["counts"].append(0)
+    with pytest.raises(OutputError, match="/benchmark/0/int8/histogram/edges_ms: expected"):
+        schema_check.validate(report)
+
+
+# numbers
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (text_format.signed(-0.124), "−0.12"),
+        (text_format.signed(0.5), "+0.50"),
+        (text_format.signed(-0.001), "0.00"),
+        (text_format.signed_interval(-0.42, 0.18), "−0.42 to +0.18"),
+        (text_format.times(3.194), "3.19×"),
+        (text_format.times(12.34), "12.3×"),
+        (text_format.significant(0.4123), "0.412"),
+        (text_format.significant(50.62), "50.6"),
+        (text_format.significant(1672.4), "1,672"),
+        (text_format.size(812), "812 B"),
+        (text_format.size(330_000), "322 KiB"),
+        (text_format.size(102_545_000), "97.8 MiB"),
+        (text_format.size(24 * 1024**3), "24.0 GiB"),
+        (text_format.duration(4.24), "4.2 s"),
+        (text_format.duration(59.97), "60.0 s"),
+        (text_format.duration(200), "3 min 20 s"),
+        (text_format.duration(3599.6), "1 h 00 min"),
+        (text_format.duration(3725), "1 h 02 min"),
+        (text_format.probability(0.0003), "p < 0.001"),
+        (text_format.probability(0.0347), "p = 0.035"),
+        (text_format.probability(0.4318), "p = 0.43"),
+        (text_format.plural(1, "image"), "1 image"),
+        (text_format.plural(5000, "image"), "5,000 images"),
+    ],
+)
+def test_numbers_read_well(found, expected):
+    assert found == expected
+
+
+# tables and summary
+
+
+def test_table_one_compares_with_fp32():
+    fp32, fake, int8 = tables.accuracy_rows(sample_report())
+    assert (fp32.model, fp32.top1, fp32.top1_change) == ("fp32", pytest.approx(85.24), None)
+    assert fake.top1_change == pytest.approx(-0.06)
+    assert fake.top1_change_interval is None
+    assert int8.top1_change == pytest.approx(-0.12)
+    low, high = sample_report()["accuracy"]["paired"]["top1_drop_interval"]
+    assert int8.top1_change_interval == (-high, -low)
+
+
+def test_other_engines_stand_in_table_one_and_among_the_sizes():
+    report = sample_report()
+    report["accuracy"]["engines"] = {"openvino": report["accuracy"]["fp32"]}
+    report["models"]["openvino"] = {"path": "int8_openvino", "bytes": 2 * 1024**2}
+    schema_check.validate(report)
+    *_, row = tables.accuracy_rows(report)
+    assert (row.model, row.top1_change, row.top1_change_interval) == ("openvino", 0, None)
+    text = markdown.render(report)
+    assert "| INT8 in OpenVINO | 85.24 |" in text
+    assert "loaded again in its own engine" in text
+    assert re.search(r"\| INT8 in OpenVINO \| \S*openvino\S* \| 2\.00 MiB \|", text)
+    assert html.render(report).count("<svg") == html.render(sample_report()).count("<svg")
+    report["accuracy"]["engines"]["openvino"] = {
+        **report["accuracy"]["fp32"],
+        "top5_interval": [99.0, 98.0],
+    }
+    with pytest.raises(OutputError, match="/accuracy/engines/openvino/top5_interval"):
+        schema_check.validate(report)
+
+
+def test_table_two_has_a_row_for_each_setting():
+    first, second = tables.throughput_rows(sample_report())
+    assert (first.batch_size, first.fp32_engine, first.fp32) == (1, "native", 503.0)
+    assert (second.batch_size, second.fp32_engine, second.int8) == (50, "onednn", 5867.0)
+    assert [(r.batch_size, r.model) for r in tables.latency_rows(sample_report())] == [
+        (1, "fp32"),
+        (1, "int8"),
+        (50, "fp32"),
+        (50, "int8"),
+    ]
+
+
+def test_headline_of_a_passed_run():
+    assert summarize(sample_report()).headline == (
+        "Passed: INT8 is 1.55× as fast as FP32 at batch 1 and 3.51× at batch 50, loses 0.12 points "
+        "of top-1 (85.24% to 85.12%), and takes 11.1 MiB instead of 42.7 MiB on disk "
+        "(3.85× smaller)."
+    )
+
+
+def test_headline_names_the_failed_gate():
+    summary = summarize(failed_report())
+    assert not summary.passed
+    assert summary.headline.startswith(
+        "Gate failed: min_speedup asks for at least 4, measured 1.55. INT8 is"
+    )
+    assert (summary.cards[0].value, summary.cards[0].good) == ("Failed", False)
+
+
+def test_headline_when_int8_gains_nothing():
+    report = sample_report()
+    report["gates"] = []
+    report["benchmark"] = [benchmark_entry(1, 100.0, 85.0)]
+    report["accuracy"]["paired"]["top1_drop"] = -0.04
+    report["models"]["int8"]["bytes"] = 2 * report["models"]["fp32"]["bytes"]
+    headline = summarize(report).headline
+    assert "Done (no gates set): INT8 is 0.85× as fast as FP32 at batch 1, gains 0.04" in headline
+    assert "(2.00× larger)" in headline
+
+
+def test_many_settings_are_told_as_a_range():
+    report = sample_report()
+    report["benchmark"] = [
+        benchmark_entry(batch, 100.0, 100.0 * batch, threads)
+        for threads in (1, 2)
+        for batch in (2, 3)
+    ]
+    summary = summarize(report)
+    assert "2.00× to 3.00× as fast as FP32 over 4 batch sizes and thread" in summary.headline
+    assert summary.cards[1].value == "2.00–3.00×"
+
+
+def every_setting():
+    """A report with two caps, two scenarios, another engine, and a disturbed row."""
+    report = sample_report()
+    report["benchmark"] = [
+        benchmark_entry(
+            batch,
+            100.0,
+            300.0,
+            instances=instances,
+            scenario="latency" if instances == 1 else "throughput",
+            isa_cap=cap,
+            isa="avx512_core_amx" if cap == "all" else cap,
+            engines={"openvino": engine_entry("openvino", batch, 100.0, 400.0)},
+            fastest="openvino",
+            score_difference=None if cap == "avx512_core_vnni" else 0.02 / batch,
+        )
+        for cap in ("avx512_core_vnni", "all")
+        for instances in (1, 2)
+        for batch in (1, 50)
+    ]
+    report["benchmark"][3] |= {
+        "stable": False,
+        "unstable_reasons": [
+            {"what": "the ratio's interval is wide", "advice": "Raise benchmark.rounds."},
+            {"what": "others were busy", "advice": "Stop them."},
+        ],
+    }
+    return report
+
+
+def test_every_setting_is_named_where_it_differs():
+    report = every_setting()
+    schema_check.validate(report)
+    text = markdown.render(report)
+    capped, free = text.split("### Table II. Speed, ")[1:]
+    assert capped.startswith("ISA cap avx512_core_vnni\n")
+    assert free.startswith("no ISA cap\n")
+    for table in (capped, free):
+        assert "| Batch | Scenario | FP32 images/s | INT8 images/s | Ratio |" in table
+        assert "| 1 | 1 thread | 100 | 300 | 3.00× |" in table
+        assert "| 50 | 2 instances | 100 | 300 | 3.00×" in table
+    assert "oneDNN was capped at avx512_core_vnni. INT8 ran on avx512_core_vnni." in capped
+    assert "\nINT8 ran on avx512_core_amx. FP32 is" in free
+    assert free.count("images/s are their sum") == 1
+    assert "3.00× to 3.00× as fast as FP32 over 8 settings" in text
+    assert text.count("| 1 | 1 thread | OpenVINO | 400 | 4.00× | 3.92–4.08 |") == 2
+    assert text.count("| 1 | 1 thread | Paddle | 300 | 3.00× | 2.97–3.03 |") == 2
+    assert text.count("OpenVINO is the fastest throughout.") == 2
+    assert "| avx512_core_vnni | 1 | 1 thread | 100 |" in text
+    assert html.render(report).count("<svg") == 6
+    assert "1 of its 8 rows is unstable" in text
+    assert text.count("4.00×\\*") == 1
+    assert tables.UNCAPPED_NOTE not in text
+    for entry in report["benchmark"]:
+        entry["engines"]["onnxruntime"] = entry["engines"]["openvino"]
+    assert markdown.render(report).count(tables.UNCAPPED_NOTE) == 1  # not where there is no cap
+    report["benchmark"][4]["engines"]["openvino"]["ratio_interval"] = [3.0, 5.0]
+    assert "| OpenVINO | 400 | 4.00×\\* | 3.00–5.00 |" in markdown.render(report)
+
+
+def test_a_model_that_learnt_nothing_is_told_of():
+    report = sample_report()
+    assert not any("chance" in notice for notice in summarize(report).notices)
+    report["accuracy"]["fp32"] |= {"top1": 11.0, "top1_interval": [8.0, 14.0]}
+    assert "FP32's top-1 of 11.00% is no better than chance (10%)" in " ".join(
+        summarize(report).notices
+    )
+    report["accuracy"] = None
+    assert not any("chance" in notice for notice in summarize(report).notices)
+
+
+def test_a_single_cap_is_named_below_the_table():
+    report = sample_report()
+    for entry in report["benchmark"]:
+        entry |= {"isa_cap": "avx2", "isa": "avx2"}
+    text = markdown.render(report)
+    assert "oneDNN was capped at avx2. INT8 ran on avx2." in text
+    assert "ISA cap" not in text
+
+
+def test_unstable_rows_are_marked_and_explained():
+    report = every_setting()
+    for text in (markdown.render(report).replace("\\", ""), on_terminal(report, 400)):
+        text = " ".join(text.split())
+        assert "Table II: 1 of its 8 rows is unstable, for the reasons told below it." in text
+        # In table II, and where Paddle stands among the engines.
+        assert text.count("3.00×*") == 2
+        assert text.count("Stop them.") == 1
+        assert (
+            "* Unstable: batch 50, 2 instances: the ratio's interval is wide and others were "
+            "busy. Raise benchmark.rounds. Stop them."
+        ) in text
+    assert "nstable" not in markdown.render(sample_report())
+
+
+def test_a_row_says_why_it_is_unstable():
+    report = sample_report()
+    report["benchmark"][1]["stable"] = False
+    with pytest.raises(OutputError, match="/benchmark/1/stable: expected true with no reasons"):
+        schema_check.validate(report)
+
+
+def test_scores_that_differ_between_caps_are_noticed():
+    notices = summarize(every_setting()).notices
+    assert (
+        "INT8's scores at batch 1, 1 thread, no ISA cap differ from those under ISA cap "
+        "avx512_core_vnni by up to 2.0% of their range."
+    ) in notices
+    assert not [notice for notice in notices if "batch 50" in notice]
+
+
+def test_cost_of_measuring_is_told():
+    report = sample_report()
+    report["benchmark"][1]["harness_ms"] = 0.02
+    assert "does nothing takes 0.013 to 0.02 ms a batch" in markdown.render(report)
+
+
+def test_forced_run_is_marked_not_comparable():
+    report = sample_report()
+    report["comparable"] = False
+    for text in (markdown.render(report), html.render(report), on_terminal(report, 300)):
+        assert "Not comparable: this machine lacks AVX512" in text
+
+
+def test_a_missed_gate_never_looks_kept():
+    assert gate_value(1.4996, 1.5) == "1.4996"
+    assert gate_value(1.5, 1.5) == "1.50"
+    assert gate_value(-0.5, 0.5) == "−0.50"
+
+
+# markdown
+
+
+def test_markdown_holds_both_tables():
+    text = markdown.render(sample_report())
+    assert "| INT8 | 85.12 | 84.11–86.08 | −0.12 | 99.32 | 99.05–99.51 | −0.04 |" in text
+    assert "| 50 | 1 | 1,672 | 5,867 | 3.51× | 3.47–3.55 |" in text
+    assert "| 1 | 1 | INT8 | 1.28 |" in text
+    assert "| test | 5,000 | val_dir, as given |" in text
+    assert "| conv2d_0.tmp_0 | conv2d | its input has no scale |" in text
+    assert "only FP32 is right on 31 images and only INT8 on 25" in text
+
+
+def test_markdown_rows_have_as_many_cells_as_their_header():
+    widths = []
+    for line in markdown.render(attacked_report()).split("```")[0].splitlines():
+        if line.startswith("|"):
+            widths.append(len(re.findall(r"(?<!\\)\|", line)))
+        elif widths:
+            assert len(set(widths)) == 1, widths
+            widths = []
+
+
+def test_markdown_escapes_user_text():
+    text = markdown.render(attacked_report())
+    prose = text.split("```")[0]
+    assert "<script" not in prose
+    assert "<img" not in prose
+    assert "a\\|b \\`c\\`" in prose
+
+
+def test_markdown_fence_is_longer_than_any_in_the_manifest():
+    report = sample_report()
+    report["manifest"]["name"] = "```` <b>"
+    assert "`````json" in markdown.render(report)
+
+
+# html
+
+
+def test_html_is_the_same_bytes_each_time():
+    assert html.render(sample_report()) == html.render(sample_report())
+
+
+def test_html_loads_nothing_and_runs_nothing():
+    page = Page(html.render(attacked_report()))
+    tags = {tag for tag, _ in page.elements}
+    assert not tags & {"script", "img", "link", "iframe", "object", "embed", "image", "base"}
+    for _, attributes in page.elements:
+        for name, value in attributes.items():
+            assert not name.startswith("on")
+            if name in ("src", "href", "xlink:href", "action"):
+                assert value.startswith("#")
+    policies = [a for t, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policies[0]["content"].startswith("default-src 'none'")
+
+
+def test_html_shows_user_text_as_it_stands():
+    page = Page(html.render(attacked_report()))
+    for place in (ATTACK, f"{ATTACK}: FP32 to INT8"):
+        assert place in page.texts
+    # Every place that the attack was put in, but for the many in one text.
+    assert page.texts.count(ATTACK) >= 14
+
+
+def test_html_has_every_picture_and_unique_ids():
+    text = html.render(sample_report())
+    page = Page(text)
+    assert [tag for tag, _ in page.elements].count("svg") == 6
+    ids = [a["id"] for _, a in page.elements if "id" in a]
+    assert len(ids) == len(set(ids))
+    for target in re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", text):
+        assert target in ids
+
+
+def test_pictures_are_well_formed_and_take_the_pages_colours():
+    for name in plots.PICTURES:
+        picture, caption = plots.draw(name, sample_report())
+        ElementTree.fromstring(picture)  # noqa: S314 -- our own picture
+        assert caption
+        assert not re.findall(r"(?:fill|stroke): #\w+", picture)
+        assert "<text" in picture
+
+
+def test_html_glance_and_verdict():
+    page = Page(html.render(failed_report()))
+    for value in ("Failed", "1.55–3.51×", "−0.12 points", "3.85× smaller", "FAILED"):
+        assert value in page.texts
+
+
+@pytest.mark.parametrize(
+    ("absent", "told", "pictures"),
+    [
+        (("baseline",), "The baseline was not trained in this run: its weights were given.", 6),
+        (
+            ("qat",),
+            "Post-training quantization: there was no quantization-aware training.",
+            6,
+        ),
+        (("baseline", "qat"), "The baseline was not trained in this run", 5),
+    ],
+)
+def test_training_that_did_not_happen(absent, told, pictures):
+    report = sample_report()
+    for phase in absent:
+        report["training"][phase] = None
+    schema_check.validate(report)
+    text = html.render(report)
+    assert told in text
+    assert text.count("<svg") == pictures
+    assert told in markdown.render(report)
+
+
+def test_post_training_model_is_not_called_qat():
+    report = sample_report()
+    report["training"]["qat"] = None
+    assert "Fake-quantized (PTQ)" in markdown.render(report)
+    assert "Fake-quantized (QAT)" not in html.render(report)
+
+
+def test_synthetic_images_have_no_accuracy():
+    report = sample_report()
+    report["accuracy"] = None
+    report["data"]["format"] = "synthetic"
+    report["manifest"]["model"]["weights"] = None
+    report["training"] = {"baseline": None, "qat": None}
+    report["gates"] = report["gates"][1:]
+    schema_check.validate(report)
+    assert summarize(report).headline == (
+        "Passed: INT8 is 1.55× as fast as FP32 at batch 1 and 3.51× at batch 50, and takes "
+        "11.1 MiB instead of 42.7 MiB on disk (3.85× smaller)."
+    )
+    page = html.render(report)
+    assert page.count("<svg") == 4
+    for text in (page, markdown.render(report)):
+        assert "Not measured: the images are synthetic." in text
+        assert "its weights are random." in text
+    assert "Table I." not in on_terminal(report, 100)
+
+
+def test_extreme_reports_are_drawn():
+    report = sample_report()
+    report["accuracy"] |= {
+        "fp32": model_accuracy(5000, 5000),
+        "qat_fake": model_accuracy(0, 1),
+        "int8": model_accuracy(5000, 5000),
+    }
+    report["benchmark"] = [benchmark_entry(1, 0.5, 4000.0)]
+    report["benchmark"][0]["ratio_interval"] = None
+    same = report["benchmark"][0]["int8"]
+    same["histogram"] = {"edges_ms": [0.2499, 0.2501], "counts": [1]}
+    report["training"]["qat"] |= {"history": [], "evaluations": [], "best_step": None,
+                                  "best_top1": None}  # fmt: skip
+    report["models"] = {m: {"path": m, "bytes": 900} for m in tables.MODELS}
+    report["data"]["bad_images"] = []
+    schema_check.validate(report)
+    assert html.render(report).count("<svg") == 6
+    assert "no smaller" in summarize(report).headline
+
+
+def test_long_lists_are_shortened_and_say_so():
+    report = sample_report()
+    report["data"]["bad_images"] = [{"path": f"{i}.png", "reason": "empty"} for i in range(60)]
+    text = markdown.render(report)
+    assert "Left out: 60 bad images" in text
+    assert "35 more bad images in report.json." in text
+    assert "59.png" not in text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [(1, 60, [1, 2, 5, 10, 20, 50]), (1.2, 3.6, [1.5, 2, 3]), (10.0, 10.9, None)],
+)
+def test_ticks_are_round(low, high, ticks):
+    found = plots.round_ticks(low, high)
+    assert ticks is None or found == ticks
+    assert len(found) >= 3
+    assert found == sorted(found)
+    assert all(low <= tick <= high for tick in found)
+
+
+@pytest.mark.parametrize(
+    ("lows", "highs", "start"),
+    [
+        ([84.1, 84.2], [86.1, 86.2], 80),
+        ([99.05], [99.55], 98.5),
+        ([5.0], [30.0], 0),
+        ([100], [100], 99.5),
+    ],
+)
+def test_accuracy_axis_starts_at_a_round_number_below_the_bars(lows, highs, start):
+    found, end = plots.zoomed(lows, highs)
+    assert found == start
+    assert found < min(lows)
+    assert end > max(highs)
+
+
+def test_thinned_curve_keeps_its_level():
+    steps, values = plots.thinned(list(range(10_000)), [2.0] * 10_000)
+    assert len(steps) == plots.MAX_POINTS
+    assert set(values) == {2.0}
+    assert steps == sorted(steps)
+
+
+# terminal
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_terminal_tables_of_every_setting_fit(width):
+    text = on_terminal(every_setting(), width)
+    assert max(len(line) for line in text.splitlines()) <= width
+    for whole in ("images/s", "3.00×*", "OpenVINO", "fastest", "Unstable"):
+        assert whole in text
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_terminal_tables_fit(width):
+    text = on_terminal(sample_report(), width)
+    assert max(len(line) for line in text.splitlines()) <= width
+    for whole in ("84.11–86.08", "FP32 images/s", "5,867", "3.47–3.55", "Peak memory", "passed"):
+        assert whole in text
+
+
+def test_terminal_shows_user_text_as_it_stands():
+    lines = on_terminal(attacked_report(), 400).splitlines()
+    assert ATTACK in lines  # the note
+    assert any(ATTACK in line and "passed" in line for line in lines)  # a cell
+
+
+def test_terminal_marks_a_failed_gate():
+    assert re.search(r"min_speedup +at least 4 +1\.55 +FAILED", on_terminal(failed_report(), 80))
+
+
+def test_a_percentile_of_too_few_batches_is_not_told():
+    report = sample_report()
+    report["benchmark"] = [benchmark_entry(1, 10.0, 40.0)]
+    report["benchmark"][0]["fp32"]["samples"], report["benchmark"][0]["int8"]["samples"] = 9, 99
+    (grid,) = speed.latency_grids(report)
+    assert [["–" in cell for cell in row[3:6]] for row in grid.rows] == [
+        [False, True, True],
+        [False, False, True],
+    ]

@@ -1,0 +1,91 @@
+"""Engines besides Paddle: which stages they bring, and what becomes of one that is missing."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_stages import CHAIN, make_manifest
+from sample_manifest import check, document
+
+from job import stages
+from job.errors import MachineError, QuantizationError
+from job.host import read_host
+from job.pipeline import fingerprint
+from job.stages import engine_packages
+from job.stages.other_engines import checked_error
+from job.storage.digests import Digests
+
+CORE = ("prepare", "baseline", "qat", "convert", "int8", "accuracy", "benchmark")
+
+
+def stages_of(*names: str) -> dict[str, tuple[str, ...]]:
+    """Each stage's name -> the stages that it needs, with some engines asked for."""
+    manifest = check(document(benchmark__engines=["paddle", *names]))
+    return {stage.name: stage.needs for stage in stages.stages_for(manifest)}
+
+
+def test_no_stage_of_an_engine_that_is_not_asked_for() -> None:
+    assert tuple(stages_of()) == CORE
+    full = {stage.name: stage.needs for stage in stages.STAGES}
+    assert all(full[name] == needs for name, needs in stages_of().items())
+
+
+@pytest.mark.parametrize("names", [("openvino",), ("onnxruntime",), ("onnxruntime", "openvino")])
+def test_engines_bring_a_stage_that_what_runs_the_models_needs(names: tuple[str, ...]) -> None:
+    found = stages_of(*names)
+    assert set(found) == {*CORE, *names}
+    order = list(found)
+    for stage in ("accuracy", "benchmark"):
+        assert set(found[stage]) - set(stages_of()[stage]) == set(names)
+    assert all(order.index(need) < order.index(name) for name in order for need in found[name])
+
+
+def test_versions_of_an_engine_are_in_the_keys_of_what_uses_it() -> None:
+    manifest = check(document(benchmark__engines=["paddle", "openvino"]))
+    libraries = {stage.name: stage.libraries for stage in stages.stages_for(manifest)}
+    told = {name for name, packages in libraries.items() if "openvino" in packages}
+    assert told == {"openvino", "accuracy", "benchmark"}
+
+
+def test_another_version_of_an_engine_changes_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = replace(CHAIN[0], libraries=("openvino",))
+    found = []
+    for version in ("2026.1", "2026.2"):
+        monkeypatch.setattr(fingerprint.metadata, "version", lambda _, found=version: found)
+        manifest, digests = make_manifest(tmp_path), Digests(tmp_path / "none.json")
+        found.append(
+            fingerprint.ingredients(
+                stage, manifest, upstream={}, digests=digests, versions={}, host=read_host()
+            )
+        )
+    assert fingerprint.changes(*found) == ("openvino 2026.1 -> 2026.2",)
+
+
+def test_missing_packages_are_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_packages, "find_spec", lambda name: None if name == "onnx" else name)
+    engine_packages.check_installed(["paddle", "openvino"])
+    with pytest.raises(MachineError, match=r"onnxruntime needs .* not installed: onnx\n") as caught:
+        engine_packages.check_installed(["paddle", "onnxruntime"])
+    assert "pip install 'job[onnxruntime]'" in caught.value.hint
+
+
+def test_extras_hold_what_the_engines_need() -> None:
+    import tomllib
+
+    text = Path(__file__).parents[3].joinpath("pyproject.toml").read_text()
+    extras = tomllib.loads(text)["project"]["optional-dependencies"]
+    for engine, packages in engine_packages.PACKAGES.items():
+        named = {requirement.split("=")[0] for requirement in extras[engine]}
+        assert named == set(packages)
+
+
+def test_scores_of_a_wrongly_translated_model_are_refused() -> None:
+    expected = np.linspace(-1, 1, 20).reshape(2, 10)
+    assert checked_error(expected + 0.01, expected) == pytest.approx(0.016, abs=0.001)
+    assert checked_error(0 * expected, 0 * expected) == 0
+    for wrong in (-expected, np.full_like(expected, np.nan)):
+        with pytest.raises(QuantizationError, match="does not run the model as it was trained"):
+            checked_error(wrong, expected)

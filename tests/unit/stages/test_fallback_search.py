@@ -1,0 +1,140 @@
+"""The search for ops that must stay in FP32, with made-up scores."""
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from job.errors import QuantizationError
+from job.stages.fallback_search import Outcome, Score, Try, search
+
+# Op -> points that its INT8 costs; the worst stands first.
+COSTS = {"first": 0.0, "second": 3.0, "third": 1.0, "fourth": 0.5}
+
+
+def score(ops: Sequence[str]) -> Score:
+    """The drop of all that is left in INT8."""
+    left = [op for op in COSTS if op not in ops]
+    return Score(sum(COSTS[op] for op in left), left[0] if left else None)
+
+
+def find(
+    scorer: Callable[[Sequence[str]], Score | None] = score,
+    *,
+    limit: float = 0.0,
+    seconds: float = 1000,
+    earlier: Sequence[Try] = (),
+    told: list[int] | None = None,
+) -> Outcome | None:
+    ticks = itertools.count()
+    return search(
+        scorer,
+        max_top1_drop=limit,
+        max_seconds=seconds,
+        earlier=earlier,
+        on_try=lambda tries: told.append(len(tries)) if told is not None else None,
+        # Each try takes one second.
+        clock=lambda: float(next(ticks)),
+    )
+
+
+def outcome(found: Outcome | None) -> Outcome:
+    assert found is not None
+    return found
+
+
+def test_nothing_is_left_when_int8_is_good_enough() -> None:
+    found = outcome(find(limit=4.5))
+    assert (found.kept, found.ops, len(found.tries)) == (0, (), 1)
+    assert found.stopped == "the drop is at most 4.5 points"
+
+
+def test_the_worst_go_one_at_a_time_until_the_limit_is_reached() -> None:
+    told: list[int] = []
+    found = outcome(find(limit=1.5, told=told))
+    assert [(one.op, one.top1_drop) for one in found.tries] == [
+        (None, 4.5),
+        ("first", 4.5),
+        ("second", 1.5),
+    ]
+    assert found.ops == ("first", "second")
+    assert told == [1, 2, 3]
+
+
+def test_a_drop_is_compared_without_its_rounding() -> None:
+    assert outcome(find(lambda _: Score(0.3 + 1e-12, "a"), limit=0.3)).kept == 0
+
+
+def test_of_equal_drops_the_one_with_fewer_ops_in_fp32_is_kept() -> None:
+    found = outcome(find(lambda ops: Score(2.0, "abc"[len(ops)] if len(ops) < 3 else None)))
+    assert (len(found.tries), found.kept, found.ops) == (4, 0, ())
+    assert found.stopped == "no op that is left in INT8 differs"
+
+
+def test_the_best_is_kept_when_later_tries_are_worse() -> None:
+    drops = [5.0, 2.0, 3.0, 4.0]
+    names = ["a", "b", "c", None]
+    found = outcome(find(lambda ops: Score(drops[len(ops)], names[len(ops)])))
+    assert (found.kept, found.ops) == (1, ("a",))
+    assert len(found.tries) == 4
+
+
+@pytest.mark.parametrize(("seconds", "tries"), [(0.5, 1), (1, 1), (2, 2), (3.5, 3)])
+def test_no_try_is_begun_that_would_not_end_in_time(seconds: float, tries: int) -> None:
+    found = outcome(find(seconds=seconds))
+    assert len(found.tries) == tries
+    assert found.stopped.startswith("another try would take longer than")
+
+
+def test_an_interrupted_search_goes_on_where_it_was() -> None:
+    kept: list[Try] = []
+    whole = outcome(find())
+
+    def interrupted(ops: Sequence[str]) -> Score | None:
+        return score(ops) if len(ops) < 2 else None
+
+    ticks = itertools.count()
+    stopped = search(
+        interrupted,
+        max_top1_drop=0,
+        max_seconds=1000,
+        on_try=lambda tries: kept.__setitem__(slice(None), tries),
+        clock=lambda: float(next(ticks)),
+    )
+    assert stopped is None
+    assert len(kept) == 2
+    scored: list[tuple[str, ...]] = []
+
+    def rest(ops: Sequence[str]) -> Score | None:
+        scored.append(tuple(ops))
+        return score(ops)
+
+    assert find(rest, earlier=kept) == whole
+    assert scored[0] == ("first", "second")
+
+
+def test_time_before_an_interruption_counts() -> None:
+    earlier = [Try(None, 4.5, "first", 7.0)]
+    found = outcome(find(seconds=10, earlier=earlier))
+    assert found.tries == tuple(earlier)
+
+
+def test_a_model_that_cannot_be_made_ends_the_search() -> None:
+    def fails(ops: Sequence[str]) -> Score:
+        if len(ops) > 1:
+            raise QuantizationError("nothing was quantized")
+        return score(ops)
+
+    found = outcome(find(fails))
+    assert len(found.tries) == 2
+    assert found.stopped == (
+        "with second in FP32 as well there is no INT8 model: nothing was quantized"
+    )
+
+
+def test_without_any_int8_model_there_is_nothing_to_keep() -> None:
+    def fails(ops: Sequence[str]) -> Score:
+        raise QuantizationError("nothing was quantized")
+
+    with pytest.raises(QuantizationError, match="nothing was quantized"):
+        find(fails)
