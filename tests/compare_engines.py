@@ -21,7 +21,7 @@ from typing import Any
 from job import stats
 from job.benchmark import cpu_pinning
 from job.benchmark.rounds import in_turn, started
-from job.benchmark.samples import Setting
+from job.benchmark.samples import BenchmarkSetting
 from job.benchmark.timer import Candidate
 from job.host import read_host
 from job.pipeline.fingerprint import library_versions, package_versions
@@ -205,7 +205,7 @@ def make_nncf(work: Path) -> None:
 
 def timed(model: str, batch_size: int, options: argparse.Namespace) -> Row:
     """Time all models of a network in turns."""
-    setting = Setting(batch_size, 1, SHAPE, isa_cap=options.isa_cap)
+    setting = BenchmarkSetting(batch_size, 1, SHAPE, isa_cap=options.isa_cap)
     pinned = cpu_pinning.pinned(setting)
     rates: dict[str, list[float]] = {name: [] for name in options.timed}
     calls: dict[str, list[float]] = {name: [] for name in options.timed}

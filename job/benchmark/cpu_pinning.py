@@ -4,14 +4,14 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from job.benchmark.samples import Setting
+from job.benchmark.samples import BenchmarkSetting
 from job.errors import MachineError
 from job.host import usable_cores
 
 _SIBLINGS = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
-def check(settings: Sequence[Setting]) -> None:
+def check(settings: Sequence[BenchmarkSetting]) -> None:
     """Make sure that every setting has as many cores as it keeps busy.
 
     Raises:
@@ -28,7 +28,7 @@ def check(settings: Sequence[Setting]) -> None:
             )
 
 
-def pinned(setting: Setting) -> list[int]:
+def pinned(setting: BenchmarkSetting) -> list[int]:
     """The cores that a setting is timed on: physical cores first, then their hyperthreads."""
     cores = sorted(os.sched_getaffinity(0))
     return spread(cores, {core: siblings(core) for core in cores})[: setting.cores]

@@ -16,19 +16,19 @@ from pathlib import Path
 from typing import TypeVar
 
 from job.benchmark import cpu_counters, cpu_pinning
-from job.benchmark.samples import Conditions, Samples, Setting
+from job.benchmark.samples import BenchmarkSetting, Conditions, Samples
 from job.benchmark.stability import Observation, together
-from job.benchmark.timer import Candidate, Fleet
+from job.benchmark.timer import Candidate, InstanceGroup
 from job.events import Events
 from job.host import read_host
 
 NATIVE, ONEDNN = FP32 = ("native", "onednn")
-NOTHING = "nothing"
+NOOP = "nothing"
 T = TypeVar("T")
 # An FP32 engine this much slower than the faster one while warming up is not timed further.
 HOPELESS = 1.3
 # Of a call that does nothing, thousands fit into this.
-NOTHING_SECONDS = 0.02
+NOOP_SECONDS = 0.02
 # First calls take longer, so they must not decide which engine is faster.
 LEAST_WARMUP = 2
 CHECKED_IMAGES = 8
@@ -37,7 +37,7 @@ TURNS = 4
 
 
 @dataclass(frozen=True)
-class Effort:
+class TimingBudget:
     """How long each model is timed in all, over ``rounds`` turns.
 
     Attributes:
@@ -81,8 +81,8 @@ class Measurement:
 
 def measure(
     candidates: Sequence[Candidate],
-    setting: Setting,
-    effort: Effort,
+    setting: BenchmarkSetting,
+    effort: TimingBudget,
     *,
     isa: str,
     events: Events,
@@ -104,7 +104,7 @@ def measure(
         QuantizationError: a model cannot be timed.
     """
     cpu_pinning.check([setting])
-    racing = [*candidates, Candidate(NOTHING, Path(NOTHING))]
+    racing = [*candidates, Candidate(NOOP, Path(NOOP))]
     rounds: list[Round] = []
     for done in range(effort.rounds):
         one = run_round(racing, setting, effort, done, events)
@@ -144,7 +144,11 @@ class Round:
 
 
 def run_round(
-    racing: Sequence[Candidate], setting: Setting, effort: Effort, number: int, events: Events
+    racing: Sequence[Candidate],
+    setting: BenchmarkSetting,
+    effort: TimingBudget,
+    number: int,
+    events: Events,
 ) -> Round | None:
     """Start every model, warm it up and time it; None when asked to stop.
 
@@ -186,27 +190,27 @@ def in_turn(models: Sequence[T], number: int) -> Sequence[T]:
 
 @contextmanager
 def started(
-    candidates: Sequence[Candidate], setting: Setting, pinned: Sequence[int]
-) -> Iterator[list[Fleet]]:
+    candidates: Sequence[Candidate], setting: BenchmarkSetting, pinned: Sequence[int]
+) -> Iterator[list[InstanceGroup]]:
     """Every candidate's processes with their models loaded, one after another."""
     with ExitStack() as stack:
         fleets = []
         for candidate in candidates:
-            fleets.append(Fleet(candidate, setting, pinned))
+            fleets.append(InstanceGroup(candidate, setting, pinned))
             stack.callback(fleets[-1].close)
         for fleet in fleets:
             fleet.load()
         yield fleets
 
 
-def warm_up(fleets: Sequence[Fleet], effort: Effort) -> dict[str, float]:
+def warm_up(fleets: Sequence[InstanceGroup], effort: TimingBudget) -> dict[str, float]:
     """Call every model until it is as fast as it gets: milliseconds of the fastest calls."""
     return {
         fleet.label: fastest_call(fleet, effort.warmup, effort.round_seconds) for fleet in fleets
     }
 
 
-def competitive(fleets: Sequence[Fleet], effort: Effort) -> list[Fleet]:
+def competitive(fleets: Sequence[InstanceGroup], effort: TimingBudget) -> list[InstanceGroup]:
     """Warm all models up, and end the processes of an FP32 engine that is hopelessly slow."""
     fastest = warm_up(fleets, effort)
     if not fastest.keys() >= set(FP32):
@@ -222,7 +226,7 @@ def competitive(fleets: Sequence[Fleet], effort: Effort) -> list[Fleet]:
     return kept
 
 
-def fastest_call(fleet: Fleet, batches: int, limit: float) -> float:
+def fastest_call(fleet: InstanceGroup, batches: int, limit: float) -> float:
     """Milliseconds of the fastest of some calls, at least one, that end after ``limit`` seconds."""
     return min(min(instance) for instance in fleet.time(0, batches, limit))
 
@@ -239,7 +243,7 @@ def is_competitive(label: str, fastest: Mapping[str, float]) -> bool:
 
 
 def timed(
-    fleets: Sequence[Fleet], effort: Effort, events: Events
+    fleets: Sequence[InstanceGroup], effort: TimingBudget, events: Events
 ) -> dict[str, list[list[float]]] | None:
     """Latencies of each model in one round, as [instance][call]; None when asked to stop.
 
@@ -249,7 +253,7 @@ def timed(
     latencies: dict[str, list[list[float]]] = {f.label: [[] for _ in f.timers] for f in fleets}
     for turn in range(TURNS):
         for fleet in in_turn(fleets, turn):
-            least = NOTHING_SECONDS if fleet.label == NOTHING else math.inf
+            least = NOOP_SECONDS if fleet.label == NOOP else math.inf
             seconds = min(effort.round_seconds, least)
             instances = latencies[fleet.label]
             missing = batches - min(map(len, instances))
@@ -263,7 +267,7 @@ def timed(
     return latencies
 
 
-def used(fleets: Sequence[Fleet]) -> tuple[float, int]:
+def used(fleets: Sequence[InstanceGroup]) -> tuple[float, int]:
     """Processor seconds and preemptions of all timing processes so far."""
     timers = [timer for fleet in fleets for timer in fleet.timers]
     return sum(t.cpu_seconds for t in timers), sum(t.preemptions for t in timers)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from job import stats
-from job.benchmark.rounds import FP32, NOTHING, Measurement
+from job.benchmark.rounds import FP32, NOOP, Measurement
 from job.benchmark.samples import Samples, require_comparable
 from job.benchmark.stability import reasons
 
@@ -33,7 +33,7 @@ def row(measured: Measurement) -> dict[str, Any]:
     int8_speeds = {PADDLE: speeds[INT8], **{label: speeds[label] for label in others}}
     why = reasons(
         measured.observed,
-        {label: one.rates for label, one in by_label.items() if label != NOTHING},
+        {label: one.rates for label, one in by_label.items() if label != NOOP},
         against["ratio"],
         against["ratio_interval"],
     )
@@ -52,7 +52,7 @@ def row(measured: Measurement) -> dict[str, Any]:
             label: {**describe(one, label), **compare(fp32, one)} for label, one in others.items()
         },
         "fastest": max(int8_speeds, key=lambda label: int8_speeds[label]),
-        "harness_ms": stats.percentiles(by_label[NOTHING].all).p50,
+        "harness_ms": stats.percentiles(by_label[NOOP].all).p50,
         "stable": not why,
         "unstable_reasons": [asdict(reason) for reason in why],
     }

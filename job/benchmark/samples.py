@@ -8,7 +8,7 @@ from job.errors import IncomparableSamples
 
 
 @dataclass(frozen=True)
-class Setting:
+class BenchmarkSetting:
     """What is timed: one row of table II.
 
     Attributes:
@@ -56,7 +56,7 @@ class Conditions:
 
     host: Mapping[str, Any]
     isa: str
-    setting: Setting
+    setting: BenchmarkSetting
 
 
 @dataclass(frozen=True)

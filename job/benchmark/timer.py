@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from job.benchmark.samples import Setting
+from job.benchmark.samples import BenchmarkSetting
 from job.errors import QuantizationError
-from job.profile.onednn_log import isa_environment
+from job.isa import isa_environment
 
 # News reach a process within this time, so that all instances start together.
 BARRIER_NS = 5_000_000
@@ -49,7 +49,9 @@ class Timer:
         preemptions: how often its core was taken away, as of its last answer.
     """
 
-    def __init__(self, candidate: Candidate, setting: Setting, cores: Sequence[int]) -> None:
+    def __init__(
+        self, candidate: Candidate, setting: BenchmarkSetting, cores: Sequence[int]
+    ) -> None:
         self.label = candidate.label
         self.peak_rss_bytes, self.cpu_seconds, self.preemptions = 0, 0.0, 0
         command = [
@@ -125,7 +127,7 @@ class Timer:
                     pipe.close()
 
 
-class Fleet:
+class InstanceGroup:
     """All instances of one model, started; they rest as soon as it is loaded.
 
     Args:
@@ -134,7 +136,9 @@ class Fleet:
         cores: one for each thread of each instance.
     """
 
-    def __init__(self, candidate: Candidate, setting: Setting, cores: Sequence[int]) -> None:
+    def __init__(
+        self, candidate: Candidate, setting: BenchmarkSetting, cores: Sequence[int]
+    ) -> None:
         self.label = candidate.label
         self.timers: list[Timer] = []
         with ExitStack() as stack:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from job.errors import UsageError
-from job.manifest.read import pointer as write_pointer
-from job.manifest.read import split_pointer
+from job.manifest.pointer import pointer as write_pointer
+from job.manifest.pointer import split_pointer
 from job.manifest.schema import Key, expected, keys_and_items, resolve, types
 from job.manifest.validate import misplaced
 

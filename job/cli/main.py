@@ -136,17 +136,17 @@ def run(
     """
     from job.cli import run as running
     from job.cli.results import failure_of
-    from job.distributed.control import Follower, joined
+    from job.distributed.control import Participant, joined
     from job.pipeline.fetch_inputs import localized
     from job.pipeline.output_location import place_of
-    from job.ui.protocol import make_ui
+    from job.ui.choose import make_ui
 
     with make_ui(log_format) as ui:
         try:
             loaded = _load(manifest, overrides or ())
             running.check_code(loaded, allow_code)
             where = place_of(loaded.output if output is None else output)
-            asked = running.Asked(index, from_stage, until_stage, allow_slow_isa)
+            asked = running.RunOptions(index, from_stage, until_stage, allow_slow_isa)
             told = partial(ui.message, "processes")
             group = nullcontext() if dry_run else joined(loaded, index, told)
             fetched = localized(loaded, partial(ui.message, "inputs"), index)
@@ -155,7 +155,7 @@ def run(
                     as_json = log_format is LogFormat.json
                     running.print_plan_of(ready, where, asked, as_json=as_json)
                     return
-                if isinstance(others, Follower):
+                if isinstance(others, Participant):
                     _tell(running.train_beside(ready, others, ui))
                     return
                 result = running.run(ready, where, asked, ui, others)
@@ -184,15 +184,15 @@ def merge(
       job run manifests/tutorial-tables.json --index 1     (on another)
       job merge manifests/tutorial-tables.json
     """
-    from job import merging
+    from job.pipeline import merge
     from job.pipeline.output_location import place_of
-    from job.ui.protocol import make_ui
+    from job.ui.choose import make_ui
 
     with make_ui(log_format) as ui:
         try:
             loaded = _load(manifest, overrides or ())
             where = place_of(loaded.output if output is None else output)
-            result = merging.merge(loaded, output=where, ui=ui)
+            result = merge.merge(loaded, output=where, ui=ui)
         except JobError as error:
             raise _failed(error, ui) from None
     _finish(result, log_format, ui)
@@ -220,7 +220,7 @@ def score(
     from job.pipeline import run as pipeline
     from job.pipeline.output_location import place_of
     from job.stages import stages_for
-    from job.ui.protocol import make_ui
+    from job.ui.choose import make_ui
 
     with make_ui(log_format) as ui:
         try:
@@ -327,7 +327,7 @@ def report(
     """
     from job.cli.results import print_tables
     from job.pipeline.output_location import on_this_machine, place_of
-    from job.reporting import read, write
+    from job.pipeline.report_files import read, write
 
     place = place_of(run)
     target = place if output is None else on_this_machine(output, "--output")

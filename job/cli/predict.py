@@ -146,7 +146,7 @@ def _shown() -> "Iterator[Ui]":
     """A display for work that a signal ends."""
     from job.errors import Stopped
     from job.process.signals import StopSignals
-    from job.ui.protocol import make_ui
+    from job.ui.choose import make_ui
 
     with make_ui("text") as ui:
         try:

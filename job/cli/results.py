@@ -10,7 +10,7 @@ from rich.text import Text
 
 from job.errors import GateFailed, JobError
 from job.pipeline.matrix import MatrixResult
-from job.pipeline.output_location import Place
+from job.pipeline.output_location import Location
 from job.pipeline.plan import PlannedStage
 from job.pipeline.run import RunResult
 from job.report.matrix.summary import summarize as summarize_matrix
@@ -84,7 +84,7 @@ def _print_matrix_result(result: MatrixResult, as_json: bool) -> None:
         print_tables(result.report, result.output)
 
 
-def print_tables(report: Mapping[str, Any], output: Place | None) -> None:
+def print_tables(report: Mapping[str, Any], output: Location | None) -> None:
     """Print a report's tables and where its files are; None if they are nowhere."""
     if "matrix" in report:
         print_matrix_tables(report, Console())
@@ -132,7 +132,7 @@ def _planned_json(stage: PlannedStage) -> Mapping[str, Any]:
     }
 
 
-def _short(path: Place) -> str:
+def _short(path: Location) -> str:
     """Name a path as seen from the current directory."""
     if not isinstance(path, Path):
         return str(path)

@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from job import merging
 from job.cli.results import print_plan, print_plans
 from job.errors import MachineError
 from job.host import Host, read_host
 from job.manifest import Manifest, entries
 from job.manifest.custom_code import check_allowed
-from job.pipeline import matrix
+from job.pipeline import matrix, merge
 from job.pipeline import run as pipeline
 from job.pipeline.build_report import build
 from job.pipeline.follower import follow
@@ -18,15 +17,15 @@ from job.stages import stages_for
 from job.stages.engine_packages import check_installed
 
 if TYPE_CHECKING:
-    from job.distributed.control import Follower, Leader
+    from job.distributed.control import Coordinator, Participant
     from job.pipeline.matrix import MatrixResult
-    from job.pipeline.output_location import Place
+    from job.pipeline.output_location import Location
     from job.pipeline.run import RunResult
     from job.ui.protocol import Ui
 
 
 @dataclass(frozen=True)
-class Asked:
+class RunOptions:
     """How much of a manifest to run, and on which machines.
 
     Attributes:
@@ -50,10 +49,10 @@ def check_code(manifest: Manifest, allowed: bool) -> None:
 
 def run(
     manifest: Manifest,
-    output: "Place",
-    asked: Asked,
+    output: "Location",
+    asked: RunOptions,
     ui: "Ui",
-    leader: "Leader | None",
+    leader: "Coordinator | None",
 ) -> "RunResult | MatrixResult":
     """Run a manifest.
 
@@ -68,23 +67,25 @@ def run(
     _check_engines(manifest)
     where: dict[str, Any] = {"output": output, "ui": ui, **_how(host, asked)}
     if asked.index is not None:
-        return merging.run_index(manifest, asked.index, stages_for=stages_for, **where)
+        return merge.run_index(manifest, asked.index, stages_for=stages_for, **where)
     if manifest.matrix:
         return matrix.run(manifest, stages_for=stages_for, **where)
     return pipeline.run(manifest, stages=stages_for(manifest), leader=leader, **where)
 
 
-def train_beside(manifest: Manifest, follower: "Follower", ui: "Ui") -> str:
+def train_beside(manifest: Manifest, follower: "Participant", ui: "Ui") -> str:
     """Train beside rank 0, which writes everything; returns what to tell of it."""
     follow(manifest, follower, stages=stages_for(manifest), ui=ui)
     return f"{follower.group.name}: rank 0 has finished; the results are where it wrote them"
 
 
-def print_plan_of(manifest: Manifest, output: "Place", asked: Asked, *, as_json: bool) -> None:
+def print_plan_of(
+    manifest: Manifest, output: "Location", asked: RunOptions, *, as_json: bool
+) -> None:
     """Print what a run would do, and fail as it would when something it reads is missing."""
     how = _how(read_host(), asked)
     if asked.index is not None:
-        name, manifest = merging.model_at(manifest, asked.index)
+        name, manifest = merge.model_at(manifest, asked.index)
         output /= name
     if manifest.matrix:
         plans = matrix.plan(manifest, stages_for=stages_for, output=output, **how)
@@ -96,11 +97,11 @@ def print_plan_of(manifest: Manifest, output: "Place", asked: Asked, *, as_json:
     check_inputs(planned, manifest.base)
 
 
-def _how(host: Host, asked: Asked) -> dict[str, Any]:
+def _how(host: Host, asked: RunOptions) -> dict[str, Any]:
     """Return what a run and its plan are both given."""
     notes = () if host.has_vnni else (f"not comparable: {host.cpu_model} has no AVX512_VNNI",)
     return {
-        "reporting": pipeline.Reporting(build=build, notes=notes, comparable=host.has_vnni),
+        "reporting": pipeline.ReportConfig(build=build, notes=notes, comparable=host.has_vnni),
         "from_stage": asked.from_stage,
         "until_stage": asked.until_stage,
     }

@@ -95,7 +95,7 @@ class LocalArchive:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ArchiveEntry:
     """One file of an archive.
 
     Attributes:
@@ -121,7 +121,7 @@ def is_plain_tar(name: str) -> bool:
     return name.lower().endswith(".tar")
 
 
-def entries(archive: Archive, limits: Limits, progress: Progress | None) -> Iterator[Entry]:
+def entries(archive: Archive, limits: Limits, progress: Progress | None) -> Iterator[ArchiveEntry]:
     """The files of an archive, in its order; each is to be read before the next is asked for.
 
     Args:
@@ -253,7 +253,9 @@ class _StrictTarInfo(tarfile.TarInfo):
     _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse_holes
 
 
-def _tar_entries(archive: Archive, budget: _Budget, progress: Progress | None) -> Iterator[Entry]:
+def _tar_entries(
+    archive: Archive, budget: _Budget, progress: Progress | None
+) -> Iterator[ArchiveEntry]:
     total = archive.bytes
     compressed = not is_plain_tar(archive.name)
     with archive.open() as raw:
@@ -272,7 +274,7 @@ def _tar_entries(archive: Archive, budget: _Budget, progress: Progress | None) -
                         f"{archive}: {member.name!r} is a {kind}; only files and folders are taken",
                         UNPACK_HINT,
                     )
-                yield Entry(member.name, member.size, member.offset_data, content)
+                yield ArchiveEntry(member.name, member.size, member.offset_data, content)
                 if progress:
                     progress(raw.tell(), total)
         # gzip checks its checksum at its very end only.
@@ -280,7 +282,9 @@ def _tar_entries(archive: Archive, budget: _Budget, progress: Progress | None) -
             pass
 
 
-def _zip_entries(archive: Archive, budget: _Budget, progress: Progress | None) -> Iterator[Entry]:
+def _zip_entries(
+    archive: Archive, budget: _Budget, progress: Progress | None
+) -> Iterator[ArchiveEntry]:
     total = archive.bytes
     with archive.open() as raw, zipfile.ZipFile(raw) as opened:
         for member in opened.infolist():
@@ -305,6 +309,6 @@ def _zip_entries(archive: Archive, budget: _Budget, progress: Progress | None) -
                     "Make it again with a plain `zip`.",
                 )
             with opened.open(member) as content:
-                yield Entry(member.filename, member.file_size, member.header_offset, content)
+                yield ArchiveEntry(member.filename, member.file_size, member.header_offset, content)
             if progress:
                 progress(min(member.header_offset + member.compress_size, total), total)

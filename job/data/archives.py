@@ -17,7 +17,7 @@ from typing import IO, Any, BinaryIO
 from job.data.archive_reading import (
     UNPACK_HINT,
     Archive,
-    Entry,
+    ArchiveEntry,
     Limits,
     LocalArchive,
     Progress,
@@ -25,9 +25,8 @@ from job.data.archive_reading import (
     checked_name,
     entries,
 )
-from job.data.publishing import output_errors, replacing
 from job.errors import DataError
-from job.regular_files import open_regular
+from job.storage.files import open_regular, output_errors, replacing
 
 _CHUNK_BYTES = 1 << 20
 _MARKER = "archive.json"
@@ -160,7 +159,7 @@ def _unpack_new(archive: Archive, folder: Path, limits: Limits, progress: Progre
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _save(entry: Entry, archive: Archive, folder: Path) -> None:
+def _save(entry: ArchiveEntry, archive: Archive, folder: Path) -> None:
     target = folder / checked_name(entry.name, archive)
     with output_errors(target), _name_errors(archive, entry.name):
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ import numpy as np
 from job.data.decoding.decode import COLOUR_MODES, EXTENSIONS
 from job.data.sources import ImageFiles
 from job.errors import DataError
-from job.regular_files import open_regular
+from job.storage.files import open_regular
 
 CLASS_COUNT = "Set model.classes to the number of classes, or add or remove folders."
 EMPTY_CLASS = "Put images there, or remove the folder and lower model.classes."
@@ -28,7 +28,7 @@ _LABEL = re.compile(r"-?[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
-class Place:
+class DataRoot:
     """The data set's folder.
 
     Attributes:
@@ -40,7 +40,7 @@ class Place:
     where: str
 
 
-def image_list(place: Place, list_file: str, *, classes: int, channels: int) -> ImageFiles:
+def image_list(place: DataRoot, list_file: str, *, classes: int, channels: int) -> ImageFiles:
     """Read a list of ``path label`` lines; paths are relative to the data set's folder.
 
     The images themselves are not opened: a missing one is found when it is read.
@@ -206,7 +206,7 @@ def _links(folder: Path) -> list[str]:
 
 
 def class_folders(
-    place: Place, folder: str, *, classes: int, channels: int
+    place: DataRoot, folder: str, *, classes: int, channels: int
 ) -> tuple[ImageFiles, Sequence[str]]:
     """Find the images in a folder of class folders; sorted, their names are labels 0, 1, ...
 
@@ -254,7 +254,7 @@ def class_folders(
     return source, class_names
 
 
-def _class_names(place: Place, folder: str) -> list[str]:
+def _class_names(place: DataRoot, folder: str) -> list[str]:
     top = place.folder / folder
     try:
         with os.scandir(top) as entries:
@@ -269,7 +269,7 @@ def _class_names(place: Place, folder: str) -> list[str]:
         ) from error
 
 
-def _images_below(place: Place, folder: Path, escapes: _LinkCheck) -> tuple[list[str], int]:
+def _images_below(place: DataRoot, folder: Path, escapes: _LinkCheck) -> tuple[list[str], int]:
     found: list[str] = []
     passed_over = 0
     for parent, subfolders, files in os.walk(folder):

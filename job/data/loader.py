@@ -8,12 +8,11 @@ from itertools import chain, islice
 
 import numpy as np
 
-from job.data.arrays import Floats, Image, Ints
 from job.data.decoding.decode import UnreadableImageError
 from job.data.decoding.pool import TASK_TIMEOUT_S, DecodePool
-from job.data.decoding.worker_process import Fetched, decode_one
+from job.data.decoding.worker_process import FetchedImage, decode_one
 from job.data.sources import BadImage, Outcome, Source
-from job.data.transforms import Draw, Transform, generator, normalize
+from job.data.transforms import Draw, Floats, Image, Ints, Transform, generator, normalize
 from job.errors import DataError
 
 _ORDER_STREAM = 0
@@ -212,7 +211,7 @@ class Loader:
     def _decode_all_here(self, epoch: int, indices: Sequence[int]) -> Iterator[Outcome]:
         source, ahead = self._source, 2 * self._batch_size
         for place, index in enumerate(indices):
-            if isinstance(source, Fetched) and place % self._batch_size == 0:
+            if isinstance(source, FetchedImage) and place % self._batch_size == 0:
                 source.prefetch(indices[place : place + ahead])
             yield self._decode_here(epoch, index)
 

@@ -10,14 +10,14 @@ import numpy as np
 from job.data import packed
 from job.data.archive_reading import Progress, is_archive, is_plain_tar
 from job.data.archives import unpack
-from job.data.listing import Place, class_folders, image_list
+from job.data.listing import DataRoot, class_folders, image_list
 from job.data.s3 import images as remote
 from job.data.s3 import index as remote_index
 from job.data.s3.archive import unpack_remote
 from job.data.s3.images import Remote, RemoteImages
 from job.data.sources import ImageFiles, PackedImages, Source, digits
 from job.errors import DataError
-from job.manifest.load import DataSpec
+from job.manifest.spec import DataSpec
 from job.uri import is_uri
 
 
@@ -80,27 +80,27 @@ class Opener:
         images = PackedImages(path=path, shape=self.input_shape, labels=labels)
         return checked_labels(images, self.classes)
 
-    def _place(self) -> "Place | remote_index.RemoteIndex":
+    def _place(self) -> "DataRoot | remote_index.RemoteIndex":
         root = self.resolve(self.spec.root or ".")
         if self.remote is not None:
             uri = self.remote.uri
             if is_archive(uri.name) and not is_plain_tar(uri.name):
                 folder = unpack_remote(self.remote, root, self.cache, progress=self.progress)
-                return Place(folder, str(uri))
+                return DataRoot(folder, str(uri))
             return remote_index.read(root, uri)
         if root.is_dir():
-            return Place(root, str(root))
+            return DataRoot(root, str(root))
         if not root.exists():
             raise DataError(f"data.root {root} does not exist", "Check data.root in the manifest.")
         if not is_archive(root.name):
             raise DataError(
                 f"data.root {root} is neither a folder nor a .tar, .tar.gz, .tgz or .zip archive"
             )
-        return Place(unpack(root, self.cache, progress=self.progress), str(root))
+        return DataRoot(unpack(root, self.cache, progress=self.progress), str(root))
 
-    def _list(self, place: "Place | remote_index.RemoteIndex", name: str) -> Source:
+    def _list(self, place: "DataRoot | remote_index.RemoteIndex", name: str) -> Source:
         channels = self.input_shape[0]
-        if isinstance(place, Place):
+        if isinstance(place, DataRoot):
             local = str(self.resolve(name)) if is_uri(name) else name
             return image_list(place, local, classes=self.classes, channels=channels)
         assert self.remote is not None  # noqa: S101 - only then there is an index
@@ -113,7 +113,7 @@ class Opener:
             channels=channels,
         )
 
-    def _class_folders(self, place: "Place | remote_index.RemoteIndex") -> Mapping[str, Given]:
+    def _class_folders(self, place: "DataRoot | remote_index.RemoteIndex") -> Mapping[str, Given]:
         spec = self.spec
         opened: dict[str, Given] = {}
         first: tuple[str, list[str]] | None = None
@@ -130,10 +130,10 @@ class Opener:
         return opened
 
     def _folder(
-        self, place: "Place | remote_index.RemoteIndex", text: str
+        self, place: "DataRoot | remote_index.RemoteIndex", text: str
     ) -> tuple[Source, list[str]]:
         classes, channels = self.classes, self.input_shape[0]
-        if isinstance(place, Place):
+        if isinstance(place, DataRoot):
             local, names = class_folders(place, text, classes=classes, channels=channels)
             return local, list(names)
         assert self.remote is not None  # noqa: S101 - only then there is an index

@@ -19,10 +19,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from job.data.arrays import Floats, Ints
-from job.data.publishing import output_errors, replacing
+from job.data.transforms import Floats, Ints
 from job.errors import DataError
-from job.regular_files import open_regular
+from job.storage.files import open_regular, output_errors, replacing
 
 _COUNT = np.dtype("<i8")
 _PIXEL = np.dtype("<f4")
@@ -151,17 +150,19 @@ def read_sidecar(path: Path) -> Mapping[str, Any] | None:
     Raises:
         DataError: it cannot be read, or is no such description.
     """
-    beside = sidecar(path)
+    follower_stage = sidecar(path)
     try:
-        with open_regular(beside) as file:
+        with open_regular(follower_stage) as file:
             description = json.loads(file.read(_LONGEST_SIDECAR))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{beside}: cannot be read: {error}", _PACK_AGAIN) from error
+        raise DataError(f"{follower_stage}: cannot be read: {error}", _PACK_AGAIN) from error
     known = description if isinstance(description, dict) else {}
     if not isinstance(known.get("shape"), list) or not isinstance(known.get("bytes"), int):
-        raise DataError(f"{beside}: does not tell the shape and the bytes of a file", _PACK_AGAIN)
+        raise DataError(
+            f"{follower_stage}: does not tell the shape and the bytes of a file", _PACK_AGAIN
+        )
     return known
 
 

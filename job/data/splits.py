@@ -12,16 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from job.data.archive_reading import Progress
-from job.data.arrays import Ints
 from job.data.listing import real_paths
 from job.data.opening import Given, Opener
 from job.data.s3.images import Remote
-from job.data.sources import ImageFiles, PackedImages, Source
-from job.data.stratified import SPLIT_SEED, spread
-from job.data.synthetic import SYNTHETIC_SEED, synthetic
+from job.data.sources import SYNTHETIC_SEED, ImageFiles, PackedImages, Source, synthetic
+from job.data.transforms import Ints, generator
 from job.errors import DataError, UsageError
-from job.manifest.load import DataSpec
+from job.manifest.spec import DataSpec
 
+SPLIT_SEED = 0
 _CUT_STREAM = 2
 _CALIBRATION_STREAM = 3
 # Of a split that has another use, calibration takes at most this share.
@@ -209,3 +208,26 @@ def _whole(given: Given) -> Part:
 
 def _percent(fraction: float) -> str:
     return f"{100 * fraction:g}%"
+
+
+def spread(labels: Ints, indices: Ints, stream: int) -> Ints:
+    """Put images in an order whose every stretch holds each class in its proportion.
+
+    Each class is shuffled and laid out evenly over the interval 0 to 1, shifted at random; the
+    images are then taken in the order of their place.
+
+    Args:
+        labels: int64, of all images.
+        indices: int64, the images to order.
+        stream: keeps orders for different purposes independent.
+
+    Returns:
+        int64, ``indices`` in their new order.
+    """
+    rng = generator(SPLIT_SEED, stream)
+    shuffled = rng.permutation(indices)
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    _, starts, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
+    rank = np.arange(len(by_class)) - np.repeat(starts, counts)
+    places = (rank + np.repeat(rng.random(len(counts)), counts)) / np.repeat(counts, counts)
+    return by_class[np.argsort(places, kind="stable")]

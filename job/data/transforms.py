@@ -9,14 +9,20 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image as PillowImage
 
-from job.data.arrays import Floats, Image, Pixels
 from job.errors import UsageError
 
 _CROP_ATTEMPTS = 10
 # Keeps the stream of an image's augmentation apart from that of the data order.
 _AUGMENT_STREAM = 1
+
+# The array types that pass between the data modules.
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Image = npt.NDArray[np.uint8 | np.float32]
 
 Size = tuple[int, int]
 Box = tuple[int, int, int, int]

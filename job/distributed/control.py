@@ -14,9 +14,9 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
-from job.distributed.group import Group, Meeting, check_shared, group_of, identity
+from job.distributed.connection import SECONDS, JsonConnection
+from job.distributed.group import Group, Rendezvous, check_shared, group_of, identity
 from job.errors import DONE, INTERNAL, JobError, LeaderEnded, MachineError, PeerLost, UsageError
-from job.line import SECONDS, Line
 from job.manifest import Manifest
 
 # Until all processes have found each other: their nodes may be scheduled one after another.
@@ -27,7 +27,7 @@ _RETRY_SECONDS = 0.2
 _AGAIN = "Run the same command again: it goes on from the last checkpoint."
 
 
-class Leader:
+class Coordinator:
     """Rank 0's side: listens while it is entered, and says how the run ended when it is left.
 
     ``failure`` may be set to what a run fails with although it went through.
@@ -44,8 +44,8 @@ class Leader:
         self.group = group
         self._common = common
         self.failure: JobError | None = None
-        self._strangers: list[Line] = []
-        self._lines: dict[int, Line] = {}
+        self._strangers: list[JsonConnection] = []
+        self._lines: dict[int, JsonConnection] = {}
         self._reasons: dict[int, str] = {}
         try:
             self._server = socket.create_server((group.host, group.port))
@@ -88,7 +88,7 @@ class Leader:
         ready, _, _ = select.select(ears, [], [], seconds)
         if self._server in ready:
             connection, _ = self._server.accept()
-            self._strangers.append(Line(connection))
+            self._strangers.append(JsonConnection(connection))
         for line in [*self._strangers]:
             self._greet(line)
         for rank, line in self._lines.items():
@@ -124,9 +124,9 @@ class Leader:
                 told = True
             self.attend(_RETRY_SECONDS)
 
-    def call(self) -> Meeting:
+    def call(self) -> Rendezvous:
         """Send all others to a meeting, and return it."""
-        meeting = Meeting.of(self.group, _free_port(self.group.host))
+        meeting = Rendezvous.of(self.group, _free_port(self.group.host))
         for line in self._lines.values():
             line.send(train=meeting.port)
         return meeting
@@ -141,13 +141,13 @@ class Leader:
         while time.monotonic() < deadline:
             self.attend(_RETRY_SECONDS)
 
-    def _all(self) -> list[Line]:
+    def _all(self) -> list[JsonConnection]:
         return [line for line in (*self._strangers, *self._lines.values()) if line.open]
 
     def _name(self, rank: int) -> str:
         return f"rank {rank} of {self.group.size}"
 
-    def _greet(self, line: Line) -> None:
+    def _greet(self, line: JsonConnection) -> None:
         """Learn who has connected; strangers are turned away."""
         for news in line.receive():
             rank = news.get("rank")
@@ -169,7 +169,7 @@ class Leader:
             self._strangers.remove(line)
 
 
-class Follower:
+class Participant:
     """The side of every other rank: connects to rank 0 when it is entered.
 
     Args:
@@ -182,14 +182,14 @@ class Follower:
         self._common = common
 
     def __enter__(self) -> Self:
-        self._line = Line(self._connect())
+        self._line = JsonConnection(self._connect())
         self._line.send(rank=self.group.rank, identity=self._common)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._line.close()
 
-    def attend(self, seconds: float = 0.0) -> Meeting | None:
+    def attend(self, seconds: float = 0.0) -> Rendezvous | None:
         """Take in what rank 0 says, waiting at most so long; returns the meeting it calls to.
 
         Raises:
@@ -200,7 +200,7 @@ class Follower:
             if "ended" in news:
                 raise LeaderEnded(int(news["ended"]), f"rank 0 ended: {news['message']}")
             if "train" in news:
-                return Meeting.of(self.group, int(news["train"]))
+                return Rendezvous.of(self.group, int(news["train"]))
         if not self._line.open:
             raise PeerLost("rank 0 is gone, without a word", _AGAIN)
         return None
@@ -238,7 +238,7 @@ class Follower:
 @contextmanager
 def joined(
     manifest: Manifest, index: int | None, say: Callable[[str], None]
-) -> Iterator[Leader | Follower | None]:
+) -> Iterator[Coordinator | Participant | None]:
     """Connect the processes that Paddle's launcher started together, if it did.
 
     Args:
@@ -259,11 +259,11 @@ def joined(
         return
     check_shared(manifest, group.size, index)
     if group.leads:
-        with Leader(group, identity(manifest)) as leader:
+        with Coordinator(group, identity(manifest)) as leader:
             leader.gather(say)
             yield leader
     else:
-        with Follower(group, identity(manifest)) as follower:
+        with Participant(group, identity(manifest)) as follower:
             yield follower
 
 

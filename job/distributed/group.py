@@ -49,7 +49,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Meeting:
+class Rendezvous:
     """Where a stage's process meets those of the other ranks: rank 0's store listens there."""
 
     rank: int
@@ -77,10 +77,10 @@ class Meeting:
         return {_VARIABLE: json.dumps(vars(self))}
 
 
-def meeting_of(environment: Mapping[str, str]) -> Meeting | None:
+def meeting_of(environment: Mapping[str, str]) -> Rendezvous | None:
     """Return where a stage's process meets others; None when it trains alone."""
     told = environment.get(_VARIABLE)
-    return Meeting(**json.loads(told)) if told else None
+    return Rendezvous(**json.loads(told)) if told else None
 
 
 def group_of(environment: Mapping[str, str]) -> Group | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from job.host import Host, read_host
 from job.pipeline.fingerprint import NOT_INSTALLED, library_versions
-from job.pipeline.stage_process import environment
+from job.process.environment import environment
 
 OK = "ok"
 PROBLEM = "problem"

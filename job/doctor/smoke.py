@@ -13,6 +13,7 @@ from job.engine.quantize import fake_quantize, scales
 from job.engine.training import programs
 from job.engine.training.session import open_session
 from job.profile import onednn_log
+from job.profile import record as record_
 
 SHAPE = (3, 16, 16)
 SETTINGS: dict[str, Any] = {
@@ -50,7 +51,7 @@ def run() -> dict[str, Any]:
     images = np.random.default_rng(0).standard_normal((16, *SHAPE)).astype("float32")
     with tempfile.TemporaryDirectory(prefix="job-smoke-") as folder:
         _, error = quantize(session, images, Path(folder))
-        ran = onednn_log.trace(Path(folder) / int8.PREFIX, predictor.INT8, SHAPE)
+        ran = record_.trace(Path(folder) / int8.PREFIX, predictor.INT8, SHAPE)
     kernels = sorted({p.implementation for p in ran if p.is_int8})
     if not kernels or error > MAX_RELATIVE_ERROR:
         raise int8.QuantizationError(

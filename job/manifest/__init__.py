@@ -1,5 +1,6 @@
 """The manifest: read, validated once, and turned into frozen records."""
 
-from job.manifest.load import Manifest, entries, load, parse
+from job.manifest.load import entries, load, parse
+from job.manifest.spec import Manifest
 
 __all__ = ["Manifest", "entries", "load", "parse"]

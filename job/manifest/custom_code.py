@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from job.errors import UsageError
-from job.manifest.load import Manifest
+from job.manifest.spec import Manifest
 
 # Set by whoever builds an image or runs a cluster: installed packages, such as "ournets,others".
 ALLOWED = "JOB_ALLOWED_CODE"

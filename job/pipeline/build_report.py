@@ -8,8 +8,9 @@ from typing import Any
 
 from job.manifest import Manifest
 from job.pipeline.fingerprint import library_versions, package_versions
-from job.stages.dataset import data_files, model_files
+from job.stages.dataset import data_files
 from job.stages.engine_packages import PACKAGES
+from job.stages.network import model_files
 from job.stages.stage import StageOutput
 from job.storage.digests import hash_file
 

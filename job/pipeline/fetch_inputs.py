@@ -13,10 +13,11 @@ from typing import Any
 
 from job.errors import DataError, ObjectMissing
 from job.manifest import Manifest, entries
-from job.manifest.load import DataSpec
+from job.manifest.spec import DataSpec
+from job.manifest.storage_access import access_of
 from job.storage.cache import Cache
-from job.storage.s3.access import access_of, input_errors
-from job.storage.s3.objects import Found, ObjectStore
+from job.storage.s3.access import input_errors
+from job.storage.s3.objects import ObjectStore, S3Object
 from job.uri import S3Uri
 
 _MODEL_SUFFIXES = (".pdmodel", ".pdiparams")
@@ -149,7 +150,7 @@ class _Fetcher:
         folder = self._files(found)
         self.paths.setdefault(uri, folder / stem.name)
 
-    def _files(self, found: Sequence[Found]) -> Path:
+    def _files(self, found: Sequence[S3Object]) -> Path:
         """Fetch files that belong together into one folder."""
 
         def fetch(folder: Path) -> None:

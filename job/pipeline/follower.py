@@ -13,14 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from job.distributed.control import Follower
-from job.distributed.group import Meeting
+from job.distributed.control import Participant
+from job.distributed.group import Rendezvous
 from job.errors import DONE, JobError, LeaderEnded, PeerLost, Stopped
 from job.host import read_host
 from job.manifest import Manifest
 from job.pipeline.fetch_inputs import as_json
 from job.pipeline.shards import roomy_folder
-from job.pipeline.stage_process import Task, environment, run_stage
+from job.pipeline.stage_process import StageTask, run_stage
+from job.process.environment import environment
 from job.process.signals import StopSignals
 from job.stages.stage import Stage
 from job.ui.protocol import Ui
@@ -29,7 +30,7 @@ _POLL_SECONDS = 0.2
 _NEWS_SECONDS = 60.0
 
 
-def follow(manifest: Manifest, follower: Follower, *, stages: Sequence[Stage], ui: Ui) -> None:
+def follow(manifest: Manifest, follower: Participant, *, stages: Sequence[Stage], ui: Ui) -> None:
     """Do this rank's share, until rank 0 has ended well.
 
     Args:
@@ -44,7 +45,7 @@ def follow(manifest: Manifest, follower: Follower, *, stages: Sequence[Stage], u
         Stopped: a signal came.
         JobError: as the training raises it; rank 0 is told.
     """
-    stage = next(stage.beside for stage in stages if stage.beside)
+    stage = next(stage.follower_stage for stage in stages if stage.follower_stage)
     with StopSignals() as stop:
         try:
             while True:
@@ -55,7 +56,7 @@ def follow(manifest: Manifest, follower: Follower, *, stages: Sequence[Stage], u
                 raise
 
 
-def _called(follower: Follower, stop: StopSignals, ui: Ui) -> Meeting:
+def _called(follower: Participant, stop: StopSignals, ui: Ui) -> Rendezvous:
     """Wait until rank 0 calls to a meeting, and say so now and then."""
     name, begun, told = follower.group.name, time.monotonic(), -_NEWS_SECONDS
     while True:
@@ -72,8 +73,8 @@ def _called(follower: Follower, stop: StopSignals, ui: Ui) -> Meeting:
 def _train(
     stage: Stage,
     manifest: Manifest,
-    meeting: Meeting,
-    follower: Follower,
+    meeting: Rendezvous,
+    follower: Participant,
     stop: StopSignals,
     ui: Ui,
 ) -> None:
@@ -112,10 +113,10 @@ def _train(
             raise
 
 
-def _task(stage: Stage, manifest: Manifest, meeting: Meeting, root: Path) -> Task:
+def _task(stage: Stage, manifest: Manifest, meeting: Rendezvous, root: Path) -> StageTask:
     out = root / ".partial" / stage.name
     out.mkdir(parents=True)
-    return Task(
+    return StageTask(
         stage=stage,
         manifest=manifest.resolved,
         base=manifest.base,

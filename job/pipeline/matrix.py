@@ -16,18 +16,25 @@ from functools import partial
 from typing import Any
 
 import job
-from job.errors import DONE, GOES_ON, GateFailed, JobError, MatrixFailed, Unfinished
+from job.errors import (
+    DONE,
+    GOES_ON,
+    GateFailed,
+    JobError,
+    MatrixFailed,
+    Unfinished,
+)
 from job.host import read_host
 from job.manifest import Manifest, entries
-from job.manifest.load import PublishedSpec
+from job.manifest.spec import PublishedSpec
 from job.pipeline import run as pipeline
 from job.pipeline.fingerprint import library_versions
-from job.pipeline.output_location import Place, open_output
+from job.pipeline.output_location import Location, open_output
 from job.pipeline.plan import REPORT, PlannedStage
 from job.pipeline.report_files import render_files
-from job.pipeline.run import REPORT_KEY, STORAGE, Reporting, RunResult, limit_seconds
+from job.pipeline.run import REPORT_KEY, STORAGE, ReportConfig, RunResult, limit_seconds
 from job.process.signals import StopSignals
-from job.report.matrix.tables import WORST_FIRST
+from job.report.render.schema_check import WORST_FIRST
 from job.stages.stage import Stage
 from job.storage.files import read_json, write_bytes, write_json
 from job.storage.local import LocalOutput
@@ -74,7 +81,7 @@ class MatrixResult:
         report: report.json's content; None when ``until_stage`` ended the runs before it.
     """
 
-    output: Place
+    output: Location
     models: tuple[ModelResult, ...]
     report: Mapping[str, Any] | None
 
@@ -114,8 +121,8 @@ def plan(
     manifest: Manifest,
     *,
     stages_for: StagesFor,
-    output: Place,
-    reporting: Reporting,
+    output: Location,
+    reporting: ReportConfig,
     from_stage: str | None = None,
     until_stage: str | None = None,
 ) -> tuple[tuple[str, tuple[PlannedStage, ...]], ...]:
@@ -153,9 +160,9 @@ def run(
     manifest: Manifest,
     *,
     stages_for: StagesFor,
-    output: Place,
+    output: Location,
     ui: Ui,
-    reporting: Reporting,
+    reporting: ReportConfig,
     from_stage: str | None = None,
     until_stage: str | None = None,
 ) -> MatrixResult:
@@ -197,12 +204,12 @@ def run(
                     until_stage=until_stage,
                 )
                 models.append(_run_one(name, go, folder, ui))
-                folder.keep(stop, manifest.run.grace_seconds)
+                folder.sync(stop, manifest.run.grace_seconds)
             told = None
             if all(model.status != "incomplete" for model in models):
                 made = build(manifest, models, reporting.notes)
                 told = write_report(made, folder, ui, again=from_stage == REPORT)
-                folder.keep(stop, manifest.run.grace_seconds)
+                folder.sync(stop, manifest.run.grace_seconds)
         except JobError:
             pipeline.keep_unfinished(folder, stop, manifest, ui)
             raise

@@ -8,17 +8,17 @@ from pathlib import Path
 
 from job.errors import OutputError, UsageError
 from job.manifest import Manifest
-from job.manifest.load import StorageSpec, expanded
+from job.manifest.spec import StorageSpec, expanded
+from job.manifest.storage_access import access_of
 from job.storage.files import output_errors
 from job.storage.local import LocalOutput
-from job.storage.s3.access import access_of
 from job.storage.s3.client import S3Settings, make_client
 from job.storage.s3.objects import ObjectStore
 from job.storage.s3.output import S3Output
 from job.storage.s3.retry import Retry
 from job.uri import S3Uri, is_uri, parse, without_secrets
 
-Place = Path | S3Uri
+Location = Path | S3Uri
 Say = Callable[[str], None]
 
 # The limit of Linux file systems.
@@ -26,7 +26,7 @@ _LONGEST_NAME = 255
 _MINE_ALONE = 0o700
 
 
-def place_of(text: str) -> Place:
+def place_of(text: str) -> Location:
     """Return the folder, or the place in S3, that an option or a manifest names.
 
     Raises:
@@ -62,7 +62,7 @@ def on_this_machine(text: str, what: str) -> Path:
     return Path(text)
 
 
-def open_output(place: Place, manifest: Manifest, say: Say) -> LocalOutput:
+def open_output(place: Location, manifest: Manifest, say: Say) -> LocalOutput:
     """Return the output at a place; nothing is read or written yet.
 
     Args:
@@ -81,7 +81,7 @@ def open_output(place: Place, manifest: Manifest, say: Say) -> LocalOutput:
     return _in_s3(place, store, scratch, manifest, say)
 
 
-def look_at(place: Place, manifest: Manifest, scratch: Path) -> LocalOutput:
+def open_read_only(place: Location, manifest: Manifest, scratch: Path) -> LocalOutput:
     """Return the output at a place for planning only; nothing is written there.
 
     Args:
@@ -93,7 +93,7 @@ def look_at(place: Place, manifest: Manifest, scratch: Path) -> LocalOutput:
         return LocalOutput(place)
     store = store_of(manifest.storage, manifest.base)
     output = _in_s3(place, store, scratch / _folder_name(place, ""), manifest, _silent)
-    output.look()
+    output.read_only()
     return output
 
 

@@ -91,7 +91,7 @@ class Planner:
         Raises:
             DataError: an external file is there but cannot be read.
         """
-        before = self.output.published(stage.leaves)
+        before = self.output.published(stage.output_dir)
         again = [name for name in stage.needs if name not in upstream]
         found = ingredients(
             stage,
@@ -132,7 +132,7 @@ class Planner:
     def _planned(
         self, stage: Stage, stages: Sequence[Stage], verdict: Verdict, reason: str
     ) -> PlannedStage:
-        leaves = {other.name: self.output.shown(other.leaves) for other in stages}
+        output_dir = {other.name: self.output.display_path(other.output_dir) for other in stages}
         files = external_files(stage, self.manifest)
         return PlannedStage(
             name=stage.name,
@@ -140,9 +140,9 @@ class Planner:
             reason=reason,
             reads=(
                 *(self.manifest.origin(path) or path for path in files),
-                *(leaves[name] for name in stage.needs),
+                *(output_dir[name] for name in stage.needs),
             ),
-            writes=leaves[stage.name],
+            writes=output_dir[stage.name],
             missing=tuple(path for path in files if self.output.digests.identify(path) == MISSING),
         )
 

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import job
-from job.distributed.control import Leader
-from job.distributed.group import Meeting
+from job.distributed.control import Coordinator
+from job.distributed.group import Rendezvous
 from job.errors import GOES_ON, JobError, PeerLost, UsageError
 from job.host import Host, read_host
 from job.manifest import Manifest
 from job.pipeline.fetch_inputs import as_json
 from job.pipeline.fingerprint import key_of, library_versions
-from job.pipeline.output_location import Place, look_at, open_output
+from job.pipeline.output_location import Location, open_output, open_read_only
 from job.pipeline.plan import (
     REPORT,
     PlannedStage,
@@ -30,7 +30,8 @@ from job.pipeline.plan import (
 )
 from job.pipeline.report_files import render_files
 from job.pipeline.shards import finished_parts, place_of_part, roomy_folder, what_it_needs
-from job.pipeline.stage_process import Task, environment, run_stage
+from job.pipeline.stage_process import StageTask, run_stage
+from job.process.environment import environment
 from job.process.signals import StopSignals
 from job.stages.stage import Record, Stage, StageOutput
 from job.storage.files import read_json, write_bytes, write_json
@@ -68,7 +69,7 @@ class RunResult:
         report: report.json's content; None when ``until_stage`` ended the run before it.
     """
 
-    output: Place
+    output: Location
     rows: tuple[StageRow, ...]
     report: Mapping[str, Any] | None
 
@@ -79,7 +80,7 @@ class RunResult:
 
 
 @dataclass(frozen=True)
-class Reporting:
+class ReportConfig:
     """How report.json is made and rendered.
 
     Attributes:
@@ -99,8 +100,8 @@ def plan(
     manifest: Manifest,
     *,
     stages: Sequence[Stage],
-    output: Place,
-    reporting: Reporting | None = None,
+    output: Location,
+    reporting: ReportConfig | None = None,
     from_stage: str | None = None,
     until_stage: str | None = None,
 ) -> tuple[PlannedStage, ...]:
@@ -119,7 +120,7 @@ def plan(
     """
     selected = chosen_stages(stages, from_stage, until_stage)
     with tempfile.TemporaryDirectory(prefix="job-") as scratch:
-        folder = look_at(output, manifest, Path(scratch))
+        folder = open_read_only(output, manifest, Path(scratch))
         planned = _planner(manifest, stages, folder, from_stage, read_host()).plan(selected)
         if reporting is None or len(selected) < len(stages):
             return planned
@@ -140,7 +141,7 @@ def _why_report(
     manifest: Manifest,
     stages: Sequence[Stage],
     folder: LocalOutput,
-    reporting: Reporting,
+    reporting: ReportConfig,
     from_stage: str | None,
 ) -> str:
     """Return why the report would be written, or nothing if it would not."""
@@ -148,7 +149,7 @@ def _why_report(
         return f"--from {REPORT}"
     if any(stage.action == "run" for stage in planned):
         return "stages before it run"
-    left = {stage.name: folder.published(stage.leaves) for stage in stages}
+    left = {stage.name: folder.published(stage.output_dir) for stage in stages}
     told = {name: (each.key, digest_of(each)) for name, each in left.items() if each}
     kept = folder.root / REPORT_KEY
     if read_json(kept) == _report_key(manifest, told, reporting) and read_json(_report(folder)):
@@ -161,7 +162,7 @@ def _report(folder: LocalOutput) -> Path:
 
 
 def _report_key(
-    manifest: Manifest, told: Mapping[str, tuple[str, str]], reporting: Reporting
+    manifest: Manifest, told: Mapping[str, tuple[str, str]], reporting: ReportConfig
 ) -> str:
     """Identify all that the report is made of, but for which stages ran this time.
 
@@ -184,12 +185,12 @@ def run(
     manifest: Manifest,
     *,
     stages: Sequence[Stage],
-    output: Place,
+    output: Location,
     ui: Ui,
-    reporting: Reporting,
+    reporting: ReportConfig,
     from_stage: str | None = None,
     until_stage: str | None = None,
-    leader: Leader | None = None,
+    leader: Coordinator | None = None,
 ) -> RunResult:
     """Run what must run, publish each result, and write the report.
 
@@ -211,25 +212,25 @@ def run(
     selected = chosen_stages(stages, from_stage, until_stage)
     host = read_host()
     folder = open_output(output, manifest, lambda text: ui.message(STORAGE, text, "warning"))
-    folder.check_ours([stage.leaves for stage in stages])
+    folder.check_ours([stage.output_dir for stage in stages])
     planner = _planner(manifest, stages, folder, from_stage, host)
     with StopSignals(limit_seconds(manifest)) as stop, folder.locked() as lock:
-        folder.recover([(stage.name, stage.leaves) for stage in stages])
+        folder.recover([(stage.name, stage.output_dir) for stage in stages])
         try:
             check_inputs(planner.plan(selected), manifest.base)
             folder.keep_manifest(manifest.resolved)
             folder.note_failure(None, manifest.resolved)
             task = _task_maker(manifest, folder, host, lock)
-            course = _Course(planner, ui, stop, task, output, leader)
+            course = StageRunner(planner, ui, stop, task, output, leader)
             for stage in selected:
                 course.pass_stage(stage)
             complete = len(selected) == len(stages)
             again = from_stage == REPORT
             report = course.report(reporting, again=again) if complete else None
-            for leaves in () if complete else _left_over(planner, stages, selected):
-                told = f"{leaves}/ is still of an earlier run, with other settings or inputs"
+            for output_dir in () if complete else _left_over(planner, stages, selected):
+                told = f"{output_dir}/ is still of an earlier run, with other settings or inputs"
                 ui.message(STORAGE, told, "warning")
-            folder.keep(stop, manifest.run.grace_seconds)
+            folder.sync(stop, manifest.run.grace_seconds)
         except JobError as error:
             if not isinstance(error, GOES_ON):
                 folder.note_failure(error, manifest.resolved)
@@ -249,13 +250,13 @@ def _left_over(
         if (
             stage not in selected
             and each.action == "run"
-            and planner.output.published(stage.leaves)
+            and planner.output.published(stage.output_dir)
         ):
-            yield stage.leaves
+            yield stage.output_dir
 
 
 def run_shard(
-    manifest: Manifest, number: int, *, stages: Sequence[Stage], output: Place, ui: Ui
+    manifest: Manifest, number: int, *, stages: Sequence[Stage], output: Location, ui: Ui
 ) -> RunResult:
     """Do one part of what can be done in parts, beside runs that do the others.
 
@@ -272,23 +273,23 @@ def run_shard(
         JobError: as :func:`run` raises it.
     """
     shard = next(stage.shard for stage in stages if stage.shard)
-    leaves = {stage.name: stage.leaves for stage in stages}
+    output_dir = {stage.name: stage.output_dir for stage in stages}
     place, host = place_of_part(output, number), read_host()
     with tempfile.TemporaryDirectory(prefix="job-", dir=roomy_folder()) as scratch:
-        main = look_at(output, manifest, Path(scratch))
-        inputs, digests = what_it_needs(shard, number, manifest, main, leaves)
+        main = open_read_only(output, manifest, Path(scratch))
+        inputs, digests = what_it_needs(shard, number, manifest, main, output_dir)
         folder = open_output(place, manifest, lambda text: ui.message(STORAGE, text, "warning"))
-        folder.check_ours([shard.leaves])
+        folder.check_ours([shard.output_dir])
         planner = _planner(manifest, (shard,), folder, None, host)
         with StopSignals(limit_seconds(manifest)) as stop, folder.locked() as lock:
-            folder.recover([(shard.name, shard.leaves)])
+            folder.recover([(shard.name, shard.output_dir)])
             try:
                 folder.keep_manifest(manifest.resolved)
                 task = _task_maker(manifest, folder, host, lock)
-                course = _Course(planner, ui, stop, task, place)
+                course = StageRunner(planner, ui, stop, task, place)
                 course.outputs, course.digests = inputs, digests
                 course.pass_stage(shard)
-                folder.keep(stop, manifest.run.grace_seconds)
+                folder.sync(stop, manifest.run.grace_seconds)
             except JobError:
                 keep_unfinished(folder, stop, manifest, ui)
                 raise
@@ -305,7 +306,7 @@ def limit_seconds(manifest: Manifest) -> float | None:
 def keep_unfinished(folder: LocalOutput, stop: StopSignals, manifest: Manifest, ui: Ui) -> None:
     """Keep what a run that ends before its time has done; why it ends is told by another."""
     try:
-        folder.keep(stop, manifest.run.grace_seconds)
+        folder.sync(stop, manifest.run.grace_seconds)
     except JobError as error:
         ui.message(STORAGE, f"unfinished work is on this machine only: {error}", "warning")
 
@@ -342,18 +343,18 @@ def _planner(
     )
 
 
-TaskMaker = Callable[[Stage, Mapping[str, StageOutput], Path, Meeting | None], Task]
+TaskMaker = Callable[[Stage, Mapping[str, StageOutput], Path, Rendezvous | None], StageTask]
 
 
 def _task_maker(manifest: Manifest, folder: LocalOutput, host: Host, lock: int) -> TaskMaker:
     """Return what makes a stage's task, once its inputs and its folder are known."""
 
     def make(
-        stage: Stage, inputs: Mapping[str, StageOutput], out: Path, meeting: Meeting | None
-    ) -> Task:
+        stage: Stage, inputs: Mapping[str, StageOutput], out: Path, meeting: Rendezvous | None
+    ) -> StageTask:
         threads = host.usable_cores
         shared = environment(meeting.threads(threads)) | meeting.variables() if meeting else None
-        return Task(
+        return StageTask(
             stage=stage,
             manifest=manifest.resolved,
             base=manifest.base,
@@ -370,7 +371,7 @@ def _task_maker(manifest: Manifest, folder: LocalOutput, host: Host, lock: int) 
     return make
 
 
-class _Course:
+class StageRunner:
     """One run on its way through the stages."""
 
     def __init__(
@@ -379,8 +380,8 @@ class _Course:
         ui: Ui,
         stop: StopSignals,
         task: TaskMaker,
-        output: Place,
-        leader: Leader | None = None,
+        output: Location,
+        leader: Coordinator | None = None,
     ) -> None:
         self.planner = planner
         self.output = output
@@ -407,7 +408,7 @@ class _Course:
         self.outputs[stage.name] = StageOutput(path=left.path, record=left.record)
         self.digests[stage.name] = digest_of(left)
 
-    def report(self, reporting: Reporting, *, again: bool) -> Mapping[str, Any]:
+    def report(self, reporting: ReportConfig, *, again: bool) -> Mapping[str, Any]:
         """Write report.json and its renderings, unless they are there and still true."""
         self.stop.check()
         root = self.folder.root
@@ -440,9 +441,9 @@ class _Course:
         inputs = {name: self.outputs[name] for name in stage.needs}
         # What a shard reads is of another output, and at hand.
         ours = [each.path for each in inputs.values() if each.path.parent == self.folder.root]
-        self.folder.bring(path.name for path in ours)
+        self.folder.download(path.name for path in ours)
         inputs |= self._parts(stage)
-        meeting = self.leader.call() if self.leader and stage.beside else None
+        meeting = self.leader.call() if self.leader and stage.follower_stage else None
         task = self.task(stage, inputs, out, meeting)
         if resumed:
             self.ui.stage_started(stage.name, f"{verdict.reason}; goes on from unfinished work")
@@ -453,13 +454,13 @@ class _Course:
         record = self._work(task)
         seconds = time.monotonic() - started
         left = self.folder.publish(
-            stage.name, stage.leaves, ingredients=verdict.found, seconds=seconds, record=record
+            stage.name, stage.output_dir, ingredients=verdict.found, seconds=seconds, record=record
         )
-        self.folder.keep(self.stop, self.planner.manifest.run.grace_seconds)
+        self.folder.sync(self.stop, self.planner.manifest.run.grace_seconds)
         self.ui.stage_finished(stage.name, seconds)
         return left
 
-    def _work(self, task: Task) -> Record:
+    def _work(self, task: StageTask) -> Record:
         """Run a stage's process, as long as all that train with this one are there."""
         try:
             return run_stage(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from job.errors import DataError, UsageError
 from job.manifest import Manifest
-from job.pipeline.output_location import Place, look_at
+from job.pipeline.output_location import Location, open_read_only
 from job.pipeline.plan import Planner, digest_of
 from job.stages.stage import SHARD, Stage, StageOutput
 from job.storage.local import LocalOutput, Published
@@ -29,7 +29,7 @@ def roomy_folder() -> Path:
     return folder
 
 
-def place_of_part(output: Place, number: int) -> Place:
+def place_of_part(output: Location, number: int) -> Location:
     """Return the output of one part."""
     return output / f"{FOLDER}/{number}"
 
@@ -40,7 +40,7 @@ def identity(number: int, manifest: Manifest) -> str:
 
 
 def finished_parts(
-    shard: Stage, output: Place, scratch: Path, planner: Planner, digests: Mapping[str, str]
+    shard: Stage, output: Location, scratch: Path, planner: Planner, digests: Mapping[str, str]
 ) -> dict[str, StageOutput]:
     """Return the parts that are done, by ``SHARD-NUMBER``.
 
@@ -53,18 +53,18 @@ def finished_parts(
     """
     found = {}
     for number in range(planner.manifest.accuracy.shards):
-        folder = look_at(place_of_part(output, number), planner.manifest, scratch)
+        folder = open_read_only(place_of_part(output, number), planner.manifest, scratch)
         here = replace(planner, output=folder, forced=frozenset())
         upstream = {**digests, SHARD: identity(number, planner.manifest)}
         left = here.judge(shard, upstream).reusable
         if left is not None:
-            folder.bring([shard.leaves])
+            folder.download([shard.output_dir])
             found[f"{SHARD}-{number}"] = StageOutput(left.path, left.record)
     return found
 
 
 def what_it_needs(
-    shard: Stage, number: int, manifest: Manifest, main: LocalOutput, leaves: Mapping[str, str]
+    shard: Stage, number: int, manifest: Manifest, main: LocalOutput, output_dir: Mapping[str, str]
 ) -> tuple[dict[str, StageOutput], dict[str, str]]:
     """Return the inputs of a part, and their digests.
 
@@ -88,14 +88,14 @@ def what_it_needs(
     needed = [name for name in shard.needs if name != SHARD]
     left: dict[str, Published] = {}
     for name in needed:
-        published = main.published(leaves[name])
+        published = main.published(output_dir[name])
         if published is None:
             raise DataError(
-                f"{main.shown(leaves[name])} is not there yet, and scoring reads it",
+                f"{main.display_path(output_dir[name])} is not there yet, and scoring reads it",
                 f"Run `job run MANIFEST --until {needed[-1]}` first, with the same output.",
             )
         left[name] = published
-    main.bring(leaves[name] for name in needed)
+    main.download(output_dir[name] for name in needed)
     inputs = {name: StageOutput(each.path, each.record) for name, each in left.items()}
     inputs[SHARD] = StageOutput(main.root, {"number": number})
     digests = {name: digest_of(each) for name, each in left.items()}

@@ -34,7 +34,7 @@ Watch = Callable[[], object]
 
 
 @dataclass(frozen=True)
-class Task:
+class StageTask:
     """What a stage's process is started with.
 
     Attributes:
@@ -65,7 +65,7 @@ class Task:
 
 
 @dataclass
-class Outcome:
+class StageOutcome:
     """What is known of a stage's process so far.
 
     Attributes:
@@ -85,27 +85,8 @@ class Outcome:
     peak_bytes: int = 0
 
 
-def environment(threads: int) -> dict[str, str]:
-    """Return the environment of a stage's process: what must be set before paddle is imported."""
-    count = str(threads)
-    return os.environ | {
-        # The child finds every module where this process found it.
-        "PYTHONPATH": os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path),
-        "PYTHONHASHSEED": "0",
-        "PYTHONFAULTHANDLER": "1",
-        "PYTHONUNBUFFERED": "1",
-        "OMP_NUM_THREADS": count,
-        "MKL_NUM_THREADS": count,
-        "OPENBLAS_NUM_THREADS": count,
-        # PaddleSlim builds the legacy program, and oneDNN INT8 needs its file format.
-        "FLAGS_enable_pir_api": "0",
-        "GLOG_logtostderr": "1",
-        "GLOG_v": "0",
-    }
-
-
 def run_stage(
-    task: Task, stop: StopSignals, on_event: Handler, watch: Watch | None = None
+    task: StageTask, stop: StopSignals, on_event: Handler, watch: Watch | None = None
 ) -> Record:
     """Run a stage to its end and return its record.
 
@@ -156,7 +137,7 @@ def function_name(function: Callable[..., Any]) -> str:
 
 
 @contextmanager
-def _started(task: Task) -> Iterator["_Child"]:
+def _started(task: StageTask) -> Iterator["_Child"]:
     """Start the stage's process; no process of its session is left when the block ends."""
     events, write_end = os.pipe()
     request_file = task.out.parent / f"{task.stage.name}.request.json"
@@ -207,13 +188,13 @@ class _Child:
     process: "subprocess.Popen[bytes]"
     pipe: int
     grace_seconds: float
-    outcome: Outcome = field(default_factory=Outcome)
+    outcome: StageOutcome = field(default_factory=StageOutcome)
     deadline: float | None = None
     _signals_seen: int = 0
     _rest: bytes = b""
     _open: bool = True
 
-    def supervise(self, stop: StopSignals, on_event: Handler, watch: Watch | None) -> Outcome:
+    def supervise(self, stop: StopSignals, on_event: Handler, watch: Watch | None) -> StageOutcome:
         """Read events, pass signals on and enforce deadlines until the process has ended."""
         os.set_blocking(self.pipe, False)
         with selectors.DefaultSelector() as selector:

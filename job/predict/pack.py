@@ -41,10 +41,10 @@ def pack_test_split(manifest: Manifest, path: Path, ui: Ui) -> Record:
         OutputError: the file cannot be written.
     """
     # Pillow and numpy are not for those who only ask for help.
-    from job.data.publishing import output_errors
     from job.data.s3.images import remote_of
     from job.data.splits import split
     from job.stages.prepare import pack
+    from job.storage.files import output_errors
 
     model, shown = manifest.model, _Shown(ui)
     splits = split(

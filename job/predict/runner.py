@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from job import errors, stats
 from job.pipeline.crash import last_lines
-from job.pipeline.stage_process import environment
+from job.process.environment import environment
 from job.profile import onednn_log
 from job.ui.protocol import Ui
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from job.isa import ISA_ORDER
 from job.profile.evidence import Evidence
 from job.profile.kinds import (
     COPY,
@@ -18,7 +19,7 @@ from job.profile.kinds import (
     total_ms,
 )
 from job.profile.layers import Layer
-from job.profile.onednn_log import COMPUTE, ISA_ORDER, Primitive, isa
+from job.profile.onednn_log import COMPUTE, Primitive, isa
 from job.profile.shapes import is_depthwise, sizes, words, work
 from job.text_format import plural, significant, times
 

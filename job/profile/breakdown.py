@@ -9,7 +9,8 @@ from job.profile.advice import advise
 from job.profile.evidence import Evidence
 from job.profile.kinds import REORDER, kind_of, kinds_record, total_ms
 from job.profile.layers import Layer, match
-from job.profile.onednn_log import COMPUTE, INT8_TYPES, Primitive, Recording, record
+from job.profile.onednn_log import COMPUTE, INT8_TYPES, Primitive
+from job.profile.record import Recording, record
 
 TIMED_CALLS, LOGGED_CALLS = 20, 10
 SLOWEST = 10

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job.benchmark.cpu_pinning import pinned
-from job.benchmark.samples import Setting
+from job.benchmark.samples import BenchmarkSetting
 from job.process.parent_death import die_with_parent
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def main(
     """Load the model and call it; ends with its parent."""
     die_with_parent(int(parent))
     channels, height, width = map(int, shape.split(","))
-    setting = Setting(int(batch_size), int(threads), (channels, height, width))
+    setting = BenchmarkSetting(int(batch_size), int(threads), (channels, height, width))
     os.sched_setaffinity(0, pinned(setting))
     import numpy as np
 

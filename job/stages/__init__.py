@@ -3,17 +3,7 @@
 from dataclasses import replace
 
 from job.manifest import Manifest
-from job.stages import (
-    accuracy,
-    baseline,
-    benchmark,
-    convert,
-    int8,
-    onnxruntime,
-    openvino,
-    prepare,
-    qat,
-)
+from job.stages import accuracy, baseline, benchmark, convert, int8, other_engines, prepare, qat
 from job.stages.engine_packages import PACKAGES
 from job.stages.stage import Stage
 
@@ -23,8 +13,7 @@ STAGES: tuple[Stage, ...] = (
     qat.STAGE,
     convert.STAGE,
     int8.STAGE,
-    openvino.STAGE,
-    onnxruntime.STAGE,
+    *other_engines.STAGES,
     accuracy.STAGE,
     benchmark.STAGE,
 )

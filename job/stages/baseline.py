@@ -7,17 +7,9 @@ from typing import Any
 from job.data.sources import BadImage
 from job.events import Events
 from job.manifest import Manifest
-from job.stages.dataset import (
-    SELECTION,
-    data_files,
-    has_steps,
-    model_files,
-    network,
-    open_splits,
-    recipe,
-    settings_of,
-    training_loader,
-)
+from job.stages.dataset import SELECTION, data_files, open_splits, training_loader
+from job.stages.network import has_steps, model_files, network, recipe
+from job.stages.settings import settings_of
 from job.stages.stage import Record, Stage, StageOutput
 
 

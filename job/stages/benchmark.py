@@ -7,29 +7,30 @@ from pathlib import Path
 from typing import Any
 
 from job.benchmark import cpu_pinning
-from job.benchmark.rounds import NATIVE, ONEDNN, Effort, measure
+from job.benchmark.rounds import NATIVE, ONEDNN, TimingBudget, measure
 from job.benchmark.rows import INT8, OTHER_ENGINES, row, score_difference
-from job.benchmark.samples import Setting
+from job.benchmark.samples import BenchmarkSetting
 from job.benchmark.timer import Candidate
 from job.events import Events
 from job.host import read_host
 from job.manifest import Manifest
 from job.profile import breakdown, onednn_log
-from job.stages.dataset import settings_of
+from job.profile import record as record_
+from job.stages.settings import settings_of
 from job.stages.stage import Record, Stage, StageOutput
 
 
 def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:
     """Write samples.json, every latency that was measured; the record is table II."""
     spec = manifest.benchmark
-    effort = Effort(spec.warmup_batches, spec.min_seconds, spec.min_samples, spec.rounds)
+    effort = TimingBudget(spec.warmup_batches, spec.min_seconds, spec.min_samples, spec.rounds)
     by_cap = {cap: settings_under(cap, manifest) for cap in spec.isa}
     cpu_pinning.check([setting for settings in by_cap.values() for setting in settings])
     rows: list[dict[str, Any]] = []
     raw: list[dict[str, Any]] = []
     for cap, settings in by_cap.items():
         isa = executed_isa(inputs["int8"].path / "model", manifest.model.input_shape, cap)
-        given_up: list[Setting] = []
+        given_up: list[BenchmarkSetting] = []
         for place, setting in enumerate(settings):
             native = not any(is_larger(setting, smaller) for smaller in given_up)
             racing = candidates(inputs, native=native)
@@ -69,19 +70,19 @@ def breakdowns(
     return found
 
 
-def settings_under(cap: str, manifest: Manifest) -> list[Setting]:
+def settings_under(cap: str, manifest: Manifest) -> list[BenchmarkSetting]:
     """All rows of table II under one ISA cap."""
     spec, shape = manifest.benchmark, manifest.model.input_shape
     scenarios = [(threads, 1) for threads in spec.threads]
     scenarios += [(1, instances) for instances in spec.instances]
     return [
-        Setting(batch_size, threads, shape, instances, cap)
+        BenchmarkSetting(batch_size, threads, shape, instances, cap)
         for threads, instances in scenarios
         for batch_size in spec.batch_sizes
     ]
 
 
-def is_larger(setting: Setting, other: Setting) -> bool:
+def is_larger(setting: BenchmarkSetting, other: BenchmarkSetting) -> bool:
     """Whether a setting differs by its larger batch alone.
 
     Native kernels that were hopeless at a small batch, where they cost least besides computing, are
@@ -103,7 +104,7 @@ def candidates(inputs: Mapping[str, StageOutput], *, native: bool) -> list[Candi
 
 def executed_isa(int8: Path, input_shape: tuple[int, int, int], cap: str) -> str:
     """The instruction set of the INT8 kernels that run under a cap, from oneDNN's own log."""
-    ran = onednn_log.trace(int8, INT8, input_shape, isa_cap=cap)
+    ran = record_.trace(int8, INT8, input_shape, isa_cap=cap)
     quantized = onednn_log.isa(primitive for primitive in ran if primitive.is_int8)
     # oneDNN's reference kernels name no instruction set.
     return quantized or onednn_log.isa(ran) or "none"

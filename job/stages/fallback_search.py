@@ -41,7 +41,7 @@ class Try:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FallbackResult:
     """What a search has found.
 
     Attributes:
@@ -77,7 +77,7 @@ def search(
     earlier: Sequence[Try] = (),
     on_try: Callable[[Sequence[Try]], None],
     clock: Callable[[], float] = time.monotonic,
-) -> Outcome | None:
+) -> FallbackResult | None:
     """Leave the worst op in FP32, score the model and go on with the next, until it is good enough.
 
     Args:
@@ -110,7 +110,7 @@ def search(
             return None
         tries.append(Try(op, found.top1_drop, found.worst, round(clock() - began, 3)))
         on_try(tries)
-    return Outcome(tuple(tries), stopped)
+    return FallbackResult(tuple(tries), stopped)
 
 
 def reason_to_stop(tries: Sequence[Try], max_top1_drop: float, max_seconds: float) -> str:

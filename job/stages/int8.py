@@ -13,9 +13,11 @@ from job.errors import QuantizationError
 from job.events import Events
 from job.manifest import Manifest
 from job.profile import onednn_log
-from job.stages.dataset import CALIBRATION, settings_of
-from job.stages.fallback_search import Outcome
+from job.profile import record as record_
+from job.stages.dataset import CALIBRATION
+from job.stages.fallback_search import FallbackResult
 from job.stages.int8_fallback import MEASURED_IMAGES, explained, fall_back, record_of
+from job.stages.settings import settings_of
 from job.stages.stage import Record, Stage, StageOutput
 
 CHECKED_IMAGES = 16
@@ -56,7 +58,7 @@ def build(
     fake_quantized: Path,
     out: Path,
     images: NDArray[np.float32],
-    outcome: Outcome | None,
+    outcome: FallbackResult | None,
 ) -> dict[str, Any]:
     """Write the model and check it against the one before its weights were packed; its audit."""
     from job.engine.compare.differences import differences
@@ -100,8 +102,8 @@ def what_ran(fp32: Path, int8: Path, shape: tuple[int, int, int]) -> dict[str, A
     """
     from job.engine.inference import predictor
 
-    ran = onednn_log.trace(int8, predictor.INT8, shape)
-    fp32_ran = onednn_log.trace(fp32, predictor.ONEDNN, shape)
+    ran = record_.trace(int8, predictor.INT8, shape)
+    fp32_ran = record_.trace(fp32, predictor.ONEDNN, shape)
     if not any(primitive.is_int8 for primitive in ran):
         raise QuantizationError(
             "no INT8 kernel ran: oneDNN executed " + ", ".join(sorted({p.kind for p in ran})),

@@ -16,9 +16,9 @@ from job.data.packed import Packed, open_packed
 from job.events import Events
 from job.host import usable_cores
 from job.manifest import Manifest
-from job.manifest.load import FallbackSpec
+from job.manifest.spec import FallbackSpec
 from job.stages.dataset import SELECTION
-from job.stages.fallback_search import Outcome, Score, Try, search
+from job.stages.fallback_search import FallbackResult, Score, Try, search
 from job.stages.stage import Record, StageOutput
 
 BATCH = 50
@@ -36,7 +36,7 @@ def fall_back(
     images: NDArray[np.float32],
     out: Path,
     events: Events,
-) -> Outcome | None:
+) -> FallbackResult | None:
     """Search the ops that have to stay in FP32; None when the job was asked to stop.
 
     Each try is a line of tries.jsonl, from which an interrupted search goes on.
@@ -164,7 +164,7 @@ def write_tries(path: Path, tries: Sequence[Try]) -> None:
     unfinished.replace(path)
 
 
-def record_of(outcome: Outcome) -> Record:
+def record_of(outcome: FallbackResult) -> Record:
     """The report's ``audit.fallback``."""
     return {
         "steps": [{"op": one.op, "top1_drop": one.top1_drop} for one in outcome.tries],
@@ -173,7 +173,9 @@ def record_of(outcome: Outcome) -> Record:
     }
 
 
-def explained(left: Sequence[Mapping[str, str]], outcome: Outcome) -> list[Mapping[str, Any]]:
+def explained(
+    left: Sequence[Mapping[str, str]], outcome: FallbackResult
+) -> list[Mapping[str, Any]]:
     """What was left in FP32, with the search's reasons for the ops that it chose."""
     reasons = {
         after.op: f"fallback: the top-1 drop was {before.top1_drop:.2f} points with it in INT8 "

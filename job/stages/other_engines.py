@@ -1,6 +1,7 @@
 """What the stages of engines besides Paddle have in common."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ from job.errors import QuantizationError
 from job.events import Events
 from job.manifest import Manifest
 from job.stages.dataset import CALIBRATION
-from job.stages.stage import StageOutput
+from job.stages.engine_packages import PACKAGES
+from job.stages.stage import Record, Stage, StageFunction, StageOutput
 
 NEEDS = ("prepare", "convert")
 CHECKED_IMAGES = 16
@@ -63,3 +65,45 @@ def checked_error(found: NDArray[Any], expected: NDArray[Any]) -> float:
             "Leave it out of /benchmark/engines.",
         )
     return error
+
+
+def run_openvino(
+    manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events
+) -> Record:
+    """Write model.xml and model.bin."""
+    from job.engine.openvino import convert
+
+    return _converted(convert, manifest, inputs, out, events)
+
+
+def run_onnxruntime(
+    manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events
+) -> Record:
+    """Write model.onnx."""
+    from job.engine.onnxruntime import convert
+
+    return _converted(convert, manifest, inputs, out, events)
+
+
+def _converted(
+    engine: Any, manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events
+) -> Record:
+    """Convert the fake-quantized model and compare the scores of both."""
+    made = engine.convert(inputs["convert"].path / "model", out)
+    return {**made, **differences(manifest, inputs, engine.open_model(out, 1), events)}
+
+
+def _stage(name: str, run: StageFunction) -> Stage:
+    return Stage(
+        name=name,
+        output_dir=f"int8_{name}",
+        needs=NEEDS,
+        settings=lambda _: {},
+        files=lambda _: (),
+        run=run,
+        host_matters=True,
+        libraries=PACKAGES[name],
+    )
+
+
+STAGES = (_stage("openvino", run_openvino), _stage("onnxruntime", run_onnxruntime))

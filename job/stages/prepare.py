@@ -7,9 +7,8 @@ from typing import Any
 
 from job.data import packed
 from job.data.loader import Loader
-from job.data.sources import BadImage
+from job.data.sources import BadImage, SyntheticImages
 from job.data.splits import Part, Splits
-from job.data.synthetic import SyntheticImages
 from job.errors import DataError
 from job.events import Events
 from job.manifest import Manifest
@@ -21,8 +20,8 @@ from job.stages.dataset import (
     evaluation_transform,
     normalisation,
     open_splits,
-    settings_of,
 )
+from job.stages.settings import settings_of
 from job.stages.stage import Record, Stage, StageOutput
 
 BATCH = 64

@@ -11,19 +11,9 @@ from job.distributed.group import meeting_of
 from job.events import Events
 from job.manifest import Manifest
 from job.manifest.custom_code import callable_files
-from job.stages.dataset import (
-    CALIBRATION,
-    POST,
-    SELECTION,
-    data_files,
-    has_steps,
-    network,
-    open_splits,
-    quantize_settings,
-    recipe,
-    settings_of,
-    training_loader,
-)
+from job.stages.dataset import CALIBRATION, SELECTION, data_files, open_splits, training_loader
+from job.stages.network import has_steps, network, quantize_settings, recipe
+from job.stages.settings import POST, settings_of
 from job.stages.stage import Record, Stage, StageOutput
 
 
@@ -79,7 +69,7 @@ def run(
     }
 
 
-def beside(
+def follower_stage(
     manifest: Manifest,
     inputs: Mapping[str, StageOutput],  # noqa: ARG001
     out: Path,
@@ -125,5 +115,5 @@ def files(manifest: Manifest) -> tuple[Path, ...]:
     return (*callable_files(manifest), *images)
 
 
-BESIDE = Stage("qat", "qat", (), settings, files, beside)
-STAGE = Stage("qat", "qat", ("prepare", "baseline"), settings, files, run, beside=BESIDE)
+BESIDE = Stage("qat", "qat", (), settings, files, follower_stage)
+STAGE = Stage("qat", "qat", ("prepare", "baseline"), settings, files, run, follower_stage=BESIDE)

@@ -25,6 +25,9 @@ class StageOutput:
     record: Record
 
 
+StageFunction = Callable[[Manifest, Mapping[str, StageOutput], Path, Events], Record | None]
+
+
 @dataclass(frozen=True)
 class Stage:
     """One step of the pipeline, run in a process of its own.
@@ -46,12 +49,12 @@ class Stage:
     """
 
     name: str
-    leaves: str
+    output_dir: str
     needs: tuple[str, ...]
     settings: Callable[[Manifest], Mapping[str, Any]]
     files: Callable[[Manifest], Sequence[Path]]
-    run: Callable[[Manifest, Mapping[str, StageOutput], Path, Events], Record | None]
+    run: StageFunction
     host_matters: bool = False
     libraries: tuple[str, ...] = ()
     shard: "Stage | None" = None
-    beside: "Stage | None" = None
+    follower_stage: "Stage | None" = None

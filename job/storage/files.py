@@ -5,10 +5,12 @@ import glob
 import json
 import os
 import shutil
+import stat
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from job.errors import OutputError
 
@@ -139,3 +141,41 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file, flushed to disk and put at ``path`` by one rename if the block succeeds."""
+    # By its suffix, what a kill leaves of it is known for unfinished, and removed.
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    with output_errors(path):
+        file = partial.open("x+b")
+    try:
+        yield file
+        with output_errors(path):
+            file.flush()
+            os.fsync(file.fileno())
+            partial.replace(path)
+    finally:
+        # After a failed write, closing tries to write again; the first error is the one to tell.
+        with suppress(OSError):
+            file.close()
+        partial.unlink(missing_ok=True)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading; links are followed.
+
+    Raises:
+        OSError: it cannot be opened, or is something else; ``strerror`` says so.
+    """
+    try:
+        # Without O_NONBLOCK, opening a named pipe waits for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError as error:
+        # A NUL byte, or half of a surrogate pair.
+        raise OSError(errno.EINVAL, "no file can have this name", str(path)) from error
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "not a regular file", str(path))

@@ -128,9 +128,9 @@ class LocalOutput:
                 )
                 yield descriptor
 
-    def published(self, leaves: str) -> Published | None:
+    def published(self, output_dir: str) -> Published | None:
         """Return what a stage left in a folder; None when there is nothing whole."""
-        path = self.root / leaves
+        path = self.root / output_dir
         document = read_json(path / STAGE_FILE)
         known = [field.name for field in fields(Published) if field.name != "path"]
         if not isinstance(document, dict) or not document.keys() >= set(known):
@@ -141,11 +141,11 @@ class LocalOutput:
         """Say which file is not as it was published, or return None."""
         return published.damage(self.digests)
 
-    def shown(self, leaves: str) -> Path | S3Uri:
+    def display_path(self, output_dir: str) -> Path | S3Uri:
         """Return where something is, as a person knows it."""
-        return self.root / leaves
+        return self.root / output_dir
 
-    def bring(self, leaves: Iterable[str]) -> None:
+    def download(self, output_dir: Iterable[str]) -> None:
         """Make sure that all files of published folders are at hand."""
 
     def check(self) -> None:
@@ -155,7 +155,7 @@ class LocalOutput:
             JobError: it may not.
         """
 
-    def keep(self, stop: StopSignals, grace_seconds: float) -> None:
+    def sync(self, stop: StopSignals, grace_seconds: float) -> None:
         """Bring what is new to where it outlives this machine; nowhere for a local folder.
 
         Args:
@@ -179,7 +179,7 @@ class LocalOutput:
     def publish(
         self,
         stage: str,
-        leaves: str,
+        output_dir: str,
         *,
         ingredients: Mapping[str, Any],
         seconds: float,
@@ -197,7 +197,7 @@ class LocalOutput:
         path = self.partials / stage
         _drop_unfinished(path)
         result = Published(
-            path=self.root / leaves,
+            path=self.root / output_dir,
             stage=stage,
             key=(path / KEY_FILE).read_text(encoding="ascii"),
             ingredients=ingredients,
@@ -208,7 +208,7 @@ class LocalOutput:
         )
         document = {name: value for name, value in vars(result).items() if name != "path"}
         write_json(path / STAGE_FILE, document)
-        self._show(path, leaves)
+        self._show(path, output_dir)
         return result
 
     def unfinished(self, stage: str, key: str) -> bool:
@@ -229,7 +229,9 @@ class LocalOutput:
         Raises:
             OutputError: naming what stands in the way.
         """
-        if is_our_lock(self.root) or any(self._left_by_a_stage(leaves) for leaves in folders):
+        if is_our_lock(self.root) or any(
+            self._left_by_a_stage(output_dir) for output_dir in folders
+        ):
             return
         for name in (*folders, *REPORTS, MANIFEST, "logs"):
             if os.path.lexists(self.root / name):
@@ -238,9 +240,9 @@ class LocalOutput:
                     "Choose an empty or new folder.",
                 )
 
-    def _left_by_a_stage(self, leaves: str) -> bool:
+    def _left_by_a_stage(self, output_dir: str) -> bool:
         """Tell a stage's record, of whichever version of the job, from a file of that name."""
-        document = read_json(self.root / leaves / STAGE_FILE)
+        document = read_json(self.root / output_dir / STAGE_FILE)
         return isinstance(document, dict) and document.keys() >= {"stage", "key", "files"}
 
     def recover(self, stages: Iterable[tuple[str, str]]) -> None:
@@ -249,12 +251,12 @@ class LocalOutput:
         Args:
             stages: (name, leaves) of each stage.
         """
-        for stage, leaves in stages:
+        for stage, output_dir in stages:
             path = self.partials / stage
             if (path / STAGE_FILE).is_file():
-                self._show(path, leaves)
-            _tidy(self.root / leaves)
-            remove(self._aside(leaves))
+                self._show(path, output_dir)
+            _tidy(self.root / output_dir)
+            remove(self._aside(output_dir))
 
     def retract(self) -> None:
         """Remove the report: from here on it would describe another run."""
@@ -284,10 +286,10 @@ class LocalOutput:
         if self.digests.changed:
             write_json(self.digests.store, self.digests.as_json())
 
-    def _show(self, path: Path, leaves: str) -> None:
+    def _show(self, path: Path, output_dir: str) -> None:
         """Rename a whole folder to its place; what stood there goes first aside, then away."""
         self.retract()
-        target, aside = self.root / leaves, self._aside(leaves)
+        target, aside = self.root / output_dir, self._aside(output_dir)
         remove(aside)
         if target.exists():
             target.rename(aside)
@@ -297,8 +299,8 @@ class LocalOutput:
         _tidy(target)
         remove(aside)
 
-    def _aside(self, leaves: str) -> Path:
-        return self.partials / f".old-{leaves}"
+    def _aside(self, output_dir: str) -> Path:
+        return self.partials / f".old-{output_dir}"
 
 
 def remove(path: Path) -> None:

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from job.errors import JobError
 from job.text_format import duration
-from job.ui.protocol import Rate, speed, title
+from job.ui.rate import Rate, speed, title
 
 
 # The rates are those of the plain and the JSON lines: rich's own forgets each step of work that

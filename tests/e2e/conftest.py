@@ -36,12 +36,12 @@ def copy(finished: Run, tmp_path: Path) -> Run:
 def copy_until(finished: Run, tmp_path: Path) -> Callable[..., Run]:
     """Copies of the finished run in which only some folders are left."""
 
-    def make(*leaves: str) -> Run:
-        folder = tmp_path / f"until-{leaves[-1]}"
+    def make(*output_dir: str) -> Run:
+        folder = tmp_path / f"until-{output_dir[-1]}"
         (folder / "out").mkdir(parents=True)
         shutil.copy2(finished.folder / "m.json", folder)
         shutil.copy2(finished.output / ".lock", folder / "out")
-        for name in leaves:
+        for name in output_dir:
             shutil.copytree(finished.output / name, folder / "out" / name)
         return Run(folder, finished.done)
 

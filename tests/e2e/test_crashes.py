@@ -145,11 +145,11 @@ def points() -> Iterator[tuple[str, Point]]:
 def check_like(finished: Path, output: Path) -> int:
     """Compare every file that does not hold measured times; returns how many there were."""
     compared = 0
-    for leaves in FOLDERS:
-        one, other = finished / leaves, output / leaves
+    for output_dir in FOLDERS:
+        one, other = finished / output_dir, output / output_dir
         names = {str(path.relative_to(one)) for path in one.rglob("*") if path.is_file()}
         assert {str(p.relative_to(other)) for p in other.rglob("*") if p.is_file()} == names
-        if leaves in MEASURED:
+        if output_dir in MEASURED:
             continue
         for name in sorted(names - {"stage.json"}):
             check_alike(one / name, other / name)

@@ -81,8 +81,8 @@ def test_what_only_training_feels_is_trained_again(folder: Path) -> None:
         done = job("run", "m.json", *untrained, *network, "--log-format", "json", cwd=folder)
         return done.of("stage_started")
 
-    def weights(leaves: str) -> np.ndarray:
-        return arrays(folder / f"out/{leaves}.npz")["conv2d_0.w_0"]
+    def weights(output_dir: str) -> np.ndarray:
+        return arrays(folder / f"out/{output_dir}.npz")["conv2d_0.w_0"]
 
     run("network", 1.0)
     trained = weights("qat/best")

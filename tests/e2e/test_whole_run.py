@@ -36,8 +36,8 @@ class TestFiles:
         assert again.out == "out/manifest.json: valid\n"
 
     @pytest.mark.parametrize(("leaves", "steps"), [("fp32", 20), ("qat", 6)])
-    def test_metrics(self, finished: Run, leaves: str, steps: int) -> None:
-        text = (finished.output / leaves / "metrics.jsonl").read_text()
+    def test_metrics(self, finished: Run, output_dir: str, steps: int) -> None:
+        text = (finished.output / output_dir / "metrics.jsonl").read_text()
         lines = [json.loads(line) for line in text.splitlines()]
         trained = [line for line in lines if "loss" in line]
         assert [line["step"] for line in trained] == list(range(1, steps + 1))

@@ -176,9 +176,9 @@ def report_of(output: Path) -> dict[str, Any]:
     return found
 
 
-def record_of(output: Path, leaves: str) -> dict[str, Any]:
+def record_of(output: Path, output_dir: str) -> dict[str, Any]:
     """What a stage recorded."""
-    found: dict[str, Any] = json.loads((output / leaves / "stage.json").read_bytes())["record"]
+    found: dict[str, Any] = json.loads((output / output_dir / "stage.json").read_bytes())["record"]
     return found
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from job.data.arrays import Image as Pixels
-from job.data.arrays import Ints
 from job.data.decoding.decode import UnreadableImageError
+from job.data.transforms import Image as Pixels
+from job.data.transforms import Ints
 
 
 def save_image(path: Path, seed: int = 0, size: tuple[int, int] = (12, 10)) -> Path:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from job.pipeline.stage_process import environment
+from job.process.environment import environment
 
 # The whole command line, but for the stages.
 FAKES = """

@@ -16,8 +16,8 @@ from job.distributed.group import meeting_of
 from job.errors import DataError, JobError, PeerLost, TrainingError
 from job.events import Events
 from job.manifest import Manifest, parse
-from job.pipeline.output_location import Place, place_of
-from job.pipeline.run import Reporting, RunResult, run
+from job.pipeline.output_location import Location, place_of
+from job.pipeline.run import ReportConfig, RunResult, run
 from job.stages.stage import Record, Stage, StageOutput
 
 Inputs = Mapping[str, StageOutput]
@@ -211,7 +211,7 @@ def stage(name: str, *needs: str, host_matters: bool = False, work: Any = None) 
     """A stage whose settings depend on its name."""
     return Stage(
         name=name,
-        leaves=f"{name}_out",
+        output_dir=f"{name}_out",
         needs=needs,
         settings=SETTINGS.get(name, lambda manifest: {}),
         files=(lambda manifest: [manifest.path("weights.bin")]) if name == "first" else _no_files,
@@ -308,16 +308,16 @@ def render(report: Mapping[str, Any]) -> Mapping[str, str]:
     return {"report.json": json.dumps(report), "report.md": "# report", "report.html": "<html>"}
 
 
-REPORTING = Reporting(build=build_report, render=render)
+REPORTING = ReportConfig(build=build_report, render=render)
 
 
 def go(
     manifest: Manifest,
-    output: Place,
+    output: Location,
     stages: Sequence[Stage] = CHAIN,
     *,
     ui: Recorder | None = None,
-    reporting: Reporting = REPORTING,
+    reporting: ReportConfig = REPORTING,
     **options: Any,
 ) -> RunResult:
     """Run stages with the fakes around them."""

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from job.data import packed
 from job.data.archives import unpack
 from job.data.decoding.decode import UnreadableImageError, decode
-from job.data.listing import Place, class_folders, image_list
+from job.data.listing import DataRoot, class_folders, image_list
 from job.data.s3 import index as remote_index
 from job.data.s3.index import Member
 from job.data.sources import PackedImages
@@ -37,7 +37,7 @@ from job.manifest import Manifest, load, parse
 from job.manifest.schema import keys
 from job.stages import STAGES
 from job.storage.digests import Digests
-from job.storage.s3.objects import Found
+from job.storage.s3.objects import S3Object
 from job.uri import S3Uri, is_uri
 from job.uri import parse as parse_uri
 
@@ -158,7 +158,7 @@ def test_lists(content: bytes, images: Path) -> None:
     (images / "list.txt").write_bytes(content)
 
     def act() -> None:
-        place = Place(images, str(images))
+        place = DataRoot(images, str(images))
         source = image_list(place, "list.txt", classes=2, channels=3)
         for index, name in enumerate(source.names):
             assert Path(os.path.realpath(images / name)).is_relative_to(images)
@@ -174,7 +174,7 @@ def test_lists(content: bytes, images: Path) -> None:
     | st.text(max_size=6)
 )
 def test_class_folders(folder_name: str, images: Path) -> None:
-    place = Place(images, str(images))
+    place = DataRoot(images, str(images))
     judged(
         "class folders",
         lambda: class_folders(place, folder_name, classes=2, channels=3),
@@ -479,7 +479,7 @@ def test_addresses(text: bytes) -> None:
 
 
 ROOT = S3Uri("bucket", "set")
-OBJECT = Found(ROOT / "cat/0.png", 12, '"etag"', datetime.fromtimestamp(0, UTC))
+OBJECT = S3Object(ROOT / "cat/0.png", 12, '"etag"', datetime.fromtimestamp(0, UTC))
 SHARD = [Member("cat/0.png", 12, "0" * 64, 512), Member("dog/0.png", 9, "1" * 64, 1536)]
 INDEXES = [remote_index.of_objects(ROOT, [OBJECT]), remote_index.of_shards(ROOT, [(OBJECT, SHARD)])]
 

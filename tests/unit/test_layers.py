@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import job.stages
-from job.pipeline.stage_process import environment
+from job.process.environment import environment
 
 PACKAGE = Path(job.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -14,9 +14,9 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from job.data.arrays import Pixels
+from job.data.transforms import Pixels
 from job.errors import DataError
-from job.regular_files import open_regular
+from job.storage.files import open_regular
 
 MAX_PIXELS = 64_000_000
 EXTENSIONS = frozenset(

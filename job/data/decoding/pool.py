@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from job.data.decoding.worker_process import Done, Setup, Task, shared_slots
+from job.data.decoding.worker_process import DecodeTask, Done, Setup, shared_slots
 from job.data.sources import BadImage, Outcome, Source
 from job.data.transforms import Transform
 from job.errors import JobError
@@ -47,7 +47,7 @@ class _Process:
     connection: "Connection[Any, Any]"
     slots: Any
     started: bool = False
-    tasks: deque[Task] = field(default_factory=deque)
+    tasks: deque[DecodeTask] = field(default_factory=deque)
     sent: int = 0
     done: int = 0
     since: float = field(default_factory=time.monotonic)
@@ -94,7 +94,7 @@ class DecodePool:
             pickle.dump(Setup(source, transform, seed, shape), file, pickle.HIGHEST_PROTOCOL)
         self._failed_starts = 0
         self._next_chunk = 0
-        self._waiting: deque[Task] = deque()
+        self._waiting: deque[DecodeTask] = deque()
         self._outcomes: dict[int, list[Outcome | None]] = {}
         self._processes: list[_Process] = []
         for _ in range(workers):
@@ -150,7 +150,7 @@ class DecodePool:
 
     def _issue(self, chunk: int, epoch: int, indices: Sequence[int]) -> None:
         self._outcomes[chunk] = [None] * len(indices)
-        self._waiting.append(Task(chunk, 0, epoch, tuple(map(int, indices))))
+        self._waiting.append(DecodeTask(chunk, 0, epoch, tuple(map(int, indices))))
 
     def _send_waiting(self) -> None:
         while self._waiting:
@@ -237,7 +237,7 @@ class DecodePool:
         self._waiting.extendleft(reversed(left))
         self._processes[self._processes.index(process)] = self._start()
 
-    def _blame(self, task: Task, reason: str) -> list[Task]:
+    def _blame(self, task: DecodeTask, reason: str) -> list[DecodeTask]:
         if task.retry:
             told = f"the process that decoded it {reason}, twice"
             self._outcomes[task.chunk][task.offset] = BadImage.of(

@@ -21,10 +21,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from job.data.arrays import Image, Pixels
 from job.data.decoding.decode import UnreadableImageError
 from job.data.sources import Source
-from job.data.transforms import Draw, Transform
+from job.data.transforms import Draw, Image, Pixels, Transform
 from job.errors import JobError
 
 _PR_SET_PDEATHSIG = 1
@@ -46,7 +45,7 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class Task:
+class DecodeTask:
     """Images to decode into one slot.
 
     Attributes:
@@ -83,7 +82,7 @@ class Done:
 
 
 @runtime_checkable
-class Fetched(Protocol):
+class FetchedImage(Protocol):
     """A source whose images are fetched before they can be read."""
 
     def prefetch(self, indices: Sequence[int]) -> None:
@@ -139,14 +138,14 @@ def _whole(descriptor: int) -> bytes:
     return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
 
 
-def _tasks(connection: "Connection[Any, Any]", source: Source) -> Iterator[Task]:
+def _tasks(connection: "Connection[Any, Any]", source: Source) -> Iterator[DecodeTask]:
     """Yield the tasks in turn; those that have come already are being fetched meanwhile."""
-    waiting: deque[Task] = deque()
+    waiting: deque[DecodeTask] = deque()
     while True:
         try:
             while not waiting or connection.poll():
-                task: Task = connection.recv()
-                if isinstance(source, Fetched):
+                task: DecodeTask = connection.recv()
+                if isinstance(source, FetchedImage):
                     source.prefetch(task.indices)
                 waiting.append(task)
         except (EOFError, ConnectionError):
@@ -154,10 +153,12 @@ def _tasks(connection: "Connection[Any, Any]", source: Source) -> Iterator[Task]
         yield waiting.popleft()
 
 
-def _decode(setup: Setup, task: Task, slot: Pixels, connection: "Connection[Any, Any]") -> Done:
+def _decode(
+    setup: Setup, task: DecodeTask, slot: Pixels, connection: "Connection[Any, Any]"
+) -> Done:
     bad: dict[int, str] = {}
     for place, index in enumerate(task.indices):
-        if isinstance(setup.source, Fetched):
+        if isinstance(setup.source, FetchedImage):
             while not setup.source.ready(index, _ALIVE_SECONDS):
                 connection.send(Ready())
         try:

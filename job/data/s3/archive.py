@@ -21,7 +21,7 @@ from job.data.archives import unpack_object
 from job.data.s3.images import Remote
 from job.data.s3.index import Member
 from job.errors import DataError
-from job.storage.s3.objects import Found, ObjectStore
+from job.storage.s3.objects import ObjectStore, S3Object
 from job.storage.s3.range_reader import RangeReader
 from job.uri import S3Uri
 
@@ -33,7 +33,7 @@ _UNKNOWN_TIME = datetime.fromtimestamp(0, UTC)
 class RemoteArchive:
     """An archive in S3."""
 
-    found: Found
+    found: S3Object
     store: ObjectStore
 
     def __str__(self) -> str:
@@ -54,7 +54,7 @@ class RemoteArchive:
         return cast(BinaryIO, RangeReader(self.store, self.found))
 
 
-def description(found: Found) -> bytes:
+def description(found: S3Object) -> bytes:
     """What tells an archive's content from any other, to plan a run with."""
     return json.dumps(_identity(found)).encode()
 
@@ -75,7 +75,7 @@ def unpack_remote(
     """
     try:
         told: Mapping[str, Any] = json.loads(described.read_bytes())
-        found = Found(remote.uri, told["bytes"], told["etag"], _UNKNOWN_TIME)
+        found = S3Object(remote.uri, told["bytes"], told["etag"], _UNKNOWN_TIME)
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise DataError(f"{described}: damaged: {error}", "Remove it.") from error
     archive = RemoteArchive(found, remote.access.store())
@@ -110,5 +110,5 @@ def members_of_file(path: Path, uri: S3Uri, limits: Limits) -> list[Member]:
         raise DataError(error.message.replace(str(path), str(uri)), error.hint) from error
 
 
-def _identity(found: Found) -> dict[str, Any]:
+def _identity(found: S3Object) -> dict[str, Any]:
     return {"bytes": found.bytes, "etag": found.etag}

@@ -14,11 +14,11 @@ from job.data.s3.archive import RemoteArchive, description, members_of, members_
 from job.data.s3.index import Member
 from job.errors import DataError, OutputError
 from job.manifest import Manifest
-from job.manifest.load import DataSpec
+from job.manifest.spec import DataSpec
 from job.storage.cache import Cache
 from job.storage.parallel import each
 from job.storage.s3.access import Access, input_errors
-from job.storage.s3.objects import Found, ObjectStore
+from job.storage.s3.objects import ObjectStore, S3Object
 from job.uri import S3Uri
 
 _THREADS = 16
@@ -64,13 +64,13 @@ def describe(
     return _kept(cache, remote_index.of_objects(root, objects))
 
 
-def _is_image(entry: Found) -> bool:
+def _is_image(entry: S3Object) -> bool:
     return entry.uri.key.lower().endswith(tuple(EXTENSIONS))
 
 
 def _listed(
     root: S3Uri, manifest: Manifest, store: ObjectStore, paths: Mapping[S3Uri, Path]
-) -> Sequence[Found]:
+) -> Sequence[S3Object]:
     """List what the manifest reads below a prefix, and no more: its output may be there too.
 
     Tar files directly below it are listed as well, for the case that they hold the images.
@@ -112,10 +112,10 @@ def _names(
     return names
 
 
-def _list_below(tops: Sequence[S3Uri], store: ObjectStore) -> dict[S3Uri, Found]:
+def _list_below(tops: Sequence[S3Uri], store: ObjectStore) -> dict[S3Uri, S3Object]:
     """List prefixes, each of their folders by itself: an answer has a thousand names at most."""
     folders: list[S3Uri] = []
-    found: dict[S3Uri, Found] = {}
+    found: dict[S3Uri, S3Object] = {}
 
     def open_(top: S3Uri) -> None:
         folders.extend(store.folders(top))
@@ -130,12 +130,12 @@ def _list_below(tops: Sequence[S3Uri], store: ObjectStore) -> dict[S3Uri, Found]
 
 
 def _of_shards(
-    root: S3Uri, shards: Sequence[Found], access: Access, store: ObjectStore, cache: Cache
+    root: S3Uri, shards: Sequence[S3Object], access: Access, store: ObjectStore, cache: Cache
 ) -> Path:
     """Index the members of tar files; each is read once as long as it does not change."""
     members: dict[S3Uri, Sequence[Member]] = {}
 
-    def index(shard: Found) -> None:
+    def index(shard: S3Object) -> None:
         members[shard.uri] = _members(shard, access, store)
 
     each(index, shards, _SHARDS_AT_ONCE)
@@ -143,7 +143,7 @@ def _of_shards(
     return _kept(cache, remote_index.of_shards(root, indexed))
 
 
-def _members(shard: Found, access: Access, store: ObjectStore) -> Sequence[Member]:
+def _members(shard: S3Object, access: Access, store: ObjectStore) -> Sequence[Member]:
     """Return a tar file's members, from an earlier time or by reading it.
 
     One that fits well is kept in the cache, from where its members are then read.
@@ -163,7 +163,7 @@ def _members(shard: Found, access: Access, store: ObjectStore) -> Sequence[Membe
 
 
 def _fetched_members(
-    shard: Found, access: Access, store: ObjectStore, cache: Cache
+    shard: S3Object, access: Access, store: ObjectStore, cache: Cache
 ) -> Sequence[Member]:
     limits = Limits()
     if shard.bytes <= _SHARE * access.cache_bytes:

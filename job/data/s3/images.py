@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from job.data.arrays import Image, Ints
 from job.data.decoding.decode import EXTENSIONS, UnreadableImageError, decode_content
 from job.data.listing import CLASS_COUNT, EMPTY_CLASS, checked_channels, list_entries, path_problem
 from job.data.s3.index import RemoteIndex
+from job.data.transforms import Image, Ints
 from job.errors import DataError
 from job.manifest import Manifest
-from job.storage.s3.access import Access, access_of
+from job.manifest.storage_access import access_of
+from job.storage.s3.access import Access
 from job.storage.s3.prefetch import FetchAhead, PieceReader
 from job.uri import S3Uri
 

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from job.data.arrays import Ints
+from job.data.transforms import Ints
 from job.errors import DataError
-from job.storage.s3.objects import Found
+from job.storage.s3.objects import S3Object
 from job.storage.s3.prefetch import Piece
 from job.uri import S3Uri
 
@@ -58,7 +58,7 @@ class RemoteIndex:
     names: tuple[str, ...]
     sizes: Ints
     marks: tuple[str, ...]
-    shards: tuple[Found, ...] = ()
+    shards: tuple[S3Object, ...] = ()
     places: Ints | None = None
 
     @cached_property
@@ -71,18 +71,18 @@ class RemoteIndex:
         size = int(self.sizes[place])
         if self.places is None:
             uri = S3Uri(self.root.bucket, self.root.below + self.names[place])
-            return Piece(Found(uri, size, self.marks[place], _UNKNOWN_TIME), None, size, None)
+            return Piece(S3Object(uri, size, self.marks[place], _UNKNOWN_TIME), None, size, None)
         shard, start = map(int, self.places[place])
         return Piece(self.shards[shard], start, size, self.marks[place])
 
 
-def of_objects(root: S3Uri, found: Iterable[Found]) -> bytes:
+def of_objects(root: S3Uri, found: Iterable[S3Object]) -> bytes:
     """The content of an index of objects below a prefix."""
     rows = [(each.uri.key.removeprefix(root.below), each.bytes, each.etag) for each in found]
     return _content({"kind": OBJECTS}, sorted(rows))
 
 
-def of_shards(root: S3Uri, shards: Sequence[tuple[Found, Sequence[Member]]]) -> bytes:
+def of_shards(root: S3Uri, shards: Sequence[tuple[S3Object, Sequence[Member]]]) -> bytes:
     """The content of an index of tar files.
 
     Raises:
@@ -134,7 +134,7 @@ def read(path: Path, root: S3Uri) -> RemoteIndex:
         if header["kind"] == OBJECTS:
             return RemoteIndex(root, names, np.asarray(sizes, np.int64), marks)
         shards = tuple(
-            Found(
+            S3Object(
                 S3Uri(root.bucket, root.below + name) if name else root, size, etag, _UNKNOWN_TIME
             )
             for name, size, etag in header["shards"]

@@ -16,7 +16,7 @@ from job.engine.training import data_parallel, programs
 from job.engine.training import loop as training
 from job.engine.training.baseline import model_bytes
 from job.engine.training.checkpoints import BEST, read_arrays, read_best, write_arrays
-from job.engine.training.collective import Alone, Peers, Place
+from job.engine.training.collective import Location, ProcessGroup, SingleProcess
 from job.engine.training.session import Recipe, Session, run_recipe
 from job.errors import QuantizationError
 from job.events import Events
@@ -60,7 +60,7 @@ def train(
     selection: Path,
     out: Path,
     events: Events,
-    meeting: Place | None = None,
+    meeting: Location | None = None,
 ) -> dict[str, Any]:
     """Train with fake quantization; leaves ``best.npz`` in ``out``.
 
@@ -107,9 +107,9 @@ def train(
         if meeting is not None or moving_rate != fake_quantize.FIXED_RATE:
             fake_quantize.measure_apart(program, moving_rate)
         # Only now: a collective operation waits for half a minute, and this took its time.
-        peers, loss = Alone(), classifier.loss
+        peers, loss = SingleProcess(), classifier.loss
         if meeting is not None:
-            peers = Peers(*meeting)
+            peers = ProcessGroup(*meeting)
             loss = data_parallel.share_training(program, loss, peers.size)
         trainer = training.Trainer(
             program=program,

@@ -29,11 +29,11 @@ _POLL_SECONDS = 0.001
 _STORE_SECONDS = 7 * 24 * 3600
 
 
-Place = tuple[int, int, str, int]
+Location = tuple[int, int, str, int]
 """Rank, number of processes, and the host and port where rank 0's store listens."""
 
 
-class Alone:
+class SingleProcess:
     """The one process of a training that is not shared."""
 
     rank, size = 0, 1
@@ -87,7 +87,7 @@ class Plan:
     learning_rate: str
 
 
-class Peers(Alone):
+class ProcessGroup(SingleProcess):
     """All processes of a training, seen from one of them.
 
     Args:

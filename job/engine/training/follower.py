@@ -6,8 +6,8 @@ Program and state come from rank 0, which evaluates, saves and exports.
 from paddle import static
 
 from job.data.loader import Loader
-from job.engine.training.collective import Peers, Place, Plan
-from job.engine.training.loop import Batch, Stepper, remaining_batches
+from job.engine.training.collective import Location, Plan, ProcessGroup
+from job.engine.training.loop import Stepper, TrainingBatch, remaining_batches
 from job.engine.training.programs import cpu
 from job.engine.training.session import Recipe
 from job.errors import DataError
@@ -15,7 +15,7 @@ from job.events import Events
 
 
 def follow(
-    meeting: Place, recipe: Recipe, *, loader: Loader, events: Events
+    meeting: Location, recipe: Recipe, *, loader: Loader, events: Events
 ) -> "static.Scope | None":
     """Train with rank 0 to the end.
 
@@ -32,7 +32,7 @@ def follow(
         DataError: this process reads other images than rank 0.
         PeerLost: another process is gone.
     """
-    peers = Peers(*meeting)
+    peers = ProcessGroup(*meeting)
     scope, executor = static.Scope(), static.Executor(cpu())
     program, plan = peers.follow(scope)
     check(plan, recipe, loader, peers.rank)
@@ -46,7 +46,7 @@ def follow(
             plan.total_steps,
             plan.steps_per_epoch,
             lambda epoch, first: (
-                Batch(read.images, read.labels) for read in loader.batches(epoch, first)
+                TrainingBatch(read.images, read.labels) for read in loader.batches(epoch, first)
             ),
         ):
             rate = recipe.schedule.rate(step, plan.total_steps)

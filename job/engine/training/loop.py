@@ -19,7 +19,7 @@ from job.engine.training.checkpoints import (
     read_best,
     write_best,
 )
-from job.engine.training.collective import Alone, Plan
+from job.engine.training.collective import Plan, SingleProcess
 from job.engine.training.malloc import keep_memory
 from job.engine.training.metrics import Metrics
 from job.engine.training.programs import (
@@ -72,7 +72,7 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Batch:
+class TrainingBatch:
     """Images float32 [N, C, H, W] and labels int64 [N]."""
 
     images: np.ndarray
@@ -117,7 +117,7 @@ def evaluate(
     program: Program,
     logits: str,
     executor: static.Executor,
-    batches: Iterator[Batch],
+    batches: Iterator[TrainingBatch],
 ) -> tuple[float, float]:
     """Top-1 and top-5 of a program, in percent."""
     right1 = right5 = count = 0
@@ -148,10 +148,10 @@ class Trainer:
     logits: str
     scope: static.Scope
     executor: static.Executor
-    peers: Alone = field(default_factory=Alone)
+    peers: SingleProcess = field(default_factory=SingleProcess)
     data: str = ""
 
-    def plan(self, course: "Course", step: int) -> Plan:
+    def plan(self, course: "TrainingPlan", step: int) -> Plan:
         """What the processes agree on before step ``step``."""
         return Plan(
             step,
@@ -170,7 +170,7 @@ class Trainer:
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingPlan:
     """Which steps a training takes, and what happens after them.
 
     Attributes:
@@ -194,10 +194,10 @@ class Course:
 
 def train(
     trainer: Trainer,
-    course: Course,
+    course: TrainingPlan,
     *,
-    epoch_batches: Callable[[int, int], Iterator[Batch]],
-    selection_batches: Callable[[], Iterator[Batch]],
+    epoch_batches: Callable[[int, int], Iterator[TrainingBatch]],
+    selection_batches: Callable[[], Iterator[TrainingBatch]],
     out: Path,
     events: Events,
 ) -> Progress:
@@ -291,8 +291,8 @@ def remaining_batches(
     done: int,
     total_steps: int,
     steps_per_epoch: int,
-    epoch_batches: Callable[[int, int], Iterator[Batch]],
-) -> Iterator[tuple[int, Batch]]:
+    epoch_batches: Callable[[int, int], Iterator[TrainingBatch]],
+) -> Iterator[tuple[int, TrainingBatch]]:
     """Step number and batch of every step from ``done`` on."""
     step = done
     while step < total_steps:
@@ -321,14 +321,14 @@ class Stepper:
     learning_rate: str
     scope: static.Scope
     executor: static.Executor
-    peers: Alone
+    peers: SingleProcess
     seed: int
 
     def __post_init__(self) -> None:
         # Of every process of a training: each step waits for the slowest.
         keep_memory()
 
-    def run(self, batch: Batch, rate: float, step: int) -> float:
+    def run(self, batch: TrainingBatch, rate: float, step: int) -> float:
         """One step on this process's share of a batch; returns the loss of the whole batch."""
         self.peers.meet()
         write_variables(self.scope, {self.learning_rate: np.array([rate], "float32")})
@@ -344,7 +344,7 @@ class Stepper:
 def evaluate_and_keep(
     trainer: Trainer,
     program: Program,
-    batches: Iterator[Batch],
+    batches: Iterator[TrainingBatch],
     progress: Progress,
     metrics: Metrics,
     out: Path,

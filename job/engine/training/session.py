@@ -275,7 +275,7 @@ def run_recipe(
             f"{name}: the training split is empty",
             "Name training images in /data, or set epochs to 0.",
         )
-    course = training.Course(
+    course = training.TrainingPlan(
         name=name,
         total_steps=recipe.steps(steps_per_epoch),
         steps_per_epoch=steps_per_epoch,

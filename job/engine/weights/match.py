@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from job.engine.weights.safe_pickle import array_of, load
 from job.errors import DataError
-from job.regular_files import open_regular
+from job.storage.files import open_regular
 
 # The largest vision models have some 10 GB.
 MAX_BYTES = 32 << 30

@@ -8,7 +8,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from job.report.matrix.tables import ModelSpeed, Setting, setting_name, settings, speed_rows
+from job.report.matrix.tables import ModelSpeed, RowSetting, setting_name, settings, speed_rows
 from job.report.render import svg
 
 COLOURS = (svg.FP32, svg.INT8, svg.QAT_FAKE, svg.FAINT)
@@ -52,7 +52,7 @@ def ratios(report: Mapping[str, Any]) -> tuple[Figure, str]:
     )
 
 
-def _look(setting: Setting, found: tuple[Setting, ...]) -> tuple[str, str]:
+def _look(setting: RowSetting, found: tuple[RowSetting, ...]) -> tuple[str, str]:
     """Colour and marker: the ISA cap tells the one, all else the other."""
     caps = list(dict.fromkeys(other.isa_cap for other in found))
     shapes = list(dict.fromkeys(replace(other, isa_cap="") for other in found))

@@ -1,10 +1,13 @@
 """The matrix report's parts, in order, for Markdown and HTML alike."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from job.report.matrix import results
+from job.report.matrix import plots, results
+from job.report.matrix.summary import summarize
 from job.report.render.blocks import Block, Plot, Section, Text
+from job.report.render.page import Page
 from job.report.run import provenance
 from job.report.run.sections import manifest_code
 
@@ -44,3 +47,14 @@ def _gates(report: Mapping[str, Any]) -> tuple[Block, ...]:
 
 def _machine(report: Mapping[str, Any]) -> tuple[Block, ...]:
     return (provenance.host_grid(report), provenance.versions_grid(report))
+
+
+def page_of(report: Mapping[str, Any]) -> Page:
+    """Set a valid matrix report."""
+    return Page(
+        name=report["name"],
+        created_at=report["created_at"],
+        summary=summarize(report),
+        sections=sections(report),
+        draw=partial(plots.draw, report=report),
+    )

@@ -5,7 +5,7 @@ from typing import Any
 
 from job import text_format
 from job.report.matrix.tables import ModelSpeed, accuracy_rows, speed_rows
-from job.report.run.summary import Card, Summary
+from job.report.render.page import Card, Summary
 
 
 def summarize(report: Mapping[str, Any]) -> Summary:

@@ -7,9 +7,6 @@ from typing import Any
 from job.report.run.tables import cap_name, is_stable, scenario_name
 from job.stats import Interval
 
-# A matrix has the status of its worst model.
-WORST_FIRST = ("failed", "unfinished", "gate_failed", "passed")
-
 
 @dataclass(frozen=True)
 class ModelAccuracy:
@@ -25,7 +22,7 @@ class ModelAccuracy:
 
 
 @dataclass(frozen=True)
-class Setting:
+class RowSetting:
     """What a row of table II was measured at."""
 
     batch_size: int
@@ -43,7 +40,7 @@ class ModelSpeed:
     """
 
     model: str
-    setting: Setting
+    setting: RowSetting
     isa: str
     fp32: float
     int8: float
@@ -103,7 +100,7 @@ def _speed(entry: Mapping[str, Any], row: Mapping[str, Any]) -> ModelSpeed:
     best = row["engines"].get(row["fastest"], row)
     return ModelSpeed(
         model=entry["model"],
-        setting=Setting(row["batch_size"], row["threads"], row["instances"], row["isa_cap"]),
+        setting=RowSetting(row["batch_size"], row["threads"], row["instances"], row["isa_cap"]),
         isa=row["isa"],
         fp32=row["fp32"]["images_per_second"],
         int8=row["int8"]["images_per_second"],
@@ -124,12 +121,12 @@ def _interval(bounds: Any) -> Interval | None:
     return None if bounds is None else (bounds[0], bounds[1])
 
 
-def settings(rows: tuple[ModelSpeed, ...]) -> tuple[Setting, ...]:
+def settings(rows: tuple[ModelSpeed, ...]) -> tuple[RowSetting, ...]:
     """Each setting once, in the order in which they come."""
     return tuple(dict.fromkeys(row.setting for row in rows))
 
 
-def setting_name(setting: Setting) -> str:
+def setting_name(setting: RowSetting) -> str:
     """A setting in words, such as ``batch 50, ISA cap avx512_core_vnni``."""
     words = [f"batch {setting.batch_size}"]
     if setting.threads > 1 or setting.instances > 1:

@@ -5,10 +5,9 @@ from html import escape
 from typing import Any
 
 from job.report.render.blocks import Block, Code, Column, Grid, Plot, Text
-from job.report.render.page import Page
+from job.report.render.page import Card, Page
 from job.report.render.style import CSS
-from job.report.run.summary import Card
-from job.report.run_page import page_of
+from job.report.run.sections import page_of
 
 # Even if something slipped through escaping, the page may load and run nothing.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"

@@ -6,7 +6,7 @@ from typing import Any
 
 from job.report.render.blocks import Block, Code, Grid, Plot, Text
 from job.report.render.page import Page
-from job.report.run_page import page_of
+from job.report.run.sections import page_of
 
 # Links and images, emphasis, code, tables, formulas. An underscore inside a word is none of these,
 # and names full of backslashes are hard to read in the source.

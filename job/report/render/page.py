@@ -4,7 +4,33 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from job.report.render.blocks import Section
-from job.report.run.summary import Summary
+
+
+@dataclass(frozen=True)
+class Card:
+    """One figure of the glance; ``good`` is None where there is nothing to judge."""
+
+    title: str
+    value: str
+    detail: str
+    good: bool | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a reader sees first.
+
+    Attributes:
+        passed: whether no gate failed.
+        headline: one sentence with speed, accuracy and size.
+        notices: what must be known before the figures are trusted.
+        cards: verdict, speed, top-1, size.
+    """
+
+    passed: bool
+    headline: str
+    notices: tuple[str, ...]
+    cards: tuple[Card, ...]
 
 
 @dataclass(frozen=True)

@@ -1,48 +1,50 @@
-"""report.json against its schema."""
+"""Checks report.json, of a run or of a matrix, against its schema."""
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
 
 import jsonschema
+from referencing import Registry, Resource
 
 from job.errors import Fault, OutputError
+from job.manifest import schema as manifest_schema
 
 MAX_MESSAGE = 300
+# The status of a matrix is the worst status of its models.
+WORST_FIRST = ("failed", "unfinished", "gate_failed", "passed")
 
 
 @cache
-def schema() -> Mapping[str, Any]:
-    """The JSON schema of report.json."""
-    text = (resources.files("job.schemas") / "report.schema.json").read_text(encoding="utf-8")
+def schema(name: str = "report") -> Mapping[str, Any]:
+    """The JSON schema ``report`` (of a run) or ``matrix_report``."""
+    text = (resources.files("job.schemas") / f"{name}.schema.json").read_text(encoding="utf-8")
     loaded: Mapping[str, Any] = json.loads(text)
     return loaded
 
 
+@cache
+def validator(name: str) -> jsonschema.Draft202012Validator:
+    """The validator of the schema ``report`` or ``matrix_report``."""
+    # The schema of a matrix report refers to parts of the other two.
+    others = {
+        "report.schema.json": schema("report"),
+        "manifest.schema.json": manifest_schema.schema(),
+    }
+    known = [(name, Resource.from_contents(content)) for name, content in others.items()]
+    return jsonschema.Draft202012Validator(schema(name), registry=Registry().with_resources(known))
+
+
 def validate(report: Mapping[str, Any]) -> None:
-    """Check a report as it will be written: its schema, and that its parts agree.
+    """Check the report of a run or of a matrix: its schema, and that its parts agree.
 
     Raises:
         OutputError: lists every fault with its JSON pointer.
     """
-    check(report, jsonschema.Draft202012Validator(schema()), _disagreements)
-
-
-def check(
-    report: Mapping[str, Any],
-    validator: jsonschema.Draft202012Validator,
-    disagreements: Callable[[Mapping[str, Any]], Iterator[Fault]],
-) -> None:
-    """Check a report of any kind; see ``validate``.
-
-    Args:
-        report: the report.
-        validator: holds its schema.
-        disagreements: finds faults between parts of a report that its schema allows.
-    """
+    matrix = "matrix" in report
     try:
         # What counts is the file: tuples become arrays, numpy scalars are refused.
         written = json.loads(json.dumps(report))
@@ -51,8 +53,10 @@ def check(
             f"the report cannot be written as JSON: {error}",
             "Every value must be a string, a number, a boolean, null, a list or an object.",
         ) from error
-    faults = [*_not_finite(written, ""), *_against_schema(written, validator)]
+    name = "matrix_report" if matrix else "report"
+    faults = [*_not_finite(written, ""), *_against_schema(written, validator(name))]
     # Parts are compared only once they are known to be there.
+    disagreements = _matrix_disagreements if matrix else _disagreements
     faults = faults or list(disagreements(written))
     if faults:
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
@@ -136,3 +140,11 @@ def _accuracy_disagreements(accuracy: Mapping[str, Any]) -> Iterator[Fault]:
 def _ordered(bounds: list[float], pointer: str) -> Iterator[Fault]:
     if bounds[0] > bounds[1]:
         yield Fault(pointer, f"expected [low, high], got [{bounds[0]}, {bounds[1]}]")
+
+
+def _matrix_disagreements(report: Mapping[str, Any]) -> Iterator[Fault]:
+    statuses = {entry["status"] for entry in report["matrix"]}
+    expected = next(status for status in WORST_FIRST if status in statuses)
+    if report["status"] != expected:
+        why = f"the worst of its models is {expected}"
+        yield Fault("/status", f"expected {expected!r} because {why}, got {report['status']!r}")

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from job import text_format
-from job.report import breakdown_plot
 from job.report.render import svg
+from job.report.run.breakdown_plot import breakdown
 from job.report.run.tables import (
     MODELS,
     ThroughputRow,
@@ -305,5 +305,5 @@ PICTURES = {
     "latency": latency,
     "sizes": sizes,
     "training": training,
-    "breakdown": breakdown_plot.breakdown,
+    "breakdown": breakdown,
 }

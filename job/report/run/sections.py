@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from job.report.render.blocks import Block, Code, Plot, Section, Text
-from job.report.run import provenance, results, speed
+from job.report.render.page import Page
+from job.report.run import plots, provenance, results, speed
 from job.report.run.breakdown import breakdown_sections
+from job.report.run.summary import summarize
 
 
 def sections(report: Mapping[str, Any]) -> tuple[Section, ...]:
@@ -69,3 +72,14 @@ def manifest_code(report: Mapping[str, Any]) -> Code:
     """The manifest that the report was made from."""
     text = json.dumps(report["manifest"], indent=2, ensure_ascii=False)
     return Code("As resolved: defaults and overrides filled in", text)
+
+
+def page_of(report: Mapping[str, Any]) -> Page:
+    """Set a valid report."""
+    return Page(
+        name=report["name"],
+        created_at=report["created_at"],
+        summary=summarize(report),
+        sections=sections(report),
+        draw=partial(plots.draw, report=report),
+    )

@@ -11,7 +11,7 @@ from job.report.run.tables import (
     NO_CAP,
     UNCAPPED_NOTE,
     EngineRow,
-    Setting,
+    MeasuredSetting,
     ThroughputRow,
     cap_name,
     caps,
@@ -188,7 +188,7 @@ def _setting_columns(report: Mapping[str, Any]) -> tuple[Column, ...]:
     return figures("Batch") + (words("Scenario") if has_instances(report) else figures("Threads"))
 
 
-def _setting_cells(report: Mapping[str, Any], row: Setting) -> tuple[str, str]:
+def _setting_cells(report: Mapping[str, Any], row: MeasuredSetting) -> tuple[str, str]:
     return str(row.batch_size), scenario_name(row) if has_instances(report) else str(row.threads)
 
 

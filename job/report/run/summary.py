@@ -1,41 +1,14 @@
 """The report in one glance: verdict, headline and four figures."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from job import text_format
+from job.report.render.page import Card, Summary
 from job.report.run import speed
 from job.report.run.tables import caps_differ, has_instances, setting_name, throughput_rows
 
 MAX_LISTED = 3
-
-
-@dataclass(frozen=True)
-class Card:
-    """One figure of the glance; ``good`` is None where there is nothing to judge."""
-
-    title: str
-    value: str
-    detail: str
-    good: bool | None = None
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a reader sees first.
-
-    Attributes:
-        passed: whether no gate failed.
-        headline: one sentence with speed, accuracy and size.
-        notices: what must be known before the figures are trusted.
-        cards: verdict, speed, top-1, size.
-    """
-
-    passed: bool
-    headline: str
-    notices: tuple[str, ...]
-    cards: tuple[Card, ...]
 
 
 def summarize(report: Mapping[str, Any]) -> Summary:

@@ -15,7 +15,7 @@ NO_CAP = "all"
 UNCAPPED_NOTE = "The ISA cap binds oneDNN, which Paddle and OpenVINO use, not ONNX Runtime."
 
 
-class Setting(Protocol):
+class MeasuredSetting(Protocol):
     """What tells one row of table II from another."""
 
     @property
@@ -128,21 +128,21 @@ def model_name(report: Mapping[str, Any], model: str) -> str:
     return {"fp32": "FP32", "int8": "INT8"}[model]
 
 
-def scenario_name(row: Setting) -> str:
+def scenario_name(row: MeasuredSetting) -> str:
     """How a row's model ran, such as ``1 thread`` or ``2 instances``."""
     if row.instances > 1:
         return f"{row.instances} instances"
     return f"{row.threads} thread{'' if row.threads == 1 else 's'}"
 
 
-def load_name(report: Mapping[str, Any], row: Setting) -> str:
+def load_name(report: Mapping[str, Any], row: MeasuredSetting) -> str:
     """What one row is called among those under its ISA cap, such as ``batch 1, 2 threads``."""
     scenarios = {(entry["threads"], entry["instances"]) for entry in report["benchmark"]}
     named = f", {scenario_name(row)}" if len(scenarios) > 1 else ""
     return f"batch {row.batch_size}{named}"
 
 
-def setting_name(report: Mapping[str, Any], row: Setting) -> str:
+def setting_name(report: Mapping[str, Any], row: MeasuredSetting) -> str:
     """What one row is called: scenario and ISA cap are named only where they differ."""
     capped = f", {cap_name(row.isa_cap)}" if caps_differ(report) else ""
     return f"{load_name(report, row)}{capped}"

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from job.errors import DataError, ObjectChanged, StorageError, TransferFailed
-from job.manifest.load import StorageSpec
 from job.storage.cache import Cache
 from job.storage.s3.client import S3Settings, make_client
 from job.storage.s3.fast_get import QuickGet
-from job.storage.s3.objects import Found, ObjectStore
+from job.storage.s3.objects import ObjectStore, S3Object
 
 _GIB = 1 << 30
 
@@ -39,29 +38,13 @@ class Access:
         """Return this process's view of the cache."""
         return Cache(self.cache_root, self.cache_bytes)
 
-    def name(self, found: Found) -> str:
+    def name(self, found: S3Object) -> str:
         """Name an object's content: another content has another name."""
         variables = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
         server = self.settings.endpoint_url or next(
             filter(None, map(os.environ.get, variables)), ""
         )
         return f"{server} {found.uri} {found.etag} {found.bytes}"
-
-
-def access_of(storage: StorageSpec, base: Path) -> Access:
-    """Return the way that a manifest names.
-
-    Args:
-        storage: the manifest's section.
-        base: the folder that its paths are relative to.
-    """
-    bundle = None if storage.ca_bundle is None else str(base / storage.ca_bundle)
-    settings = S3Settings(storage.endpoint_url, storage.region, storage.addressing, bundle)
-    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    scratch = Path(storage.scratch or os.environ.get("JOB_SCRATCH") or f"{caches}/job")
-    return Access(
-        settings, scratch.expanduser().absolute() / "inputs", int(storage.cache_gib * _GIB)
-    )
 
 
 @contextmanager

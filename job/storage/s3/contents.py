@@ -9,11 +9,11 @@ from job.errors import DataError, ObjectChanged, ObjectMissing, StorageError
 from job.storage.local import REPORTS
 from job.storage.parallel import each
 from job.storage.s3.index import (
+    EMPTY,
     INDEXES,
-    NOTHING,
     RUNS,
-    Entry,
     Index,
+    IndexEntry,
     names,
     newest,
     take_over,
@@ -46,13 +46,13 @@ class Contents:
         self.store = store
         self.run = run
         self.say = say
-        self.index = NOTHING
+        self.index = EMPTY
         self._stored: dict[str, int] = {}
         self._number = 0
 
-    def look(self) -> None:
+    def read_only(self) -> None:
         """Read what is there, without the right to write."""
-        self._know(newest(self.store, self.uri) or NOTHING)
+        self._know(newest(self.store, self.uri) or EMPTY)
 
     def take_over(self, lease: Lease) -> Index:
         """Write the first index of a lease, and return the one that was found.
@@ -142,11 +142,11 @@ class Contents:
             if file.content not in there and not file.is_here()
         }
 
-    def _send(self, path: str, file: Kept) -> tuple[tuple[str, int], Entry]:
+    def _send(self, path: str, file: Kept) -> tuple[tuple[str, int], IndexEntry]:
         """Upload a file under a name that no other has."""
         where = f"{RUNS}/{self.run}/{self._number}/{path}"
         self.store.upload(self.uri / where, file.path, sha256=file.sha256, length=file.bytes)
-        return file.content, Entry(where, file.bytes, file.sha256)
+        return file.content, IndexEntry(where, file.bytes, file.sha256)
 
     def _write(self, index: Index, lease: Lease) -> None:
         """Write an index and, once it is the newest, remove what only older ones named."""
@@ -174,7 +174,7 @@ class Contents:
         whole = all(map(self._has, known.before.values()))
         self.index = known if whole else replace(known, before={})
 
-    def _has(self, entry: Entry) -> bool:
+    def _has(self, entry: IndexEntry) -> bool:
         return self._stored.get(entry.object) == entry.bytes
 
     def _sweep(self, base: Index) -> None:

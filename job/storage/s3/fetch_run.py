@@ -13,12 +13,12 @@ from job.storage.files import output_errors, read_json
 from job.storage.local import STAGE_FILE, LocalOutput
 from job.storage.parallel import each
 from job.storage.s3 import index
-from job.storage.s3.index import Entry
+from job.storage.s3.index import IndexEntry
 from job.storage.s3.objects import ObjectStore
 from job.storage.s3.snapshot import PARTIALS, is_record
 from job.uri import S3Uri
 
-REPORT = "report.json"
+REPORT_FILE = "report.json"
 _TO_ITS_END = "Run the job to its end, with the same command."
 _THREADS = 4
 _TRIES = 3
@@ -27,22 +27,24 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Fetched:
+class FetchResult:
     """What came of it: files in all, those that were there already, and the bytes of all."""
 
     files: int
     there: int
     bytes: int
 
-    def __add__(self, other: "Fetched") -> "Fetched":
-        return Fetched(self.files + other.files, self.there + other.there, self.bytes + other.bytes)
+    def __add__(self, other: "FetchResult") -> "FetchResult":
+        return FetchResult(
+            self.files + other.files, self.there + other.there, self.bytes + other.bytes
+        )
 
 
 @dataclass(frozen=True)
 class _Result:
     """The files of the last finished run, the index that names them, and whether it is old."""
 
-    files: Mapping[str, Entry]
+    files: Mapping[str, IndexEntry]
     index: str
     superseded: bool
 
@@ -66,7 +68,7 @@ def read_report(store: ObjectStore, output: S3Uri, say: Say) -> Mapping[str, Any
 
 
 def _report(store: ObjectStore, output: S3Uri, found: _Result) -> Mapping[str, Any]:
-    entry = found.files[REPORT]
+    entry = found.files[REPORT_FILE]
     try:
         document = json.loads(store.read(output / entry.object, sha256=entry.sha256))
     except (ObjectMissing, ObjectChanged, ValueError) as error:
@@ -74,7 +76,7 @@ def _report(store: ObjectStore, output: S3Uri, found: _Result) -> Mapping[str, A
             f"{output} is damaged: {_what(error)}", "Run the job again with --from report."
         ) from error
     if not isinstance(document, dict):
-        raise DataError(f"{output / REPORT} is not a JSON object", "Run the job again.")
+        raise DataError(f"{output / REPORT_FILE} is not a JSON object", "Run the job again.")
     return document
 
 
@@ -98,7 +100,7 @@ def read_records(store: ObjectStore, output: S3Uri, names: Sequence[str]) -> Map
         ) from error
 
 
-def fetch(store: ObjectStore, output: S3Uri, folder: Path, say: Say) -> Fetched:
+def fetch(store: ObjectStore, output: S3Uri, folder: Path, say: Say) -> FetchResult:
     """Bring a finished run, or all runs of a matrix, to a folder; every digest is checked.
 
     Each file appears whole or not at all, records after what they describe. What is there already
@@ -132,7 +134,7 @@ def fetch(store: ObjectStore, output: S3Uri, folder: Path, say: Say) -> Fetched:
     return done
 
 
-def _fetch_run(store: ObjectStore, output: S3Uri, found: _Result, folder: Path) -> Fetched:
+def _fetch_run(store: ObjectStore, output: S3Uri, found: _Result, folder: Path) -> FetchResult:
     local = LocalOutput(folder)
     local.check_ours(sorted({path.partition("/")[0] for path in found.files if "/" in path}))
     with local.locked(stages=False):
@@ -164,7 +166,7 @@ def _is_stage(path: str) -> bool:
     return is_record(path) and path.endswith(f"/{STAGE_FILE}")
 
 
-def _fetch_all(store: ObjectStore, output: S3Uri, found: _Result, root: Path) -> Fetched:
+def _fetch_all(store: ObjectStore, output: S3Uri, found: _Result, root: Path) -> FetchResult:
     """Fetch what an index names; should a newer run replace it meanwhile, what that one names."""
     for _ in range(_TRIES):
         try:
@@ -180,7 +182,7 @@ def _fetch_all(store: ObjectStore, output: S3Uri, found: _Result, root: Path) ->
     raise DataError(f"{output} changes faster than it can be fetched", "Try again later.")
 
 
-def _fetch_files(store: ObjectStore, output: S3Uri, found: _Result, root: Path) -> Fetched:
+def _fetch_files(store: ObjectStore, output: S3Uri, found: _Result, root: Path) -> FetchResult:
     files = {p: entry for p, entry in found.files.items() if not p.startswith(f"{PARTIALS}/")}
     there = {path for path, entry in files.items() if _holds(root / path, entry)}
 
@@ -202,10 +204,10 @@ def _fetch_files(store: ObjectStore, output: S3Uri, found: _Result, root: Path) 
         # A report says that all the rest is there; the last of its files says so of the report.
         some(path for path in files if not path.startswith(".") and path not in stages)
         some(path for path in files if path.startswith("."))
-    return Fetched(len(files), len(there), sum(entry.bytes for entry in files.values()))
+    return FetchResult(len(files), len(there), sum(entry.bytes for entry in files.values()))
 
 
-def _holds(path: Path, entry: Entry) -> bool:
+def _holds(path: Path, entry: IndexEntry) -> bool:
     try:
         return path.stat().st_size == entry.bytes and hash_file(path) == entry.sha256
     except OSError:

@@ -43,7 +43,7 @@ _TRIES = 10
 
 
 @dataclass(frozen=True)
-class Entry:
+class IndexEntry:
     """A file of the output.
 
     Attributes:
@@ -82,8 +82,8 @@ class Index:
     epoch: int
     number: int
     runs: tuple[str, ...] = ()
-    files: Mapping[str, Entry] = field(default_factory=dict)
-    before: Mapping[str, Entry] = field(default_factory=dict)
+    files: Mapping[str, IndexEntry] = field(default_factory=dict)
+    before: Mapping[str, IndexEntry] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -101,16 +101,16 @@ class Index:
         return self.files.keys() >= _REPORT
 
     @property
-    def result(self) -> Mapping[str, Entry]:
+    def result(self) -> Mapping[str, IndexEntry]:
         """The files of the last finished run; empty if none ever was."""
         return self.files if self.complete else self.before
 
     @property
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[IndexEntry, ...]:
         """All that must stay in the store."""
         return (*self.files.values(), *self.before.values())
 
-    def holding(self, files: Mapping[str, Entry]) -> Self:
+    def holding(self, files: Mapping[str, IndexEntry]) -> Self:
         """Return the index of the same output once it has these files and no others."""
         after = replace(self, files=files, before={})
         return after if after.complete else replace(after, before=self.result)
@@ -146,10 +146,10 @@ class Index:
 
 
 # What an output holds before its first run.
-NOTHING = Index(0, 0)
+EMPTY = Index(0, 0)
 
 
-def _files(files: Any, runs: list[str]) -> Mapping[str, Entry]:
+def _files(files: Any, runs: list[str]) -> Mapping[str, IndexEntry]:
     if not isinstance(files, dict):
         raise ValueError("its files are not an object")
     folders = {str(each) for path in files for each in PurePosixPath(path).parents}
@@ -180,7 +180,7 @@ def _path(path: str) -> str:
     return path
 
 
-def _entry(path: str, entry: Any, runs: list[str]) -> Entry:
+def _entry(path: str, entry: Any, runs: list[str]) -> IndexEntry:
     if not isinstance(entry, dict) or entry.keys() != {"object", "bytes", "sha256"}:
         raise ValueError(f"{path!a} has not object, bytes and sha256")
     where, digest = entry["object"], entry["sha256"]
@@ -189,7 +189,7 @@ def _entry(path: str, entry: Any, runs: list[str]) -> Entry:
         raise ValueError(f"{path!a} lies outside of {RUNS}/")
     if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
         raise ValueError(f"{path!a} has no SHA-256")
-    return Entry(_path(where), _count(entry["bytes"], f"size of {path!a}"), digest)
+    return IndexEntry(_path(where), _count(entry["bytes"], f"size of {path!a}"), digest)
 
 
 def names(store: ObjectStore, output: S3Uri) -> tuple[str, ...]:
@@ -258,7 +258,7 @@ def take_over(
     Returns:
         The index before, and the one that was written.
     """
-    base = newest(store, output) or NOTHING
+    base = newest(store, output) or EMPTY
     for number in range(_TRIES):
         index = claim(base, number)
         older = [name for name in write(store, output, index) if epoch_of(name) < index.epoch]

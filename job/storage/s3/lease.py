@@ -26,7 +26,7 @@ from typing import Any
 from job.errors import ObjectMissing, OutputError, StorageError
 from job.storage.parallel import Background
 from job.storage.s3 import index
-from job.storage.s3.objects import Found, ObjectStore
+from job.storage.s3.objects import ObjectStore, S3Object
 from job.storage.s3.owner import known_gone, ourselves
 from job.uri import S3Uri
 
@@ -54,7 +54,7 @@ class Claim:
         age_seconds: since it was put or renewed, by the store's clock.
     """
 
-    found: Found
+    found: S3Object
     told: Mapping[str, Any]
     age_seconds: float
 
@@ -248,7 +248,7 @@ def _wait_for_others(
     Raises:
         OutputError: one was renewed meanwhile: its run lives.
     """
-    waited_for: dict[S3Uri, Found] = {}
+    waited_for: dict[S3Uri, S3Object] = {}
     while rivals := _alive(claims(store, output)):
         for rival in rivals:
             uri = rival.found.uri

@@ -31,7 +31,7 @@ _AGAIN = "Run the same command again; if it stays so, put the object there anew.
 
 
 @dataclass(frozen=True)
-class Found:
+class S3Object:
     """An object as the store describes it.
 
     Attributes:
@@ -53,7 +53,7 @@ class Found:
 class Listing:
     """Objects below a prefix, and the store's clock when it listed them."""
 
-    found: tuple[Found, ...]
+    found: tuple[S3Object, ...]
     at: datetime
 
 
@@ -77,7 +77,7 @@ class ObjectStore:
         self.retry = retry or Retry()
         self._get = get or client.get_object
 
-    def head(self, uri: S3Uri) -> Found:
+    def head(self, uri: S3Uri) -> S3Object:
         """Describe an object.
 
         Raises:
@@ -150,7 +150,7 @@ class ObjectStore:
         bytes: int | None = None,
         sha256: str | None = None,
         etag: str | None = None,
-    ) -> Found:
+    ) -> S3Object:
         """Put an object into a file, whole and checked or not at all.
 
         A broken transfer goes on where it stopped, also in a later call: what has arrived waits
@@ -209,7 +209,7 @@ class ObjectStore:
         """
         Upload(self.client, self.retry).file(uri, path, sha256, length)
 
-    def list(self, prefix: S3Uri) -> Iterator[Found]:
+    def list(self, prefix: S3Uri) -> Iterator[S3Object]:
         """Yield the objects below a prefix, in the order of their keys."""
         for page in self._pages(prefix):
             yield from _listed(prefix, page)
@@ -223,7 +223,7 @@ class ObjectStore:
         ]
         return tuple(found)
 
-    def directly_in(self, prefix: S3Uri) -> Iterator[Found]:
+    def directly_in(self, prefix: S3Uri) -> Iterator[S3Object]:
         """Yield the objects below a prefix that are in none of its folders."""
         for page in self._pages(prefix, Delimiter="/"):
             yield from _listed(prefix, page)
@@ -238,7 +238,7 @@ class ObjectStore:
         """Remove objects; those that are not there do not matter."""
         each(self._delete, uris, _THREADS)
 
-    def _append(self, found: Found, part: Path) -> None:
+    def _append(self, found: S3Object, part: Path) -> None:
         """Fetch what is missing of a file; what arrives before a failure stays."""
         with part.open("ab") as file:
             start = file.tell()
@@ -308,8 +308,8 @@ def _pinned(etag: str | None) -> dict[str, str]:
     return {"IfMatch": etag} if etag else {}
 
 
-def _found(uri: S3Uri, response: Mapping[str, Any]) -> Found:
-    return Found(
+def _found(uri: S3Uri, response: Mapping[str, Any]) -> S3Object:
+    return S3Object(
         uri,
         response["ContentLength"],
         response["ETag"],
@@ -318,10 +318,10 @@ def _found(uri: S3Uri, response: Mapping[str, Any]) -> Found:
     )
 
 
-def _listed(prefix: S3Uri, page: Mapping[str, Any]) -> Iterator[Found]:
+def _listed(prefix: S3Uri, page: Mapping[str, Any]) -> Iterator[S3Object]:
     for entry in page.get("Contents", ()):
         uri = S3Uri(prefix.bucket, entry["Key"])
-        yield Found(uri, entry["Size"], entry["ETag"], entry["LastModified"])
+        yield S3Object(uri, entry["Size"], entry["ETag"], entry["LastModified"])
 
 
 def _date(uri: S3Uri, response: Mapping[str, Any]) -> datetime:

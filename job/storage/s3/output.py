@@ -92,15 +92,15 @@ class S3Output(LocalOutput):
             finally:
                 ended.set()
 
-    def look(self) -> None:
+    def read_only(self) -> None:
         """Fetch the records into an empty folder, for those who only look; nothing is locked."""
         self.root.mkdir(parents=True, exist_ok=True)
-        self.contents.look()
+        self.contents.read_only()
         self._start_from()
 
-    def shown(self, leaves: str) -> Path | S3Uri:
+    def display_path(self, output_dir: str) -> Path | S3Uri:
         """Return where something is, as a person knows it."""
-        return self.uri / leaves
+        return self.uri / output_dir
 
     def damage(self, published: Published) -> str | None:
         """Say which file is neither here nor in S3 as it was published, or return None.
@@ -118,14 +118,14 @@ class S3Output(LocalOutput):
             (published.path / name).unlink(missing_ok=True)
         return None
 
-    def bring(self, leaves: Iterable[str]) -> None:
+    def download(self, output_dir: Iterable[str]) -> None:
         """Fetch the files of published folders that are not here yet.
 
         Raises:
             DataError: a file in S3 is not what the index says.
         """
         wanted = {}
-        for folder in leaves:
+        for folder in output_dir:
             for name, entry in read_json(self.root / folder / STAGE_FILE)["files"].items():
                 if not (self.root / folder / name).exists():
                     wanted[f"{folder}/{name}"] = entry["mtime_ns"]
@@ -179,7 +179,7 @@ class S3Output(LocalOutput):
         if self._lease is not None and self._lease.lost:
             self._lease.verify()
 
-    def keep(self, stop: StopSignals, grace_seconds: float) -> None:
+    def sync(self, stop: StopSignals, grace_seconds: float) -> None:
         """Send what is new to S3, and then the index that names it.
 
         Args:

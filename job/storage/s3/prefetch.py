@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from job.storage.cache import Cache
 from job.storage.s3.access import Access, input_errors
 from job.storage.s3.integrity import check
-from job.storage.s3.objects import Found, ObjectStore
+from job.storage.s3.objects import ObjectStore, S3Object
 
 THREADS = 8
 
@@ -27,7 +27,7 @@ class Piece:
         sha256: the piece's digest; None for a whole object, which its ETag vouches for.
     """
 
-    of: Found
+    of: S3Object
     start: int | None
     bytes: int
     sha256: str | None

@@ -3,7 +3,7 @@
 import io
 
 from job.storage.s3.access import input_errors
-from job.storage.s3.objects import Found, ObjectStore
+from job.storage.s3.objects import ObjectStore, S3Object
 from job.storage.s3.prefetch import FetchAhead, Piece
 
 _BLOCK_BYTES = 8 << 20
@@ -19,7 +19,7 @@ class RangeReader(io.RawIOBase):
     """
 
     def __init__(
-        self, store: ObjectStore, found: Found, *, block_bytes: int = _BLOCK_BYTES
+        self, store: ObjectStore, found: S3Object, *, block_bytes: int = _BLOCK_BYTES
     ) -> None:
         self._store = store
         self._found = found

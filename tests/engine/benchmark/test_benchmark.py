@@ -16,21 +16,22 @@ import tiny
 
 from job.benchmark import cpu_pinning, rounds, timer_main
 from job.benchmark.rows import row
-from job.benchmark.samples import Samples, Setting
+from job.benchmark.samples import BenchmarkSetting, Samples
 from job.benchmark.stability import Observation
-from job.benchmark.timer import Candidate, Fleet, Timer
+from job.benchmark.timer import Candidate, InstanceGroup, Timer
 from job.engine.training.baseline import export
 from job.errors import MachineError, QuantizationError
 from job.manifest import parse
 from job.profile import onednn_log, record_main
+from job.profile import record as record_
 from job.report.render import schema_check
 from job.stages import benchmark as stage
 from job.stages.stage import StageOutput
 
 pytestmark = pytest.mark.engine
 
-SETTING = Setting(4, 1, tiny.SHAPE)
-EFFORT = rounds.Effort(warmup_batches=2, min_seconds=0.1, min_samples=7, rounds=2)
+SETTING = BenchmarkSetting(4, 1, tiny.SHAPE)
+EFFORT = rounds.TimingBudget(warmup_batches=2, min_seconds=0.1, min_samples=7, rounds=2)
 CORES = sorted(os.sched_getaffinity(0))
 several_cores = pytest.mark.skipif(len(CORES) < 2, reason="needs two cores")
 
@@ -83,7 +84,7 @@ def test_more_samples_than_fit_into_the_time(models):
 def test_each_round_starts_its_own_processes_in_turned_order(models, monkeypatch):
     started, timed = [], []
 
-    class Watched(Fleet):
+    class Watched(InstanceGroup):
         def __init__(self, candidate, *rest):
             super().__init__(candidate, *rest)
             started.append((candidate.label, self.timers[0].process.pid))
@@ -109,13 +110,13 @@ def test_each_round_starts_its_own_processes_in_turned_order(models, monkeypatch
 def test_long_calls_take_one_turn(models, monkeypatch):
     calls = []
 
-    class Slow(Fleet):
+    class Slow(InstanceGroup):
         def time(self, seconds, batches, limit=None):
             calls.append((self.label, batches))
             return [[1000.0] * batches]
 
     monkeypatch.setattr(rounds, "Fleet", Slow)
-    effort = rounds.Effort(0, min_seconds=1.0, min_samples=1, rounds=1)
+    effort = rounds.TimingBudget(0, min_seconds=1.0, min_samples=1, rounds=1)
     measure(candidates(models)[2:], effort=effort)
     assert calls[-2:] == [("int8", 1), ("nothing", 1)]
     calls.clear()
@@ -129,7 +130,7 @@ def test_what_lies_in_the_current_directory_is_not_run(models, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     with rounds.started([Candidate("int8", models[1])], SETTING, CORES[:1]):
         pass
-    assert onednn_log.trace(models[1], "int8", tiny.SHAPE)
+    assert record_.trace(models[1], "int8", tiny.SHAPE)
 
 
 def test_a_log_that_the_user_asked_onednn_for_does_not_slow_the_calls(models, monkeypatch, capfd):
@@ -287,7 +288,7 @@ def test_engine_processes_end_where_their_parent_is_gone(module):
 
 
 def test_isa_cap_reaches_the_kernels(models):
-    ran = onednn_log.trace(models[1], "int8", tiny.SHAPE, isa_cap="avx2")
+    ran = record_.trace(models[1], "int8", tiny.SHAPE, isa_cap="avx2")
     assert onednn_log.isa(ran) == "avx2"
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny
 
+from job import isa
 from job.doctor import smoke
 from job.engine.compare.differences import differences
 from job.engine.inference import paddle_format, predictor
@@ -15,6 +16,7 @@ from job.engine.training import programs
 from job.errors import QuantizationError, UsageError
 from job.host import read_host
 from job.profile import onednn_log
+from job.profile import record as record_
 
 pytestmark = pytest.mark.engine
 
@@ -195,12 +197,12 @@ def test_paddle_still_has_the_fault_without_the_remedy(
 def test_int8_kernels_ran(own, tmp_path):
     session = tiny.session_of(lambda: own.Residual(True, "relu", norm=True, pool=False))
     tiny.quantize(session, tmp_path)
-    ran = onednn_log.trace(tmp_path / "model", predictor.INT8, session.input_shape)
+    ran = record_.trace(tmp_path / "model", predictor.INT8, session.input_shape)
     computed = [p for p in ran if p.kind in onednn_log.COMPUTE]
     assert len(computed) == 6
     assert all(p.is_int8 for p in computed)
     assert onednn_log.isa(ran) >= "avx512_core"
-    fp32 = onednn_log.trace(tmp_path / "fake", predictor.FAKE_QUANTIZED, session.input_shape)
+    fp32 = record_.trace(tmp_path / "fake", predictor.FAKE_QUANTIZED, session.input_shape)
     assert not any(p.is_int8 for p in fp32)
 
 
@@ -227,14 +229,14 @@ def test_model_that_paddle_cannot_run_is_no_crash(tmp_path):
 
 def test_model_that_does_not_run_is_named(tmp_path):
     with pytest.raises(QuantizationError, match="does not run in Paddle Inference"):
-        onednn_log.trace(tmp_path / "nowhere", predictor.INT8, (3, 8, 8))
+        record_.trace(tmp_path / "nowhere", predictor.INT8, (3, 8, 8))
 
 
 @needs_vnni
 def test_smoke_names_kernels_and_isa():
     found = smoke.run()
     assert found["kernels"]
-    assert found["isa"] in onednn_log.ISA_ORDER
+    assert found["isa"] in isa.ISA_ORDER
     assert 0 < found["relative_error"] < smoke.MAX_RELATIVE_ERROR
     assert found["versions"]["paddlepaddle"]
 

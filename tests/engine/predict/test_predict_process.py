@@ -20,7 +20,7 @@ from job.engine.training import programs
 from job.errors import JobError
 from job.predict import main as engine
 from job.predict import runner
-from job.ui.protocol import make_ui
+from job.ui.choose import make_ui
 
 pytestmark = pytest.mark.engine
 

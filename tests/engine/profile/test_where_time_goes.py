@@ -9,7 +9,8 @@ from job.engine.training import programs
 from job.engine.training.baseline import export
 from job.engine.training.zoo import nn
 from job.host import read_host
-from job.profile import breakdown, onednn_log
+from job.profile import breakdown
+from job.profile import record as record_
 from job.report.render import schema_check
 
 pytestmark = pytest.mark.engine
@@ -59,14 +60,14 @@ def test_both_models_are_accounted_for(models, cap, batch_size):
 
 
 def test_a_call_is_timed_apart_from_its_log(models):
-    found = onednn_log.record(models[0], "onednn", tiny.SHAPE, timed=3, logged=2)
+    found = record_.record(models[0], "onednn", tiny.SHAPE, timed=3, logged=2)
     in_primitives = sum(primitive.milliseconds for primitive in found.primitives)
     assert 0 < in_primitives < found.milliseconds
 
 
 def test_logs_own_variable_changes_nothing(models, monkeypatch):
     monkeypatch.setenv("ONEDNN_VERBOSE", "all")
-    found = onednn_log.trace(models[0], "onednn", tiny.SHAPE)
+    found = record_.trace(models[0], "onednn", tiny.SHAPE)
     assert [p.kind for p in found].count("convolution") == 10
 
 

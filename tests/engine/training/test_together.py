@@ -16,7 +16,7 @@ import tiny
 from job.engine.quantize import fake_quantize
 from job.engine.training import checkpoints, data_parallel, programs
 from job.engine.training import loop as training
-from job.pipeline.stage_process import environment
+from job.process.environment import environment
 
 pytestmark = pytest.mark.engine
 

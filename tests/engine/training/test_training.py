@@ -16,11 +16,11 @@ from job.engine.quantize import pact as clipping
 from job.engine.training import checkpoints, programs
 from job.engine.training import loop as training
 from job.engine.training.baseline import export
-from job.engine.training.collective import Alone
+from job.engine.training.collective import SingleProcess
 from job.engine.training.session import load_weights
 from job.engine.weights.match import read_pdparams
 from job.errors import DataError, MachineError, TrainingError
-from job.pipeline.stage_process import environment
+from job.process.environment import environment
 
 pytestmark = pytest.mark.engine
 
@@ -242,7 +242,7 @@ def test_every_process_that_takes_steps_keeps_its_memory(monkeypatch):
     session = tiny.open_tiny()
     classifier = session.classifier
     training.Stepper(
-        classifier.train, classifier.loss, "", session.scope, session.executor, Alone(), 0
+        classifier.train, classifier.loss, "", session.scope, session.executor, SingleProcess(), 0
     )
     assert kept
 

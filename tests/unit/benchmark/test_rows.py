@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from job.benchmark import cpu_pinning
 from job.benchmark import rounds as benchmark
 from job.benchmark import rows as benchmark_rows
-from job.benchmark.samples import Conditions, Samples, Setting, require_comparable
+from job.benchmark.samples import BenchmarkSetting, Conditions, Samples, require_comparable
 from job.benchmark.stability import Observation
 from job.errors import IncomparableSamples, MachineError
 from job.report.render import schema_check
 
-SETTING = Setting(batch_size=10, threads=1, input_shape=(3, 8, 8))
+SETTING = BenchmarkSetting(batch_size=10, threads=1, input_shape=(3, 8, 8))
 HOST = {"cpu_model": "a", "cores": 2}
 CONDITIONS = Conditions(HOST, "avx512_core_vnni", SETTING)
 QUIET = Observation(seconds=5, cores=1, busy_seconds=5, own_seconds=5)
@@ -234,7 +234,7 @@ class Fake:
 )
 def test_first_calls_do_not_decide_between_fp32_engines(warmup_batches, native, onednn, kept):
     fakes = [Fake("native", *native), Fake("onednn", *onednn), Fake("int8", 100, 1)]
-    effort = benchmark.Effort(warmup_batches, min_seconds=1.0, min_samples=1, rounds=1)
+    effort = benchmark.TimingBudget(warmup_batches, min_seconds=1.0, min_samples=1, rounds=1)
     left = benchmark.competitive(fakes, effort)
     assert {fake.label for fake in left} == kept | {"int8"}
     assert {fake.label for fake in fakes if fake.closed} == {"native", "onednn"} - kept
@@ -242,6 +242,6 @@ def test_first_calls_do_not_decide_between_fp32_engines(warmup_batches, native, 
 
 def test_an_fp32_engine_without_a_rival_is_only_warmed_up():
     fakes = [Fake("onednn", 18000, 17000), Fake("int8", 5000, 4500)]
-    effort = benchmark.Effort(1, min_seconds=1.0, min_samples=1, rounds=1)
+    effort = benchmark.TimingBudget(1, min_seconds=1.0, min_samples=1, rounds=1)
     assert benchmark.competitive(fakes, effort) == fakes
     assert [fake.timed for fake in fakes] == [1, 1]

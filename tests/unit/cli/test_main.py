@@ -14,7 +14,7 @@ from fake_cli import FAKES, job
 from fake_stages import make_manifest
 from sample_report import sample_report
 
-from job.pipeline.stage_process import environment
+from job.process.environment import environment
 
 
 def children_seconds() -> float:

@@ -5,25 +5,25 @@ import numpy as np
 import pytest
 from data_fakes import save_folders, save_image
 
-from job.data.listing import Place, class_folders, image_list
+from job.data.listing import DataRoot, class_folders, image_list
 from job.data.sources import ImageFiles, digits
 from job.errors import DataError
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def place(tmp_path: Path) -> DataRoot:
     root = tmp_path / "root"
     root.mkdir()
-    return Place(root, str(root))
+    return DataRoot(root, str(root))
 
 
-def read_list(place: Place, content: str | bytes) -> ImageFiles:
+def read_list(place: DataRoot, content: str | bytes) -> ImageFiles:
     raw = content.encode() if isinstance(content, str) else content
     (place.folder / "list.txt").write_bytes(raw)
     return image_list(place, "list.txt", classes=10, channels=3)
 
 
-def test_a_list_gives_paths_and_labels(place: Place) -> None:
+def test_a_list_gives_paths_and_labels(place: DataRoot) -> None:
     save_image(place.folder / "val/a b.png")
     source = read_list(place, "\ufeffval/a b.png 3\r\n\n./val//c.png\t9\n")
     assert source.names == ("val/a b.png", "val/c.png")
@@ -51,24 +51,24 @@ def test_a_list_gives_paths_and_labels(place: Place) -> None:
         (b"a.png 1\n\xff\xd8\xff 1\n", r"list\.txt:2: not UTF-8 text"),
     ],
 )
-def test_a_bad_list_names_the_line(place: Place, content: str | bytes, message: str) -> None:
+def test_a_bad_list_names_the_line(place: DataRoot, content: str | bytes, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_list(place, content)
 
 
-def test_a_missing_list_says_what_there_is(place: Place) -> None:
+def test_a_missing_list_says_what_there_is(place: DataRoot) -> None:
     save_image(place.folder / "val_list.png")
     with pytest.raises(DataError, match=r"gone\.txt: the list cannot be read: No such(.|\n)*holds"):
         image_list(place, "gone.txt", classes=10, channels=3)
 
 
-def test_a_missing_image_is_found_when_it_is_read(place: Place) -> None:
+def test_a_missing_image_is_found_when_it_is_read(place: DataRoot) -> None:
     source = read_list(place, "nowhere/a.png 1\n")
     with pytest.raises(DataError, match=r"^no such file$"):
         source.read(0)
 
 
-def test_links_that_leave_the_root_are_refused(place: Place) -> None:
+def test_links_that_leave_the_root_are_refused(place: DataRoot) -> None:
     outside = save_image(place.folder.parent / "outside/a.png")
     save_image(place.folder / "inside/b.png")
     (place.folder / "a.png").symlink_to(outside)
@@ -81,13 +81,13 @@ def test_links_that_leave_the_root_are_refused(place: Place) -> None:
             read_list(place, f"b.png 1\n{name} 1\n")
 
 
-def test_four_channels_are_refused(place: Place) -> None:
+def test_four_channels_are_refused(place: DataRoot) -> None:
     (place.folder / "list.txt").write_text("a.png 1\n")
     with pytest.raises(DataError, match=r"gray or RGB, but model\.input_shape has 4 channels"):
         image_list(place, "list.txt", classes=10, channels=4)
 
 
-def test_class_folders_give_sorted_labels(place: Place) -> None:
+def test_class_folders_give_sorted_labels(place: DataRoot) -> None:
     train = save_folders(place.folder / "train", ["dog", "cat"], 2)
     save_image(train / "cat/more/deep.PNG")
     save_image(train / "cat/.hidden.png")
@@ -101,14 +101,14 @@ def test_class_folders_give_sorted_labels(place: Place) -> None:
     assert source.read(2).shape == (10, 12, 1)
 
 
-def test_the_number_of_class_folders_must_be_the_models(place: Place) -> None:
+def test_the_number_of_class_folders_must_be_the_models(place: DataRoot) -> None:
     save_folders(place.folder / "train", ["cat", "dog"], 1)
     message = r"model\.classes is 3, but there are 2 class folders \(cat, dog\)"
     with pytest.raises(DataError, match=message):
         class_folders(place, "train", classes=3, channels=3)
 
 
-def test_bad_class_folders_are_named(place: Place) -> None:
+def test_bad_class_folders_are_named(place: DataRoot) -> None:
     train = save_folders(place.folder / "train", ["cat", "dog"], 1)
     with pytest.raises(DataError, match=r"no folder 'tarin' in .*\n.*holds train\."):
         class_folders(place, "tarin", classes=2, channels=3)
@@ -119,7 +119,7 @@ def test_bad_class_folders_are_named(place: Place) -> None:
         class_folders(place, "train", classes=2, channels=3)
 
 
-def test_links_in_class_folders_stay_inside(place: Place) -> None:
+def test_links_in_class_folders_stay_inside(place: DataRoot) -> None:
     train = save_folders(place.folder / "train", ["cat", "dog"], 1)
     (train / "dog/link.png").symlink_to("0.png")
     assert len(class_folders(place, "train", classes=2, channels=3)[0]) == 3
@@ -144,7 +144,7 @@ def test_digits_are_real_scans_in_uint8() -> None:
 
 
 @pytest.mark.parametrize("kind", ["device", "pipe", "folder"])
-def test_a_list_that_never_ends_is_refused(place: Place, kind: str) -> None:
+def test_a_list_that_never_ends_is_refused(place: DataRoot, kind: str) -> None:
     path = place.folder / "list.txt"
     if kind == "device":
         path.symlink_to("/dev/zero")
@@ -156,7 +156,7 @@ def test_a_list_that_never_ends_is_refused(place: Place, kind: str) -> None:
         image_list(place, "list.txt", classes=10, channels=3)
 
 
-def test_a_list_without_lines_is_not_read_whole(place: Place) -> None:
+def test_a_list_without_lines_is_not_read_whole(place: DataRoot) -> None:
     path = place.folder / "list.txt"
     path.touch()
     os.truncate(path, 1 << 40)

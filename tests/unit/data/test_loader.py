@@ -6,11 +6,10 @@ import pytest
 from data_fakes import TroubledSource, save_folders, save_image
 
 from job.data import packed
-from job.data.arrays import Ints
-from job.data.listing import Place, class_folders
+from job.data.listing import DataRoot, class_folders
 from job.data.loader import Batch, Loader, Normalisation
 from job.data.sources import BadImage, PackedImages, Source
-from job.data.transforms import Augment, Evaluate
+from job.data.transforms import Augment, Evaluate, Ints
 from job.errors import DataError
 
 EVALUATE = Evaluate((8, 8))
@@ -91,7 +90,7 @@ def test_any_number_of_workers_gives_the_same_batches(tmp_path: Path) -> None:
     save_folders(tmp_path, ["cat", "dog"], 30)
     save_image(tmp_path / "dog/5.png", size=(500, 500))
     (tmp_path / "cat/7.png").write_bytes(b"broken")
-    source, _ = class_folders(Place(tmp_path, "set"), ".", classes=2, channels=3)
+    source, _ = class_folders(DataRoot(tmp_path, "set"), ".", classes=2, channels=3)
     settings = {
         "transform": AUGMENT,
         "shuffle": True,
@@ -167,7 +166,7 @@ def test_names_that_are_not_utf8_can_be_reported(tmp_path: Path) -> None:
     save_folders(tmp_path, ["cat", "dog"], 1)
     name = b"caf\xe9.png".decode(errors="surrogateescape")
     (tmp_path / "cat" / name).touch()
-    source, _ = class_folders(Place(tmp_path, "set"), ".", classes=2, channels=3)
+    source, _ = class_folders(DataRoot(tmp_path, "set"), ".", classes=2, channels=3)
     with loader(source, max_bad_fraction=1.0) as loading:
         list(loading.batches())
         assert [bad.path for bad in loading.bad_images] == ["cat/caf\\udce9.png"]

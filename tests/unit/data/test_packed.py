@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from job.data import packed
-from job.data.arrays import Floats, Ints
 from job.data.sources import PackedImages
+from job.data.transforms import Floats, Ints
 from job.errors import DataError, OutputError
 
 SHAPE = (2, 3, 4)
@@ -85,8 +85,8 @@ def test_a_wrong_file_says_found_and_expected(written: Path, edit: object, messa
 
 
 def rewrite_sidecar(path: Path, **changes: object) -> None:
-    beside = packed.sidecar(path)
-    beside.write_text(json.dumps(json.loads(beside.read_text()) | changes))
+    follower_stage = packed.sidecar(path)
+    follower_stage.write_text(json.dumps(json.loads(follower_stage.read_text()) | changes))
 
 
 def test_a_sidecar_of_another_shape_is_told_though_the_size_fits(written: Path) -> None:

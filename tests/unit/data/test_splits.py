@@ -7,10 +7,9 @@ import pytest
 from data_fakes import save_folders
 
 from job.data import packed
-from job.data.splits import Part, Splits, split
-from job.data.stratified import spread
+from job.data.splits import Part, Splits, split, spread
 from job.errors import DataError, UsageError
-from job.manifest.load import AugmentSpec, DataSpec
+from job.manifest.spec import AugmentSpec, DataSpec
 
 
 def spec(**changes: Any) -> DataSpec:

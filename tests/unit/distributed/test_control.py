@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from job.distributed import control as lifeline
-from job.distributed.control import Follower, Leader
-from job.distributed.group import Group, Meeting
+from job.distributed.control import Coordinator, Participant
+from job.distributed.group import Group, Rendezvous
 from job.errors import (
     GateFailed,
     JobError,
@@ -23,7 +23,7 @@ from job.errors import (
 )
 
 SIZE = 3
-Join = Callable[..., Follower]
+Join = Callable[..., Participant]
 
 
 def group(rank: int, port: int) -> Group:
@@ -31,15 +31,17 @@ def group(rank: int, port: int) -> Group:
 
 
 @pytest.fixture
-def leader(port: int) -> Iterator[Leader]:
-    with Leader(group(0, port), "same") as found:
+def leader(port: int) -> Iterator[Coordinator]:
+    with Coordinator(group(0, port), "same") as found:
         yield found
 
 
 @pytest.fixture
 def join(port: int) -> Iterator[Join]:
     with ExitStack() as stack:
-        yield lambda rank, common="same": stack.enter_context(Follower(group(rank, port), common))
+        yield lambda rank, common="same": stack.enter_context(
+            Participant(group(rank, port), common)
+        )
 
 
 def soon(look: Callable[[], Any]) -> Any:
@@ -50,7 +52,7 @@ def soon(look: Callable[[], Any]) -> Any:
     return found
 
 
-def test_all_meet(leader: Leader, join: Join) -> None:
+def test_all_meet(leader: Coordinator, join: Join) -> None:
     others = [join(rank) for rank in (2, 1)]
     said: list[str] = []
     leader.gather(said.append)
@@ -60,23 +62,23 @@ def test_all_meet(leader: Leader, join: Join) -> None:
     assert meeting.place[:3] == (0, SIZE, "127.0.0.1")
     for follower in others:
         found = soon(lambda follower=follower: follower.attend(0.1))
-        assert found == Meeting.of(follower.group, meeting.port)
+        assert found == Rendezvous.of(follower.group, meeting.port)
 
 
 def test_those_who_come_first_wait(port: int, join: Join) -> None:
-    joined: list[Follower] = []
+    joined: list[Participant] = []
     thread = threading.Thread(target=lambda: joined.extend(join(rank) for rank in (1, 2)))
     thread.start()
     time.sleep(0.3)
     assert joined == []
-    with Leader(group(0, port), "same") as leader:
+    with Coordinator(group(0, port), "same") as leader:
         leader.gather(lambda text: None)
         thread.join(10)
     assert [follower.group.rank for follower in joined] == [1, 2]
 
 
 def test_a_good_end_is_told(port: int, join: Join) -> None:
-    with Leader(group(0, port), "same") as leader:
+    with Coordinator(group(0, port), "same") as leader:
         follower, _ = join(1), join(2)
         leader.gather(lambda text: None)
     with pytest.raises(LeaderEnded, match="rank 0 ended") as caught:
@@ -87,10 +89,10 @@ def test_a_good_end_is_told(port: int, join: Join) -> None:
 @pytest.mark.parametrize("error", [TrainingError("the loss is nan"), ZeroDivisionError("oh")])
 def test_failures_are_told(port: int, error: Exception) -> None:
     with ExitStack() as stack:
-        followers: list[Follower] = []
-        with pytest.raises(type(error)), Leader(group(0, port), "same") as leader:
+        followers: list[Participant] = []
+        with pytest.raises(type(error)), Coordinator(group(0, port), "same") as leader:
             followers += [
-                stack.enter_context(Follower(group(rank, port), "same")) for rank in (1, 2)
+                stack.enter_context(Participant(group(rank, port), "same")) for rank in (1, 2)
             ]
             leader.gather(lambda text: None)
             raise error
@@ -102,7 +104,7 @@ def test_failures_are_told(port: int, error: Exception) -> None:
 
 
 def test_a_gate_that_failed_is_told(port: int, join: Join) -> None:
-    with Leader(group(0, port), "same") as leader:
+    with Coordinator(group(0, port), "same") as leader:
         follower, _ = join(1), join(2)
         leader.gather(lambda text: None)
         leader.failure = GateFailed("min_speedup: 1.2 is less than 2")
@@ -111,7 +113,7 @@ def test_a_gate_that_failed_is_told(port: int, join: Join) -> None:
     assert caught.value.exit_code == GateFailed.exit_code
 
 
-def test_a_leader_that_is_gone(leader: Leader, join: Join) -> None:
+def test_a_leader_that_is_gone(leader: Coordinator, join: Join) -> None:
     follower, _ = join(1), join(2)
     leader.gather(lambda text: None)
     for line in leader._lines.values():
@@ -120,7 +122,7 @@ def test_a_leader_that_is_gone(leader: Leader, join: Join) -> None:
         follower.ask_why()
 
 
-def test_a_follower_that_is_gone(leader: Leader, join: Join) -> None:
+def test_a_follower_that_is_gone(leader: Coordinator, join: Join) -> None:
     _, follower = join(1), join(2)
     leader.gather(lambda text: None)
     follower.__exit__()
@@ -128,7 +130,7 @@ def test_a_follower_that_is_gone(leader: Leader, join: Join) -> None:
         leader.ask_why()
 
 
-def test_a_follower_that_fails(leader: Leader, join: Join) -> None:
+def test_a_follower_that_fails(leader: Coordinator, join: Join) -> None:
     _, follower = join(1), join(2)
     leader.gather(lambda text: None)
     follower.tell_failure(JobError("the disk is full"))
@@ -137,7 +139,7 @@ def test_a_follower_that_fails(leader: Leader, join: Join) -> None:
         leader.ask_why()
 
 
-def test_another_manifest(leader: Leader, join: Join) -> None:
+def test_another_manifest(leader: Coordinator, join: Join) -> None:
     join(1, "other")
     with pytest.raises(UsageError, match="rank 1 of 3 was started with another manifest"):
         leader.gather(lambda text: None)
@@ -156,7 +158,7 @@ def test_another_manifest(leader: Leader, join: Join) -> None:
         b"",
     ],
 )
-def test_strangers_are_turned_away(leader: Leader, join: Join, port: int, sent: bytes) -> None:
+def test_strangers_are_turned_away(leader: Coordinator, join: Join, port: int, sent: bytes) -> None:
     with socket.create_connection(("127.0.0.1", port)) as stranger:
         stranger.sendall(sent)
         if not sent:
@@ -168,7 +170,9 @@ def test_strangers_are_turned_away(leader: Leader, join: Join, port: int, sent: 
         assert leader._strangers == []
 
 
-def test_those_who_do_not_come(leader: Leader, join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_those_who_do_not_come(
+    leader: Coordinator, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lifeline, "GATHERING_SECONDS", 0.3)
     join(1)
     with pytest.raises(PeerLost, match=r"rank 2 of 3 did not come to 127.0.0.1"):
@@ -181,12 +185,12 @@ def test_no_leader(join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
         join(1)
 
 
-def test_an_endpoint_that_is_taken(leader: Leader) -> None:
+def test_an_endpoint_that_is_taken(leader: Coordinator) -> None:
     with pytest.raises(MachineError, match=r"rank 0 cannot listen at its endpoint 127.0.0.1"):
-        Leader(leader.group, "same")
+        Coordinator(leader.group, "same")
 
 
-def test_objects_come_whole(leader: Leader, join: Join) -> None:
+def test_objects_come_whole(leader: Coordinator, join: Join) -> None:
     follower, _ = join(1), join(2)
     leader.gather(lambda text: None)
     for part in (b'{"tra', b'in": 5', b"}\n"):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sample_manifest import document
 
-from job.distributed.group import Group, Meeting, check_shared, group_of, identity, meeting_of
+from job.distributed.group import Group, Rendezvous, check_shared, group_of, identity, meeting_of
 from job.errors import UsageError
 from job.manifest import Manifest, parse
 
@@ -86,7 +86,7 @@ class TestRules:
 
 
 def test_a_stage_learns_where_to_meet() -> None:
-    meeting = Meeting.of(GROUP, 1234)
+    meeting = Rendezvous.of(GROUP, 1234)
     assert meeting_of(meeting.variables()) == meeting
     assert meeting.place == (1, 4, "10.0.0.1", 1234)
     assert meeting_of({}) is None

@@ -23,7 +23,8 @@ from job.errors import DataError, ManifestError
 from job.manifest import Manifest, load, parse
 from job.pipeline.fetch_inputs import as_json, from_json, localized
 from job.stages import STAGES
-from job.stages.dataset import data_files, model_files
+from job.stages.dataset import data_files
+from job.stages.network import model_files
 from job.storage.digests import Digests
 from job.uri import S3Uri
 

@@ -10,7 +10,7 @@ import fake_stages
 import pytest
 from fake_stages import Recorder, go, make_manifest, names, stage
 
-from job.distributed.control import Follower, Leader
+from job.distributed.control import Coordinator, Participant
 from job.distributed.group import Group
 from job.errors import DataError, LeaderEnded, PeerLost
 from job.pipeline.follower import follow
@@ -18,9 +18,9 @@ from job.pipeline.run import RunResult
 from job.stages.stage import Stage
 
 
-def shared(run: Any = fake_stages.pair, beside: Any = fake_stages.beside_pair) -> Stage:
+def shared(run: Any = fake_stages.pair, follower_stage: Any = fake_stages.beside_pair) -> Stage:
     """A stage that two processes do together."""
-    return replace(stage("pair", work=run), beside=stage("pair", work=beside))
+    return replace(stage("pair", work=run), follower_stage=stage("pair", work=follower_stage))
 
 
 class Two:
@@ -35,13 +35,13 @@ class Two:
     def go(self, *stages: Stage, **options: Any) -> RunResult:
         """Run as rank 0, with the other beside it."""
         self.followed = self.other.submit(self._follow, stages)
-        with Leader(self.groups[0], "same") as leader:
+        with Coordinator(self.groups[0], "same") as leader:
             leader.gather(lambda text: None)
             manifest = make_manifest(self.base)
             return go(manifest, self.base / "run", stages, ui=self.uis[0], leader=leader, **options)
 
     def _follow(self, stages: Sequence[Stage]) -> None:
-        with Follower(self.groups[1], "same") as follower:
+        with Participant(self.groups[1], "same") as follower:
             follow(make_manifest(self.base), follower, stages=stages, ui=self.uis[1])
 
 
@@ -118,8 +118,8 @@ def test_the_reason_is_waited_for(two: Two) -> None:
 def test_the_other_is_lost_in_an_earlier_stage(two: Two) -> None:
     with (
         pytest.raises(PeerLost, match="rank 1 of 2 is gone, without a word"),
-        Leader(two.groups[0], "same") as leader,
+        Coordinator(two.groups[0], "same") as leader,
     ):
-        with Follower(two.groups[1], "same"):
+        with Participant(two.groups[1], "same"):
             leader.gather(lambda text: None)
         go(make_manifest(two.base), two.base / "run", [stage("waits")], leader=leader)

@@ -14,7 +14,7 @@ from job.manifest import Manifest, parse
 from job.pipeline import matrix
 from job.pipeline.matrix import MatrixResult
 from job.pipeline.plan import check_inputs
-from job.pipeline.run import Reporting
+from job.pipeline.run import ReportConfig
 from job.stages.stage import Stage
 from job.storage.local import LocalOutput
 
@@ -34,7 +34,7 @@ def build(
     return report
 
 
-REPORTING = Reporting(build=build, render=render, notes=("not comparable",))
+REPORTING = ReportConfig(build=build, render=render, notes=("not comparable",))
 
 
 def stages_for(manifest: Manifest) -> Sequence[Stage]:

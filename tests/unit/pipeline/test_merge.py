@@ -10,14 +10,14 @@ from fake_stages import CHAIN, Recorder, stage
 from moto_server import S3Server
 from test_matrix import BAD_SEED, REPORTING, models
 
-from job import merging
 from job.errors import DataError, UsageError
 from job.manifest import Manifest
 from job.pipeline import matrix
+from job.pipeline import merge as merging
 from job.pipeline.matrix import MatrixResult
-from job.pipeline.output_location import Place
-from job.pipeline.run import Reporting
-from job.report import matrix_document
+from job.pipeline.output_location import Location
+from job.pipeline.run import ReportConfig
+from job.report.render import schema_check
 from job.stages.stage import Stage
 from job.storage.local import FAILURE, LocalOutput
 from job.storage.s3.fetch_run import read_report
@@ -29,7 +29,7 @@ def stages_for(manifest: Manifest) -> Sequence[Stage]:
 
 
 def run_index(
-    manifest: Manifest, index: int, output: Place, reporting: Reporting = REPORTING
+    manifest: Manifest, index: int, output: Location, reporting: ReportConfig = REPORTING
 ) -> None:
     merging.run_index(
         manifest,
@@ -51,10 +51,10 @@ def build(manifest: Manifest, *others: Any) -> Mapping[str, Any]:
 
 
 # A model's report tells its own manifest, as real ones do.
-OURS = Reporting(build=build, render=REPORTING.render)
+OURS = ReportConfig(build=build, render=REPORTING.render)
 
 
-def merge(manifest: Manifest, output: Place) -> MatrixResult:
+def merge(manifest: Manifest, output: Location) -> MatrixResult:
     return merging.merge(manifest, output=output, ui=Recorder())
 
 
@@ -114,7 +114,7 @@ def test_while_some_still_run(tmp_path: Path) -> None:
     ]
     report = json.loads((output / "report.json").read_bytes())
     assert report["status"] == "unfinished"
-    matrix_document.validate(report)
+    schema_check.validate(report)
     text = (output / "report.md").read_text()
     assert "no result yet: one, three" in text
     for index in (0, 2):

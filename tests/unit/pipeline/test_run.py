@@ -22,7 +22,7 @@ from fake_stages import (
 
 from job.errors import DataError, OutputError, StageCrashed, UsageError
 from job.pipeline import fingerprint
-from job.pipeline.run import Reporting, plan
+from job.pipeline.run import ReportConfig, plan
 from job.storage.local import LocalOutput
 
 FIRST_TIME = [
@@ -223,11 +223,11 @@ class TestReuse:
         assert "fake_stages changed" in planned(tmp_path)["first"][1]
 
 
-def _refuses() -> Reporting:
+def _refuses() -> ReportConfig:
     def build(*_: object) -> dict[str, Any]:
         raise AssertionError("the report must not be made again")
 
-    return Reporting(build=build, render=render)
+    return ReportConfig(build=build, render=render)
 
 
 class TestUntil:
@@ -342,6 +342,6 @@ class TestRefusals:
             raise OutputError("report.json: 1 fault")
 
         with pytest.raises(OutputError, match="1 fault"):
-            again(tmp_path, reporting=Reporting(build=build_report, render=broken))
+            again(tmp_path, reporting=ReportConfig(build=build_report, render=broken))
         assert not (tmp_path / "run/report.json").exists()
         assert again(tmp_path)[-1] == "report done"

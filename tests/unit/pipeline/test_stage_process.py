@@ -15,7 +15,8 @@ from fake_stages import COMMAND, Recorder, go, make_manifest, stage
 from job.errors import DataError, JobError, OutputError, StageCrashed, Stopped, TrainingError
 from job.pipeline.crash import explain_crash, last_lines
 from job.pipeline.run import RunResult
-from job.pipeline.stage_process import environment, function_name
+from job.pipeline.stage_process import function_name
+from job.process.environment import environment
 from job.process.signals import StopSignals
 
 Start = Callable[[str], "subprocess.Popen[str]"]

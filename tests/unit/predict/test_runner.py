@@ -8,7 +8,7 @@ import pytest
 from job.errors import DataError, MachineError
 from job.predict import runner
 from job.predict.runner import Trial, find_model
-from job.ui.protocol import make_ui
+from job.ui.choose import make_ui
 
 
 def model(prefix: Path) -> Path:

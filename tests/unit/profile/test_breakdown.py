@@ -8,7 +8,7 @@ from recorded_logs import made, recorded
 from job.profile import breakdown, kinds
 from job.profile.evidence import Evidence
 from job.profile.layers import Layer, match
-from job.profile.onednn_log import Recording
+from job.profile.record import Recording
 
 NAMES = {"convolution": [f"conv2d_{i}.tmp_0" for i in range(8)], "product": ["linear_0.tmp_0"]}
 

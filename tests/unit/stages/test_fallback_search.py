@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from job.errors import QuantizationError
-from job.stages.fallback_search import Outcome, Score, Try, search
+from job.stages.fallback_search import FallbackResult, Score, Try, search
 
 # Op -> points that its INT8 costs; the worst stands first.
 COSTS = {"first": 0.0, "second": 3.0, "third": 1.0, "fourth": 0.5}
@@ -25,7 +25,7 @@ def find(
     seconds: float = 1000,
     earlier: Sequence[Try] = (),
     told: list[int] | None = None,
-) -> Outcome | None:
+) -> FallbackResult | None:
     ticks = itertools.count()
     return search(
         scorer,
@@ -38,7 +38,7 @@ def find(
     )
 
 
-def outcome(found: Outcome | None) -> Outcome:
+def outcome(found: FallbackResult | None) -> FallbackResult:
     assert found is not None
     return found
 

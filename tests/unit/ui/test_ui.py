@@ -10,7 +10,10 @@ from rich.console import Console
 
 from job.errors import DataError
 from job.ui.bars import BarUi
-from job.ui.protocol import JsonUi, PlainUi, Rate, Ui, make_ui, title
+from job.ui.choose import make_ui
+from job.ui.lines import JsonUi, PlainUi
+from job.ui.protocol import Ui
+from job.ui.rate import Rate, title
 
 
 class Terminal(io.StringIO):

@@ -12,12 +12,12 @@ from test_report import ATTACK, Page, objects
 
 from job.errors import OutputError
 from job.pipeline.report_files import render_files
-from job.report import matrix_document
 from job.report.matrix import plots
 from job.report.matrix import results as matrix_results
 from job.report.matrix import tables as matrix_tables
 from job.report.matrix.summary import summarize
 from job.report.matrix.terminal import print_tables
+from job.report.render import schema_check
 
 
 def on_terminal(report, width):
@@ -30,8 +30,8 @@ def on_terminal(report, width):
 
 
 def test_schema_is_strict_and_describes_every_key():
-    jsonschema.Draft202012Validator.check_schema(matrix_document.schema())
-    found = objects(matrix_document.schema())
+    jsonschema.Draft202012Validator.check_schema(schema_check.schema("matrix_report"))
+    found = objects(schema_check.schema("matrix_report"))
     places = {place: schema for place, schema in found if "/then/" not in place}
     assert len(places) == 3
     for place, schema in places.items():
@@ -43,13 +43,13 @@ def test_schema_is_strict_and_describes_every_key():
 
 def test_parts_of_a_model_are_checked_as_in_its_own_report():
     report = sample_matrix()
-    matrix_document.validate(report)
+    schema_check.validate(report)
     report["matrix"][1]["benchmark"][0]["ratio"] = "3"
     report["matrix"][1]["accuracy"]["int8"]["top1"] = 101
     report["matrix"][2]["published"]["int8_top1"] = -1
     report["matrix"][2]["colour"] = "blue"
     with pytest.raises(OutputError, match="4 faults") as caught:
-        matrix_document.validate(report)
+        schema_check.validate(report)
     for told in (
         "/matrix/1/accuracy/int8/top1: 101 is greater than the maximum of 100",
         "/matrix/1/benchmark/0/ratio: '3' is not of type 'number'",
@@ -63,15 +63,15 @@ def test_statuses_agree():
     report = sample_matrix()
     report["matrix"][0]["status"] = "gate_failed"
     with pytest.raises(OutputError, match="/status: expected 'gate_failed'"):
-        matrix_document.validate(report)
+        schema_check.validate(report)
     fail(report, 1, "gone", 4)
-    matrix_document.validate(report)
+    schema_check.validate(report)
     report["matrix"][1]["error"] = None
     with pytest.raises(OutputError, match="/matrix/1/error: None is not of type 'object'"):
-        matrix_document.validate(report)
+        schema_check.validate(report)
     report["matrix"][2]["benchmark"] = None
     with pytest.raises(OutputError, match="/matrix/2/benchmark: None is not of type 'array'"):
-        matrix_document.validate(report)
+        schema_check.validate(report)
 
 
 # tables

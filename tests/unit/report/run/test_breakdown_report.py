@@ -6,9 +6,8 @@ import pytest
 from rich.console import Console
 from sample_report import breakdown_part, sample_report
 
-from job.report import breakdown_plot
 from job.report.render import html, markdown, schema_check
-from job.report.run import breakdown, terminal
+from job.report.run import breakdown, breakdown_plot, terminal
 
 
 def report_of(*parts, failed=None):

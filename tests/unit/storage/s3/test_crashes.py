@@ -75,24 +75,24 @@ def work(client: Any, output: S3Uri, scratch: Path, version: int) -> None:
     with StopSignals() as stop, folder.locked():
         folder.recover(CHAIN)
         folder.keep_manifest({"version": version})
-        for number, (name, leaves) in enumerate(CHAIN):
+        for number, (name, output_dir) in enumerate(CHAIN):
             key = hashlib.sha256(content(name, version).encode()).hexdigest()
-            left = folder.published(leaves)
+            left = folder.published(output_dir)
             if left and left.key == key and folder.damage(left) is None:
                 continue
             if number:
-                folder.bring(["weights"])
+                folder.download(["weights"])
                 assert (folder.root / "weights/file").read_text() == content("train", version)
             path, _ = folder.partial(name, key)
             if not number:
-                train(path, lambda: folder.keep(stop, 25))
+                train(path, lambda: folder.sync(stop, 25))
             (path / "file").write_text(content(name, version))
-            folder.publish(name, leaves, ingredients={}, seconds=1.0, record={})
-            folder.keep(stop, 25)
+            folder.publish(name, output_dir, ingredients={}, seconds=1.0, record={})
+            folder.sync(stop, 25)
         for name in REPORTS[:-1]:
             write_bytes(folder.root / name, content("report", version).encode())
         write_json(folder.root / REPORTS[-1], version)
-        folder.keep(stop, 25)
+        folder.sync(stop, 25)
 
 
 def train(out: Path, keep: Callable[[], None]) -> None:
@@ -131,9 +131,9 @@ def visible(server: S3Server, output: S3Uri) -> Mapping[str, bytes]:
 def check_whole(server: S3Server, output: S3Uri, version: int) -> None:
     """The output holds this version, all of it, and nothing else."""
     files = dict(visible(server, output))
-    for name, leaves in CHAIN:
-        assert files.pop(f"{leaves}/file") == content(name, version).encode()
-        record = json.loads(files.pop(f"{leaves}/stage.json"))
+    for name, output_dir in CHAIN:
+        assert files.pop(f"{output_dir}/file") == content(name, version).encode()
+        record = json.loads(files.pop(f"{output_dir}/stage.json"))
         assert list(record["files"]) == ["file"]
     for name in REPORTS[:-1]:
         assert files.pop(name) == content("report", version).encode()
@@ -158,7 +158,7 @@ def check_no_mixture(server: S3Server, output: S3Uri) -> None:
         assert files["report.json"] == content("report", version).encode()
 
 
-class Course:
+class TrainingPlan:
     """One output after the other, each killed once and begun again.
 
     Args:
@@ -205,7 +205,7 @@ def test_killed_after_every_request(
     every: int,
 ) -> None:
     """Every second time the disk is lost as well, and another machine goes on."""
-    course = Course(s3_server, tmp_path)
+    course = TrainingPlan(s3_server, tmp_path)
     original = bucket / "original"
     if before is not None:
         course.requests(original, tmp_path / "first", before)

@@ -10,11 +10,11 @@ from moto_server import S3Server
 
 from job.errors import DataError, NoRun
 from job.storage.s3 import index
-from job.storage.s3.index import INDEXES, Entry, Index
+from job.storage.s3.index import INDEXES, Index, IndexEntry
 from job.storage.s3.objects import ObjectStore
 from job.uri import S3Uri
 
-ENTRY = Entry("runs/one/1/fp32/a", 3, "0" * 64)
+ENTRY = IndexEntry("runs/one/1/fp32/a", 3, "0" * 64)
 SOME = Index(2, 5, ("one",), {"fp32/a": ENTRY, "report.json": ENTRY})
 
 WHOLE = {"fp32/a": ENTRY, "report.json": ENTRY, ".report.json": ENTRY}
@@ -150,7 +150,7 @@ def test_removed_while_what_it_named_is_there(s3_server: S3Server, bucket: S3Uri
 
 
 def test_a_file_that_is_a_folder_too_is_refused() -> None:
-    entry = Entry("runs/r1/1/x", 1, "0" * 64)
+    entry = IndexEntry("runs/r1/1/x", 1, "0" * 64)
     both = Index(1, 1, runs=("r1",), files={"int8": entry, "int8/model": entry})
     with pytest.raises(ValueError, match="'int8' is a file and a folder"):
         Index.from_bytes(both.as_bytes())

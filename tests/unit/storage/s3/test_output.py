@@ -575,7 +575,7 @@ class TestStoreInTrouble:
         folder = Slow(output, store, tmp_path / "slow", lease_seconds=60, say=print)
         with StopSignals() as stop, folder.locked():
             folder.keep_manifest({"version": 1})
-            folder.keep(stop, 1.0)
+            folder.sync(stop, 1.0)
         assert "manifest.json" in files(s3_server, output)
 
     def test_a_bucket_that_vanishes(

@@ -18,9 +18,9 @@ import pytest
 
 from job.errors import ObjectChanged, ObjectMissing, OutputError
 from job.storage.s3 import index, lease, owner
-from job.storage.s3.index import INDEXES, Entry, Index
+from job.storage.s3.index import INDEXES, Index, IndexEntry
 from job.storage.s3.lease import HOLDER, RELEASED, acquire
-from job.storage.s3.objects import Found, Listing
+from job.storage.s3.objects import Listing, S3Object
 from job.uri import S3Uri
 
 OUTPUT = S3Uri("bkt", "out")
@@ -110,13 +110,13 @@ class MemoryStore:
     def listing(self, prefix: S3Uri) -> Listing:
         self.scheduler.wait()
         found = tuple(
-            Found(uri, len(content), '"x"', _time(at))
+            S3Object(uri, len(content), '"x"', _time(at))
             for uri, (content, at) in sorted(self.objects.items())
             if uri.key.startswith(prefix.below)
         )
         return Listing(found, _time(self.scheduler.now))
 
-    def list(self, prefix: S3Uri) -> Sequence[Found]:
+    def list(self, prefix: S3Uri) -> Sequence[S3Object]:
         return self.listing(prefix).found
 
 
@@ -166,7 +166,7 @@ class Race:
                 self.store.scheduler.wait(LEASE_SECONDS / 4)
                 held.verify()
                 held.put(HOLDER)
-                entry = Entry(f"runs/{name}/{commit}/x", 1, "0" * 64)
+                entry = IndexEntry(f"runs/{name}/{commit}/x", 1, "0" * 64)
                 files = {**mine.files, f"{name}/{commit}": entry}
                 mine = replace(mine, number=mine.number + 1, files=files)
                 held.verify()

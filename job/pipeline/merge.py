@@ -13,12 +13,12 @@ from job.manifest import Manifest
 from job.pipeline import matrix
 from job.pipeline import run as pipeline
 from job.pipeline.matrix import MatrixResult, ModelResult, StagesFor
-from job.pipeline.output_location import Place, open_output, store_of
-from job.pipeline.run import STORAGE, Reporting, RunResult
+from job.pipeline.output_location import Location, open_output, store_of
+from job.pipeline.run import STORAGE, ReportConfig, RunResult
 from job.process.signals import StopSignals
 from job.storage.files import read_json
 from job.storage.local import FAILURE
-from job.storage.s3.fetch_run import REPORT, read_records
+from job.storage.s3.fetch_run import REPORT_FILE, read_records
 from job.ui.protocol import Ui
 
 
@@ -43,9 +43,9 @@ def run_index(
     index: int,
     *,
     stages_for: StagesFor,
-    output: Place,
+    output: Location,
     ui: Ui,
-    reporting: Reporting,
+    reporting: ReportConfig,
     from_stage: str | None = None,
     until_stage: str | None = None,
 ) -> RunResult:
@@ -78,7 +78,7 @@ def run_index(
     )
 
 
-def merge(manifest: Manifest, *, output: Place, ui: Ui) -> MatrixResult:
+def merge(manifest: Manifest, *, output: Location, ui: Ui) -> MatrixResult:
     """Write the matrix report of what is there; run it again whenever more is.
 
     Args:
@@ -103,14 +103,14 @@ def merge(manifest: Manifest, *, output: Place, ui: Ui) -> MatrixResult:
         folder.keep_manifest(manifest.resolved)
         made = matrix.build(manifest, found, _machine_notes(found), **_measured_on(found))
         told = matrix.write_report(made, folder, ui)
-        folder.keep(stop, manifest.run.grace_seconds)
+        folder.sync(stop, manifest.run.grace_seconds)
     return MatrixResult(output, found, told)
 
 
-def _found(name: str, single: Manifest, place: Place) -> ModelResult:
+def _found(name: str, single: Manifest, place: Location) -> ModelResult:
     """Return how a model fared, as far as its output tells."""
     records = _records(single, place)
-    report, failure = ((records or {}).get(name) for name in (REPORT, FAILURE))
+    report, failure = ((records or {}).get(name) for name in (REPORT_FILE, FAILURE))
     if _is_of(report, single):
         return ModelResult(name, RunResult(place, (), report))
     if failure is not None and _is_of(failure, single):
@@ -126,13 +126,13 @@ def _found(name: str, single: Manifest, place: Place) -> ModelResult:
     return ModelResult(name, None, Unfinished(f"no result yet: {why}"))
 
 
-def _records(single: Manifest, place: Place) -> Mapping[str, Any] | None:
+def _records(single: Manifest, place: Location) -> Mapping[str, Any] | None:
     """Return the documents that tell how a run ended, None where none has begun."""
     if isinstance(place, Path):
-        read = {name: read_json(place / name) for name in (REPORT, FAILURE)}
+        read = {name: read_json(place / name) for name in (REPORT_FILE, FAILURE)}
         return read if place.is_dir() else None
     try:
-        return read_records(store_of(single.storage, single.base), place, (REPORT, FAILURE))
+        return read_records(store_of(single.storage, single.base), place, (REPORT_FILE, FAILURE))
     except NoRun:
         return None
 

@@ -21,7 +21,7 @@ _KEEPALIVE = (
 News = Mapping[str, Any]
 
 
-class Line:
+class JsonConnection:
     """A connection that carries JSON objects, one a line.
 
     Args:

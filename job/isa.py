@@ -1,0 +1,39 @@
+"""Names and order of the instruction sets, and how to cap the one that a process uses."""
+
+ISA_ORDER = (
+    "sse41",
+    "avx2",
+    "avx2_vnni",
+    "avx2_vnni_2",
+    "avx512_core",
+    "avx512_core_vnni",
+    "avx512_core_bf16",
+    "avx512_core_fp16",
+    "avx512_core_amx",
+    "avx512_core_amx_fp16",
+)
+
+
+# oneDNN's newer names of three of them, which its log uses:
+# https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html
+ISA_ALIASES = {
+    "avx10_1_512": "avx512_core_fp16",
+    "avx10_1_512_amx": "avx512_core_amx",
+    "avx10_1_512_amx_fp16": "avx512_core_amx_fp16",
+}
+
+
+def isa_environment(cap: str) -> dict[str, str]:
+    """Variables that cap the instruction set of a process's kernels.
+
+    Args:
+        cap: a value of the manifest's ``benchmark.isa``; ``all`` sets nothing.
+    """
+    if cap == "all":
+        return {}
+    # https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html
+    variables = {"ONEDNN_MAX_CPU_ISA": cap.upper()}
+    if cap == "avx2":
+        # Paddle's native FP32 kernels call MKL, which oneDNN's cap does not reach.
+        variables["MKL_ENABLE_INSTRUCTIONS"] = "AVX2"
+    return variables

@@ -1,0 +1,153 @@
+"""TODO: lines."""
+
+import json
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+from job.errors import JobError
+from job.text_format import duration
+from job.ui.rate import _Pace, speed, title
+
+_LINE_SECONDS = 5.0
+
+
+_JSON_SECONDS = 1.0
+
+
+class _Silence:
+    """Entering and leaving for displays that keep nothing on the screen."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        return None
+
+
+class JsonUi(_Silence):
+    """One JSON object a line."""
+
+    def __init__(self, stream: TextIO, every_seconds: float = _JSON_SECONDS) -> None:
+        self._stream = stream
+        self._pace = _Pace(every_seconds)
+
+    def model_started(self, model: str, number: int, count: int) -> None:
+        """The run of one model of a matrix begins."""
+        self._write("model_started", model=model, number=number, count=count)
+
+    def stage_started(self, stage: str, reason: str) -> None:
+        """A stage begins, and why it runs."""
+        self._pace.forget()
+        self._write("stage_started", stage=stage, reason=reason)
+
+    def stage_reused(self, stage: str, reason: str) -> None:
+        """A stage's earlier result is taken."""
+        self._write("stage_reused", stage=stage, reason=reason)
+
+    def stage_finished(self, stage: str, seconds: float) -> None:
+        """A stage's result is published."""
+        self._write("stage_finished", stage=stage, seconds=round(seconds, 3))
+
+    def progress(
+        self, stage: str, what: str, done: int, total: int, unit: str, note: str = ""
+    ) -> None:
+        """Work done so far, with its rate and the seconds left."""
+        name = f"{stage}/{what}/{unit}"
+        if self._pace.due(name, done, total):
+            rate = self._pace.rate(name)
+            left = (total - done) / rate if rate else None
+            self._write(
+                "progress",
+                stage=stage,
+                what=what,
+                done=done,
+                total=total,
+                unit=unit,
+                per_second=rate and round(rate, 3),
+                seconds_left=left and round(left, 1),
+                note=note,
+            )
+
+    def message(self, stage: str, text: str, level: str = "info") -> None:
+        """One line."""
+        self._write("message", stage=stage, level=level, text=text)
+
+    def failed(self, error: JobError) -> None:
+        """The run ends with this error."""
+        self._write(
+            "error",
+            kind=type(error).__name__,
+            exit_code=error.exit_code,
+            text=error.message,
+            hint=error.hint,
+        )
+
+    def _write(self, event: str, **values: Any) -> None:
+        line = {"time": _now(), "event": event, **values}
+        print(json.dumps(line, ensure_ascii=False), file=self._stream, flush=True)
+
+
+class PlainUi(_Silence):
+    """Lines with a time, for a log."""
+
+    def __init__(self, stream: TextIO, every_seconds: float = _LINE_SECONDS) -> None:
+        self._stream = stream
+        self._pace = _Pace(every_seconds)
+
+    def model_started(self, model: str, number: int, count: int) -> None:
+        """The run of one model of a matrix begins."""
+        self._line(f"{model}: model {number} of {count}")
+
+    def stage_started(self, stage: str, reason: str) -> None:
+        """A stage begins, and why it runs."""
+        self._pace.forget()
+        self._line(f"{stage}: runs: {reason}")
+
+    def stage_reused(self, stage: str, reason: str) -> None:
+        """A stage's earlier result is taken."""
+        self._line(f"{stage}: reused: {reason}")
+
+    def stage_finished(self, stage: str, seconds: float) -> None:
+        """A stage's result is published."""
+        self._line(f"{stage}: done in {duration(seconds)}")
+
+    def progress(
+        self, stage: str, what: str, done: int, total: int, unit: str, note: str = ""
+    ) -> None:
+        """Work done so far, with its rate and the time left."""
+        name = f"{stage}/{what}/{unit}"
+        if self._pace.due(name, done, total):
+            parts = [f"{title(stage, what)}: {done:,}/{total:,} {unit}"]
+            rate = self._pace.rate(name)
+            if rate:
+                parts.append(speed(rate, unit))
+                if done < total:
+                    parts.append(f"{duration((total - done) / rate)} left")
+            self._line(", ".join([*parts, note] if note else parts))
+
+    def message(self, stage: str, text: str, level: str = "info") -> None:
+        """One line."""
+        self._line(_worded(stage, text, level))
+
+    def failed(self, error: JobError) -> None:
+        """The run ends with this error."""
+        print(f"error: {error}", file=self._stream, flush=True)
+
+    def _line(self, text: str) -> None:
+        print(f"{_now()} {text}", file=self._stream, flush=True)
+
+
+def _worded(stage: str, text: str, level: str) -> str:
+    # The engine names its work, which may be the stage's own name.
+    told = text.removeprefix(f"{stage}: ")
+    return "".join([f"{stage}: " if stage else "", "warning: " if level == "warning" else "", told])
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
