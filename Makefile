@@ -30,11 +30,12 @@ run: $(VENV)/installed ## Set up, then run $(MANIFEST).
 test: $(VENV)/installed-tests ## Set up, then run all tests.
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
-check: $(VENV)/installed-tests ## Lint, format and types.
+check: $(VENV)/installed-tests ## Lint, format, types and layers.
 	! git grep -nE '^(<<<<<<<|>>>>>>>) '
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 bench: $(VENV)/installed ## Is INT8 as fast and as right as recorded? RECORD=1 records anew.
 	$(BIN)/job run tests/bench/manifest.json --output runs/bench --from benchmark

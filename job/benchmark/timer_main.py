@@ -65,7 +65,7 @@ def opener(path: Path, mode: str, shape: list[int], threads: int) -> Callable[[]
 
         return lambda: onnxruntime.open_model(path, threads)
     if mode == "nothing":
-        from job.engine.inference import noop_model
+        from job.engine import noop_model
 
         return lambda: noop_model.open_model(shape, threads)
     from job.engine.inference.predictor import Predictor, configuration

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from job.data.decoding.decode import COLOUR_MODES, EXTENSIONS
+from job.data.decode import COLOUR_MODES, EXTENSIONS
 from job.data.sources import ImageFiles
 from job.errors import DataError
 from job.storage.files import open_regular

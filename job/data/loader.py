@@ -8,7 +8,7 @@ from itertools import chain, islice
 
 import numpy as np
 
-from job.data.decoding.decode import UnreadableImageError
+from job.data.decode import UnreadableImageError
 from job.data.decoding.pool import TASK_TIMEOUT_S, DecodePool
 from job.data.decoding.worker_process import FetchedImage, decode_one
 from job.data.sources import BadImage, Outcome, Source

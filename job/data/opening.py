@@ -1,6 +1,5 @@
 """Opening the splits that a manifest names, wherever their files are."""
 
-import posixpath
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from job.data.s3.archive import unpack_remote
 from job.data.s3.images import Remote, RemoteImages
 from job.data.sources import ImageFiles, PackedImages, Source, digits
 from job.errors import DataError
-from job.manifest.spec import DataSpec
+from job.manifest.spec import DataSpec, data_file
 from job.uri import is_uri
 
 
@@ -141,16 +140,6 @@ class Opener:
             place, self.remote, text, classes=classes, channels=channels
         )
         return images, list(names)
-
-
-def data_file(root: str | None, name: str) -> str:
-    """What a list or packed file is called relative to the manifest."""
-    return name if is_uri(name) else posixpath.join(root or ".", name)
-
-
-def stands_alone(name: str) -> bool:
-    """Whether a list or packed file is not in the data set's folder."""
-    return is_uri(name) or posixpath.isabs(name)
 
 
 def _named(train: str | None, selection: str | None, val: str | None) -> dict[str, str]:

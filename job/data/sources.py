@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from job.data import packed
-from job.data.decoding.decode import UnreadableImageError, decode
+from job.data.decode import UnreadableImageError, decode
 from job.data.transforms import Image, Ints, Pixels, generator
 
 

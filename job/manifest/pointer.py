@@ -1,4 +1,4 @@
-"""TODO: pointer."""
+"""JSON pointers: writing and reading them, and setting a value at one."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""TODO: spec."""
+"""The records that a valid manifest becomes: one field for each key of the schema."""
 
 import posixpath
 from collections.abc import Mapping
@@ -303,3 +303,13 @@ def expanded(text: str) -> Path:
     except RuntimeError:
         # Nobody's home: as in a shell, a name like any other.
         return Path(text)
+
+
+def data_file(root: str | None, name: str) -> str:
+    """What a list or packed file is called relative to the manifest."""
+    return name if is_uri(name) else posixpath.join(root or ".", name)
+
+
+def stands_alone(name: str) -> bool:
+    """Whether a list or packed file is not in the data set's folder."""
+    return is_uri(name) or posixpath.isabs(name)

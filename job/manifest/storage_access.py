@@ -1,4 +1,4 @@
-"""TODO: storage_access."""
+"""From the manifest's storage settings to access to S3."""
 
 import os
 from pathlib import Path

@@ -96,8 +96,8 @@ class _Fetcher:
         if data.format in ("digits", "synthetic"):
             return
         # Pillow and numpy are not for those who only ask for help.
-        from job.data.opening import data_file
         from job.data.s3.describe import describe
+        from job.manifest.spec import data_file
 
         root = manifest.uri(data.root or ".")
         for name in _files_of(data):

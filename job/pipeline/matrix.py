@@ -16,14 +16,7 @@ from functools import partial
 from typing import Any
 
 import job
-from job.errors import (
-    DONE,
-    GOES_ON,
-    GateFailed,
-    JobError,
-    MatrixFailed,
-    Unfinished,
-)
+from job.errors import DONE, GOES_ON, GateFailed, JobError, MatrixFailed, Unfinished
 from job.host import read_host
 from job.manifest import Manifest, entries
 from job.manifest.spec import PublishedSpec

@@ -29,8 +29,8 @@ def render_files(report: Mapping[str, Any]) -> Mapping[str, str]:
     page = page_of(report)
     return {
         "report.json": f"{json.dumps(report, indent=2, allow_nan=False)}\n",
-        "report.md": markdown.render_page(page),
-        "report.html": html.render_page(page),
+        "report.md": markdown.render(page),
+        "report.html": html.render(page),
     }
 
 

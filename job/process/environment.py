@@ -1,4 +1,4 @@
-"""TODO: environment."""
+"""The environment of a process that imports Paddle."""
 
 import os
 import sys

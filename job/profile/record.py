@@ -1,4 +1,4 @@
-"""TODO: record."""
+"""Runs a model once in a process of its own and reads the primitives that oneDNN executed."""
 
 import math
 import os

@@ -5,13 +5,12 @@ from pathlib import Path
 
 from job.data import transforms
 from job.data.loader import Loader, Normalisation
-from job.data.opening import data_file, stands_alone
 from job.data.s3.images import remote_of
 from job.data.sources import BadImage
 from job.data.splits import Part, Splits, split
 from job.events import Events
 from job.manifest import Manifest
-from job.manifest.spec import AugmentSpec, DataSpec, TrainSpec
+from job.manifest.spec import AugmentSpec, DataSpec, TrainSpec, data_file, stands_alone
 
 SELECTION, CALIBRATION, TEST = "selection.bin", "calibration.bin", "test.bin"
 

@@ -1,4 +1,4 @@
-"""TODO: network."""
+"""The network of a manifest as flat values for the engine."""
 
 import sys
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""TODO: settings."""
+"""The part of a manifest's settings that can change a stage's output."""
 
 from collections.abc import Mapping
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""TODO: choose."""
+"""Chooses the user interface for a run: bars, plain lines or JSON lines."""
 
 import sys
 from typing import TextIO

@@ -1,4 +1,4 @@
-"""TODO: lines."""
+"""Progress as text lines or JSON lines, for logs."""
 
 import json
 from datetime import UTC, datetime

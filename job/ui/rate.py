@@ -1,4 +1,4 @@
-"""TODO: rate."""
+"""Rate and remaining time of a piece of work."""
 
 import time
 from collections import deque

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from job.data.decoding.decode import UnreadableImageError
+from job.data.decode import UnreadableImageError
 from job.data.transforms import Image as Pixels
 from job.data.transforms import Ints
 

@@ -3,11 +3,14 @@
 import copy
 import hashlib
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from job import stats
+from job.report.render import html, markdown
+from job.report.run.sections import page_of
 
 IMAGES = 5000
 
@@ -344,3 +347,11 @@ _SAMPLE = _build()
 def sample_report() -> dict[str, Any]:
     """A fresh copy that a test may change."""
     return copy.deepcopy(_SAMPLE)
+
+
+def as_html(report: Mapping[str, Any]) -> str:
+    return html.render(page_of(report))
+
+
+def as_markdown(report: Mapping[str, Any]) -> str:
+    return markdown.render(page_of(report))

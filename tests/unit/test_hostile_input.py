@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from job.data import packed
 from job.data.archives import unpack
-from job.data.decoding.decode import UnreadableImageError, decode
+from job.data.decode import UnreadableImageError, decode
 from job.data.listing import DataRoot, class_folders, image_list
 from job.data.s3 import index as remote_index
 from job.data.s3.index import Member

@@ -21,7 +21,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from job.data.decoding.decode import UnreadableImageError
+from job.data.decode import UnreadableImageError
 from job.data.sources import Source
 from job.data.transforms import Draw, Image, Pixels, Transform
 from job.errors import JobError

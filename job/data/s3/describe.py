@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from job.data.archive_reading import Limits, is_archive, is_plain_tar
-from job.data.decoding.decode import EXTENSIONS
+from job.data.decode import EXTENSIONS
 from job.data.listing import list_entries
-from job.data.opening import data_file
 from job.data.s3 import index as remote_index
 from job.data.s3.archive import RemoteArchive, description, members_of, members_of_file
 from job.data.s3.index import Member
 from job.errors import DataError, OutputError
 from job.manifest import Manifest
-from job.manifest.spec import DataSpec
+from job.manifest.spec import DataSpec, data_file
 from job.storage.cache import Cache
 from job.storage.parallel import each
 from job.storage.s3.access import Access, input_errors

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from job.data.decoding.decode import EXTENSIONS, UnreadableImageError, decode_content
+from job.data.decode import EXTENSIONS, UnreadableImageError, decode_content
 from job.data.listing import CLASS_COUNT, EMPTY_CLASS, checked_channels, list_entries, path_problem
 from job.data.s3.index import RemoteIndex
 from job.data.transforms import Image, Ints

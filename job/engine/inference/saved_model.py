@@ -9,6 +9,8 @@ from google.protobuf.message import DecodeError
 from job.engine.inference.paddle_format import OpDesc, ProgramDesc, VarType, read_program
 from job.errors import DataError
 
+# The name of a model's files without suffix, in the folder of its stage.
+PREFIX = "model"
 FP32, FAKE_QUANTIZED, INT8 = "fp32", "fake_quantized", "int8"
 ACCURACY, TOP_K = "accuracy", ("top_k", "top_k_v2")
 FAKE_OPS = ("quantize_linear", "dequantize_linear", "fake_")

@@ -9,6 +9,7 @@ import numpy as np
 from paddle import inference, static
 
 from job.engine.inference.predictor import HARMFUL_PASS, INT8, Predictor, configuration
+from job.engine.inference.saved_model import PREFIX
 from job.engine.int8.audit import WEIGHTED, Audit, Left, attribute, audit, is_int8, read_ops
 from job.engine.int8.graph_fixes import (
     keep_unsigned_residuals_apart,
@@ -42,7 +43,6 @@ INT8_OP_TYPES = {
     "pool2d": ("pool2d",),
     "concat": ("concat",),
 }
-PREFIX = "model"
 
 
 def int8_op_types(quantize_op_types: Sequence[str]) -> set[str]:

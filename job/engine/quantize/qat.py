@@ -9,11 +9,11 @@ from paddle.static import Program
 
 from job.data.loader import Loader
 from job.data.packed import open_packed
-from job.engine.int8.build import PREFIX
-from job.engine.quantize import fake_quantize, scales
+from job.engine.inference.saved_model import PREFIX
+from job.engine.quantize import data_parallel, fake_quantize, scales
 from job.engine.quantize import pact as clipping
-from job.engine.training import data_parallel, programs
 from job.engine.training import loop as training
+from job.engine.training import programs
 from job.engine.training.baseline import model_bytes
 from job.engine.training.checkpoints import BEST, read_arrays, read_best, write_arrays
 from job.engine.training.collective import Location, ProcessGroup, SingleProcess

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from job.data.loader import Loader
-from job.engine.int8.build import PREFIX
+from job.engine.inference.saved_model import PREFIX
 from job.engine.training import loop as training
 from job.engine.training import programs
 from job.engine.training.checkpoints import write_arrays

@@ -1,13 +1,10 @@
 """report.json as one HTML file: no network, no scripts, pictures inline."""
 
-from collections.abc import Mapping
 from html import escape
-from typing import Any
 
 from job.report.render.blocks import Block, Code, Column, Grid, Plot, Text
 from job.report.render.page import Card, Page
 from job.report.render.style import CSS
-from job.report.run.sections import page_of
 
 # Even if something slipped through escaping, the page may load and run nothing.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -19,12 +16,7 @@ LONGEST_NAME = 24
 MOST_COLUMNS = 9
 
 
-def render(report: Mapping[str, Any]) -> str:
-    """Render the valid report of one run."""
-    return render_page(page_of(report))
-
-
-def render_page(page: Page) -> str:
+def render(page: Page) -> str:
     """Render any report; the same one gives the same bytes."""
     summary, name = page.summary, escape(page.name)
     return "\n".join(

@@ -1,24 +1,16 @@
 """report.json as Markdown (GitHub's flavour)."""
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from job.report.render.blocks import Block, Code, Grid, Plot, Text
 from job.report.render.page import Page
-from job.report.run.sections import page_of
 
 # Links and images, emphasis, code, tables, formulas. An underscore inside a word is none of these,
 # and names full of backslashes are hard to read in the source.
 SPECIAL = re.compile(r"([\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 
 
-def render(report: Mapping[str, Any]) -> str:
-    """Render the valid report of one run."""
-    return render_page(page_of(report))
-
-
-def render_page(page: Page) -> str:
+def render(page: Page) -> str:
     """Render any report; it has no pictures here."""
     lines = [f"# {escape(page.name)}", "", f"**{escape(page.summary.headline)}**", ""]
     lines += [f"> {escape(notice)}\n" for notice in page.summary.notices]

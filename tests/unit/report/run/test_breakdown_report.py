@@ -4,9 +4,9 @@ import io
 
 import pytest
 from rich.console import Console
-from sample_report import breakdown_part, sample_report
+from sample_report import as_html, as_markdown, breakdown_part, sample_report
 
-from job.report.render import html, markdown, schema_check
+from job.report.render import schema_check
 from job.report.run import breakdown, breakdown_plot, terminal
 
 
@@ -114,7 +114,7 @@ def test_a_long_list_of_ops_in_fp32_is_shortened():
     assert len(grid.rows) == 10
     assert grid.note == "4 more in report.json."
     part["left_in_fp32"] = []
-    assert "Computed in FP32" not in markdown.render(report_of(part))
+    assert "Computed in FP32" not in as_markdown(report_of(part))
 
 
 def test_the_picture_groups_kinds():
@@ -130,11 +130,11 @@ def test_the_picture_groups_kinds():
 
 
 def test_a_single_part_needs_no_name():
-    assert "\n## Where the time goes\n" in markdown.render(sample_report())
+    assert "\n## Where the time goes\n" in as_markdown(sample_report())
 
 
 def test_html_has_one_picture_and_a_section_for_each_cap(both_caps):
-    text = html.render(both_caps)
+    text = as_html(both_caps)
     assert text.count("<h2>Where the time goes: ") == 2
     assert text.count("Where the time of a call goes, FP32 and INT8 in oneDNN&#x27;s kernels.") == 1
     assert "var(--part-1)" in text

@@ -5,11 +5,11 @@ import io
 
 import pytest
 from rich.console import Console
-from sample_report import sample_report
+from sample_report import as_html, as_markdown, sample_report
 
 from job.errors import OutputError
 from job.pipeline.build_report import fallback_notes
-from job.report.render import html, markdown, schema_check
+from job.report.render import schema_check
 from job.report.run import terminal
 
 FALLBACK = {
@@ -36,11 +36,11 @@ def on_terminal(report):
 
 
 def test_the_worst_ops_are_named():
-    text = markdown.render(sample_report())
+    text = as_markdown(sample_report())
     assert "### Operators that INT8 changes most" in text
     assert "| conv2d_19.tmp_0 | conv2d | 17.2 | 46.88 |" in text
     assert "Fallback to FP32" not in text
-    assert "conv2d_19.tmp_0" in html.render(sample_report())
+    assert "conv2d_19.tmp_0" in as_html(sample_report())
 
 
 def test_terminal_names_them_when_accuracy_misses_its_gate():
@@ -53,7 +53,7 @@ def test_terminal_names_them_when_accuracy_misses_its_gate():
 def test_no_difference_is_told():
     report = sample_report()
     report["audit"]["differences"] = []
-    assert "No INT8 operator differs from the fake-quantized model." in markdown.render(report)
+    assert "No INT8 operator differs from the fake-quantized model." in as_markdown(report)
     report["gates"][0].update(limit=0.1, passed=False)
     assert "INT8 changes most" not in on_terminal(report)
 
@@ -61,11 +61,11 @@ def test_no_difference_is_told():
 def test_fallback_is_told_step_by_step():
     report = with_fallback()
     schema_check.validate(report)
-    text = markdown.render(report)
+    text = as_markdown(report)
     assert "| none | 0 | 3.12 |  |" in text
     assert "| conv2d_19.tmp_0 | 1 | −0.25 | kept |" in text
     assert "It stopped because no op that is left in INT8 differs." in text
-    assert "Fallback to FP32" in html.render(report)
+    assert "Fallback to FP32" in as_html(report)
     assert "Fallback to FP32" in on_terminal(report)
 
 

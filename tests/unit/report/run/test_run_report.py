@@ -9,11 +9,18 @@ from xml.etree import ElementTree
 import jsonschema
 import pytest
 from rich.console import Console
-from sample_report import benchmark_entry, engine_entry, model_accuracy, sample_report
+from sample_report import (
+    as_html,
+    as_markdown,
+    benchmark_entry,
+    engine_entry,
+    model_accuracy,
+    sample_report,
+)
 
 from job import text_format
 from job.errors import OutputError
-from job.report.render import html, markdown, schema_check
+from job.report.render import schema_check
 from job.report.run import plots, speed, tables, terminal
 from job.report.run.summary import gate_value, summarize
 
@@ -219,11 +226,11 @@ def test_other_engines_stand_in_table_one_and_among_the_sizes():
     schema_check.validate(report)
     *_, row = tables.accuracy_rows(report)
     assert (row.model, row.top1_change, row.top1_change_interval) == ("openvino", 0, None)
-    text = markdown.render(report)
+    text = as_markdown(report)
     assert "| INT8 in OpenVINO | 85.24 |" in text
     assert "loaded again in its own engine" in text
     assert re.search(r"\| INT8 in OpenVINO \| \S*openvino\S* \| 2\.00 MiB \|", text)
-    assert html.render(report).count("<svg") == html.render(sample_report()).count("<svg")
+    assert as_html(report).count("<svg") == as_html(sample_report()).count("<svg")
     report["accuracy"]["engines"]["openvino"] = {
         **report["accuracy"]["fp32"],
         "top5_interval": [99.0, 98.0],
@@ -317,7 +324,7 @@ def every_setting():
 def test_every_setting_is_named_where_it_differs():
     report = every_setting()
     schema_check.validate(report)
-    text = markdown.render(report)
+    text = as_markdown(report)
     capped, free = text.split("### Table II. Speed, ")[1:]
     assert capped.startswith("ISA cap avx512_core_vnni\n")
     assert free.startswith("no ISA cap\n")
@@ -333,15 +340,15 @@ def test_every_setting_is_named_where_it_differs():
     assert text.count("| 1 | 1 thread | Paddle | 300 | 3.00× | 2.97–3.03 |") == 2
     assert text.count("OpenVINO is the fastest throughout.") == 2
     assert "| avx512_core_vnni | 1 | 1 thread | 100 |" in text
-    assert html.render(report).count("<svg") == 6
+    assert as_html(report).count("<svg") == 6
     assert "1 of its 8 rows is unstable" in text
     assert text.count("4.00×\\*") == 1
     assert tables.UNCAPPED_NOTE not in text
     for entry in report["benchmark"]:
         entry["engines"]["onnxruntime"] = entry["engines"]["openvino"]
-    assert markdown.render(report).count(tables.UNCAPPED_NOTE) == 1  # not where there is no cap
+    assert as_markdown(report).count(tables.UNCAPPED_NOTE) == 1  # not where there is no cap
     report["benchmark"][4]["engines"]["openvino"]["ratio_interval"] = [3.0, 5.0]
-    assert "| OpenVINO | 400 | 4.00×\\* | 3.00–5.00 |" in markdown.render(report)
+    assert "| OpenVINO | 400 | 4.00×\\* | 3.00–5.00 |" in as_markdown(report)
 
 
 def test_a_model_that_learnt_nothing_is_told_of():
@@ -359,14 +366,14 @@ def test_a_single_cap_is_named_below_the_table():
     report = sample_report()
     for entry in report["benchmark"]:
         entry |= {"isa_cap": "avx2", "isa": "avx2"}
-    text = markdown.render(report)
+    text = as_markdown(report)
     assert "oneDNN was capped at avx2. INT8 ran on avx2." in text
     assert "ISA cap" not in text
 
 
 def test_unstable_rows_are_marked_and_explained():
     report = every_setting()
-    for text in (markdown.render(report).replace("\\", ""), on_terminal(report, 400)):
+    for text in (as_markdown(report).replace("\\", ""), on_terminal(report, 400)):
         text = " ".join(text.split())
         assert "Table II: 1 of its 8 rows is unstable, for the reasons told below it." in text
         # In table II, and where Paddle stands among the engines.
@@ -376,7 +383,7 @@ def test_unstable_rows_are_marked_and_explained():
             "* Unstable: batch 50, 2 instances: the ratio's interval is wide and others were "
             "busy. Raise benchmark.rounds. Stop them."
         ) in text
-    assert "nstable" not in markdown.render(sample_report())
+    assert "nstable" not in as_markdown(sample_report())
 
 
 def test_a_row_says_why_it_is_unstable():
@@ -398,13 +405,13 @@ def test_scores_that_differ_between_caps_are_noticed():
 def test_cost_of_measuring_is_told():
     report = sample_report()
     report["benchmark"][1]["harness_ms"] = 0.02
-    assert "does nothing takes 0.013 to 0.02 ms a batch" in markdown.render(report)
+    assert "does nothing takes 0.013 to 0.02 ms a batch" in as_markdown(report)
 
 
 def test_forced_run_is_marked_not_comparable():
     report = sample_report()
     report["comparable"] = False
-    for text in (markdown.render(report), html.render(report), on_terminal(report, 300)):
+    for text in (as_markdown(report), as_html(report), on_terminal(report, 300)):
         assert "Not comparable: this machine lacks AVX512" in text
 
 
@@ -418,7 +425,7 @@ def test_a_missed_gate_never_looks_kept():
 
 
 def test_markdown_holds_both_tables():
-    text = markdown.render(sample_report())
+    text = as_markdown(sample_report())
     assert "| INT8 | 85.12 | 84.11–86.08 | −0.12 | 99.32 | 99.05–99.51 | −0.04 |" in text
     assert "| 50 | 1 | 1,672 | 5,867 | 3.51× | 3.47–3.55 |" in text
     assert "| 1 | 1 | INT8 | 1.28 |" in text
@@ -429,7 +436,7 @@ def test_markdown_holds_both_tables():
 
 def test_markdown_rows_have_as_many_cells_as_their_header():
     widths = []
-    for line in markdown.render(attacked_report()).split("```")[0].splitlines():
+    for line in as_markdown(attacked_report()).split("```")[0].splitlines():
         if line.startswith("|"):
             widths.append(len(re.findall(r"(?<!\\)\|", line)))
         elif widths:
@@ -438,7 +445,7 @@ def test_markdown_rows_have_as_many_cells_as_their_header():
 
 
 def test_markdown_escapes_user_text():
-    text = markdown.render(attacked_report())
+    text = as_markdown(attacked_report())
     prose = text.split("```")[0]
     assert "<script" not in prose
     assert "<img" not in prose
@@ -448,18 +455,18 @@ def test_markdown_escapes_user_text():
 def test_markdown_fence_is_longer_than_any_in_the_manifest():
     report = sample_report()
     report["manifest"]["name"] = "```` <b>"
-    assert "`````json" in markdown.render(report)
+    assert "`````json" in as_markdown(report)
 
 
 # html
 
 
 def test_html_is_the_same_bytes_each_time():
-    assert html.render(sample_report()) == html.render(sample_report())
+    assert as_html(sample_report()) == as_html(sample_report())
 
 
 def test_html_loads_nothing_and_runs_nothing():
-    page = Page(html.render(attacked_report()))
+    page = Page(as_html(attacked_report()))
     tags = {tag for tag, _ in page.elements}
     assert not tags & {"script", "img", "link", "iframe", "object", "embed", "image", "base"}
     for _, attributes in page.elements:
@@ -472,7 +479,7 @@ def test_html_loads_nothing_and_runs_nothing():
 
 
 def test_html_shows_user_text_as_it_stands():
-    page = Page(html.render(attacked_report()))
+    page = Page(as_html(attacked_report()))
     for place in (ATTACK, f"{ATTACK}: FP32 to INT8"):
         assert place in page.texts
     # Every place that the attack was put in, but for the many in one text.
@@ -480,7 +487,7 @@ def test_html_shows_user_text_as_it_stands():
 
 
 def test_html_has_every_picture_and_unique_ids():
-    text = html.render(sample_report())
+    text = as_html(sample_report())
     page = Page(text)
     assert [tag for tag, _ in page.elements].count("svg") == 6
     ids = [a["id"] for _, a in page.elements if "id" in a]
@@ -499,7 +506,7 @@ def test_pictures_are_well_formed_and_take_the_pages_colours():
 
 
 def test_html_glance_and_verdict():
-    page = Page(html.render(failed_report()))
+    page = Page(as_html(failed_report()))
     for value in ("Failed", "1.55–3.51×", "−0.12 points", "3.85× smaller", "FAILED"):
         assert value in page.texts
 
@@ -521,17 +528,17 @@ def test_training_that_did_not_happen(absent, told, pictures):
     for phase in absent:
         report["training"][phase] = None
     schema_check.validate(report)
-    text = html.render(report)
+    text = as_html(report)
     assert told in text
     assert text.count("<svg") == pictures
-    assert told in markdown.render(report)
+    assert told in as_markdown(report)
 
 
 def test_post_training_model_is_not_called_qat():
     report = sample_report()
     report["training"]["qat"] = None
-    assert "Fake-quantized (PTQ)" in markdown.render(report)
-    assert "Fake-quantized (QAT)" not in html.render(report)
+    assert "Fake-quantized (PTQ)" in as_markdown(report)
+    assert "Fake-quantized (QAT)" not in as_html(report)
 
 
 def test_synthetic_images_have_no_accuracy():
@@ -546,9 +553,9 @@ def test_synthetic_images_have_no_accuracy():
         "Passed: INT8 is 1.55× as fast as FP32 at batch 1 and 3.51× at batch 50, and takes "
         "11.1 MiB instead of 42.7 MiB on disk (3.85× smaller)."
     )
-    page = html.render(report)
+    page = as_html(report)
     assert page.count("<svg") == 4
-    for text in (page, markdown.render(report)):
+    for text in (page, as_markdown(report)):
         assert "Not measured: the images are synthetic." in text
         assert "its weights are random." in text
     assert "Table I." not in on_terminal(report, 100)
@@ -570,14 +577,14 @@ def test_extreme_reports_are_drawn():
     report["models"] = {m: {"path": m, "bytes": 900} for m in tables.MODELS}
     report["data"]["bad_images"] = []
     schema_check.validate(report)
-    assert html.render(report).count("<svg") == 6
+    assert as_html(report).count("<svg") == 6
     assert "no smaller" in summarize(report).headline
 
 
 def test_long_lists_are_shortened_and_say_so():
     report = sample_report()
     report["data"]["bad_images"] = [{"path": f"{i}.png", "reason": "empty"} for i in range(60)]
-    text = markdown.render(report)
+    text = as_markdown(report)
     assert "Left out: 60 bad images" in text
     assert "35 more bad images in report.json." in text
     assert "59.png" not in text

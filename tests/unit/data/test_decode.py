@@ -6,7 +6,7 @@ import pytest
 from data_fakes import save_image
 from PIL import Image
 
-from job.data.decoding.decode import UnreadableImageError, decode
+from job.data.decode import UnreadableImageError, decode
 
 
 def test_a_picture_is_read_as_rgb_or_gray(tmp_path: Path) -> None:

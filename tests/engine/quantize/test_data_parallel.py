@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import tiny
 
-from job.engine.quantize import fake_quantize
-from job.engine.training import checkpoints, data_parallel, programs
+from job.engine.quantize import data_parallel, fake_quantize
+from job.engine.training import checkpoints, programs
 from job.engine.training import loop as training
 from job.process.environment import environment
 
