@@ -35,7 +35,7 @@ class TestFiles:
         again = job("validate", "out/manifest.json", cwd=finished.folder)
         assert again.out == "out/manifest.json: valid\n"
 
-    @pytest.mark.parametrize(("leaves", "steps"), [("fp32", 20), ("qat", 6)])
+    @pytest.mark.parametrize(("output_dir", "steps"), [("fp32", 20), ("qat", 6)])
     def test_metrics(self, finished: Run, output_dir: str, steps: int) -> None:
         text = (finished.output / output_dir / "metrics.jsonl").read_text()
         lines = [json.loads(line) for line in text.splitlines()]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-from test_int8_models import NETWORKS, needs_vnni
+from tiny import NETWORKS, needs_vnni
 
 from job.engine.int8.audit import WEIGHTED
 from job.errors import DataError, QuantizationError

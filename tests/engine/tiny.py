@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from job.data import packed
 from job.data.loader import Batch
@@ -15,6 +16,7 @@ from job.engine.quantize import fake_quantize, qat, scales
 from job.engine.training import baseline, programs
 from job.engine.training.loop import Schedule
 from job.engine.training.session import Recipe, Session, open_session
+from job.host import read_host
 
 SHAPE = (1, 8, 8)
 CLASSES = 4
@@ -299,3 +301,24 @@ def quantize(
     types = settings["quantize_op_types"]
     audit, found = int8.build(folder / "fake", folder, types, images, skip_ops=skip_ops)
     return Quantized(folder, images, fp32, fake, found, audit)
+
+
+needs_vnni = pytest.mark.skipif(
+    not read_host().has_vnni, reason="/proc/cpuinfo lacks avx512_vnni: INT8 is inexact here"
+)
+
+
+# Network -> side, width, INT8 ops, ops left in FP32, largest INT8 error against FP32. Errors are
+# those of untrained networks, which are chaotic: the bounds are loose, tiny.assert_close is not.
+NETWORKS = {
+    "convnet": (32, 1.0, 11, 0, 0.10),
+    "mobilenet_v1": (64, 0.25, 28, 0, 0.25),
+    "mobilenet_v2": (64, 0.35, 53, 0, 0.30),
+    "mobilenet_v3_small": (64, 0.5, 54, 0, 0.25),
+    "resnet18": (64, 0.25, 21, 0, 0.15),
+    "resnet50": (32, 0.25, 54, 0, 0.30),
+    "vgg16": (64, 0.125, 16, 0, 0.50),
+    "squeezenet1_1": (64, 1.0, 26, 0, 0.50),
+    "shufflenet_v2_x0_25": (64, 1.0, 57, 0, 0.35),
+    "lenet": (28, 1.0, 5, 0, 0.15),
+}

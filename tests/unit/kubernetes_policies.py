@@ -1,7 +1,10 @@
 """What a cluster's admin is promised of every Job; each promise is a check of its own."""
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
+
+import kubernetes_validate
 
 Job = Mapping[str, Any]
 VNNI = "feature.node.kubernetes.io/cpu-cpuid.AVX512VNNI"
@@ -227,3 +230,13 @@ def without(value: Any, path: tuple[Any, ...]) -> Any:
     else:
         del copy[key]
     return copy
+
+
+# The three newest that are known to the validator.
+VERSIONS = sorted(
+    {
+        folder.name.split("-")[0].removeprefix("v")
+        for folder in Path(kubernetes_validate.__file__).parent.glob("kubernetes-json-schema/v*")
+    },
+    key=lambda version: tuple(map(int, version.split("."))),
+)[-3:]

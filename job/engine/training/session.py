@@ -249,12 +249,12 @@ def published_weights(name: str) -> Path:
         ) from error
 
 
-def packed_batches(path: Path, shape: tuple[int, int, int]) -> Iterator[training.Batch]:
+def packed_batches(path: Path, shape: tuple[int, int, int]) -> Iterator[training.TrainingBatch]:
     """A packed file in batches, without reading it whole."""
     packed = open_packed(path, shape)
     for start in range(0, len(packed.labels), EVALUATION_BATCH):
         images = np.array(packed.images[start : start + EVALUATION_BATCH])
-        yield training.Batch(images, packed.labels[start : start + EVALUATION_BATCH])
+        yield training.TrainingBatch(images, packed.labels[start : start + EVALUATION_BATCH])
 
 
 def run_recipe(
@@ -288,7 +288,7 @@ def run_recipe(
         trainer,
         course,
         epoch_batches=lambda epoch, first: (
-            training.Batch(batch.images, batch.labels) for batch in loader.batches(epoch, first)
+            training.TrainingBatch(batch.images, batch.labels) for batch in loader.batches(epoch, first)
         ),
         selection_batches=lambda: packed_batches(selection, session.input_shape),
         out=out,

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import tiny
+from tiny import NETWORKS, needs_vnni
 
 from job import isa
 from job.doctor import smoke
@@ -14,30 +15,12 @@ from job.engine.int8 import build as int8
 from job.engine.int8.audit import require_kept
 from job.engine.training import programs
 from job.errors import QuantizationError, UsageError
-from job.host import read_host
 from job.profile import onednn_log
 from job.profile import record as record_
 
 pytestmark = pytest.mark.engine
 
-needs_vnni = pytest.mark.skipif(
-    not read_host().has_vnni, reason="/proc/cpuinfo lacks avx512_vnni: INT8 is inexact here"
-)
 
-# Network -> side, width, INT8 ops, ops left in FP32, largest INT8 error against FP32. Errors are
-# those of untrained networks, which are chaotic: the bounds are loose, tiny.assert_close is not.
-NETWORKS = {
-    "convnet": (32, 1.0, 11, 0, 0.10),
-    "mobilenet_v1": (64, 0.25, 28, 0, 0.25),
-    "mobilenet_v2": (64, 0.35, 53, 0, 0.30),
-    "mobilenet_v3_small": (64, 0.5, 54, 0, 0.25),
-    "resnet18": (64, 0.25, 21, 0, 0.15),
-    "resnet50": (32, 0.25, 54, 0, 0.30),
-    "vgg16": (64, 0.125, 16, 0, 0.50),
-    "squeezenet1_1": (64, 1.0, 26, 0, 0.50),
-    "shufflenet_v2_x0_25": (64, 1.0, 57, 0, 0.35),
-    "lenet": (28, 1.0, 5, 0, 0.15),
-}
 # Rounding to 8 bits alone leaves more than this in each op.
 ROUNDED_DB = 30
 

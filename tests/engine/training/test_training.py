@@ -175,7 +175,7 @@ def test_evaluation_in_training_equals_the_saved_model(fp32, tmp_path):
             program,
             session.classifier.logits,
             session.executor,
-            iter([training.Batch(images, labels)]),
+            iter([training.TrainingBatch(images, labels)]),
         )
     lines = [line for line in metrics(tmp_path / "qat") if "evaluation" in line]
     assert top1 == pytest.approx(lines[-1]["evaluation"]["top1"])

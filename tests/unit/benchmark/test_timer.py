@@ -13,7 +13,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import job.engine
 from job.benchmark import timer_main
 
 IMAGES = np.arange(12.0).reshape(3, 4)
@@ -130,7 +129,6 @@ def test_stays_busy_until_it_is_told_otherwise():
 def test_other_engines_are_opened_by_their_own_modules(monkeypatch, mode):
     asked = []
     module = SimpleNamespace(open_model=lambda *given: asked.append(given) or "a model")
-    monkeypatch.setitem(sys.modules, f"job.engine.{mode}", module)
-    monkeypatch.setattr(job.engine, mode, module, raising=False)
+    monkeypatch.setitem(sys.modules, f"job.engine.{mode}", SimpleNamespace(convert=module))
     assert timer_main.opener(Path("folder"), mode, [3, 8, 8], 2)() == "a model"
     assert asked == [(Path("folder"), 2)]

@@ -15,6 +15,7 @@ from kubernetes_policies import (
     AMX,
     BY_FEATURE,
     EVERYWHERE,
+    VERSIONS,
     broken,
     container,
     lines,
@@ -22,7 +23,6 @@ from kubernetes_policies import (
     present,
     without,
 )
-from test_kubernetes import VERSIONS
 
 import job
 from job.kubernetes import PodOptions, objects

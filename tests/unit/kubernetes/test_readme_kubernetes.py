@@ -8,8 +8,7 @@ from pathlib import Path
 
 import kubernetes_validate
 import yaml
-from kubernetes_policies import BY_FEATURE, EVERYWHERE, broken
-from test_kubernetes import VERSIONS
+from kubernetes_policies import BY_FEATURE, EVERYWHERE, VERSIONS, broken
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text()

@@ -8,7 +8,7 @@ import kubernetes_validate
 import paddlejobs
 import pytest
 import yaml
-from kubernetes_policies import BY_FEATURE, EVERYWHERE, broken, lines, without
+from kubernetes_policies import BY_FEATURE, EVERYWHERE, VERSIONS, broken, lines, without
 from sample_manifest import document
 
 import job
@@ -17,14 +17,6 @@ from job.kubernetes import PodOptions, objects, render
 from job.manifest import Manifest, parse
 
 POLICIES = (*EVERYWHERE, *BY_FEATURE)
-# The three newest that are known to the validator.
-VERSIONS = sorted(
-    {
-        folder.name.split("-")[0].removeprefix("v")
-        for folder in Path(kubernetes_validate.__file__).parent.glob("kubernetes-json-schema/v*")
-    },
-    key=lambda version: tuple(map(int, version.split("."))),
-)[-3:]
 MATRIX = [{"name": "one", "set": {"train.epochs": 1}}, {"name": "two", "set": {"train.epochs": 2}}]
 
 

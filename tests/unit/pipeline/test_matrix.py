@@ -1,54 +1,20 @@
 """Several models from one manifest: what runs, what is reused, what a failure ends."""
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_stages import CHAIN, Recorder, make_manifest, render, stage
+from fake_stages import Recorder
+from matrix_runs import BAD_SEED, REPORTING, models, stages_for
 from sample_report import sample_report
 
 from job.errors import DataError, OutputError, UsageError
-from job.manifest import Manifest, parse
+from job.manifest import Manifest
 from job.pipeline import matrix
 from job.pipeline.matrix import MatrixResult
 from job.pipeline.plan import check_inputs
-from job.pipeline.run import ReportConfig
-from job.stages.stage import Stage
 from job.storage.local import LocalOutput
-
-BAD_SEED = 13
-
-
-def build(
-    manifest: Manifest, outputs: Any, rows: Sequence[Mapping[str, Any]], notes: Sequence[str]
-) -> Mapping[str, Any]:
-    """A model's own report; seeds above 50 miss a gate."""
-    report = sample_report()
-    own = f"seed {manifest.train.seed}"
-    report |= {"stages": rows, "notes": [*notes, "of all", own], "gates": []}
-    if manifest.train.seed > 50:
-        gate = {"name": "min_speedup", "limit": 9.0, "value": 2.0, "passed": False}
-        report |= {"gates": [gate], "status": "gate_failed"}
-    return report
-
-
-REPORTING = ReportConfig(build=build, render=render, notes=("not comparable",))
-
-
-def stages_for(manifest: Manifest) -> Sequence[Stage]:
-    return (stage("bad_data"),) if manifest.train.seed == BAD_SEED else CHAIN[:2]
-
-
-def models(base: Path, **seeds: int) -> Manifest:
-    """A manifest with a model for each seed."""
-    document = dict(make_manifest(base).resolved)
-    document["matrix"] = [
-        {"name": name, "set": {"train.seed": seed}, "published": {"int8_top1": 70.5}}
-        for name, seed in seeds.items()
-    ]
-    return parse(document, "test.json", base)
 
 
 def go(

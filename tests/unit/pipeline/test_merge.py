@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from fake_stages import CHAIN, Recorder, stage
+from matrix_runs import BAD_SEED, REPORTING, models
 from moto_server import S3Server
-from test_matrix import BAD_SEED, REPORTING, models
 
 from job.errors import DataError, UsageError
 from job.manifest import Manifest

@@ -6,9 +6,9 @@ from xml.etree import ElementTree
 
 import jsonschema
 import pytest
+from html_page import ATTACK, Page, objects
 from rich.console import Console
 from sample_matrix import fail, make_synthetic, sample_matrix
-from test_report import ATTACK, Page, objects
 
 from job.errors import OutputError
 from job.pipeline.report_files import render_files

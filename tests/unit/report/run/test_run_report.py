@@ -3,11 +3,11 @@
 import io
 import math
 import re
-from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import jsonschema
 import pytest
+from html_page import ATTACK, Page, objects
 from rich.console import Console
 from sample_report import (
     as_html,
@@ -23,8 +23,6 @@ from job.errors import OutputError
 from job.report.render import schema_check
 from job.report.run import plots, speed, tables, terminal
 from job.report.run.summary import gate_value, summarize
-
-ATTACK = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)> [red]x[/red] $x$ a|b `c`"
 
 
 def failed_report():
@@ -61,36 +59,7 @@ def on_terminal(report, width):
     return output.getvalue()
 
 
-class Page(HTMLParser):
-    """What a browser would see: elements with attributes, and visible text."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.elements = []
-        self.texts = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
-
 # document
-
-
-def objects(schema, where=""):
-    """Every object schema with its place."""
-    if isinstance(schema, dict):
-        if "object" in schema.get("type", ()):
-            yield where, schema
-        for key, value in schema.items():
-            yield from objects(value, f"{where}/{key}")
-    elif isinstance(schema, list):
-        for index, value in enumerate(schema):
-            yield from objects(value, f"{where}/{index}")
 
 
 def test_schema_is_a_valid_schema():
