@@ -30,35 +30,20 @@ VOLATILE_KEYS = frozenset(
 )
 # A metrics file holds the time of each step; no stage reads another's.
 VOLATILE_SUFFIXES = (".jsonl", ".log")
-# The runtime around the stages: it moves their inputs and outputs and cannot change them.
+# A stage cannot reach other packages without its key depending on them. The packages and modules
+# named here plan stages, start them, move their inputs and outputs, or show results. They cannot
+# change a result, so an edit of one of them reruns no stage. Settings and the content of files,
+# which `manifest` and `storage` provide, are in the key by value.
 _RUNTIME = frozenset(
     {
-        "job",
-        "job.storage.digests",
-        "job.distributed.group",
-        "job.errors",
-        "job.events",
-        "job.host",
-        "job.manifest.load",
-        "job.stages",
-        "job.stages.stage",
-        "job.pipeline.stage_process",
-        "job.uri",
-        "job.storage.s3.access",
-        "job.storage.cache",
-        "job.storage.s3.prefetch",
-        "job.storage.files",
-        "job.storage.parallel",
-        "job.storage.s3.range_reader",
-        "job.storage.s3.retry",
-        "job.storage.s3.objects",
-        "job.storage.s3.integrity",
-        "job.storage.s3.client",
-        "job.storage.s3.errors",
-        "job.storage.s3.fast_get",
-        "job.storage.s3.upload",
+        "cli", "ui", "doctor", "predict", "kubernetes", "pipeline", "report", "manifest", "storage",
+        "distributed", "errors", "events", "host", "uri", "text_format",
     }
-)
+)  # fmt: skip
+# The stages' own package holds the table of all stages, which every stage would then depend on.
+_TABLES = ("job", "job.stages", "job.stages.stage")
+# Sets threads and Paddle's flags for every stage's process.
+_ENVIRONMENT = "job.process.environment"
 _PACKAGES = ("paddlepaddle", "paddleslim", "numpy", "pillow", "scikit-learn")
 
 Ingredients = Mapping[str, Any]
@@ -96,7 +81,11 @@ def ingredients(
             manifest.called(path): digests.identify(path)
             for path in external_files(stage, manifest)
         },
-        "versions": {**versions, **package_versions(stage.libraries)},
+        # The digests of the source identify the program, whatever its version is.
+        "versions": {
+            **{name: version for name, version in versions.items() if name != "job"},
+            **package_versions(stage.libraries),
+        },
         "source": dict(source_digests(stage.run.__module__)),
     }
     if stage.host_matters:
@@ -153,15 +142,20 @@ def source_digests(module: str) -> Mapping[str, str]:
     that is named in a string, to be started as a process, counts as well.
     """
     found: dict[str, str] = {}
-    waiting = [module]
+    waiting = [module, _ENVIRONMENT]
     while waiting:
         name = waiting.pop()
-        path = None if name in found or name in _RUNTIME else _source(name)
+        path = None if name in found or _is_runtime(name) else _source(name)
         if path is None:
             continue
         found[name], names = _read_source(path, name)
         waiting.extend(names)
     return dict(sorted(found.items()))
+
+
+def _is_runtime(module: str) -> bool:
+    """Whether a module cannot change what a stage writes."""
+    return module in _TABLES or "".join(module.split(".")[1:2]) in _RUNTIME
 
 
 def _source(module: str) -> Path | None:
@@ -187,7 +181,7 @@ def _read_source(path: Path, module: str) -> tuple[str, tuple[str, ...]]:
     text = path.read_bytes()
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     names: set[str] = set()
-    for node in ast.walk(ast.parse(text)):
+    for node in _executed(ast.parse(text)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -199,6 +193,17 @@ def _read_source(path: Path, module: str) -> tuple[str, tuple[str, ...]]:
     packages = {".".join(name.split(".")[:depth]) for name in names for depth in (2, 3)}
     ours = {name for name in names | packages if name.startswith("job.")}
     return hashlib.sha256(text).hexdigest(), tuple(sorted(ours))
+
+
+def _executed(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield every node of a module but those that only type checkers read."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        yield node
+        waiting.extend(ast.iter_child_nodes(node))
 
 
 def changes(before: Ingredients, now: Ingredients, unknown: Sequence[str] = ()) -> tuple[str, ...]:

@@ -13,9 +13,8 @@ from job.data.packed import Packed, open_packed
 from job.events import Events
 from job.host import usable_cores
 from job.manifest import Manifest
-from job.stages.dataset import TEST
 from job.stages.engine_packages import PACKAGES
-from job.stages.stage import SHARD, Record, Stage, StageOutput
+from job.stages.stage import SHARD, TEST, Record, Stage, StageOutput
 
 BATCH = 50
 # Model of the report -> stage that left it, and how it runs.

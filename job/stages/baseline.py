@@ -7,10 +7,10 @@ from typing import Any
 from job.data.sources import BadImage
 from job.events import Events
 from job.manifest import Manifest
-from job.stages.dataset import SELECTION, data_files, open_splits, training_loader
+from job.stages.dataset import data_files, open_splits, training_loader
 from job.stages.network import has_steps, model_files, network, recipe
 from job.stages.settings import settings_of
-from job.stages.stage import Record, Stage, StageOutput
+from job.stages.stage import SELECTION, Record, Stage, StageOutput
 
 
 def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:

@@ -7,10 +7,9 @@ from typing import Any
 from job.events import Events
 from job.manifest import Manifest
 from job.manifest.custom_code import callable_files
-from job.stages.dataset import CALIBRATION
 from job.stages.network import network, quantize_settings
 from job.stages.settings import POST, settings_of
-from job.stages.stage import Record, Stage, StageOutput
+from job.stages.stage import CALIBRATION, Record, Stage, StageOutput
 
 
 def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:  # noqa: ARG001

@@ -11,8 +11,7 @@ from job.data.splits import Part, Splits, split
 from job.events import Events
 from job.manifest import Manifest
 from job.manifest.spec import AugmentSpec, DataSpec, TrainSpec, data_file, stands_alone
-
-SELECTION, CALIBRATION, TEST = "selection.bin", "calibration.bin", "test.bin"
+from job.storage.files import is_folder
 
 
 def data_files(manifest: Manifest) -> Sequence[Path]:
@@ -32,14 +31,6 @@ def data_files(manifest: Manifest) -> Sequence[Path]:
         names = (data.train_dir, data.selection_dir, data.val_dir)
         return tuple(root / name for name in names if name)
     return (root,)
-
-
-def is_folder(path: Path) -> bool:
-    """Whether there is such a folder; one that may not be looked at is told when it is read."""
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
 
 
 def open_splits(manifest: Manifest, out: Path) -> Splits:

@@ -14,11 +14,10 @@ from job.events import Events
 from job.manifest import Manifest
 from job.profile import onednn_log
 from job.profile import record as record_
-from job.stages.dataset import CALIBRATION
 from job.stages.fallback_search import FallbackResult
 from job.stages.int8_fallback import MEASURED_IMAGES, explained, fall_back, record_of
 from job.stages.settings import settings_of
-from job.stages.stage import Record, Stage, StageOutput
+from job.stages.stage import CALIBRATION, Record, Stage, StageOutput
 
 CHECKED_IMAGES = 16
 NAMED_DIFFERENCES = 10

@@ -17,9 +17,8 @@ from job.events import Events
 from job.host import usable_cores
 from job.manifest import Manifest
 from job.manifest.spec import FallbackSpec
-from job.stages.dataset import SELECTION
 from job.stages.fallback_search import FallbackResult, Score, Try, search
-from job.stages.stage import Record, StageOutput
+from job.stages.stage import SELECTION, Record, StageOutput
 
 BATCH = 50
 # Each has thousands of values in every layer that counts.

@@ -8,7 +8,7 @@ from typing import Any
 from job.manifest import Manifest
 from job.manifest.custom_code import callable_files, code_folders
 from job.manifest.spec import TrainSpec
-from job.stages.dataset import is_folder
+from job.storage.files import is_folder
 
 
 def model_files(manifest: Manifest) -> Sequence[Path]:

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from job.errors import QuantizationError
 from job.events import Events
 from job.manifest import Manifest
-from job.stages.dataset import CALIBRATION
 from job.stages.engine_packages import PACKAGES
-from job.stages.stage import Record, Stage, StageFunction, StageOutput
+from job.stages.stage import CALIBRATION, Record, Stage, StageFunction, StageOutput
 
 NEEDS = ("prepare", "convert")
 CHECKED_IMAGES = 16

@@ -12,17 +12,9 @@ from job.data.splits import Part, Splits
 from job.errors import DataError
 from job.events import Events
 from job.manifest import Manifest
-from job.stages.dataset import (
-    CALIBRATION,
-    SELECTION,
-    TEST,
-    data_files,
-    evaluation_transform,
-    normalisation,
-    open_splits,
-)
+from job.stages.dataset import data_files, evaluation_transform, normalisation, open_splits
 from job.stages.settings import settings_of
-from job.stages.stage import Record, Stage, StageOutput
+from job.stages.stage import CALIBRATION, SELECTION, TEST, Record, Stage, StageOutput
 
 BATCH = 64
 

@@ -11,10 +11,10 @@ from job.distributed.group import meeting_of
 from job.events import Events
 from job.manifest import Manifest
 from job.manifest.custom_code import callable_files
-from job.stages.dataset import CALIBRATION, SELECTION, data_files, open_splits, training_loader
+from job.stages.dataset import data_files, open_splits, training_loader
 from job.stages.network import has_steps, network, quantize_settings, recipe
 from job.stages.settings import POST, settings_of
-from job.stages.stage import Record, Stage, StageOutput
+from job.stages.stage import CALIBRATION, SELECTION, Record, Stage, StageOutput
 
 
 def run(

@@ -10,6 +10,8 @@ from job.manifest import Manifest
 
 Record = Mapping[str, Any]
 SHARD = "shard"
+# Files of stage `prepare`: images that are preprocessed, in the packed format.
+SELECTION, CALIBRATION, TEST = "selection.bin", "calibration.bin", "test.bin"
 
 
 @dataclass(frozen=True)

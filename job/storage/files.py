@@ -76,6 +76,14 @@ def _related(where: Path, root: Path) -> bool:
     return where.is_relative_to(root) or root.is_relative_to(where)
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder; False where its parent cannot be searched."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def free_bytes(path: Path) -> int:
     """Return the bytes free on the disk of a path that need not exist yet; 0 when unknown."""
     for candidate in (path.absolute(), *path.absolute().parents):

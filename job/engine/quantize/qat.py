@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from paddle.static import Program
 
-from job.data.loader import Loader
 from job.data.packed import open_packed
 from job.engine.inference.saved_model import PREFIX
 from job.engine.quantize import data_parallel, fake_quantize, scales
@@ -20,6 +19,9 @@ from job.engine.training.collective import Location, ProcessGroup, SingleProcess
 from job.engine.training.session import Recipe, Session, run_recipe
 from job.errors import QuantizationError
 from job.events import Events
+
+if TYPE_CHECKING:
+    from job.data.loader import Loader
 
 CALIBRATION_BATCH = 32
 
@@ -56,7 +58,7 @@ def train(
     pact: bool,
     calibration: Path | None,
     freeze_bn_stats: bool | None,
-    loader: Loader,
+    loader: "Loader",
     selection: Path,
     out: Path,
     events: Events,

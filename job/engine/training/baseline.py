@@ -2,15 +2,17 @@
 
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from job.data.loader import Loader
 from job.engine.inference.saved_model import PREFIX
 from job.engine.training import loop as training
 from job.engine.training import programs
 from job.engine.training.checkpoints import write_arrays
 from job.engine.training.session import Recipe, Session, run_recipe
 from job.events import Events
+
+if TYPE_CHECKING:
+    from job.data.loader import Loader
 
 WEIGHTS = "weights.npz"
 
@@ -19,7 +21,7 @@ def train(
     session: Session,
     recipe: Recipe,
     *,
-    loader: Loader,
+    loader: "Loader",
     selection: Path,
     out: Path,
     events: Events,

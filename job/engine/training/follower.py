@@ -3,9 +3,10 @@
 Program and state come from rank 0, which evaluates, saves and exports.
 """
 
+from typing import TYPE_CHECKING
+
 from paddle import static
 
-from job.data.loader import Loader
 from job.engine.training.collective import Location, Plan, ProcessGroup
 from job.engine.training.loop import Stepper, TrainingBatch, remaining_batches
 from job.engine.training.programs import cpu
@@ -13,9 +14,12 @@ from job.engine.training.session import Recipe
 from job.errors import DataError
 from job.events import Events
 
+if TYPE_CHECKING:
+    from job.data.loader import Loader
+
 
 def follow(
-    meeting: Location, recipe: Recipe, *, loader: Loader, events: Events
+    meeting: Location, recipe: Recipe, *, loader: "Loader", events: Events
 ) -> "static.Scope | None":
     """Train with rank 0 to the end.
 
@@ -59,7 +63,7 @@ def follow(
     return scope if done == plan.total_steps else None
 
 
-def check(plan: Plan, recipe: Recipe, loader: Loader, rank: int) -> None:
+def check(plan: Plan, recipe: Recipe, loader: "Loader", rank: int) -> None:
     """Make sure that this process trains on what rank 0 trains on.
 
     Raises:

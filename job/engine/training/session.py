@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import paddle
 from paddle import static
 
-from job.data.loader import Loader
 from job.data.packed import open_packed
 from job.engine.training import loop as training
 from job.engine.training import programs, zoo
@@ -20,6 +19,9 @@ from job.engine.training.programs import Classifier
 from job.engine.weights.match import match, read_pdparams
 from job.errors import DataError, MachineError, UsageError
 from job.events import Events
+
+if TYPE_CHECKING:
+    from job.data.loader import Loader
 
 EVALUATION_BATCH = 100
 # Paddle's own keys of the networks that come in several widths.
@@ -263,7 +265,7 @@ def run_recipe(
     recipe: Recipe,
     *,
     name: str,
-    loader: Loader,
+    loader: "Loader",
     selection: Path,
     out: Path,
     events: Events,
@@ -288,7 +290,8 @@ def run_recipe(
         trainer,
         course,
         epoch_batches=lambda epoch, first: (
-            training.TrainingBatch(batch.images, batch.labels) for batch in loader.batches(epoch, first)
+            training.TrainingBatch(batch.images, batch.labels)
+            for batch in loader.batches(epoch, first)
         ),
         selection_batches=lambda: packed_batches(selection, session.input_shape),
         out=out,

@@ -21,11 +21,14 @@ from job.pipeline.fingerprint import (
     output_digest,
     source_digests,
 )
+from job.stages import STAGES
 from job.stages.stage import Stage
 from job.storage.digests import MISSING, Digests, hash_file
 
 FIRST, SECOND, THIRD = CHAIN
 VERSIONS = {"paddlepaddle": "3.2.2"}
+# Part of every key: it sets threads and flags.
+ENVIRONMENT = {"job.process", "job.process.environment"}
 
 
 def collect(
@@ -106,6 +109,12 @@ def test_versions_upstream_and_source_are_named(tmp_path: Path) -> None:
     assert "the output of first changed" not in changes(before, now, unknown=["first"])
 
 
+def test_the_programs_version_does_not_count(tmp_path: Path) -> None:
+    manifest = make_manifest(tmp_path)
+    one, two = (collect(manifest, versions={**VERSIONS, "job": name}) for name in ("1", "2"))
+    assert key_of(one) == key_of(two)
+
+
 def test_host_counts_only_where_it_matters(tmp_path: Path) -> None:
     manifest, here = make_manifest(tmp_path), read_host()
     other = replace(here, cpu_model="Other CPU")
@@ -139,17 +148,58 @@ def test_library_versions() -> None:
     }
 
 
+# Packages whose source is part of a stage's key. An import that adds one makes users run the stage
+# again after edits that cannot change its result: add the package here only if it can.
+_INT8 = {"engine.compare", "engine.int8", "benchmark", "profile", "isa"}
+_TRAINING = {"engine", "engine.inference", "engine.training", "engine.weights", "stats"}
+_OTHER_ENGINES = {"engine.openvino", "engine.onnxruntime"}
+REACHED = {
+    "prepare": {"data"},
+    "baseline": {"data", *_TRAINING},
+    "qat": {"data", "engine.quantize", *_TRAINING},
+    "convert": {"data", "engine.quantize", *_TRAINING},
+    "int8": {"data", "engine.quantize", *_TRAINING, *_INT8},
+    "openvino": {"data", "engine.quantize", *_TRAINING, *_OTHER_ENGINES},
+    "onnxruntime": {"data", "engine.quantize", *_TRAINING, *_OTHER_ENGINES},
+    "accuracy": {"data", "engine", "engine.inference", "stats", *_OTHER_ENGINES},
+    "benchmark": {
+        "benchmark", "profile", "isa", "stats",
+        "engine", "engine.inference", "engine.training", "engine.compare", "engine.noop_model",
+        *_OTHER_ENGINES,
+    },
+}  # fmt: skip
+
+
+def package_of(module: str) -> str:
+    """``engine.training`` for a module of the engine, ``data`` for one of another package."""
+    parts = module.split(".")[1:]
+    return ".".join(parts[:2] if parts[0] == "engine" else parts[:1])
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_packages_that_a_key_depends_on(stage: Stage) -> None:
+    modules = source_digests(stage.run.__module__)
+    assert {package_of(module) for module in modules} == {
+        *REACHED[stage.name],
+        "stages",
+        "process",
+    }
+
+
+@pytest.mark.parametrize(
+    ("stage", "packages"),
+    [("convert", {"packed", "transforms"}), ("accuracy", {"packed", "transforms"})],
+)
+def test_stages_that_read_prepared_images_do_not_reach_decoding(
+    stage: str, packages: set[str]
+) -> None:
+    modules = source_digests(f"job.stages.{stage}")
+    assert {name.split(".")[2] for name in modules if name.startswith("job.data.")} == packages
+
+
 def test_source_follows_imports_without_importing() -> None:
-    found = source_digests("job.cli.main")
-    assert {
-        "job.cli.main",
-        "job.pipeline.run",
-        "job.pipeline.plan",
-        "job.storage.local",
-        "job.report.render.html",
-    } <= (found.keys())
-    # The runtime cannot change a result: a new version of it leaves all stages as they are.
-    assert not {"job.manifest.load", "job.errors", "job.events"} & found.keys()
+    found = source_digests("job.stages.benchmark")
+    assert {"job.benchmark.timer_main", "job.engine.openvino.convert"} <= found.keys()
 
 
 def test_source_counts_modules_named_in_strings_and_relative_imports(
@@ -166,7 +216,18 @@ def test_source_counts_modules_named_in_strings_and_relative_imports(
     (package / "bench.py").write_text("COMMAND = ['python', '-m', 'job.engine.clock']\n")
     monkeypatch.setattr(job, "__file__", str(package / "__init__.py"))
     expected = {"job.bench", "job.engine", "job.engine.clock", "job.engine.wheel"}
-    assert source_digests("job.bench").keys() == expected
+    assert source_digests("job.bench").keys() - ENVIRONMENT == expected
+
+
+def test_imports_for_type_checkers_do_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "job"
+    package.mkdir()
+    (package / "timing_a.py").write_text("if TYPE_CHECKING:\n    from job import timing_b\n")
+    (package / "timing_b.py").write_text("")
+    monkeypatch.setattr(job, "__file__", str(package / "__init__.py"))
+    assert source_digests("job.timing_a").keys() - ENVIRONMENT == {"job.timing_a"}
 
 
 class TestDigests:

@@ -179,7 +179,7 @@ class TestReuse:
     ) -> None:
         versions = dict.fromkeys(fingerprint.library_versions(), "0")
         monkeypatch.setattr("job.pipeline.run.library_versions", lambda: versions)
-        assert planned(tmp_path)["first"][1].endswith(" and 4 more")
+        assert planned(tmp_path)["first"][1].endswith(" and 3 more")
 
     def test_damage(self, tmp_path: Path) -> None:
         (tmp_path / "run/second_out/deep/copy.txt").unlink()
