@@ -55,7 +55,7 @@ class TestManifest:
             ("{", "m.json: 1 fault\n  /: not JSON"),
             ("", "not JSON"),
             ("[]", "expected an object"),
-            ('{"version": 1, "version": 1}', "given twice, at line 1, column 2"),
+            ('{"version": 1, "version": 1}', "at line 1, column 2 "),
             ('{"version": 2, "other": 3}', "/version: expected 1"),
         ],
     )

@@ -47,7 +47,7 @@ def folder(copy_until: Callable[..., Run]) -> Path:
 
 def test_refused_unasked(folder: Path) -> None:
     done = job("run", "m.json", cwd=folder, expect=2)
-    assert "'mine:network' runs code of its own" in done.err
+    assert "/model/callable: 'mine:network'" in done.err
     assert "--allow-code" in done.err
     assert not (folder / "imported").exists()
 

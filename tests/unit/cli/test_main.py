@@ -173,7 +173,7 @@ class TestRefusals:
         arguments = ("run", "m.json", "--set", "model.name=null", "--set", f"model={model}")
         done = job(*arguments, cwd=folder)
         assert done.returncode == 2
-        assert "'mine:net' runs code of its own\nIf you trust it" in done.stderr
+        assert "/model/callable: 'mine:net'" in done.stderr
         assert job(*arguments, "--allow-code", "--dry-run", cwd=folder).returncode == 0
 
     def test_uri(self, folder: Path) -> None:
@@ -290,7 +290,7 @@ class TestMatrix:
     def test_code_of_one_model(self, matrix: Path) -> None:
         model = '{"callable": "mine:net", "classes": 10, "input_shape": [3, 32, 32]}'
         done = job("run", "m.json", "--set", f"matrix.1.set.model={model}", cwd=matrix)
-        assert "runs code of its own" in done.stderr, done.stderr
+        assert "/model/callable: 'mine:net'" in done.stderr, done.stderr
         assert done.returncode == 2
 
 

@@ -19,7 +19,7 @@ def test_every_key_documents_itself(key: Any) -> None:
     assert key.node["description"].endswith(".")
     assert key.node["examples"]
     assert key.required != ("default" in key.node)
-    # $ref targets are inlined by resolve(), so that one key can be checked alone
+    # resolve() inlines $ref targets, so one key can be validated alone.
     alone = {**key.node, "$defs": schema()["$defs"]}
     samples = [*key.node["examples"], *([] if key.required else [key.node["default"]])]
     for sample in samples:
@@ -55,7 +55,7 @@ def _assert_same(kind: type, node: Any, extra: set[str]) -> None:
 
 
 def _record_in(hint: Any) -> type:
-    """The record in ``Spec``, ``Spec | None`` or ``tuple[Spec, ...] | None``."""
+    """Return the record type in ``Spec``, ``Spec | None`` or ``tuple[Spec, ...] | None``."""
     inner = [_record_in(part) for part in typing.get_args(hint) if part is not ...]
     records = [part for part in (hint, *inner) if dataclasses.is_dataclass(part)]
     return records[0] if records else type(None)
