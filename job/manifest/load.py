@@ -1,7 +1,6 @@
 """The manifest: JSON, checked once against its schema, becomes frozen records.
 
-The schema (``schemas/manifest.schema.json``) holds every default, so the records have none and each
-key of the schema is a field here.
+The schema (``schemas/manifest.schema.json``) holds every default, so the records have none.
 """
 
 import typing

@@ -1,4 +1,7 @@
-"""The records that a valid manifest becomes: one field for each key of the schema."""
+"""The records that a valid manifest becomes: one field for each key that has several values.
+
+Keys with one allowed value, such as ``quantize.dtype``, exist in the schema only.
+"""
 
 import posixpath
 from collections.abc import Mapping
@@ -123,17 +126,9 @@ class QuantizeSpec:
 
     strategy: str
     weight_quantize_type: str
-    activation_quantize_type: str
     quantize_op_types: tuple[str, ...]
     not_quant_pattern: tuple[str, ...]
     moving_rate: float
-    window_size: int
-    weight_bits: int
-    activation_bits: int
-    dtype: str
-    onnx_format: bool
-    for_tensorrt: bool
-    is_full_quantize: bool
     scale_trainable: bool
     pact: bool
     calibrate: bool

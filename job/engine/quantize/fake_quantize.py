@@ -27,6 +27,17 @@ OBSERVER = "moving_average_abs_max_scale"
 FIXED_RATE = 0.9
 QUANTIZE, DEQUANTIZE = "quantize_linear", "dequantize_linear"
 DEFAULT_SCALE_FLOOR = 1e-8
+# The part of quant_aware's configuration for which the manifest allows one value.
+FIXED_SETTINGS: Mapping[str, Any] = {
+    "activation_quantize_type": "moving_average_abs_max",
+    "weight_bits": 8,
+    "activation_bits": 8,
+    "window_size": 10000,
+    "dtype": "int8",
+    "onnx_format": True,
+    "for_tensorrt": False,
+    "is_full_quantize": False,
+}
 
 
 def keep_bias_adds_whole(program: Program) -> None:
@@ -54,7 +65,7 @@ def insert(
     from paddleslim.quant import quant_aware
 
     patterns = settings["not_quant_pattern"]
-    config = dict(settings, not_quant_pattern=sorted({*patterns, SKIP}))
+    config = {**FIXED_SETTINGS, **settings, "not_quant_pattern": sorted({*patterns, SKIP})}
     quantized = quant_aware(
         program, cpu(), config, scope=scope, for_test=for_test, return_program=True
     )
