@@ -1,7 +1,6 @@
 """Load a manifest: read JSON, validate it once, and build frozen records.
 
-The schema (``schemas/manifest.schema.json``) holds all defaults, so the records have none. Each key
-of the schema is a field of a record.
+The schema (``schemas/manifest.schema.json``) holds all defaults, so the records have none.
 """
 
 import typing

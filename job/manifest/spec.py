@@ -1,4 +1,7 @@
-"""The records of a valid manifest: one field per key of the schema."""
+"""The records of a valid manifest: one field for each key that has several values.
+
+Keys with one allowed value, such as ``quantize.dtype``, exist in the schema only.
+"""
 
 import posixpath
 from collections.abc import Mapping
@@ -126,17 +129,9 @@ class QuantizeSpec:
 
     strategy: str
     weight_quantize_type: str
-    activation_quantize_type: str
     quantize_op_types: tuple[str, ...]
     not_quant_pattern: tuple[str, ...]
     moving_rate: float
-    window_size: int
-    weight_bits: int
-    activation_bits: int
-    dtype: str
-    onnx_format: bool
-    for_tensorrt: bool
-    is_full_quantize: bool
     scale_trainable: bool
     pact: bool
     calibrate: bool

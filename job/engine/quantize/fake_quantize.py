@@ -1,6 +1,5 @@
 """Fake-quantized programs: making and converting them with PaddleSlim."""
 
-import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ from paddle.base import core
 from paddle.base.framework import IrGraph
 from paddle.static import Program
 from paddle.static.quantization import QuantWeightPass
-from paddleslim.quant import quant_aware, quant_post_static
 
 from job.engine.training.programs import (
     IMAGE,
@@ -29,8 +27,17 @@ OBSERVER = "moving_average_abs_max_scale"
 FIXED_RATE = 0.9
 QUANTIZE, DEQUANTIZE = "quantize_linear", "dequantize_linear"
 DEFAULT_SCALE_FLOOR = 1e-8
-
-logging.getLogger("paddleslim").setLevel(logging.WARNING)
+# The part of quant_aware's configuration for which the manifest allows one value.
+FIXED_SETTINGS: Mapping[str, Any] = {
+    "activation_quantize_type": "moving_average_abs_max",
+    "weight_bits": 8,
+    "activation_bits": 8,
+    "window_size": 10000,
+    "dtype": "int8",
+    "onnx_format": True,
+    "for_tensorrt": False,
+    "is_full_quantize": False,
+}
 
 
 def keep_bias_adds_whole(program: Program) -> None:
@@ -53,8 +60,12 @@ def insert(
         settings: ``quant_aware``'s own configuration.
         for_test: False for a training program, whose optimizer is already in.
     """
+    # Imported here because it takes two CPU seconds, which only this function and
+    # post_training need.
+    from paddleslim.quant import quant_aware
+
     patterns = settings["not_quant_pattern"]
-    config = dict(settings, not_quant_pattern=sorted({*patterns, SKIP}))
+    config = {**FIXED_SETTINGS, **settings, "not_quant_pattern": sorted({*patterns, SKIP})}
     quantized = quant_aware(
         program, cpu(), config, scope=scope, for_test=for_test, return_program=True
     )
@@ -205,6 +216,8 @@ def post_training(
         batches: calibration images, float32 [N, C, H, W] each.
         algorithm: how activation ranges are chosen: hist, KL, mse, avg or abs_max.
     """
+    from paddleslim.quant import quant_post_static
+
     raw = out.parent / "raw"
     executor, measured = static.Executor(cpu()), static.Scope()
     with static.scope_guard(measured):

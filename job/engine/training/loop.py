@@ -151,12 +151,12 @@ class Trainer:
     peers: SingleProcess = field(default_factory=SingleProcess)
     data: str = ""
 
-    def plan(self, course: "TrainingPlan", step: int) -> Plan:
+    def shared_plan(self, plan: "TrainingPlan", step: int) -> Plan:
         """What the processes agree on before step ``step``."""
         return Plan(
             step,
-            course.total_steps,
-            course.steps_per_epoch,
+            plan.total_steps,
+            plan.steps_per_epoch,
             self.data,
             self.loss,
             self.learning_rate,
@@ -194,7 +194,7 @@ class TrainingPlan:
 
 def train(
     trainer: Trainer,
-    course: TrainingPlan,
+    plan: TrainingPlan,
     *,
     epoch_batches: Callable[[int, int], Iterator[TrainingBatch]],
     selection_batches: Callable[[], Iterator[TrainingBatch]],
@@ -217,44 +217,44 @@ def train(
     checkpoints = Checkpoints(out / "checkpoints")
     state = persistables(trainer.program)
     statistics = sorted(batch_norm_statistics(trainer.evaluation))
-    progress = resume(trainer, checkpoints, out / BEST, course.name, events)
-    trainer.peers.lead(trainer.scope, program, trainer.plan(course, progress.step), state)
-    stepper = trainer.stepper(program, course.seed)
+    progress = resume(trainer, checkpoints, out / BEST, plan.name, events)
+    trainer.peers.lead(trainer.scope, program, trainer.shared_plan(plan, progress.step), state)
+    stepper = trainer.stepper(program, plan.seed)
     metrics = Metrics(out / "metrics.jsonl", progress)
     saved = time.monotonic()
     for step, batch in remaining_batches(
-        progress.step, course.total_steps, course.steps_per_epoch, epoch_batches
+        progress.step, plan.total_steps, plan.steps_per_epoch, epoch_batches
     ):
-        rate = course.schedule.rate(step, course.total_steps)
+        rate = plan.schedule.rate(step, plan.total_steps)
         what = f"step {step + 1} (learning rate {rate:g})"
         started = time.monotonic()
         loss = stepper.run(batch, rate, step)
         if not math.isfinite(loss):
-            raise diverged(course.name, f"the loss is {loss} at {what}", checkpoints)
+            raise diverged(plan.name, f"the loss is {loss} at {what}", checkpoints)
         speed = progress.advance(len(batch.labels), time.monotonic() - started)
         metrics.step(progress.step, loss, rate, speed)
         note = f"loss {loss:.3f}, {speed:.0f} images/s"
-        events.progress(course.name, progress.step, course.total_steps, "steps", note)
+        events.progress(plan.name, progress.step, plan.total_steps, "steps", note)
         stopping = trainer.peers.agree(events.stopping)
-        saving = stopping or time.monotonic() - saved > course.checkpoint_seconds
-        evaluating = progress.step in course.evaluate_at
+        saving = stopping or time.monotonic() - saved > plan.checkpoint_seconds
+        evaluating = progress.step in plan.evaluate_at
         # A relu turns NaN into 0, so that the loss alone does not tell.
         values = read_variables(trainer.scope, state if saving or evaluating else statistics)
         if not all(np.isfinite(value).all() for value in values.values()):
-            raise diverged(course.name, f"weights are not finite after {what}", checkpoints)
+            raise diverged(plan.name, f"weights are not finite after {what}", checkpoints)
         if evaluating:
             top1 = evaluate_and_keep(
                 trainer, evaluation, selection_batches(), progress, metrics, out
             )
-            done = f"step {progress.step} of {course.total_steps}"
-            events.message(f"{course.name}: {done}, top-1 {top1:.2f}%")
+            done = f"step {progress.step} of {plan.total_steps}"
+            events.message(f"{plan.name}: {done}, top-1 {top1:.2f}%")
         if saving:
             metrics.sync()
             checkpoints.save(values, progress)
             saved = time.monotonic()
         if stopping:
-            done = f"step {progress.step} of {course.total_steps}"
-            events.message(f"{course.name}: state saved after {done}")
+            done = f"step {progress.step} of {plan.total_steps}"
+            events.message(f"{plan.name}: state saved after {done}")
             break
     return progress
 

@@ -277,7 +277,7 @@ def run_recipe(
             f"{name}: the training split is empty",
             "Name training images in /data, or set epochs to 0.",
         )
-    course = training.TrainingPlan(
+    plan = training.TrainingPlan(
         name=name,
         total_steps=recipe.steps(steps_per_epoch),
         steps_per_epoch=steps_per_epoch,
@@ -288,7 +288,7 @@ def run_recipe(
     )
     progress = training.train(
         trainer,
-        course,
+        plan,
         epoch_batches=lambda epoch, first: (
             training.TrainingBatch(batch.images, batch.labels)
             for batch in loader.batches(epoch, first)
@@ -297,7 +297,7 @@ def run_recipe(
         out=out,
         events=events,
     )
-    if progress.step < course.total_steps:
+    if progress.step < plan.total_steps:
         return {}
     programs.write_variables(trainer.scope, read_best(out / BEST)[0])
     return training_record(progress, steps_per_epoch)

@@ -5,11 +5,12 @@ import pytest
 import tiny
 
 from job.engine.int8 import build as int8
+from job.engine.quantize import fake_quantize, qat, scales
 from job.engine.quantize import pact as clipping
-from job.engine.quantize import qat, scales
 from job.engine.training import checkpoints, programs
 from job.engine.training.baseline import export
 from job.errors import DataError, QuantizationError, UsageError
+from job.manifest.schema import properties, schema
 
 pytestmark = pytest.mark.engine
 
@@ -70,6 +71,12 @@ def op_types(prefix):
 
 def top1(prefix, mode):
     return 100 * (tiny.scores(prefix, mode, IMAGES).argmax(1) == LABELS).mean()
+
+
+def test_fixed_settings_are_the_schemas_only_values():
+    keys = properties(schema())["quantize"]["properties"]
+    only = {name: key["enum"][0] for name, key in keys.items() if len(key.get("enum", "ab")) == 1}
+    assert only == fake_quantize.FIXED_SETTINGS
 
 
 def test_qat_keeps_the_accuracy_to_int8(fp32, tmp_path):

@@ -529,10 +529,10 @@ def test_exported_weights_can_be_loaded_again(fp32, tmp_path):
 
 def test_weights_of_another_model_are_refused(fp32):
     path = fp32.out / "weights.pdparams"
-    with pytest.raises(DataError, match=r"weights .* has shape") as caught:
+    with pytest.raises(DataError, match=r"shape \[.*\[") as caught:
         load_weights(tiny.open_tiny(width=1.0), path, sha256=None, reset_classifier=True)
-    assert "another network" in caught.value.hint
-    with pytest.raises(DataError, match="of 10 weights are missing"):
+    assert "/model/width" in caught.value.hint
+    with pytest.raises(DataError, match="of 10 weights"):
         session = tiny.open_tiny(name="lenet", input_shape=(1, 28, 28), width=1.0)
         load_weights(session, path, sha256=None, reset_classifier=True)
 

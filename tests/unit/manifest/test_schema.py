@@ -45,7 +45,9 @@ def test_root_is_strict() -> None:
 
 def _assert_same(kind: type, node: Any, extra: set[str]) -> None:
     hints = typing.get_type_hints(kind)
-    children = properties(node)
+    children = {
+        name: child for name, child in properties(node).items() if len(child.get("enum", "ab")) > 1
+    }
     assert set(hints) == set(children) - {"$schema"} | extra
     for name, child in children.items():
         if "properties" in child:
@@ -61,8 +63,9 @@ def _record_in(hint: Any) -> type:
     return records[0] if records else type(None)
 
 
-def test_records_have_exactly_the_schemas_keys() -> None:
-    _assert_same(Manifest, schema(), {"resolved", "base", "prefix", "localized"})
+def test_records_have_exactly_the_schemas_keys_with_several_values() -> None:
+    extra = {"version", "resolved", "base", "prefix", "localized"}
+    _assert_same(Manifest, schema(), extra)
 
 
 def test_resolve_prefers_what_stands_beside_a_reference() -> None:
