@@ -26,7 +26,7 @@ from job.data.archive_reading import (
     entries,
 )
 from job.errors import DataError
-from job.storage.files import open_regular, output_errors, replacing
+from job.storage.files import open_regular, output_errors, write_json
 
 _CHUNK_BYTES = 1 << 20
 _MARKER = "archive.json"
@@ -117,8 +117,7 @@ def _unpacked(
         folder = cache / f"{archive.name}-{content[:16]}"
         if not (folder / _MARKER).is_file():
             _unpack_new(archive, folder, limits, progress)
-        with replacing(folder / _MARKER) as file:
-            file.write(json.dumps({**identity, "digest": content}, indent=2).encode())
+        write_json(folder / _MARKER, {**identity, "digest": content})
     return folder / _FILES
 
 

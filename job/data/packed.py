@@ -21,7 +21,7 @@ import numpy as np
 
 from job.data.transforms import Floats, Ints
 from job.errors import DataError
-from job.storage.files import open_regular, output_errors, replacing
+from job.storage.files import atomic_write, open_regular, output_errors, write_json
 
 _COUNT = np.dtype("<i8")
 _PIXEL = np.dtype("<f4")
@@ -71,7 +71,7 @@ def write(
         OutputError: the file cannot be written.
     """
     # Not inside `output_errors` as a whole: the batches read files, whose faults are not ours.
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         count = _write_body(file, path, batches, shape)
         with output_errors(path):
             file.seek(0)
@@ -89,8 +89,7 @@ def write(
         "bytes": path.stat().st_size,
         "sha256": digest,
     }
-    with replacing(sidecar(path)) as file, output_errors(sidecar(path)):
-        file.write((json.dumps(description, indent=2) + "\n").encode())
+    write_json(sidecar(path), description)
     return description
 
 

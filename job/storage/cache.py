@@ -23,7 +23,7 @@ from typing import Any
 
 from job.errors import OutputError
 from job.storage.digests import hash_file
-from job.storage.files import output_errors
+from job.storage.files import atomic_write, output_errors, write_json
 
 _DIGEST_BYTES = 32
 _FILES = ".files.json"
@@ -73,21 +73,15 @@ class Cache:
         if len(blob) > self.most_bytes * _STEP or time.monotonic() < self._not_before:
             return
         path = self._blob(name)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
         if not self._is_ours():
             return
         try:
-            try:
-                file = partial.open("wb")
-            except FileNotFoundError:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                file = partial.open("wb")
-            with file:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Not flushed to the disk: get() verifies the checksum, and flushing takes time.
+            with atomic_write(path, durable=False) as file:
                 file.write(hashlib.sha256(blob).digest())
                 file.write(blob)
-            partial.replace(path)
-        except OSError:
-            _forget(partial)
+        except (OSError, OutputError):
             self.trim(0)
             # Should the disk be full of other things, do not try at each blob.
             self._not_before = time.monotonic() + _PAUSE_S
@@ -217,7 +211,7 @@ def _fill(folder: Path, fetch: Callable[[Path], None]) -> None:
     for path in sorted(partial.iterdir()):
         status = path.stat()
         described[path.name] = [status.st_size, status.st_mtime_ns, hash_file(path)]
-    (partial / _FILES).write_text(json.dumps(described))
+    write_json(partial / _FILES, described)
     partial.rename(folder)
 
 
