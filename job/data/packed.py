@@ -8,7 +8,6 @@ The format says nothing about the images' shape, so a sidecar ``<file>.json`` de
 without one is read all the same; one with another's is refused.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -21,6 +20,7 @@ import numpy as np
 
 from job.data.transforms import Floats, Ints
 from job.errors import DataError
+from job.storage.digests import hash_file
 from job.storage.files import atomic_write, open_regular, output_errors, write_json
 
 _COUNT = np.dtype("<i8")
@@ -78,8 +78,6 @@ def write(
             file.write(np.asarray([count], _COUNT).tobytes())
             # A kill between the two renames must not leave an old description beside a new file.
             sidecar(path).unlink(missing_ok=True)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     description = {
         "format": "packed",
         "count": count,
@@ -87,7 +85,7 @@ def write(
         "dtype": "float32",
         "transform": transform,
         "bytes": path.stat().st_size,
-        "sha256": digest,
+        "sha256": hash_file(path),
     }
     write_json(sidecar(path), description)
     return description

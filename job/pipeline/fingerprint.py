@@ -48,6 +48,7 @@ _RUNTIME = frozenset(
         "job.storage.cache",
         "job.storage.s3.prefetch",
         "job.storage.files",
+        "job.storage.lock",
         "job.storage.parallel",
         "job.storage.s3.range_reader",
         "job.storage.s3.retry",

@@ -1,6 +1,5 @@
 """What of an output folder goes to S3, held still while it is sent."""
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -8,13 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from job.storage.digests import hash_file
+from job.storage.digests import hash_file, hash_stream
 from job.storage.files import TEMPORARY, read_json
 from job.storage.local import FAILURE, KEY_FILE, MANIFEST, REPORTS, RESUME, STAGE_FILE, remove
 
 LOGS = "logs"
 PARTIALS = ".partial"
-_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -117,13 +115,9 @@ def _link(path: Path, pin: Path) -> None:
 
 def _as_it_is(path: Path) -> Kept:
     """Identify what a file holds now; what is appended later does not count."""
-    length = left = path.stat().st_size
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while left and (block := file.read(min(left, _BLOCK_BYTES))):
-            digest.update(block)
-            left -= len(block)
-    return Kept(path, length - left, digest.hexdigest())
+        sha256, length = hash_stream(file, path.stat().st_size)
+    return Kept(path, length, sha256)
 
 
 def is_record(path: str) -> bool:
