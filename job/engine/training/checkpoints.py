@@ -1,7 +1,6 @@
 """Training states on disk, and what they hold."""
 
 import json
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from job.events import Events
+from job.storage.files import atomic_write
 
 BEST, EVALUATION = "best.npz", "evaluation"
 
@@ -85,12 +85,8 @@ class Checkpoints:
 
 def write_arrays(path: Path, values: Mapping[str, np.ndarray]) -> None:
     """Write arrays by name to an .npz file, atomically."""
-    partial = path.with_suffix(".tmp")
-    with partial.open("wb") as file:
+    with atomic_write(path) as file:
         np.savez(file, **values)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from job.engine.training.checkpoints import Evaluation, Progress
+from job.storage.files import write_bytes
 
 
 class Metrics:
@@ -23,9 +24,7 @@ class Metrics:
                 ln for ln in lines if ln.endswith("\n") and json.loads(ln)["step"] <= progress.step
             ]
         # Whole or not at all: a kill in the middle must not lose the lines of earlier steps.
-        partial = path.with_suffix(".tmp")
-        partial.write_text("".join(kept))
-        partial.replace(path)
+        write_bytes(path, "".join(kept).encode())
         self.path = path
 
     def step(self, step: int, loss: float, rate: float, speed: float) -> None:
