@@ -19,11 +19,7 @@ def render_files(report: Mapping[str, Any]) -> Mapping[str, str]:
     """
     # Drawing the plots costs a second of imports, which a run that is done already need not pay.
     from job.report.render import html, markdown, schema_check
-
-    if "matrix" in report:
-        from job.report.matrix.sections import page_of
-    else:
-        from job.report.run.sections import page_of
+    from job.report.sections import page_of
 
     schema_check.validate(report)
     page = page_of(report)
