@@ -6,16 +6,12 @@
 A model that fails is told of in the matrix report and does not keep the others from running.
 """
 
-import hashlib
-import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-import job
 from job.errors import DONE, GOES_ON, GateFailed, JobError, MatrixFailed, Unfinished
 from job.host import read_host
 from job.manifest import Manifest, entries
@@ -24,12 +20,11 @@ from job.pipeline import run as pipeline
 from job.pipeline.fingerprint import library_versions
 from job.pipeline.output_location import Location, open_output
 from job.pipeline.plan import REPORT, PlannedStage
-from job.pipeline.report_files import render_files
-from job.pipeline.run import REPORT_KEY, STORAGE, ReportConfig, RunResult, limit_seconds
+from job.pipeline.report_files import report_key, write_or_reuse
+from job.pipeline.run import STORAGE, ReportConfig, RunResult, limit_seconds
 from job.process.signals import StopSignals
 from job.report.render.schema_check import WORST_FIRST
 from job.stages.stage import Stage
-from job.storage.files import read_json, write_bytes, write_json
 from job.storage.local import LocalOutput
 from job.ui.protocol import Ui
 
@@ -234,33 +229,18 @@ def _run_one(name: str, go: Callable[[], RunResult], folder: LocalOutput, ui: Ui
 def write_report(
     made: Mapping[str, Any], folder: LocalOutput, ui: Ui, *, again: bool = False
 ) -> Mapping[str, Any]:
-    """Write a matrix report, unless it is there and still true; returns the one that is there.
+    """Write a matrix report, unless the same report is there; return the report that is there.
 
     Args:
-        made: what :func:`build` made.
+        made: the report from :func:`build`.
         folder: the output of the whole matrix, locked.
-        ui: is told of it.
-        again: write it whatever is there.
+        ui: receives the start and the end of the stage ``report``.
+        again: write the report even if the same report is there.
     """
-    key = _key(made)
-    old = read_json(folder.root / "report.json")
-    if not again and read_json(folder.root / REPORT_KEY) == key and isinstance(old, dict):
-        return old
-    ui.stage_started(REPORT, "of all models side by side")
-    started = time.monotonic()
-    files = render_files(made)
-    (folder.root / REPORT_KEY).unlink(missing_ok=True)
-    for name, text in files.items():
-        write_bytes(folder.root / name, text.encode())
-    write_json(folder.root / REPORT_KEY, key)
-    ui.stage_finished(REPORT, time.monotonic() - started)
-    return made
-
-
-def _key(document: Mapping[str, Any]) -> str:
-    """Identify all that a report tells, but for when it was made."""
-    told = {"job": job.__version__, **document, "created_at": None}
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    # The key covers the whole report except the time at which it was made.
+    key = report_key(**{**made, "created_at": None})
+    reason = "compares all models"
+    return write_or_reuse(folder.root, key, lambda: made, ui, reason=reason, again=again)
 
 
 def build(

@@ -1,7 +1,5 @@
 """Runs the stages that must run, in order, and keeps what they leave."""
 
-import hashlib
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import job
 from job.distributed.control import Coordinator
 from job.distributed.group import Rendezvous
 from job.errors import GOES_ON, JobError, PeerLost, UsageError
@@ -28,17 +25,21 @@ from job.pipeline.plan import (
     digest_of,
     select,
 )
-from job.pipeline.report_files import render_files
+from job.pipeline.report_files import (
+    Renderer,
+    render_files,
+    report_key,
+    reusable,
+    write_or_reuse,
+)
 from job.pipeline.shards import finished_parts, place_of_part, roomy_folder, what_it_needs
 from job.pipeline.stage_process import StageTask, run_stage
 from job.process.environment import environment
 from job.process.signals import StopSignals
 from job.stages.stage import Record, Stage, StageOutput
-from job.storage.files import read_json, write_bytes, write_json
 from job.storage.local import LocalOutput, Published
 from job.ui.protocol import Ui
 
-REPORT_KEY = ".report.json"
 STORAGE = "storage"
 _REPORT_CHANGED = "what it tells of changed"
 
@@ -46,7 +47,6 @@ ReportBuilder = Callable[
     [Manifest, Mapping[str, StageOutput], Sequence[Mapping[str, Any]], Sequence[str]],
     Mapping[str, Any],
 ]
-Renderer = Callable[[Mapping[str, Any]], Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -151,34 +151,26 @@ def _why_report(
         return "stages before it run"
     left = {stage.name: folder.published(stage.output_dir) for stage in stages}
     told = {name: (each.key, digest_of(each)) for name, each in left.items() if each}
-    kept = folder.root / REPORT_KEY
-    if read_json(kept) == _report_key(manifest, told, reporting) and read_json(_report(folder)):
-        return ""
-    return _REPORT_CHANGED
-
-
-def _report(folder: LocalOutput) -> Path:
-    return folder.root / "report.json"
+    key = _report_key(manifest, told, reporting)
+    return "" if reusable(folder.root, key) is not None else _REPORT_CHANGED
 
 
 def _report_key(
-    manifest: Manifest, told: Mapping[str, tuple[str, str]], reporting: ReportConfig
+    manifest: Manifest, stages: Mapping[str, tuple[str, str]], reporting: ReportConfig
 ) -> str:
-    """Identify all that the report is made of, but for which stages ran this time.
+    """Return the report's cache key; it does not depend on which stages ran this time.
 
     Args:
         manifest: the valid manifest.
-        told: key and output digest of each stage.
+        stages: key and output digest of each stage.
         reporting: how the report is made.
     """
-    made_of = {
-        "job": job.__version__,
-        "manifest": manifest.resolved,
-        "stages": told,
-        "notes": reporting.notes,
-        "comparable": reporting.comparable,
-    }
-    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+    return report_key(
+        manifest=manifest.resolved,
+        stages=stages,
+        notes=reporting.notes,
+        comparable=reporting.comparable,
+    )
 
 
 def run(
@@ -409,28 +401,25 @@ class StageRunner:
         self.digests[stage.name] = digest_of(left)
 
     def report(self, reporting: ReportConfig, *, again: bool) -> Mapping[str, Any]:
-        """Write report.json and its renderings, unless they are there and still true."""
+        """Write report.json and its renderings, unless they are current."""
         self.stop.check()
-        root = self.folder.root
-        told = {row.name: (row.key, self.digests[row.name]) for row in self.rows}
-        key = _report_key(self.planner.manifest, told, reporting)
-        ran = any(row.status == "ran" for row in self.rows)
-        if not ran and not again and read_json(root / REPORT_KEY) == key:
-            old = read_json(_report(self.folder))
-            if isinstance(old, dict):
-                return old
-        self.ui.stage_started(REPORT, _REPORT_CHANGED)
-        started = time.monotonic()
-        rows = [asdict(row) for row in self.rows]
-        made = reporting.build(self.planner.manifest, self.outputs, rows, reporting.notes)
-        document = {**made, "comparable": reporting.comparable}
-        files = reporting.render(document)
-        (root / REPORT_KEY).unlink(missing_ok=True)
-        for name, text in files.items():
-            write_bytes(root / name, text.encode())
-        write_json(root / REPORT_KEY, key)
-        self.ui.stage_finished(REPORT, time.monotonic() - started)
-        return document
+        stages = {row.name: (row.key, self.digests[row.name]) for row in self.rows}
+
+        def make() -> Mapping[str, Any]:
+            rows = [asdict(row) for row in self.rows]
+            made = reporting.build(self.planner.manifest, self.outputs, rows, reporting.notes)
+            return {**made, "comparable": reporting.comparable}
+
+        return write_or_reuse(
+            self.folder.root,
+            _report_key(self.planner.manifest, stages, reporting),
+            make,
+            self.ui,
+            reason=_REPORT_CHANGED,
+            # The report shows which stages ran.
+            again=again or any(row.status == "ran" for row in self.rows),
+            render=reporting.render,
+        )
 
     def _run(self, stage: Stage, verdict: Verdict) -> Published:
         """Run a stage in its process and publish what it leaves."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from job import stats
 from job.report.render import html, markdown
-from job.report.run.sections import page_of
+from job.report.sections import page_of
 
 IMAGES = 5000
 

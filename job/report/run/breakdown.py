@@ -6,7 +6,7 @@ from typing import Any
 from job import text_format
 from job.profile import shapes
 from job.report.render.blocks import Block, Grid, Plot, Section, Text, figures, words
-from job.report.run.tables import cap_name
+from job.report.tables import cap_name
 
 MAX_LEFT, MAX_ISLANDS = 10, 5
 OUTSIDE, WHOLE = "outside primitives", "the whole call"

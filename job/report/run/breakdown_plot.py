@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from job import text_format
 from job.report.render import svg
-from job.report.run.tables import NO_CAP
+from job.report.tables import NO_CAP
 
 # A report's kinds -> what they are drawn as; all others are drawn as OTHER.
 GROUPS = {

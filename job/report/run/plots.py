@@ -1,4 +1,4 @@
-"""The report's pictures, each an inline SVG string. No user text goes into a picture."""
+"""The plots of a run. No user text is drawn in a plot."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,34 +12,19 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from job import text_format
 from job.report.render import svg
-from job.report.run.breakdown_plot import breakdown
-from job.report.run.tables import (
+from job.report.tables import (
     MODELS,
-    ThroughputRow,
+    SpeedRow,
     accuracy_rows,
     cap_name,
     caps,
     load_name,
     model_name,
     setting_name,
-    throughput_rows,
+    speed_rows,
 )
 
 MAX_POINTS = 400
-
-
-def draw(name: str, report: Mapping[str, Any]) -> tuple[str, str]:
-    """One picture of a valid report.
-
-    Args:
-        name: ``accuracy``, ``throughput``, ``latency``, ``sizes``, ``training`` or ``breakdown``.
-        report: the report.
-
-    Returns:
-        The ``<svg>`` element and its caption, plain text.
-    """
-    figure, caption = PICTURES[name](report)
-    return svg.inline(figure, name, caption), caption
 
 
 def accuracy(report: Mapping[str, Any]) -> tuple[Figure, str]:
@@ -101,12 +86,12 @@ def _beside(axes: Axes, x: float, y: Any, text: str) -> None:
 
 def throughput(report: Mapping[str, Any]) -> tuple[Figure, str]:
     """Images/s of FP32 and INT8 with the ratio above; a panel for each ISA cap."""
-    rows, limits = throughput_rows(report), caps(report)
+    rows, limits = speed_rows(report), caps(report)
     with mpl.rc_context(svg.RC):
         figure = svg.new_figure(2.6 * len(limits) + 0.3)
         panels = figure.subplots(len(limits), 1, squeeze=False, sharey=True).ravel()
         for axes, cap in zip(panels, limits, strict=True):
-            _bars(axes, report, [row for row in rows if row.isa_cap == cap])
+            _bars(axes, report, [row for row in rows if row.setting.isa_cap == cap])
             if len(limits) > 1:
                 axes.set_title(cap_name(cap))
         panels[0].set_ylim(0, 1.28 * max(max(row.fp32, row.int8) for row in rows))
@@ -120,7 +105,7 @@ def throughput(report: Mapping[str, Any]) -> tuple[Figure, str]:
     return figure, f"Throughput; above each pair, INT8 over FP32.{unstable}"
 
 
-def _bars(axes: Axes, report: Mapping[str, Any], rows: Sequence[ThroughputRow]) -> None:
+def _bars(axes: Axes, report: Mapping[str, Any], rows: Sequence[SpeedRow]) -> None:
     places = np.arange(len(rows))
     for shift, model, values in (
         (-0.19, "fp32", [row.fp32 for row in rows]),
@@ -139,7 +124,7 @@ def _bars(axes: Axes, report: Mapping[str, Any], rows: Sequence[ThroughputRow]) 
             fontsize=11,
             fontweight="bold",
         )
-    axes.set_xticks(places, [load_name(report, row).replace(", ", "\n") for row in rows])
+    axes.set_xticks(places, [load_name(report, row.setting).replace(", ", "\n") for row in rows])
     centre, half = (len(rows) - 1) / 2, max(len(rows) / 2 + 0.1, 1.25)
     # A single pair of bars must not fill the page.
     axes.set_xlim(centre - half, centre + half)
@@ -159,11 +144,11 @@ def latency(report: Mapping[str, Any]) -> tuple[Figure, str]:
         panels = figure.subplots(lines, columns, squeeze=False).ravel()
         for axes in panels[len(entries) :]:
             axes.set_visible(False)
-        for axes, entry, row in zip(panels, entries, throughput_rows(report), strict=False):
+        for axes, entry, row in zip(panels, entries, speed_rows(report), strict=False):
             for model in ("fp32", "int8"):
                 _distribution(axes, entry[model], model, model_name(report, model))
             _latency_axis(axes, entry)
-            axes.set_title(setting_name(report, row))
+            axes.set_title(setting_name(report, row.setting))
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper right", ncols=2)
     return figure, (
@@ -297,13 +282,3 @@ def thinned(steps: Sequence[float], values: Sequence[float]) -> tuple[list[float
     runs = np.array_split(np.arange(len(steps)), MAX_POINTS)
     at, of = np.asarray(steps, dtype=np.float64), np.asarray(values, dtype=np.float64)
     return [float(at[run].mean()) for run in runs], [float(of[run].mean()) for run in runs]
-
-
-PICTURES = {
-    "accuracy": accuracy,
-    "throughput": throughput,
-    "latency": latency,
-    "sizes": sizes,
-    "training": training,
-    "breakdown": breakdown,
-}

@@ -8,6 +8,7 @@ from job.report.render.blocks import Block, Grid, Text, figures, words
 from job.report.run.differences import difference_blocks
 
 MAX_ROWS = 25
+Facts = Sequence[tuple[str, str]]
 
 
 def _shortened(
@@ -104,18 +105,17 @@ def data_blocks(report: Mapping[str, Any]) -> tuple[Block, ...]:
     return told, grid, Grid(f"Left out: {counted}", words("Image", "Reason"), bad, note)
 
 
-def machine_blocks(report: Mapping[str, Any]) -> tuple[Block, ...]:
-    """Host, ISA, versions, seeds."""
-    facts = (
+def isa_and_seeds(report: Mapping[str, Any]) -> Facts:
+    """Return the instruction sets and the random seeds of a run."""
+    return (
         ("ISA of FP32", report["isa"]["fp32"]),
         ("ISA of INT8", report["isa"]["int8"]),
         ("Seed of the baseline", str(report["seeds"]["baseline"])),
         ("Seed of QAT", str(report["seeds"]["train"])),
     )
-    return (host_grid(report, facts), versions_grid(report))
 
 
-def host_grid(report: Mapping[str, Any], more: Sequence[tuple[str, str]] = ()) -> Grid:
+def host_grid(report: Mapping[str, Any], more: Facts = ()) -> Grid:
     """The machine, with more facts about the run."""
     host = report["host"]
     quota = host["quota_cores"]

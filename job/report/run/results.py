@@ -1,29 +1,13 @@
-"""Tables of what was measured: gates, accuracy, sizes, training."""
+"""Tables of a run: accuracy, sizes, training."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from job import text_format
 from job.report.render.blocks import Grid, figures, words
-from job.report.run.summary import gate_limit, gate_value
-from job.report.run.tables import accuracy_rows, model_name
+from job.report.tables import accuracy_rows, model_name
 
 NONE = text_format.DASH
-
-
-def gates_grid(report: Mapping[str, Any]) -> Grid:
-    """The gates with limit, value and verdict."""
-    rows = tuple(
-        (
-            gate["name"],
-            gate_limit(gate["name"], gate["limit"]),
-            gate_value(gate["value"], gate["limit"]),
-            "passed" if gate["passed"] else "FAILED",
-        )
-        for gate in report["gates"]
-    )
-    columns = (*words("Gate"), *figures("Limit", "Measured"), *words("Verdict"))
-    return Grid("Gates", columns, rows)
 
 
 def accuracy_grid(report: Mapping[str, Any]) -> Grid:

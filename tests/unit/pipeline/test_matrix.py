@@ -149,7 +149,7 @@ def test_from_report_renders_again(tmp_path: Path) -> None:
     go(manifest, output, ui, from_stage="report")
     assert [line for line in ui.lines if " runs: " in line] == [
         "report runs: what it tells of changed",
-        "report runs: of all models side by side",
+        "report runs: compares all models",
     ]
     assert (output / "report.md").read_text() != ""
 

@@ -6,8 +6,9 @@ import pytest
 from rich.console import Console
 from sample_report import as_html, as_markdown, breakdown_part, sample_report
 
+from job.report import terminal
 from job.report.render import schema_check
-from job.report.run import breakdown, breakdown_plot, terminal
+from job.report.run import breakdown, breakdown_plot
 
 
 def report_of(*parts, failed=None):

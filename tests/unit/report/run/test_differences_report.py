@@ -9,8 +9,8 @@ from sample_report import as_html, as_markdown, sample_report
 
 from job.errors import OutputError
 from job.pipeline.build_report import fallback_notes
+from job.report import terminal
 from job.report.render import schema_check
-from job.report.run import terminal
 
 FALLBACK = {
     "steps": [

@@ -8,8 +8,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from job.report.matrix.tables import ModelSpeed, RowSetting, setting_name, settings, speed_rows
 from job.report.render import svg
+from job.report.tables import Setting, SpeedRow, setting_name, settings, speed_rows
 
 COLOURS = (svg.FP32, svg.INT8, svg.QAT_FAKE, svg.FAINT)
 MARKERS = ("o", "s", "D", "^", "v", "P")
@@ -17,27 +17,21 @@ MARKERS = ("o", "s", "D", "^", "v", "P")
 SPREAD = 0.64
 
 
-def draw(name: str, report: Mapping[str, Any]) -> tuple[str, str]:
-    """The ``<svg>`` element of a picture and its caption, plain text."""
-    figure, caption = PICTURES[name](report)
-    return svg.inline(figure, name, caption), caption
-
-
 def ratios(report: Mapping[str, Any]) -> tuple[Figure, str]:
     """INT8 over FP32 of each model at each setting, with the published ratios."""
     rows = speed_rows(report)
     models = list(dict.fromkeys(row.model for row in rows))
-    found = settings(rows)
+    measured = settings(report)
     with mpl.rc_context(svg.RC):
-        figure = svg.new_figure(0.9 + len(models) * max(0.34, 0.13 * len(found)))
+        figure = svg.new_figure(0.9 + len(models) * max(0.34, 0.13 * len(measured)))
         axes = figure.subplots()
-        for number, setting in enumerate(found):
-            shift = SPREAD * ((number + 0.5) / len(found) - 0.5)
+        for number, setting in enumerate(measured):
+            shift = SPREAD * ((number + 0.5) / len(measured) - 0.5)
             places = [(models.index(r.model) + shift, r) for r in rows if r.setting == setting]
             for stable in (True, False):
                 some = [(place, row) for place, row in places if row.stable is stable]
-                label = setting_name(setting) if some == places or stable else ""
-                _points(axes, some, label, *_look(setting, found), hollow=not stable)
+                label = setting_name(report, setting) if some == places or stable else ""
+                _points(axes, some, label, *_look(setting, measured), hollow=not stable)
         _published(axes, models, rows)
         axes.set_yticks(range(len(models)), models)
         axes.set_ylim(len(models) - 0.5, -0.5)
@@ -52,17 +46,17 @@ def ratios(report: Mapping[str, Any]) -> tuple[Figure, str]:
     )
 
 
-def _look(setting: RowSetting, found: tuple[RowSetting, ...]) -> tuple[str, str]:
+def _look(setting: Setting, measured: tuple[Setting, ...]) -> tuple[str, str]:
     """Colour and marker: the ISA cap tells the one, all else the other."""
-    caps = list(dict.fromkeys(other.isa_cap for other in found))
-    shapes = list(dict.fromkeys(replace(other, isa_cap="") for other in found))
+    caps = list(dict.fromkeys(other.isa_cap for other in measured))
+    shapes = list(dict.fromkeys(replace(other, isa_cap="") for other in measured))
     shape = shapes.index(replace(setting, isa_cap=""))
     return COLOURS[caps.index(setting.isa_cap) % len(COLOURS)], MARKERS[shape % len(MARKERS)]
 
 
 def _points(
     axes: Axes,
-    places: list[tuple[float, ModelSpeed]],
+    places: list[tuple[float, SpeedRow]],
     label: str,
     colour: str,
     marker: str,
@@ -89,13 +83,10 @@ def _points(
     )
 
 
-def _published(axes: Axes, models: list[str], rows: tuple[ModelSpeed, ...]) -> None:
+def _published(axes: Axes, models: list[str], rows: tuple[SpeedRow, ...]) -> None:
     known = {row.model: row.published_ratio for row in rows if row.published_ratio is not None}
     if known:
         places = [models.index(model) for model in known]
         low, high = [p - 0.42 for p in places], [p + 0.42 for p in places]
         axes.vlines(list(known.values()), low, high, color=svg.INK, linewidth=1.6,
                     label="published")  # fmt: skip
-
-
-PICTURES = {"ratios": ratios}
