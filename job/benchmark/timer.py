@@ -1,17 +1,13 @@
-"""Starts processes that time one model each; ``timer_main`` is the program they run.
+"""Starts processes that time one model each and run :mod:`job.benchmark.timer_main`.
 
-A process that is not asked for anything is stopped by a signal: threads that wait in a spin loop
-would otherwise take time from the model whose turn it is.
+A process without a command is suspended (SIGSTOP). Its threads may wait in a spin loop, which would
+take processor time from the model that is being timed.
 """
 
-import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +15,10 @@ from typing import Any
 from job.benchmark.samples import BenchmarkSetting
 from job.errors import QuantizationError
 from job.isa import isa_environment
+from job.process.environment import environment
+from job.process.json_channel import ChildProcess, describe_exit
 
-# News reach a process within this time, so that all instances start together.
+# A command reaches every instance within this time, so all instances start together.
 BARRIER_NS = 5_000_000
 NO_LIMIT = 1e9
 
@@ -30,9 +28,9 @@ class Candidate:
     """A model to time.
 
     Attributes:
-        label: the mode that it runs in: ``native`` or ``onednn`` for FP32; ``int8``, ``openvino``
-            or ``onnxruntime`` for INT8; ``nothing`` for the model that does nothing.
-        path: of the saved model without suffix; for other engines than Paddle its folder.
+        label: how the model runs: ``native`` or ``onednn`` for FP32; ``int8``, ``openvino`` or
+            ``onnxruntime`` for INT8; ``nothing`` for the no-op model.
+        path: path of the saved model without suffix; for engines other than Paddle, its folder.
     """
 
     label: str
@@ -40,13 +38,14 @@ class Candidate:
 
 
 class Timer:
-    """A process that times one model, once it was told to load it.
+    """A process that times one model, which it loads on command.
 
     Attributes:
         label: of its candidate.
-        peak_rss_bytes: its peak memory, as of its last answer.
-        cpu_seconds: the processor time that it used, as of its last answer.
-        preemptions: how often its core was taken away, as of its last answer.
+        process: the child process.
+        peak_rss_bytes: peak memory of the process at its last answer.
+        cpu_seconds: processor time that the process had used at its last answer.
+        preemptions: involuntary context switches of the process at its last answer.
     """
 
     def __init__(
@@ -54,85 +53,60 @@ class Timer:
     ) -> None:
         self.label = candidate.label
         self.peak_rss_bytes, self.cpu_seconds, self.preemptions = 0, 0.0, 0
-        command = [
-            sys.executable,
-            "-P",  # A folder called job in the current directory is not this package.
-            "-m",
-            "job.benchmark.timer_main",
-            str(candidate.path),
-            candidate.label,
-            ",".join(map(str, setting.input_shape)),
-            str(setting.batch_size),
-            str(setting.threads),
-            ",".join(map(str, cores)),
-            str(os.getpid()),
-        ]
-        # These must stand before the libraries load and start their pools.
-        environment = {
-            **os.environ,
-            **isa_environment(setting.isa_cap),
-            "OMP_NUM_THREADS": str(setting.threads),
-            "MKL_NUM_THREADS": str(setting.threads),
-            # A user's own would have every primitive of every timed call written to the log.
-            "ONEDNN_VERBOSE": "0",
+        request = {
+            "path": str(candidate.path),
+            "mode": candidate.label,
+            "shape": setting.input_shape,
+            "batch_size": setting.batch_size,
+            "threads": setting.threads,
+            "cores": cores,
         }
-        self.process = subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+        # ONEDNN_VERBOSE of the user would log every primitive of every timed call.
+        variables = isa_environment(setting.isa_cap) | {"ONEDNN_VERBOSE": "0"}
+        self.process = ChildProcess(
+            "job.benchmark.timer_main",
+            request,
+            environment=environment(setting.threads) | variables,
         )
 
     def read(self) -> Any:
-        """The next answer.
+        """Return the next answer.
 
         Raises:
             QuantizationError: the process ended.
         """
-        assert self.process.stdout is not None  # noqa: S101
-        line = self.process.stdout.readline()
-        if not line:
-            code = self.process.wait()
+        answer = self.process.receive()
+        if answer is None:
             raise QuantizationError(
-                f"timing the {self.label} model ended with code {code}",
-                "See the benchmark stage's log; a smaller batch size needs less memory.",
+                f"the process that times the {self.label} model "
+                f"{describe_exit(self.process.wait())}",
+                "Read the log of the benchmark stage. A smaller batch size needs less memory.",
             )
-        answer = json.loads(line)
         self.peak_rss_bytes = int(answer["peak_rss_bytes"])
         self.cpu_seconds = float(answer["cpu_seconds"])
         self.preemptions = int(answer["preemptions"])
         return answer
 
     def send(self, do: str, **values: Any) -> None:
-        """Give a command and let the process run."""
-        assert self.process.stdin is not None  # noqa: S101
-        # A process that is gone is told by what `read` finds.
-        with suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps({"do": do, **values}) + "\n")
-            self.process.stdin.flush()
-        self.process.send_signal(signal.SIGCONT)
+        """Send a command and let the process run."""
+        self.process.send(do=do, **values)
+        self.process.signal(signal.SIGCONT)
 
-    def rest(self) -> None:
-        """Keep the process from running until it is given a command."""
-        self.process.send_signal(signal.SIGSTOP)
+    def suspend(self) -> None:
+        """Stop the process by a signal until the next command."""
+        self.process.signal(signal.SIGSTOP)
 
     def close(self) -> None:
         """End the process."""
-        self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                with suppress(BrokenPipeError):
-                    pipe.close()
+        self.process.close()
 
 
 class InstanceGroup:
-    """All instances of one model, started; they rest as soon as it is loaded.
+    """All instances of one model: started processes, suspended whenever they have no command.
 
     Args:
         candidate: the model.
-        setting: how many instances, and of what.
+        setting: number of instances, threads, batch size and the rest.
         cores: one for each thread of each instance.
     """
 
@@ -144,29 +118,30 @@ class InstanceGroup:
         with ExitStack() as stack:
             stack.callback(self.close)
             for start in range(0, setting.cores, setting.threads):
-                own = cores[start : start + setting.threads]
-                self.timers.append(Timer(candidate, setting, own))
+                own_cores = cores[start : start + setting.threads]
+                self.timers.append(Timer(candidate, setting, own_cores))
             stack.pop_all()
 
     def load(self) -> None:
-        """Load the model, and return when all instances have it."""
+        """Load the model in every instance and wait until all have loaded it."""
         for timer in self.timers:
             timer.send("load")
         self._answers()
 
     def time(self, seconds: float, batches: int, limit: float = NO_LIMIT) -> list[list[float]]:
-        """Time all instances at once.
+        """Time all instances simultaneously.
 
         Args:
-            seconds: each instance is timed for at least so long.
-            batches: each instance is called at least so often.
-            limit: seconds after which an instance ends all the same, after at least one call.
+            seconds: minimum duration of each instance's timing.
+            batches: minimum number of calls of each instance.
+            limit: seconds after which an instance stops, after at least one call, even if it has
+                not reached a minimum.
 
         Returns:
             Milliseconds a call, as [instance][call].
         """
-        together = len(self.timers) > 1
-        start_ns = time.monotonic_ns() + (BARRIER_NS if together else 0)
+        several = len(self.timers) > 1
+        start_ns = time.monotonic_ns() + (BARRIER_NS if several else 0)
         for timer in self.timers:
             timer.send(
                 "time",
@@ -174,36 +149,36 @@ class InstanceGroup:
                 batches=batches,
                 limit=limit,
                 start_ns=start_ns,
-                keep_busy=together,
+                keep_busy=several,
             )
-        found = [answer["milliseconds"] for answer in self._answers(rest=not together)]
-        if together:
+        latencies = [answer["milliseconds"] for answer in self._answers(suspend=not several)]
+        if several:
             for timer in self.timers:
                 timer.send("pause")
             self._answers()
-        return found
+        return latencies
 
     @property
     def peak_rss_bytes(self) -> int:
-        """Peak memory of the largest process."""
+        """Peak memory of the process that used most."""
         return max(timer.peak_rss_bytes for timer in self.timers)
 
     def scores(self, images: int) -> list[list[float]]:
-        """Scores [images][classes] that the timed model gives for the images it was timed on."""
+        """Return the timed model's scores [images][classes] for the first of its images."""
         first = self.timers[0]
         first.send("scores", images=images)
-        answer: list[list[float]] = first.read()["scores"]
-        first.rest()
-        return answer
+        scores: list[list[float]] = first.read()["scores"]
+        first.suspend()
+        return scores
 
     def close(self) -> None:
         """End all processes."""
         for timer in self.timers:
             timer.close()
 
-    def _answers(self, *, rest: bool = True) -> list[Any]:
-        found = [timer.read() for timer in self.timers]
-        if rest:
+    def _answers(self, *, suspend: bool = True) -> list[Any]:
+        answers = [timer.read() for timer in self.timers]
+        if suspend:
             for timer in self.timers:
-                timer.rest()
-        return found
+                timer.suspend()
+        return answers

@@ -1,60 +1,56 @@
-"""A process that times one saved model, a round at a time, on the benchmark's command.
+"""The process that times one saved model; :mod:`job.benchmark.timer` starts it.
 
-python -m job.benchmark.timer_main PATH MODE C,H,W BATCH_SIZE THREADS CORES PARENT_PID
+The request holds ``path``, ``mode``, ``shape`` [channels, height, width], ``batch_size``,
+``threads`` and ``cores``. The process imports its engine on any core, because several processes
+import at the same time. Everything else runs on the requested cores, on command. Each command is a
+JSON object and has one answer:
 
-Imports its engine on any core, so that several processes can do that side by side. Everything else
-happens on its own cores and on command: it reads one JSON object a line from standard input and
-answers each with one:
+* {"do": "load"} is the first command. The answer {} means that the model is loaded.
+* {"do": "time", "seconds": s, "batches": n, "limit": l, "start_ns": t, "keep_busy": b} times calls
+  from the monotonic time t on, for at least s seconds and n batches, but no longer than l seconds
+  (and at least one batch). The answer is {"milliseconds": [...]}. If b is true, uncounted calls
+  follow until the next command, because other instances may still be timed.
+* {"do": "pause"} ends these calls. The answer is {}.
+* {"do": "scores", "images": n}: the answer is {"scores": [[...], ...]} of the first n images.
 
-* {"do": "load"}, the first one, answers {} when the model is loaded.
-* {"do": "time", "seconds": s, "batches": n, "limit": l, "start_ns": t, "keep_busy": b} runs from
-  the monotonic time t on, for at least s seconds and n batches but for no more than l seconds and
-  one batch, and answers {"milliseconds": [...]}. Kept busy, it goes on, uncounted, until it is told
-  something else: other instances may still be counting.
-* {"do": "pause"} answers {}, when it has come to rest.
-* {"do": "scores", "images": n} answers {"scores": [[...], ...]} of the first n images.
-
-With each answer come ``peak_rss_bytes``, and of this process so far ``cpu_seconds`` and
-``preemptions``, how often another process took its core away. The benchmark sets thread counts
-and instruction set before this process starts.
+Each answer also has ``peak_rss_bytes`` and, since the start of the process, ``cpu_seconds`` and
+``preemptions`` (involuntary context switches). The environment variables for thread counts and
+instruction set are set before this process starts.
 """
 
 import gc
-import json
 import os
 import resource
-import select
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
-from job.process.parent_death import die_with_parent
+from job.process.json_channel import JsonChannel, run_child
 
 
 class Model(Protocol):
-    """What is timed, whatever engine it runs in."""
+    """A loaded model of any engine."""
 
     def set_images(self, images: Any) -> None:
-        """Give the model its images, float32 [N, C, H, W]."""
+        """Set the model's input, float32 [N, C, H, W]."""
 
     def run(self) -> None:
-        """One forward pass over the images set before."""
+        """Run one forward pass over the input."""
 
     def scores(self, images: Any) -> Any:
-        """Class scores, float32 [N, classes]."""
+        """Return class scores, float32 [N, classes]."""
 
 
-def opener(path: Path, mode: str, shape: list[int], threads: int) -> Callable[[], Model]:
-    """Import a model's engine, and no other; returns what loads the model into it.
+def opener(path: Path, mode: str, shape: Sequence[int], threads: int) -> Callable[[], Model]:
+    """Import the engine of a mode, and no other; return a function that loads the model.
 
     Args:
-        path: of the saved model without suffix, or for other engines than Paddle its folder.
+        path: path of the saved model without suffix; for engines other than Paddle, its folder.
         mode: ``native``, ``onednn``, ``int8``, ``openvino``, ``onnxruntime`` or ``nothing``.
         shape: [channels, height, width].
-        threads: of the engine.
+        threads: threads of the engine.
     """
     if mode == "openvino":
         from job.engine.openvino import convert as openvino
@@ -74,14 +70,14 @@ def opener(path: Path, mode: str, shape: list[int], threads: int) -> Callable[[]
 
 
 def pin(cores: Sequence[int]) -> None:
-    """Keep this process, and the threads that imports have started, on some cores."""
+    """Pin this process to cores, with all threads that imports have started."""
     for thread in Path("/proc/self/task").iterdir():
-        with suppress(ProcessLookupError):  # it has just ended
+        with suppress(ProcessLookupError):  # The thread has just ended.
             os.sched_setaffinity(int(thread.name), cores)
 
 
 def time_round(model: Model, seconds: float, batches: int, limit: float) -> list[float]:
-    """Latency of each call, in milliseconds; at least one."""
+    """Return the latency of each call in milliseconds; at least one call."""
     latencies: list[float] = []
     began = time.perf_counter()
     while True:
@@ -94,7 +90,7 @@ def time_round(model: Model, seconds: float, batches: int, limit: float) -> list
 
 
 def usage() -> dict[str, Any]:
-    """What this process has used so far."""
+    """Return the resources that this process has used so far."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return {
         "peak_rss_bytes": used.ru_maxrss * 1024,
@@ -103,51 +99,39 @@ def usage() -> dict[str, Any]:
     }
 
 
-def serve(model: Model, images: Any, commands: TextIO, answers: TextIO) -> None:
-    """Answer commands until the input ends."""
-
-    def answer(**values: Any) -> None:
-        answers.write(json.dumps({**values, **usage()}) + "\n")
-        answers.flush()
-
+def serve(model: Model, images: Any, channel: JsonChannel) -> None:
+    """Report that the model is loaded, then answer commands until the channel is closed."""
     model.set_images(images)
-    answer()
-    # A collection in the middle of a round would be counted as inference.
+    channel.send(**usage())
+    # A garbage collection during a round would be counted as inference.
     gc.disable()
-    for line in commands:
-        command = json.loads(line)
+    while command := channel.receive():
+        answer: dict[str, Any] = {}
         if command["do"] == "time":
-            # All instances start together, however long the news took to reach each.
+            # All instances start at the same time, whenever each has received the command.
             time.sleep(max(0.0, command["start_ns"] / 1e9 - time.monotonic()))
             limits = (command["seconds"], command["batches"], command["limit"])
-            answer(milliseconds=time_round(model, *limits))
-            while command["keep_busy"] and not select.select([commands], [], [], 0)[0]:
-                model.run()
+            answer = {"milliseconds": time_round(model, *limits)}
         elif command["do"] == "scores":
-            answer(scores=model.scores(images)[: command["images"]].tolist())
-        else:
-            answer()
+            answer = {"scores": model.scores(images)[: command["images"]].tolist()}
+        channel.send(**answer, **usage())
+        while command.get("keep_busy") and not channel.has_input():
+            model.run()
 
 
-def main(
-    path: str, mode: str, shape: str, batch_size: str, threads: str, cores: str, parent: str
-) -> None:
-    """Load the model when asked to, and serve; ends with its parent."""
-    die_with_parent(int(parent))
-    # Paddle and oneDNN print to standard output; the answers must stay apart.
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+def main(request: Mapping[str, Any], channel: JsonChannel) -> None:
+    """Load the model on the first command, then serve the others."""
     import numpy as np
 
-    size = [int(text) for text in shape.split(",")]
-    load = opener(Path(path), mode, size, int(threads))
-    pin([int(text) for text in cores.split(",")])
-    if not sys.stdin.readline():
+    size = request["shape"]
+    load = opener(Path(request["path"]), request["mode"], size, request["threads"])
+    pin(request["cores"])
+    if channel.receive() is None:
         return
     model = load()
-    images = np.random.default_rng(0).standard_normal((int(batch_size), *size)).astype("float32")
-    serve(model, images, sys.stdin, answers)
+    shape = (request["batch_size"], *size)
+    serve(model, np.random.default_rng(0).standard_normal(shape).astype("float32"), channel)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_child(main)

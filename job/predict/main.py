@@ -1,27 +1,23 @@
-"""A process that runs a saved model over a packed file.
+"""The process that runs a saved model on a packed file; :mod:`job.predict.runner` starts it.
 
-python -m job.predict.main REQUEST PARENT_PID
-
-REQUEST is a JSON object with the fields of ``job.predict.runner.Trial``, ``prefix`` and
-``profile_runs``. It writes JSON lines to standard output: {"progress": [done, total]}, then
-{"result": {...}} or {"error": [kind, message, hint]}. With ``profile_runs`` it runs the first batch
-that often instead, for oneDNN's log. Threads and cores are set before this process starts.
+The request has the fields of ``job.predict.runner.Trial``, ``prefix``, ``cores`` (one for each
+thread) and ``profile_runs``. The process sends {"progress": [done, total]} and then {"result":
+{...}}. If ``profile_runs`` is not 0, it runs the first batch that many times instead, for oneDNN's
+log. The environment variables for thread counts are set before this process starts.
 """
 
 import gc
-import json
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from job.errors import DataError, JobError, UsageError
-from job.process.parent_death import die_with_parent
+from job.errors import DataError, UsageError
+from job.process.json_channel import JsonChannel, run_child
 
 PROGRESS_SECONDS = 0.1
-Tell = Callable[..., None]
+Send = Callable[..., None]
 
 
 class Tester:
@@ -167,7 +163,7 @@ class Batches:
         return np.array(self._data.images[part]), labels[:, None] if self._rank == 2 else labels
 
 
-def test(tester: Tester, batches: Batches, request: Mapping[str, Any], tell: Tell) -> Any:
+def test(tester: Tester, batches: Batches, request: Mapping[str, Any], send: Send) -> Any:
     """Run the batches; every one counts for accuracy, whole ones for speed.
 
     Returns:
@@ -205,11 +201,11 @@ def test(tester: Tester, batches: Batches, request: Mapping[str, Any], tell: Tel
             right[name] = None if count is None else (right[name] or 0) + count
         if time.monotonic() - told > PROGRESS_SECONDS:
             told = time.monotonic()
-            tell(progress=[number + 1, iterations])
+            send(progress=[number + 1, iterations])
     return {"images": images, "iterations": iterations, "milliseconds": milliseconds, **right}
 
 
-def work(request: Mapping[str, Any], tell: Tell) -> None:
+def work(request: Mapping[str, Any], send: Send) -> None:
     """Load, check and run; tell the result."""
     from job.engine.inference import runtime
 
@@ -220,10 +216,10 @@ def work(request: Mapping[str, Any], tell: Tell) -> None:
     if request["profile_runs"]:
         for _ in range(request["profile_runs"]):
             tester.run(*batches[0])
-        tell(result={})
+        send(result={})
         return
-    result = test(tester, batches, request, tell)
-    tell(
+    result = test(tester, batches, request, send)
+    send(
         result={
             **result,
             "kind": tester.saved.kind,
@@ -238,24 +234,14 @@ def work(request: Mapping[str, Any], tell: Tell) -> None:
     )
 
 
-def main(request: str, parent: str) -> None:
-    """See the module's docstring."""
-    die_with_parent(int(parent))
-    # Paddle and oneDNN print to standard output; the answers must stay apart.
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-
-    def tell(**news: Any) -> None:
-        answers.write(json.dumps(news) + "\n")
-        answers.flush()
-
-    # A collection in the middle of a call would be counted as inference.
+def main(request: Mapping[str, Any], channel: JsonChannel) -> None:
+    """Do the work on the requested cores."""
+    # Before Paddle starts its threads, which inherit this.
+    os.sched_setaffinity(0, request["cores"])
+    # A garbage collection during a call would be counted as inference.
     gc.disable()
-    try:
-        work(json.loads(request), tell)
-    except JobError as error:
-        tell(error=[type(error).__name__, error.message, error.hint])
+    work(request, channel.send)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_child(main)

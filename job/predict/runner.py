@@ -4,23 +4,20 @@ The work is done in fresh processes (:mod:`job.predict.main`): Paddle reads its 
 it is imported, and oneDNN whether to log when its library loads.
 """
 
-import json
 import os
-import signal
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from job import errors, stats
 from job.pipeline.crash import last_lines
 from job.process.environment import environment
+from job.process.json_channel import ChildProcess, describe_exit
 from job.profile import onednn_log
+from job.text_format import plural
 from job.ui.protocol import Ui
 
 PROFILE_RUNS = 4
@@ -141,11 +138,12 @@ def find_model(given: Path) -> Path:
 
 
 def _run(trial: Trial, ui: Ui, profile_runs: int) -> tuple[dict[str, Any], list[str]]:
-    """Do the work in a fresh process; returns its result and the lines of its log."""
+    """Do the work in a child process; return its result and the lines of its log."""
     prefix = find_model(trial.infer_model)
     if not trial.infer_data.is_file():
         raise errors.DataError(
-            f"{trial.infer_data} is missing", "`job pack MANIFEST` writes a packed file."
+            f"packed file {trial.infer_data} is missing",
+            "`job pack MANIFEST` writes a packed file.",
         )
     request = {
         **asdict(trial),
@@ -153,72 +151,40 @@ def _run(trial: Trial, ui: Ui, profile_runs: int) -> tuple[dict[str, Any], list[
         "infer_model": str(trial.infer_model),
         "infer_data": str(trial.infer_data),
         "profile_runs": profile_runs,
+        "cores": _cores(trial.num_threads),
     }
+    variables = environment(trial.num_threads) | ({"ONEDNN_VERBOSE": "1"} if profile_runs else {})
     with tempfile.TemporaryDirectory(prefix="job-predict-") as folder:
-        log = Path(folder) / "log.txt"
-        with _started(request, trial.num_threads, log) as process:
-            assert process.stdout is not None  # noqa: S101
-            result = _read(process.stdout, ui)
-            code = process.wait()
-        if result is None:
-            raise _crashed(code, log)
-        return result, log.read_text(errors="replace").splitlines()
+        path = Path(folder) / "log.txt"
+        with path.open("w") as log:
+            child = ChildProcess(
+                "job.predict.main", request, environment=variables, log=log, own_session=True
+            )
+        with closing(child):
+            while message := child.receive():
+                if "result" in message:
+                    return message["result"], path.read_text(errors="replace").splitlines()
+                done, total = message["progress"]
+                ui.progress("predict", "predict", done, total, "batches")
+            exit_code = child.wait()
+        quoted = "".join(f"\n  | {line}" for line in last_lines(path, 0))
+        raise errors.StageCrashed(
+            f"the process that runs {prefix} {describe_exit(exit_code)}{quoted}",
+            "Check the model's files, or lower the batch size if memory ran out.",
+        )
 
 
-@contextmanager
-def _started(
-    request: Mapping[str, Any], threads: int, log: Path
-) -> Iterator["subprocess.Popen[str]"]:
-    """The process at work; it is gone when the block ends."""
+def _cores(threads: int) -> list[int]:
+    """Return one core for each thread.
+
+    Raises:
+        MachineError: there are fewer cores than threads.
+    """
     cores = sorted(os.sched_getaffinity(0))
     if threads > len(cores):
         raise errors.MachineError(
-            f"--num-threads: {threads} threads asked for, {len(cores)} "
-            f"core{'' if len(cores) == 1 else 's'} usable",
-            "Lower it, or give the container more cores.",
+            f"--num-threads: got {threads} threads, but only {plural(len(cores), 'core')} "
+            "can be used",
+            "Lower --num-threads, or give the container more cores.",
         )
-    verbose = {"ONEDNN_VERBOSE": "1"} if request["profile_runs"] else {}
-    arguments = [json.dumps(request), str(os.getpid())]
-    with log.open("w") as file:
-        # -P: a folder called job in the current directory is not this package.
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "job.predict.main", *arguments],
-            env=environment(threads) | verbose,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=file,
-            text=True,
-            # Ctrl-C is for this process, which ends that one.
-            start_new_session=True,
-            preexec_fn=partial(os.sched_setaffinity, 0, cores[:threads]),
-        )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def _read(answers: IO[str], ui: Ui) -> dict[str, Any] | None:
-    """Show progress until the result; None if none came."""
-    for line in answers:
-        news = json.loads(line)
-        if "progress" in news:
-            done, total = news["progress"]
-            ui.progress("predict", "predict", done, total, "batches")
-        elif "error" in news:
-            kind, message, hint = news["error"]
-            raise getattr(errors, kind)(message, hint)
-        else:
-            result: dict[str, Any] = news["result"]
-            return result
-    return None
-
-
-def _crashed(code: int, log: Path) -> errors.StageCrashed:
-    ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-    quoted = "".join(f"\n  | {line}" for line in last_lines(log, 0))
-    return errors.StageCrashed(
-        f"the process that runs the model {ended}{quoted}",
-        "A damaged model can be the cause, or too little memory for the batch size.",
-    )
+    return cores[:threads]

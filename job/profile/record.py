@@ -1,26 +1,27 @@
-"""Runs a model once in a process of its own and reads the primitives that oneDNN executed."""
+"""Runs a model in a child process and reads which primitives oneDNN executed."""
 
 import math
-import os
-import subprocess
-import sys
+import tempfile
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from job.errors import QuantizationError
 from job.isa import isa_environment
+from job.process.environment import environment
+from job.process.json_channel import ChildProcess, describe_exit
 from job.profile.onednn_log import Primitive, calls_in, typical
 
 
 @dataclass(frozen=True)
 class Recording:
-    """Calls of a model; every figure is the median over them.
+    """Several calls of a model, reduced to medians.
 
     Attributes:
-        milliseconds: of a call without oneDNN's log, which costs time itself; NaN if none was
-            to be timed.
-        primitives: what a call executes, in order.
+        milliseconds: median duration of a call without oneDNN's log, which takes time itself; NaN
+            if no call was timed.
+        primitives: the primitives that a call executes, in order, each with its median time.
     """
 
     milliseconds: float
@@ -38,59 +39,54 @@ def record(
     batch_size: int = 1,
     threads: int = 1,
 ) -> Recording:
-    """Run a saved model in a fresh process and read what it executed.
+    """Run a saved model in a child process and read which primitives it executed.
 
     Args:
-        prefix: of the saved model.
+        prefix: path of the saved model without suffix.
         mode: as for ``job.engine.inference.predictor.configuration``.
         input_shape: (channels, height, width).
-        timed: calls without oneDNN's log, after a few that are not counted.
-        logged: calls with it, after those.
+        timed: calls without oneDNN's log, after a few warm-up calls.
+        logged: calls with oneDNN's log, after the timed ones.
         isa_cap: the highest instruction set that oneDNN may use, or ``all``.
         batch_size: images of a call.
-        threads: of the model.
+        threads: threads of the model.
 
     Raises:
-        QuantizationError: the model does not run.
+        QuantizationError: the child process failed.
     """
-    shape = ",".join(map(str, input_shape))
-    numbers = (batch_size, threads, timed, logged, os.getpid())
-    # -P: a folder called job in the current directory is not this package.
-    command = [sys.executable, "-P", "-m", "job.profile.record_main", str(prefix), mode, shape]
-    # Read when the libraries load, so it must be a fresh process.
-    fixed = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    done = subprocess.run(
-        [*command, *map(str, numbers)],
-        env={**os.environ, **isa_environment(isa_cap), **fixed},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        tail = "\n".join((done.stdout + done.stderr).splitlines()[-5:])
-        raise QuantizationError(f"{prefix} does not run in Paddle Inference ({mode}):\n{tail}")
-    milliseconds, calls = calls_in(done.stdout.splitlines())
+    request = {
+        "prefix": str(prefix),
+        "mode": mode,
+        "shape": input_shape,
+        "batch_size": batch_size,
+        "threads": threads,
+        "timed": timed,
+        "logged": logged,
+    }
+    with tempfile.TemporaryFile("w+", errors="replace") as log:
+        child = ChildProcess(
+            "job.profile.record_main",
+            request,
+            environment=environment(threads) | isa_environment(isa_cap),
+            log=log,
+        )
+        with closing(child):
+            child.receive()
+            exit_code = child.wait()
+        log.seek(0)
+        lines = log.read().splitlines()
+    if exit_code != 0:
+        tail = "\n".join(lines[-5:])
+        raise QuantizationError(
+            f"the process that runs {prefix} in Paddle Inference ({mode}) "
+            f"{describe_exit(exit_code)}:\n{tail}"
+        )
+    milliseconds, calls = calls_in(lines)
     return Recording(median(milliseconds) if milliseconds else math.nan, typical(calls))
 
 
 def trace(
-    prefix: Path,
-    mode: str,
-    input_shape: tuple[int, int, int],
-    runs: int = 4,
-    isa_cap: str = "all",
-    batch_size: int = 1,
-    threads: int = 1,
+    prefix: Path, mode: str, input_shape: tuple[int, int, int], isa_cap: str = "all"
 ) -> list[Primitive]:
-    """Return the primitives that a call of a saved model executes; see ``record``."""
-    recording = record(
-        prefix,
-        mode,
-        input_shape,
-        timed=0,
-        logged=runs,
-        isa_cap=isa_cap,
-        batch_size=batch_size,
-        threads=threads,
-    )
-    return recording.primitives
+    """Return the primitives that a call of a saved model executes; see :func:`record`."""
+    return record(prefix, mode, input_shape, timed=0, logged=4, isa_cap=isa_cap).primitives

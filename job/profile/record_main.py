@@ -1,42 +1,32 @@
-"""Runs a saved model on fixed images, first timed, then with oneDNN's log on standard output.
+"""The process that times a saved model, then logs its primitives; ``record`` starts it.
 
-python -m job.profile.record_main PREFIX MODE C,H,W BATCH_SIZE THREADS TIMED LOGGED PARENT_PID
-
-After each call it prints a line that says how long the call took, such as ``timed_call_ms=8.25``;
-lines of oneDNN's log that stand before a ``logged_call_ms`` are that call's.
+The request holds ``prefix``, ``mode``, ``shape`` [channels, height, width], ``batch_size``,
+``threads``, ``timed`` and ``logged`` (numbers of calls). After each call the process prints the
+duration, such as ``timed_call_ms=8.25``. The lines of oneDNN's log before a ``logged_call_ms`` line
+belong to that call.
 """
 
 import os
-import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from job.benchmark.cpu_pinning import pinned
 from job.benchmark.samples import BenchmarkSetting
-from job.process.parent_death import die_with_parent
+from job.process.json_channel import JsonChannel, run_child
 
 if TYPE_CHECKING:
     from job.engine.inference.predictor import Predictor
 
-# The first calls reorder weights and find their memory.
+# The first calls reorder weights and allocate memory.
 WARMUP_CALLS = 3
 
 
-def main(
-    prefix: str,
-    mode: str,
-    shape: str,
-    batch_size: str,
-    threads: str,
-    timed: str,
-    logged: str,
-    parent: str,
-) -> None:
-    """Load the model and call it; ends with its parent."""
-    die_with_parent(int(parent))
-    channels, height, width = map(int, shape.split(","))
-    setting = BenchmarkSetting(int(batch_size), int(threads), (channels, height, width))
+def main(request: Mapping[str, Any], channel: JsonChannel) -> None:  # noqa: ARG001
+    """Load the model and call it."""
+    channels, height, width = request["shape"]
+    setting = BenchmarkSetting(request["batch_size"], request["threads"], (channels, height, width))
     os.sched_setaffinity(0, pinned(setting))
     import numpy as np
 
@@ -44,29 +34,31 @@ def main(
     from job.engine.inference.runtime import set_onednn_log
     from job.profile.onednn_log import LOGGED, TIMED
 
-    predictor = Predictor(configuration(Path(prefix), mode, threads=setting.threads))
+    predictor = Predictor(
+        configuration(Path(request["prefix"]), request["mode"], threads=setting.threads)
+    )
     size = (setting.batch_size, *setting.input_shape)
     predictor.set_images(np.random.default_rng(0).standard_normal(size).astype("float32"))
     set_onednn_log(on=False)
     for _ in range(WARMUP_CALLS):
         predictor.run()
-    call(predictor, int(timed), TIMED)
+    call(predictor, request["timed"], TIMED)
     set_onednn_log(on=True)
-    call(predictor, int(logged), LOGGED)
+    call(predictor, request["logged"], LOGGED)
 
 
 def call(predictor: "Predictor", times: int, label: str) -> None:
-    """Run the model and print how long each call took, in milliseconds.
+    """Run the model and print the duration of each call in milliseconds.
 
-    The time is that of the calling thread, which also waits in it for the model's other threads:
-    a neighbour that takes the core away for a while is no part of the call.
+    The duration is the processor time of the calling thread, which spins while it waits for the
+    model's other threads. So it does not include time in which another process used the core.
     """
     for _ in range(times):
         started = time.thread_time_ns()
         predictor.run()
-        # At once, because oneDNN writes past Python's buffer.
+        # Flushed now, because oneDNN's log does not pass through Python's buffer.
         print(f"{label}={(time.thread_time_ns() - started) / 1e6}", flush=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_child(main)

@@ -238,7 +238,7 @@ class TestMachine:
 
     def test_too_many_threads(self, copy: Run) -> None:
         refused(
-            copy.folder, "--set", "benchmark.threads=[999]", code=5, says="999 threads asked for"
+            copy.folder, "--set", "benchmark.threads=[999]", code=5, says="999 threads"
         )
 
 

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from inspect import signature
 from pathlib import Path
 
 import jsonschema
@@ -20,7 +19,7 @@ from job.benchmark.samples import BenchmarkSetting, Samples
 from job.benchmark.stability import Observation
 from job.benchmark.timer import Candidate, InstanceGroup, Timer
 from job.engine.training.baseline import export
-from job.errors import MachineError, QuantizationError
+from job.errors import DataError, MachineError, QuantizationError
 from job.manifest import parse
 from job.profile import onednn_log, record_main
 from job.profile import record as record_
@@ -95,7 +94,7 @@ def test_each_round_starts_its_own_processes_in_turned_order(models, monkeypatch
             timed.append(self.timers[0].process.pid)
             return super().time(seconds, batches)
 
-    monkeypatch.setattr(rounds, "Fleet", Watched)
+    monkeypatch.setattr(rounds, "InstanceGroup", Watched)
     measure(candidates(models)[1:], effort=replace(EFFORT, rounds=4, min_seconds=1.2))
     names = ["onednn", "int8", "nothing"]
     assert [label for label, _ in started] == [*names, *names[::-1]] * 2
@@ -115,7 +114,7 @@ def test_long_calls_take_one_turn(models, monkeypatch):
             calls.append((self.label, batches))
             return [[1000.0] * batches]
 
-    monkeypatch.setattr(rounds, "Fleet", Slow)
+    monkeypatch.setattr(rounds, "InstanceGroup", Slow)
     effort = rounds.TimingBudget(0, min_seconds=1.0, min_samples=1, rounds=1)
     measure(candidates(models)[2:], effort=effort)
     assert calls[-2:] == [("int8", 1), ("nothing", 1)]
@@ -151,7 +150,7 @@ def test_native_kernels_that_were_hopeless_are_not_tried_at_a_larger_batch(tmp_p
     monkeypatch.setattr(stage, "measure", hopeless_native)
     monkeypatch.setattr(stage, "row", lambda measured: {})
     monkeypatch.setattr(stage, "executed_isa", lambda *_: "avx2")
-    monkeypatch.setattr(stage.cores, "check", lambda _: None)
+    monkeypatch.setattr(stage.cpu_pinning, "check", lambda _: None)
     monkeypatch.setattr(stage, "breakdowns", lambda *_: [])
     run_stage((tmp_path / "x", tmp_path / "y"), tmp_path, batch_sizes=[8, 2, 16], threads=[1, 2])
     assert raced == [
@@ -214,13 +213,12 @@ def test_long_calls_end_the_warm_up(models):
 
 def test_more_threads_than_cores_are_refused(models):
     count = len(CORES) + 1
-    told = f"/benchmark/threads: {count} threads asked for, {count - 1} cores usable"
-    with pytest.raises(MachineError, match=told):
+    with pytest.raises(MachineError, match=rf"/benchmark/threads: .*{count}.*{count - 1}"):
         measure(candidates(models), replace(SETTING, threads=count))
 
 
 def test_model_that_is_missing_is_named(tmp_path):
-    with pytest.raises(QuantizationError, match="timing the native model ended with code 1"):
+    with pytest.raises(DataError, match=r"nowhere\.pdmodel"):
         measure([Candidate("native", tmp_path / "nowhere")])
 
 
@@ -232,7 +230,7 @@ def test_timing_process_that_dies_is_named(models):
         timer.process.kill()
         timer.process.wait()
         timer.send("time", seconds=0, batches=1, limit=1, start_ns=0, keep_busy=False)
-        with pytest.raises(QuantizationError, match="timing the native model ended with code -9"):
+        with pytest.raises(QuantizationError, match=r"native model .*SIGKILL"):
             timer.read()
     finally:
         timer.close()
@@ -241,12 +239,13 @@ def test_timing_process_that_dies_is_named(models):
 PARENT = """
 import os, sys, time
 from pathlib import Path
-from job.benchmark.samples import Setting
-from job.benchmark.timer import Candidate, Fleet
+from job.benchmark.samples import BenchmarkSetting
+from job.benchmark.timer import Candidate, InstanceGroup
 cores = sorted(os.sched_getaffinity(0))
-fleet = Fleet(Candidate("nothing", Path("x")), Setting(1, 1, (1, 8, 8)), cores[:1])
-fleet.load()
-print(fleet.timers[0].process.pid, flush=True)
+setting = BenchmarkSetting(1, 1, (1, 8, 8))
+group = InstanceGroup(Candidate("nothing", Path("x")), setting, cores[:1])
+group.load()
+print(group.timers[0].process.pid, flush=True)
 time.sleep(60)
 """
 
@@ -278,9 +277,8 @@ def state_of(pid: int) -> str:
 
 @pytest.mark.parametrize("module", [timer_main, record_main])
 def test_engine_processes_end_where_their_parent_is_gone(module):
-    arguments = ["x"] * (len(signature(module.main).parameters) - 1)
     done = subprocess.run(
-        [sys.executable, "-m", module.__name__, *arguments, "1"],
+        [sys.executable, "-m", module.__name__, "0", "1"],
         capture_output=True,
         text=True,
     )
@@ -323,5 +321,5 @@ def test_rows_of_every_cap_follow_the_reports_schema(models, tmp_path):
 
 def test_stage_refuses_too_many_instances_before_it_measures(models, tmp_path):
     count = len(CORES) + 1
-    with pytest.raises(MachineError, match=f"/benchmark/instances: {count} instances asked for"):
+    with pytest.raises(MachineError, match=f"/benchmark/instances: .*{count}"):
         run_stage(models, tmp_path, instances=[count])

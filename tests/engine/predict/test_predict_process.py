@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tiny
 
+import job
 from job import stats
 from job.data import packed
 from job.engine.inference.paddle_format import read_program
@@ -24,7 +25,7 @@ from job.ui.choose import make_ui
 
 pytestmark = pytest.mark.engine
 
-NATIVE = Path(runner.__file__).parent / "native"
+NATIVE = Path(job.__file__).parent / "native"
 CLASSES, IMAGES = 8, 57
 KINDS = {"fp32": "fp32", "fake": "fake_quantized", "model": "int8"}
 MODES = {"fp32": "onednn", "fake": "fake_quantized", "model": "int8"}

@@ -1,9 +1,7 @@
 """The inside of a timing process, with a model that only pretends."""
 
 import gc
-import io
-import json
-import os
+import socket
 import sys
 import threading
 import time
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 
 from job.benchmark import timer_main
+from job.process.json_channel import JsonChannel
 
 IMAGES = np.arange(12.0).reshape(3, 4)
 
@@ -49,12 +48,25 @@ def command(**changes):
     }  # fmt: skip
 
 
+@pytest.fixture
+def ends():
+    """The two ends of a channel: the benchmark's and the timing process's."""
+    ours, theirs = map(JsonChannel, socket.socketpair())
+    yield ours, theirs
+    ours.close()
+    theirs.close()
+
+
 def serve(model, *commands):
-    """Answers to commands, the first one to none."""
-    answers = io.StringIO()
-    text = "".join(f"{json.dumps(one)}\n" for one in commands)
-    timer_main.serve(model, IMAGES, io.StringIO(text), answers)
-    return [json.loads(line) for line in answers.getvalue().splitlines()]
+    """Return all answers; the first one precedes the commands."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        channel = JsonChannel(ours)
+        for one in commands:
+            channel.send(**one)
+        ours.shutdown(socket.SHUT_WR)
+        timer_main.serve(model, IMAGES, JsonChannel(theirs))
+        return [channel.receive() for _ in range(len(commands) + 1)]
 
 
 def test_says_when_it_is_ready_and_what_it_used():
@@ -95,40 +107,32 @@ def test_scores():
     assert answer["scores"] == (IMAGES[:2] * 2).tolist()
 
 
-def test_stays_busy_until_it_is_told_otherwise():
+def test_stays_busy_until_it_is_told_otherwise(ends):
     model = Model(seconds=0.001)
-    (commands, tell), (listen, answers) = os.pipe(), os.pipe()
-    with (
-        os.fdopen(commands) as reading,
-        os.fdopen(answers, "w") as writing,
-        os.fdopen(tell, "w") as teller,
-        os.fdopen(listen) as listener,
-    ):
-        thread = threading.Thread(target=timer_main.serve, args=(model, IMAGES, reading, writing))
-        thread.start()
-        assert "cpu_seconds" in json.loads(listener.readline())
-        teller.write(json.dumps(command(batches=2, keep_busy=True)) + "\n")
-        teller.flush()
-        assert len(json.loads(listener.readline())["milliseconds"]) == 2
-        deadline = time.monotonic() + 10
-        while model.calls < 5:
-            assert time.monotonic() < deadline, "it rests"
-            time.sleep(0.001)
-        teller.write(json.dumps({"do": "pause"}) + "\n")
-        teller.flush()
-        assert "milliseconds" not in json.loads(listener.readline())
-        calls = model.calls
-        time.sleep(0.02)
-        assert model.calls == calls
-        teller.close()
-        thread.join(10)
-        assert not thread.is_alive()
+    ours, theirs = ends
+    thread = threading.Thread(target=timer_main.serve, args=(model, IMAGES, theirs))
+    thread.start()
+    assert "cpu_seconds" in ours.receive()
+    ours.send(**command(batches=2, keep_busy=True))
+    assert len(ours.receive()["milliseconds"]) == 2
+    deadline = time.monotonic() + 10
+    while model.calls < 5:
+        assert time.monotonic() < deadline, "it rests"
+        time.sleep(0.001)
+    ours.send(do="pause")
+    assert "milliseconds" not in ours.receive()
+    calls = model.calls
+    time.sleep(0.02)
+    assert model.calls == calls
+    ours.close()
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("mode", ["openvino", "onnxruntime"])
 def test_other_engines_are_opened_by_their_own_modules(monkeypatch, mode):
-    asked = []
-    module = SimpleNamespace(open_model=lambda *given: asked.append(given) or "a model")
+    opened = []
+    module = SimpleNamespace(open_model=lambda *values: opened.append(values) or "a model")
     monkeypatch.setitem(sys.modules, f"job.engine.{mode}", SimpleNamespace(convert=module))
     assert timer_main.opener(Path("folder"), mode, [3, 8, 8], 2)() == "a model"
-    assert asked == [(Path("folder"), 2)]
+    assert opened == [(Path("folder"), 2)]
