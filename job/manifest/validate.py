@@ -1,6 +1,5 @@
 """Schema validation: one fault per place, described in words."""
 
-import difflib
 import json
 import math
 import re
@@ -12,6 +11,7 @@ from typing import Any
 from job.errors import Fault
 from job.manifest.pointer import pointer
 from job.manifest.schema import Node, expected, keys, properties, schema
+from job.text_format import closest
 
 # A document with many thousand faults would take minutes to describe.
 MAX_FAULTS = 200
@@ -115,13 +115,6 @@ def suggest_key(name: str, node: Node) -> str:
         return near
     by_name = {key.name: key.pointer for key in reversed(keys())}
     return by_name.get(closest(name, list(by_name), cutoff=0.75), "")
-
-
-def closest(word: str, choices: Sequence[str], cutoff: float = 0.6) -> str:
-    """Return the choice most similar to ``word``, ignoring case, or an empty string."""
-    lowered = {choice.lower(): choice for choice in choices}
-    near = difflib.get_close_matches(word[:100].lower(), lowered, n=1, cutoff=cutoff)
-    return lowered[near[0]] if near else ""
 
 
 def misplaced(path: Sequence[str]) -> str:

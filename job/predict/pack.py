@@ -1,28 +1,11 @@
 """Packs a manifest's test split for the testers (tutorial, section 4.1)."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from job.manifest import Manifest
 from job.pipeline.output_location import open_output, place_of
 from job.stages.stage import Record
-from job.ui.protocol import Ui
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """Shows the news of packing."""
-
-    ui: Ui
-    stopping: bool = False
-
-    def progress(self, what: str, done: int, total: int, unit: str, note: str = "") -> None:
-        """See ``job.events.Events``."""
-        self.ui.progress("pack", what, done, total, unit, note)
-
-    def message(self, text: str, level: str = "info") -> None:
-        """See ``job.events.Events``."""
-        self.ui.message("pack", text, level)
+from job.ui.protocol import StageEvents, Ui
 
 
 def pack_test_split(manifest: Manifest, path: Path, ui: Ui) -> Record:
@@ -46,18 +29,20 @@ def pack_test_split(manifest: Manifest, path: Path, ui: Ui) -> Record:
     from job.stages.prepare import pack
     from job.storage.files import output_errors
 
-    model, shown = manifest.model, _Shown(ui)
+    model, events = manifest.model, StageEvents(ui, "pack")
     splits = split(
         manifest.data,
         model.classes,
         model.input_shape,
         manifest.path,
         # Shared with the manifest's runs, so that an archive is unpacked once.
-        open_output(place_of(manifest.output), manifest, shown.message).root / ".cache",
+        open_output(place_of(manifest.output), manifest, events.message).root / ".cache",
         # Archives are read ahead: their end is reached while files are still being written.
         remote=remote_of(manifest),
-        progress=lambda done, total: shown.progress("unpack", min(done, total - 1), total, "bytes"),
+        progress=lambda done, total: events.progress(
+            "unpack", min(done, total - 1), total, "bytes"
+        ),
     )
     with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    return pack(manifest, splits.test, "test", path, shown, [])
+    return pack(manifest, splits.test, "test", path, events, [])

@@ -237,9 +237,7 @@ class TestMachine:
         assert any("not comparable" in note for note in report["notes"])
 
     def test_too_many_threads(self, copy: Run) -> None:
-        refused(
-            copy.folder, "--set", "benchmark.threads=[999]", code=5, says="999 threads"
-        )
+        refused(copy.folder, "--set", "benchmark.threads=[999]", code=5, says="999 threads")
 
 
 def test_wrong_commands(folder: Path) -> None:

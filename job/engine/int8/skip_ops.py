@@ -1,6 +1,5 @@
 """Which trained ops stay in FP32 at the user's wish, and how they are kept there."""
 
-import difflib
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ from paddle.static import Program
 from job.engine.int8.audit import Left
 from job.engine.int8.graph_fixes import Graph, keep_apart
 from job.errors import UsageError
+from job.text_format import close_matches
 
 MATRIX_PRODUCTS = ("mul", "matmul", "matmul_v2")
 ID = "#"
@@ -94,7 +94,7 @@ def require_matches(graph: Graph, named: dict[int, list[str]], skip_ops: Sequenc
             continue
         ops = [graph.block.ops[index] for index in named]
         names = [*sorted({op.type for op in ops}), *map(output_of, ops)]
-        close = difflib.get_close_matches(item, names, 3) or names[:3]
+        close = close_matches(item, names, 3) or names[:3]
         raise UsageError(
             f"/int8/skip_ops: {item!r} is no quantized op of this model",
             f"Among them are {', '.join(close)}; the report's audit names more of them.",

@@ -1,4 +1,4 @@
-"""Stages in processes of their own: what they say, how they die, who stops them."""
+"""Stages in processes of their own: how their errors are reported, and how they are stopped."""
 
 import os
 import signal
