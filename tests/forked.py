@@ -32,7 +32,7 @@ import pytest
 PRELOAD = (
     *("job.cli.main", "job.cli.run", "job.cli.explain", "job.manifest.load"),
     *("job.pipeline.build_report", "job.pipeline.stage_main", "job.pipeline.fetch_inputs"),
-    *("job.report.run.plots", "job.report.matrix.terminal", "job.storage.s3.output"),
+    *("job.report.plots", "job.report.terminal", "job.storage.s3.output"),
     *("boto3", "botocore.httpsession", "jsonschema", "matplotlib.figure", "rich.progress"),
     *("scipy.stats", "yaml"),
 )

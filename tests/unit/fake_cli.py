@@ -59,7 +59,7 @@ def main(names: Sequence[Sequence[str]], *, failing: bool, flags: Sequence[str])
     from job import stages
     from job.cli import main as cli
     from job.cli import run, termination_log
-    from job.report.run import plots
+    from job.report import plots
 
     sys.argv[0] = "job"
     termination_log.LOG = Path("termination-log")
