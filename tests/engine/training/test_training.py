@@ -251,11 +251,12 @@ STEPS_IN_TURN = """
 import os, resource
 from pathlib import Path
 import numpy as np
-from job.engine import allocator, programs, training
+from job.engine.training import loop as training
+from job.engine.training import malloc, programs
 from job.engine.training.session import open_session
 import paddle
 assert paddle.get_flags("FLAGS_new_executor_serial_run")["FLAGS_new_executor_serial_run"]
-allocator.keep_memory()
+malloc.keep_memory()
 if "jemalloc" in os.environ["LD_PRELOAD"]:
     assert "jemalloc" in Path("/proc/self/maps").read_text()
 session = open_session(
