@@ -4,7 +4,6 @@ MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"
 # Marks what was disturbed while it was measured.
 UNSTABLE = "*"
-UNSTABLE_RATIO = f"{UNSTABLE}: disturbed while it was measured, or an interval is wide."
 KIB = 1024
 
 
