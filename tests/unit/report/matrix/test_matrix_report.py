@@ -1,15 +1,14 @@
 """The matrix report: schema, tables and rendering."""
 
-import io
 import re
 from xml.etree import ElementTree
 
 import jsonschema
 import pytest
 from html_page import ATTACK, Page, objects
-from rich.console import Console
 from sample_matrix import fail, make_synthetic, sample_matrix
 from sample_report import engine_entry
+from sample_variants import on_terminal
 
 from job.errors import OutputError
 from job.pipeline.report_files import render_files
@@ -17,14 +16,6 @@ from job.report import plots, tables
 from job.report.matrix import results
 from job.report.render import schema_check
 from job.report.summary import summarize
-from job.report.terminal import print_tables
-
-
-def on_terminal(report, width):
-    output = io.StringIO()
-    print_tables(report, Console(file=output, width=width, color_system=None))
-    return output.getvalue()
-
 
 # document
 

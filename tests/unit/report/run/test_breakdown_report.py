@@ -1,12 +1,9 @@
 """Sections and terminal texts of the breakdown of a call's time."""
 
-import io
-
 import pytest
-from rich.console import Console
 from sample_report import as_html, as_markdown, breakdown_part, sample_report
+from sample_variants import on_terminal
 
-from job.report import terminal
 from job.report.render import schema_check
 from job.report.run import breakdown, breakdown_plot
 
@@ -22,20 +19,14 @@ def report_of(*parts, failed=None):
     return report
 
 
-def printed(report, width=80):
-    output = io.StringIO()
-    terminal.print_tables(report, Console(file=output, width=width, color_system=None))
-    return output.getvalue()
-
-
 @pytest.fixture
 def both_caps():
     return report_of(breakdown_part("avx512_core_vnni"), breakdown_part())
 
 
 def test_a_failing_speed_gate_prints_it(both_caps):
-    assert "Where the time goes" not in printed(both_caps)
-    text = printed(report_of(*both_caps["breakdown"], failed="min_speedup"))
+    assert "Where the time goes" not in on_terminal(both_caps, 80)
+    text = on_terminal(report_of(*both_caps["breakdown"], failed="min_speedup"), 80)
     capped, uncapped = text.split("Where the time goes: ")[1:]
     assert capped.startswith("ISA cap avx512_core_vnni\n")
     assert uncapped.startswith("no ISA cap\n")
@@ -46,13 +37,13 @@ def test_a_failing_speed_gate_prints_it(both_caps):
 
 
 def test_another_failing_gate_does_not(both_caps):
-    text = printed(report_of(*both_caps["breakdown"], failed="max_top1_drop"))
+    text = on_terminal(report_of(*both_caps["breakdown"], failed="max_top1_drop"), 80)
     assert "Where the time goes" not in text
 
 
 @pytest.mark.parametrize("width", [80, 160])
 def test_it_fits_a_terminal(width):
-    text = printed(report_of(breakdown_part(), failed="min_speedup"), width)
+    text = on_terminal(report_of(breakdown_part(), failed="min_speedup"), width)
     assert max(len(line) for line in text.splitlines()) <= width
     assert "whole call" in text
 

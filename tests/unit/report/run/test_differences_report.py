@@ -1,16 +1,14 @@
 """Reports of the errors of INT8 operators and of the fallback to FP32."""
 
 import copy
-import io
 import re
 
 import pytest
-from rich.console import Console
 from sample_report import as_html, as_markdown, sample_report
+from sample_variants import on_terminal
 
 from job.errors import OutputError
 from job.pipeline.build_report import correction_notes, fallback_notes
-from job.report import terminal
 from job.report.render import schema_check
 
 FALLBACK = {
@@ -30,12 +28,6 @@ def with_fallback():
     return report
 
 
-def on_terminal(report):
-    output = io.StringIO()
-    terminal.print_tables(report, Console(file=output, width=120, color_system=None))
-    return output.getvalue()
-
-
 def test_the_worst_ops_are_named():
     text = as_markdown(sample_report())
     assert "| conv2d_19.tmp_0 | conv2d | 17.2 | 46.88 |" in text
@@ -44,10 +36,10 @@ def test_the_worst_ops_are_named():
 
 
 def test_terminal_names_them_when_accuracy_misses_its_gate():
-    assert "conv2d_19.tmp_0" not in on_terminal(sample_report())
+    assert "conv2d_19.tmp_0" not in on_terminal(sample_report(), 120)
     report = sample_report()
     report["gates"][0].update(limit=0.1, passed=False)
-    assert "conv2d_19.tmp_0" in on_terminal(report)
+    assert "conv2d_19.tmp_0" in on_terminal(report, 120)
 
 
 def test_no_difference_is_told():
@@ -57,7 +49,7 @@ def test_no_difference_is_told():
     assert "No INT8 operator differs" in text
     assert "Signal-to-noise" not in text
     report["gates"][0].update(limit=0.1, passed=False)
-    assert "Signal-to-noise" not in on_terminal(report)
+    assert "Signal-to-noise" not in on_terminal(report, 120)
 
 
 def test_fallback_is_told_step_by_step():
@@ -69,7 +61,7 @@ def test_fallback_is_told_step_by_step():
     assert "| conv2d_4.tmp_0 | 2 | 0.50 |  |" in text
     assert FALLBACK["stopped"] in text
     assert "Fallback to FP32" in as_html(report)
-    assert "Fallback to FP32" in on_terminal(report)
+    assert "Fallback to FP32" in on_terminal(report, 120)
 
 
 @pytest.mark.parametrize(
