@@ -74,16 +74,16 @@ def cap_text(cap: str) -> str:
 CAP: Cell[Measured] = (Column("ISA cap"), lambda row: cap_text(row.setting.isa_cap))
 
 
-def engine_notes(rows: Sequence[SpeedRow], shown: Sequence[EngineSpeed]) -> Sequence[str]:
+def engine_notes(rows: Sequence[SpeedRow], speeds: Sequence[EngineSpeed]) -> Sequence[str]:
     """Return the notes below a table of INT8 in several engines.
 
     Args:
         rows: the rows of table II.
-        shown: the engines whose speedups the table shows.
+        speeds: the speeds in the table.
     """
     capped = [row.engines for row in rows if row.setting.isa_cap != NO_CAP]
     uncapped = any(speed.engine == "onnxruntime" for engines in capped for speed in engines)
-    unstable = not all(speed.stable for speed in shown)
+    unstable = not all(speed.stable for speed in speeds)
     return (*[UNCAPPED_NOTE] * uncapped, *[UNSTABLE_NOTE] * unstable)
 
 
