@@ -7,7 +7,6 @@ MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"
 # Marks an unstable measurement.
 UNSTABLE = "*"
-UNSTABLE_RATIO = f"{UNSTABLE}: disturbed while it was measured, or an interval is wide."
 KIB = 1024
 
 

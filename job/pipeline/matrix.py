@@ -28,8 +28,8 @@ from job.report.render.schema_check import WORST_FIRST
 from job.storage.local import LocalOutput
 from job.ui.protocol import StageEvents, Ui
 
-# What the matrix report tells of a model, as its own report has it.
-TOLD = ("accuracy", "benchmark", "audit", "breakdown", "gates", "models")
+# Keys that the matrix report copies from each model's own report.
+COPIED = ("accuracy", "benchmark", "audit", "breakdown", "gates", "models")
 
 
 @dataclass(frozen=True)
@@ -214,14 +214,14 @@ def build(
     host: Mapping[str, Any] | None = None,
     versions: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The matrix report, as ``schemas/matrix_report.schema.json`` describes it.
+    """Return the matrix report, which matches ``schemas/matrix_report.schema.json``.
 
     Args:
-        manifest: what was asked for.
-        models: how each model fared; those that did not fail have their reports.
-        notes: remarks on the run, such as a waived requirement.
-        host: where it was measured; None means here.
-        versions: what was installed there.
+        manifest: the manifest of the matrix.
+        models: the result of each model; models that did not fail have a report.
+        notes: notes on the run, such as a waived requirement.
+        host: the machine on which the models were measured; None means this machine.
+        versions: versions of the libraries on that machine; None means this machine.
     """
     statuses = {model.status for model in models}
     worst = next(status for status in WORST_FIRST if status in statuses)
@@ -242,20 +242,20 @@ def build(
 
 
 def _notes(models: Sequence[ModelResult]) -> list[str]:
-    """Remarks of the models' reports, each once; what is not true of all names its models."""
-    heard: dict[str, list[str]] = {}
+    """Return each note of the models' reports once; if not all models have it, with their names."""
+    models_of: dict[str, list[str]] = {}
     done = [(model.name, model.run.report) for model in models if model.run and model.run.report]
     for name, report in done:
         for note in report["notes"]:
-            heard.setdefault(note, []).append(name)
+            models_of.setdefault(note, []).append(name)
     return [
         note if len(names) == len(done) else f"{', '.join(names)}: {note}"
-        for note, names in heard.items()
+        for note, names in models_of.items()
     ]
 
 
 def _entry(model: ModelResult, published: PublishedSpec | None) -> dict[str, Any]:
-    """One model of the report; what a failed one did not measure is null."""
+    """Return one model of the report; a model without a report has null for its measurements."""
     error, run = model.error, model.run
     report = run.report if run and run.report else {}
     return {
@@ -264,5 +264,5 @@ def _entry(model: ModelResult, published: PublishedSpec | None) -> dict[str, Any
         "error": {"message": str(error), "exit_code": error.exit_code} if error else None,
         "report": f"{model.name}/report.json" if report else None,
         "published": asdict(published) if published else None,
-        **{name: report.get(name) for name in TOLD},
+        **{name: report.get(name) for name in COPIED},
     }

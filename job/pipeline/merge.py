@@ -119,13 +119,13 @@ def _is_of(document: Any, single: Manifest) -> bool:
 
 
 def _measured_on(found: Sequence[ModelResult]) -> Mapping[str, Any]:
-    """Return host and versions of the first model that has a report: not of who joins them."""
+    """Return host and versions of the first model that has a report, not of this machine."""
     reports = [model.run.report for model in found if model.run and model.run.report]
     return {name: reports[0][name] for name in ("host", "versions")} if reports else {}
 
 
 def _machine_notes(found: Sequence[ModelResult]) -> list[str]:
-    """Tell when the models were measured on machines of several kinds."""
+    """Return a note if the models were measured on different kinds of machines."""
     kinds: dict[str, list[str]] = defaultdict(list)
     for model in found:
         if model.run and model.run.report:
@@ -136,4 +136,4 @@ def _machine_notes(found: Sequence[ModelResult]) -> list[str]:
     if len(kinds) < 2:
         return []
     listed = "; ".join(f"{', '.join(names)} on {kind}" for kind, names in kinds.items())
-    return [f"Measured on different machines, so that only ratios compare: {listed}."]
+    return [f"Measured on different machines: {listed}. Compare only speedups, not images/s."]

@@ -105,32 +105,39 @@ def read(place: Location, say: Say) -> Mapping[str, Any]:
     """Return report.json of a run in a folder or in S3.
 
     Args:
-        place: where.
-        say: is told what a reader should know of it.
+        place: the output folder of the run, or its S3 URI.
+        say: callback for messages about the report.
 
     Raises:
-        UsageError: the run is not finished, or there is none.
-        DataError: it is damaged.
+        UsageError: there is no run, or the run has no report yet.
+        DataError: report.json is damaged.
     """
     if not isinstance(place, Path):
         return read_report(store_of_environment(say), place, say)
     source = place / REPORT_FILE
     if not source.is_file():
         raise UsageError(
-            f"{place} holds no {REPORT_FILE}", "Give the output folder of a run that has finished."
+            f"no {REPORT_FILE} in {place}", "Give the output folder of a finished run."
         )
     document = read_json(source)
     if not isinstance(document, dict):
-        raise DataError(f"{source} is not a JSON object", "Run the job again with --from report.")
+        raise DataError(
+            f"{source}: expected a JSON object", "Run the job again with --from report."
+        )
     return document
 
 
 def write(document: Mapping[str, Any], folder: Path, *, source: Location) -> None:
-    """Write a report's files; its report.json only where it was not read.
+    """Render a report and write its files.
+
+    Args:
+        document: the report, as :func:`read` returns it.
+        folder: where to write; created if missing.
+        source: where the report was read; its own report.json is not overwritten.
 
     Raises:
         OutputError: the folder cannot be written.
-        DataError: the report breaks its schema.
+        DataError: the report does not match its schema.
     """
     try:
         files = render_files(document)

@@ -1,4 +1,4 @@
-"""Columns and gates that the report of a run and the report of a matrix share."""
+"""Table columns, notes and the gates table, shared by the reports of a run and of a matrix."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
@@ -18,8 +18,17 @@ from job.report.tables import (
 
 NONE = text_format.DASH
 # ONNX Runtime has its own kernels, which read no environment variable.
-UNCAPPED_NOTE = "The ISA cap binds oneDNN, which Paddle and OpenVINO use, not ONNX Runtime."
-DROP_NOTE = "max_top1_drop: FP32 less INT8, in points."
+UNCAPPED_NOTE = "The ISA cap limits oneDNN, which Paddle and OpenVINO use. ONNX Runtime ignores it."
+UNSTABLE_NOTE = (
+    f"{text_format.UNSTABLE} Unstable: the measurement was disturbed or the 95% interval is wide."
+)
+SPEEDUP_NOTE = (
+    "Speedup: INT8 images/s over FP32 images/s, with its 95% interval from paired rounds."
+)
+GATE_NOTES = {
+    "max_top1_drop": "max_top1_drop: top-1 of FP32 minus top-1 of INT8, in percentage points.",
+    "min_speedup": "min_speedup: the lowest speedup of the model in table II.",
+}
 
 
 class Measured(Protocol):
@@ -38,7 +47,7 @@ INTERVAL = Column("95%\ninterval", True)
 MEASURED: tuple[Cell[SpeedRow], ...] = (
     (Column("FP32\nimages/s", True), lambda row: text_format.significant(row.fp32)),
     (Column("INT8\nimages/s", True), lambda row: text_format.significant(row.int8)),
-    (Column("Ratio", True), lambda row: text_format.judged_times(row.ratio, row.stable)),
+    (Column("Speedup", True), lambda row: text_format.judged_times(row.ratio, row.stable)),
     (INTERVAL, lambda row: text_format.known_interval(row.ratio_interval)),
 )
 
@@ -50,7 +59,7 @@ def grid_of(title: str, cells: Sequence[Cell[Row]], rows: Sequence[Row], note: s
 
 
 def setting_cells(report: Mapping[str, Any]) -> list[Cell[Measured]]:
-    """Return the columns of batch size and threads; of the scenario if instances were measured."""
+    """Return the columns batch and threads, or batch and scenario if instances were measured."""
     batch = Column("Batch", True), lambda row: str(row.setting.batch_size)
     if has_instances(report):
         return [batch, (Column("Scenario"), lambda row: scenario_name(row.setting))]
@@ -58,23 +67,28 @@ def setting_cells(report: Mapping[str, Any]) -> list[Cell[Measured]]:
 
 
 def cap_text(cap: str) -> str:
-    """Return an ISA cap in a column of caps."""
+    """Return an ISA cap as the text of a cell."""
     return "none" if cap == NO_CAP else cap
 
 
 CAP: Cell[Measured] = (Column("ISA cap"), lambda row: cap_text(row.setting.isa_cap))
 
 
-def engine_notes(rows: Sequence[SpeedRow], shown: Sequence[EngineSpeed]) -> Sequence[str]:
-    """Return the notes below a table of INT8 in several engines, whose ratios are ``shown``."""
+def engine_notes(rows: Sequence[SpeedRow], speeds: Sequence[EngineSpeed]) -> Sequence[str]:
+    """Return the notes below a table of INT8 in several engines.
+
+    Args:
+        rows: the rows of table II.
+        speeds: the speeds in the table.
+    """
     capped = [row.engines for row in rows if row.setting.isa_cap != NO_CAP]
     uncapped = any(speed.engine == "onnxruntime" for engines in capped for speed in engines)
-    unstable = not all(speed.stable for speed in shown)
-    return (*[UNCAPPED_NOTE] * uncapped, *[text_format.UNSTABLE_RATIO] * unstable)
+    unstable = not all(speed.stable for speed in speeds)
+    return (*[UNCAPPED_NOTE] * uncapped, *[UNSTABLE_NOTE] * unstable)
 
 
 def gates_grid(report: Mapping[str, Any]) -> Grid:
-    """Return limit, measured value and verdict of each gate; the model too in a matrix."""
+    """Return limit, measured value and verdict of each gate; a matrix also names the model."""
     several = is_matrix(report)
     rows = tuple(
         (
@@ -89,7 +103,9 @@ def gates_grid(report: Mapping[str, Any]) -> Grid:
     )
     model = ("Model",) if several else ()
     columns = (*words(*model, "Gate"), *figures("Limit", "Measured"), *words("Verdict"))
-    return Grid("Gates", columns, rows, DROP_NOTE if rows else "")
+    names = {gate["name"] for entry in entries(report) for gate in entry["gates"] or ()}
+    notes = (note for name, note in GATE_NOTES.items() if name in names)
+    return Grid("Gates", columns, rows, " ".join(notes))
 
 
 def gate_limit(name: str, limit: float) -> str:

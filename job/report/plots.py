@@ -1,4 +1,4 @@
-"""The plots of a report by name, each an inline SVG string."""
+"""The plots of a report by name, each as inline SVG."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The parts of a report, in order, for Markdown and HTML alike."""
+"""The sections of a report in order, the same for Markdown and HTML."""
 
 import json
 from collections.abc import Mapping
@@ -46,18 +46,18 @@ def _run_sections(report: Mapping[str, Any]) -> tuple[Section, ...]:
         *breakdown_sections(report),
         Section("Size", (results.sizes_grid(report), Plot("sizes"))),
         Section("Training", _training(report)),
-        Section("What ran in INT8", provenance.audit_blocks(report)),
+        Section("Operators in INT8", provenance.audit_blocks(report)),
         Section("Data", provenance.data_blocks(report)),
         _machine(report, provenance.isa_and_seeds(report)),
         Section("Stages", (provenance.stages_grid(report),)),
-        Section("Digests", provenance.digest_grids(report)),
+        Section("Checksums", provenance.checksum_grids(report)),
     )
 
 
 def _matrix_sections(report: Mapping[str, Any]) -> tuple[Section, ...]:
     failures, accuracy = matrix.failures_grid(report), matrix.accuracy_grid(report)
     return (
-        *((Section("Without a result", (failures,)),) if failures.rows else ()),
+        *((Section("Models without a result", (failures,)),) if failures.rows else ()),
         Section("Accuracy", (accuracy if accuracy.rows else Text(accuracy.note),)),
         Section("Speed", _matrix_speed(report)),
         Section("Models", (matrix.models_grid(report),)),
@@ -68,7 +68,7 @@ def _matrix_sections(report: Mapping[str, Any]) -> tuple[Section, ...]:
 
 def _gates(report: Mapping[str, Any]) -> Section:
     grid = gates_grid(report)
-    return Section("Gates", (grid if grid.rows else Text("The manifest set no gates."),))
+    return Section("Gates", (grid if grid.rows else Text("The manifest sets no gates."),))
 
 
 def _machine(report: Mapping[str, Any], more: provenance.Facts = ()) -> Section:
@@ -78,12 +78,12 @@ def _machine(report: Mapping[str, Any], more: provenance.Facts = ()) -> Section:
 
 def _manifest_code(report: Mapping[str, Any]) -> Code:
     text = json.dumps(report["manifest"], indent=2, ensure_ascii=False)
-    return Code("As resolved: defaults and overrides filled in", text)
+    return Code("Resolved manifest, with defaults and overrides applied", text)
 
 
 def _accuracy(report: Mapping[str, Any]) -> tuple[Block, ...]:
     if report["accuracy"] is None:
-        return (Text("Not measured: the images are synthetic."),)
+        return (Text("Not measured, because the images are synthetic."),)
     paired = Text(results.paired_text(report))
     return (results.accuracy_grid(report), paired, Plot("accuracy"))
 
@@ -94,10 +94,12 @@ def _training(report: Mapping[str, Any]) -> tuple[Block, ...]:
     if training["baseline"] is None:
         model = report["manifest"]["model"]
         given = any(model.get(key) for key in ("weights", "pretrained", "inference_model"))
-        weights = "were given" if given else "are random"
-        blocks.append(Text(f"The baseline was not trained in this run: its weights {weights}."))
+        weights = "come from the manifest" if given else "are random"
+        blocks.append(Text(f"The baseline was not trained in this run. Its weights {weights}."))
     if training["qat"] is None:
-        blocks.append(Text("Post-training quantization: there was no quantization-aware training."))
+        blocks.append(
+            Text("Post-training quantization (PTQ), without quantization-aware training (QAT).")
+        )
     if training["baseline"] is not None or training["qat"] is not None:
         blocks += [results.training_grid(report), Plot("training")]
     return tuple(blocks)
@@ -107,6 +109,6 @@ def _matrix_speed(report: Mapping[str, Any]) -> tuple[Block, ...]:
     grid = matrix.speed_grid(report)
     if not grid.rows:
         return (Text("Not measured."),)
-    obstacles = matrix.obstacles_grid(report)
-    below = (obstacles,) if obstacles.rows else ()
-    return (grid, Plot("ratios"), *matrix.engines_grids(report), *below)
+    below = matrix.below_published_grid(report)
+    reasons = (below,) if below.rows else ()
+    return (grid, Plot("ratios"), *matrix.engines_grids(report), *reasons)

@@ -1,4 +1,4 @@
-"""The report in one glance: verdict, headline and four figures."""
+"""Summary of a report: verdict, headline, notices and four figures."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -42,8 +42,8 @@ def _comparable_notices(report: Mapping[str, Any]) -> tuple[str, ...]:
     if report["comparable"]:
         return ()
     return (
-        "Not comparable: this machine lacks AVX512_VNNI and the run was forced with "
-        "--allow-slow-isa. INT8 sums may saturate here, and speeds mean nothing elsewhere.",
+        "Not comparable: this CPU lacks AVX512_VNNI and the run was forced with --allow-slow-isa. "
+        "Without AVX512_VNNI, INT8 sums may saturate and the speeds do not apply to other CPUs.",
     )
 
 
@@ -55,8 +55,8 @@ def _chance_notices(report: Mapping[str, Any]) -> tuple[str, ...]:
     if fp32["top1_interval"][0] > chance:
         return ()
     return (
-        f"FP32's top-1 of {fp32['top1']:.2f}% is no better than chance ({chance:.3g}%): that INT8 "
-        "keeps it says nothing. Look at the weights and the training.",
+        f"FP32 top-1 is {fp32['top1']:.2f}%, no better than chance ({chance:.3g}%), so comparing "
+        "INT8 with it is meaningless. Check the weights and the training.",
     )
 
 
@@ -75,8 +75,13 @@ def _span(rows: Sequence[SpeedRow]) -> tuple[str, str]:
     return text_format.times(min(ratios)), text_format.times(max(ratios))
 
 
+def _span_text(rows: Sequence[SpeedRow]) -> str:
+    low, high = _span(rows)
+    return low if low == high else f"{low} to {high}"
+
+
 def _speed_card(rows: Sequence[SpeedRow], detail: str) -> Card:
-    title = "Speed, INT8 over FP32"
+    title = "Speedup, INT8 over FP32"
     if not rows:
         return Card(title, text_format.DASH, "not measured")
     low, high = _span(rows)
@@ -94,8 +99,8 @@ def _gates_phrase(report: Mapping[str, Any]) -> str:
     if not failed:
         return "Passed:" if report["gates"] else "Done (no gates set):"
     misses = "; ".join(
-        f"{gate['name']} asks for {gate_limit(gate['name'], gate['limit'])}, "
-        f"measured {gate_value(gate['value'], gate['limit'])}"
+        f"{gate['name']} is {gate_value(gate['value'], gate['limit'])} "
+        f"(required: {gate_limit(gate['name'], gate['limit'])})"
         for gate in failed
     )
     return f"Gate failed: {misses}."
@@ -103,8 +108,7 @@ def _gates_phrase(report: Mapping[str, Any]) -> str:
 
 def _speed_phrase(report: Mapping[str, Any], rows: Sequence[SpeedRow]) -> str:
     if len(rows) > MAX_LISTED:
-        low, high = _span(rows)
-        return f"INT8 is {low} to {high} as fast as FP32 {_many_settings(report, rows)}"
+        return f"INT8 is {_span_text(rows)} as fast as FP32 {_many_settings(report, rows)}"
     first, *others = [
         (text_format.times(row.ratio), setting_name(report, row.setting)) for row in rows
     ]
@@ -117,7 +121,8 @@ def _speed_phrase(report: Mapping[str, Any], rows: Sequence[SpeedRow]) -> str:
 
 def _many_settings(report: Mapping[str, Any], rows: Sequence[SpeedRow]) -> str:
     plain = not (caps_differ(report) or has_instances(report))
-    return f"over {len(rows)} {'batch sizes and thread counts' if plain else 'settings'}"
+    kind = "combinations of batch size and threads" if plain else "settings"
+    return f"across {len(rows)} {kind}"
 
 
 def _top1_phrase(report: Mapping[str, Any]) -> str:
@@ -127,8 +132,8 @@ def _top1_phrase(report: Mapping[str, Any]) -> str:
     drop = accuracy["paired"]["top1_drop"]
     span = f"({accuracy['fp32']['top1']:.2f}% to {accuracy['int8']['top1']:.2f}%)"
     if f"{abs(drop):.2f}" == "0.00":
-        return f"keeps its top-1 {span}"
-    return f"{'loses' if drop > 0 else 'gains'} {abs(drop):.2f} points of top-1 {span}"
+        return f"keeps its top-1 accuracy {span}"
+    return f"{'loses' if drop > 0 else 'gains'} {abs(drop):.2f} points of top-1 accuracy {span}"
 
 
 def _size_ratio(report: Mapping[str, Any]) -> float:
@@ -156,14 +161,14 @@ def _run_cards(report: Mapping[str, Any], rows: Sequence[SpeedRow]) -> tuple[Car
             f"{setting_name(report, row.setting)}: {text_format.times(row.ratio)}" for row in rows
         )
     fp32, int8 = (text_format.size(report["models"][model]["bytes"]) for model in ("fp32", "int8"))
-    size = Card("Size on disk", _smaller(_size_ratio(report)), f"{int8}, FP32 {fp32}")
+    size = Card("Size on disk", _smaller(_size_ratio(report)), f"INT8 {int8}, FP32 {fp32}")
     return (_gates_card(report), _speed_card(rows, detail), _top1_card(report), size)
 
 
 def _gates_card(report: Mapping[str, Any]) -> Card:
     gates = report["gates"]
     if not gates:
-        return Card("Verdict", "Done", "no gates were set")
+        return Card("Verdict", "Done", "no gates set")
     return _verdict_card(sum(not gate["passed"] for gate in gates), len(gates), "gate")
 
 
@@ -175,7 +180,7 @@ def _verdict_card(failed: int, count: int, noun: str) -> Card:
 
 
 def _top1_card(report: Mapping[str, Any]) -> Card:
-    title = "Top-1, INT8 less FP32"
+    title = "Top-1, INT8 minus FP32"
     if report["accuracy"] is None:
         return Card(title, text_format.DASH, "not measured")
     paired = report["accuracy"]["paired"]
@@ -183,7 +188,7 @@ def _top1_card(report: Mapping[str, Any]) -> Card:
     return Card(
         title,
         f"{text_format.signed(-paired['top1_drop'])} points",
-        f"95%: {text_format.signed_interval(-high, -low)}",
+        f"95% interval: {text_format.signed_interval(-high, -low)}",
     )
 
 
@@ -194,16 +199,14 @@ def _named(report: Mapping[str, Any], status: str) -> list[str]:
 def _matrix_headline(report: Mapping[str, Any], rows: Sequence[SpeedRow]) -> str:
     sentences = [_models_phrase(report)]
     if rows:
-        low, high = _span(rows)
-        span = low if low == high else f"{low} to {high}"
-        sentences.append(f"INT8 is {span} as fast as FP32.")
+        sentences.append(f"INT8 is {_span_text(rows)} as fast as FP32.")
     judged = [row for row in rows if row.reached is not None]
     if judged:
         reached = sum(bool(row.reached) for row in judged)
-        phrase = f"At or above the published ratio: {reached} of {len(judged)}"
+        phrase = f"{reached} of {len(judged)} rows of table II reach the published speedup"
         if any(len(row.engines) > 1 for row in rows):
             best = sum(bool(row.best_reached) for row in judged)
-            phrase = f"{phrase} in Paddle, {best} in the fastest engine"
+            phrase = f"{phrase} with Paddle, {best} with the fastest engine"
         sentences.append(f"{phrase}.")
     return " ".join(sentences)
 
@@ -212,7 +215,7 @@ def _models_phrase(report: Mapping[str, Any]) -> str:
     count = text_format.plural(len(report["matrix"]), "model")
     kinds = (
         ("failed", "failed"),
-        ("a gate failed", "gate_failed"),
+        ("gate failed", "gate_failed"),
         ("no result yet", "unfinished"),
     )
     phrases = [
@@ -233,23 +236,23 @@ def _matrix_cards(report: Mapping[str, Any], rows: Sequence[SpeedRow]) -> tuple[
     if unfinished and not failed:
         detail = f"{unfinished} of {text_format.plural(count, 'model')}"
         verdict = Card("Verdict", "Unfinished", detail)
-    speed = _speed_card(rows, f"over {text_format.plural(len(rows), 'row')} of table II")
+    speed = _speed_card(rows, f"across {text_format.plural(len(rows), 'row')} of table II")
     return (verdict, speed, _reached_card(rows), _matrix_top1_card(report))
 
 
 def _reached_card(rows: Sequence[SpeedRow]) -> Card:
-    title = "At or above published"
+    title = "Published speedup reached"
     judged = [row for row in rows if row.reached is not None]
     if not judged:
-        return Card(title, text_format.DASH, "no published ratios")
+        return Card(title, text_format.DASH, "no published speedups")
     below = dict.fromkeys(row.model for row in judged if not row.reached)
     reached = sum(bool(row.reached) for row in judged)
-    detail = f"below: {', '.join(below)}" if below else "every ratio"
+    detail = f"missed by {', '.join(below)}" if below else "in every row"
     return Card(title, f"{reached} of {len(judged)}", detail, not below)
 
 
 def _matrix_top1_card(report: Mapping[str, Any]) -> Card:
-    title = "Top-1, INT8 less fake-quantized"
+    title = "Top-1, INT8 minus fake-quantized"
     changes = [
         (row.int8_top1 - row.fake_top1, row.model)
         for row in matrix_accuracy_rows(report)
@@ -258,4 +261,4 @@ def _matrix_top1_card(report: Mapping[str, Any]) -> Card:
     if not changes:
         return Card(title, text_format.DASH, "not measured")
     worst, model = min(changes)
-    return Card(title, f"{text_format.signed(worst)} points", f"at worst: {model}")
+    return Card(title, f"{text_format.signed(worst)} points", f"worst model: {model}")

@@ -1,4 +1,4 @@
-"""The matrix report's picture. Names in it are those of entries, which hold no special signs."""
+"""The plot of a matrix. The schema limits the names of its models to plain characters."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,7 +18,7 @@ SPREAD = 0.64
 
 
 def ratios(report: Mapping[str, Any]) -> tuple[Figure, str]:
-    """INT8 over FP32 of each model at each setting, with the published ratios."""
+    """Draw INT8 over FP32 of each model at each setting, with the published speedups."""
     rows = speed_rows(report)
     models = list(dict.fromkeys(row.model for row in rows))
     measured = settings(report)
@@ -36,18 +36,18 @@ def ratios(report: Mapping[str, Any]) -> tuple[Figure, str]:
         axes.set_yticks(range(len(models)), models)
         axes.set_ylim(len(models) - 0.5, -0.5)
         axes.set_xlim(left=0)
-        axes.set_xlabel("INT8 images/s over FP32 images/s")
+        axes.set_xlabel("Speedup (INT8 images/s over FP32 images/s)")
         axes.tick_params(axis="y", length=0)
         svg.quiet(axes, "x")
         figure.legend(loc="outside upper left", ncols=2)
     return figure, (
-        "Ratio of INT8 to FP32; whiskers are 95% intervals, upright lines the published ratios, "
-        "hollow marks unstable ratios."
+        "Speedup of INT8 over FP32. Whiskers: 95% intervals. Vertical lines: published speedups. "
+        "Hollow markers: unstable measurements."
     )
 
 
 def _look(setting: Setting, measured: tuple[Setting, ...]) -> tuple[str, str]:
-    """Colour and marker: the ISA cap tells the one, all else the other."""
+    """Return colour and marker: a colour for each ISA cap, a marker for all else."""
     caps = list(dict.fromkeys(other.isa_cap for other in measured))
     shapes = list(dict.fromkeys(replace(other, isa_cap="") for other in measured))
     shape = shapes.index(replace(setting, isa_cap=""))

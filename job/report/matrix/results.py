@@ -11,6 +11,8 @@ from job.report.cells import (
     INTERVAL,
     MEASURED,
     NONE,
+    SPEEDUP_NOTE,
+    UNSTABLE_NOTE,
     Cell,
     cap_text,
     engine_notes,
@@ -23,6 +25,7 @@ from job.report.tables import (
     INT8_ENGINE_NAMES,
     MatrixAccuracyRow,
     SpeedRow,
+    cap_name,
     caps,
     matrix_accuracy_rows,
     setting_name,
@@ -32,14 +35,17 @@ from job.report.tables import (
 )
 
 YES_NO = {True: "yes", False: "no", None: ""}
-PUBLISHED_NOTE = "Published ratio: of the published images/s, which another machine measured."
+PUBLISHED_NOTE = (
+    "Published images/s were measured on another machine. Reached: whether the speedup is at least "
+    "the published speedup."
+)
 ENGINES_NOTE = (
-    "The same weights and scales in each engine. Its ratio: the fastest against the faster FP32 "
-    "in Paddle, as in table II."
+    "All engines use the same weights and scales. Speedup: INT8 in the fastest engine over FP32 in "
+    "Paddle, as in table II."
 )
 MODEL: Cell[SpeedRow] = (Column("Model"), lambda row: row.model)
 FASTEST: Cell[SpeedRow] = (Column("Fastest"), lambda row: INT8_ENGINE_NAMES[row.fastest])
-REACHED = Column("At or\nabove")
+REACHED = Column("Reached")
 
 
 def accuracy_grid(report: Mapping[str, Any]) -> Grid:
@@ -55,7 +61,7 @@ def accuracy_grid(report: Mapping[str, Any]) -> Grid:
         for row in matrix_accuracy_rows(report)
     )
     columns = (
-        *words("Model", ""),
+        *words("Model", "Source"),
         *figures("FP32\ntop-1", "Fake\ntop-1", "INT8\ntop-1", "Change"),
         *figures("Fake\ntop-5", "INT8\ntop-5", "Change"),
     )
@@ -76,34 +82,40 @@ def _percent(value: float | None) -> str:
 
 
 def _accuracy_note(report: Mapping[str, Any]) -> str:
-    note = "Fake: the fake-quantized model. Change: INT8 less fake-quantized, in points."
+    note = (
+        "Fake: the fake-quantized model. Change: INT8 minus fake-quantized, in percentage points."
+    )
     done = [entry for entry in report["matrix"] if entry["report"] is not None]
     without = [entry["model"] for entry in done if entry["accuracy"] is None]
     if not without:
         return note
-    models = "of any model" if len(without) == len(done) else f"of {', '.join(without)}"
-    return f"{note} No accuracy {models} was measured: the images are synthetic."
+    models = "" if len(without) == len(done) else f" of {', '.join(without)}"
+    return f"{note} Accuracy{models} was not measured, because the images are synthetic."
 
 
 def speed_grid(report: Mapping[str, Any]) -> Grid:
-    """Return table II with all settings and the published figures beside."""
+    """Return table II with all settings and the published figures in columns of their own."""
     rows = speed_rows(report)
     cells: list[Cell[SpeedRow]] = [MODEL, *setting_cells(report), CAP, *MEASURED]
     if _any_published(rows):
         cells += [
             (Column("Published\nFP32", True), lambda row: _published(row.published_fp32)),
             (Column("Published\nINT8", True), lambda row: _published(row.published_int8)),
-            (Column("Published\nratio", True), _published_ratio),
+            (Column("Published\nspeedup", True), _published_ratio),
             (REACHED, lambda row: YES_NO[row.reached]),
         ]
     return grid_of("Table II. Speed", cells, rows, _speed_note(rows))
 
 
 def speed_grids(report: Mapping[str, Any]) -> tuple[Grid, ...]:
-    """Return table II for narrow screens: one for each setting, the published figures below."""
+    """Return table II for narrow screens, one for each setting, published figures in own rows."""
     rows = speed_rows(report)
     published = _any_published(rows)
-    columns = (Column("Model"), *words(*[""] * published), *(column for column, _ in MEASURED))
+    columns = (
+        Column("Model"),
+        *words(*["Source"] * published),
+        *(column for column, _ in MEASURED),
+    )
     columns += (REACHED,) * published
     grids: list[Grid] = []
     for setting in settings(report):
@@ -136,15 +148,12 @@ def _published_ratio(row: SpeedRow) -> str:
 
 
 def _speed_note(rows: Sequence[SpeedRow]) -> str:
-    ran = dict.fromkeys((row.isa, cap_text(row.setting.isa_cap)) for row in rows)
-    notes = [
-        "INT8 ran on " + ", ".join(f"{isa} (cap {cap})" for isa, cap in ran) + ".",
-        "95%: of the ratio, paired by rounds.",
-    ]
+    used = dict.fromkeys(f"{row.isa} ({cap_name(row.setting.isa_cap)})" for row in rows)
+    notes = [f"Instruction set of INT8: {', '.join(used)}.", SPEEDUP_NOTE]
     if _any_published(rows):
         notes.append(PUBLISHED_NOTE)
     if not all(row.stable for row in rows):
-        notes.append(f"{text_format.UNSTABLE_RATIO} The model's own report says why.")
+        notes.append(f"{UNSTABLE_NOTE} The model's own report gives the reason.")
     return " ".join(notes)
 
 
@@ -193,7 +202,7 @@ def _noted(grids: Sequence[Grid], note: str) -> tuple[Grid, ...]:
 def _best_cells(rows: Sequence[SpeedRow]) -> list[Cell[SpeedRow]]:
     cells: list[Cell[SpeedRow]] = [
         (
-            Column("Its\nratio", True),
+            Column("Speedup", True),
             lambda row: text_format.judged_times(row.best.ratio, row.best.stable),
         ),
         (INTERVAL, lambda row: text_format.known_interval(row.best.ratio_interval)),
@@ -213,11 +222,11 @@ def _rate_in(engine: str, row: SpeedRow) -> str:
 
 
 def models_grid(report: Mapping[str, Any]) -> Grid:
-    """Return status, sizes and report of each model."""
+    """Return status, operators, sizes and report of each model."""
     texts = tuple(_model_cells(entry) for entry in report["matrix"])
     columns = (
         *words("Model", "Status"),
-        *figures("Ops in\nINT8", "Ops in\nFP32", "FP32 size", "INT8 size"),
+        *figures("Operators\nin INT8", "Operators\nin FP32", "FP32 size", "INT8 size"),
         *words("Report"),
     )
     return Grid("Models", columns, texts)
@@ -239,18 +248,18 @@ def _model_cells(entry: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def failures_grid(report: Mapping[str, Any]) -> Grid:
-    """The models that failed or have not run to their end, and why."""
+    """Return the models that failed or have no result yet, with the error of each."""
     texts = tuple(
         (entry["model"], str(entry["error"]["exit_code"]), entry["error"]["message"])
         for entry in report["matrix"]
         if entry["error"] is not None
     )
-    columns = (*words("Model"), *figures("Exit code"), *words("Why"))
-    return Grid("Without a result", columns, texts)
+    columns = (*words("Model"), *figures("Exit code"), *words("Error"))
+    return Grid("Models without a result", columns, texts)
 
 
-def obstacles_grid(report: Mapping[str, Any]) -> Grid:
-    """What stands in the way of models below their published ratio, as their breakdowns tell."""
+def below_published_grid(report: Mapping[str, Any]) -> Grid:
+    """Return the advice from the breakdown of each model below its published speedup."""
     below = {
         (row.model, row.setting.isa_cap, row.setting.batch_size)
         for row in speed_rows(report)
@@ -264,4 +273,4 @@ def obstacles_grid(report: Mapping[str, Any]) -> Grid:
         for advice in advice_of(part)
     )
     columns = (*words("Model", "ISA cap"), *figures("Batch"), *words("Where the time goes"))
-    return Grid("Below the published ratio", columns, texts)
+    return Grid("Below the published speedup", columns, texts)

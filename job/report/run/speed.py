@@ -1,4 +1,4 @@
-"""Table II and what belongs to it: throughput, latency, engines, and what disturbed them."""
+"""Table II of a run: throughput, latency, engines, and the reasons of unstable rows."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -9,8 +9,8 @@ from job.report.cells import (
     INTERVAL,
     MEASURED,
     NONE,
+    SPEEDUP_NOTE,
     Cell,
-    cap_text,
     engine_notes,
     grid_of,
     setting_cells,
@@ -23,6 +23,7 @@ from job.report.tables import (
     EngineSpeed,
     LatencyRow,
     SpeedRow,
+    cap_name,
     caps,
     caps_differ,
     latency_rows,
@@ -33,8 +34,10 @@ from job.report.tables import (
     with_cap,
 )
 
-# A larger share of the scores' range is more than the rounding of INT8's last steps.
+# Rounding in the last INT8 layers changes scores by less than this share of their range.
 MAX_SCORE_DIFFERENCE = 0.01
+FASTER_NOTE = "Faster: the engine that table II compares INT8 with."
+SKIPPED_NOTE = f"{NONE}: not measured, because a short trial showed that this engine is far slower."
 
 
 def throughput_grids(report: Mapping[str, Any]) -> tuple[Grid, ...]:
@@ -68,34 +71,39 @@ def latency_grids(report: Mapping[str, Any]) -> tuple[Grid, ...]:
 
 
 def fp32_grid(report: Mapping[str, Any]) -> Grid:
-    """Return FP32 in both engines, because ratios are over the faster one."""
+    """Return FP32 in both engines, because speedups are over the faster engine."""
     cells: list[Cell[SpeedRow]] = [
         *((CAP,) if caps_differ(report) else ()),
         *setting_cells(report),
-        # A dash: the pilot measurement showed that this engine is far slower.
         (Column("Native images/s", True), lambda row: _known(row.fp32_native)),
         (Column("oneDNN images/s", True), lambda row: _known(row.fp32_onednn)),
-        (Column("Used"), lambda row: ENGINE_NAMES[row.fp32_engine]),
+        (Column("Faster"), lambda row: ENGINE_NAMES[row.fp32_engine]),
         (Column("FP32 batches timed", True), lambda row: text_format.count(row.fp32_samples)),
         (Column("INT8 batches timed", True), lambda row: text_format.count(row.int8_samples)),
     ]
-    return grid_of("FP32 engines and samples", cells, speed_rows(report))
+    rows = speed_rows(report)
+    skipped = any(row.fp32_native is None or row.fp32_onednn is None for row in rows)
+    note = f"{FASTER_NOTE} {SKIPPED_NOTE}" if skipped else FASTER_NOTE
+    return grid_of("FP32 by engine, and batches timed", cells, rows, note)
 
 
 def int8_engines_grids(report: Mapping[str, Any]) -> tuple[Grid, ...]:
     """Return INT8 in every engine, one for each ISA cap; none if it ran in Paddle only."""
     cells: list[Cell[EngineSpeed]] = [
         *setting_cells(report),
-        (Column("INT8 in"), lambda speed: INT8_ENGINE_NAMES[speed.engine]),
+        (Column("Engine"), lambda speed: INT8_ENGINE_NAMES[speed.engine]),
         (Column("images/s", True), lambda speed: text_format.significant(speed.images_per_second)),
-        (Column("Ratio", True), lambda speed: text_format.judged_times(speed.ratio, speed.stable)),
+        (
+            Column("Speedup", True),
+            lambda speed: text_format.judged_times(speed.ratio, speed.stable),
+        ),
         (INTERVAL, lambda speed: text_format.known_interval(speed.ratio_interval)),
         (Column("p50 ms", True), lambda speed: text_format.significant(speed.p50_ms)),
     ]
     grids = []
     for cap in caps(report):
         rows = [row for row in _under(cap, speed_rows(report)) if len(row.engines) > 1]
-        title = with_cap(report, "Table II, continued. INT8 in other engines", cap)
+        title = with_cap(report, "Table II, continued. INT8 by engine", cap)
         speeds = [speed for row in rows for speed in row.engines]
         if rows:
             grids.append(grid_of(title, cells, speeds, _fastest_note(report, rows, speeds)))
@@ -107,29 +115,29 @@ def _under(cap: str, rows: Iterable[SpeedRow]) -> Sequence[SpeedRow]:
 
 
 def unstable_notes(report: Mapping[str, Any], cap: str) -> tuple[str, ...]:
-    """What disturbed which rows under an ISA cap and what to do; empty when all are stable."""
+    """Return the reasons of unstable rows under an ISA cap, and advice; empty if all are stable."""
     rows = zip(speed_rows(report), report["benchmark"], strict=True)
-    disturbed = [
+    unstable = [
         (row, entry["unstable_reasons"])
         for row, entry in rows
         if row.setting.isa_cap == cap and not row.stable
     ]
-    if not disturbed:
+    if not unstable:
         return ()
-    found = (
+    causes = (
         f"{load_name(report, row.setting)}: {' and '.join(reason['what'] for reason in reasons)}"
-        for row, reasons in disturbed
+        for row, reasons in unstable
     )
-    advice = _once(reason["advice"] for _, reasons in disturbed for reason in reasons)
-    return (f"{text_format.UNSTABLE} Unstable: {'; '.join(found)}.", *advice)
+    advice = _once(reason["advice"] for _, reasons in unstable for reason in reasons)
+    return (f"{text_format.UNSTABLE} Unstable: {'; '.join(causes)}.", *advice)
 
 
 def score_notes(report: Mapping[str, Any]) -> tuple[str, ...]:
-    """Where INT8 answers otherwise under one ISA cap than under another."""
+    """Return the settings whose INT8 scores differ from the scores under the first ISA cap."""
     first = report["benchmark"][0]["isa_cap"]
     return tuple(
-        f"INT8's scores at {setting_name(report, row.setting)} differ from those under ISA cap "
-        f"{cap_text(first)} by up to {100 * entry['score_difference']:.1f}% of their range."
+        f"INT8 scores at {setting_name(report, row.setting)} differ from the INT8 scores with "
+        f"{cap_name(first)} by up to {100 * entry['score_difference']:.1f}% of their range."
         for row, entry in zip(speed_rows(report), report["benchmark"], strict=True)
         if (entry["score_difference"] or 0.0) > MAX_SCORE_DIFFERENCE
     )
@@ -137,29 +145,34 @@ def score_notes(report: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _isa_note(rows: Sequence[SpeedRow]) -> str:
     cap = rows[0].setting.isa_cap
-    capped = "" if cap == NO_CAP else f"oneDNN was capped at {cap}. "
-    return f"{capped}INT8 ran on {', '.join(_once(row.isa for row in rows))}."
+    capped = "" if cap == NO_CAP else f"oneDNN was limited to {cap}. "
+    return f"{capped}Instruction set of INT8: {', '.join(_once(row.isa for row in rows))}."
 
 
 def _engine_note(rows: Sequence[SpeedRow]) -> str:
     engines = sorted({ENGINE_NAMES[row.fp32_engine] for row in rows})
-    return f"FP32 is the faster of native and oneDNN kernels (here {' and '.join(engines)})."
+    return (
+        "FP32 is the faster of Paddle's native kernels and oneDNN "
+        f"(here: {' and '.join(engines)}). {SPEEDUP_NOTE}"
+    )
 
 
 def _instances_notes(rows: Sequence[SpeedRow]) -> tuple[str, ...]:
     if all(row.setting.instances == 1 for row in rows):
         return ()
-    told = "Instances have one thread and a core of their own each and run side by side; "
-    return (f"{told}images/s are their sum.",)
+    return (
+        "Instances are processes that run in parallel, each with one thread on its own core. "
+        "Images/s are the sum over all instances.",
+    )
 
 
 def _latency_note(report: Mapping[str, Any]) -> str:
     costs = sorted(entry["harness_ms"] for entry in report["benchmark"])
     spread = " to ".join(_once(f"{cost:.2g}" for cost in (costs[0], costs[-1])))
     return (
-        "Latency of one batch, by nearest rank; p90 takes 10 batches, p99 takes 100. "
-        "Peak memory: resident set of the model's process. "
-        f"A model that does nothing takes {spread} ms a batch when it is measured like these."
+        "Latency of one batch, as nearest-rank percentiles. p90 needs 10 timed batches, p99 needs "
+        "100. Peak memory: resident set size of the model's process. The measurement itself takes "
+        f"{spread} ms per batch, timed with a model that computes nothing."
     )
 
 
@@ -168,11 +181,11 @@ def _fastest_note(
 ) -> str:
     names = _once(INT8_ENGINE_NAMES[row.fastest] for row in rows)
     if len(names) == 1:
-        fastest = f"{names[0]} is the fastest throughout."
+        fastest = f"{names[0]} is the fastest engine at every setting."
     else:
         each = (f"{INT8_ENGINE_NAMES[r.fastest]} at {load_name(report, r.setting)}" for r in rows)
-        fastest = f"Fastest: {'; '.join(each)}."
-    notes = [fastest, "Ratio: against the faster FP32 in Paddle, as in table II."]
+        fastest = f"Fastest engine: {'; '.join(each)}."
+    notes = [fastest, "Speedup: over FP32 in Paddle, as in table II."]
     return " ".join((*notes, *engine_notes(rows, speeds)))
 
 

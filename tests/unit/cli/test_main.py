@@ -284,14 +284,14 @@ class TestReport:
     def test_no_report(self, folder: Path) -> None:
         done = job("report", ".", cwd=folder)
         assert done.returncode == 2
-        assert "holds no report.json" in done.stderr
+        assert "no report.json in" in done.stderr
 
     @pytest.mark.parametrize("text", ["", "[]", "{"])
     def test_broken_report(self, folder: Path, text: str) -> None:
         (folder / "report.json").write_text(text)
         done = job("report", ".", cwd=folder)
         assert done.returncode == 4
-        assert "report.json is not a JSON object" in done.stderr
+        assert "report.json: expected a JSON object" in done.stderr
 
     def test_report_that_is_none(self, folder: Path) -> None:
         (folder / "report.json").write_text("{}")
