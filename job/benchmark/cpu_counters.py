@@ -1,4 +1,4 @@
-"""What the kernel counts of the cores that models are timed on.
+"""The kernel's counters for the cores that models are timed on.
 
 Sources: proc_stat(5) and the kernel's cgroup-v1 and cgroup-v2 documents.
 """
@@ -13,22 +13,22 @@ from job.benchmark.cpu_pinning import siblings
 from job.benchmark.stability import Observation
 from job.host import Throttling, throttling
 
-# Fields of a line of /proc/stat, in clock ticks.
+# Positions of fields in a line of /proc/stat, in clock ticks.
 _BUSY = (0, 1, 2, 5, 6)
 _STEAL = 7
 
 
 @dataclass(frozen=True)
 class Counters:
-    """Seconds and events since the machine started.
+    """One reading of all counters, in seconds since the machine started.
 
     Attributes:
-        at: monotonic time.
+        at: monotonic time of the reading.
         own_seconds: processor time of this process.
-        busy: processor time used on the cores by anyone.
-        steal: time that the hypervisor took from the cores.
-        sibling_busy: processor time used on each of the cores' other hyperthreads.
-        throttling: of the control group.
+        busy: processor time that all processes used on the cores.
+        steal: time in which the hypervisor ran other machines on the cores.
+        sibling_busy: processor time used on each other hyperthread of the cores.
+        throttling: throttling of the container by its CPU limit.
     """
 
     at: float
@@ -44,7 +44,7 @@ def read(cores: Sequence[int], root: Path = Path("/")) -> Counters:
 
     Args:
         cores: the cores that models are timed on.
-        root: folder that holds ``proc`` and ``sys``.
+        root: the folder that contains ``proc`` and ``sys``.
     """
     others = {other for core in cores for other in siblings(core, root)} - set(cores)
     lines = _per_core((root / "proc/stat").read_text(encoding="ascii"))
@@ -61,14 +61,14 @@ def read(cores: Sequence[int], root: Path = Path("/")) -> Counters:
 def between(
     before: Counters, after: Counters, *, cores: int, model_seconds: float, preemptions: int
 ) -> Observation:
-    """What happened from one reading to the next.
+    """Return the differences between two readings.
 
     Args:
         before: the first reading.
-        after: the second, of the same cores.
-        cores: how many cores.
-        model_seconds: processor time that the models' processes used meanwhile.
-        preemptions: how often they lost their core to another process.
+        after: the second reading, of the same cores.
+        cores: number of cores.
+        model_seconds: processor time that the timing processes used between the readings.
+        preemptions: involuntary context switches of the timing processes between the readings.
     """
     return Observation(
         seconds=after.at - before.at,
@@ -87,7 +87,7 @@ def between(
 
 
 def _per_core(stat: str) -> dict[int, tuple[int, ...]]:
-    """The clock ticks of each core in ``/proc/stat``."""
+    """Return the clock ticks of each core in ``/proc/stat``."""
     lines = (line.split() for line in stat.splitlines())
     return {
         int(name[3:]): tuple(map(int, ticks))
@@ -97,6 +97,6 @@ def _per_core(stat: str) -> dict[int, tuple[int, ...]]:
 
 
 def _sum(ticks: Sequence[int], fields: Sequence[int]) -> float:
-    """Seconds in some fields; 0 where this kernel does not count them."""
-    found = sum(ticks[field] for field in fields if field < len(ticks))
-    return found / os.sysconf("SC_CLK_TCK")
+    """Return the sum of fields in seconds; a field that this kernel lacks counts as 0."""
+    total = sum(ticks[field] for field in fields if field < len(ticks))
+    return total / os.sysconf("SC_CLK_TCK")

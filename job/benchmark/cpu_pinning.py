@@ -1,4 +1,4 @@
-"""Which cores models are timed on."""
+"""Chooses the cores that models are timed on."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -7,39 +7,40 @@ from pathlib import Path
 from job.benchmark.samples import BenchmarkSetting
 from job.errors import MachineError
 from job.host import usable_cores
+from job.text_format import plural
 
 _SIBLINGS = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
 def check(settings: Sequence[BenchmarkSetting]) -> None:
-    """Make sure that every setting has as many cores as it keeps busy.
+    """Check that this process may use as many cores as every setting needs.
 
     Raises:
-        MachineError: naming the manifest's key.
+        MachineError: a setting needs more cores; the message names its manifest key.
     """
     usable = usable_cores()
     for setting in settings:
         if setting.cores > usable:
             key = "threads" if setting.scenario == "latency" else "instances"
             raise MachineError(
-                f"/benchmark/{key}: {setting.cores} {key} asked for, "
-                f"{usable} core{'' if usable == 1 else 's'} usable",
-                "Lower it, or give the container more cores.",
+                f"/benchmark/{key}: got {setting.cores} {key}, but only "
+                f"{plural(usable, 'core')} can be used",
+                f"Lower benchmark.{key}, or give the container more cores.",
             )
 
 
 def pinned(setting: BenchmarkSetting) -> list[int]:
-    """The cores that a setting is timed on: physical cores first, then their hyperthreads."""
+    """Return the cores that a setting is timed on: physical cores first, then hyperthreads."""
     cores = sorted(os.sched_getaffinity(0))
     return spread(cores, {core: siblings(core) for core in cores})[: setting.cores]
 
 
 def spread(cores: Sequence[int], sharing: Mapping[int, frozenset[int]]) -> list[int]:
-    """Order cores so that those that share a physical core come as late as they can.
+    """Order cores so that one logical core of each physical core comes first.
 
     Args:
-        cores: in the order wanted otherwise.
-        sharing: of each core, the logical cores of its physical core.
+        cores: logical cores in the preferred order.
+        sharing: for each logical core, all logical cores of its physical core.
     """
     order: list[int] = []
     taken: list[int] = []
@@ -49,7 +50,7 @@ def spread(cores: Sequence[int], sharing: Mapping[int, frozenset[int]]) -> list[
 
 
 def siblings(core: int, root: Path = Path("/")) -> frozenset[int]:
-    """The logical cores of a core's physical core, itself among them."""
+    """Return all logical cores of a core's physical core, including the core."""
     try:
         text = (root / _SIBLINGS.format(core)).read_text(encoding="ascii")
     except OSError:
@@ -58,9 +59,9 @@ def siblings(core: int, root: Path = Path("/")) -> frozenset[int]:
 
 
 def _numbers(text: str) -> list[int]:
-    """Read a list of the kernel's, such as ``0-1,8``."""
-    found: list[int] = []
+    """Parse a list of cores in the kernel's format, such as ``0-1,8``."""
+    numbers: list[int] = []
     for part in text.strip().split(","):
         low, _, high = part.partition("-")
-        found += range(int(low), int(high or low) + 1)
-    return found
+        numbers += range(int(low), int(high or low) + 1)
+    return numbers

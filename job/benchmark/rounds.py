@@ -1,11 +1,11 @@
-"""Interleaved timing: each model in processes of its own, anew in each round.
+"""Interleaved timing: every round starts new processes for each model and times them in turns.
 
-The models rest while another is timed, so a machine that drifts, throttles or has a busy neighbour
-hits all of them alike; the ratio is taken per round. Processes of one and the same model differ by
-one to three percent for as long as they live, likely by where their memory lies, and can be slower
-for being started first (ResNet50 in FP32: by one to four percent). A ratio of two processes would
-hold their difference, and no number of rounds would show it: so every round starts its own, in
-turned order.
+The other models are suspended while one is timed. So drift, throttling and other processes affect
+all models equally, and the ratio is computed per round. Two processes running the same model can
+differ in speed by one to three percent for their whole lifetime, probably because of their memory
+layout. A process that is started first can also be slower (ResNet50 in FP32: by one to four
+percent). A ratio from one pair of processes would contain this difference, however long they ran.
+Therefore every round starts new processes, in alternating order.
 """
 
 import math
@@ -25,27 +25,27 @@ from job.host import read_host
 NATIVE, ONEDNN = FP32 = ("native", "onednn")
 NOOP = "nothing"
 T = TypeVar("T")
-# An FP32 engine this much slower than the faster one while warming up is not timed further.
-HOPELESS = 1.3
-# Of a call that does nothing, thousands fit into this.
+# An FP32 engine that is slower than the faster one by this factor in the warm-up is dropped.
+TOO_SLOW = 1.3
+# Long enough for thousands of calls of the no-op model.
 NOOP_SECONDS = 0.02
-# First calls take longer, so they must not decide which engine is faster.
+# The first call is slower, so it must not decide which engine is faster.
 LEAST_WARMUP = 2
 CHECKED_IMAGES = 8
-# Of each model in a round, if its calls are short.
+# Turns of each model in a round, if its calls are short.
 TURNS = 4
 
 
 @dataclass(frozen=True)
 class TimingBudget:
-    """How long each model is timed in all, over ``rounds`` turns.
+    """How long each model is timed.
 
     Attributes:
-        warmup_batches: calls of each model in a round that are not counted; fewer if they take
-            longer than the round's share of ``min_seconds``.
-        min_seconds: seconds of timing at least.
-        min_samples: timed calls at least, over all instances.
-        rounds: how often the models take turns.
+        warmup_batches: uncounted calls of each model in each round; fewer if they take longer than
+            ``round_seconds``.
+        min_seconds: minimum timing of each model in seconds, over all rounds.
+        min_samples: minimum number of timed calls of each model, over all rounds and instances.
+        rounds: number of rounds.
     """
 
     warmup_batches: int
@@ -55,23 +55,23 @@ class TimingBudget:
 
     @property
     def warmup(self) -> int:
-        """Calls that are not counted."""
+        """Number of uncounted calls in each round."""
         return max(self.warmup_batches, LEAST_WARMUP)
 
     @property
     def round_seconds(self) -> float:
-        """Seconds of timing in a round."""
+        """Minimum timing of each model in one round, in seconds."""
         return self.min_seconds / self.rounds
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one row of table II is made of.
+    """The data of one row of table II.
 
     Attributes:
-        samples: of each model that was not given up, the one that does nothing among them.
-        observed: what happened on the cores meanwhile.
-        scores: of the INT8 model for a few fixed images, [images][classes].
+        samples: samples of each model that was not dropped, including the no-op model.
+        observed: the use of the cores during the timing.
+        scores: the INT8 model's scores [images][classes] for a few fixed images.
     """
 
     samples: Sequence[Samples]
@@ -82,7 +82,7 @@ class Measurement:
 def measure(
     candidates: Sequence[Candidate],
     setting: BenchmarkSetting,
-    effort: TimingBudget,
+    budget: TimingBudget,
     *,
     isa: str,
     events: Events,
@@ -90,29 +90,29 @@ def measure(
     """Time models in alternating rounds.
 
     Args:
-        candidates: one or two FP32 ones, the INT8 one, and INT8 ones of other engines.
+        candidates: one or two FP32 models, the INT8 model, and INT8 models of other engines.
         setting: batch size, threads, instances and the rest.
-        effort: for how long.
-        isa: instruction set that the INT8 model really executes under the setting's cap.
-        events: told after each round.
+        budget: how long to time.
+        isa: the instruction set that the INT8 model executes under the setting's cap.
+        events: receives progress after each round.
 
     Returns:
-        None when the job was asked to stop.
+        None if the job is stopping.
 
     Raises:
-        MachineError: more threads or instances are asked for than there are cores.
-        QuantizationError: a model cannot be timed.
+        MachineError: the setting needs more cores than this process may use.
+        QuantizationError: a timing process ended unexpectedly.
     """
     cpu_pinning.check([setting])
     racing = [*candidates, Candidate(NOOP, Path(NOOP))]
     rounds: list[Round] = []
-    for done in range(effort.rounds):
-        one = run_round(racing, setting, effort, done, events)
-        if one is None:
+    for done in range(budget.rounds):
+        completed = run_round(racing, setting, budget, done, events)
+        if completed is None:
             return None
-        rounds.append(one)
-        racing = [candidate for candidate in racing if candidate.label in one.latencies]
-        events.progress("benchmark", done + 1, effort.rounds, "rounds", str(setting))
+        rounds.append(completed)
+        racing = [candidate for candidate in racing if candidate.label in completed.latencies]
+        events.progress("benchmark", done + 1, budget.rounds, "rounds", str(setting))
     conditions = Conditions(read_host().as_report(), isa, setting)
     samples = [
         Samples(
@@ -128,13 +128,13 @@ def measure(
 
 @dataclass(frozen=True)
 class Round:
-    """What one round found.
+    """The data of one round.
 
     Attributes:
         latencies: milliseconds of each model, as [instance][call].
-        peak_rss_bytes: of each model.
-        observed: what happened on the cores while models were timed.
-        scores: as in a measurement.
+        peak_rss_bytes: peak memory of each model's largest process.
+        observed: the use of the cores while models were timed.
+        scores: as in :class:`Measurement`.
     """
 
     latencies: Mapping[str, Sequence[Sequence[float]]]
@@ -146,31 +146,31 @@ class Round:
 def run_round(
     racing: Sequence[Candidate],
     setting: BenchmarkSetting,
-    effort: TimingBudget,
+    budget: TimingBudget,
     number: int,
     events: Events,
 ) -> Round | None:
-    """Start every model, warm it up and time it; None when asked to stop.
+    """Start every model, warm it up and time it; return None if the job is stopping.
 
     Args:
         racing: the models.
         setting: batch size, threads, instances and the rest.
-        effort: for how long.
-        number: of the round, from 0; the first one gives a hopeless FP32 engine up.
-        events: asked whether to stop.
+        budget: how long to time.
+        number: number of the round, from 0. Round 0 drops an FP32 engine that is too slow.
+        events: reports whether the job is stopping.
     """
     pinned = cpu_pinning.pinned(setting)
-    with started(in_turn(racing, number), setting, pinned) as fleets:
+    with started(in_turn(racing, number), setting, pinned) as groups:
         if number == 0:
-            fleets = competitive(fleets, effort)
+            groups = competitive(groups, budget)
         else:
-            warm_up(fleets, effort)
-        before, used_before = cpu_counters.read(pinned), used(fleets)
-        # Neither starting first nor being timed first goes to the same model always.
-        latencies = timed(in_turn(fleets, number // 2), effort, events)
+            warm_up(groups, budget)
+        before, used_before = cpu_counters.read(pinned), used(groups)
+        # Over the rounds, no model is always started first or always timed first.
+        latencies = timed(in_turn(groups, number // 2), budget, events)
         if latencies is None:
             return None
-        after, used_after = cpu_counters.read(pinned), used(fleets)
+        after, used_after = cpu_counters.read(pinned), used(groups)
         observed = cpu_counters.between(
             before,
             after,
@@ -178,13 +178,13 @@ def run_round(
             model_seconds=used_after[0] - used_before[0],
             preemptions=used_after[1] - used_before[1],
         )
-        scores = {fleet.label: fleet for fleet in fleets}["int8"].scores(CHECKED_IMAGES)
-        peaks = {fleet.label: fleet.peak_rss_bytes for fleet in fleets}
+        scores = {group.label: group for group in groups}["int8"].scores(CHECKED_IMAGES)
+        peaks = {group.label: group.peak_rss_bytes for group in groups}
         return Round(latencies, peaks, observed, scores)
 
 
 def in_turn(models: Sequence[T], number: int) -> Sequence[T]:
-    """Turned about each time."""
+    """Return the models in order for even numbers, in reverse order for odd ones."""
     return models if number % 2 == 0 else models[::-1]
 
 
@@ -192,82 +192,88 @@ def in_turn(models: Sequence[T], number: int) -> Sequence[T]:
 def started(
     candidates: Sequence[Candidate], setting: BenchmarkSetting, pinned: Sequence[int]
 ) -> Iterator[list[InstanceGroup]]:
-    """Every candidate's processes with their models loaded, one after another."""
+    """Start the processes of all candidates, then load the models one after another."""
     with ExitStack() as stack:
-        fleets = []
+        groups = []
         for candidate in candidates:
-            fleets.append(InstanceGroup(candidate, setting, pinned))
-            stack.callback(fleets[-1].close)
-        for fleet in fleets:
-            fleet.load()
-        yield fleets
+            groups.append(InstanceGroup(candidate, setting, pinned))
+            stack.callback(groups[-1].close)
+        for group in groups:
+            group.load()
+        yield groups
 
 
-def warm_up(fleets: Sequence[InstanceGroup], effort: TimingBudget) -> dict[str, float]:
-    """Call every model until it is as fast as it gets: milliseconds of the fastest calls."""
+def warm_up(groups: Sequence[InstanceGroup], budget: TimingBudget) -> dict[str, float]:
+    """Warm every model up; return the milliseconds of each model's fastest call."""
     return {
-        fleet.label: fastest_call(fleet, effort.warmup, effort.round_seconds) for fleet in fleets
+        group.label: fastest_call(group, budget.warmup, budget.round_seconds) for group in groups
     }
 
 
-def competitive(fleets: Sequence[InstanceGroup], effort: TimingBudget) -> list[InstanceGroup]:
-    """Warm all models up, and end the processes of an FP32 engine that is hopelessly slow."""
-    fastest = warm_up(fleets, effort)
+def competitive(groups: Sequence[InstanceGroup], budget: TimingBudget) -> list[InstanceGroup]:
+    """Warm all models up; end the processes of an FP32 engine that is too slow."""
+    fastest = warm_up(groups, budget)
     if not fastest.keys() >= set(FP32):
-        return list(fleets)
-    for fleet in sorted(fleets, key=lambda fleet: fleet.label != ONEDNN):
-        # A first call of many seconds was all the warm-up, and made oneDNN's primitives.
-        if fleet.label == ONEDNN or (fleet.label == NATIVE and is_competitive(NATIVE, fastest)):
-            fastest[fleet.label] = min(fastest[fleet.label], fastest_call(fleet, 1, 0.0))
-    kept = [f for f in fleets if f.label not in FP32 or is_competitive(f.label, fastest)]
-    for fleet in fleets:
-        if fleet not in kept:
-            fleet.close()
+        return list(groups)
+    for group in sorted(groups, key=lambda group: group.label != ONEDNN):
+        # If the first call took many seconds, it was the only one, and created oneDNN's primitives.
+        if group.label == ONEDNN or (group.label == NATIVE and is_competitive(NATIVE, fastest)):
+            fastest[group.label] = min(fastest[group.label], fastest_call(group, 1, 0.0))
+    kept = [f for f in groups if f.label not in FP32 or is_competitive(f.label, fastest)]
+    for group in groups:
+        if group not in kept:
+            group.close()
     return kept
 
 
-def fastest_call(fleet: InstanceGroup, batches: int, limit: float) -> float:
-    """Milliseconds of the fastest of some calls, at least one, that end after ``limit`` seconds."""
-    return min(min(instance) for instance in fleet.time(0, batches, limit))
+def fastest_call(group: InstanceGroup, batches: int, limit: float) -> float:
+    """Return the milliseconds of the fastest call.
+
+    Args:
+        group: the model's instances.
+        batches: number of calls; at least one is made.
+        limit: seconds after which no further call starts.
+    """
+    return min(min(instance) for instance in group.time(0, batches, limit))
 
 
 def is_competitive(label: str, fastest: Mapping[str, float]) -> bool:
-    """Whether an FP32 engine may still be the faster one.
+    """Return whether an FP32 engine may still be the faster one.
 
     Args:
-        label: the engine.
+        label: label of the engine.
         fastest: milliseconds of each model's fastest call so far.
     """
     best = min(value for name, value in fastest.items() if name in FP32)
-    return fastest[label] <= HOPELESS * best
+    return fastest[label] <= TOO_SLOW * best
 
 
 def timed(
-    fleets: Sequence[InstanceGroup], effort: TimingBudget, events: Events
+    groups: Sequence[InstanceGroup], budget: TimingBudget, events: Events
 ) -> dict[str, list[list[float]]] | None:
-    """Latencies of each model in one round, as [instance][call]; None when asked to stop.
+    """Return each model's latencies in one round, as [instance][call]; None if the job is stopping.
 
-    The models take short turns, so that what else the machine does for a moment meets all of them.
+    The models take short turns, so that a short disturbance of the machine affects all of them.
     """
-    batches = math.ceil(effort.min_samples / effort.rounds / len(fleets[0].timers))
-    latencies: dict[str, list[list[float]]] = {f.label: [[] for _ in f.timers] for f in fleets}
+    batches = math.ceil(budget.min_samples / budget.rounds / len(groups[0].timers))
+    latencies: dict[str, list[list[float]]] = {f.label: [[] for _ in f.timers] for f in groups}
     for turn in range(TURNS):
-        for fleet in in_turn(fleets, turn):
-            least = NOOP_SECONDS if fleet.label == NOOP else math.inf
-            seconds = min(effort.round_seconds, least)
-            instances = latencies[fleet.label]
+        for group in in_turn(groups, turn):
+            least = NOOP_SECONDS if group.label == NOOP else math.inf
+            seconds = min(budget.round_seconds, least)
+            instances = latencies[group.label]
             missing = batches - min(map(len, instances))
             if missing <= 0 and min(map(sum, instances)) >= 1000 * seconds:
                 continue
-            found = fleet.time(seconds / TURNS, min(missing, math.ceil(batches / TURNS)))
-            for calls, more in zip(instances, found, strict=True):
-                calls += more
+            latest = group.time(seconds / TURNS, min(missing, math.ceil(batches / TURNS)))
+            for calls, new in zip(instances, latest, strict=True):
+                calls += new
             if events.stopping:
                 return None
     return latencies
 
 
-def used(fleets: Sequence[InstanceGroup]) -> tuple[float, int]:
-    """Processor seconds and preemptions of all timing processes so far."""
-    timers = [timer for fleet in fleets for timer in fleet.timers]
+def used(groups: Sequence[InstanceGroup]) -> tuple[float, int]:
+    """Return the processor time in seconds and the preemptions of all timing processes so far."""
+    timers = [timer for group in groups for timer in group.timers]
     return sum(t.cpu_seconds for t in timers), sum(t.preemptions for t in timers)

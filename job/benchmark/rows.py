@@ -1,4 +1,4 @@
-"""Rows of table II, made of raw samples."""
+"""Computes the rows of table II from raw samples."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,30 +12,30 @@ from job.benchmark.samples import Samples, require_comparable
 from job.benchmark.stability import reasons
 
 INT8 = "int8"
-# What runs INT8 besides Paddle.
+# Engines other than Paddle that run INT8.
 OTHER_ENGINES = ("openvino", "onnxruntime")
 PADDLE = "paddle"
 
 
 def row(measured: Measurement) -> dict[str, Any]:
-    """One row: the faster FP32 against INT8, in Paddle and in other engines.
+    """Return one row: the faster FP32 engine against INT8 in Paddle and in other engines.
 
     Raises:
-        IncomparableSamples: the samples were not measured alike.
+        IncomparableSamples: the samples were measured under different conditions.
     """
     by_label = {one.label: one for one in measured.samples}
     speeds = {label: stats.mean_throughput(one.rates) for label, one in by_label.items()}
     fp32_engines = {label: speeds[label] for label in FP32 if label in speeds}
     fastest = max(fp32_engines, key=lambda label: fp32_engines[label])
     fp32, int8 = by_label[fastest], by_label[INT8]
-    setting, against = int8.conditions.setting, compare(fp32, int8)
+    setting, comparison = int8.conditions.setting, compare(fp32, int8)
     others = {label: by_label[label] for label in OTHER_ENGINES if label in by_label}
     int8_speeds = {PADDLE: speeds[INT8], **{label: speeds[label] for label in others}}
-    why = reasons(
+    unstable_reasons = reasons(
         measured.observed,
         {label: one.rates for label, one in by_label.items() if label != NOOP},
-        against["ratio"],
-        against["ratio_interval"],
+        comparison["ratio"],
+        comparison["ratio_interval"],
     )
     return {
         "scenario": setting.scenario,
@@ -46,23 +46,23 @@ def row(measured: Measurement) -> dict[str, Any]:
         "isa": int8.conditions.isa,
         "fp32": describe(fp32, fastest),
         "int8": describe(int8, "onednn"),
-        **against,
+        **comparison,
         "fp32_engines": fp32_engines,
         "engines": {
             label: {**describe(one, label), **compare(fp32, one)} for label, one in others.items()
         },
         "fastest": max(int8_speeds, key=lambda label: int8_speeds[label]),
         "harness_ms": stats.percentiles(by_label[NOOP].all).p50,
-        "stable": not why,
-        "unstable_reasons": [asdict(reason) for reason in why],
+        "stable": not unstable_reasons,
+        "unstable_reasons": [asdict(reason) for reason in unstable_reasons],
     }
 
 
 def compare(fp32: Samples, int8: Samples) -> dict[str, Any]:
-    """The ratio of INT8 to FP32 with its 95% interval (of a single round None).
+    """Return the throughput ratio of INT8 to FP32 and its 95% interval (None for one round).
 
     Raises:
-        IncomparableSamples: they were not measured alike.
+        IncomparableSamples: the samples were measured under different conditions.
     """
     require_comparable(fp32, int8)
     ratio = stats.paired_ratio(fp32.rates, int8.rates)
@@ -71,7 +71,7 @@ def compare(fp32: Samples, int8: Samples) -> dict[str, Any]:
 
 
 def describe(samples: Samples, engine: str) -> dict[str, Any]:
-    """One model's side of a row; latencies are those of all instances."""
+    """Return one model's half of a row; the latencies of all instances count."""
     quantiles = stats.percentiles(samples.all)
     histogram = stats.latency_histogram(samples.all)
     return {
@@ -87,8 +87,13 @@ def describe(samples: Samples, engine: str) -> dict[str, Any]:
 def score_difference(
     scores: Sequence[Sequence[float]], expected: Sequence[Sequence[float]]
 ) -> float:
-    """Largest difference of scores [images][classes], relative to the range of those expected."""
-    found, wanted = np.asarray(scores), np.asarray(expected)
-    spread = float(wanted.max() - wanted.min())
-    largest = float(np.abs(found - wanted).max())
+    """Return the largest absolute difference of scores, divided by the range of the expected ones.
+
+    Args:
+        scores: [images][classes].
+        expected: [images][classes].
+    """
+    actual, reference = np.asarray(scores), np.asarray(expected)
+    spread = float(reference.max() - reference.min())
+    largest = float(np.abs(actual - reference).max())
     return largest / spread if spread else float(largest > 0)

@@ -1,4 +1,7 @@
-"""Raw latencies with the conditions they were measured under, which decide what they compare to."""
+"""Raw latencies and the conditions of their measurement.
+
+Only latencies that were measured under the same conditions may be compared.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,14 +12,14 @@ from job.errors import IncomparableSamples
 
 @dataclass(frozen=True)
 class BenchmarkSetting:
-    """What is timed: one row of table II.
+    """The conditions of one row of table II.
 
     Attributes:
         batch_size: images of one call.
-        threads: of one instance.
+        threads: threads of one instance.
         input_shape: (channels, height, width).
-        instances: processes that run the same model side by side.
-        isa_cap: highest instruction set that oneDNN may use, or ``all``.
+        instances: processes that run the same model simultaneously.
+        isa_cap: the highest instruction set that oneDNN may use, or ``all``.
     """
 
     batch_size: int
@@ -27,12 +30,12 @@ class BenchmarkSetting:
 
     @property
     def scenario(self) -> str:
-        """``latency`` of one instance, or ``throughput`` of several."""
+        """``latency`` (one instance) or ``throughput`` (several instances)."""
         return "latency" if self.instances == 1 else "throughput"
 
     @property
     def cores(self) -> int:
-        """Cores that are kept busy."""
+        """Number of cores that all instances use together."""
         return self.threads * self.instances
 
     def __str__(self) -> str:
@@ -46,11 +49,11 @@ class BenchmarkSetting:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What two samples must have in common.
+    """The conditions of a measurement, which must be equal for samples to be compared.
 
     Attributes:
         host: the machine, as in report.json.
-        isa: instruction set that the INT8 model really executes under the setting's cap.
+        isa: the instruction set that the INT8 model executes under the setting's cap.
         setting: batch size, threads, instances and the rest.
     """
 
@@ -61,14 +64,14 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Samples:
-    """Latencies of one model.
+    """The latencies of one model.
 
     Attributes:
-        label: what ran: ``native``, ``onednn``, ``int8``, ``openvino``, ``onnxruntime``,
-            ``nothing``.
+        label: how the model ran: ``native``, ``onednn``, ``int8``, ``openvino``, ``onnxruntime``
+            or ``nothing``.
         rounds: milliseconds a call, as [round][instance][call].
-        peak_rss_bytes: of the largest of its processes.
-        conditions: what it was measured under.
+        peak_rss_bytes: peak memory of the process that used most.
+        conditions: the conditions of the measurement.
     """
 
     label: str
@@ -92,17 +95,17 @@ class Samples:
 
 
 def require_comparable(one: Samples, other: Samples) -> None:
-    """Check that a ratio of two samples says something of the models alone.
+    """Check that two samples were measured under the same conditions.
 
     Raises:
-        IncomparableSamples: names all that differs, such as host, ISA, threads.
+        IncomparableSamples: the message lists each condition that differs.
     """
     if one.conditions == other.conditions:
         return
-    told = ", ".join(_differences(asdict(one.conditions), asdict(other.conditions)))
+    differences = ", ".join(_differences(asdict(one.conditions), asdict(other.conditions)))
     raise IncomparableSamples(
-        f"{one.label} and {other.label} were not measured alike: {told}",
-        "Measure both in one run: job run ... --from benchmark.",
+        f"{one.label} and {other.label} were measured under different conditions: {differences}",
+        "Measure both in one run: `job run MANIFEST --from benchmark`.",
     )
 
 

@@ -1,30 +1,37 @@
-"""Pure judgements on whether a measurement can be trusted, and what to do when it cannot.
+"""Decides whether a measurement is stable, and gives the reasons and remedies if it is not.
 
-Every threshold is far from what a machine with nothing else to do shows, and close to where the
-figures start to move.
+Each threshold is far above the values of an idle machine, and close to the value from which
+disturbances change the results.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
-# Shares of the cores' time.
+from job.text_format import plural
+
+# Shares of the cores' time used by other processes, sibling hyperthreads and other machines.
 MAX_OTHERS = 0.05
 MAX_SIBLINGS = 0.10
 MAX_STEAL = 0.02
-# A core that nobody else wants is taken away a few times a second, by the kernel's own threads.
+# On an idle machine, the kernel's own threads preempt a process a few times a second.
 MAX_PREEMPTIONS_PER_SECOND = 40.0
-# Relative change of speed from the first third of the rounds to the last.
+# Relative change of throughput from the first third of the rounds to the last third.
 MAX_DRIFT = 0.10
-# Width of the ratio's 95% interval, of the ratio; five rounds on a quiet machine leave up to 0.12.
+# Width of the ratio's 95% interval, relative to the ratio; 0.12 occurs with five rounds on an idle
+# machine.
 MAX_WIDTH = 0.15
-# Below this, a share of processor time says nothing: the kernel counts in steps of 10 ms.
+# In shorter measurements, shares of processor time are inexact: the kernel counts steps of 10 ms.
 LEAST_SECONDS = 1.0
+_FREE_CORES = (
+    "Stop other processes, or reserve cores for the job (cpusets, taskset). Then run again with "
+    "--from benchmark."
+)
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a measurement is unstable, and what a person can do about it."""
+    """A reason why a measurement is unstable, and the remedy."""
 
     what: str
     advice: str
@@ -32,19 +39,19 @@ class Reason:
 
 @dataclass(frozen=True)
 class Observation:
-    """What happened on the cores while models were timed.
+    """The use of the cores while models were timed.
 
     Attributes:
-        seconds: how long it took.
-        cores: how many cores models were timed on.
-        busy_seconds: processor time used on these cores, by whomever.
-        own_seconds: processor time used by the models' processes and by the benchmark itself.
-        sibling_seconds: processor time used on the busiest of the cores' other hyperthreads. One
-            alone slows its core, and threads wait for the slowest.
-        steal_seconds: time in which the hypervisor ran something else on these cores.
-        throttled_periods: how often the control group had used up its quota.
-        throttled_seconds: how long it had to wait then.
-        preemptions: how often a model's process lost its core to another.
+        seconds: duration.
+        cores: number of cores that models were timed on.
+        busy_seconds: processor time that all processes used on these cores.
+        own_seconds: processor time that the timing processes and the benchmark used.
+        sibling_seconds: processor time used on the busiest other hyperthread of these cores. One
+            busy hyperthread slows its core, and all threads wait for the slowest.
+        steal_seconds: time in which the hypervisor ran other machines on these cores.
+        throttled_periods: number of periods in which the container hit its CPU limit.
+        throttled_seconds: time for which the container was throttled.
+        preemptions: involuntary context switches of the timing processes.
     """
 
     seconds: float
@@ -59,7 +66,7 @@ class Observation:
 
 
 def together(observations: Sequence[Observation]) -> Observation:
-    """What happened over several stretches of time on the same cores."""
+    """Add observations of the same cores."""
     sums = {
         field.name: sum(getattr(one, field.name) for one in observations)
         for field in fields(Observation)
@@ -73,27 +80,28 @@ def reasons(
     ratio: float,
     interval: Sequence[float] | None,
 ) -> tuple[Reason, ...]:
-    """All that makes one row of table II unstable; empty when it is stable.
+    """Return all reasons why one row of table II is unstable; empty if it is stable.
 
     Args:
-        observed: what happened meanwhile.
+        observed: the use of the cores during the measurement.
         rates: images/s of each round, by model.
-        ratio: INT8 over FP32.
-        interval: of the ratio, 95%; None for a single round.
+        ratio: INT8 throughput divided by FP32 throughput.
+        interval: 95% interval of the ratio; None for a single round.
     """
     return (*_machine(observed), *_figures(rates, ratio, interval))
 
 
 def is_wide(ratio: float, interval: Sequence[float]) -> bool:
-    """Whether a ratio's 95% interval is too wide to tell much."""
+    """Return whether a ratio's 95% interval is too wide for a useful comparison."""
     return interval[1] - interval[0] > MAX_WIDTH * ratio
 
 
 def drift(rates: Mapping[str, Sequence[float]]) -> float:
-    """By how much all models became faster or slower alike, such as -0.12.
+    """Return the relative change of throughput that all models share, such as -0.12.
 
-    The mean of the last third of the rounds over that of the first, in logarithms, of the model
-    that changed least; 0 when some became faster and others slower, or for a single round.
+    The change of one model is the geometric mean of the last third of its rounds divided by the
+    geometric mean of the first third. The result is the smallest change of all models. It is 0 if
+    some models became faster and others slower, or for a single round.
     """
     changes = [_change(one) for one in rates.values() if len(one) > 1]
     if not changes or min(changes) * max(changes) <= 0:
@@ -111,37 +119,35 @@ def _machine(observed: Observation) -> Iterator[Reason]:
     time = observed.seconds * observed.cores
     if observed.throttled_periods:
         yield Reason(
-            f"the control group had used up its CPU quota {observed.throttled_periods} times and "
-            f"waited {observed.throttled_seconds:.2g} s",
+            f"the container hit its CPU limit {plural(observed.throttled_periods, 'time')} "
+            f"(throttled for {observed.throttled_seconds:.2g} s)",
             "Raise the container's CPU limit, or lower benchmark.threads or benchmark.instances.",
         )
     if observed.seconds < LEAST_SECONDS:
         return
     if observed.steal_seconds > MAX_STEAL * time:
         yield Reason(
-            f"the hypervisor gave {_percent(observed.steal_seconds / time)} of the cores' time "
-            "to other machines",
-            "Use a machine with dedicated cores, or measure again at a quieter hour.",
+            f"the hypervisor used {_percent(observed.steal_seconds / time)} of the cores' time "
+            "for other machines",
+            "Use a machine with dedicated cores, or measure again when the host is less busy.",
         )
     others = max(0.0, observed.busy_seconds - observed.own_seconds)
     preemptions = observed.preemptions / time
     if others > MAX_OTHERS * time:
         yield Reason(
             f"other processes used {_percent(others / time)} of the cores' time",
-            "Stop them, or keep cores free for the job (cpusets, taskset), then run again with "
-            "--from benchmark.",
+            _FREE_CORES,
         )
     elif preemptions > MAX_PREEMPTIONS_PER_SECOND:
         yield Reason(
-            f"other processes took a model's core {preemptions:.0f} times a second",
-            "Stop them, or keep cores free for the job (cpusets, taskset), then run again with "
-            "--from benchmark.",
+            f"other processes interrupted the models {preemptions:.0f} times a second on each core",
+            _FREE_CORES,
         )
     if observed.sibling_seconds > MAX_SIBLINGS * observed.seconds:
         share = observed.sibling_seconds / observed.seconds
         yield Reason(
-            f"another hyperthread of the cores was busy for {_percent(share)} of the time",
-            "Keep whole physical cores free for the job, or switch hyperthreading off.",
+            f"another hyperthread of a core was busy for {_percent(share)} of the time",
+            "Reserve whole physical cores for the job, or disable hyperthreading.",
         )
 
 
@@ -151,19 +157,19 @@ def _figures(
     change = drift(rates)
     if abs(change) > MAX_DRIFT:
         yield Reason(
-            f"from the first rounds to the last all models became {_percent(abs(change))} "
-            f"{'faster' if change > 0 else 'slower'}",
-            "The clock frequency moves: let the machine cool or warm up, fix the frequency "
-            "(governor performance, turbo off), or raise benchmark.rounds.",
+            f"all models became {_percent(abs(change))} {'faster' if change > 0 else 'slower'} "
+            "from the first rounds to the last",
+            "The clock frequency probably changed: let the machine warm up or cool down, fix the "
+            "frequency (governor performance, turbo off), or raise benchmark.rounds.",
         )
     if interval is None:
         yield Reason(
-            "one round tells nothing of how far the ratio can be trusted", "Raise benchmark.rounds."
+            "one round gives no confidence interval for the ratio", "Raise benchmark.rounds."
         )
     elif is_wide(ratio, interval):
         width = (interval[1] - interval[0]) / ratio
         yield Reason(
-            f"the ratio's 95% interval is {_percent(width)} of it wide",
+            f"the 95% interval of the ratio is as wide as {_percent(width)} of the ratio",
             "Raise benchmark.rounds.",
         )
 

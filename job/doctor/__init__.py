@@ -1,1 +1,1 @@
-"""Checks of the machine, including a real INT8 inference."""
+"""Checks whether a machine can run the job, including a real INT8 inference."""

@@ -1,4 +1,4 @@
-"""Says whether this machine can do the job, and what to do when it cannot."""
+"""Checks whether this machine can run the job, and what to do if it cannot."""
 
 import json
 import shutil
@@ -13,6 +13,7 @@ from typing import Any
 from job.host import Host, read_host
 from job.pipeline.fingerprint import NOT_INSTALLED, library_versions
 from job.process.environment import environment
+from job.process.json_channel import describe_exit
 
 OK = "ok"
 PROBLEM = "problem"
@@ -25,19 +26,19 @@ from pathlib import Path
 from job.doctor.smoke import run
 Path(sys.argv[1]).write_text(json.dumps(run()))
 """
-# The oneDNN INT8 path is proved with these; see pyproject.toml.
+# The versions that INT8 is tested with; see pyproject.toml.
 _PINNED = {"paddlepaddle": "3.2.2", "paddleslim": "2.6.0"}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        name: what was looked at.
-        status: ``ok``, ``note`` (works, worth knowing) or ``problem``.
-        found: what is there.
-        advice: what to do, empty when nothing.
+        name: name of the check.
+        status: ``ok``, ``note`` (works with a limitation) or ``problem``.
+        found: the value on this machine.
+        advice: what to do; empty if nothing.
     """
 
     name: str
@@ -48,7 +49,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All findings on this machine."""
+    """All findings about this machine.
+
+    Attributes:
+        findings: the results of all checks.
+        host: the machine.
+        smoke: the result of the INT8 inference, see :func:`smoke_test`.
+    """
 
     findings: tuple[Finding, ...]
     host: Host
@@ -56,7 +63,7 @@ class Diagnosis:
 
     @property
     def able(self) -> bool:
-        """True when nothing stands in the way of the job."""
+        """True if no finding is a problem."""
         return all(finding.status != PROBLEM for finding in self.findings)
 
     def as_json(self) -> Mapping[str, Any]:
@@ -70,7 +77,7 @@ class Diagnosis:
 
 
 def examine() -> Diagnosis:
-    """Look at this machine; takes a few seconds, most of them for the INT8 inference."""
+    """Run all checks. This takes a few seconds, most of them for the INT8 inference."""
     host = read_host()
     smoke = smoke_test()
     findings = (
@@ -83,7 +90,7 @@ def examine() -> Diagnosis:
 
 
 def cpu_findings(host: Host) -> Iterator[Finding]:
-    """Yield what the CPU's flags mean for the job."""
+    """Yield the findings about the CPU and its instruction sets."""
     yield Finding("CPU", OK, f"{host.cpu_model}, microcode {host.microcode or 'unknown'}")
     for flag in ("avx512f", "avx512_vnni"):
         if flag in host.flags:
@@ -93,15 +100,16 @@ def cpu_findings(host: Host) -> Iterator[Finding]:
                 flag,
                 PROBLEM,
                 "no",
-                "INT8 is slow and may overflow here: use a CPU with AVX512_VNNI (Intel Cascade "
-                "Lake, AMD Zen 4 or later), or `job run --allow-slow-isa`.",
+                "INT8 is slow on this CPU, and its sums may overflow. Use a CPU with AVX512_VNNI "
+                "(Intel Cascade Lake, AMD Zen 4 or later), or run `job run --allow-slow-isa`.",
             )
     amx = "amx_int8" in host.flags
-    yield Finding("amx_int8", OK if amx else NOTE, "yes" if amx else "no, INT8 runs on AVX512_VNNI")
+    without_amx = "no" if "avx512_vnni" not in host.flags else "no, INT8 uses AVX512_VNNI"
+    yield Finding("amx_int8", OK if amx else NOTE, "yes" if amx else without_amx)
 
 
 def capacity_findings(host: Host, free_bytes: int) -> Iterator[Finding]:
-    """Yield how much of the machine the job gets."""
+    """Yield the findings about cores, memory and disk that the job may use."""
     yield Finding(
         "cores", OK, f"{host.usable_cores} usable of {host.cores}, affinity {host.affinity}"
     )
@@ -112,7 +120,7 @@ def capacity_findings(host: Host, free_bytes: int) -> Iterator[Finding]:
             "cgroup CPU quota",
             NOTE,
             f"{host.quota_cores:g} cores",
-            "Less than one core is throttled and spoils the benchmark: give the job one or more.",
+            "A CPU limit below one core throttles the benchmark. Give the job one core or more.",
         )
     else:
         yield Finding("cgroup CPU quota", OK, f"{host.quota_cores:g} cores")
@@ -123,51 +131,56 @@ def capacity_findings(host: Host, free_bytes: int) -> Iterator[Finding]:
         "memory",
         OK if enough else NOTE,
         f"{host.memory_bytes / _GIB:.1f} GiB{limit}",
-        "" if enough else "Large networks need 4 GiB or more; lower train.batch_size if killed.",
+        ""
+        if enough
+        else "Large networks need 4 GiB or more. Lower train.batch_size if memory runs out.",
     )
-    roomy = free_bytes >= 2 * _GIB
+    has_space = free_bytes >= 2 * _GIB
     yield Finding(
         "free disk here",
-        OK if roomy else NOTE,
+        OK if has_space else NOTE,
         f"{free_bytes / _GIB:.1f} GiB",
-        "" if roomy else "A run keeps models, checkpoints and prepared data: free some space.",
+        "" if has_space else "A run stores models, checkpoints and data. Free 2 GiB or more.",
     )
 
 
 def allocator_finding(host: Host) -> Finding:
-    """Return which memory allocator the job uses."""
+    """Return the finding about the memory allocator."""
     if host.allocator != "glibc":
         return Finding("allocator", OK, host.allocator)
     return Finding(
         "allocator",
         NOTE,
         "glibc",
-        "jemalloc makes small INT8 calls some 3 to 14 % quicker: install libjemalloc2 and set "
-        "LD_PRELOAD=libjemalloc.so.2, for the job as for the service.",
+        "jemalloc makes small INT8 calls about 3 to 14 % faster. Install libjemalloc2 and set "
+        "LD_PRELOAD=libjemalloc.so.2, both for the job and where the model is served.",
     )
 
 
 def version_findings(versions: Mapping[str, str]) -> Iterator[Finding]:
-    """Yield the versions of all that matters."""
+    """Yield the findings about installed versions."""
     for name, version in versions.items():
         pinned = _PINNED.get(name, version)
         if version == NOT_INSTALLED:
-            advice = "Install the locked dependencies: `make run` does."
+            advice = "Install the locked dependencies with `make run`."
             yield Finding(name, PROBLEM, version, advice)
         elif version != pinned:
             yield Finding(
-                name, NOTE, version, f"INT8 is proved with {pinned}; install that one if it fails."
+                name,
+                NOTE,
+                version,
+                f"INT8 is tested with {pinned}. Install that version if INT8 fails.",
             )
         else:
             yield Finding(name, OK, version)
 
 
 def smoke_test() -> Mapping[str, Any]:
-    """Run a real INT8 inference in a process of its own.
+    """Run a real INT8 inference in a child process.
 
     Returns:
-        ``isa``, ``kernels``, ``seconds`` and ``versions`` of the inference; or ``error``, the last
-        line that the process printed.
+        The result of :func:`job.doctor.smoke.run`; or ``error``: how the process ended, with the
+        last line that it printed.
     """
     with tempfile.TemporaryDirectory(prefix="job-doctor-") as folder:
         result = Path(folder, "smoke.json")
@@ -183,24 +196,24 @@ def smoke_test() -> Mapping[str, Any]:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return {"error": f"it did not end within {_SMOKE_SECONDS} seconds"}
+            return {"error": f"timed out after {_SMOKE_SECONDS} s"}
         if done.returncode == 0:
-            found: Mapping[str, Any] = json.loads(result.read_bytes())
-            return found
-    printed = done.stderr.decode("utf-8", "replace").strip().splitlines()
-    ended = f"ended with code {done.returncode}"
-    return {"error": f"{ended}: {printed[-1]}" if printed else ended}
+            smoke: Mapping[str, Any] = json.loads(result.read_bytes())
+            return smoke
+    lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    end = f"the process {describe_exit(done.returncode)}"
+    return {"error": f"{end}: {lines[-1]}" if lines else end}
 
 
 def smoke_finding(smoke: Mapping[str, Any]) -> Finding:
-    """Return what the INT8 inference showed."""
+    """Return the finding about the INT8 inference."""
     if "error" in smoke:
         return Finding(
             "INT8 inference",
             PROBLEM,
             str(smoke["error"]),
-            "Reinstall the locked dependencies with `make run`; if it persists, this machine "
-            "cannot run oneDNN INT8.",
+            "Reinstall the locked dependencies with `make run`. If the error persists, use another "
+            "machine.",
         )
     kernels = ", ".join(map(str, smoke["kernels"]))
     return Finding(
@@ -221,5 +234,5 @@ def print_findings(diagnosis: Diagnosis) -> None:
         table.add_row(Text(finding.name), status, Text(finding.found), Text(finding.advice))
     console = Console()
     console.print(table)
-    able = "This machine can do the job." if diagnosis.able else "This machine cannot do the job."
-    console.print(Text(able, "bold green" if diagnosis.able else "bold red"))
+    verdict = f"This machine {'can' if diagnosis.able else 'cannot'} run the job."
+    console.print(Text(verdict, "bold green" if diagnosis.able else "bold red"))

@@ -1,4 +1,4 @@
-"""A real INT8 inference of a tiny network, as proof that this installation can do the job."""
+"""Runs a tiny network in INT8 to check that this installation can run the job."""
 
 import tempfile
 import time
@@ -23,7 +23,7 @@ SETTINGS: dict[str, Any] = {
     "not_quant_pattern": ["skip_quant"],
     "onnx_format": True,
 }
-# INT8 of a calibrated random network stays this close to FP32; a broken engine is far off.
+# INT8 of a calibrated random network stays within this error of FP32. A broken engine does not.
 MAX_RELATIVE_ERROR = 0.15
 
 
@@ -31,11 +31,12 @@ def run() -> dict[str, Any]:
     """Quantize a tiny network and run it in INT8.
 
     Returns:
-        ``isa``, ``kernels`` (implementations of the INT8 primitives that ran), ``seconds``,
-        ``relative_error`` against FP32, ``versions``.
+        ``isa``, ``kernels`` (implementations of the executed INT8 primitives), ``seconds``,
+        ``relative_error`` of the scores against FP32, and ``versions``.
 
     Raises:
-        QuantizationError: the INT8 model cannot be made, runs no INT8 kernel, or is far off FP32.
+        QuantizationError: the INT8 model cannot be built, runs no INT8 kernel, or its error is too
+            large.
     """
     started = time.monotonic()
     session = open_session(
@@ -51,16 +52,17 @@ def run() -> dict[str, Any]:
     images = np.random.default_rng(0).standard_normal((16, *SHAPE)).astype("float32")
     with tempfile.TemporaryDirectory(prefix="job-smoke-") as folder:
         _, error = quantize(session, images, Path(folder))
-        ran = record_.trace(Path(folder) / int8.PREFIX, predictor.INT8, SHAPE)
-    kernels = sorted({p.implementation for p in ran if p.is_int8})
+        primitives = record_.trace(Path(folder) / int8.PREFIX, predictor.INT8, SHAPE)
+    kernels = sorted({p.implementation for p in primitives if p.is_int8})
     if not kernels or error > MAX_RELATIVE_ERROR:
         raise int8.QuantizationError(
-            f"INT8 kernels that ran: {kernels or 'none'}; relative error against FP32 {error:.3f}, "
-            f"at most {MAX_RELATIVE_ERROR} expected",
-            "This machine or this build of Paddle cannot run oneDNN INT8 rightly.",
+            f"executed INT8 kernels: {', '.join(kernels) or 'none'}, expected at least one; "
+            f"relative error of INT8 against FP32: {error:.3f}, expected at most "
+            f"{MAX_RELATIVE_ERROR}",
+            "Reinstall the locked dependencies with `make run`, or use another machine.",
         )
     return {
-        "isa": onednn_log.isa(ran),
+        "isa": onednn_log.isa(primitives),
         "kernels": kernels,
         "seconds": time.monotonic() - started,
         "relative_error": error,
@@ -69,7 +71,16 @@ def run() -> dict[str, Any]:
 
 
 def quantize(session: Any, images: np.ndarray, out: Path) -> tuple[np.ndarray, float]:
-    """Write the INT8 model of a session to ``out``; FP32 scores and INT8's relative error."""
+    """Write the INT8 model of a session to ``out``.
+
+    Args:
+        session: an open session with an FP32 network.
+        images: float32 [N, C, H, W], for calibration and comparison.
+        out: the folder to write to.
+
+    Returns:
+        FP32 scores [N, classes], and the relative error of the INT8 scores (Euclidean norm).
+    """
     classifier = session.classifier
     with session.active():
         fake_quantize.keep_bias_adds_whole(classifier.evaluation)

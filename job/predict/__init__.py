@@ -1,1 +1,1 @@
-"""Accuracy and speed of one saved model on one packed file (`job predict`)."""
+"""Measures accuracy and speed of a saved model on a packed file (`job predict`)."""

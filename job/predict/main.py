@@ -21,14 +21,14 @@ Send = Callable[..., None]
 
 
 class Tester:
-    """A loaded model that is given batches of images with their labels.
+    """A loaded model.
 
     Args:
-        prefix: of the saved model.
-        threads: of the maths library.
+        prefix: path of the saved model without suffix.
+        threads: threads of the math library.
 
     Raises:
-        DataError: the model cannot be loaded.
+        DataError: Paddle cannot load the model.
     """
 
     def __init__(self, prefix: Path, threads: int) -> None:
@@ -45,11 +45,23 @@ class Tester:
         self._image = self.predictor.get_input_handle(self.saved.image)
         label = self.saved.label
         self._label = self.predictor.get_input_handle(label) if label else None
-        wanted = self.saved.accuracies if label else [self.saved.scores]
-        self._outputs = [self.predictor.get_output_handle(name) for name in wanted]
+        names = self.saved.accuracies if label else [self.saved.scores]
+        self._outputs = [self.predictor.get_output_handle(name) for name in names]
 
     def run(self, images: Any, labels: Any) -> list[Any]:
-        """One call: images and labels in, scores or accuracies out."""
+        """Run the model on one batch.
+
+        Args:
+            images: float32 [N, C, H, W].
+            labels: int64 [N] or [N, 1], see ``saved.label_rank``.
+
+        Returns:
+            The scores [N, classes]; or top-1 and perhaps top-5 accuracy (0 to 1) of a model with
+            an accuracy layer.
+
+        Raises:
+            DataError: Paddle cannot run the model.
+        """
         with model_errors(self._prefix):
             self._image.reshape(images.shape)
             self._image.copy_from_cpu(images)
@@ -59,26 +71,31 @@ class Tester:
             self.predictor.run()
             return [output.copy_to_cpu() for output in self._outputs]
 
-    def right(self, outputs: list[Any], labels: Any) -> dict[str, int | None]:
-        """How many images of a batch are right, from what ``run`` returned.
+    def count_correct(self, outputs: list[Any], labels: Any) -> dict[str, int | None]:
+        """Return the number of correct answers of a batch.
 
-        None for a top-5 that the model's accuracy layer does not tell.
+        Args:
+            outputs: the outputs of ``run``.
+            labels: the labels of the batch.
+
+        Returns:
+            ``top1`` and ``top5``; the latter is None if the accuracy layer has no top-5 output.
         """
         from job import stats
 
         count = len(labels)
         if self._label is None:
             flat = labels.reshape(-1)
-            found = [stats.topk_correct(outputs[0], flat, k).sum() for k in (1, 5)]
+            correct = [stats.topk_correct(outputs[0], flat, k).sum() for k in (1, 5)]
         else:
-            found = [round(float(share.reshape(-1)[0]) * count) for share in outputs]
-        return {"top1": int(found[0]), "top5": int(found[-1]) if len(found) > 1 else None}
+            correct = [round(float(share.reshape(-1)[0]) * count) for share in outputs]
+        return {"top1": int(correct[0]), "top5": int(correct[-1]) if len(correct) > 1 else None}
 
 
 class model_errors:  # noqa: N801
-    """A context that translates what Paddle raises of a model that it cannot run.
+    """A context that translates Paddle's exceptions into DataError.
 
-    A class, since a generator would add microseconds to each call that is timed.
+    It is a class, because a generator would add microseconds to each timed call.
     """
 
     def __init__(self, prefix: Path) -> None:
@@ -90,31 +107,43 @@ class model_errors:  # noqa: N801
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, RuntimeError | ValueError | OSError | NotImplementedError):
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            # Paddle's own summary, among the frames of its stack.
-            said = next((line for line in lines if line.startswith("(")), lines[-1])
+            # Paddle's message contains a stack trace; its summary begins with a parenthesis.
+            summary = next((line for line in lines if line.startswith("(")), lines[-1])
             raise DataError(
-                f"{self._prefix}: Paddle cannot run this model: {said}",
-                "Make it anew with the Paddle that is installed; `job doctor` tells which.",
+                f"{self._prefix}: Paddle cannot run this model: {summary}",
+                "Save the model again with the installed Paddle version (see `job doctor`).",
             ) from error
 
 
-def check_layer(tester: Tester, wanted: bool | None) -> None:
-    """Refuse a model whose accuracy layer is not as the command says."""
+def check_layer(tester: Tester, expected: bool | None) -> None:
+    """Check whether the model has an accuracy layer.
+
+    Args:
+        tester: the loaded model.
+        expected: whether it must have one; None accepts both.
+
+    Raises:
+        UsageError: the model differs from what is expected.
+    """
     label = tester.saved.label
-    if wanted is True and label is None:
+    if expected is True and label is None:
         raise UsageError(
-            "--with-accuracy-layer: the model has no input of labels",
-            "Leave the option out: right answers are then counted from the scores.",
+            "--with-accuracy-layer: the model has no label input, so it has no accuracy layer",
+            "Omit the option. Then correct answers are counted from the scores.",
         )
-    if wanted is False and label is not None:
+    if expected is False and label is not None:
         raise UsageError(
-            f"--no-with-accuracy-layer: the model has an accuracy layer, fed by {label!r}",
-            "Leave the option out.",
+            f"--no-with-accuracy-layer: the model has an accuracy layer with label input {label!r}",
+            "Omit the option.",
         )
 
 
 def open_data(path: Path, tester: Tester) -> Any:
-    """The packed file, checked against the model: shape, and every label."""
+    """Open a packed file and check its image shape and all labels against the model.
+
+    Raises:
+        DataError: the file is invalid or does not match the model.
+    """
     import numpy as np
 
     from job.data import packed
@@ -124,8 +153,9 @@ def open_data(path: Path, tester: Tester) -> Any:
         described = packed.read_sidecar(path)
         if described is None:
             raise DataError(
-                f"the model takes images of any size {list(shape)}, and {path} has no sidecar",
-                "Pack the images with `job pack`, which writes one.",
+                f"{path} has no sidecar, which must give the image size because the model accepts "
+                f"any size {list(shape)}",
+                "Pack the images with `job pack`, which also writes the sidecar.",
             )
         shape = tuple(described["shape"])
     data = packed.open_packed(path, shape)
@@ -134,19 +164,25 @@ def open_data(path: Path, tester: Tester) -> Any:
         first = int(outside[0])
         raise DataError(
             f"{path}: label {int(data.labels[first])} of image {first} is outside the model's "
-            f"{tester.saved.classes} classes; {outside.size:,} of {len(data.labels):,} labels are",
-            "Check that the file and the model belong together.",
+            f"{tester.saved.classes} classes (invalid labels: {outside.size:,} of "
+            f"{len(data.labels):,})",
+            "Check that the packed file was made for this model.",
         )
     return data
 
 
 class Batches:
-    """Batches of a packed file, copied to memory one at a time.
+    """Batches of a packed file; each is copied to memory when it is read.
 
     Args:
         data: the open file.
-        tester: tells the form of labels.
-        size: images a batch; the last may be smaller.
+        tester: the model, which determines the shape of labels.
+        size: images of a batch; the last batch may be smaller.
+
+    Attributes:
+        size: images of a batch, at most those of the file.
+        count: number of batches.
+        whole: number of batches that are not smaller than ``size``.
     """
 
     def __init__(self, data: Any, tester: Tester, size: int) -> None:
@@ -164,30 +200,33 @@ class Batches:
 
 
 def test(tester: Tester, batches: Batches, request: Mapping[str, Any], send: Send) -> Any:
-    """Run the batches; every one counts for accuracy, whole ones for speed.
+    """Run the batches. All count for accuracy; those of full size count for speed.
 
     Returns:
-        ``images`` predicted in ``iterations`` batches, ``top1`` and ``top5`` right ones,
+        ``images`` in ``iterations`` batches, ``top1`` and ``top5`` correct answers, and
         ``milliseconds`` of each call that counts for speed.
 
     Raises:
-        UsageError: no batch is left to time, or more are asked for than there are.
+        UsageError: the file has too few batches for the options.
     """
     iterations = request["iterations"] or batches.count
     skipped, repeat = request["skip_batch_num"], request["repeat"]
     if iterations > batches.count:
         raise UsageError(
-            f"--iterations {iterations}: the file has {batches.count} batches of {batches.size}",
+            f"--iterations {iterations}: the file has only {batches.count} batches of "
+            f"{batches.size} images",
+            f"Lower --iterations to at most {batches.count}, or lower --batch-size.",
         )
     if skipped >= min(iterations, batches.whole):
         raise UsageError(
-            f"--skip-batch-num {skipped}: of {min(iterations, batches.whole)} whole batches "
-            "none is left to time"
+            f"--skip-batch-num {skipped}: no batch remains to be timed, because only "
+            f"{min(iterations, batches.whole)} batches of full size are run",
+            "Lower --skip-batch-num or --batch-size.",
         )
     for number in range(request["warmup_size"]):
         tester.run(*batches[number % batches.whole])
-    images, told, milliseconds = 0, 0.0, []
-    right: dict[str, int | None] = {"top1": 0, "top5": 0}
+    images, reported_at, milliseconds = 0, 0.0, []
+    correct: dict[str, int | None] = {"top1": 0, "top5": 0}
     for number in range(iterations):
         batch = batches[number]
         for _ in range(repeat):
@@ -197,16 +236,16 @@ def test(tester: Tester, batches: Batches, request: Mapping[str, Any], send: Sen
             if skipped <= number < batches.whole:
                 milliseconds.append(elapsed)
         images += len(batch[1])
-        for name, count in tester.right(outputs, batch[1]).items():
-            right[name] = None if count is None else (right[name] or 0) + count
-        if time.monotonic() - told > PROGRESS_SECONDS:
-            told = time.monotonic()
+        for name, count in tester.count_correct(outputs, batch[1]).items():
+            correct[name] = None if count is None else (correct[name] or 0) + count
+        if time.monotonic() - reported_at > PROGRESS_SECONDS:
+            reported_at = time.monotonic()
             send(progress=[number + 1, iterations])
-    return {"images": images, "iterations": iterations, "milliseconds": milliseconds, **right}
+    return {"images": images, "iterations": iterations, "milliseconds": milliseconds, **correct}
 
 
 def work(request: Mapping[str, Any], send: Send) -> None:
-    """Load, check and run; tell the result."""
+    """Load the model, check it with the file, run it and send the result."""
     from job.engine.inference import runtime
 
     tester = Tester(Path(request["prefix"]), request["num_threads"])
@@ -236,7 +275,7 @@ def work(request: Mapping[str, Any], send: Send) -> None:
 
 def main(request: Mapping[str, Any], channel: JsonChannel) -> None:
     """Do the work on the requested cores."""
-    # Before Paddle starts its threads, which inherit this.
+    # Set before Paddle is imported, because threads inherit the cores.
     os.sched_setaffinity(0, request["cores"])
     # A garbage collection during a call would be counted as inference.
     gc.disable()

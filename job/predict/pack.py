@@ -1,4 +1,4 @@
-"""Packs a manifest's test split for the testers (tutorial, section 4.1)."""
+"""Writes a manifest's test split to a packed file (tutorial, section 4.1)."""
 
 from pathlib import Path
 
@@ -13,8 +13,8 @@ def pack_test_split(manifest: Manifest, path: Path, ui: Ui) -> Record:
 
     Args:
         manifest: names the data set and the transform.
-        path: where the file appears, complete; folders are made.
-        ui: shows progress and bad images.
+        path: path of the packed file, which is written atomically; missing folders are created.
+        ui: shows progress, and images that cannot be read.
 
     Returns:
         The sidecar's content, see ``job.data.packed.write``.
@@ -23,7 +23,7 @@ def pack_test_split(manifest: Manifest, path: Path, ui: Ui) -> Record:
         DataError: the data is missing, or too many images cannot be read.
         OutputError: the file cannot be written.
     """
-    # Pillow and numpy are not for those who only ask for help.
+    # Imported here, because `job --help` must not import Pillow and numpy.
     from job.data.s3.images import remote_of
     from job.data.splits import split
     from job.stages.prepare import pack
@@ -35,10 +35,10 @@ def pack_test_split(manifest: Manifest, path: Path, ui: Ui) -> Record:
         model.classes,
         model.input_shape,
         manifest.path,
-        # Shared with the manifest's runs, so that an archive is unpacked once.
+        # The manifest's runs use the same folder, so an archive is unpacked only once.
         open_output(place_of(manifest.output), manifest, events.message).root / ".cache",
-        # Archives are read ahead: their end is reached while files are still being written.
         remote=remote_of(manifest),
+        # One byte less than the total: archives are read ahead, so files may still be unwritten.
         progress=lambda done, total: events.progress(
             "unpack", min(done, total - 1), total, "bytes"
         ),

@@ -1,7 +1,7 @@
 """The tester: accuracy and speed of a saved model on a packed file (tutorial, section 4).
 
-The work is done in fresh processes (:mod:`job.predict.main`): Paddle reads its thread count when
-it is imported, and oneDNN whether to log when its library loads.
+The work runs in child processes (:mod:`job.predict.main`), because Paddle reads its thread count
+when it is imported, and oneDNN reads its log setting when its library loads.
 """
 
 import os
@@ -26,18 +26,18 @@ _SUFFIXES = (".pdmodel", ".pdiparams")
 
 @dataclass(frozen=True)
 class Trial:
-    """What to run.
+    """The options of ``job predict``.
 
     Attributes:
-        infer_model: folder of a saved model, or its path with or without suffix.
+        infer_model: folder of a saved model, or the model's path with or without suffix.
         infer_data: packed file.
-        repeat: calls with each batch.
-        warmup_size: batches that are run before, uncounted.
-        batch_size: images a batch.
-        iterations: batches; None for all of the file.
-        num_threads: threads, each on a core of its own.
-        with_accuracy_layer: whether the model has an accuracy layer; None to find out.
-        skip_batch_num: first batches that do not count for speed.
+        repeat: number of calls with each batch.
+        warmup_size: number of uncounted batches at the start.
+        batch_size: images of a batch.
+        iterations: number of batches; None for all batches of the file.
+        num_threads: number of threads, each pinned to its own core.
+        with_accuracy_layer: whether the model must have an accuracy layer; None to accept both.
+        skip_batch_num: number of first batches that do not count for speed.
     """
 
     infer_model: Path
@@ -52,41 +52,41 @@ class Trial:
 
 
 def predict(trial: Trial, ui: Ui) -> dict[str, Any]:
-    """Run a model; returns what ``job predict --json`` prints, ``primitives`` being None.
+    """Run a model and return the JSON object of ``job predict --json``; ``primitives`` is None.
 
     Raises:
-        DataError: the model or the packed file is missing, wrong, or they do not fit.
-        UsageError: the options do not fit the model or the file.
-        MachineError: more threads are asked for than there are cores.
-        StageCrashed: the process died.
+        DataError: the model or the packed file is missing or invalid, or they do not match.
+        UsageError: the options do not match the model or the file.
+        MachineError: there are fewer cores than threads.
+        StageCrashed: the child process died.
     """
-    found, _ = _run(trial, ui, profile_runs=0)
-    return document(trial, found)
+    result, _ = _run(trial, ui, profile_runs=0)
+    return document(trial, result)
 
 
-def document(trial: Trial, found: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``job predict --json`` prints, and the native tester too.
+def document(trial: Trial, result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the JSON object of ``job predict --json``, which the native tester prints as well.
 
     Args:
-        trial: what was run.
-        found: the result that ``job.predict.main`` tells.
+        trial: the options.
+        result: the result that ``job.predict.main`` sent.
     """
-    milliseconds, size = found["milliseconds"], found["batch_size"]
-    images = found["images"]
+    milliseconds, size = result["milliseconds"], result["batch_size"]
+    images = result["images"]
     return {
         "tester": "python",
-        "paddle": found["paddle"],
+        "paddle": result["paddle"],
         "model": {
             "prefix": str(find_model(trial.infer_model)),
-            "kind": found["kind"],
-            "input_shape": found["input_shape"],
-            "classes": found["classes"],
-            "accuracy_layer": found["accuracy_layer"],
+            "kind": result["kind"],
+            "input_shape": result["input_shape"],
+            "classes": result["classes"],
+            "accuracy_layer": result["accuracy_layer"],
         },
-        "data": {"file": str(trial.infer_data), "images": found["file_images"]},
+        "data": {"file": str(trial.infer_data), "images": result["file_images"]},
         "settings": {
             "batch_size": size,
-            "iterations": found["iterations"],
+            "iterations": result["iterations"],
             "repeat": trial.repeat,
             "warmup_size": trial.warmup_size,
             "skip_batch_num": trial.skip_batch_num,
@@ -94,43 +94,55 @@ def document(trial: Trial, found: Mapping[str, Any]) -> dict[str, Any]:
         },
         "accuracy": {
             "images": images,
-            "top1_correct": found["top1"],
-            "top5_correct": found["top5"],
-            "top1": 100 * found["top1"] / images,
-            "top5": None if found["top5"] is None else 100 * found["top5"] / images,
+            "top1_correct": result["top1"],
+            "top5_correct": result["top5"],
+            "top1": 100 * result["top1"] / images,
+            "top5": None if result["top5"] is None else 100 * result["top5"] / images,
         },
         "speed": {
             "images_per_second": 1000 * len(milliseconds) * size / sum(milliseconds),
             "latency_ms": asdict(stats.percentiles(milliseconds)),
             "calls": len(milliseconds),
-            "load_seconds": found["load_seconds"],
+            "load_seconds": result["load_seconds"],
         },
         "primitives": None,
     }
 
 
 def profile(trial: Trial, ui: Ui) -> list[dict[str, object]]:
-    """The oneDNN primitives of one call with the first batch, see ``primitives.summarize``."""
+    """Return the oneDNN primitives of one call with the first batch.
+
+    Returns:
+        Rows of :func:`job.profile.onednn_log.summarize`.
+
+    Raises:
+        DataError, UsageError, MachineError, StageCrashed: as for :func:`predict`.
+    """
     log = _run(trial, ui, profile_runs=PROFILE_RUNS)[1]
     return onednn_log.summarize(onednn_log.last_run(onednn_log.parse(log), PROFILE_RUNS))
 
 
-def find_model(given: Path) -> Path:
-    """A model's path without suffix.
+def find_model(location: Path) -> Path:
+    """Return a model's path without suffix.
+
+    Args:
+        location: a folder, or a model's path with or without suffix.
 
     Raises:
-        DataError: there is no model, or several.
+        DataError: there is no model, or there are several.
     """
-    hint = "Give a folder such as runs/digits/int8, or the path of a model in it."
-    if given.is_dir():
-        models = sorted(given.glob("*.pdmodel"))
+    hint = (
+        "Set --infer-model to a folder such as runs/digits/int8, or to the path of a model in it."
+    )
+    if location.is_dir():
+        models = sorted(location.glob("*.pdmodel"))
         if not models:
-            hint += " Models of other formats (__model__, .json) have to be saved anew."
+            hint += " Save models of other formats (__model__, .json) as .pdmodel and .pdiparams."
         if len(models) != 1:
-            found = ", ".join(path.name for path in models) or "none"
-            raise errors.DataError(f"{given}: expected one .pdmodel in it, found {found}", hint)
-        given = models[0]
-    prefix = given.with_suffix("") if given.suffix in _SUFFIXES else given
+            names = ", ".join(path.name for path in models) or "none"
+            raise errors.DataError(f"{location}: expected one .pdmodel file, found {names}", hint)
+        location = models[0]
+    prefix = location.with_suffix("") if location.suffix in _SUFFIXES else location
     for suffix in _SUFFIXES:
         if not Path(f"{prefix}{suffix}").is_file():
             raise errors.DataError(f"{prefix}{suffix} is missing", hint)
@@ -143,7 +155,7 @@ def _run(trial: Trial, ui: Ui, profile_runs: int) -> tuple[dict[str, Any], list[
     if not trial.infer_data.is_file():
         raise errors.DataError(
             f"packed file {trial.infer_data} is missing",
-            "`job pack MANIFEST` writes a packed file.",
+            "Write a packed file with `job pack MANIFEST`.",
         )
     request = {
         **asdict(trial),

@@ -1,4 +1,4 @@
-"""The environment of a process that imports Paddle."""
+"""Environment variables of a process that imports Paddle."""
 
 import os
 import sys
@@ -6,10 +6,17 @@ from pathlib import Path
 
 
 def environment(threads: int) -> dict[str, str]:
-    """Return the environment of a stage's process: what must be set before paddle is imported."""
+    """Return the variables that must be set before a child process imports Paddle.
+
+    Args:
+        threads: number of threads of the math libraries.
+
+    Returns:
+        The environment of this process with those variables.
+    """
     count = str(threads)
     return os.environ | {
-        # The child finds every module where this process found it.
+        # The child must import every module from the same place as this process.
         "PYTHONPATH": os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path),
         "PYTHONHASHSEED": "0",
         "PYTHONFAULTHANDLER": "1",
@@ -17,7 +24,7 @@ def environment(threads: int) -> dict[str, str]:
         "OMP_NUM_THREADS": count,
         "MKL_NUM_THREADS": count,
         "OPENBLAS_NUM_THREADS": count,
-        # PaddleSlim builds the legacy program, and oneDNN INT8 needs its file format.
+        # PaddleSlim builds legacy programs, and oneDNN INT8 needs the legacy file format.
         "FLAGS_enable_pir_api": "0",
         "GLOG_logtostderr": "1",
         "GLOG_v": "0",

@@ -1,4 +1,4 @@
-"""Processes that must not outlive the one that started them."""
+"""Ends a child process when its parent ends."""
 
 import ctypes
 import os
@@ -8,10 +8,10 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when the thread that started it is gone.
+    """Ask the kernel to kill this process when the thread that started it ends.
 
     Args:
-        parent: the process id of the parent; when it is gone already, this process ends here.
+        parent: the process id of the parent. If the parent has already ended, this process exits.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -1,6 +1,6 @@
-"""Being asked to stop: SIGTERM from a scheduler, Ctrl-C from a person, SIGHUP from a terminal.
+"""Stop signals: SIGTERM from a scheduler, SIGINT from Ctrl-C, SIGHUP from a terminal.
 
-A limit on the job's time is kept by the same means: SIGALRM comes when it is over.
+SIGALRM enforces the time limit of the job.
 """
 
 import signal
@@ -16,8 +16,8 @@ from job.errors import JobError, Stopped, TimeLimitReached
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _TIMER = signal.ITIMER_REAL
 _AGAIN = (
-    "Run the same command again: finished stages are reused, the others go on from their last "
-    "checkpoint."
+    "Run the same command again: finished stages are reused, unfinished stages resume from their "
+    "last checkpoint."
 )
 
 
@@ -26,23 +26,26 @@ def stopped(signum: int, during: str = "") -> JobError:
 
     Args:
         signum: the signal.
-        during: what was at work, such as ``in stage qat``, or empty.
+        during: the work that was stopped, such as ``in stage qat``, or empty.
     """
     where = f" {during}" if during else ""
     if signum == signal.SIGALRM:
-        return TimeLimitReached(f"the time of run.max_minutes is over{where}", _AGAIN)
+        return TimeLimitReached(f"reached the time limit run.max_minutes{where}", _AGAIN)
     return Stopped(signum, f"stopped by {signal.Signals(signum).name}{where}", _AGAIN)
 
 
 class StopSignals:
-    """Catches stop signals while it is entered, and gives the old handlers back.
+    """A context that catches stop signals and restores the previous handlers at its end.
 
-    A signal ends the run at once by :class:`Stopped`, except inside :meth:`deferred`, where it is
-    only kept in ``received`` for the one who supervises a worker.
+    A signal raises :class:`Stopped` or :class:`TimeLimitReached`. Inside :meth:`deferred` it is
+    only added to ``received``, for the code that supervises a child process.
 
     Args:
-        limit_seconds: after which the time is over; of several that are entered within each other,
-            the outermost counts. None sets no limit.
+        limit_seconds: time limit. If contexts are nested, only the outermost limit applies. None
+            sets no limit.
+
+    Attributes:
+        received: numbers of the received signals, in order.
     """
 
     def __init__(self, limit_seconds: float | None = None) -> None:
@@ -54,10 +57,10 @@ class StopSignals:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        # Only the main thread may set handlers; elsewhere the caller keeps its own.
+        # Python allows only the main thread to set handlers.
         if threading.current_thread() is threading.main_thread():
             for signum in (*_SIGNALS, *((signal.SIGALRM,) if self._limit_seconds else ())):
-                if signal.getsignal(signum) is not signal.SIG_IGN:  # nohup stays in force
+                if signal.getsignal(signum) is not signal.SIG_IGN:  # nohup must stay in effect.
                     self._before[signum] = signal.signal(signum, self._handle)
             self._sets_limit = bool(self._limit_seconds) and not signal.getitimer(_TIMER)[0]
             if self._limit_seconds and self._sets_limit:
@@ -78,7 +81,7 @@ class StopSignals:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Keep signals for the caller to act on."""
+        """Only collect signals; the caller reacts to them."""
         self._deferred = True
         try:
             yield
@@ -87,11 +90,11 @@ class StopSignals:
 
     @property
     def seconds_since(self) -> float:
-        """Seconds since the first signal; 0 when none came."""
+        """Seconds since the first signal; 0 if none was received."""
         return time.monotonic() - self._first_at if self.received else 0.0
 
     def check(self) -> None:
-        """Raise :class:`Stopped`, or :class:`TimeLimitReached`, when a signal was kept."""
+        """Raise :class:`Stopped` or :class:`TimeLimitReached` if a signal was received."""
         if self.received:
             raise stopped(self.received[0])
 

@@ -1,1 +1,1 @@
-"""Where the time of a model goes, read from oneDNN's log."""
+"""Breaks a model's time down by oneDNN primitive, from oneDNN's log."""

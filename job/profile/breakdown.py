@@ -1,4 +1,4 @@
-"""Where the time of a call goes: FP32's primitives beside INT8's, and what lies outside them."""
+"""Breaks down the time of a call: primitives in FP32 and INT8, and time outside primitives."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,21 +25,21 @@ def measure(
     batch_size: int = 1,
     threads: int = 1,
 ) -> dict[str, Any]:
-    """Run both models and account for the time of a call.
+    """Run both models and break down the time of a call.
 
     Args:
-        fp32_prefix: of the saved FP32 model, which runs in oneDNN's kernels.
-        int8_prefix: of the saved INT8 model.
+        fp32_prefix: path of the saved FP32 model without suffix; it runs in oneDNN's kernels.
+        int8_prefix: path of the saved INT8 model without suffix.
         input_shape: (channels, height, width).
         isa_cap: a value of the manifest's ``benchmark.isa``.
         batch_size: images of a call.
-        threads: of each model.
+        threads: threads of each model.
 
     Returns:
         An item of report.json's ``breakdown``.
 
     Raises:
-        QuantizationError: a model does not run.
+        QuantizationError: a process that runs a model failed.
     """
     from job.engine.compare.op_graph import read_op_graph
 
@@ -74,7 +74,7 @@ def measure(
 
 
 def account(fp32: Recording, evidence: Evidence) -> dict[str, Any]:
-    """The figures of the FP32 model beside those of the INT8 model, and what follows from them."""
+    """Return the figures of both models and the advice, as an item of ``breakdown``."""
     slowest = sorted(evidence.layers, key=lambda layer: -layer.int8.milliseconds)[:SLOWEST]
     return {
         "isa_cap": evidence.isa_cap,
@@ -94,25 +94,25 @@ def account(fp32: Recording, evidence: Evidence) -> dict[str, Any]:
 
 
 def outside_ms(model: Recording) -> float:
-    """What a call takes besides its primitives: the framework's work between them."""
+    """Return the milliseconds of a call outside its primitives: the framework's own work."""
     return round(max(0.0, model.milliseconds - total_ms(model.primitives)), 4)
 
 
 def left_in_fp32(
     primitives: Sequence[Primitive], layers: Sequence[Layer]
 ) -> list[tuple[str, Primitive]]:
-    """What an INT8 model computes in FP32 with its name, if known; the slowest first."""
-    left = [(layer.name, layer.int8) for layer in layers if not layer.int8.is_int8]
-    left += [
+    """Return name (empty if unknown) and primitive of what runs in FP32, the slowest first."""
+    items = [(layer.name, layer.int8) for layer in layers if not layer.int8.is_int8]
+    items += [
         ("", p)
         for p in primitives
         if p.kind not in (*COMPUTE, REORDER) and p.data_type not in INT8_TYPES
     ]
-    return sorted(left, key=lambda item: -item[1].milliseconds)
+    return sorted(items, key=lambda item: -item[1].milliseconds)
 
 
 def layer_record(layer: Layer) -> dict[str, Any]:
-    """One of the slowest layers."""
+    """Return an item of ``slowest``."""
     return {
         "op": layer.name,
         "shape": layer.int8.shape,

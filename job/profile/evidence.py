@@ -1,4 +1,4 @@
-"""What is known of the time of an INT8 model's call, before anything is advised."""
+"""The measured breakdown of an INT8 model's call, from which advice is derived."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from job.text_format import significant
 
 @dataclass(frozen=True)
 class Evidence:
-    """Of one call, all of the INT8 model.
+    """The breakdown of one call of the INT8 model, and the machine.
 
     Attributes:
-        isa_cap: the highest instruction set that oneDNN might use, or ``all``.
+        isa_cap: the highest instruction set that oneDNN may use, or ``all``.
         batch_size: images of the call.
-        primitives: what a call executes.
-        outside_ms: what it takes besides.
-        layers: its convolutions and matrix products, beside those of the FP32 model.
-        left_in_fp32: name, if known, and primitive of what it computes in FP32.
+        primitives: the primitives that the call executes.
+        outside_ms: time of the call outside its primitives.
+        layers: convolutions and matrix products, each with its FP32 counterpart.
+        left_in_fp32: name (empty if unknown) and primitive of each op that runs in FP32.
         islands: ``op`` and ``type`` of each INT8 op without INT8 neighbours.
-        cpu_flags: the machine's, as ``/proc/cpuinfo`` names them.
-        allocator: the machine's memory allocator, as ``job.host`` names it.
+        cpu_flags: CPU flags of the machine, as in ``/proc/cpuinfo``.
+        allocator: memory allocator of the process, as in ``job.host.Host``.
     """
 
     isa_cap: str
@@ -47,14 +47,14 @@ class Evidence:
 
     @property
     def reorder_share(self) -> float:
-        """Share, 0 to 1, of the time in all primitives that goes into reorders."""
+        """Share (0 to 1) of reorders in the time of all primitives."""
         spent = total_ms(p for p in self.primitives if p.kind == REORDER)
         return spent / self.primitives_ms if spent else 0.0
 
     def share(self, milliseconds: float) -> float:
-        """A time's share, 0 to 1, of a call."""
+        """Return the share (0 to 1) of a time in the time of the call."""
         return milliseconds / self.call_ms if self.call_ms else 0.0
 
-    def told(self, milliseconds: float) -> str:
-        """A time with its share, such as ``0.91 ms (12% of a call)``."""
+    def with_share(self, milliseconds: float) -> str:
+        """Return a time with its share, such as ``0.91 ms (12% of a call)``."""
         return f"{significant(milliseconds)} ms ({self.share(milliseconds):.0%} of a call)"

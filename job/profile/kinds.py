@@ -1,4 +1,4 @@
-"""Kinds of primitives as a report names them, with reorders told apart by what they are for."""
+"""Groups primitives by the kinds of the report, which distinguishes reorders by purpose."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -14,12 +14,12 @@ SIGN = f"{REORDER}: change of sign"
 LAYOUT = f"{REORDER}: change of layout"
 RESCALE = f"{REORDER}: rescale"
 COPY = f"{REORDER}: copy"
-# oneDNN's kind -> how it is called here; other kinds keep their names.
+# oneDNN's kind -> the report's kind; all other kinds have the same name in both.
 NAMES = {"inner_product": "matrix product", "matmul": "matrix product"}
 
 
 def kind_of(primitive: Primitive) -> str:
-    """A primitive's kind as the report names it."""
+    """Return a primitive's kind as named in the report."""
     if primitive.kind == REORDER:
         return reorder_of(primitive)
     if primitive.kind == "convolution" and is_depthwise(primitive.shape):
@@ -28,7 +28,7 @@ def kind_of(primitive: Primitive) -> str:
 
 
 def reorder_of(primitive: Primitive) -> str:
-    """What a reorder is for, from the types and formats on its two sides."""
+    """Return the purpose of a reorder, from the types and formats of its source and target."""
     source, target = primitive.data_type, primitive.target_type
     if source != target:
         if target in INT8_TYPES:
@@ -40,12 +40,12 @@ def reorder_of(primitive: Primitive) -> str:
 
 
 def total_ms(primitives: Iterable[Primitive]) -> float:
-    """Time in all of them."""
+    """Return the sum of the primitives' times."""
     return sum(primitive.milliseconds for primitive in primitives)
 
 
 def by_kind(primitives: Sequence[Primitive]) -> dict[str, list[Primitive]]:
-    """Primitives of each kind, the slowest kind first."""
+    """Group primitives by kind, the kind with the most time first."""
     groups = defaultdict(list)
     for primitive in primitives:
         groups[kind_of(primitive)].append(primitive)
@@ -53,7 +53,7 @@ def by_kind(primitives: Sequence[Primitive]) -> dict[str, list[Primitive]]:
 
 
 def kinds_record(primitives: Sequence[Primitive]) -> dict[str, Any]:
-    """Milliseconds of all primitives, and count and milliseconds of each kind."""
+    """Return the milliseconds of all primitives, and count and milliseconds of each kind."""
     kinds = [
         {"kind": kind, "count": len(group), "milliseconds": round(total_ms(group), 4)}
         for kind, group in by_kind(primitives).items()

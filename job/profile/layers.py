@@ -1,4 +1,4 @@
-"""The convolutions and matrix products of an INT8 model, each beside its twin in FP32."""
+"""Matches convolutions and matrix products of an INT8 model with those of the FP32 model."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,9 +12,10 @@ class Layer:
     """A convolution or matrix product of the INT8 model.
 
     Attributes:
-        name: of its output in the FP32 model, as ``/int8/skip_ops`` knows it; empty if unknown.
-        fp32: the same layer in the FP32 model; None if that has none of this shape.
-        int8: what the INT8 model runs, be it in INT8 or not.
+        name: name of the layer's output in the FP32 model, as used in ``/int8/skip_ops``; empty if
+            unknown.
+        fp32: the primitive of the same layer in the FP32 model; None if it has none of this shape.
+        int8: the primitive in the INT8 model, which may run in FP32.
     """
 
     name: str
@@ -23,7 +24,7 @@ class Layer:
 
     @property
     def ratio(self) -> float | None:
-        """How many times as fast as in FP32."""
+        """Speedup of the layer: FP32 time divided by INT8 time; None if unknown."""
         if self.fp32 is None or self.int8.milliseconds == 0:
             return None
         return self.fp32.milliseconds / self.int8.milliseconds
@@ -35,24 +36,28 @@ def match(
     """Match the layers of both models by shape and, among equal shapes, by order.
 
     Args:
-        fp32: what the FP32 model runs, in order.
-        int8: what the INT8 model runs, in order.
-        names: of the INT8 model's layers in their order, under ``convolution`` and ``product``.
+        fp32: primitives of the FP32 model, in order.
+        int8: primitives of the INT8 model, in order.
+        names: names of the INT8 model's layers, in order, under ``convolution`` and ``product``.
     """
-    twins: dict[str, list[Primitive]] = defaultdict(list)
+    counterparts: dict[str, list[Primitive]] = defaultdict(list)
     for primitive in fp32:
         if primitive.kind in COMPUTE:
-            twins[primitive.shape].append(primitive)
-    found = [primitive for primitive in int8 if primitive.kind in COMPUTE]
-    counts = Counter(map(_sort, found))
-    # An op outside oneDNN leaves no primitive: then nothing says which name is whose.
-    known = {
+            counterparts[primitive.shape].append(primitive)
+    computing = [primitive for primitive in int8 if primitive.kind in COMPUTE]
+    counts = Counter(map(_sort, computing))
+    # An op that runs outside oneDNN has no primitive. Then names cannot be assigned by order.
+    remaining_names = {
         sort: iter(names[sort] if len(names.get(sort, ())) == count else [""] * count)
         for sort, count in counts.items()
     }
     return [
-        Layer(next(known[_sort(p)]), twins[p.shape].pop(0) if twins[p.shape] else None, p)
-        for p in found
+        Layer(
+            next(remaining_names[_sort(p)]),
+            counterparts[p.shape].pop(0) if counterparts[p.shape] else None,
+            p,
+        )
+        for p in computing
     ]
 
 

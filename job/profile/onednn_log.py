@@ -1,4 +1,4 @@
-"""Which oneDNN primitives a model really runs, read from oneDNN's own log.
+"""Reads from oneDNN's log which primitives a model executes.
 
 Format of a line: https://uxlfoundation.github.io/oneDNN/dev_guide_verbose.html
 """
@@ -11,7 +11,7 @@ from job.isa import ISA_ALIASES, ISA_ORDER
 
 COMPUTE = ("convolution", "inner_product", "matmul", "deconvolution")
 INT8_TYPES = ("u8", "s8")
-# What run_once prints after each call.
+# Names that record_main prints after each call.
 TIMED, LOGGED = "timed_call_ms", "logged_call_ms"
 
 
@@ -20,18 +20,18 @@ class Primitive:
     """One execution of a primitive.
 
     Attributes:
-        kind: such as ``convolution``.
-        implementation: such as ``brgconv:avx512_core_vnni``.
-        data_type: of its source, such as ``u8``, ``s8``, ``f32``.
-        weights_type: of its weights, or empty.
-        milliseconds: of this execution.
-        source_format: order of the source's axes in memory, such as ``acdb`` (channels last) or,
-            in blocks of channels, ``aBcd16b``.
-        target_type: of its destination.
-        target_format: of its destination.
-        shape: sizes of the problem, such as ``mb1_ic64oc64_ih56oh56kh1``.
-        post_ops: what was folded into it, such as ``sum`` and ``relu``.
-        is_scaled: whether it multiplies by scales, as quantizing does.
+        kind: oneDNN's kind, such as ``convolution``.
+        implementation: the kernel, such as ``brgconv:avx512_core_vnni``.
+        data_type: data type of the source, such as ``u8``, ``s8``, ``f32``.
+        weights_type: data type of the weights, or empty.
+        milliseconds: duration.
+        source_format: memory layout of the source, such as ``acdb`` (channels last) or ``aBcd16b``
+            (blocks of 16 channels).
+        target_type: data type of the destination.
+        target_format: memory layout of the destination.
+        shape: sizes, such as ``mb1_ic64oc64_ih56oh56kh1``.
+        post_ops: operations fused into the primitive, such as ``sum`` and ``relu``.
+        is_scaled: whether it multiplies by scales, for example to quantize.
     """
 
     kind: str
@@ -48,20 +48,20 @@ class Primitive:
 
     @property
     def is_int8(self) -> bool:
-        """Whether both operands are 8-bit integers."""
+        """Whether source and weights are 8-bit integers."""
         return self.data_type in INT8_TYPES and self.weights_type == "s8"
 
     @property
     def isa(self) -> str:
-        """Instruction set of the implementation, such as ``avx512_core_vnni``; may be empty."""
+        """Instruction set of the kernel, such as ``avx512_core_vnni``; empty if unknown."""
         name = self.implementation.rpartition(":")[2]
         name = ISA_ALIASES.get(name, name)
         return name if name in ISA_ORDER else ""
 
 
 def parse(lines: Iterable[str]) -> list[Primitive]:
-    """The executed primitives in a log of ``ONEDNN_VERBOSE=1``."""
-    found = []
+    """Return the executed primitives in a log of ``ONEDNN_VERBOSE=1``."""
+    primitives = []
     for line in lines:
         fields = line.rstrip("\n").split(",")
         if len(fields) < 11 or "exec" not in fields[:4] or not fields[0].endswith("verbose"):
@@ -71,7 +71,7 @@ def parse(lines: Iterable[str]) -> list[Primitive]:
         attributes = fields[start + 5]
         tensors = _tensors(descriptors)
         source, target = tensors.get("src", tensors.get("src0")), tensors.get("dst")
-        found.append(
+        primitives.append(
             Primitive(
                 kind=kind,
                 implementation=implementation,
@@ -86,20 +86,28 @@ def parse(lines: Iterable[str]) -> list[Primitive]:
                 is_scaled="attr-scales:" in attributes,
             )
         )
-    return found
+    return primitives
 
 
 def _tensors(descriptors: str) -> dict[str, tuple[str, str]]:
-    """Data type and format by tensor, of such as ``src:u8:a:blocked:acdb::f0 wei:s8...``."""
-    found = {}
+    """Return data type and format by tensor name.
+
+    Args:
+        descriptors: such as ``src:u8:a:blocked:acdb::f0 wei:s8...``.
+    """
+    tensors = {}
     for part in descriptors.split():
         name, *rest = part.split(":")
-        found[name] = (rest[0] if rest else "", rest[3] if len(rest) > 3 else "")
-    return found
+        tensors[name] = (rest[0] if rest else "", rest[3] if len(rest) > 3 else "")
+    return tensors
 
 
 def _post_ops(attributes: str) -> tuple[str, ...]:
-    """Names in such as ``attr-scales:src0:0:f32 attr-post-ops:sum:0.05+eltwise_relu``."""
+    """Return the names of fused operations.
+
+    Args:
+        attributes: such as ``attr-scales:src0:0:f32 attr-post-ops:sum:0.05+eltwise_relu``.
+    """
     prefix = "attr-post-ops:"
     texts = [a.removeprefix(prefix) for a in attributes.split() if a.startswith(prefix)]
     names = (part.split(":")[0] for text in texts for part in text.split("+"))
@@ -107,31 +115,31 @@ def _post_ops(attributes: str) -> tuple[str, ...]:
 
 
 def last_run(primitives: list[Primitive], runs: int) -> list[Primitive]:
-    """The primitives of one run in the steady state: the last of a repeated log.
+    """Return the primitives of the last of several runs of a model.
 
-    The first run also reorders weights; later ones repeat the same sequence.
+    The first run also reorders weights. Later runs repeat the same sequence.
 
     Args:
-        primitives: of all runs.
-        runs: how many, at least two.
+        primitives: primitives of all runs.
+        runs: number of runs, at least two.
     """
     computing = [i for i, primitive in enumerate(primitives) if primitive.kind in COMPUTE]
     per_run = len(computing) // runs
     if not per_run:
         return []
-    # A run begins before its first computation, with the reorders of its input.
+    # A run begins with reorders of its input, before the first computing primitive.
     length = computing[-per_run] - computing[-2 * per_run]
     return primitives[-length:]
 
 
 def isa(primitives: Iterable[Primitive]) -> str:
-    """The highest instruction set among convolutions and matrix products; may be empty."""
-    seen = {p.isa for p in primitives if p.kind in COMPUTE and p.isa}
-    return max(seen, key=ISA_ORDER.index) if seen else ""
+    """Return the highest instruction set of convolutions and matrix products, or empty."""
+    names = {p.isa for p in primitives if p.kind in COMPUTE and p.isa}
+    return max(names, key=ISA_ORDER.index) if names else ""
 
 
 def summarize(primitives: Iterable[Primitive]) -> list[dict[str, object]]:
-    """Count and milliseconds per kind, implementation and data type, the slowest first."""
+    """Return count and milliseconds per kind, implementation and data type, the slowest first."""
     rows: dict[tuple[str, str, str], list[float]] = {}
     for p in primitives:
         row = rows.setdefault((p.kind, p.implementation, p.data_type), [0, 0.0])
@@ -152,23 +160,27 @@ def summarize(primitives: Iterable[Primitive]) -> list[dict[str, object]]:
 
 
 def calls_in(lines: Iterable[str]) -> tuple[list[float], list[list[Primitive]]]:
-    """Milliseconds of each timed call, and primitives of each logged one, in run_once's output."""
+    """Return the milliseconds of each timed call and the primitives of each logged call.
+
+    Args:
+        lines: the log of a ``record_main`` process.
+    """
     milliseconds, calls = [], []
-    since: list[str] = []
+    pending: list[str] = []
     for line in lines:
         name, _, value = line.partition("=")
         if name == TIMED:
             milliseconds.append(float(value))
         elif name == LOGGED:
-            calls.append(parse(since))
-            since = []
+            calls.append(parse(pending))
+            pending = []
         else:
-            since.append(line)
+            pending.append(line)
     return milliseconds, calls
 
 
 def typical(calls: Sequence[Sequence[Primitive]]) -> list[Primitive]:
-    """The last call, each primitive with its median time over all calls that ran the same."""
+    """Return the last call's primitives, each with its median time over all identical calls."""
     last = [_identity(primitive) for primitive in calls[-1]]
     same = [call for call in calls if [_identity(primitive) for primitive in call] == last]
     return [

@@ -1,4 +1,4 @@
-"""What oneDNN's description of a layer's shape says of its size and of its work.
+"""Reads sizes and amount of work from oneDNN's description of a layer's shape.
 
 The notation is benchdnn's: https://github.com/uxlfoundation/oneDNN/tree/main/tests/benchdnn/doc
 """
@@ -11,7 +11,7 @@ _PART = re.compile(r"([a-z]+)(\d+)")
 
 
 def sizes(shape: str) -> dict[str, int]:
-    """The named sizes of a convolution, pooling or inner product; none for other shapes.
+    """Return the named sizes of a convolution, pooling or inner product; empty for other shapes.
 
     ``g144mb1_ic144oc144_ih56oh28kh3sh2dh0ph1`` has ``g`` groups, ``mb`` images, ``ic`` input and
     ``oc`` output channels, and along the height ``ih`` pixels in, ``oh`` out, kernel ``kh``,
@@ -21,58 +21,58 @@ def sizes(shape: str) -> dict[str, int]:
 
 
 def is_depthwise(shape: str) -> bool:
-    """Whether each channel of a convolution is computed from one channel alone."""
-    found = sizes(shape)
-    return found.get("g", 1) > 1 and found["g"] == found.get("ic") == found.get("oc")
+    """Return whether each output channel of a convolution depends on one input channel only."""
+    named = sizes(shape)
+    return named.get("g", 1) > 1 and named["g"] == named.get("ic") == named.get("oc")
 
 
 def work(shape: str) -> tuple[int, int, int]:
-    """A layer's multiplications, weights, and values read and written, weights apart.
+    """Return a layer's number of multiplications, of weights, and of inputs plus outputs.
 
-    All are 0 for a shape that is none of a convolution, an inner product or a matrix product.
+    All are 0 for shapes other than convolutions, inner products and matrix products.
     """
     if ":" in shape:
         return _product_work(shape)
-    found = sizes(shape)
-    if "oc" not in found:
+    named = sizes(shape)
+    if "oc" not in named:
         return 0, 0, 0
-    kernel = found["ic"] // found.get("g", 1) * _volume(found, "k")
-    if "kh" not in found:
+    kernel = named["ic"] // named.get("g", 1) * _volume(named, "k")
+    if "kh" not in named:
         # An inner product's kernel covers its whole input.
-        kernel *= _volume(found, "i")
-    weights = found["oc"] * kernel
-    outputs = _volume(found, "o")
-    read = found["mb"] * found["ic"] * _volume(found, "i")
-    written = found["mb"] * found["oc"] * outputs
+        kernel *= _volume(named, "i")
+    weights = named["oc"] * kernel
+    outputs = _volume(named, "o")
+    read = named["mb"] * named["ic"] * _volume(named, "i")
+    written = named["mb"] * named["oc"] * outputs
     return written * kernel, weights, read + written
 
 
 def _product_work(shape: str) -> tuple[int, int, int]:
-    """As ``work``, of a matrix product such as ``8x512:512x1000``."""
+    """Return the result of ``work`` for a matrix product such as ``8x512:512x1000``."""
     left, right = ([int(n) for n in part.split("x")] for part in shape.split(":")[:2])
     rows, columns = math.prod(left), right[-1]
     return rows * columns, math.prod(right), rows + rows // left[-1] * columns
 
 
-def _volume(found: Mapping[str, int], prefix: str) -> int:
-    return math.prod(found.get(f"{prefix}{axis}", 1) for axis in "dhw")
+def _volume(named: Mapping[str, int], prefix: str) -> int:
+    return math.prod(named.get(f"{prefix}{axis}", 1) for axis in "dhw")
 
 
 def words(shape: str) -> str:
-    """A layer's shape for people, such as ``3×3/2 64→128, 56×56``: kernel, stride, channels, input.
+    """Return a readable shape: kernel, stride, channels, input, such as ``3×3/2 64→128, 56×56``.
 
-    Other shapes come back as they are, such as ``1×64×56×56``.
+    Other shapes keep their form, such as ``1×64×56×56``.
     """
-    found = sizes(shape)
-    if "ic" not in found:
+    named = sizes(shape)
+    if "ic" not in named:
         return shape.replace("x", "×").replace(":", " · ")
-    channels = f"{found['ic']}→{found['oc']}" if "oc" in found else f"{found['ic']}"
-    sides = f", {found['ih']}×{found.get('iw', 1)}" if "ih" in found else ""
-    if "kh" not in found:
+    channels = f"{named['ic']}→{named['oc']}" if "oc" in named else f"{named['ic']}"
+    sides = f", {named['ih']}×{named.get('iw', 1)}" if "ih" in named else ""
+    if "kh" not in named:
         return f"{channels}{sides}"
-    kernel = f"{found['kh']}×{found.get('kw', 1)}"
-    stride = f"/{found['sh']}" if found.get("sh", 1) > 1 else ""
+    kernel = f"{named['kh']}×{named.get('kw', 1)}"
+    stride = f"/{named['sh']}" if named.get("sh", 1) > 1 else ""
     if is_depthwise(shape):
-        return f"{kernel}{stride} depthwise {found['oc']}{sides}"
-    groups = f" in {found['g']} groups" if found.get("g", 1) > 1 else ""
+        return f"{kernel}{stride} depthwise {named['oc']}{sides}"
+    groups = f" in {named['g']} groups" if named.get("g", 1) > 1 else ""
     return f"{kernel}{stride} {channels}{groups}{sides}"

@@ -30,7 +30,7 @@ from job.stages.stage import StageOutput
 pytestmark = pytest.mark.engine
 
 SETTING = BenchmarkSetting(4, 1, tiny.SHAPE)
-EFFORT = rounds.TimingBudget(warmup_batches=2, min_seconds=0.1, min_samples=7, rounds=2)
+BUDGET = rounds.TimingBudget(warmup_batches=2, min_seconds=0.1, min_samples=7, rounds=2)
 CORES = sorted(os.sched_getaffinity(0))
 several_cores = pytest.mark.skipif(len(CORES) < 2, reason="needs two cores")
 
@@ -50,9 +50,9 @@ def candidates(models):
     return [Candidate("native", fp32), Candidate("onednn", fp32), Candidate("int8", int8)]
 
 
-def measure(found, setting=SETTING, effort=EFFORT, news=None):
+def measure(found, setting=SETTING, budget=BUDGET, news=None):
     events = news or tiny.News()
-    return rounds.measure(found, setting, effort, isa="avx512_core_vnni", events=events)
+    return rounds.measure(found, setting, budget, isa="avx512_core_vnni", events=events)
 
 
 def test_rounds_and_row(models):
@@ -75,8 +75,8 @@ def test_rounds_and_row(models):
 
 
 def test_more_samples_than_fit_into_the_time(models):
-    effort = replace(EFFORT, min_seconds=0.0, min_samples=41)
-    counts = [len(one.all) for one in measure(candidates(models)[1:], effort=effort).samples]
+    budget = replace(BUDGET, min_seconds=0.0, min_samples=41)
+    counts = [len(one.all) for one in measure(candidates(models)[1:], budget=budget).samples]
     assert counts == [42, 42, 42]  # 21 in each of two rounds
 
 
@@ -95,7 +95,7 @@ def test_each_round_starts_its_own_processes_in_turned_order(models, monkeypatch
             return super().time(seconds, batches)
 
     monkeypatch.setattr(rounds, "InstanceGroup", Watched)
-    measure(candidates(models)[1:], effort=replace(EFFORT, rounds=4, min_seconds=1.2))
+    measure(candidates(models)[1:], budget=replace(BUDGET, rounds=4, min_seconds=1.2))
     names = ["onednn", "int8", "nothing"]
     assert [label for label, _ in started] == [*names, *names[::-1]] * 2
     assert len({pid for _, pid in started}) == len(started)
@@ -115,11 +115,11 @@ def test_long_calls_take_one_turn(models, monkeypatch):
             return [[1000.0] * batches]
 
     monkeypatch.setattr(rounds, "InstanceGroup", Slow)
-    effort = rounds.TimingBudget(0, min_seconds=1.0, min_samples=1, rounds=1)
-    measure(candidates(models)[2:], effort=effort)
+    budget = rounds.TimingBudget(0, min_seconds=1.0, min_samples=1, rounds=1)
+    measure(candidates(models)[2:], budget=budget)
     assert calls[-2:] == [("int8", 1), ("nothing", 1)]
     calls.clear()
-    measure(candidates(models)[2:], effort=replace(effort, min_samples=6))
+    measure(candidates(models)[2:], budget=replace(budget, min_samples=6))
     assert [batches for label, batches in calls if label == "int8"][1:] == [2, 2, 2]
 
 
@@ -134,8 +134,8 @@ def test_what_lies_in_the_current_directory_is_not_run(models, tmp_path, monkeyp
 
 def test_a_log_that_the_user_asked_onednn_for_does_not_slow_the_calls(models, monkeypatch, capfd):
     monkeypatch.setenv("ONEDNN_VERBOSE", "1")
-    with rounds.started([Candidate("int8", models[1])], SETTING, CORES[:1]) as (fleet,):
-        fleet.time(0, 3)
+    with rounds.started([Candidate("int8", models[1])], SETTING, CORES[:1]) as (group,):
+        group.time(0, 3)
     assert "onednn_verbose" not in "".join(capfd.readouterr())
 
 
@@ -169,19 +169,19 @@ def test_asked_to_stop(models):
 @several_cores
 def test_instances_run_at_the_same_time_on_cores_of_their_own(models):
     setting = replace(SETTING, instances=2)
-    with rounds.started([Candidate("int8", models[1])], setting, CORES[:2]) as (fleet,):
-        assert [os.sched_getaffinity(t.process.pid) for t in fleet.timers] == [
+    with rounds.started([Candidate("int8", models[1])], setting, CORES[:2]) as (group,):
+        assert [os.sched_getaffinity(t.process.pid) for t in group.timers] == [
             {core} for core in CORES[:2]
         ]
-        for timer, core in zip(fleet.timers, CORES, strict=False):
+        for timer, core in zip(group.timers, CORES, strict=False):
             for thread in Path(f"/proc/{timer.process.pid}/task").iterdir():
                 assert os.sched_getaffinity(int(thread.name)) == {core}
-        before = [timer.cpu_seconds for timer in fleet.timers]
+        before = [timer.cpu_seconds for timer in group.timers]
         began = time.monotonic()
-        found = fleet.time(0.5, 3)
+        found = group.time(0.5, 3)
         assert time.monotonic() - began < 0.95  # one after the other takes a second
         assert all(sum(calls) > 450 and len(calls) >= 3 for calls in found)
-        for timer, used in zip(fleet.timers, before, strict=True):
+        for timer, used in zip(group.timers, before, strict=True):
             assert timer.cpu_seconds > used
 
 
@@ -199,16 +199,16 @@ def test_throughput_row(models, monkeypatch):
 
 
 def test_a_resting_process_uses_no_time(models):
-    with rounds.started([Candidate("onednn", models[0])], SETTING, CORES[:1]) as (fleet,):
-        fleet.time(0, 3)
-        wait_for_state("T", fleet.timers[0].process.pid)
-        assert len(fleet.time(0, 3)[0]) == 3
+    with rounds.started([Candidate("onednn", models[0])], SETTING, CORES[:1]) as (group,):
+        group.time(0, 3)
+        wait_for_state("T", group.timers[0].process.pid)
+        assert len(group.time(0, 3)[0]) == 3
 
 
 def test_long_calls_end_the_warm_up(models):
-    with rounds.started([Candidate("onednn", models[0])], SETTING, CORES[:1]) as (fleet,):
-        assert len(fleet.time(0, 10**9, limit=0.0)[0]) == 1
-        assert sum(fleet.time(0, 10**9, limit=0.05)[0]) < 100
+    with rounds.started([Candidate("onednn", models[0])], SETTING, CORES[:1]) as (group,):
+        assert len(group.time(0, 10**9, limit=0.0)[0]) == 1
+        assert sum(group.time(0, 10**9, limit=0.05)[0]) < 100
 
 
 def test_more_threads_than_cores_are_refused(models):

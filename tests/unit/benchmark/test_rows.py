@@ -1,4 +1,4 @@
-"""Rows of table II from made-up samples, and which samples may be compared at all."""
+"""Rows of table II from made-up samples, and which samples may be compared."""
 
 from dataclasses import replace
 
@@ -64,7 +64,8 @@ def test_row_has_the_keys_of_the_reports_schema():
 def test_one_round_has_no_interval_and_is_not_trusted():
     row = benchmark_rows.row(measured(samples("native", [4.0]), samples("int8", [2.0])))
     assert (row["ratio"], row["ratio_interval"], row["stable"]) == (pytest.approx(2.0), None, False)
-    assert [reason["advice"] for reason in row["unstable_reasons"]] == ["Raise benchmark.rounds."]
+    (reason,) = row["unstable_reasons"]
+    assert "benchmark.rounds" in reason["advice"]
 
 
 def test_a_drifting_machine_does_not_change_the_ratio_but_is_named():
@@ -72,9 +73,8 @@ def test_a_drifting_machine_does_not_change_the_ratio_but_is_named():
     row = benchmark_rows.row(measured(*drifting))
     assert row["ratio"] == pytest.approx(2)
     assert not row["stable"]
-    assert [reason["what"] for reason in row["unstable_reasons"]] == [
-        "from the first rounds to the last all models became 75% slower"
-    ]
+    (reason,) = row["unstable_reasons"]
+    assert "75% slower" in reason["what"]
 
 
 def test_other_engines_are_compared_with_the_same_fp32():
@@ -109,7 +109,7 @@ def test_histogram_holds_every_sample():
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "difference"),
     [
         (replace(CONDITIONS, host={**HOST, "cpu_model": "b"}), "host cpu_model a and b"),
         (replace(CONDITIONS, isa="avx512_core_amx"), "isa avx512_core_vnni and avx512_core_amx"),
@@ -122,11 +122,11 @@ def test_histogram_holds_every_sample():
         (replace(CONDITIONS, setting=replace(SETTING, batch_size=1)), "batch_size 10 and 1"),
     ],
 )
-def test_samples_of_other_conditions_are_refused(changed, told):
+def test_samples_of_other_conditions_are_refused(changed, difference):
     other = replace(INT8, conditions=changed)
-    with pytest.raises(IncomparableSamples, match=f"were not measured alike: {told}\n"):
+    with pytest.raises(IncomparableSamples, match=f"^onednn and int8 .*: {difference}\n"):
         require_comparable(ONEDNN, other)
-    with pytest.raises(IncomparableSamples, match="onednn and int8 were not measured alike"):
+    with pytest.raises(IncomparableSamples, match=r"^onednn and int8 "):
         benchmark_rows.compare(ONEDNN, other)
 
 
@@ -155,18 +155,15 @@ def test_score_difference_of_constant_scores():
 
 
 @pytest.mark.parametrize(
-    ("setting", "told"),
+    ("setting", "message"),
     [
-        (replace(SETTING, threads=3), "/benchmark/threads: 3 threads asked for, 2 cores usable"),
-        (
-            replace(SETTING, instances=4),
-            "/benchmark/instances: 4 instances asked for, 2 cores usable",
-        ),
+        (replace(SETTING, threads=3), "^/benchmark/threads: .*3 threads.* 2 cores"),
+        (replace(SETTING, instances=4), "^/benchmark/instances: .*4 instances.* 2 cores"),
     ],
 )
-def test_more_than_the_usable_cores_is_refused_by_its_key(monkeypatch, setting, told):
+def test_more_than_the_usable_cores_is_refused_by_its_key(monkeypatch, setting, message):
     monkeypatch.setattr(cpu_pinning, "usable_cores", lambda: 2)
-    with pytest.raises(MachineError, match=told):
+    with pytest.raises(MachineError, match=message):
         cpu_pinning.check([SETTING, setting])
 
 
@@ -234,14 +231,14 @@ class Fake:
 )
 def test_first_calls_do_not_decide_between_fp32_engines(warmup_batches, native, onednn, kept):
     fakes = [Fake("native", *native), Fake("onednn", *onednn), Fake("int8", 100, 1)]
-    effort = benchmark.TimingBudget(warmup_batches, min_seconds=1.0, min_samples=1, rounds=1)
-    left = benchmark.competitive(fakes, effort)
+    budget = benchmark.TimingBudget(warmup_batches, min_seconds=1.0, min_samples=1, rounds=1)
+    left = benchmark.competitive(fakes, budget)
     assert {fake.label for fake in left} == kept | {"int8"}
     assert {fake.label for fake in fakes if fake.closed} == {"native", "onednn"} - kept
 
 
 def test_an_fp32_engine_without_a_rival_is_only_warmed_up():
     fakes = [Fake("onednn", 18000, 17000), Fake("int8", 5000, 4500)]
-    effort = benchmark.TimingBudget(1, min_seconds=1.0, min_samples=1, rounds=1)
-    assert benchmark.competitive(fakes, effort) == fakes
+    budget = benchmark.TimingBudget(1, min_seconds=1.0, min_samples=1, rounds=1)
+    assert benchmark.competitive(fakes, budget) == fakes
     assert [fake.timed for fake in fakes] == [1, 1]

@@ -1,4 +1,4 @@
-"""What makes a measurement unstable, on plain numbers and on made-up kernel files."""
+"""Stability checks, on plain numbers and on made-up kernel files."""
 
 import math
 from dataclasses import replace
@@ -23,27 +23,18 @@ def test_a_quiet_machine_is_stable():
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "words"),
     [
-        (
-            {"throttled_periods": 3, "throttled_seconds": 0.21},
-            "the control group had used up its CPU quota 3 times and waited 0.21 s",
-        ),
-        (
-            {"steal_seconds": 1.0},
-            "the hypervisor gave 5% of the cores' time to other machines",
-        ),
-        ({"busy_seconds": 21.9}, "other processes used 10% of the cores' time"),
-        ({"preemptions": 2000}, "other processes took a model's core 100 times a second"),
-        (
-            {"sibling_seconds": 5.0},
-            "another hyperthread of the cores was busy for 50% of the time",
-        ),
+        ({"throttled_periods": 3, "throttled_seconds": 0.21}, ["CPU limit", "3 times", "0.21 s"]),
+        ({"steal_seconds": 1.0}, ["hypervisor", "5%"]),
+        ({"busy_seconds": 21.9}, ["other processes", "10%"]),
+        ({"preemptions": 2000}, ["other processes", "100 times a second"]),
+        ({"sibling_seconds": 5.0}, ["hyperthread", "50%"]),
     ],
 )
-def test_each_disturbance_is_named_with_what_to_do(changes, told):
+def test_each_disturbance_is_named_with_what_to_do(changes, words):
     (reason,) = reasons(replace(QUIET, **changes))
-    assert reason.what == told
+    assert [word for word in words if word not in reason.what] == []
     assert reason.advice.endswith(".")
 
 
@@ -55,26 +46,26 @@ def test_what_happened_over_several_rounds_adds_up():
     )  # fmt: skip
 
 
-def test_a_neighbour_is_told_once():
-    found = reasons(replace(QUIET, busy_seconds=25.0, preemptions=5000))
-    assert [reason.what for reason in found] == ["other processes used 26% of the cores' time"]
+def test_other_processes_are_named_once():
+    (reason,) = reasons(replace(QUIET, busy_seconds=25.0, preemptions=5000))
+    assert "26%" in reason.what
 
 
-def test_the_kernels_coarse_clock_is_not_believed_over_a_moment():
+def test_the_kernels_coarse_clock_is_ignored_in_short_measurements():
     moment = Observation(seconds=0.1, cores=1, busy_seconds=0.12, own_seconds=0.1, preemptions=9)
     assert reasons(moment) == ()
 
 
 def test_a_wide_interval_is_unstable():
     (reason,) = reasons(interval=(2.7, 3.3))
-    assert reason.what == "the ratio's 95% interval is 20% of it wide"
+    assert "20%" in reason.what
     assert "benchmark.rounds" in reason.advice
 
 
 def test_a_drift_of_all_models_is_unstable():
     slower = {name: [rate, rate * 0.93, rate * 0.86] for name, rate in (("a", 1), ("b", 9))}
     (reason,) = reasons(rates=slower)
-    assert reason.what == "from the first rounds to the last all models became 14% slower"
+    assert "14% slower" in reason.what
 
 
 @pytest.mark.parametrize(
@@ -137,8 +128,8 @@ def test_counters_are_read_and_subtracted(tmp_path, monkeypatch):
     kernel(tmp_path, busy=700, steal=30, throttled=5)
     after = replace(cpu_counters.read([0], tmp_path), at=before.at + 4, own_seconds=1.5)
     before = replace(before, own_seconds=1.0)
-    found = cpu_counters.between(before, after, cores=1, model_seconds=1.25, preemptions=7)
-    assert found == Observation(
+    observed = cpu_counters.between(before, after, cores=1, model_seconds=1.25, preemptions=7)
+    assert observed == Observation(
         seconds=pytest.approx(4),
         cores=1,
         busy_seconds=pytest.approx(2),

@@ -1,4 +1,4 @@
-"""What is said of a machine, good or bad."""
+"""Findings about good and bad machines."""
 
 from dataclasses import replace
 from typing import Any
@@ -84,8 +84,8 @@ def test_versions() -> None:
     ("code", "error"),
     [
         ("import sys; sys.exit(print('first\\nlast line', file=sys.stderr) or 3)", "last line"),
-        ("import os; os.abort()", "ended with code -6"),
-        ("import time; time.sleep(9)", "did not end within"),
+        ("import os; os.abort()", "SIGABRT"),
+        ("import time; time.sleep(9)", " 1 s"),
     ],
 )
 def test_failing_inference(monkeypatch: pytest.MonkeyPatch, code: str, error: str) -> None:
@@ -104,4 +104,4 @@ def test_inference_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_table(capsys: pytest.CaptureFixture[str]) -> None:
     print_findings(Diagnosis(tuple(cpu_findings(GOOD)), GOOD, SMOKE))
-    assert "This machine can do the job." in capsys.readouterr().out
+    assert "This machine can run" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Stages in processes of their own: how their errors are reported, and how they are stopped."""
+"""Stages in child processes: their errors, crashes and stop signals."""
 
 import os
 import signal
@@ -68,7 +68,7 @@ class TestErrors:
             run(tmp_path, "crash")
         text = str(caught.value)
         assert "| ZeroDivisionError" in text
-        assert f"The whole log: {tmp_path}/run/logs/crash.log" in text
+        assert f"{tmp_path}/run/logs/crash.log" in text
         assert "about to divide" in (tmp_path / "run/logs/crash.log").read_text()
 
     def test_record_that_is_no_json(self, tmp_path: Path) -> None:
@@ -76,15 +76,15 @@ class TestErrors:
             run(tmp_path, "unjson")
 
     def test_end_without_a_record(self, tmp_path: Path) -> None:
-        with pytest.raises(StageCrashed, match="its process ended with code 3 and without a res"):
+        with pytest.raises(StageCrashed, match=r"quits .*code 3\b"):
             run(tmp_path, "quits")
 
     def test_killed(self, tmp_path: Path) -> None:
-        with pytest.raises(StageCrashed, match=r"killed by SIGKILL\n.*peak memory was \d+\.\d GiB"):
+        with pytest.raises(StageCrashed, match=r"SIGKILL\n.*\d+\.\d GiB of \d+\.\d GiB"):
             run(tmp_path, "killed")
 
     def test_abort_quotes_the_log(self, tmp_path: Path) -> None:
-        with pytest.raises(StageCrashed, match=r"killed by SIGABRT: a library gave up\n.*bad_allo"):
+        with pytest.raises(StageCrashed, match=r"SIGABRT.*\n.*bad_alloc"):
             run(tmp_path, "aborts")
 
     def test_crash_at_exit_after_the_record_is_no_failure(self, tmp_path: Path) -> None:
@@ -127,20 +127,21 @@ class TestExplainCrash:
 
     def test_out_of_memory(self, tmp_path: Path) -> None:
         error = self.explain(tmp_path, out_of_memory=True)
-        assert "The kernel kills when memory runs out" in error.hint
-        assert "train.batch_size" in error.hint
+        assert "data.workers" in error.hint
 
     def test_near_the_limit(self, tmp_path: Path) -> None:
-        assert "The kernel kills" in self.explain(tmp_path, peak_bytes=1 << 50).hint
+        assert "data.workers" in self.explain(tmp_path, peak_bytes=1 << 50).hint
 
     def test_killed_by_somebody(self, tmp_path: Path) -> None:
-        assert self.explain(tmp_path).hint.startswith("Somebody killed it, or memory ran out")
+        error = self.explain(tmp_path)
+        assert "1.0 GiB" in error.hint
+        assert "data.workers" not in error.hint
 
     def test_full_disk(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("job.pipeline.crash.free_bytes", lambda path: 0)
         error = self.explain(tmp_path, exception="RuntimeError: (External) Write failed")
         assert isinstance(error, OutputError)
-        assert "the disk of" in error.message
+        assert str(tmp_path) in error.message
 
     def test_only_this_attempts_lines_are_quoted(self, tmp_path: Path) -> None:
         log = tmp_path / "qat.log"
@@ -181,10 +182,10 @@ class TestStopping:
     def test_saves_and_goes_on(self, tmp_path: Path, start: Start, signum: int, code: int) -> None:
         process = start("patient")
         process.send_signal(signum)
-        _, told = process.communicate(timeout=20)
+        _, stderr = process.communicate(timeout=20)
         assert process.returncode == code
         name = signal.Signals(signum).name
-        assert f"stopped by {name} in stage patient\nRun the same command again" in told
+        assert f"stopped by {name} in stage patient\n" in stderr
         checkpoint = tmp_path / "run/.partial/patient/checkpoints/count.txt"
         step = int(checkpoint.read_text())
         result = go(make_manifest(tmp_path), tmp_path / "run", (_patient(),))

@@ -1,4 +1,4 @@
-"""What the tester finds out before a process is started."""
+"""Checks of the tester before it starts a child process, and its JSON object."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -31,11 +31,11 @@ def test_a_model_is_found_by_folder_prefix_and_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "given", "message"),
     [
-        ((), "", r"expected one \.pdmodel in it, found none"),
-        (("a.pdmodel", "b.pdmodel"), "", r"expected one \.pdmodel in it, found a\.pdmodel, b"),
-        (("a.pdmodel",), "", r"a\.pdiparams is missing"),
-        ((), "a", r"a\.pdmodel is missing"),
-        (("__model__", "model.json"), "", r"\(__model__, \.json\) have to be saved anew"),
+        ((), "", r"\.pdmodel.*none"),
+        (("a.pdmodel", "b.pdmodel"), "", r"\.pdmodel.*a\.pdmodel, b\.pdmodel"),
+        (("a.pdmodel",), "", r"/a\.pdiparams"),
+        ((), "a", r"/a\.pdmodel"),
+        (("__model__", "model.json"), "", r"__model__, \.json"),
     ],
 )
 def test_a_missing_model_is_named(
@@ -54,7 +54,7 @@ def trial(tmp_path: Path) -> Trial:
 
 
 def test_missing_data_is_named(trial: Trial, tmp_path: Path) -> None:
-    with make_ui("text") as ui, pytest.raises(DataError, match=r"none\.bin is missing"):
+    with make_ui("text") as ui, pytest.raises(DataError, match=r"none\.bin"):
         runner.predict(replace(trial, infer_data=tmp_path / "none.bin"), ui)
 
 
@@ -64,7 +64,7 @@ def test_each_thread_needs_a_core(trial: Trial) -> None:
 
 
 def test_the_document_counts_and_divides(trial: Trial) -> None:
-    found = {
+    result = {
         "images": 57,
         "iterations": 6,
         "top1": 30,
@@ -79,7 +79,7 @@ def test_the_document_counts_and_divides(trial: Trial) -> None:
         "load_seconds": 0.5,
         "paddle": "3.2.2",
     }
-    document = runner.document(trial, found)
+    document = runner.document(trial, result)
     assert document["accuracy"] == {
         "images": 57,
         "top1_correct": 30,

@@ -485,10 +485,7 @@ class TestUnfinishedWork:
             tmp_path, output, "first", "counting", FAKE_OVERRIDES="run.max_minutes=0.07"
         )
         assert process.wait(60) == TimeLimitReached.exit_code == 1
-        said = (tmp_path / "err.txt").read_text()
-        assert said.startswith(
-            "the time of run.max_minutes is over in stage counting\nRun the same"
-        )
+        assert "run.max_minutes in stage counting\n" in (tmp_path / "err.txt").read_text()
         assert 0 < steps_there(s3_server, output) < STEPS
         fresh(tmp_path)
         assert RESUMES in again(tmp_path, output, stages=COUNTING)[1]
