@@ -65,7 +65,7 @@ class ObjectStore:
         client: as :func:`job.storage.s3.client.make_client` returns it.
         retry: how patiently.
         get: reads an object or a range for :meth:`read` and :meth:`read_range`, as
-            ``client.get_object`` does; a :class:`job.storage.s3.fast_get.QuickGet` for many.
+            ``client.get_object`` does; a :class:`job.storage.s3.fast_get.FastGet` for many.
     """
 
     def __init__(
