@@ -172,7 +172,7 @@ class TestTraining:
 
     def test_gpu(self, copy_until: Callable[..., Run]) -> None:
         run = copy_until("data")
-        refused(run.folder, "--set", "baseline.train.device=gpu", code=5, says="gpu asked for, but")
+        refused(run.folder, "--set", "baseline.train.device=gpu", code=5, says="device: found gpu")
 
 
 class TestOutput:

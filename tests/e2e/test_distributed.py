@@ -79,7 +79,7 @@ def test_sigterm_to_the_launcher_and_one_process_goes_on(copy_until: CopyUntil) 
     wait_until(begun(run, len(before) + 3), again)
     again.terminate()
     assert again.wait(60) == 143
-    assert f"going on after step {len(before)}" in (run.folder / "rank0.txt").read_text()
+    assert f"resuming after step {len(before)}" in (run.folder / "rank0.txt").read_text()
     assert losses(run.output / ".partial/qat")[: len(before)] == before
 
 

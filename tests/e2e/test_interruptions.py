@@ -59,7 +59,7 @@ class TestKilled:
         plan = job("run", "m.json", "--dry-run", cwd=run.folder)
         assert "goes on from unfinished work" in plan.out
         done = job("run", "m.json", "--until", "baseline", cwd=run.folder)
-        assert "going on after step 1" in done.err
+        assert "resuming after step 1" in done.err
         assert same_arrays(run.output / "fp32/weights.npz", finished.output / "fp32/weights.npz")
         assert steps(run.output / "fp32/metrics.jsonl") == list(range(1, 21))
 
@@ -69,7 +69,7 @@ class TestKilled:
             kill_when(checkpoint(run.output, "qat", step), run, "--until", "qat")
             read_all_checkpoints(run.output)
         done = job("run", "m.json", "--until", "qat", cwd=run.folder)
-        assert "going on after step" in done.err
+        assert "resuming after step" in done.err
         assert same_arrays(run.output / "qat/best.npz", finished.output / "qat/best.npz")
         assert steps(run.output / "qat/metrics.jsonl") == list(range(1, 7))
 
@@ -89,7 +89,7 @@ class TestAskedToStop:
         assert "Run the same command again" in said
         again = job("run", "m.json", *rare, cwd=run.folder)
         assert "goes on from unfinished work" in again.err
-        assert "going on after step" in again.err
+        assert "resuming after step" in again.err
         assert same_arrays(run.output / "fp32/weights.npz", finished.output / "fp32/weights.npz")
 
     def test_ctrl_c(self, copy_until: Callable[..., Run]) -> None:
