@@ -176,7 +176,7 @@ def test_nothing_quantized_is_an_error(fp32, tmp_path):
     settings = {**tiny.SETTINGS, "quantize_op_types": ["mul"]}
     with pytest.raises(QuantizationError, match=r"no op.* mul"):
         convert_and_build(tmp_path / "qat", tmp_path / "out", settings=settings)
-    with pytest.raises(QuantizationError, match="no convolution or matrix product of 11 was"):
+    with pytest.raises(QuantizationError, match=r"11 convolutions"):
         (tmp_path / "int8").mkdir()
         int8.build(fp32.out / "model", tmp_path / "int8", ["conv2d"], IMAGES[:2])
 
