@@ -37,7 +37,7 @@ def has_steps(train: TrainSpec) -> bool:
 
 def recipe(train: TrainSpec) -> Any:
     """The engine's recipe of a training."""
-    from job.engine.training.loop import Schedule
+    from job.engine.training.schedule import Schedule
     from job.engine.training.session import Recipe
 
     schedule = train.schedule

@@ -14,7 +14,7 @@ from job.engine.inference import predictor
 from job.engine.int8 import build as int8
 from job.engine.quantize import fake_quantize, qat, scales
 from job.engine.training import baseline, programs
-from job.engine.training.loop import Schedule
+from job.engine.training.schedule import Schedule
 from job.engine.training.session import Recipe, Session, open_session
 from job.host import read_host
 
