@@ -24,8 +24,8 @@ def manifest(**changes: Any) -> Manifest:
     return parse(document(output="s3://bucket/tiny", **changes), "m.json", Path("/base"))
 
 
-def rendered(found: Manifest | None = None, **options: Any) -> tuple[Any, Any]:
-    config, made = objects(found or manifest(), PodOptions(**options))
+def rendered(given: Manifest | None = None, **options: Any) -> tuple[Any, Any]:
+    config, made = objects(given or manifest(), PodOptions(**options))
     return config, made
 
 
@@ -60,10 +60,10 @@ def test_no_line_can_go_without_breaking_a_promise(matrix: Any) -> None:
 
 
 def test_manifest_goes_with_defaults_and_overrides() -> None:
-    found = parse(document(output="s3://bucket/x"), "m.json", Path("/base"), ["train.epochs=7"])
-    config, made = rendered(found, namespace="team")
+    source = parse(document(output="s3://bucket/x"), "m.json", Path("/base"), ["train.epochs=7"])
+    config, made = rendered(source, namespace="team")
     sent = json.loads(config["data"]["manifest.json"])
-    assert sent == found.resolved
+    assert sent == source.resolved
     assert sent["train"]["epochs"] == 7
     (volume,) = [v for v in pod_of(made)["volumes"] if v["name"] == "manifest"]
     assert volume["configMap"]["name"] == config["metadata"]["name"] == "tiny"
@@ -98,9 +98,9 @@ def test_image_of_this_version_by_default() -> None:
 
 
 def test_claim_secret_and_role() -> None:
-    found = parse(document(), "m.json", Path("/base"))
+    source = parse(document(), "m.json", Path("/base"))
     options = {"claim": "work", "secret": "s3", "service_account": "role"}
-    _, made = rendered(found, **options)
+    _, made = rendered(source, **options)
     pod = pod_of(made)
     assert pod["volumes"][0] == {"name": "work", "persistentVolumeClaim": {"claimName": "work"}}
     assert pod["securityContext"]["fsGroup"] == 1000
@@ -140,8 +140,8 @@ PADDLE_POLICIES = (*paddlejobs.EVERYWHERE, *paddlejobs.BY_FEATURE)
 @pytest.mark.parametrize("version", VERSIONS)
 def test_several_processes_are_a_paddle_job(version: str) -> None:
     options: dict[str, Any] = {"queue": "q", "secret": "s", "service_account": "a", "cpus": 8}
-    found = manifest(train__freeze_bn_stats=True)
-    config, made = rendered(found, processes=4, **options)
+    source = manifest(train__freeze_bn_stats=True)
+    config, made = rendered(source, processes=4, **options)
     kubernetes_validate.validate(config, version, strict=True)
     paddlejobs.validate(made, version)
     assert made["metadata"]["name"] == config["metadata"]["name"] == "tiny-qat"
@@ -202,13 +202,13 @@ def test_name(name: str, label: str) -> None:
     ],
 )
 def test_refused(options: dict[str, Any], changes: dict[str, Any], message: str) -> None:
-    found = parse(document(**{"output": "s3://bucket/x", **changes}), "m.json", Path("/base"))
+    source = parse(document(**{"output": "s3://bucket/x", **changes}), "m.json", Path("/base"))
     with pytest.raises(UsageError, match=message):
-        objects(found, PodOptions(**options))
+        objects(source, PodOptions(**options))
 
 
 def test_manifest_too_large_for_a_config_map() -> None:
     patterns = [f"{'x' * 200}{number}" for number in range(6000)]
-    found = manifest(quantize__not_quant_pattern=patterns)
+    source = manifest(quantize__not_quant_pattern=patterns)
     with pytest.raises(UsageError, match=r"the manifest has 1,2\d\d,\d{3} bytes"):
-        objects(found, PodOptions())
+        objects(source, PodOptions())
