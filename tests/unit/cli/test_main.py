@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_cli import FAKES, job
+from fake_cli import job, start
 from fake_stages import make_manifest
 from sample_report import sample_report
 
@@ -71,14 +71,7 @@ class TestRun:
         assert "Stopped after first, as asked; no report yet." in done.stdout
 
     def test_sigterm(self, folder: Path) -> None:
-        code = FAKES.format(names=[("patient",)], failing=False, flags=("avx512_vnni",))
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, "run", "m.json"],
-            cwd=folder,
-            env=environment(1),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = start("run", "m.json", cwd=folder, stages=[("patient",)])
         assert process.stderr is not None
         while "steps" not in process.stderr.readline():
             assert process.poll() is None
@@ -269,14 +262,7 @@ class TestMatrix:
         ]  # fmt: skip
 
     def test_sigterm_ends_all_and_the_same_command_resumes(self, matrix: Path) -> None:
-        code = FAKES.format(names=[("patient",)], failing=False, flags=("avx512_vnni",))
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, "run", "m.json"],
-            cwd=matrix,
-            env=environment(1),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = start("run", "m.json", cwd=matrix, stages=[("patient",)])
         assert process.stderr is not None
         while "steps" not in process.stderr.readline():
             assert process.poll() is None

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from fake_stages import (
     CHAIN,
@@ -375,7 +376,7 @@ class TestPlan:
 def start(base: Path, output: S3Uri, *names: str, **variables: str) -> "subprocess.Popen[bytes]":
     make_manifest(base)
     with (base / "err.txt").open("wb") as err:
-        return subprocess.Popen(
+        return forked.Popen(
             [*COMMAND, str(base), str(output), *names],
             env=os.environ
             | {"PYTHONPATH": str(Path(__file__).parents[2]), "FAKE_STEP_SECONDS": "0.1"}
