@@ -20,9 +20,10 @@ import threading
 import types
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.machinery import SourceFileLoader
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,14 +48,16 @@ class Popen(subprocess.Popen[Any]):
     def _execute_child(  # type: ignore[no-untyped-def]
         self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo,
         creationflags, shell, p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite, *rest,
-    ):  # fmt: skip
+    ) -> None:  # fmt: skip
         """Fork instead of executing a file; the signature is that of Python 3.11."""
+        pipes = (p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
         entry = _entry(args)
         if entry is None:
-            return super()._execute_child(  # type: ignore[misc]
+            super()._execute_child(  # type: ignore[misc]
                 args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo,
-                creationflags, shell, p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite, *rest,
+                creationflags, shell, *pipes, *rest,
             )  # fmt: skip
+            return
         for module in PRELOAD:
             importlib.import_module(module)
         start_new_session = rest[-2]
@@ -62,14 +65,14 @@ class Popen(subprocess.Popen[Any]):
         if not self.pid:
             _become(entry, (p2cread, c2pwrite, errwrite), pass_fds, cwd, env, start_new_session)
         self._child_created = True
-        self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
+        self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
 
 
 def run(command: Sequence[Any], **options: Any) -> "subprocess.CompletedProcess[Any]":
     """``subprocess.run``, by a fork."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(subprocess, "Popen", Popen)
-        return subprocess.run(command, **options)  # noqa: PLW1510
+        return subprocess.run(command, **options)
 
 
 @contextmanager
@@ -138,24 +141,23 @@ def _use(streams: tuple[int, int, int], pass_fds: Sequence[int]) -> None:
     high = [os.dup(stream if stream != -1 else number) for number, stream in enumerate(streams)]
     for number, descriptor in enumerate(high):
         os.dup2(descriptor, number)
-    for text in os.listdir("/proc/self/fd"):
-        if int(text) > 2 and int(text) not in pass_fds:
-            try:
-                os.close(int(text))
-            except OSError:
-                continue
-    # dup2 and pass_fds leave them inheritable, as a process that is executed needs them.
+    for path in list(Path("/proc/self/fd").iterdir()):
+        if int(path.name) > 2 and int(path.name) not in pass_fds:
+            with suppress(OSError):  # the one that listed the folder is closed already
+                os.close(int(path.name))
     for descriptor in pass_fds:
         os.set_inheritable(descriptor, True)
-    unbuffered = dict(encoding="utf-8", write_through=True)
-    sys.stdin = sys.__stdin__ = io.TextIOWrapper(open(0, "rb", closefd=False), encoding="utf-8")
-    out, err = (open(number, "wb", 0, closefd=False) for number in (1, 2))
-    sys.stdout = sys.__stdout__ = io.TextIOWrapper(out, **unbuffered)  # type: ignore[arg-type]
-    sys.stderr = sys.__stderr__ = io.TextIOWrapper(
-        err,
-        errors="backslashreplace",
-        **unbuffered,  # type: ignore[arg-type]
+    stdin, stdout, stderr = (
+        io.FileIO(number, mode, closefd=False) for number, mode in enumerate(("r", "w", "w"))
     )
+    sys.stdin = sys.__stdin__ = io.TextIOWrapper(io.BufferedReader(stdin), encoding="utf-8")
+    sys.stdout = sys.__stdout__ = _text(stdout, "strict")
+    sys.stderr = sys.__stderr__ = _text(stderr, "backslashreplace")
+
+
+def _text(raw: io.FileIO, errors: str) -> io.TextIOWrapper:
+    """A text stream that writes at once, as PYTHONUNBUFFERED has it."""
+    return io.TextIOWrapper(raw, encoding="utf-8", errors=errors, write_through=True)  # type: ignore[arg-type]
 
 
 def _forget_pytest() -> None:

@@ -57,8 +57,8 @@ def main(names: Sequence[Sequence[str]], *, failing: bool, flags: Sequence[str])
     import fake_stages
 
     from job import stages
-    from job.cli import run, termination_log
     from job.cli import main as cli
+    from job.cli import run, termination_log
     from job.report.run import plots
 
     sys.argv[0] = "job"
