@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import forked
 import pytest
 
-from job.pipeline import stage_process
+from job.process import json_channel
 
 
 @pytest.fixture(autouse=True)
-def stage_processes() -> Iterator[None]:
-    """Fork the processes of fake stages; a module that tests real ones overrides this fixture."""
-    with forked.forking(stage_process):
+def child_processes() -> Iterator[None]:
+    """Fork child processes; a module that tests real ones overrides this fixture."""
+    with forked.forking(json_channel):
         yield
