@@ -8,9 +8,9 @@ MANIFEST ?= manifests/digits.json
 PADDLE_ROOT ?=
 MODEL ?= runs/digits/int8
 DATA ?= digits-test.bin
-# Set to run some of the tests: make test TESTS=tests/unit
+# Set to run some of the tests: make test TESTS=tests/unit. The same for make test-all.
 TESTS ?= tests
-# Processes that run them, each of which takes whole files, in order: the slow ones come first.
+# Processes that run them. Each takes whole files, in the order of tests/conftest.py.
 WORKERS ?= 2
 # Command that builds and runs the image: docker if its daemon responds, otherwise podman.
 CONTAINER ?= $(shell docker info >/dev/null 2>&1 && echo docker || echo podman)
@@ -18,6 +18,8 @@ IMAGE ?= job:$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 BASE ?= docker.io/library/python:3.11-slim-bookworm
 COMPILE := uv pip compile pyproject.toml --generate-hashes --no-header --quiet \
 	--python-version 3.11 --python-platform x86_64-manylinux_2_28
+
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 
@@ -27,8 +29,11 @@ help: ## List the targets.
 run: $(VENV)/installed ## Set up the environment, then run $(MANIFEST).
 	$(BIN)/job run $(MANIFEST)
 
-test: $(VENV)/installed-tests ## Set up, then run all tests.
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
+test: $(VENV)/installed-tests ## Set up, then run the tests, in at most 8 minutes.
+	$(PYTEST) $(TESTS)
+
+test-all: $(VENV)/installed-tests ## Also the slow ones, with 10 times the generated cases.
+	$(PYTEST) --full $(TESTS)
 
 check: $(VENV)/installed-tests ## Check lint, format, types and import layers.
 	! git grep -nE '^(<<<<<<<|>>>>>>>) '
@@ -99,4 +104,4 @@ $(VENV)/installed-engines: job/engine/engines.lock $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r job/engine/engines.lock
 	touch $@
 
-.PHONY: help run test check bench doctor lock engines native native-run image image-test image-size sbom clean
+.PHONY: help run test test-all check bench doctor lock engines native native-run image image-test image-size sbom clean

@@ -12,15 +12,18 @@ import gc
 import importlib
 import io
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 import types
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib.machinery import SourceFileLoader
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,14 +31,9 @@ from typing import Any
 
 import pytest
 
-# What the commands under test import. Imported once here instead of once in each fork.
-PRELOAD = (
-    *("job.cli.main", "job.cli.run", "job.cli.explain", "job.manifest.load"),
-    *("job.pipeline.build_report", "job.pipeline.stage_main", "job.pipeline.fetch_inputs"),
-    *("job.report.plots", "job.report.terminal", "job.storage.s3.output"),
-    *("boto3", "botocore.httpsession", "jsonschema", "matplotlib.figure", "rich.progress"),
-    *("scipy.stats", "yaml"),
-)
+# What commands and stages import when they need it: imported once here, not once in each fork.
+PRELOAD = ("cli", "manifest", "pipeline", "report", "stages", "storage", "ui")
+LIBRARIES = ("boto3", "jsonschema", "matplotlib.figure", "rich.progress", "scipy.stats", "yaml")
 _STOPS = (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGQUIT)
 
 
@@ -58,8 +56,7 @@ class Popen(subprocess.Popen[Any]):
                 creationflags, shell, *pipes, *rest,
             )  # fmt: skip
             return
-        for module in PRELOAD:
-            importlib.import_module(module)
+        _preload()
         start_new_session = rest[-2]
         self.pid = os.fork()
         if not self.pid:
@@ -85,6 +82,16 @@ def forking(*modules: types.ModuleType) -> Iterator[None]:
         yield
 
 
+@cache
+def _preload() -> None:
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    for name in PRELOAD:
+        package = importlib.import_module(f"job.{name}")
+        for module in pkgutil.walk_packages(package.__path__, f"job.{name}."):
+            importlib.import_module(module.name)
+
+
 def _entry(command: Any) -> tuple[list[str], types.CodeType, Any] | None:
     """Return the arguments, code and module spec of a Python command; None for others."""
     words = [os.fspath(word) for word in command] if not isinstance(command, str) else []
@@ -104,6 +111,20 @@ def _entry(command: Any) -> tuple[list[str], types.CodeType, Any] | None:
         assert code is not None
         return [str(spec.origin), *arguments], code, spec
     return None
+
+
+def in_a_process(action: Callable[[], int]) -> int:
+    """Do something in a forked process; returns its exit code, or minus its signal."""
+    _preload()
+    sys.stdout.flush()
+    pid = os.fork()
+    if not pid:
+        try:
+            os._exit(action())
+        except BaseException:
+            traceback.print_exc()
+            os._exit(99)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def _become(

@@ -121,9 +121,11 @@ class LocalOutput:
             OutputError: another run writes here, or the folder cannot be written.
         """
         with output_errors(self.root):
-            for folder in (self.root, *((self.partials, self.logs) if stages else ())):
-                make_folder(folder)
+            make_folder(self.root)
             with locked(self.root) as descriptor:
+                # After the lock: without one, check_ours takes the folder for a foreign one.
+                for folder in (self.partials, self.logs) if stages else ():
+                    make_folder(folder)
                 remove_temporary_files(
                     self.root, (*REPORTS, MANIFEST, FAILURE, self.digests.store.name, S3_STATE)
                 )

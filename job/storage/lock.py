@@ -119,8 +119,10 @@ def _describe(holder: Mapping[str, Any]) -> str:
 
 
 def _write(descriptor: int, holder: Mapping[str, Any]) -> None:
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+    text = json.dumps(holder).encode()
+    # Padded instead of truncated first: a kill in between must not leave an empty file.
+    os.pwrite(descriptor, text.ljust(os.fstat(descriptor).st_size), 0)
+    os.ftruncate(descriptor, len(text))
 
 
 def _read(path: Path) -> Mapping[str, Any]:

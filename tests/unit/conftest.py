@@ -9,7 +9,7 @@ from job.process import json_channel
 
 
 @pytest.fixture(autouse=True)
-def stage_processes() -> Iterator[None]:
-    """Fork the processes of fake stages; a module that tests real ones overrides this fixture."""
+def child_processes() -> Iterator[None]:
+    """Fork child processes; a module that tests real ones overrides this fixture."""
     with forked.forking(json_channel):
         yield

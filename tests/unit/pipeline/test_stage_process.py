@@ -21,8 +21,8 @@ from job.process.signals import StopSignals
 
 
 @pytest.fixture(autouse=True)
-def stage_processes() -> None:
-    """Start processes as a user's run does, instead of forking them."""
+def child_processes() -> None:
+    """Start processes as a run of a user does, instead of forking them."""
 
 
 Start = Callable[[str], "subprocess.Popen[str]"]
