@@ -12,10 +12,10 @@ from typing import Any
 
 from paddle.static import Program
 
-from job.engine.compare.op_graph import inputs_of, outputs_of, writes_fp32
 from job.engine.compare.op_graph import weight_of as int8_weight_of
-from job.engine.inference.paddle_format import OpDesc
-from job.engine.int8.audit import ACTIVATIONS, attribute, is_int8
+from job.engine.compare.op_graph import writes_fp32
+from job.engine.inference.paddle_format import OpDesc, attribute, inputs_of, is_int8, outputs_of
+from job.engine.int8.audit import ACTIVATIONS
 from job.engine.int8.graph_fixes import Graph
 from job.engine.int8.skip_ops import output_of, weight_of
 from job.engine.quantize.fake_quantize import DEQUANTIZE, QUANTIZE

@@ -4,8 +4,14 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from job.engine.inference.paddle_format import OpDesc, ProgramDesc, read_program
-from job.engine.int8.audit import attribute, inputs_of, is_int8
+from job.engine.inference.paddle_format import (
+    OpDesc,
+    ProgramDesc,
+    attribute,
+    inputs_of,
+    is_int8,
+    read_program,
+)
 
 ROW, BOX, WIDTH, LANE = 26, 20, 430, 9
 INT8_COLOUR, PAIR_COLOUR, FP32_COLOUR = "#ffd9a8", "#e4e4e4", "#d6e6fa"

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from job.engine.inference.paddle_format import OpDesc, read_program
-from job.engine.int8.audit import is_int8
+from job.engine.inference.paddle_format import OpDesc, inputs_of, is_int8, outputs_of, read_program
 
 # Kind of oneDNN primitive -> types of the ops that run as this primitive -> slot of their weights.
 LAYERS = {
@@ -85,13 +84,3 @@ def weight_of(op: OpDesc) -> str:
     """Return the name of a layer's weight; empty for other ops."""
     slot = next((types[op.type] for types in LAYERS.values() if op.type in types), "")
     return next((s.arguments[0] for s in op.inputs if s.parameter == slot and s.arguments), "")
-
-
-def inputs_of(op: OpDesc) -> list[str]:
-    """Return the names of all inputs of an op."""
-    return [name for slot in op.inputs for name in slot.arguments]
-
-
-def outputs_of(op: OpDesc) -> list[str]:
-    """Return the names of all outputs of an op."""
-    return [name for slot in op.outputs for name in slot.arguments]

@@ -7,8 +7,8 @@ import numpy as np
 from paddle import static
 
 from job.engine.compare.counterparts import Counterpart, FakeOps, counterparts
-from job.engine.compare.op_graph import inputs_of, outputs_of
-from job.engine.int8.audit import attribute, is_int8, read_ops
+from job.engine.inference.paddle_format import attribute, inputs_of, is_int8, outputs_of
+from job.engine.int8.audit import read_ops
 from job.engine.quantize.fake_quantize import remove_ops
 from job.engine.training.programs import IMAGE, cpu, load_inference_model, read_variables
 

@@ -190,3 +190,30 @@ def insert_ops(program: ProgramDesc, ops: list[OpDesc]) -> None:
     rest = [op for op in old if op.type != "feed"]
     del block.ops[:]
     block.ops.extend([*feeds, *ops, *rest])
+
+
+def attribute(op: OpDesc, name: str) -> object:
+    """Return the value of an attribute; None if it is not set."""
+    for item in op.attrs:
+        if item.name == name:
+            values = {0: item.i, 1: item.f, 2: item.s, 3: item.ints, 4: item.floats, 6: item.b}
+            value = values.get(item.type)
+            return list(value) if item.type in (3, 4) else value
+    return None
+
+
+def is_int8(op: OpDesc) -> bool:
+    """Return whether an op of the INT8 model computes on 8-bit integers."""
+    # Paddle does not mark adds of two activations. It only gives them a scale.
+    marked = attribute(op, "mkldnn_data_type") == "int8" or attribute(op, "scale_out") is not None
+    return marked and op.type not in ("quantize", "dequantize")
+
+
+def inputs_of(op: OpDesc) -> list[str]:
+    """Return the names of all inputs of an op."""
+    return [name for slot in op.inputs for name in slot.arguments]
+
+
+def outputs_of(op: OpDesc) -> list[str]:
+    """Return the names of all outputs of an op."""
+    return [name for slot in op.outputs for name in slot.arguments]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from paddle.base.proto import framework_pb2
 
+from job.engine.inference.paddle_format import attribute, inputs_of, is_int8
 from job.engine.quantize.fake_quantize import DEQUANTIZE, QUANTIZE
 from job.errors import QuantizationError
 
@@ -61,23 +62,6 @@ def read_ops(model: Path) -> list[framework_pb2.OpDesc]:
     description = framework_pb2.ProgramDesc()
     description.ParseFromString(model.read_bytes())
     return [op for op in description.blocks[0].ops if op.type not in ("feed", "fetch")]
-
-
-def attribute(op: framework_pb2.OpDesc, name: str) -> object:
-    """Return the value of an attribute; None if it is not set."""
-    for item in op.attrs:
-        if item.name == name:
-            values = {0: item.i, 1: item.f, 2: item.s, 3: item.ints, 4: item.floats, 6: item.b}
-            value = values.get(item.type)
-            return list(value) if item.type in (3, 4) else value
-    return None
-
-
-def is_int8(op: framework_pb2.OpDesc) -> bool:
-    """Return whether an op of the INT8 model computes on 8-bit integers."""
-    # Paddle does not mark adds of two activations. It only gives them a scale.
-    marked = attribute(op, "mkldnn_data_type") == "int8" or attribute(op, "scale_out") is not None
-    return marked and op.type not in ("quantize", "dequantize")
 
 
 def audit(
@@ -149,11 +133,6 @@ def require_kept(weights: Mapping[str, int], ops: Sequence[framework_pb2.OpDesc]
             f"ops that /int8 keeps in FP32 run in INT8; their weights: {', '.join(sorted(wrong))}",
             "Run `job doctor` to check the installed Paddle version, and report this model.",
         )
-
-
-def inputs_of(op: framework_pb2.OpDesc) -> list[str]:
-    """Return the names of all inputs of an op."""
-    return [name for slot in op.inputs for name in slot.arguments]
 
 
 def why_fp32(op: framework_pb2.OpDesc) -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from paddle import inference, static
 
+from job.engine.inference.paddle_format import attribute, is_int8
 from job.engine.inference.predictor import HARMFUL_PASS, INT8, Predictor, configuration
 from job.engine.inference.saved_model import PREFIX
-from job.engine.int8.audit import WEIGHTED, Audit, Left, attribute, audit, is_int8, read_ops
+from job.engine.int8.audit import WEIGHTED, Audit, Left, audit, read_ops
 from job.engine.int8.graph_fixes import (
     keep_unsigned_residuals_apart,
     skip_pools,
