@@ -4,7 +4,7 @@ A test that is marked ``full`` runs in test-all only. Tests that repeat one chec
 generated cases run a tenth of the cases in ``make test``.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -29,8 +29,12 @@ def sampled(values: Sequence[Any]) -> Sequence[Any]:
     return values if _full else values[SHARE // 2 :: SHARE]
 
 
-def full_but(values: Iterable[Any], chosen: Callable[[Any], bool]) -> list[Any]:
-    """Parameters of which only those that ``chosen`` accepts run in ``make test``."""
+def full_but(values: Iterable[Any], chosen: Collection[Any]) -> list[Any]:
+    """Values for ``pytest.mark.parametrize``; ``make test`` runs only those in ``chosen``."""
     return [
-        value if chosen(value) else pytest.param(value, marks=pytest.mark.full) for value in values
+        pytest.param(
+            *(value if isinstance(value, tuple) else (value,)),
+            marks=() if value in chosen else pytest.mark.full,
+        )
+        for value in values
     ]

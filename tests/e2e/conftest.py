@@ -1,5 +1,8 @@
-"""One tiny finished run, shared by all tests; copies of it for those that change something."""
+"""One tiny run that all tests share; copies of it for those that change something."""
 
+import fcntl
+import os
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,17 +15,41 @@ from job.host import read_host
 
 @pytest.fixture(scope="session")
 def needs_vnni() -> None:
-    """Skip on machines that cannot do the job."""
+    """Skip on machines whose INT8 is inexact."""
     if not read_host().has_vnni:
-        pytest.skip("this CPU has no AVX512_VNNI")
+        pytest.skip("/proc/cpuinfo lacks avx512_vnni: INT8 is inexact here")
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def finished(needs_vnni: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A whole run; not to be changed."""
-    folder = tmp_path_factory.mktemp("finished")
-    write_manifest(folder)
-    return Run(folder, job("run", "m.json", "--log-format", "text", cwd=folder))
+    return _shared("finished", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Run:
+    """A run whose stages before int8 are done, on any machine; not to be changed."""
+    if read_host().has_vnni:
+        run: Run = request.getfixturevalue("finished")
+        return run
+    return _shared("trained", tmp_path_factory, "--until", "convert")
+
+
+def _shared(name: str, factory: pytest.TempPathFactory, *arguments: str) -> Run:
+    """The run of that name; the first process of pytest-xdist that needs it makes it for all."""
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    kept = base / f"{name}.pickle"
+    with (base / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            write_manifest(base / name)
+            options = ("--log-format", "text", *arguments)
+            run = Run(base / name, job("run", "m.json", *options, cwd=base / name))
+            kept.write_bytes(pickle.dumps(run))
+    found: Run = pickle.loads(kept.read_bytes())  # noqa: S301 - written above
+    return found
 
 
 @pytest.fixture
@@ -33,16 +60,18 @@ def copy(finished: Run, tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def copy_until(finished: Run, tmp_path: Path) -> Callable[..., Run]:
-    """Copies of the finished run in which only some folders are left."""
+def copy_until(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Run]:
+    """Copies of the run in which only some folders are left."""
 
     def make(*output_dir: str) -> Run:
+        of_int8 = {"int8", "accuracy", "benchmark"} & set(output_dir)
+        source: Run = request.getfixturevalue("finished" if of_int8 else "trained")
         folder = tmp_path / f"until-{output_dir[-1]}"
         (folder / "out").mkdir(parents=True)
-        shutil.copy2(finished.folder / "m.json", folder)
-        shutil.copy2(finished.output / ".lock", folder / "out")
+        shutil.copy2(source.folder / "m.json", folder)
+        shutil.copy2(source.output / ".lock", folder / "out")
         for name in output_dir:
-            shutil.copytree(finished.output / name, folder / "out" / name)
-        return Run(folder, finished.done)
+            shutil.copytree(source.output / name, folder / "out" / name)
+        return Run(folder, source.done)
 
     return make

@@ -12,6 +12,7 @@ AT_ONCE_CPU_S = 0.4
 
 @pytest.mark.usefixtures("needs_vnni")
 class TestDoctor:
+    @pytest.mark.full
     def test_table(self, tmp_path_factory: pytest.TempPathFactory) -> None:
         done = job("doctor", cwd=tmp_path_factory.mktemp("doctor"))
         for name in ("avx512f", "avx512_vnni", "amx_int8", "cgroup CPU quota", "paddlepaddle"):
@@ -45,6 +46,7 @@ def test_validate_many(tmp_path_factory: pytest.TempPathFactory) -> None:
         assert name in done.err
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "arguments", [("--help",), ("run", "--help"), ("explain", "train.seed"), ("validate", "m.json")]
 )

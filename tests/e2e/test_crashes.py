@@ -1,15 +1,16 @@
-"""SIGKILL at dozens of points of a real job, each time followed by the same command.
+"""SIGKILL in each stage of a real job, each time followed by the same command.
 
 One output is killed again and again until it is complete, and must then hold what an uninterrupted
-run leaves, file by file. What is killed between any two requests to S3 is tested with small stages
-in ``tests/unit/storage/s3/test_crashes.py``.
+run leaves, file by file. With fake stages, ``tests/unit/pipeline/test_crashes.py`` kills a run
+before each change of its output, and ``tests/unit/storage/s3/test_crashes.py`` one after each
+request to S3.
 """
 
 import json
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,15 @@ from typing import Any
 import numpy as np
 import pytest
 from moto_server import S3Server
-from tiny_run import FOLDERS, SLOW, STAGES, Run, job, run_json, start, write_manifest
+from tiny_run import FOLDERS, STAGES, Run, job, run_json, start, write_manifest
+from watching import found_in, lines_of
 
 from job.storage.digests import hash_file
 from job.storage.s3 import index
 from job.storage.s3.fetch_run import fetch
 from job.uri import S3Uri
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.full, pytest.mark.timeout(900)]
 
 LEAVES = dict(zip(STAGES, FOLDERS, strict=True))
 # Measured, not made: other figures in every run.
@@ -55,7 +57,7 @@ class Killing:
     def at(self, name: str, point: Point) -> None:
         """Start it and kill it when the point is reached; it must not end before."""
         err = self.folder / "err.txt"
-        command = ("run", "m.json", "--log-format", "json", *self.arguments, *SLOW)
+        command = ("run", "m.json", "--log-format", "json", *self.arguments)
         process = start(*command, cwd=self.folder, err=err)
         deadline = time.monotonic() + LIMIT_S
         try:
@@ -70,9 +72,8 @@ class Killing:
         self.killed.append(name)
 
     def events(self) -> list[Mapping[str, object]]:
-        """What it has said so far; the last line may be cut off."""
-        lines = (self.folder / "err.txt").read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        """Its events so far."""
+        return [json.loads(line) for line in lines_of(self.folder / "err.txt")]
 
     def finish(self) -> str:
         """Run it to its end and return what it said."""
@@ -101,16 +102,16 @@ def working(stage: str) -> Point:
     """Once a stage has written anything."""
 
     def happened(run: Killing) -> bool:
-        folder = run.output / ".partial" / stage
-        return any(path.name != ".key" and path.is_file() for path in folder.rglob("*"))
+        files = found_in(run.output / ".partial" / stage, "**/*")
+        return any(path.name != ".key" and path.is_file() for path in files)
 
     return happened
 
 
 def checkpoint(stage: str, step: int) -> Point:
     def happened(run: Killing) -> bool:
-        found = (run.output / ".partial" / stage / "checkpoints").glob("step-*.npz")
-        return any(int(path.stem.split("-")[1]) >= step for path in found)
+        files = found_in(run.output / ".partial" / stage / "checkpoints", "step-*.npz")
+        return any(int(path.stem.split("-")[1]) >= step for path in files)
 
     return happened
 
@@ -123,30 +124,24 @@ def publishing(stage: str) -> Point:
     )
 
 
-def published(stage: str) -> Point:
-    return lambda run: (run.output / LEAVES[stage] / "stage.json").exists()
+# One point in each stage, in the order in which a run reaches them.
+POINTS: Mapping[str, tuple[str, Point]] = {
+    "prepare": ("first file", working("prepare")),
+    "baseline": ("step 10", checkpoint("baseline", 10)),
+    "qat": ("step 4", checkpoint("qat", 4)),
+    "convert": ("imports", later(said("stage_started", "convert"), 0.5)),
+    "int8": ("publishing", publishing("int8")),
+    "accuracy": ("progress", said("progress", "accuracy")),
+    "benchmark": ("progress", said("progress", "benchmark")),
+    "report": ("first file", lambda run: (run.output / "report.json").exists()),
+}
+BEFORE_INT8 = ("prepare", "baseline", "qat", "convert")
 
 
-def points() -> Iterator[tuple[str, Point]]:
-    """Where the local run is killed, in the order in which they are reached."""
-    for stage in STAGES:
-        yield f"{stage}: started", said("stage_started", stage)
-        yield f"{stage}: imports", later(said("stage_started", stage), 0.5)
-        yield f"{stage}: first file", working(stage)
-        for step in {"baseline": (2, 6, 10, 15, 19), "qat": (1, 2, 4, 5)}.get(stage, ()):
-            yield f"{stage}: step {step}", checkpoint(stage, step)
-        if stage in ("accuracy", "benchmark"):
-            yield f"{stage}: progress", said("progress", stage)
-        yield f"{stage}: publishing", publishing(stage)
-        yield f"{stage}: published", published(stage)
-    yield "report: started", said("stage_started", "report")
-    yield "report: first file", lambda run: (run.output / "report.json").exists()
-
-
-def check_like(finished: Path, output: Path) -> int:
+def check_like(finished: Path, output: Path, folders: Sequence[str] = FOLDERS) -> int:
     """Compare every file that does not hold measured times; returns how many there were."""
     compared = 0
-    for output_dir in FOLDERS:
+    for output_dir in folders:
         one, other = finished / output_dir, output / output_dir
         names = {str(path.relative_to(one)) for path in one.rglob("*") if path.is_file()}
         assert {str(p.relative_to(other)) for p in other.rglob("*") if p.is_file()} == names
@@ -199,18 +194,26 @@ def check_clean(output: Path) -> None:
     assert [path for path in output.rglob("*") if path.suffix in (".tmp", ".part")] == []
 
 
-def test_killed_at_every_stage(finished: Run, tmp_path: Path, tell: Callable[[str], None]) -> None:
+@pytest.mark.parametrize("stages", [BEFORE_INT8, tuple(POINTS)], ids=["before int8", "all"])
+def test_killed_in_every_stage(
+    stages: Sequence[str],
+    tmp_path: Path,
+    tell: Callable[[str], None],
+    request: pytest.FixtureRequest,
+) -> None:
+    whole: Run = request.getfixturevalue("trained" if stages == BEFORE_INT8 else "finished")
+    until = ("--until", stages[-1]) if stages == BEFORE_INT8 else ()
     write_manifest(tmp_path)
-    run = Killing(tmp_path, tmp_path / "out")
+    run = Killing(tmp_path, tmp_path / "out", until)
     began = time.monotonic()
-    for name, point in points():
-        run.at(name, point)
+    for stage in stages:
+        name, point = POINTS[stage]
+        run.at(f"{stage}: {name}", point)
     run.finish()
-    compared = check_like(finished.output, run.output)
+    compared = check_like(whole.output, run.output, FOLDERS[: len(stages)])
     check_clean(run.output)
-    assert not run_json(tmp_path).worked
-    assert len(run.killed) >= 40
-    assert {name.partition(":")[0] for name in run.killed} == {*STAGES, "report"}
+    assert not run_json(tmp_path, *until).worked
+    assert len(run.killed) == len(stages)
     tell(
         f"killed at {len(run.killed)} points in {time.monotonic() - began:.0f} s, "
         f"{compared} files like those of an uninterrupted run"

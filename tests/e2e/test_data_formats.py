@@ -43,6 +43,8 @@ def planned(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 class TestClassFolders:
+    @pytest.mark.full
+    @pytest.mark.usefixtures("needs_vnni")
     def test_whole_run_with_bad_images(self, tmp_path: Path) -> None:
         folders(tmp_path)
         in_test = tmp_path / "images/test/class1/002.png"
@@ -60,6 +62,7 @@ class TestClassFolders:
         assert data["splits"]["test"]["images"] == 17
         assert "train/class2/003.png" in (tmp_path / "out/report.md").read_text()
 
+    @pytest.mark.full
     @pytest.mark.parametrize("suffix", ["tar.gz", "zip"])
     def test_archives(self, tmp_path: Path, suffix: str) -> None:
         data = folders(tmp_path)
@@ -118,6 +121,7 @@ class TestImagenetList:
         assert "train/class0/001.JPEG" in gone.err
 
 
+@pytest.mark.full
 class TestPacked:
     @pytest.fixture
     def folder(self, tmp_path: Path, copy_until: Callable[..., Run]) -> Path:
@@ -129,6 +133,7 @@ class TestPacked:
         write_manifest(tmp_path, data={"format": "packed", **files})
         return tmp_path
 
+    @pytest.mark.usefixtures("needs_vnni")
     def test_until_accuracy(self, folder: Path) -> None:
         job("run", "m.json", "--until", "accuracy", cwd=folder)
         assert record_of(folder / "out", "accuracy")["images"] == 359
@@ -153,6 +158,7 @@ class TestPacked:
         assert "model.classes" in done.err
 
 
+@pytest.mark.full
 def test_post_training_quantization(copy: Run) -> None:
     post = ("--set", "quantize.strategy=post", "--until", "accuracy")
     done = job("run", "m.json", *post, "--log-format", "json", cwd=copy.folder)

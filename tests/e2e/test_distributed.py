@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from ranks import TOGETHER, finish, launch, start_ranks
 from tiny_run import Run, arrays, job, record_of, resumed_step, run_json, wait_until
+from watching import text_of
 
 pytestmark = pytest.mark.e2e
 
@@ -34,7 +35,7 @@ def losses(folder: Path) -> list[float]:
 def begun(run: Run, steps: int = 3) -> Callable[[], bool]:
     """Whether so many steps of qat are done."""
     metrics = run.output / ".partial/qat/metrics.jsonl"
-    return lambda: metrics.exists() and metrics.read_text().count("loss") >= steps
+    return lambda: text_of(metrics).count("loss") >= steps
 
 
 def test_two_processes_give_the_losses_of_one(
@@ -62,6 +63,7 @@ def test_two_processes_give_the_losses_of_one(
     assert "qat" in run_json(run.folder, *UNTIL_QAT).of("stage_reused")
 
 
+@pytest.mark.full
 def test_sigterm_to_the_launcher_and_one_process_goes_on(copy_until: CopyUntil) -> None:
     run = copy_until("data", "fp32")
     process = launch(run, *UNTIL_QAT, *LONG, *RARE)
@@ -120,6 +122,7 @@ def test_a_follower_that_is_killed(copy_until: CopyUntil) -> None:
     assert "checkpoint" in said
 
 
+@pytest.mark.full
 def test_rank_0_that_is_killed(copy_until: CopyUntil) -> None:
     run = copy_until("data", "fp32")
     with training(run) as (leader, follower):
@@ -128,6 +131,7 @@ def test_rank_0_that_is_killed(copy_until: CopyUntil) -> None:
     assert re.search(r"^error: .*rank 0", said_by(run, 1), re.MULTILINE)
 
 
+@pytest.mark.full
 def test_a_follower_that_is_asked_to_stop(copy_until: CopyUntil) -> None:
     """As when the node of one pod is drained."""
     run = copy_until("data", "fp32")

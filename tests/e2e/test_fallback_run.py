@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tiny_run import Run, job, record_of, report_of, start, wait_until
+from watching import lines_of
 
 pytestmark = pytest.mark.e2e
 
@@ -14,15 +15,16 @@ pytestmark = pytest.mark.e2e
 FALLBACK = ("--set", 'quantize.fallback={"max_top1_drop": -50, "max_minutes": 0.1}')
 
 
+@pytest.mark.usefixtures("needs_vnni")
 def test_search_is_stopped_gone_on_with_and_reported(copy_until: Callable[..., Run]) -> None:
     run = copy_until("data", "fp32", "qat", "qat_fake")
     kept_tries = run.output / ".partial/int8/checkpoints/tries.jsonl"
 
     def tries() -> list[dict[str, Any]]:
-        return [json.loads(line) for line in kept_tries.read_text().splitlines()]
+        return [json.loads(line) for line in lines_of(kept_tries)]
 
     process = start("run", "m.json", *FALLBACK, cwd=run.folder, err=run.folder / "err.txt")
-    wait_until(lambda: kept_tries.exists() and len(tries()) > 1, process)
+    wait_until(lambda: len(tries()) > 1, process)
     process.terminate()
     assert process.wait(60) == 143
     before = tries()

@@ -30,7 +30,7 @@ MATRIX = [
 
 
 @pytest.fixture(scope="module")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def tables(needs_vnni: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run in which nothing is quantized by training, and one model has no weights."""
     folder = tmp_path_factory.mktemp("matrix")
     document = changed(MANIFEST, train={"max_iters": 0}, benchmark=BENCHMARK, matrix=MATRIX)

@@ -69,6 +69,7 @@ def test_beside_the_manifest(folder: Path, tmp_path: Path) -> None:
     assert "mine.py " in stages["baseline"]["reason"]
 
 
+@pytest.mark.full
 def test_what_only_training_feels_is_trained_again(folder: Path) -> None:
     untrained = (
         "--set",
@@ -98,6 +99,7 @@ def test_what_only_training_feels_is_trained_again(folder: Path) -> None:
     assert (weights("qat/best") == trained).all()
 
 
+@pytest.mark.full
 def test_in_the_current_directory(folder: Path, tmp_path: Path) -> None:
     here = tmp_path / "here"
     (here / "package").mkdir(parents=True)
@@ -109,6 +111,7 @@ def test_in_the_current_directory(folder: Path, tmp_path: Path) -> None:
     assert (folder / "out/fp32/model.pdmodel").exists()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("target", "name"), [("none:network", "none:network"), ("mine:net", "'net'")]
 )

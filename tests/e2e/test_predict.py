@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiers import full_but
 from tiny_run import Run, job, report_of
 
 from job.data import packed
@@ -50,6 +51,7 @@ def test_pack_takes_overrides_and_names_its_file(finished: Run, tmp_path: Path) 
     assert len(packed.open_packed(tmp_path / "tiny-test.bin", SHAPE).labels) == written["count"]
 
 
+@pytest.mark.full
 def test_pack_tells_a_wrong_manifest_and_a_wrong_place(finished: Run, tmp_path: Path) -> None:
     manifest = finished.folder / "m.json"
     wrong = job("pack", manifest, "--set", "data.form=x", cwd=tmp_path, expect=2)
@@ -59,7 +61,7 @@ def test_pack_tells_a_wrong_manifest_and_a_wrong_place(finished: Run, tmp_path: 
     assert "x.bin" in place.err
 
 
-@pytest.mark.parametrize("name", ["fp32", "qat_fake", "int8"])
+@pytest.mark.parametrize("name", full_but(["fp32", "qat_fake", "int8"], {"int8"}))
 def test_accuracy_is_the_reports(finished: Run, data: Path, name: str) -> None:
     # The tutorial's own spelling.
     options = ("--batch_size=50", "--skip_batch_num=0", "--warmup_size=1", "--num_threads=1")

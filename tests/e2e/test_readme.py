@@ -79,6 +79,7 @@ def test_the_testers_commands_run(finished: Run, tmp_path: Path) -> None:
     assert json.loads(job(*as_json, cwd=tmp_path).out)["model"]["kind"] == "fp32"
 
 
+@pytest.mark.full
 def test_the_native_testers_command_runs(finished: Run, tmp_path: Path) -> None:
     if not os.environ.get("PADDLE_ROOT"):
         pytest.skip("PADDLE_ROOT names no inference library")
@@ -92,6 +93,7 @@ def test_the_native_testers_command_runs(finished: Run, tmp_path: Path) -> None:
     assert json.loads(done.stdout[done.stdout.index("{") :])["model"]["kind"] == "int8"
 
 
+@pytest.mark.full
 def test_the_commands_for_s3_run(finished: Run, tmp_path: Path) -> None:
     """As they stand, but for the virtual environment, the port, and the size of the network."""
     (text,) = (block for block in blocks("sh") if "moto.server" in block)

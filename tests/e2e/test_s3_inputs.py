@@ -85,6 +85,7 @@ def test_a_missing_input_is_told_with_bucket_and_key(s3_server: S3Server, tmp_pa
     assert f"error: {bucket}none.tar.gz: " in done.err
 
 
+@pytest.mark.full
 def test_secrets_are_shown_nowhere(s3_server: S3Server, tmp_path: Path) -> None:
     bucket = s3_server.bucket()
     keys = {"AWS_ACCESS_KEY_ID": "CANARYID", "AWS_SECRET_ACCESS_KEY": "CANARYKEY"}
@@ -98,6 +99,7 @@ def test_secrets_are_shown_nowhere(s3_server: S3Server, tmp_path: Path) -> None:
     assert "CANARY" not in done.out + done.err + gone.out + gone.err
 
 
+@pytest.mark.full
 def test_images_come_from_s3_about_as_fast_as_from_the_disk(
     tell: Callable[[str], None],
 ) -> None:

@@ -25,7 +25,8 @@ def test_joined_parts_equal_the_whole(finished: Run, copy_until: Callable[..., R
     assert one.read_bytes() == other.read_bytes()
 
 
-def test_nothing_to_score_yet(finished: Run, copy_until: Callable[..., Run]) -> None:
+@pytest.mark.full
+def test_nothing_to_score_yet(copy_until: Callable[..., Run]) -> None:
     run = copy_until("data", "fp32")
     done = job("score", "m.json", *IN_THREE, "--shard", "0", cwd=run.folder, expect=4)
     assert "out/qat_fake" in done.err

@@ -1,5 +1,6 @@
 """A run small enough for tests, and the command line as a user calls it."""
 
+import fcntl
 import json
 import os
 import re
@@ -150,7 +151,7 @@ def job(
         environment: variables to set besides.
     """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    slow = SLOW if arguments[:1] == ("run",) and command == ("-m", "job") else ()
+    slow = _slow(arguments) if tuple(command) == ("-m", "job") else ()
     done = subprocess.run(
         [sys.executable, *command, *map(str, arguments), *slow],
         cwd=cwd,
@@ -166,6 +167,10 @@ def job(
     if expect is not None:
         assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return Done(done.returncode, done.stdout, done.stderr, used)
+
+
+def _slow(arguments: Sequence[str | Path]) -> Sequence[str]:
+    return SLOW if arguments[:1] == ("run",) else ()
 
 
 def run_json(folder: Path, *arguments: str | Path, expect: int | None = 0) -> Done:
@@ -184,12 +189,18 @@ def start(*arguments: str | Path, cwd: Path, err: Path) -> "subprocess.Popen[byt
     """Start ``job`` in a session of its own, its standard error in a file."""
     with err.open("wb") as stderr:
         return subprocess.Popen(
-            [sys.executable, "-m", "job", *map(str, arguments)],
+            [sys.executable, "-m", "job", *map(str, arguments), *_slow(arguments)],
             cwd=cwd,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
             start_new_session=True,
         )
+
+
+def wait_for_workers(output: Path) -> None:
+    """Wait until no process of a killed run is left: a stage's process inherits the run's lock."""
+    with (output / ".lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def wait_until(

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
+from tiers import cases
 
 from job.errors import JobError
 
@@ -79,8 +80,8 @@ _FRAGMENTS = st.sampled_from(
 
 
 def examples(count: int) -> settings:
-    """Settings for so many examples, the same ones each time."""
-    return settings(max_examples=count, deadline=None, derandomize=True, database=None)
+    """Settings for so many examples in test-all, the same ones each time."""
+    return settings(max_examples=cases(count), deadline=None, derandomize=True, database=None)
 
 
 def judged(kind: str, act: Callable[[], T], *allowed: type[JobError]) -> T | None:

@@ -29,6 +29,8 @@ from job.uri import S3Uri
 
 OBJECTS, MEMBERS = "objects", "members"
 _UNKNOWN_TIME = datetime.fromtimestamp(0, UTC)
+# What reading a damaged file raises; deeply nested JSON raises RecursionError.
+_DAMAGE = (OSError, ValueError, RecursionError, TypeError, LookupError, StopIteration)
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def read_members(path: Path) -> list[Member] | None:
         lines = _lines(path)
         next(lines)
         return [Member(*line) for line in lines]
-    except (OSError, ValueError, TypeError, StopIteration):
+    except _DAMAGE:
         return None
 
 
@@ -141,7 +143,7 @@ def read(path: Path, root: S3Uri) -> RemoteIndex:
         )
         places = np.asarray(columns[3:5], np.int64).T.reshape(-1, 2)
         return RemoteIndex(root, names, np.asarray(sizes, np.int64), marks, shards, places)
-    except (OSError, ValueError, TypeError, LookupError, StopIteration) as error:
+    except _DAMAGE as error:
         raise DataError(f"{path}: a damaged index of {root}: {error}", "Remove it.") from error
 
 

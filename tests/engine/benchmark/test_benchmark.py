@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import tiny
 
-from job.benchmark import cpu_pinning, rounds, timer_main
+from job.benchmark import rounds, timer_main
 from job.benchmark.rows import row
 from job.benchmark.samples import BenchmarkSetting, Samples
 from job.benchmark.stability import Observation
-from job.benchmark.timer import Candidate, InstanceGroup, Timer
+from job.benchmark.timer import Candidate, Timer
 from job.engine.training.baseline import export
 from job.errors import DataError, MachineError, QuantizationError
 from job.manifest import parse
@@ -74,55 +74,6 @@ def test_rounds_and_row(models):
     )
 
 
-def test_more_samples_than_fit_into_the_time(models):
-    budget = replace(BUDGET, min_seconds=0.0, min_samples=41)
-    counts = [len(one.all) for one in measure(candidates(models)[1:], budget=budget).samples]
-    assert counts == [42, 42, 42]  # 21 in each of two rounds
-
-
-def test_each_round_starts_its_own_processes_in_turned_order(models, monkeypatch):
-    started, timed = [], []
-
-    class Watched(InstanceGroup):
-        def __init__(self, candidate, *rest):
-            super().__init__(candidate, *rest)
-            started.append((candidate.label, self.timers[0].process.pid))
-
-        def time(self, seconds, batches, limit=None):
-            if limit is not None:  # a warm-up
-                return super().time(seconds, batches, limit)
-            timed.append(self.timers[0].process.pid)
-            return super().time(seconds, batches)
-
-    monkeypatch.setattr(rounds, "InstanceGroup", Watched)
-    measure(candidates(models)[1:], budget=replace(BUDGET, rounds=4, min_seconds=1.2))
-    names = ["onednn", "int8", "nothing"]
-    assert [label for label, _ in started] == [*names, *names[::-1]] * 2
-    assert len({pid for _, pid in started}) == len(started)
-    # Each combination of being started first or last and timed first or last, once.
-    for number, first in enumerate([names, names[::-1], names[::-1], names]):
-        labels = {pid: label for label, pid in started[3 * number : 3 * number + 3]}
-        turns = [labels[pid] for pid in timed if pid in labels]
-        assert turns[:6] == [*first, *first[::-1]]
-
-
-def test_long_calls_take_one_turn(models, monkeypatch):
-    calls = []
-
-    class Slow(InstanceGroup):
-        def time(self, seconds, batches, limit=None):
-            calls.append((self.label, batches))
-            return [[1000.0] * batches]
-
-    monkeypatch.setattr(rounds, "InstanceGroup", Slow)
-    budget = rounds.TimingBudget(0, min_seconds=1.0, min_samples=1, rounds=1)
-    measure(candidates(models)[2:], budget=budget)
-    assert calls[-2:] == [("int8", 1), ("nothing", 1)]
-    calls.clear()
-    measure(candidates(models)[2:], budget=replace(budget, min_samples=6))
-    assert [batches for label, batches in calls if label == "int8"][1:] == [2, 2, 2]
-
-
 def test_what_lies_in_the_current_directory_is_not_run(models, tmp_path, monkeypatch):
     for name in ("job.py", "json.py", "select.py"):
         (tmp_path / name).write_text("raise SystemExit(9)")
@@ -159,13 +110,6 @@ def test_native_kernels_that_were_hopeless_are_not_tried_at_a_larger_batch(tmp_p
     ]  # fmt: skip
 
 
-def test_asked_to_stop(models):
-    class Stopping(tiny.News):
-        stopping = True
-
-    assert measure(candidates(models)[2:], news=Stopping()) is None
-
-
 @several_cores
 def test_instances_run_at_the_same_time_on_cores_of_their_own(models):
     setting = replace(SETTING, instances=2)
@@ -183,19 +127,6 @@ def test_instances_run_at_the_same_time_on_cores_of_their_own(models):
         assert all(sum(calls) > 450 and len(calls) >= 3 for calls in found)
         for timer, used in zip(group.timers, before, strict=True):
             assert timer.cpu_seconds > used
-
-
-def test_throughput_row(models, monkeypatch):
-    # On a machine with one core they share it: this is about the figures.
-    monkeypatch.setattr(cpu_pinning, "usable_cores", lambda: 2)
-    monkeypatch.setattr(cpu_pinning, "pinned", lambda setting: (CORES * 2)[: setting.cores])
-    setting = replace(SETTING, instances=2)
-    measured = measure(candidates(models)[1:], setting)
-    found = row(measured)
-    assert (found["scenario"], found["instances"], found["threads"]) == ("throughput", 2, 1)
-    int8 = next(one for one in measured.samples if one.label == "int8")
-    assert [len(one) for one in int8.rounds] == [2, 2]
-    assert found["int8"]["samples"] == len(int8.all) >= 7
 
 
 def test_a_resting_process_uses_no_time(models):
@@ -306,6 +237,7 @@ def run_stage(models: tuple[Path, Path], out: Path, **settings: object) -> Mappi
     return stage.run(manifest, inputs, out, tiny.News())
 
 
+@pytest.mark.full
 def test_rows_of_every_cap_follow_the_reports_schema(models, tmp_path):
     rows = run_stage(models, tmp_path, isa=["all", "avx2"])["rows"]
     whole = schema_check.schema()

@@ -84,6 +84,7 @@ def alone(folder):
     return folder / "alone"
 
 
+@pytest.mark.full
 def test_the_shared_program_of_one_process_is_the_same_to_the_last_bit(folder, alone):
     one = trained(folder, "one", 1)
     assert losses(one) == losses(alone)
@@ -108,6 +109,7 @@ def test_two_processes_learn_what_one_does(folder, alone):
         assert others[name].tobytes() == value.tobytes(), name
 
 
+@pytest.mark.full
 def test_two_stop_and_one_goes_on(folder, alone):
     parts = trained(folder, "stopped", 2, stop_after=3)
     assert len(losses(parts)) == 3
@@ -115,6 +117,7 @@ def test_two_stop_and_one_goes_on(folder, alone):
     np.testing.assert_allclose(losses(parts), losses(alone), rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.full
 def test_other_images_are_noticed(folder):
     codes, said = train(folder, "other-labels", 2)
     assert codes == [-signal.SIGKILL, 1]

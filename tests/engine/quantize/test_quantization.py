@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tiny
+from tiers import full_but
 
 from job.engine.int8 import build as int8
 from job.engine.quantize import fake_quantize, qat, scales
@@ -15,6 +16,7 @@ from job.manifest.schema import properties, schema
 pytestmark = pytest.mark.engine
 
 IMAGES, LABELS = tiny.examples(60, 2)
+ALGORITHMS = ["hist", "KL", "mse", "avg", "abs_max"]
 
 WITH_SCOPE = """
 import paddle
@@ -79,6 +81,7 @@ def test_fixed_settings_are_the_schemas_only_values():
     assert only == fake_quantize.FIXED_SETTINGS
 
 
+@tiny.needs_vnni
 def test_qat_keeps_the_accuracy_to_int8(fp32, tmp_path):
     record = tiny.train_qat(fp32, tmp_path / "qat")
     assert record["calibrated"] is True
@@ -99,7 +102,8 @@ def test_no_observer_is_left(fp32, tmp_path):
         assert not int8.attribute(op, "only_observer")
 
 
-@pytest.mark.parametrize("algorithm", ["hist", "KL", "mse", "avg", "abs_max"])
+@tiny.needs_vnni
+@pytest.mark.parametrize("algorithm", full_but(ALGORITHMS, ["abs_max"]))
 def test_post_training_quantization(fp32, tmp_path, algorithm):
     calibration = tiny.pack(tmp_path / "c.bin", 48, 4)
     out = tmp_path / "out"
@@ -121,6 +125,7 @@ def test_post_training_quantization(fp32, tmp_path, algorithm):
     assert tiny.error(scores, expected) < (0.35 if algorithm == "KL" else 0.15)
 
 
+@tiny.needs_vnni
 def test_pact_is_trained_and_leaves_no_op_behind(fp32, tmp_path):
     tiny.train_qat(fp32, tmp_path / "qat", pact=True)
     best = checkpoints.read_arrays(tmp_path / "qat/best.npz")
@@ -151,6 +156,7 @@ def test_pact_bounds_the_scale(fp32, tmp_path):
         assert programs.read_variables(scope, [scale])[scale] == pytest.approx(0.125)
 
 
+@pytest.mark.full
 def test_pact_bounds_start_calibrated_and_move(fp32, tmp_path):
     folders = [tmp_path / "short", tmp_path / "long"]
     for folder, steps in zip(folders, (1, 12), strict=True):
@@ -161,6 +167,7 @@ def test_pact_bounds_start_calibrated_and_move(fp32, tmp_path):
     assert any(short[name][0] != long[name][0] for name in names)
 
 
+@tiny.needs_vnni
 def test_matching_name_scope_stays_in_fp32_and_the_audit_says_why(own_module, tmp_path):
     session = tiny.open_tiny(name=None, callable_="own_scope:network")
     quantized = tiny.quantize(session, tmp_path, not_quant_pattern=["skip_quant", "keep_me"])

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from tiers import full_but
 
 import job
 from job.engine.training import programs, random_weights, session, zoo
@@ -15,6 +16,12 @@ pytestmark = pytest.mark.engine
 
 SCHEMA = json.loads((Path(job.__file__).parent / "schemas/manifest.schema.json").read_text())
 NAMES = [n for n in SCHEMA["properties"]["model"]["properties"]["name"]["enum"] if n]
+# One network of each family.
+FAMILIES = [
+    *("alexnet", "convnet", "densenet121", "googlenet", "inception_v3", "lenet", "mobilenet_v1"),
+    *("mobilenet_v2", "mobilenet_v3_small", "resnet18", "resnext50_32x4d", "shufflenet_v2_x0_25"),
+    *("squeezenet1_0", "vgg11", "wide_resnet50_2"),
+]
 WIDE = ["convnet", "mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "resnet18", "vgg11"]
 
 
@@ -32,7 +39,7 @@ def side(name):
     return 28 if name == "lenet" else 299 if name == "inception_v3" else 224
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", full_but(NAMES, FAMILIES))
 def test_every_name_of_the_schema_can_be_made(name):
     classifier = programs.from_network(
         lambda: zoo.build(name, classes=3, channels=channels(name)),

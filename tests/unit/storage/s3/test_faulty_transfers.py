@@ -1,4 +1,7 @@
-"""A thousand transfers that go wrong: each is healed or refused, none is believed wrongly."""
+"""Transfers that go wrong: each is healed or refused, none is believed wrongly.
+
+``make test-all`` makes a thousand, ``make test`` a tenth of them.
+"""
 
 import hashlib
 import random
@@ -10,6 +13,7 @@ from pathlib import Path
 import pytest
 from faulty_proxy import KINDS, Schedule, faulty
 from moto_server import S3Server
+from tiers import cases
 
 from job.errors import DataError, ObjectChanged, StorageError, TransferFailed
 from job.storage.s3 import upload as s3_upload
@@ -167,14 +171,15 @@ def listed(counts: Counter[str]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
 
 
-def test_a_thousand_faulty_transfers(
+def test_faulty_transfers(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, tell: Callable[[str], None]
 ) -> None:
     monkeypatch.setattr(s3_upload, "PART_BYTES", 5 << 20)
     dice = random.Random(SEED)  # noqa: S311
     outcomes: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
-    for number in range(TRANSFERS):
+    count = cases(TRANSFERS)
+    for number in range(count):
         way = WAYS[number % len(WAYS)]
         bench.schedule.begin(share=0)
         act, check = way(bench, dice)
@@ -196,14 +201,13 @@ def test_a_thousand_faulty_transfers(
         check(done)
     faults = bench.schedule.injected
     tell(
-        f"faulty transfers: {TRANSFERS:,}, faults: {sum(faults.values()):,}\n"
+        f"faulty transfers: {count:,}, faults: {sum(faults.values()):,}\n"
         f"  {listed(faults)}\n  {listed(outcomes)}\n  refused as {listed(reasons)}"
     )
-    assert sum(outcomes.values()) == TRANSFERS
-    assert min(faults[kind] for kind in KINDS) >= 20
+    assert sum(outcomes.values()) == count
+    assert min(faults[kind] for kind in KINDS) >= cases(20)
     healed = sum(count for name, count in outcomes.items() if name.endswith("healed"))
-    assert healed > 0.9 * TRANSFERS
-    assert healed < TRANSFERS
+    assert 0.9 * count < healed < count
 
 
 def refusing(code: str, status: int) -> Callable[[S3Uri], StorageError]:
