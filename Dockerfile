@@ -1,13 +1,13 @@
 # syntax=docker/dockerfile:1
-# The job as an image: the command line, the locked dependencies and what they need, no compiler,
-# no pip of its own. Docker and podman build it: make image.
+# The image of the job: the command line and the locked dependencies, without compiler and pip. `make
+# image` builds it with docker or podman.
 #
-# The tag names a Python and a Debian; pin a digest for builds that must not move:
+# The base tag can move. Pin a digest for reproducible builds:
 #   make image BASE=docker.io/library/python:3.11-slim-bookworm@sha256:...
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 
 FROM ${BASE} AS dependencies
-# Seconds since 1970 that every file is dated with: the same inputs then give the same bytes.
+# Timestamp of all files, in seconds since 1970, so that the same inputs give the same bytes.
 ARG SOURCE_DATE_EPOCH=0
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv --without-pip /opt/job
@@ -15,9 +15,9 @@ COPY requirements.lock /build/
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip --python /opt/job/bin/python install --quiet --no-compile --no-deps --require-hashes \
       -r /build/requirements.lock
-# What a run never opens, found by tracing one: tests, headers, the plugin of the OpenVINO inside
-# Paddle, services of AWS besides S3 and its logins, and networkx, which only Paddle's PIR asks for.
-# Without -f: the build fails once a name here is no more.
+# Files that a run never opens, according to a trace: tests, headers, the OpenVINO plugin in Paddle,
+# AWS services other than S3 and its logins, and networkx, which only Paddle's PIR imports. There is
+# no -f, so that the build fails if a listed file no longer exists.
 WORKDIR /opt/job/lib/python3.11/site-packages
 RUN rm -r paddle/include paddle/libs/libopenvino_intel_cpu_plugin.so \
       matplotlib/mpl-data/sample_data numpy/_core/include networkx networkx-*.dist-info \
@@ -25,10 +25,10 @@ RUN rm -r paddle/include paddle/libs/libopenvino_intel_cpu_plugin.so \
       ! -name s3 ! -name sts ! -name sso ! -name sso-oidc ! -name signin -exec rm -r {} + \
  && find . -type d -name tests -prune -exec rm -r {} + \
  && find . -type f \( -name '*.a' -o -name '*.pyx' -o -name '*.pxd' \) -delete
-# paddleslim imports pip, and uses it for what the job has no need of.
-RUN mkdir pip && echo '"""Empty: paddleslim imports pip, which this image does without."""' > pip/__init__.py
-# Each stage is a process and imports Paddle: bytecode spares every one of them seven seconds. It
-# goes by the source's hash and not by its date, and is not checked: nobody writes here any more.
+# paddleslim imports pip for functions that the job does not use.
+RUN mkdir pip && echo '"""Empty, because paddleslim imports pip, which this image does not contain."""' > pip/__init__.py
+# Each stage is a process that imports Paddle, and bytecode saves seven seconds per import. Bytecode
+# is keyed by source hash and unchecked, because timestamps are reset and nothing changes afterwards.
 RUN python -m compileall -q -j 0 --invalidation-mode unchecked-hash . \
  && find /opt/job -exec touch --no-dereference --date="@${SOURCE_DATE_EPOCH}" {} +
 
@@ -51,14 +51,14 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*
 COPY --from=dependencies /opt/job /opt/job
 COPY --from=package /package /opt/job
-# Manifests of a folder that is mounted at /work take the place of these.
+# A folder mounted at /work hides these manifests.
 COPY manifests /work/manifests
-# Any user may be set, as OpenShift does: its group is 0.
+# OpenShift sets an arbitrary user with group 0, so the group gets the rights of the user.
 RUN chown -R 1000:0 /work && chmod -R g=u /work
-# HOME: caches of matplotlib, and weights that are downloaded, go to the one folder that is writable
-# in a read-only container. JOB_SCRATCH: /tmp may be small, the volume holds what S3 is worked on with.
-# LD_PRELOAD: jemalloc makes small INT8 calls quicker; set it empty for
-# glibc's allocator, the report says which was used.
+# HOME: caches of matplotlib and downloaded weights need a folder that is writable in a read-only
+# container. JOB_SCRATCH: /tmp may be small, so work with S3 uses the volume. LD_PRELOAD: jemalloc
+# speeds up small INT8 calls. Set it to an empty string for glibc's allocator. The report names the
+# allocator.
 ENV PATH=/opt/job/bin:$PATH \
     HOME=/tmp \
     JOB_SCRATCH=/work/.scratch \
@@ -67,19 +67,19 @@ ENV PATH=/opt/job/bin:$PATH \
     PYTHONUNBUFFERED=1
 WORKDIR /work
 USER 1000:0
-# tini reaps what a stage leaves behind and passes signals on to the job, which ends with
-# 128 + signal; SIGTERM reaches commands, too, that have no handler for it.
+# tini reaps orphaned processes and forwards signals, so that the job exits with 128 + signal.
+# Without tini, SIGTERM would not end commands that have no handler for it, because they are PID 1.
 ENTRYPOINT ["tini", "--", "job"]
 CMD ["--help"]
 
-# A combination that cannot run INT8 never becomes an image. A builder without AVX512_VNNI still
-# shows that the libraries work together: only what doctor says of its CPU is overlooked.
+# The build fails if the libraries cannot run INT8. On a builder without AVX512_VNNI, only doctor's
+# check of the CPU is ignored.
 FROM job AS proof
 COPY tests/container/prove.py /tmp/
 RUN python /tmp/prove.py > /tmp/doctor.json
 
 FROM job
-# What `job doctor` found where the image was built.
+# Result of `job doctor` on the builder.
 COPY --from=proof /tmp/doctor.json /opt/job/share/doctor.json
 ARG VERSION=unknown
 ARG REVISION=unknown

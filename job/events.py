@@ -1,25 +1,29 @@
-"""What a stage tells while it works: progress, messages, nothing else."""
+"""Events that a stage sends while it works: progress and messages."""
 
+from collections.abc import Callable
 from typing import Protocol
+
+# Receives status messages. Used where no progress is sent and no stage has a name.
+Say = Callable[[str], None]
 
 
 class Events(Protocol):
-    """Receiver of a stage's news; in a worker process it writes JSON lines to the parent."""
+    """Receives the events of one stage. In a stage's process it sends JSON lines to the parent."""
 
     def progress(self, what: str, done: int, total: int, unit: str, note: str = "") -> None:
-        """Report work done so far.
+        """Report progress.
 
         Args:
             what: name of the work, such as ``qat`` or ``benchmark``.
-            done: units finished, of ``total``.
+            done: finished units, of ``total``.
             total: units in all.
             unit: plural noun, such as ``images``, ``steps``, ``rounds``.
             note: short state, such as ``loss 0.31``.
         """
 
     def message(self, text: str, level: str = "info") -> None:
-        """Say one line; ``level`` is ``info`` or ``warning``."""
+        """Report one line; ``level`` is ``info`` or ``warning``."""
 
     @property
     def stopping(self) -> bool:
-        """True once the job was asked to stop; long work then saves its state and returns."""
+        """Whether a stop signal was received. A long stage then saves its state and returns."""

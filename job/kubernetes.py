@@ -1,6 +1,6 @@
-"""A manifest as a Kubernetes Job: ``k8s/base/job.yaml`` with what the manifest and the user say.
+"""Render a manifest as a Kubernetes Job: ``k8s/base/job.yaml`` with the manifest and the options.
 
-That file is the one source of what a Job of this project looks like; kustomize builds on it too.
+``k8s/base/job.yaml`` is the only definition of the Job; kustomize builds on it too.
 """
 
 import copy
@@ -21,21 +21,21 @@ from job.pipeline.plan import select
 from job.stages import stages_for
 
 BASE = Path(__file__).parent / "k8s" / "job.yaml"
-# For the job to end in after its grace period, and for the kubelet to notice.
+# Time after the grace period for the job to exit and for the kubelet to notice, in seconds.
 _MARGIN_SECONDS = 35
-# A Job's pods are called NAME-INDEX-xxxxx, and that must fit a DNS label of 63.
-_LONGEST_NAME = 50
-_DIGEST = 6
+# Pod names are NAME-INDEX-xxxxx and must fit into a DNS label of 63 characters.
+_MAX_NAME = 50
+_CHECKSUM_DIGITS = 6
 _CONFIG_MAP_BYTES = 1 << 20
-# The operator looks for a container of this name.
+# The training operator requires this container name.
 _PADDLE = "paddle"
 _TRAINING = "qat"
 _LAUNCH = (
     *("tini", "--", "python", "-m", "paddle.distributed.launch"),
     *("--nproc_per_node", "1", "--log_dir", "/tmp/log", "job"),  # noqa: S108
 )
-_MOST_CPUS, _MOST_HOURS = 1024, 24 * 365
-# Of a namespace and the like; others are DNS names with dots, of at most 253 letters.
+_MAX_CPUS, _MAX_HOURS = 1024, 24 * 365
+# Namespaces and queues are DNS labels. Other names are DNS names with dots, up to 253 characters.
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _SUBDOMAIN = re.compile(
     r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*"
@@ -55,22 +55,23 @@ Object = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class PodOptions:
-    """What the user says besides the manifest; None leaves what the base says.
+    """Options of ``job k8s render``; None keeps the value of ``k8s/base/job.yaml``.
 
     Attributes:
-        image: the image to run.
-        namespace: where to put the Job.
-        cpus: whole CPUs.
-        memory: such as ``16Gi``.
-        storage: the node's disk that the pod may fill, such as ``20Gi``.
-        hours: the Job is ended after them.
-        queue: a LocalQueue of Kueue's, which then decides when the Job starts.
-        claim: a PersistentVolumeClaim that is mounted at /work instead of scratch.
-        secret: a Secret whose keys become environment variables.
-        service_account: one that stands for a role in a cloud.
-        until: the last stage to run.
-        score: make the Job that scores the test split in parts, beside the run itself.
-        processes: how many pods share the quantization-aware training; the rest is left to a Job.
+        image: image to run.
+        namespace: namespace of the Job.
+        cpus: number of whole CPUs.
+        memory: memory limit, such as ``16Gi``.
+        storage: limit of the pod's use of the node's disk, such as ``20Gi``.
+        hours: time limit of the Job, in hours.
+        queue: LocalQueue of Kueue, which decides when the Job starts.
+        claim: PersistentVolumeClaim to mount at /work instead of scratch.
+        secret: Secret whose keys become environment variables.
+        service_account: ServiceAccount with a cloud role.
+        until: last stage to run.
+        score: render the Job that scores the shards of the test split.
+        processes: number of pods that share quantization-aware training. Another Job runs the
+            remaining stages.
     """
 
     image: str | None = None
@@ -89,18 +90,18 @@ class PodOptions:
 
 
 def render(manifest: Manifest, options: PodOptions) -> str:
-    """Return the YAML of a ConfigMap with the manifest and of the Job that runs it.
+    """Return the YAML of a ConfigMap with the manifest, and of the Job that runs the manifest.
 
-    A matrix becomes an Indexed Job: one model a pod. Several processes become a PaddleJob of
+    A matrix becomes an Indexed Job with one model per pod. ``processes`` gives a PaddleJob for
     Kubeflow's training operator.
 
     Raises:
-        UsageError: an option is not what Kubernetes takes, or the run's results would be lost.
+        UsageError: Kubernetes would reject an option, or the results would be lost.
     """
     import yaml
 
     class Dumper(yaml.SafeDumper):
-        """Shows a text of many lines as one."""
+        """Writes multi-line strings as YAML block scalars."""
 
     def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
         style = "|" if "\n" in value else None
@@ -129,8 +130,9 @@ def objects(manifest: Manifest, options: PodOptions) -> tuple[Object, ...]:
     content = f"{json.dumps(manifest.resolved, indent=2)}\n"
     if len(content.encode()) > _CONFIG_MAP_BYTES:
         raise UsageError(
-            f"the manifest has {len(content.encode()):,} bytes, and a ConfigMap holds 1 MiB",
-            "Put the manifest on a volume, and adapt k8s/base/job.yaml to read it there.",
+            f"the manifest has {len(content.encode()):,} bytes, but a ConfigMap is limited to "
+            f"{_CONFIG_MAP_BYTES:,} bytes (1 MiB)",
+            "Put the manifest on a volume, and change k8s/base/job.yaml to read it from there.",
         )
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
     if options.processes:
@@ -139,68 +141,71 @@ def objects(manifest: Manifest, options: PodOptions) -> tuple[Object, ...]:
 
 
 def _check(manifest: Manifest, options: PodOptions) -> None:
-    """Refuse what Kubernetes would refuse later, or what would end in nothing."""
+    """Reject options that Kubernetes would reject later, or that would produce no result."""
     for option in ("memory", "storage"):
         value = getattr(options, option)
         if value is not None and not _QUANTITY.fullmatch(value):
             raise UsageError(
-                f"--{option}: {value!r} is no quantity", "Give a number with a unit, such as 16Gi."
+                f"--{option}: expected a number with a unit, found {value!r}",
+                "Write, for example, 16Gi or 500M.",
             )
     _check_names(options)
-    if options.cpus is not None and options.cpus > _MOST_CPUS:
+    if options.cpus is not None and options.cpus > _MAX_CPUS:
         raise UsageError(
-            f"--cpus: {options.cpus}, at most {_MOST_CPUS}", "Ask for one node's CPUs."
+            f"--cpus: expected at most {_MAX_CPUS}, found {options.cpus}",
+            "Request at most the CPUs of one node.",
         )
-    if options.hours is not None and not 0 < options.hours <= _MOST_HOURS:
+    if options.hours is not None and not 0 < options.hours <= _MAX_HOURS:
         raise UsageError(
-            f"--hours: {options.hours}, more than 0 and at most {_MOST_HOURS}", "Such as 24."
+            f"--hours: expected more than 0 and at most {_MAX_HOURS}, found {options.hours}",
+            "Write, for example, --hours 24.",
         )
-    # Also says which stages there are.
+    # Raises an error that lists the stages if --until names an unknown stage.
     select(stages_for((entries(manifest) or (manifest,))[0]), options.until)
     if options.score and (manifest.matrix or manifest.accuracy.shards == 1):
         raise UsageError(
-            "--score: there is nothing to score in parts",
-            "Give a manifest without a matrix, and set accuracy.shards.",
+            "--score: the manifest has a matrix, or accuracy.shards is 1",
+            "Use a manifest without a matrix, and set accuracy.shards to the number of pods.",
         )
     if options.processes:
         if options.score:
             raise UsageError(
-                "--processes trains, and --score scores what was trained",
-                "Render them one after the other.",
+                "--processes and --score cannot be combined",
+                "Render one Job with --processes for training, then one with --score.",
             )
         check_shared(manifest, options.processes)
     for code in (single.model.callable for single in entries(manifest) or (manifest,)):
         if code:
             raise UsageError(
-                f"/model/callable: {code!r} is not in the image",
-                "Build an image on this one with the package in it, and start from k8s/base.",
+                f"/model/callable: the image does not contain the code of {code!r}",
+                "Build an image with the package, based on this image, and use k8s/base with it.",
             )
     if not options.claim and not manifest.output.startswith("s3://"):
         raise UsageError(
-            f"/output: {manifest.output!r} would be lost with the pod",
-            "Give --set output=s3://BUCKET/PREFIX, or --claim with the name of a "
-            "PersistentVolumeClaim to keep it on.",
+            f"/output: {manifest.output!r} is a local folder, which would be deleted with the pod",
+            "Add --set output=s3://BUCKET/PREFIX, or --claim with the name of a "
+            "PersistentVolumeClaim.",
         )
 
 
 def _check_names(options: PodOptions) -> None:
-    """Refuse names that only the cluster would refuse.
+    """Reject names that the cluster would reject.
 
     Raises:
-        UsageError: naming the option.
+        UsageError: a name is invalid; names the option.
     """
     for option, pattern in _NAMES.items():
         value = getattr(options, option)
         if value is not None and not pattern.fullmatch(value):
             raise UsageError(
-                f"--{option.replace('_', '-')}: {value[:80]!r} is no name in Kubernetes",
-                "Names have small letters, digits and '-', and begin and end with a letter or a "
-                "digit; an image is REGISTRY/NAME:TAG.",
+                f"--{option.replace('_', '-')}: {value[:80]!r} is not a valid name in Kubernetes",
+                "Use lower-case letters, digits and '-', with a letter or digit at both ends. An "
+                "image is REGISTRY/NAME:TAG.",
             )
 
 
 def _fill_job(made: dict[str, Any], manifest: Manifest, options: PodOptions) -> None:
-    """Set what is the Job's and not the pod's."""
+    """Set the fields of the Job."""
     spec = made["spec"]
     if options.hours is not None:
         spec["activeDeadlineSeconds"] = math.ceil(options.hours * 3600)
@@ -208,7 +213,7 @@ def _fill_job(made: dict[str, Any], manifest: Manifest, options: PodOptions) -> 
         made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = options.queue
         spec["suspend"] = True
     if pods := _pods(manifest, options):
-        # One index that fails for good leaves the others running.
+        # The other indexes continue if one index fails permanently.
         retries = spec.pop("backoffLimit")
         spec["podFailurePolicy"]["rules"][0]["action"] = "FailIndex"
         indexed = {"completionMode": "Indexed", "completions": pods, "parallelism": pods}
@@ -218,7 +223,7 @@ def _fill_job(made: dict[str, Any], manifest: Manifest, options: PodOptions) -> 
 def _fill_pod(
     pod: dict[str, Any], manifest: Manifest, options: PodOptions, config_map: str
 ) -> None:
-    """Set what is the pod's."""
+    """Set the fields of the pod."""
     (container,) = pod["containers"]
     container["image"] = options.image or f"{container['image']}:{job.__version__}"
     if options.score:
@@ -230,9 +235,9 @@ def _fill_pod(
         container["args"] += [which, "$(JOB_COMPLETION_INDEX)"]
     grace = math.ceil(manifest.run.grace_seconds)
     pod["terminationGracePeriodSeconds"] = grace + _MARGIN_SECONDS
-    asked = {"cpu": options.cpus, "memory": options.memory, "ephemeral-storage": options.storage}
+    sizes = {"cpu": options.cpus, "memory": options.memory, "ephemeral-storage": options.storage}
     for limits in container["resources"].values():
-        limits.update((key, str(value)) for key, value in asked.items() if value)
+        limits.update((key, str(value)) for key, value in sizes.items() if value)
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     volumes["manifest"]["configMap"]["name"] = config_map
     if options.storage:
@@ -248,9 +253,10 @@ def _fill_pod(
 
 
 def _as_paddle_job(made: dict[str, Any], processes: int) -> dict[str, Any]:
-    """Return what k8s/components/paddlejob makes of a Job: Paddle's launcher in each pod.
+    """Convert a Job to a PaddleJob, with Paddle's launcher in each pod.
 
-    The operator tells the launchers where the first pod is, and they number the processes.
+    The result equals the output of k8s/components/paddlejob. The operator sets the address of the
+    first pod, and the launchers assign ranks.
     """
     spec = made["spec"]
     template = spec["template"]
@@ -261,7 +267,7 @@ def _as_paddle_job(made: dict[str, Any], processes: int) -> dict[str, Any]:
         "cleanPodPolicy": "None",
         "activeDeadlineSeconds": spec["activeDeadlineSeconds"],
         "ttlSecondsAfterFinished": spec["ttlSecondsAfterFinished"],
-        # Restarts are counted over all pods, and one that ends has the others end.
+        # The limit counts the restarts of all pods, and the end of one pod ends the others.
         "backoffLimit": spec["backoffLimit"] * processes,
     }
     if "suspend" in spec:
@@ -276,17 +282,17 @@ def _as_paddle_job(made: dict[str, Any], processes: int) -> dict[str, Any]:
 
 
 def _pods(manifest: Manifest, options: PodOptions) -> int:
-    """Return how many pods an Indexed Job has, 0 for a Job of one pod."""
+    """Return the number of pods of an Indexed Job; 0 for a Job with one pod."""
     return manifest.accuracy.shards if options.score else len(manifest.matrix or ())
 
 
 def _dns_label(name: str) -> str:
-    """Return a manifest's name as Kubernetes takes names: lower case, digits, dashes.
+    """Convert a manifest's name to a DNS label: lower-case letters, digits and dashes.
 
-    What had to be changed gets a digest: names that differ must not become one.
+    A converted name gets a checksum, because different names must not become equal.
     """
     label = "-".join(re.findall("[a-z0-9]+", name.lower()))
-    if label == name and len(label) <= _LONGEST_NAME:
+    if label == name and len(label) <= _MAX_NAME:
         return label
-    digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGEST]
-    return f"{label[: _LONGEST_NAME - _DIGEST - 1].strip('-')}-{digest}"
+    checksum = hashlib.sha256(name.encode()).hexdigest()[:_CHECKSUM_DIGITS]
+    return f"{label[: _MAX_NAME - _CHECKSUM_DIGITS - 1].strip('-')}-{checksum}"

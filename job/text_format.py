@@ -1,15 +1,17 @@
-"""Numbers as people read them; the same in Markdown, HTML and the terminal."""
+"""Formats numbers the same way in Markdown, HTML and the terminal, and suggests spellings."""
+
+import difflib
+from collections.abc import Iterable
 
 MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"
-# Marks what was disturbed while it was measured.
+# Marks an unstable measurement.
 UNSTABLE = "*"
-UNSTABLE_RATIO = f"{UNSTABLE}: disturbed while it was measured, or an interval is wide."
 KIB = 1024
 
 
 def signed(value: float, digits: int = 2) -> str:
-    """A difference with its sign, such as ``−0.12``; zero carries none."""
+    """A difference with its sign, such as ``−0.12``; zero has no sign."""
     text = f"{abs(value):.{digits}f}"
     if float(text) == 0:
         return text
@@ -22,7 +24,7 @@ def interval(low: float, high: float, digits: int = 2) -> str:
 
 
 def known_interval(bounds: tuple[float, float] | None) -> str:
-    """Bounds, or a dash where there are none."""
+    """Bounds such as ``3.10–3.28``, or a dash for None."""
     return DASH if bounds is None else interval(*bounds)
 
 
@@ -32,17 +34,17 @@ def signed_interval(low: float, high: float, digits: int = 2) -> str:
 
 
 def times(ratio: float) -> str:
-    """A ratio, such as ``3.19×``; from 10 on with one digit."""
+    """A ratio, such as ``3.19×``; one decimal from 10 on."""
     return f"{ratio:.{1 if ratio >= 10 else 2}f}×"
 
 
 def judged_times(ratio: float, stable: bool) -> str:
-    """A ratio with an asterisk when something disturbed it, such as ``3.19×*``."""
+    """A ratio, with an asterisk if it is unstable, such as ``3.19×*``."""
     return f"{times(ratio)}{'' if stable else UNSTABLE}"
 
 
 def significant(value: float) -> str:
-    """About three digits, no exponent, such as ``0.412``, ``50.6``, ``1,672``."""
+    """About three digits without an exponent, such as ``0.412``, ``50.6``, ``1,672``."""
     size = abs(value)
     digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
     return f"{value:,.{digits}f}"
@@ -79,10 +81,32 @@ def probability(p: float) -> str:
 
 
 def count(number: int) -> str:
-    """A whole number with thousands set apart."""
+    """A whole number with thousands separators, such as ``5,000``."""
     return f"{number:,}"
 
 
 def plural(number: int, noun: str) -> str:
     """A count with its noun, such as ``1 image`` or ``5,000 images``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def close_matches(
+    word: str, choices: Iterable[str], limit: int = 1, cutoff: float = 0.6
+) -> list[str]:
+    """Return up to ``limit`` choices that resemble ``word``, best first; case is ignored.
+
+    Args:
+        word: the misspelled word.
+        choices: the words that exist.
+        limit: how many to return at most.
+        cutoff: similarity from 0 to 1 that a choice must reach.
+    """
+    by_lower_case = {choice.lower(): choice for choice in choices}
+    # Longer words make the comparison slow.
+    found = difflib.get_close_matches(word[:100].lower(), by_lower_case, n=limit, cutoff=cutoff)
+    return [by_lower_case[name] for name in found]
+
+
+def closest(word: str, choices: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return the choice that resembles ``word`` most, or an empty string."""
+    return "".join(close_matches(word, choices, cutoff=cutoff))

@@ -1,10 +1,12 @@
-"""What holds for all tests."""
+"""Fixtures, tiers and order of all tests."""
 
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+import tiers
 from moto_server import S3Server, served
 
 from job.uri import S3Uri
@@ -12,6 +14,35 @@ from job.uri import S3Uri
 # A shell that starts pytest in the background lets it ignore Ctrl-C, and every process that a test
 # starts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Files in the order in which workers take them, by the start of their paths: slow ones first.
+# test_whole_run makes the run that tests/e2e shares, while the other worker has engine tests.
+ORDER = ("e2e/test_whole_run", "engine/benchmark", "engine/training", "engine", "e2e", "unit")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of ``make test-all``."""
+    parser.addoption("--full", action="store_true", help="all tests, with all generated cases")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the tier."""
+    tiers.choose(config.getoption("--full"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only ``make test-all`` runs, and sort by ``ORDER``."""
+    if not config.getoption("--full"):
+        left_out = [item for item in items if item.get_closest_marker("full")]
+        items[:] = [item for item in items if not item.get_closest_marker("full")]
+        if left_out:
+            config.hook.pytest_deselected(items=left_out)
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    path = item.path.relative_to(Path(__file__).parent).as_posix()
+    return next((place for place, start in enumerate(ORDER) if path.startswith(start)), len(ORDER))
 
 
 @pytest.fixture(scope="session")

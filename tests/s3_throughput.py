@@ -3,7 +3,10 @@
 ``python tests/s3_throughput.py`` draws photographs of the size of ImageNet's, serves them on the
 loopback interface, and prints the decoded and augmented images a second of each way to hold them:
 on the local disk, as objects, as members of tar files; for S3 with an empty and with a full cache.
-The ways take turns, so that what else the machine does meets them all.
+The ways take turns, so that other load on the machine affects all of them.
+
+With ``--gets`` it compares boto3's ``get_object`` with the job's own GET instead: requests a second
+of one thread, and CPU time per request, for objects of 4 KB and of 100 KB.
 """
 
 import argparse
@@ -15,10 +18,11 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from moto_server import CREDENTIALS, S3Server, served
@@ -31,12 +35,14 @@ from job.data.splits import split
 from job.data.transforms import Augment, Evaluate
 from job.manifest import Manifest, parse
 from job.pipeline.fetch_inputs import localized
-from job.storage.s3.client import S3Settings, make_client
+from job.storage.s3.client import S3Settings, make_client, make_session
+from job.storage.s3.fast_get import FastGet
 
 SIZE = (500, 375)
 CLASSES = 4
 BATCH = 64
 WARM_UP = 32
+GETS = 300
 
 
 def draw(root: Path, images: int) -> None:
@@ -132,14 +138,55 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--moto", action="store_true", help="measure moto's server too")
+    parser.add_argument("--gets", action="store_true", help="compare single GET requests instead")
     options = parser.parse_args()
     os.environ.update(CREDENTIALS)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        if options.gets:
+            compare_gets(folder, options.rounds)
+            return
         draw(folder / "served/images/train", options.images)
         pack(folder / "served/images/train", folder / "served/shards")
         with static(folder / "served") as fast, served() as slow:
             measure(folder, fast, slow, options)
+
+
+def compare_gets(folder: Path, rounds: int) -> None:
+    """Compare ways to read an object, in turns; the figures are medians over the rounds."""
+    for size in (4_000, 100_000):
+        path = folder / "served/bucket" / str(size)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(size))
+    with static(folder / "served") as url:
+        session = make_session()
+        settings = S3Settings(endpoint_url=url, region="us-east-1", addressing="path")
+        client = make_client(settings, session=session)
+        ways = {"boto3": client.get_object, "FastGet": FastGet(client, session)}
+        for size in (4_000, 100_000):
+            costs: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+            for number in range(1 + rounds):
+                for way, get in ways.items():
+                    cost = cost_of_gets(get, str(size))
+                    if number:  # the first round opens connections
+                        costs[way].append(cost)
+            for way, rows in costs.items():
+                wall, cpu = (statistics.median(column) for column in zip(*rows, strict=True))
+                faster = statistics.median(
+                    boto3[0] / one[0] for boto3, one in zip(costs["boto3"], rows, strict=True)
+                )
+                print(
+                    f"  {size:7,} bytes, {way:8} {1 / wall:6.0f} GETs/s, {1000 * cpu:.2f} ms CPU "
+                    f"per GET, {faster:.2f} times as fast as boto3"
+                )
+
+
+def cost_of_gets(get: Callable[..., Mapping[str, Any]], key: str) -> tuple[float, float]:
+    """Return seconds of wall time and of CPU time per GET."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    for _ in range(GETS):
+        get(Bucket="bucket", Key=key)["Body"].read()
+    return (time.perf_counter() - wall) / GETS, (time.process_time() - cpu) / GETS
 
 
 def measure(folder: Path, fast: str, slow: S3Server, options: argparse.Namespace) -> None:

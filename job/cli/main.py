@@ -146,19 +146,19 @@ def run(
             loaded = _load(manifest, overrides or ())
             running.check_code(loaded, allow_code)
             where = place_of(loaded.output if output is None else output)
-            asked = running.RunOptions(index, from_stage, until_stage, allow_slow_isa)
+            options = running.RunOptions(index, from_stage, until_stage, allow_slow_isa)
             told = partial(ui.message, "processes")
             group = nullcontext() if dry_run else joined(loaded, index, told)
             fetched = localized(loaded, partial(ui.message, "inputs"), index)
             with group as others, fetched as ready:
                 if dry_run:
                     as_json = log_format is LogFormat.json
-                    running.print_plan_of(ready, where, asked, as_json=as_json)
+                    running.print_plan_of(ready, where, options, as_json=as_json)
                     return
                 if isinstance(others, Participant):
                     _tell(running.train_beside(ready, others, ui))
                     return
-                result = running.run(ready, where, asked, ui, others)
+                result = running.run(ready, where, options, ui, others)
                 if others:
                     others.failure = failure_of(result)
         except JobError as error:
@@ -217,8 +217,9 @@ def score(
       job score m.json --set accuracy.shards=2 --shard 1     (on another)
       job run m.json --set accuracy.shards=2
     """
-    from job.pipeline import run as pipeline
     from job.pipeline.output_location import place_of
+    from job.pipeline.request import RunRequest
+    from job.pipeline.shard_run import run_shard
     from job.stages import stages_for
     from job.ui.choose import make_ui
 
@@ -231,7 +232,7 @@ def score(
                     "only a single model with real images is scored in parts",
                     "Give a manifest without a matrix, whose images are not synthetic.",
                 )
-            done = pipeline.run_shard(loaded, shard, stages=stages_for(loaded), output=where, ui=ui)
+            done = run_shard(loaded, shard, RunRequest(where, stages_for), ui)
         except JobError as error:
             raise _failed(error, ui) from None
     _tell(f"Part {shard} of {loaded.accuracy.shards} is scored: {done.output}")

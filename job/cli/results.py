@@ -13,10 +13,8 @@ from job.pipeline.matrix import MatrixResult
 from job.pipeline.output_location import Location
 from job.pipeline.plan import PlannedStage
 from job.pipeline.run import RunResult
-from job.report.matrix.summary import summarize as summarize_matrix
-from job.report.matrix.terminal import print_tables as print_matrix_tables
-from job.report.run.summary import summarize as summarize_report
-from job.report.run.terminal import print_tables as print_report_tables
+from job.report import terminal
+from job.report.summary import summarize
 
 
 def print_plans(plans: Sequence[tuple[str, Sequence[PlannedStage]]], *, as_json: bool) -> None:
@@ -86,10 +84,7 @@ def _print_matrix_result(result: MatrixResult, as_json: bool) -> None:
 
 def print_tables(report: Mapping[str, Any], output: Location | None) -> None:
     """Print a report's tables and where its files are; None if they are nowhere."""
-    if "matrix" in report:
-        print_matrix_tables(report, Console())
-    else:
-        print_report_tables(report, Console())
+    terminal.print_tables(report, Console())
     if isinstance(output, Path):
         print(f"\nReport: {_short(output / 'report.html')} (also report.md, report.json)")
     elif output is not None:
@@ -100,7 +95,6 @@ def headline_of(result: RunResult | MatrixResult) -> str:
     """Return the one sentence that a result comes to."""
     if result.report is None:
         return "Stopped before the report, as asked."
-    summarize = summarize_matrix if "matrix" in result.report else summarize_report
     return summarize(result.report).headline
 
 

@@ -1,7 +1,7 @@
-"""What ``job run`` does with a manifest on this machine: plan it, run it, or train beside it."""
+"""What ``job run`` does on this machine: plans a run, runs it, or trains together with rank 0."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from job.cli.results import print_plan, print_plans
 from job.errors import MachineError
@@ -13,6 +13,7 @@ from job.pipeline import run as pipeline
 from job.pipeline.build_report import build
 from job.pipeline.follower import follow
 from job.pipeline.plan import check_inputs
+from job.pipeline.request import ReportConfig, RunRequest
 from job.stages import stages_for
 from job.stages.engine_packages import check_installed
 
@@ -26,13 +27,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How much of a manifest to run, and on which machines.
+    """Options of ``job run``.
 
     Attributes:
-        index: the one model of a matrix to run, from 0.
-        from_stage: the first stage to run anew.
+        index: position of the one model of a matrix to run, from 0; None runs all models.
+        from_stage: this stage and the stages that depend on it run even if nothing changed.
         until_stage: the last stage to run.
-        allow_slow_isa: go on without AVX512_VNNI.
+        allow_slow_isa: run on a CPU without AVX512_VNNI.
     """
 
     index: int | None
@@ -42,7 +43,11 @@ class RunOptions:
 
 
 def check_code(manifest: Manifest, allowed: bool) -> None:
-    """Refuse to run a manifest's code unasked, whichever model of a matrix it is of."""
+    """Check that the user allowed custom code, if any model of the manifest has some.
+
+    Raises:
+        UsageError: the manifest runs custom code, and ``allowed`` is False.
+    """
     for single in entries(manifest) or (manifest,):
         check_allowed(single, allow_code=allowed)
 
@@ -50,75 +55,85 @@ def check_code(manifest: Manifest, allowed: bool) -> None:
 def run(
     manifest: Manifest,
     output: "Location",
-    asked: RunOptions,
+    options: RunOptions,
     ui: "Ui",
-    leader: "Coordinator | None",
+    coordinator: "Coordinator | None",
 ) -> "RunResult | MatrixResult":
     """Run a manifest.
 
     Args:
-        leader: leads the processes that train together, if there are several.
+        manifest: a valid manifest.
+        output: the folder or S3 prefix to write to.
+        options: which model and stages to run.
+        ui: shows progress.
+        coordinator: the connections to the other ranks, if several processes train together.
 
     Raises:
         MachineError: this CPU has no AVX512_VNNI, or an engine is not installed.
+        JobError: as for :func:`job.pipeline.run.run`.
     """
     host = read_host()
-    _check_machine(host, asked.allow_slow_isa)
+    _check_machine(host, options.allow_slow_isa)
     _check_engines(manifest)
-    where: dict[str, Any] = {"output": output, "ui": ui, **_how(host, asked)}
-    if asked.index is not None:
-        return merge.run_index(manifest, asked.index, stages_for=stages_for, **where)
+    request = _request(host, output, options)
+    if options.index is not None:
+        return merge.run_index(manifest, options.index, request, ui)
     if manifest.matrix:
-        return matrix.run(manifest, stages_for=stages_for, **where)
-    return pipeline.run(manifest, stages=stages_for(manifest), leader=leader, **where)
+        return matrix.run(manifest, request, ui)
+    return pipeline.run(manifest, request, ui, coordinator)
 
 
-def train_beside(manifest: Manifest, follower: "Participant", ui: "Ui") -> str:
-    """Train beside rank 0, which writes everything; returns what to tell of it."""
-    follow(manifest, follower, stages=stages_for(manifest), ui=ui)
-    return f"{follower.group.name}: rank 0 has finished; the results are where it wrote them"
+def train_beside(manifest: Manifest, participant: "Participant", ui: "Ui") -> str:
+    """Train together with rank 0, which writes all results. Returns the last message."""
+    follow(manifest, participant, stages=stages_for(manifest), ui=ui)
+    return f"{participant.group.name}: done; rank 0 has written the results"
 
 
 def print_plan_of(
-    manifest: Manifest, output: "Location", asked: RunOptions, *, as_json: bool
+    manifest: Manifest, output: "Location", options: RunOptions, *, as_json: bool
 ) -> None:
-    """Print what a run would do, and fail as it would when something it reads is missing."""
-    how = _how(read_host(), asked)
-    if asked.index is not None:
-        name, manifest = merge.model_at(manifest, asked.index)
-        output /= name
+    """Print what a run would do.
+
+    Raises:
+        DataError: an input of the run is missing.
+    """
+    request = _request(read_host(), output, options)
+    if options.index is not None:
+        name, manifest = merge.model_at(manifest, options.index)
+        request = request.for_model(name)
     if manifest.matrix:
-        plans = matrix.plan(manifest, stages_for=stages_for, output=output, **how)
+        plans = matrix.plan(manifest, request)
         print_plans(plans, as_json=as_json)
         check_inputs(matrix.flat(plans), manifest.base)
         return
-    planned = pipeline.plan(manifest, stages=stages_for(manifest), output=output, **how)
+    planned = pipeline.plan(manifest, request)
     print_plan(planned, as_json=as_json)
     check_inputs(planned, manifest.base)
 
 
-def _how(host: Host, asked: RunOptions) -> dict[str, Any]:
-    """Return what a run and its plan are both given."""
+def _request(host: Host, output: "Location", options: RunOptions) -> RunRequest:
     notes = () if host.has_vnni else (f"not comparable: {host.cpu_model} has no AVX512_VNNI",)
-    return {
-        "reporting": pipeline.ReportConfig(build=build, notes=notes, comparable=host.has_vnni),
-        "from_stage": asked.from_stage,
-        "until_stage": asked.until_stage,
-    }
+    return RunRequest(
+        output=output,
+        stages_for=stages_for,
+        report=ReportConfig(build=build, notes=notes, comparable=host.has_vnni),
+        from_stage=options.from_stage,
+        until_stage=options.until_stage,
+    )
 
 
 def _check_machine(host: Host, allow_slow_isa: bool) -> None:
-    """Refuse a CPU on which INT8 is neither quick nor exact."""
+    """Check that INT8 is fast and exact on this CPU."""
     if not host.has_vnni and not allow_slow_isa:
         raise MachineError(
             f"this CPU ({host.cpu_model}) has no AVX512_VNNI: INT8 would be slow, and sums of "
             "products could overflow 16 bits",
-            "Use a machine that has it (`job doctor` tells), or go on with --allow-slow-isa: the "
-            "report is then marked not comparable.",
+            "Use a CPU with AVX512_VNNI (`job doctor` checks a machine), or add --allow-slow-isa: "
+            "the report is then marked not comparable.",
         )
 
 
 def _check_engines(manifest: Manifest) -> None:
-    """Refuse engines that are not installed, before anything runs."""
+    """Check that all engines are installed, before anything runs."""
     for single in entries(manifest) or (manifest,):
         check_installed(single.benchmark.engines)

@@ -4,7 +4,6 @@ What comes out lies below a fresh folder, whatever the archive says.
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -26,7 +25,9 @@ from job.data.archive_reading import (
     entries,
 )
 from job.errors import DataError
-from job.storage.files import open_regular, output_errors, replacing
+from job.storage.digests import hash_file
+from job.storage.files import open_regular, output_errors, write_json
+from job.storage.lock import lock
 
 _CHUNK_BYTES = 1 << 20
 _MARKER = "archive.json"
@@ -69,8 +70,7 @@ def unpack(
     }
 
     def digest() -> str:
-        with archive.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hash_file(archive)
 
     return _unpacked(LocalArchive(archive), identity, digest, cache, limits, progress)
 
@@ -109,7 +109,9 @@ def _unpacked(
 ) -> Path:
     with output_errors(cache):
         cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache):
+        # Two runs that share a cache must not unpack the same archive at the same time.
+        descriptor = lock(cache / ".lock")
+    try:
         for marker in sorted(cache.glob(f"*/{_MARKER}")):
             if identity.items() <= _read_marker(marker).items():
                 return marker.parent / _FILES
@@ -117,19 +119,10 @@ def _unpacked(
         folder = cache / f"{archive.name}-{content[:16]}"
         if not (folder / _MARKER).is_file():
             _unpack_new(archive, folder, limits, progress)
-        with replacing(folder / _MARKER) as file:
-            file.write(json.dumps({**identity, "digest": content}, indent=2).encode())
+        write_json(folder / _MARKER, {**identity, "digest": content})
+    finally:
+        os.close(descriptor)
     return folder / _FILES
-
-
-@contextmanager
-def _locked(cache: Path) -> Iterator[None]:
-    # Two runs that share a cache must not unpack the same archive at once.
-    with output_errors(cache):
-        file = (cache / ".lock").open("w")
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _read_marker(path: Path) -> Mapping[str, Any]:

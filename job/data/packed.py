@@ -8,7 +8,6 @@ The format says nothing about the images' shape, so a sidecar ``<file>.json`` de
 without one is read all the same; one with another's is refused.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -21,7 +20,8 @@ import numpy as np
 
 from job.data.transforms import Floats, Ints
 from job.errors import DataError
-from job.storage.files import open_regular, output_errors, replacing
+from job.storage.digests import hash_file
+from job.storage.files import atomic_write, open_regular, output_errors, write_json
 
 _COUNT = np.dtype("<i8")
 _PIXEL = np.dtype("<f4")
@@ -71,15 +71,13 @@ def write(
         OutputError: the file cannot be written.
     """
     # Not inside `output_errors` as a whole: the batches read files, whose faults are not ours.
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         count = _write_body(file, path, batches, shape)
         with output_errors(path):
             file.seek(0)
             file.write(np.asarray([count], _COUNT).tobytes())
             # A kill between the two renames must not leave an old description beside a new file.
             sidecar(path).unlink(missing_ok=True)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     description = {
         "format": "packed",
         "count": count,
@@ -87,10 +85,9 @@ def write(
         "dtype": "float32",
         "transform": transform,
         "bytes": path.stat().st_size,
-        "sha256": digest,
+        "sha256": hash_file(path),
     }
-    with replacing(sidecar(path)) as file, output_errors(sidecar(path)):
-        file.write((json.dumps(description, indent=2) + "\n").encode())
+    write_json(sidecar(path), description)
     return description
 
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-# To connect, and to send one object.
+# Timeout to connect, and to send one object.
 SECONDS = 10.0
-_LONGEST_LINE = 1 << 16
-# A machine that is cut off is given up after a minute.
+_MAX_LINE_BYTES = 1 << 16
+# TCP closes the connection to an unreachable machine after one minute.
 _KEEPALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
@@ -18,14 +18,17 @@ _KEEPALIVE = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
 )
 
-News = Mapping[str, Any]
+Message = Mapping[str, Any]
 
 
 class JsonConnection:
     """A connection that carries JSON objects, one a line.
 
     Args:
-        connection: is the line's from now on.
+        connection: a connected socket; this object owns it from now on.
+
+    Attributes:
+        open: False after the peer closed the connection or sent an invalid line.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -34,39 +37,43 @@ class JsonConnection:
         connection.settimeout(SECONDS)
         self.connection = connection
         self.open = True
-        self._rest = b""
+        self._buffer = b""
 
-    def send(self, **news: Any) -> None:
-        """Send one object; what the other side has no ear for any more is dropped."""
+    def send(self, **message: Any) -> None:
+        """Send one object. The object is dropped if the peer has closed the connection."""
         with suppress(OSError):
-            self.connection.sendall(json.dumps(news).encode() + b"\n")
+            self.connection.sendall(json.dumps(message).encode() + b"\n")
 
-    def receive(self, seconds: float = 0.0) -> list[News]:
-        """Return what has come, waiting at most so long for the first; clears ``open`` at the end.
+    def receive(self, seconds: float = 0.0) -> list[Message]:
+        """Return the objects that have arrived; clear ``open`` if the peer closed the connection.
 
-        A line that is no JSON object ends the connection: whoever sends it is none of ours.
+        A line that is not a JSON object also clears ``open``, because the peer is then not a
+        process of the job.
+
+        Args:
+            seconds: timeout for the first object.
         """
         if not self.open or not select.select([self.connection], [], [], seconds)[0]:
             return []
         try:
-            block = self.connection.recv(_LONGEST_LINE)
+            block = self.connection.recv(_MAX_LINE_BYTES)
         except OSError:
             block = b""
-        *lines, self._rest = (self._rest + block).split(b"\n")
-        self.open = bool(block) and len(self._rest) < _LONGEST_LINE
-        found: list[News] = []
+        *lines, self._buffer = (self._buffer + block).split(b"\n")
+        self.open = bool(block) and len(self._buffer) < _MAX_LINE_BYTES
+        messages: list[Message] = []
         for line in lines:
             try:
-                news = json.loads(line)
+                message = json.loads(line)
             except ValueError:
-                news = None
-            if not isinstance(news, dict):
+                message = None
+            if not isinstance(message, dict):
                 self.open = False
                 break
-            found.append(news)
-        return found
+            messages.append(message)
+        return messages
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         self.open = False
         self.connection.close()

@@ -1,15 +1,15 @@
-"""Connections between rank 0 and the others, one each, as long as the processes live.
+"""Control connections between rank 0 and each other rank, open as long as the processes run.
 
-On them rank 0 says when training begins and how the run ended. That a connection breaks tells each
-side at once that the other is gone: a process that waits inside a collective operation would not
-notice for long, and is ended by the one that supervises it.
+Rank 0 announces on them when training starts and how the run ended. Either side treats a closed
+connection as the death of its peer. The supervising process of each rank then ends its training
+process, because a process that waits inside a collective operation notices a dead peer only late.
 """
 
 import os
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
@@ -17,42 +17,44 @@ from typing import Self
 from job.distributed.connection import SECONDS, JsonConnection
 from job.distributed.group import Group, Rendezvous, check_shared, group_of, identity
 from job.errors import DONE, INTERNAL, JobError, LeaderEnded, MachineError, PeerLost, UsageError
+from job.events import Say
 from job.manifest import Manifest
 
-# Until all processes have found each other: their nodes may be scheduled one after another.
+# Timeout until all ranks have connected. Their nodes may be scheduled one after another.
 GATHERING_SECONDS = 300.0
-# A process that saw another fail waits so long for the reason, which comes on the connection.
+# After another rank failed, timeout for its error message.
 REASON_SECONDS = 10.0
 _RETRY_SECONDS = 0.2
-_AGAIN = "Run the same command again: it goes on from the last checkpoint."
+_RESUME = "Run the same command again; training resumes from the last checkpoint."
 
 
 class Coordinator:
-    """Rank 0's side: listens while it is entered, and says how the run ended when it is left.
-
-    ``failure`` may be set to what a run fails with although it went through.
+    """Rank 0's side: accepts connections, and sends the outcome of the run on exit.
 
     Args:
-        group: whose rank 0 this process is.
-        common: what all must have in common, see :func:`job.distributed.group.identity`.
+        group: the group; this process is its rank 0.
+        common: what all ranks must have in common, see :func:`job.distributed.group.identity`.
+
+    Attributes:
+        failure: the error to send on exit although the block raised none, such as a failed gate.
 
     Raises:
-        MachineError: nothing can listen at the endpoint.
+        MachineError: the endpoint's port cannot be opened.
     """
 
     def __init__(self, group: Group, common: str) -> None:
         self.group = group
         self._common = common
         self.failure: JobError | None = None
-        self._strangers: list[JsonConnection] = []
-        self._lines: dict[int, JsonConnection] = {}
+        self._unidentified: list[JsonConnection] = []
+        self._participants: dict[int, JsonConnection] = {}
         self._reasons: dict[int, str] = {}
         try:
             self._server = socket.create_server((group.host, group.port))
         except OSError as error:
             raise MachineError(
                 f"rank 0 cannot listen at its endpoint {group.host}:{group.port}: {error}",
-                "The endpoints of PADDLE_TRAINER_ENDPOINTS must be free ports of the machines.",
+                "Set each endpoint in PADDLE_TRAINER_ENDPOINTS to a free port of its machine.",
             ) from error
 
     def __enter__(self) -> Self:
@@ -64,117 +66,127 @@ class Coordinator:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        ended = error or self.failure
-        code, told = DONE, ""
-        if isinstance(ended, JobError):
-            code, told = ended.exit_code, ended.message
-        elif ended is not None:
-            code, told = INTERNAL, repr(ended)
+        failure = error or self.failure
+        code, message = DONE, ""
+        if isinstance(failure, JobError):
+            code, message = failure.exit_code, failure.message
+        elif failure is not None:
+            code, message = INTERNAL, repr(failure)
         with suppress(JobError):
-            self.attend()
-        for line in (*self._lines.values(), *self._strangers):
-            line.send(ended=code, message=told)
-            line.close()
+            self.poll()
+        for connection in (*self._participants.values(), *self._unidentified):
+            connection.send(ended=code, message=message)
+            connection.close()
         self._server.close()
 
-    def attend(self, seconds: float = 0.0) -> None:
-        """Take in what the others say, waiting at most so long for news.
-
-        Raises:
-            PeerLost: one of them failed or is gone.
-            UsageError: one of them was started with something else.
-        """
-        ears = [self._server, *(line.connection for line in self._all())]
-        ready, _, _ = select.select(ears, [], [], seconds)
-        if self._server in ready:
-            connection, _ = self._server.accept()
-            self._strangers.append(JsonConnection(connection))
-        for line in [*self._strangers]:
-            self._greet(line)
-        for rank, line in self._lines.items():
-            for news in line.receive():
-                if "failed" in news:
-                    self._reasons[rank] = f"failed: {news['failed']}"
-            if rank in self._reasons or not line.open:
-                reason = self._reasons.get(rank, "is gone, without a word")
-                raise PeerLost(f"{self._name(rank)} {reason}", _AGAIN)
-
-    def gather(self, say: Callable[[str], None]) -> None:
-        """Wait until all are here.
+    def poll(self, seconds: float = 0.0) -> None:
+        """Accept new connections and read messages.
 
         Args:
-            say: is told whom it waits for.
+            seconds: timeout for the first message or connection.
 
         Raises:
-            PeerLost: not all of them came, or one is gone again.
-            UsageError: one of them was started with something else.
+            PeerLost: another rank failed, or its connection is closed.
+            UsageError: another rank has another manifest or version.
+        """
+        sockets = [self._server, *(each.connection for each in self._open_connections())]
+        ready, _, _ = select.select(sockets, [], [], seconds)
+        if self._server in ready:
+            accepted, _ = self._server.accept()
+            self._unidentified.append(JsonConnection(accepted))
+        for connection in [*self._unidentified]:
+            self._identify(connection)
+        for rank, connection in self._participants.items():
+            for message in connection.receive():
+                if "failed" in message:
+                    self._reasons[rank] = f"{self._name(rank)} failed: {message['failed']}"
+            if rank in self._reasons:
+                raise PeerLost(self._reasons[rank], _RESUME)
+            if not connection.open:
+                raise PeerLost(
+                    f"lost connection to {self._name(rank)}, which reported no error", _RESUME
+                )
+
+    def gather(self, say: Say) -> None:
+        """Wait until all other ranks have connected.
+
+        Args:
+            say: callback for status messages while waiting.
+
+        Raises:
+            PeerLost: a rank did not connect in time, or closed its connection.
+            UsageError: another rank has another manifest or version.
         """
         deadline = time.monotonic() + GATHERING_SECONDS
-        told = False
-        while missing := set(range(1, self.group.size)) - self._lines.keys():
-            names = ", ".join(map(str, sorted(missing)))
+        announced = False
+        while missing := self._missing_ranks():
+            ranks = f"rank {', '.join(map(str, sorted(missing)))} of {self.group.size}"
             if time.monotonic() > deadline:
                 raise PeerLost(
-                    f"rank {names} of {self.group.size} did not come to "
-                    f"{self.group.host}:{self.group.port} within {GATHERING_SECONDS:.0f} s",
-                    "Read the logs of those processes; their machines must reach that address.",
+                    f"timed out after {GATHERING_SECONDS:.0f} s waiting for {ranks} to connect to "
+                    f"{self.group.host}:{self.group.port}",
+                    "Check the logs of those processes, and that their machines can reach this "
+                    "address.",
                 )
-            if not told:
-                say(f"waiting for rank {names} of {self.group.size}")
-                told = True
-            self.attend(_RETRY_SECONDS)
+            if not announced:
+                say(f"waiting for {ranks}")
+                announced = True
+            self.poll(_RETRY_SECONDS)
 
     def call(self) -> Rendezvous:
-        """Send all others to a meeting, and return it."""
-        meeting = Rendezvous.of(self.group, _free_port(self.group.host))
-        for line in self._lines.values():
-            line.send(train=meeting.port)
-        return meeting
+        """Start the training on all other ranks, and return where the ranks meet."""
+        rendezvous = Rendezvous.of(self.group, _free_port(self.group.host))
+        for connection in self._participants.values():
+            connection.send(train=rendezvous.port)
+        return rendezvous
 
-    def ask_why(self) -> None:
-        """Give another process that is lost the time to say why.
+    def wait_for_reason(self) -> None:
+        """Wait until a failed rank reports its error, or until the timeout.
 
         Raises:
-            PeerLost: with its reason.
+            PeerLost: with the reported error.
         """
         deadline = time.monotonic() + REASON_SECONDS
         while time.monotonic() < deadline:
-            self.attend(_RETRY_SECONDS)
+            self.poll(_RETRY_SECONDS)
 
-    def _all(self) -> list[JsonConnection]:
-        return [line for line in (*self._strangers, *self._lines.values()) if line.open]
+    def _missing_ranks(self) -> set[int]:
+        return set(range(1, self.group.size)) - self._participants.keys()
+
+    def _open_connections(self) -> list[JsonConnection]:
+        connections = (*self._unidentified, *self._participants.values())
+        return [connection for connection in connections if connection.open]
 
     def _name(self, rank: int) -> str:
         return f"rank {rank} of {self.group.size}"
 
-    def _greet(self, line: JsonConnection) -> None:
-        """Learn who has connected; strangers are turned away."""
-        for news in line.receive():
-            rank = news.get("rank")
-            awaited = set(range(1, self.group.size)) - self._lines.keys()
-            if not isinstance(rank, int) or rank not in awaited or len(news) != 2:
-                line.open = False
+    def _identify(self, connection: JsonConnection) -> None:
+        """Read the rank of a new connection; close a connection that is not from the group."""
+        for message in connection.receive():
+            rank = message.get("rank")
+            if not isinstance(rank, int) or rank not in self._missing_ranks() or len(message) != 2:
+                connection.open = False
                 break
-            self._strangers.remove(line)
-            self._lines[rank] = line
-            if news.get("identity") != self._common:
+            self._unidentified.remove(connection)
+            self._participants[rank] = connection
+            if message.get("identity") != self._common:
                 raise UsageError(
-                    f"{self._name(rank)} was started with another manifest, or is another "
-                    "version of job, than rank 0",
+                    f"{self._name(rank)} has another manifest or another version of job than "
+                    "rank 0",
                     "Start all processes with the same command, from the same installation.",
                 )
             return
-        if not line.open:
-            line.close()
-            self._strangers.remove(line)
+        if not connection.open:
+            connection.close()
+            self._unidentified.remove(connection)
 
 
 class Participant:
-    """The side of every other rank: connects to rank 0 when it is entered.
+    """The side of every other rank: connects to rank 0 on entry.
 
     Args:
-        group: which rank of how many this process is.
-        common: what all must have in common.
+        group: the group, and which rank this process is.
+        common: what all ranks must have in common.
     """
 
     def __init__(self, group: Group, common: str) -> None:
@@ -182,76 +194,82 @@ class Participant:
         self._common = common
 
     def __enter__(self) -> Self:
-        self._line = JsonConnection(self._connect())
-        self._line.send(rank=self.group.rank, identity=self._common)
+        self._connection = JsonConnection(self._connect())
+        self._connection.send(rank=self.group.rank, identity=self._common)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._line.close()
+        self._connection.close()
 
-    def attend(self, seconds: float = 0.0) -> Rendezvous | None:
-        """Take in what rank 0 says, waiting at most so long; returns the meeting it calls to.
+    def poll(self, seconds: float = 0.0) -> Rendezvous | None:
+        """Read messages from rank 0; return where to train if rank 0 starts a training.
+
+        Args:
+            seconds: timeout for the first message.
 
         Raises:
-            LeaderEnded: rank 0 ended; with code 0 if all is done.
-            PeerLost: rank 0 is gone.
+            LeaderEnded: rank 0 ended; the exit code is 0 if the run succeeded.
+            PeerLost: the connection to rank 0 is closed.
         """
-        for news in self._line.receive(seconds):
-            if "ended" in news:
-                raise LeaderEnded(int(news["ended"]), f"rank 0 ended: {news['message']}")
-            if "train" in news:
-                return Rendezvous.of(self.group, int(news["train"]))
-        if not self._line.open:
-            raise PeerLost("rank 0 is gone, without a word", _AGAIN)
+        for message in self._connection.receive(seconds):
+            if "ended" in message:
+                raise LeaderEnded(int(message["ended"]), f"rank 0 ended: {message['message']}")
+            if "train" in message:
+                return Rendezvous.of(self.group, int(message["train"]))
+        if not self._connection.open:
+            raise PeerLost("lost connection to rank 0, which reported no error", _RESUME)
         return None
 
-    def tell_failure(self, error: JobError) -> None:
-        """Tell rank 0 why this process fails."""
-        self._line.send(failed=error.message)
+    def report_failure(self, error: JobError) -> None:
+        """Send rank 0 the error of this process."""
+        self._connection.send(failed=error.message)
 
-    def ask_why(self, seconds: float = REASON_SECONDS) -> None:
-        """Give rank 0 the time to say how it ended.
+    def wait_for_reason(self, seconds: float = REASON_SECONDS) -> None:
+        """Wait until rank 0 reports how it ended, or until the timeout.
 
         Raises:
-            LeaderEnded: it did.
-            PeerLost: it is gone.
+            LeaderEnded: rank 0 ended.
+            PeerLost: the connection to rank 0 is closed.
         """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            self.attend(_RETRY_SECONDS)
+            self.poll(_RETRY_SECONDS)
 
     def _connect(self) -> socket.socket:
         deadline = time.monotonic() + GATHERING_SECONDS
-        where = (self.group.host, self.group.port)
+        address = (self.group.host, self.group.port)
         while True:
             try:
-                return socket.create_connection(where, timeout=SECONDS)
+                return socket.create_connection(address, timeout=SECONDS)
             except OSError as error:
                 if time.monotonic() > deadline:
                     raise PeerLost(
-                        f"rank 0 cannot be reached at {where[0]}:{where[1]}: {error}",
-                        "Read its log; its machine must let the others reach that address.",
+                        f"timed out after {GATHERING_SECONDS:.0f} s connecting to rank 0 at "
+                        f"{address[0]}:{address[1]}: {error}",
+                        "Check the log of rank 0, and that this machine can reach this address.",
                     ) from error
             time.sleep(_RETRY_SECONDS)
 
 
 @contextmanager
 def joined(
-    manifest: Manifest, index: int | None, say: Callable[[str], None]
+    manifest: Manifest, index: int | None, say: Say
 ) -> Iterator[Coordinator | Participant | None]:
-    """Connect the processes that Paddle's launcher started together, if it did.
+    """Connect the processes that Paddle's launcher has started together.
 
     Args:
-        manifest: of the run.
-        index: the model of a matrix that is wanted.
-        say: is told what is waited for.
+        manifest: the manifest of the run.
+        index: position of the one model of a matrix to run; None without a matrix.
+        say: callback for status messages while waiting.
 
     Yields:
-        This process's side: a leader with all others connected, or a follower. None alone.
+        A coordinator with all other ranks connected on rank 0, a participant on the other ranks,
+        None if this is the only process.
 
     Raises:
-        UsageError: they cannot train this together, or were started with different things.
-        PeerLost: one of them did not come.
+        UsageError: several processes cannot train this manifest together, or they have different
+            manifests or versions.
+        PeerLost: another rank did not connect in time.
     """
     group = group_of(os.environ)
     if group is None:
@@ -259,12 +277,12 @@ def joined(
         return
     check_shared(manifest, group.size, index)
     if group.leads:
-        with Coordinator(group, identity(manifest)) as leader:
-            leader.gather(say)
-            yield leader
+        with Coordinator(group, identity(manifest)) as coordinator:
+            coordinator.gather(say)
+            yield coordinator
     else:
-        with Participant(group, identity(manifest)) as follower:
-            yield follower
+        with Participant(group, identity(manifest)) as participant:
+            yield participant
 
 
 def _free_port(host: str) -> int:

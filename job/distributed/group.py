@@ -1,8 +1,8 @@
-"""One training by several processes: what Paddle's launcher tells each of them, and its rules.
+"""The process group of a training, as described by the PADDLE_* variables, and its rules.
 
-``python -m paddle.distributed.launch`` starts the same command several times, on one machine or on
-many, and sets the PADDLE_* variables that are read here. Rank 0 is the run: it does every stage and
-alone writes the output. The others (:mod:`job.pipeline.follower`) wait for it and train beside it.
+``python -m paddle.distributed.launch`` starts the same command several times, on one or on several
+machines, and sets the PADDLE_* variables. Rank 0 runs all stages and alone writes the output. The
+other ranks (:mod:`job.pipeline.follower`) wait for rank 0 and train together with it.
 """
 
 import hashlib
@@ -21,14 +21,14 @@ _LAUNCH = "Start it with `python -m paddle.distributed.launch --nproc_per_node N
 
 @dataclass(frozen=True)
 class Group:
-    """The processes that were started together, and which of them this one is.
+    """The processes that were started together, and the rank of this process.
 
     Attributes:
-        rank: this process's number, from 0.
-        size: how many there are, at least 2.
-        host: of the endpoint of rank 0.
-        port: of the endpoint of rank 0.
-        neighbours: how many of them share this machine, this one among them.
+        rank: number of this process, from 0.
+        size: number of processes, at least 2.
+        host: host of rank 0's endpoint.
+        port: port of rank 0's endpoint.
+        neighbours: number of processes on this machine, including this process.
     """
 
     rank: int
@@ -39,18 +39,18 @@ class Group:
 
     @property
     def leads(self) -> bool:
-        """Whether this process is the run."""
+        """Whether this process is rank 0."""
         return self.rank == 0
 
     @property
     def name(self) -> str:
-        """What messages call this process."""
+        """Name of this process in messages, such as ``rank 1 of 4``."""
         return f"rank {self.rank} of {self.size}"
 
 
 @dataclass(frozen=True)
 class Rendezvous:
-    """Where a stage's process meets those of the other ranks: rank 0's store listens there."""
+    """The address at which the training processes of all ranks meet. Rank 0 listens there."""
 
     rank: int
     size: int
@@ -60,34 +60,34 @@ class Rendezvous:
 
     @classmethod
     def of(cls, group: Group, port: int) -> Self:
-        """Return the meeting of a group at a port of rank 0's."""
+        """Return the rendezvous of a group at a port of rank 0's host."""
         return cls(group.rank, group.size, group.host, port, group.neighbours)
 
     @property
     def place(self) -> tuple[int, int, str, int]:
-        """What the engine needs to meet the others."""
+        """Rank, size, host and port, as the engine takes them."""
         return self.rank, self.size, self.host, self.port
 
     def threads(self, cores: int) -> int:
-        """Return this process's share of its machine's cores."""
+        """Return this process's share of the cores of its machine, at least 1."""
         return max(1, cores // self.neighbours)
 
     def variables(self) -> dict[str, str]:
-        """Return what a stage's process finds in its environment, see :func:`meeting_of`."""
+        """Return the environment variables from which :func:`meeting_of` reads the rendezvous."""
         return {_VARIABLE: json.dumps(vars(self))}
 
 
 def meeting_of(environment: Mapping[str, str]) -> Rendezvous | None:
-    """Return where a stage's process meets others; None when it trains alone."""
-    told = environment.get(_VARIABLE)
-    return Rendezvous(**json.loads(told)) if told else None
+    """Return the rendezvous of a stage's process; None if the process trains alone."""
+    text = environment.get(_VARIABLE)
+    return Rendezvous(**json.loads(text)) if text else None
 
 
 def group_of(environment: Mapping[str, str]) -> Group | None:
-    """Return the group that Paddle's launcher started this process in; None without others.
+    """Return the group in which Paddle's launcher started this process; None for one process.
 
     Raises:
-        UsageError: the variables do not fit together.
+        UsageError: the PADDLE_* variables contradict each other.
     """
     size = _number(environment, "PADDLE_TRAINERS_NUM", default="1")
     if size < 2:
@@ -96,15 +96,15 @@ def group_of(environment: Mapping[str, str]) -> Group | None:
     endpoints = environment.get("PADDLE_TRAINER_ENDPOINTS", "").split(",")
     if len(endpoints) != size or not rank < size:
         raise UsageError(
-            f"PADDLE_TRAINERS_NUM is {size} and PADDLE_TRAINER_ID {rank}, but "
-            f"PADDLE_TRAINER_ENDPOINTS names {len([e for e in endpoints if e])} processes",
+            f"PADDLE_TRAINERS_NUM is {size} and PADDLE_TRAINER_ID is {rank}, but "
+            f"PADDLE_TRAINER_ENDPOINTS has {len([e for e in endpoints if e])} endpoints",
             _LAUNCH,
         )
     hosts = [endpoint.rpartition(":")[0] for endpoint in endpoints]
     port = endpoints[0].rpartition(":")[2]
     if not hosts[0] or not port.isdigit():
         raise UsageError(
-            f"PADDLE_TRAINER_ENDPOINTS: {endpoints[0]!r} is not HOST:PORT",
+            f"PADDLE_TRAINER_ENDPOINTS: expected HOST:PORT, found {endpoints[0]!r}",
             _LAUNCH,
         )
     return Group(rank, size, hosts[0], int(port), hosts.count(hosts[rank]))
@@ -113,39 +113,39 @@ def group_of(environment: Mapping[str, str]) -> Group | None:
 def _number(environment: Mapping[str, str], name: str, default: str = "") -> int:
     text = environment.get(name) or default
     if not text.isdigit():
-        raise UsageError(f"{name}: {text!r} is no number", _LAUNCH)
+        raise UsageError(f"{name}: expected a number, found {text!r}", _LAUNCH)
     return int(text)
 
 
 def identity(manifest: Manifest) -> str:
-    """Return what all processes of a group must have in common."""
+    """Return a hash that all processes of a group must have in common."""
     made_of = json.dumps([job.__version__, manifest.resolved], sort_keys=True)
     return hashlib.sha256(made_of.encode()).hexdigest()
 
 
 def check_shared(manifest: Manifest, size: int, index: int | None = None) -> None:
-    """Refuse what several processes cannot train as one would.
+    """Check that several processes give the same training as one process.
 
     Args:
-        manifest: of the run.
-        size: how many processes there are.
-        index: the model of a matrix that is wanted.
+        manifest: the manifest of the run.
+        size: number of processes.
+        index: position of the one model of a matrix to run; None without a matrix.
 
     Raises:
-        UsageError: listing all that stands in the way.
+        UsageError: they do not; the message lists every fault.
     """
     faults = list(_faults(manifest, size, index))
     if faults:
-        listed = "".join(f"\n  {fault}" for fault in faults)
+        lines = "".join(f"\n  {fault}" for fault in faults)
         raise UsageError(
-            f"{size} processes cannot train this together:{listed}",
-            "Change it with --set, or start one process.",
+            f"{size} processes cannot train this manifest together:{lines}",
+            "Change these keys with --set, or start one process.",
         )
 
 
 def _faults(manifest: Manifest, size: int, index: int | None) -> Iterator[str]:
     if manifest.matrix or index is not None:
-        yield "/matrix: they train one model; give a manifest without a matrix"
+        yield "/matrix: several processes train one model; use a manifest without a matrix"
         return
     train = manifest.train
     steps = train.epochs if train.max_iters is None else train.max_iters
@@ -154,13 +154,13 @@ def _faults(manifest: Manifest, size: int, index: int | None) -> Iterator[str]:
         return
     if train.batch_size % size:
         yield (
-            f"/train/batch_size: {train.batch_size} images, of which each of {size} "
-            "processes must get as many as the others"
+            f"/train/batch_size: expected a multiple of {size} (the number of processes), found "
+            f"{train.batch_size}"
         )
     if train.freeze_bn_stats is not True:
         yield (
-            "/train/freeze_bn_stats: must be true, as each process would take batch norm's "
-            "statistics from its own images"
+            "/train/freeze_bn_stats: must be true, because each process would compute its own "
+            "batch-norm statistics"
         )
     if train.device != "cpu":
-        yield f"/train/device: {train.device}, and processes share what they learn on CPU only"
+        yield f"/train/device: expected cpu, found {train.device}; several processes need cpu"

@@ -1,14 +1,16 @@
-"""The only place that imports paddle and paddleslim; knows nothing of manifests."""
+"""The only package that imports Paddle and PaddleSlim. It does not read manifests."""
 
 import os
 import warnings
 
-# Read when paddle is imported: quant_aware and convert work on legacy programs, and INT8 through
-# oneDNN fails on every PIR model in the releases so far (PaddlePaddle/Paddle issues 77340, 79749).
+# Paddle reads these flags while it is imported.
+# quant_aware and convert need legacy programs, and oneDNN INT8 fails on every PIR model in the
+# releases so far (PaddlePaddle/Paddle issues 77340, 79749).
 os.environ["FLAGS_enable_pir_api"] = "0"  # noqa: SIM112
-# oneDNN's ops keep reordered tensors for each thread that ever ran them, and the executor gives an
-# op to whichever of four is free: four steps of ResNet50 (batch 16) went from 7 to 15 GB. Ops use
-# all cores themselves, so running one after another is as fast or faster.
+# By default the executor runs each op on any of four threads, and oneDNN keeps reordered tensors
+# for every thread that ran the op. Four steps of ResNet50 (batch 16) then needed 15 GB instead of
+# 7 GB.
+# Serial execution is as fast or faster, because each op uses all cores.
 os.environ["FLAGS_new_executor_serial_run"] = "1"  # noqa: SIM112
-# Told by every process that imports it; nothing here compiles.
+# Paddle warns about a missing ccache at every import, but the engine compiles nothing.
 warnings.filterwarnings("ignore", "No ccache found")

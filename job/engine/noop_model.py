@@ -1,4 +1,4 @@
-"""A model that does nothing: its time is what a call costs whatever the model."""
+"""A model that computes nothing: its latency is the fixed cost of a call."""
 
 import tempfile
 import warnings
@@ -12,22 +12,22 @@ from job.engine.training import programs
 
 
 def open_model(input_shape: Sequence[int], threads: int) -> Predictor:
-    """A predictor that takes images [N, *input_shape] and copies one number of them.
+    """Return a predictor that reads images [N, *input_shape] and copies one value of them.
 
     Args:
         input_shape: (channels, height, width).
-        threads: of the maths library.
+        threads: number of threads of the math library.
     """
     main = static.Program()
     with static.program_guard(main):
         image = static.data(programs.IMAGE, [None, *input_shape], "float32")
-        # Not `scale` or `assign`: copying a batch of 50 images takes milliseconds.
+        # `scale` or `assign` would copy the batch, which takes milliseconds for 50 images.
         number = image[:1, :1, :1, :1]
     with tempfile.TemporaryDirectory(prefix="job-nothing-") as folder, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "no variable in your model")
         prefix = Path(folder) / "model"
         executor = static.Executor(programs.cpu())
         programs.save_inference_model(main, prefix, number.name, executor)
-        # Paddle writes no file for no weights, but wants to be given one.
+        # Paddle writes no parameter file for a model without weights, but needs one to load it.
         Path(f"{prefix}.pdiparams").touch()
         return Predictor(configuration(prefix, NATIVE, threads=threads))

@@ -1,4 +1,4 @@
-"""The manifest: read, validated once, and turned into frozen records."""
+"""The manifest: read it, validate it once, and turn it into frozen records."""
 
 from job.manifest.load import entries, load, parse
 from job.manifest.spec import Manifest

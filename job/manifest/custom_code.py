@@ -1,4 +1,4 @@
-"""A network of the user's own: code that somebody must have allowed, and where it is looked for."""
+"""Custom networks (``model.callable``): who may allow their code, and where it is imported from."""
 
 import os
 import sys
@@ -8,19 +8,19 @@ from pathlib import Path
 from job.errors import UsageError
 from job.manifest.spec import Manifest
 
-# Set by whoever builds an image or runs a cluster: installed packages, such as "ournets,others".
+# Comma-separated names of installed packages, set by the builder of an image or a cluster operator.
 ALLOWED = "JOB_ALLOWED_CODE"
 
 
 def check_allowed(manifest: Manifest, *, allow_code: bool) -> None:
-    """Refuse to run a manifest's code unless it is allowed.
+    """Reject a manifest whose custom code is not allowed.
 
     Args:
-        manifest: of one model.
-        allow_code: the user allows it on the command line.
+        manifest: the manifest of one model.
+        allow_code: whether the command line has ``--allow-code``.
 
     Raises:
-        UsageError: nobody allows it, or the package that is allowed is not installed.
+        UsageError: the code is not allowed, or the allowed package is not installed.
     """
     target = manifest.model.callable
     if not target:
@@ -30,21 +30,21 @@ def check_allowed(manifest: Manifest, *, allow_code: bool) -> None:
         if allow_code:
             return
         raise UsageError(
-            f"/model/callable: {target!r} runs code of its own",
-            f"If you trust it, run again with --allow-code, or name the installed package "
-            f"{package} in {ALLOWED}.",
+            f"/model/callable: {target!r} would run custom code, which is not allowed by default",
+            f"If you trust the code, run again with --allow-code, or install the package {package} "
+            f"and add it to the environment variable {ALLOWED}.",
         )
     if not callable_files(manifest):
         raise UsageError(
-            f"/model/callable: {package} is allowed by {ALLOWED}, but is not installed",
-            "Packages that it allows are not looked for beside the manifest: install it.",
+            f"/model/callable: {ALLOWED} allows the package {package}, but it is not installed",
+            "Install the package. Allowed packages are not imported from the manifest's folder.",
         )
 
 
 def callable_files(manifest: Manifest) -> Sequence[Path]:
-    """The source of the user's own network: its module, or every module of its package.
+    """Return the source files of a custom network: its module, or all modules of its package.
 
-    Only paths are looked at, in the order in which the stage's process searches: nothing is run.
+    Searches the same folders in the same order as the stage's process, without importing anything.
     """
     if not manifest.model.callable:
         return ()
@@ -60,10 +60,10 @@ def callable_files(manifest: Manifest) -> Sequence[Path]:
 
 
 def code_folders(manifest: Manifest) -> tuple[Path, ...]:
-    """Where modules of the user's own are looked for, after all that is installed.
+    """Return the folders to import custom modules from, after all installed packages.
 
-    None for a package that the environment allows: whoever wrote the manifest could put another of
-    that name, or of one that it imports, beside it.
+    Returns no folder for a package that the environment allows. Otherwise the author of a manifest
+    could place a package of the same name, or of a dependency's name, next to the manifest.
     """
     target = manifest.model.callable
     if not target or _is_listed(target):
@@ -72,8 +72,8 @@ def code_folders(manifest: Manifest) -> tuple[Path, ...]:
 
 
 def _is_listed(target: str) -> bool:
-    listed = os.environ.get(ALLOWED, "").split(",")
-    return _package(target) in [name.strip() for name in listed]
+    allowed = os.environ.get(ALLOWED, "").split(",")
+    return _package(target) in [name.strip() for name in allowed]
 
 
 def _package(target: str) -> str:

@@ -1,7 +1,6 @@
-"""The manifest: JSON, checked once against its schema, becomes frozen records.
+"""Load a manifest: read JSON, validate it once, and build frozen records.
 
-The schema (``schemas/manifest.schema.json``) holds every default, so the records have none and each
-key of the schema is a field here.
+The schema (``schemas/manifest.schema.json``) holds all defaults, so the records have none.
 """
 
 import typing
@@ -22,22 +21,22 @@ from job.uri import parse as parse_uri
 
 T = TypeVar("T")
 
-# What all entries of a matrix have in common.
+# Keys that the entries of a matrix share and cannot override.
 ENTRY_FIXED = ("version", "name", "storage", "run", "output", "matrix")
 
 
 def load(source: str, overrides: Sequence[str] = (), stdin: TextIO | None = None) -> Manifest:
-    """Read and check a manifest.
+    """Read and validate a manifest.
 
     Args:
-        source: path of a JSON file, its address in S3, or ``-`` for standard input.
+        source: path of a JSON file, its S3 URI, or ``-`` for standard input.
         overrides: texts such as ``train.max_iters=100`` or ``/train/max_iters=100``.
-        stdin: what ``-`` reads; ``sys.stdin`` by default.
+        stdin: stream that ``-`` reads; ``sys.stdin`` by default.
 
     Raises:
         UsageError: the file cannot be opened, or an override has no ``=``.
-        DataError: it is in S3 and cannot be had.
-        ManifestError: the manifest is wrong; lists every fault.
+        DataError: the S3 object is missing or access is denied.
+        ManifestError: the manifest is invalid; lists every fault.
     """
     if is_uri(source):
         uri = parse_uri(source)
@@ -57,46 +56,46 @@ def parse(
     *,
     prefix: S3Uri | None = None,
 ) -> Manifest:
-    """Check a JSON document, which stays as it is, and make records of it.
+    """Validate a JSON document and build records from it. The document is not changed.
 
     Args:
-        document: what ``json.loads`` made of a manifest.
-        source: its name in messages.
-        base: the folder that its paths are relative to.
+        document: manifest as returned by ``json.loads``.
+        source: name of the manifest in messages.
+        base: folder that paths in the manifest are relative to.
         overrides: as for ``load``.
-        prefix: that its paths are relative to if it was read from S3.
+        prefix: S3 prefix that paths are relative to, for a manifest read from S3.
 
     Raises:
         UsageError: an override has no ``=``.
-        ManifestError: the manifest is wrong; lists every fault.
+        ManifestError: the manifest is invalid; lists every fault.
     """
     changes = [split_override(text) for text in overrides]
     manifest = replace(_parse(document, source, base, changes), prefix=prefix)
-    # What an entry of the matrix sets is as strictly checked as the manifest itself.
+    # Validates the overrides of each matrix entry; the result is not needed here.
     entries(manifest, source)
     return manifest
 
 
 def entries(manifest: Manifest, source: str = "manifest") -> tuple[Manifest, ...]:
-    """Return the manifest of each model of a matrix; none for a single model.
+    """Return the manifest of each model of a matrix; empty for a single model.
 
-    Each has a name and an output folder of its own and, apart from these, is what the manifest
-    would be with the entry's keys set.
+    Each manifest equals the whole manifest with the entry's overrides, and has its own name and
+    output folder.
 
     Raises:
-        ManifestError: an entry sets something wrong; lists every fault of every entry.
+        ManifestError: an override is invalid; lists every fault of every entry.
     """
     single = {**manifest.resolved, "matrix": None}
-    found, faults = [], []
+    manifests, faults = [], []
     for index, entry in enumerate(manifest.matrix or ()):
         changes = [(split_pointer(name), value) for name, value in entry.set.items()]
         place = f"/matrix/{index}/set"
         fixed = [name for (name, *_), _ in changes if name in ENTRY_FIXED]
         changes += [(("name",), entry.name), (("output",), f"{manifest.output}/{entry.name}")]
-        faults += [Fault(place, f"cannot set {name}, which the entries share") for name in fixed]
+        faults += [Fault(place, f"cannot set {name}: all entries share it") for name in fixed]
         try:
             entry_manifest = _parse(single, source, manifest.base, changes)
-            found.append(
+            manifests.append(
                 replace(entry_manifest, prefix=manifest.prefix, localized=manifest.localized)
             )
         except ManifestError as error:
@@ -104,11 +103,11 @@ def entries(manifest: Manifest, source: str = "manifest") -> tuple[Manifest, ...
                 Fault(place, f"{f.pointer}: {f.message}", f.suggestion) for f in error.faults
             ]
     names = [entry.name for entry in manifest.matrix or ()]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    faults += [Fault("/matrix", f"two entries are named {name}") for name in twice]
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    faults += [Fault("/matrix", f"several entries have the name {name}") for name in duplicates]
     if faults:
         raise ManifestError(source, tuple(faults))
-    return tuple(found)
+    return tuple(manifests)
 
 
 def _parse(
@@ -141,17 +140,17 @@ def _override(
 
 
 def _check_version(document: Any, source: str) -> None:
-    # Another version's other faults would only mislead.
+    # A manifest of another version would produce misleading faults.
     if not isinstance(document, dict) or "version" not in document:
         return
     version = document["version"]
     if isinstance(version, bool) or version != 1:
-        message = f"expected 1, the version that this program reads, found {show(version)}"
+        message = f"expected 1, the only version that this program reads, found {show(version)}"
         raise ManifestError(source, (Fault("/version", message),))
 
 
 def _rank(document: Any, fault: Fault) -> list[int]:
-    """Sort faults as a reader of the manifest meets them; what is not given comes last."""
+    """Return a sort key for the order of keys in the document; missing keys come last."""
     ranks = []
     for name in split_pointer(fault.pointer):
         if isinstance(document, dict):
@@ -175,7 +174,7 @@ def _record(kind: type[T], values: Mapping[str, Any]) -> T:
 
 
 def _value(hint: Any, value: Any) -> Any:
-    """Make records of objects, also of those in arrays and of those that may be null."""
+    """Convert JSON objects to records, including objects in arrays and nullable objects."""
     if value is None:
         return None
     record = next((kind for kind in _parts(hint) if is_dataclass(kind)), None)
@@ -185,6 +184,6 @@ def _value(hint: Any, value: Any) -> Any:
 
 
 def _parts(hint: Any) -> tuple[Any, ...]:
-    """Return a type and all that it is made of, such as tuple[A, ...] | None."""
+    """Return a type and all types inside it, for a hint such as ``tuple[A, ...] | None``."""
     inner = typing.get_args(hint)
     return (hint, *(part for each in inner for part in _parts(each)))

@@ -1,4 +1,4 @@
-"""JSON pointers: writing and reading them, and setting a value at one."""
+"""JSON pointers (RFC 6901): format, parse, and set a value."""
 
 import json
 import re
@@ -11,7 +11,7 @@ _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 def pointer(path: Sequence[str | int]) -> str:
-    """Write a path as a JSON pointer (RFC 6901), what cannot be printed in JSON's escapes."""
+    """Format a path as a JSON pointer; unprintable characters become JSON escapes."""
     return "".join("/" + _printable(str(part)) for part in path)
 
 
@@ -21,7 +21,7 @@ def _printable(part: str) -> str:
 
 
 def split_pointer(text: str) -> tuple[str, ...]:
-    """Read ``/train/epochs`` or ``train.epochs``; empty is the whole document."""
+    """Parse ``/train/epochs`` or ``train.epochs``; an empty text is the whole document."""
     if not text:
         return ()
     if not text.startswith("/"):
@@ -33,16 +33,16 @@ def split_pointer(text: str) -> tuple[str, ...]:
 def put(
     node: Any, path: Sequence[str], value: Any, missing: Callable[[tuple[str, ...]], str]
 ) -> Any:
-    """Return ``node`` with one value replaced or added; ``node`` itself stays as it is.
+    """Return a copy of ``node`` with one value replaced or added.
 
     Args:
-        node: a JSON value.
-        path: where; list indexes are decimal.
-        value: what to put there.
-        missing: gives a did-you-mean for a path that does not exist.
+        node: a JSON value; it is not changed.
+        path: keys and decimal list indexes from ``node`` to the value.
+        value: the new value.
+        missing: returns a suggestion for a path that does not exist.
 
     Raises:
-        ManifestError: something that the path leads through does not exist.
+        ManifestError: a parent of the value does not exist.
     """
     return _put(node, tuple(path), value, missing, 0)
 
@@ -58,11 +58,11 @@ def _put(
     if isinstance(node, list):
         index = int(name) if _INDEX.fullmatch(name) else len(node)
         if index >= len(node):
-            _missing(path, here, f"has {len(node)} items, numbered from 0; {name} is none", "")
+            _missing(path, here, f"has {len(node)} items, so index {name} does not exist", "")
         new = value if last else _put(node[index], path, value, missing, depth + 1)
         return [*node[:index], new, *node[index + 1 :]]
     if not isinstance(node, dict):
-        _missing(path, here, "is not an object or array, so nothing can be set in it", "")
+        _missing(path, here, "is not an object or array, so it has no keys to set", "")
     if last:
         return {**node, name: value}
     if name not in node:
@@ -72,6 +72,6 @@ def _put(
 
 def _missing(path: Sequence[str], parent: Sequence[str], message: str, suggestion: str) -> NoReturn:
     fault = Fault(
-        pointer(path), f"--set cannot reach it: {pointer(parent) or '/'} {message}", suggestion
+        pointer(path), f"--set cannot set it: {pointer(parent) or '/'} {message}", suggestion
     )
     raise ManifestError("--set", (fault,))

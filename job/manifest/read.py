@@ -1,4 +1,4 @@
-"""Strict reading of a JSON document, with the place of every fault, and overrides of its values."""
+"""Strict JSON reading with the line and column of every fault, and parsing of overrides."""
 
 import io
 import json
@@ -20,61 +20,65 @@ _TOKEN = re.compile(
     r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|-?Infinity|NaN|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null',
     re.DOTALL,
 )
-# A matrix of all networks has some 20,000.
-_MOST_BYTES = 1_000_000
-_MOST_FAULTS = 200
+# A matrix of all built-in networks has about 20,000 bytes.
+_MAX_BYTES = 1_000_000
+_MAX_FAULTS = 200
 _MAX_DIGITS = 300
 _MAX_DEPTH = 64
+_TOO_LARGE = f"expected at most {_MAX_BYTES:,} bytes, found more; check that this is a manifest"
+_TOO_DEEP = f"brackets are nested more than {_MAX_DEPTH} levels deep"
 
 
 def read_remote(uri: S3Uri) -> str:
-    """Read a manifest from S3; the AWS_* variables tell the way.
+    """Read a manifest from S3; the AWS_* variables set server, region and credentials.
 
     Raises:
-        DataError: it is not there, or access to it is refused.
-        ManifestError: it is too long, or not UTF-8.
+        DataError: the object is missing, or access is denied.
+        ManifestError: the object is too large, or not UTF-8.
     """
-    # botocore takes a third of a second to import: not for manifests on a local disk
+    # Importing botocore takes 0.3 s, which manifests on a local disk do not need.
     from job.storage.s3.access import input_errors
     from job.storage.s3.client import S3Settings, make_client
     from job.storage.s3.objects import ObjectStore
 
     with input_errors():
         store = ObjectStore(make_client(S3Settings()))
-        found = store.head(uri)
-        if found.bytes > _MOST_BYTES:
-            _refuse(str(uri), f"more than {_MOST_BYTES:,} bytes; is this a manifest?")
-        content = store.read(uri, etag=found.etag)
+        head = store.head(uri)
+        if head.bytes > _MAX_BYTES:
+            _reject(str(uri), _TOO_LARGE)
+        content = store.read(uri, etag=head.etag)
     return read_text(str(uri), io.TextIOWrapper(io.BytesIO(content), "utf-8"))
 
 
 def read_text(source: str, stdin: TextIO | None) -> str:
-    """Read a file, or standard input when ``source`` is ``-``, or ``stdin`` if it is given.
+    """Read ``stdin`` if it is given, standard input if ``source`` is ``-``, otherwise the file.
 
     Raises:
-        UsageError: it cannot be opened.
-        ManifestError: it is not UTF-8, or begins with a byte order mark.
+        UsageError: the file cannot be opened.
+        ManifestError: the text is too large, is not UTF-8, or starts with a byte order mark.
     """
     try:
         if source != STDIN and stdin is None:
             with Path(source).open("rb") as file:
-                content = file.read(_MOST_BYTES + 1).decode("utf-8")
+                content = file.read(_MAX_BYTES + 1).decode("utf-8")
         else:
-            content = (stdin or sys.stdin).read(_MOST_BYTES + 1)
+            content = (stdin or sys.stdin).read(_MAX_BYTES + 1)
     except UnicodeDecodeError as error:
         before = error.object[: error.start].decode("utf-8", "replace")
         byte = error.object[error.start]
-        _refuse(source, f"not UTF-8: byte 0x{byte:02x} at {_place(before, len(before))}")
+        _reject(source, f"not UTF-8: byte 0x{byte:02x} at {_place(before, len(before))}")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(
             f"cannot read the manifest {source}: {reason}",
-            "Give the path of a JSON file, or - for standard input.",
+            "Give the path or S3 URI of a JSON file, or - for standard input.",
         ) from error
-    if len(content) > _MOST_BYTES:
-        _refuse(source, f"more than {_MOST_BYTES:,} bytes; is this a manifest?")
+    if len(content) > _MAX_BYTES:
+        _reject(source, _TOO_LARGE)
     if content.startswith("\ufeff"):
-        _refuse(source, "a byte order mark stands at line 1, column 1; save it as UTF-8 without")
+        _reject(
+            source, "byte order mark at line 1, column 1; save the file as UTF-8 without a mark"
+        )
     return content
 
 
@@ -82,28 +86,28 @@ def read_json(text: str, source: str) -> Any:
     """Parse strict JSON: no duplicate keys, no NaN, no infinite numbers.
 
     Raises:
-        ManifestError: it is not; each fault with its line and column.
+        ManifestError: the text is not strict JSON; each fault has its line and column.
     """
     try:
         document = json.loads(text, parse_int=_parse_int)
     except json.JSONDecodeError as error:
-        _refuse(source, f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}")
+        _reject(source, f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}")
     except RecursionError:
-        _refuse(source, f"brackets within brackets, more than {_MAX_DEPTH} deep")
-    if faults := tuple(islice(_scan(text), _MOST_FAULTS)):
+        _reject(source, _TOO_DEEP)
+    if faults := tuple(islice(_scan(text), _MAX_FAULTS)):
         raise ManifestError(source, faults)
     return document
 
 
 def _parse_int(digits: str) -> float:
-    # Python refuses integers of thousands of digits; the scan says where such a one stands.
+    # int() raises ValueError for thousands of digits; _scan reports the position instead.
     return int(digits) if len(digits) <= _MAX_DIGITS else math.inf
 
 
 def _scan(text: str) -> Iterator[Fault]:
-    """Yield what ``json.loads`` lets pass, in text that is JSON otherwise."""
-    # One entry for each open bracket: in ``seen`` the offsets of an object's keys, in ``path``
-    # the key or the index at hand.
+    """Yield the faults that ``json.loads`` accepts: duplicate keys, non-finite numbers, depth."""
+    # One entry per open bracket: ``seen`` holds the offsets of an object's keys, ``path`` holds the
+    # current key or index.
     seen: list[dict[str, int]] = []
     path: list[str | int] = []
     tokens = list(_TOKEN.finditer(text))
@@ -113,8 +117,7 @@ def _scan(text: str) -> Iterator[Fault]:
             seen.append({})
             path.append("" if word == "{" else 0)
             if len(path) == _MAX_DEPTH + 1:
-                message = f"brackets within brackets, more than {_MAX_DEPTH} deep"
-                yield Fault("", f"{message}, at {_place(text, start)}")
+                yield Fault("", f"{_TOO_DEEP}, at {_place(text, start)}")
         elif word in "}]":
             seen.pop()
             path.pop()
@@ -123,13 +126,13 @@ def _scan(text: str) -> Iterator[Fault]:
         elif word[0] == '"' and after and after.group() == ":":
             path[-1] = name = json.loads(word)
             if name in seen[-1]:
-                both = f"at {_place(text, seen[-1][name])} and at {_place(text, start)}"
-                yield Fault(pointer(path), f"given twice, {both}")
+                places = f"at {_place(text, seen[-1][name])} and at {_place(text, start)}"
+                yield Fault(pointer(path), f"duplicate key, {places}")
             seen[-1].setdefault(name, start)
         elif not _is_finite(word):
-            shown = word if len(word) < 40 else f"a number of {len(word)} digits"
+            number = word if len(word) < 40 else f"a number of {len(word)} digits"
             place = _place(text, start)
-            yield Fault(pointer(path), f"expected a JSON number, found {shown} at {place}")
+            yield Fault(pointer(path), f"expected a finite number, found {number} at {place}")
 
 
 def _is_finite(word: str) -> bool:
@@ -145,21 +148,21 @@ def _place(text: str, offset: int) -> str:
     return f"line {line}, column {offset - text.rfind(chr(10), 0, offset)}"
 
 
-def _refuse(source: str, message: str) -> NoReturn:
+def _reject(source: str, message: str) -> NoReturn:
     raise ManifestError(source, (Fault("", message),)) from None
 
 
 def split_override(text: str) -> tuple[tuple[str, ...], Any]:
-    """Read ``pointer=value``; a value that is not strict JSON is taken as a string.
+    """Parse ``pointer=value``; a value that is not strict JSON becomes a string.
 
     Raises:
-        UsageError: there is no pointer, or no ``=``.
+        UsageError: the pointer or the ``=`` is missing.
     """
     place, equals, value = text.partition("=")
     if not equals or not place.strip("/. "):
         raise UsageError(
-            f"--set {text!r}: expected pointer=value",
-            "For example --set train.max_iters=100, or --set /train/max_iters=100.",
+            f"--set {text!r}: expected KEY=VALUE",
+            "Write, for example, --set train.max_iters=100 or --set /train/max_iters=100.",
         )
     try:
         return split_pointer(place.strip()), read_json(value, "--set")

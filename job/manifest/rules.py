@@ -1,4 +1,4 @@
-"""What a manifest must hold to beyond its schema."""
+"""Rules of the manifest that the schema cannot express."""
 
 import itertools
 import json
@@ -21,12 +21,12 @@ _SCALABLE = ("convnet", "mobilenet_", "resnet", "vgg")
 
 
 def _one_source(name: str | None, callable_: str | None, inference: str | None) -> Iterator[Fault]:
-    given = {"name": name, "callable": callable_, "inference_model": inference}
-    found = [key for key, value in given.items() if value is not None]
-    if len(found) != 1:
-        what = " and ".join(found) or "none"
+    values = {"name": name, "callable": callable_, "inference_model": inference}
+    given = [key for key, value in values.items() if value is not None]
+    if len(given) != 1:
+        found = " and ".join(given) or "none"
         yield Fault(
-            "/model", f"expected exactly one of name, callable and inference_model, found {what}"
+            "/model", f"expected exactly one of name, callable and inference_model, found {found}"
         )
 
 
@@ -34,15 +34,15 @@ def _weights(
     name: str | None, weights: str | None, digest: str | None, pretrained: bool
 ) -> Iterator[Fault]:
     if digest is not None and weights is None:
-        yield Fault("/model/weights_sha256", "given without /model/weights, the file it belongs to")
+        yield Fault("/model/weights_sha256", "expected null, because /model/weights is not set")
     if not pretrained:
         return
     if weights is not None:
-        yield Fault("/model/pretrained", "expected false beside /model/weights: give one of them")
+        yield Fault("/model/pretrained", "expected false, because /model/weights is set")
     if name is None:
-        yield Fault("/model/pretrained", "expected false: only networks with /model/name have it")
+        yield Fault("/model/pretrained", "expected false, because /model/name is not set")
     elif name in UNPUBLISHED:
-        yield Fault("/model/pretrained", f"expected false: no weights are published for {name}")
+        yield Fault("/model/pretrained", f"expected false: Paddle publishes no weights for {name}")
 
 
 def _shape(name: str | None, input_shape: Sequence[int]) -> Iterator[Fault]:
@@ -50,15 +50,17 @@ def _shape(name: str | None, input_shape: Sequence[int]) -> Iterator[Fault]:
         return
     usual = 1 if name == "lenet" else 3
     if input_shape[0] != usual:
-        message = f"expected {usual} channels first for {name}, found {input_shape[0]}"
-        yield Fault("/model/input_shape", f"{message}; convnet takes any number")
+        channels = "1 channel" if usual == 1 else f"{usual} channels"
+        message = f"expected {channels} as the first value for {name}, found {input_shape[0]}"
+        yield Fault("/model/input_shape", f"{message}; only convnet takes any number of channels")
 
 
 def _width(name: str | None, width: float) -> Iterator[Fault]:
     scalable = name is not None and name.startswith(_SCALABLE)
     if width != 1 and not scalable:
-        message = f"expected 1 for {name or 'a network of your own'}, found {width:g}"
-        yield Fault("/model/width", f"{message}; only MobileNets, ResNets, VGGs and convnet scale")
+        message = f"expected 1 for {name or 'a custom network'}, found {width:g}"
+        accepted = "only MobileNets, ResNets, VGGs and convnet accept other widths"
+        yield Fault("/model/width", f"{message}; {accepted}")
 
 
 def _data_keys(format_: str, *values: str | None) -> Iterator[Fault]:
@@ -69,13 +71,14 @@ def _data_keys(format_: str, *values: str | None) -> Iterator[Fault]:
         if kind != suffix:
             yield Fault(
                 f"/data/{key}",
-                f"belongs to format {_FORMAT_OF_SUFFIX[kind]}, and /data/format is {format_}",
+                f"expected null: the key is for format {_FORMAT_OF_SUFFIX[kind]}, but /data/format "
+                f"is {format_}",
                 f"{split}_{suffix}" if suffix else "",
             )
     if suffix and not {f"train_{suffix}", f"val_{suffix}"} & set(given):
         yield Fault(
             "/data",
-            f"expected train_{suffix}, val_{suffix} or both for format {format_}, found neither",
+            f"expected train_{suffix}, val_{suffix} or both for format {format_}, found none",
         )
 
 
@@ -83,18 +86,22 @@ def _built_in(format_: str, root: str | None, classes: int) -> Iterator[Fault]:
     if format_ not in ("digits", "synthetic"):
         return
     if root is not None:
-        yield Fault("/data/root", f"expected null: format {format_} is built in and reads no files")
+        yield Fault("/data/root", f"expected null: format {format_} is built in, without files")
     if format_ == "digits" and classes < _DIGIT_CLASSES:
-        yield Fault("/model/classes", f"expected at least 10 for format digits, found {classes}")
+        yield Fault(
+            "/model/classes",
+            f"expected at least {_DIGIT_CLASSES} for format digits, found {classes}",
+        )
 
 
 def _channels(key: str) -> Rule:
     def rule(shape: list[int], values: list[float]) -> Iterator[Fault]:
         if len(values) not in (1, shape[0]):
-            wanted = "1 value" if shape[0] == 1 else f"1 value, or {shape[0]}"
+            wanted = "1 value" if shape[0] == 1 else f"1 or {shape[0]} values"
+            channels = "1 channel" if shape[0] == 1 else f"{shape[0]} channels"
             yield Fault(
                 f"/data/{key}",
-                f"expected {wanted} for the {shape[0]} channels of /model/input_shape, "
+                f"expected {wanted}, because /model/input_shape has {channels}, "
                 f"found {len(values)}",
             )
 
@@ -105,8 +112,8 @@ def _resize(shape: list[int], short: int | None) -> Iterator[Fault]:
     if short is not None and short < min(shape[1:]):
         yield Fault(
             "/data/resize_short",
-            f"expected at least {min(shape[1:])}, the size cut out of it "
-            f"(/model/input_shape), found {short}",
+            f"expected at least {min(shape[1:])}, the crop size in /model/input_shape, "
+            f"found {short}",
         )
 
 
@@ -114,7 +121,8 @@ def _ascending(pointer: str, strictly: bool) -> Rule:
     def rule(values: Sequence[float]) -> Iterator[Fault]:
         steps = itertools.pairwise(values)
         if any(low > high or (strictly and low == high) for low, high in steps):
-            yield Fault(pointer, f"expected ascending values, found {list(values)}")
+            order = "strictly ascending" if strictly else "ascending"
+            yield Fault(pointer, f"expected {order} values, found {list(values)}")
 
     return rule
 
@@ -129,7 +137,7 @@ def _strategy(strategy: str, weight_type: str, pact: bool) -> Iterator[Fault]:
             "channel_wise_abs_max",
         )
     if pact:
-        yield Fault("/quantize/pact", "expected false for strategy post, which trains nothing")
+        yield Fault("/quantize/pact", "expected false: strategy post does not train")
 
 
 def _scales(
@@ -137,13 +145,15 @@ def _scales(
 ) -> Iterator[Fault]:
     if strategy != "aware" or calibrate:
         return
-    nowhere = "scales would be measured nowhere"
+    unmeasured = "otherwise no step measures the scales"
     if (epochs if max_iters is None else max_iters) == 0:
-        yield Fault("/quantize/calibrate", f"expected true where /train trains nothing: {nowhere}")
+        yield Fault(
+            "/quantize/calibrate", f"expected true, because /train has no steps; {unmeasured}"
+        )
     elif not trainable:
         yield Fault(
             "/quantize/calibrate",
-            f"expected true where /quantize/scale_trainable is false: {nowhere}",
+            f"expected true, because /quantize/scale_trainable is false; {unmeasured}",
         )
 
 
@@ -160,10 +170,9 @@ def _synthetic(
             f"expected null or 0 for synthetic images, found {baseline_iters}",
         )
     if strategy == "aware" and max_iters != 0:
-        found = json.dumps(max_iters)
         yield Fault(
             "/train/max_iters",
-            f"expected 0 for synthetic images, which nothing can be trained on, found {found}",
+            f"expected 0 for synthetic images, found {json.dumps(max_iters)}",
         )
 
 
@@ -174,20 +183,19 @@ def _synthetic_gate(
         return
     for place, value in (("/gates/max_top1_drop", drop), ("/quantize/fallback", fallback)):
         if value is not None:
-            yield Fault(place, "expected null: synthetic images have no accuracy")
+            yield Fault(place, "expected null: synthetic images give no accuracy")
 
 
 def _engines(engines: Sequence[str]) -> Iterator[Fault]:
     if "paddle" not in engines:
-        yield Fault("/benchmark/engines", "expected paddle among them; the others stand beside it")
+        yield Fault("/benchmark/engines", "expected the list to contain paddle")
 
 
 def _int8_ops(wanted: Sequence[str] | None, trained: Sequence[str]) -> Iterator[Fault]:
     for name in sorted(set(wanted or ()) - set(trained)):
         yield Fault(
             "/int8/quantized_ops",
-            f"expected op types of /quantize/quantize_op_types, which training quantizes, "
-            f"found {name}",
+            f"expected operator types from /quantize/quantize_op_types, found {name}",
         )
 
 
@@ -195,13 +203,13 @@ def _endpoint(text: str | None) -> Iterator[Fault]:
     if text is None:
         return
     if "@" in text:
-        # The value itself is not repeated: it may hold a password.
+        # The message must not repeat the value, because it may contain a password.
         yield Fault(
-            "/storage/endpoint_url", "expected no user name or password: boto3 finds credentials"
+            "/storage/endpoint_url",
+            "expected no user name or password: boto3 reads credentials from its own sources",
         )
         return
-    found = re.fullmatch(r"https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._/-]*)?", text)
-    if found is None:
+    if not re.fullmatch(r"https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._/-]*)?", text):
         yield Fault(
             "/storage/endpoint_url",
             f"expected http://HOST:PORT or https://HOST:PORT, found {text[:60]!a}",
@@ -230,7 +238,7 @@ _MAY_BE_IN_S3 = (
     *_under("/data", "root", *(key for key in _SPLIT_KEYS if not key.endswith("_dir"))),
 )
 
-# Each rule with the values that it looks at; it is asked only when all of them are sound.
+# Each rule with the values that it reads. A rule runs only if the schema accepts all its values.
 RULES: tuple[tuple[Rule, tuple[str, ...]], ...] = (
     (_one_source, _under("/model", "name", "callable", "inference_model")),
     (_weights, _under("/model", "name", "weights", "weights_sha256", "pretrained")),
@@ -278,18 +286,18 @@ RULES: tuple[tuple[Rule, tuple[str, ...]], ...] = (
 
 
 def rule_faults(document: Any, unsound: Sequence[str]) -> tuple[Fault, ...]:
-    """Check a document that is filled with defaults against every rule.
+    """Check every rule.
 
     Args:
-        document: the manifest as JSON, perhaps with faults.
-        unsound: pointers at which the schema found faults.
+        document: the manifest as JSON, with defaults; it may have faults.
+        unsound: pointers with schema faults.
     """
-    found: list[Fault] = []
+    faults: list[Fault] = []
     for rule, places in RULES:
         if any(_touches(place, bad) for place in places for bad in unsound):
             continue
-        found += rule(*(_value(document, place) for place in places))
-    return tuple(found)
+        faults += rule(*(_value(document, place) for place in places))
+    return tuple(faults)
 
 
 def _touches(place: str, bad: str) -> bool:

@@ -1,4 +1,4 @@
-"""The manifest's schema as plain data: its keys, its defaults, and its constraints in words."""
+"""The manifest's schema: its keys, its defaults, and its constraints as text."""
 
 import copy
 import json
@@ -25,7 +25,7 @@ _ARTICLES = {
 
 @dataclass(frozen=True)
 class Key:
-    """One key of the manifest: its JSON pointer, its resolved schema, whether it must be given."""
+    """One key of the manifest: its JSON pointer, its resolved schema, whether it is required."""
 
     pointer: str
     node: Node
@@ -39,13 +39,13 @@ class Key:
 
 @cache
 def schema() -> Node:
-    """Read the schema, once."""
+    """Return the schema; it is read once."""
     document: Node = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
     return document
 
 
 def resolve(node: Node) -> Node:
-    """Follow a ``$ref`` to ``$defs``; what stands beside the ``$ref`` wins."""
+    """Follow a ``$ref`` to ``$defs``; keys next to the ``$ref`` take precedence."""
     if "$ref" not in node:
         return node
     target = schema()["$defs"][node["$ref"].rpartition("/")[2]]
@@ -59,13 +59,13 @@ def properties(node: Node) -> dict[str, Node]:
 
 @cache
 def keys() -> tuple[Key, ...]:
-    """Return every key of the manifest, parents before their children, in the schema's order."""
+    """Return every key of the manifest in the schema's order, parents before children."""
     return tuple(_keys("", schema()))
 
 
 @cache
 def keys_and_items() -> tuple[Key, ...]:
-    """Return these and, below each array of objects, the keys of its items."""
+    """Return :func:`keys` and the keys of the items of each array of objects."""
     return tuple(_keys("", schema(), items=True))
 
 
@@ -80,13 +80,13 @@ def _keys(parent: str, node: Node, *, items: bool = False) -> Iterator[Key]:
 
 
 def types(node: Node) -> tuple[str, ...]:
-    """Return the JSON types that a value may have."""
+    """Return the allowed JSON types of a value."""
     kind = node["type"]
     return (kind,) if isinstance(kind, str) else tuple(kind)
 
 
 def fill(value: Any, node: Node) -> Any:
-    """Copy a value in the schema's order, with a default for each key that is not given."""
+    """Copy a value in the schema's order, with the default of each missing key."""
     if isinstance(value, list) and "items" in node:
         return [fill(item, node["items"]) for item in value]
     children = properties(node)
@@ -102,10 +102,10 @@ def fill(value: Any, node: Node) -> Any:
 
 
 def normalise(value: Any, node: Node) -> Any:
-    """Make 3.0 an integer and 3 a number where the schema says so: equal settings look equal."""
+    """Convert 3.0 to an integer and 3 to a float by schema type: equal settings are equal JSON."""
     if isinstance(value, dict):
         children = properties(node)
-        # An object of any keys, such as a matrix entry's `set`, stays as it is.
+        # Objects with arbitrary keys, such as `set` of a matrix entry, are not converted.
         return {
             name: normalise(item, children[name]) if name in children else item
             for name, item in value.items()
@@ -118,7 +118,7 @@ def normalise(value: Any, node: Node) -> Any:
 
 
 def expected(node: Node) -> str:
-    """Say in words what a value may be, such as ``an integer of at least 1, or null``."""
+    """Describe the allowed values, for example ``an integer of at least 1, or null``."""
     if "enum" in node:
         return _choices(node["enum"])
     phrases = [_phrase(kind, node) for kind in types(node)]
@@ -135,7 +135,7 @@ def _phrase(kind: str, node: Node) -> str:
     if kind == "string":
         if "title" in node:
             return f"a string ({node['title']})"
-        return "a string that is not empty" if node.get("minLength") else text
+        return "a non-empty string" if node.get("minLength") else text
     if kind in ("integer", "number"):
         return text + _range(node)
     if kind == "array":
@@ -159,9 +159,9 @@ def _range(node: Node) -> str:
 
 def _length(node: Node) -> str:
     low, high = node.get("minItems", 0), node.get("maxItems")
-    different = "different " if node.get("uniqueItems") else ""
+    distinct = "distinct " if node.get("uniqueItems") else ""
     if low == high:
-        return f"{low} {different}values"
+        return f"{low} {distinct}values"
     if high is not None:
-        return f"{low} to {high} {different}values"
-    return f"{low} or more {different}values" if low else f"{different}values"
+        return f"{low} to {high} {distinct}values"
+    return f"{low} or more {distinct}values" if low else f"{distinct}values"

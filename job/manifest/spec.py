@@ -1,4 +1,7 @@
-"""The records that a valid manifest becomes: one field for each key of the schema."""
+"""The records of a valid manifest: one field for each key that has several values.
+
+Keys with one allowed value, such as ``quantize.dtype``, exist in the schema only.
+"""
 
 import posixpath
 from collections.abc import Mapping
@@ -31,7 +34,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class AugmentSpec:
-    """What is done to training images; ``scale`` and ``ratio`` are (low, high)."""
+    """Augmentation of training images; ``scale`` and ``ratio`` are (low, high)."""
 
     crop: str
     scale: tuple[float, float]
@@ -42,7 +45,7 @@ class AugmentSpec:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """The images and how they are cut into splits; ``val_*`` is the test split."""
+    """The data set, its splits and its preprocessing; ``val_*`` is the test split."""
 
     format: str
     root: str | None
@@ -68,7 +71,7 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class ScheduleSpec:
-    """The learning rate over time; ``milestones`` and ``warmup_fraction`` are of all steps."""
+    """Learning rate schedule; ``milestones`` and ``warmup_fraction`` are shares of all steps."""
 
     type: str
     milestones: tuple[float, ...]
@@ -78,7 +81,7 @@ class ScheduleSpec:
 
 @dataclass(frozen=True)
 class TrainSpec:
-    """One training: its length, optimizer, learning rate and cadences."""
+    """One training phase: length, optimizer, learning rate, checkpoint and evaluation intervals."""
 
     epochs: int
     max_iters: int | None
@@ -97,21 +100,24 @@ class TrainSpec:
 
 @dataclass(frozen=True)
 class QatTrainSpec(TrainSpec):
-    """Quantization-aware training; ``freeze_bn_stats`` None means: if shorter than one epoch."""
+    """Quantization-aware training.
+
+    ``freeze_bn_stats`` None freezes the statistics when training is shorter than one epoch.
+    """
 
     freeze_bn_stats: bool | None
 
 
 @dataclass(frozen=True)
 class BaselineSpec:
-    """The FP32 model before quantization; ``train.epochs`` 0 leaves the weights as they are."""
+    """The FP32 model before quantization; ``train.epochs`` 0 trains nothing."""
 
     train: TrainSpec
 
 
 @dataclass(frozen=True)
 class FallbackSpec:
-    """When to stop leaving ops in FP32: points of top-1 lost, minutes gone."""
+    """Stop conditions of the fallback search: top-1 drop in percentage points, and minutes."""
 
     max_top1_drop: float
     max_minutes: float
@@ -119,21 +125,13 @@ class FallbackSpec:
 
 @dataclass(frozen=True)
 class QuantizeSpec:
-    """How the network is quantized, in PaddleSlim's own words."""
+    """Quantization settings, with PaddleSlim's names."""
 
     strategy: str
     weight_quantize_type: str
-    activation_quantize_type: str
     quantize_op_types: tuple[str, ...]
     not_quant_pattern: tuple[str, ...]
     moving_rate: float
-    window_size: int
-    weight_bits: int
-    activation_bits: int
-    dtype: str
-    onnx_format: bool
-    for_tensorrt: bool
-    is_full_quantize: bool
     scale_trainable: bool
     pact: bool
     calibrate: bool
@@ -143,7 +141,7 @@ class QuantizeSpec:
 
 @dataclass(frozen=True)
 class Int8Spec:
-    """What of the fake-quantized model runs in INT8; ``quantized_ops`` None means all of it."""
+    """Which operators run in INT8; ``quantized_ops`` None means all quantized operators."""
 
     quantized_ops: tuple[str, ...] | None
     skip_ops: tuple[str, ...]
@@ -152,16 +150,21 @@ class Int8Spec:
 
 @dataclass(frozen=True)
 class AccuracySpec:
-    """How the saved models are scored; ``shards`` are parts of the test split."""
+    """How the saved models are scored; ``shards`` is the number of parts of the test split."""
 
     shards: int
 
 
 @dataclass(frozen=True)
 class BenchmarkSpec:
-    """What is timed; ``min_seconds`` and ``min_samples`` are per model and row.
+    """What is timed.
 
-    ``threads`` are of one instance, ``instances`` have one thread each; ``isa`` are caps.
+    Attributes:
+        threads: threads of one instance, one row per value.
+        instances: number of one-thread instances, one row per value.
+        isa: caps of oneDNN's instruction set, one row per value.
+        min_seconds: minimum timing per model and row.
+        min_samples: minimum number of timed calls per model and row.
     """
 
     batch_sizes: tuple[int, ...]
@@ -177,7 +180,7 @@ class BenchmarkSpec:
 
 @dataclass(frozen=True)
 class GatesSpec:
-    """Limits that fail the run; ``max_top1_drop`` in points, None switches a gate off."""
+    """Limits of the result; ``max_top1_drop`` is in percentage points. None disables a gate."""
 
     max_top1_drop: float | None
     min_speedup: float | None
@@ -185,7 +188,7 @@ class GatesSpec:
 
 @dataclass(frozen=True)
 class PublishedSpec:
-    """Figures that others published for a model; accuracies in percent."""
+    """Published figures of a model; accuracies in percent."""
 
     fp32_images_per_second: float | None
     int8_images_per_second: float | None
@@ -197,7 +200,7 @@ class PublishedSpec:
 
 @dataclass(frozen=True)
 class EntrySpec:
-    """One model of a matrix: what it sets otherwise than the manifest around it."""
+    """One model of a matrix: the keys that it overrides, and its published figures."""
 
     name: str
     set: Mapping[str, Any]
@@ -206,7 +209,7 @@ class EntrySpec:
 
 @dataclass(frozen=True)
 class StorageSpec:
-    """Where S3 storage is, and how the job works with it; None means the environment's setting."""
+    """Access to S3, cache and lease; None means the setting of the environment."""
 
     endpoint_url: str | None
     region: str | None
@@ -219,7 +222,7 @@ class StorageSpec:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """How long the job may take to stop, and in all; ``max_minutes`` None sets no limit."""
+    """Time limits; ``max_minutes`` None sets no limit."""
 
     grace_seconds: float
     max_minutes: float | None
@@ -230,13 +233,13 @@ class Manifest:
     """A valid manifest.
 
     Attributes:
-        output: where the run is written, a folder relative to the current directory, or a URI.
-        resolved: the whole manifest as JSON, with defaults and overrides, without ``$schema``;
-            parsed again it gives the same records.
-        base: the absolute folder that paths in ``model`` and ``data`` are relative to: that of
+        output: output location: a folder relative to the current directory, or an S3 URI.
+        resolved: the manifest as JSON, with defaults and overrides, without ``$schema``. Parsing
+            it gives the same records.
+        base: absolute folder that paths in ``model`` and ``data`` are relative to: the folder of
             the manifest's file, or the current directory for standard input.
-        prefix: of a manifest that was read from S3, what its paths are relative to instead.
-        localized: the local path of what it names in S3, once that is there.
+        prefix: S3 prefix that paths are relative to instead, for a manifest read from S3.
+        localized: local path of each fetched S3 input.
     """
 
     version: int
@@ -260,10 +263,10 @@ class Manifest:
     localized: Mapping[S3Uri, Path] = field(default_factory=dict)
 
     def uri(self, text: str) -> S3Uri | None:
-        """Return where in S3 something is that the manifest names; None if it is not in S3.
+        """Return the S3 URI of a path in the manifest; None for a local path.
 
         Raises:
-            UsageError: the text leads out of the bucket, or is no address in S3.
+            UsageError: the path leaves the bucket, or is not a valid S3 URI.
         """
         if is_uri(text):
             return parse_uri(text)
@@ -273,19 +276,19 @@ class Manifest:
         return parse_uri(f"s3://{self.prefix.bucket}/{'' if key == '.' else key}")
 
     def path(self, text: str) -> Path:
-        """Return the absolute path of a file or folder that the manifest names.
+        """Return the absolute local path of a path in the manifest.
 
-        What is in S3 has one once it has been fetched, see ``job.pipeline.fetch_inputs.localized``.
+        An S3 input has a local path after ``job.pipeline.fetch_inputs.localized`` fetched it.
         """
         uri = self.uri(text)
         return self.base / expanded(text) if uri is None else self.localized[uri]
 
     def origin(self, path: Path) -> S3Uri | None:
-        """Return where in S3 a local path comes from; None for a file of this machine's own."""
+        """Return the S3 URI that a local path was fetched from; None for other files."""
         return next((uri for uri, local in self.localized.items() if local == path), None)
 
     def called(self, path: Path) -> str:
-        """Name a path independently of where it lies, if it is relative to the manifest."""
+        """Return a name for a path that stays the same when the manifest's folder moves."""
         uri = self.origin(path)
         if uri is None:
             below = path.is_relative_to(self.base)
@@ -297,19 +300,19 @@ class Manifest:
 
 
 def expanded(text: str) -> Path:
-    """Return a path with ``~`` replaced by the home folder, where there is one."""
+    """Return a path with ``~`` replaced by the home folder, if the home folder exists."""
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        # Nobody's home: as in a shell, a name like any other.
+        # A user without a home folder: keep the name, as a shell does.
         return Path(text)
 
 
 def data_file(root: str | None, name: str) -> str:
-    """What a list or packed file is called relative to the manifest."""
+    """Return the path of a list or packed file relative to the manifest."""
     return name if is_uri(name) else posixpath.join(root or ".", name)
 
 
 def stands_alone(name: str) -> bool:
-    """Whether a list or packed file is not in the data set's folder."""
+    """Return whether a list or packed file is outside the folder of the data set."""
     return is_uri(name) or posixpath.isabs(name)

@@ -1,6 +1,5 @@
-"""What is wrong with a document according to the schema: one fault for each place, in words."""
+"""Schema validation: one fault per place, described in words."""
 
-import difflib
 import json
 import math
 import re
@@ -12,20 +11,21 @@ from typing import Any
 from job.errors import Fault
 from job.manifest.pointer import pointer
 from job.manifest.schema import Node, expected, keys, properties, schema
+from job.text_format import closest
 
-# Nobody reads more, and a document of nothing but faults would take minutes to describe.
-MOST_FAULTS = 200
-_SHOWN = 60
+# A document with many thousand faults would take minutes to describe.
+MAX_FAULTS = 200
+_MAX_SHOWN = 60
 
 
 def schema_faults(document: Any) -> tuple[Fault, ...]:
-    """List every fault of a document, at most one for each pointer, and at most ``MOST_FAULTS``."""
-    # 70 ms, too much for whatever only imports this module
+    """Return the faults of a document: at most one per pointer, and at most ``MAX_FAULTS``."""
+    # Importing jsonschema takes 70 ms, which other users of this module do not need.
     from jsonschema import Draft202012Validator
 
     schema_errors = Draft202012Validator(schema()).iter_errors(document)
-    every = chain(
-        # First, because another fault of a secret would show it.
+    all_faults = chain(
+        # Secrets come first, because any other fault would print the value.
         secret_faults(document),
         chain.from_iterable(
             _faults(error.validator, error.absolute_path, error.instance, error.schema)
@@ -34,12 +34,12 @@ def schema_faults(document: Any) -> tuple[Fault, ...]:
         text_faults(document),
         _not_finite(document, []),
     )
-    found: dict[str, Fault] = {}
-    for fault in every:
-        found.setdefault(fault.pointer, fault)
-        if len(found) == MOST_FAULTS:
+    by_pointer: dict[str, Fault] = {}
+    for fault in all_faults:
+        by_pointer.setdefault(fault.pointer, fault)
+        if len(by_pointer) == MAX_FAULTS:
             break
-    return tuple(found.values())
+    return tuple(by_pointer.values())
 
 
 def _faults(keyword: str, path: Sequence[str | int], value: Any, node: Node) -> Iterator[Fault]:
@@ -63,7 +63,7 @@ def _faults(keyword: str, path: Sequence[str | int], value: Any, node: Node) -> 
 
 
 def _not_finite(value: Any, path: Sequence[str | int]) -> Iterator[Fault]:
-    """Find NaN and infinity, which no bound of the schema catches; JSON files cannot hold them."""
+    """Yield a fault for each NaN or infinity, which the bounds of a JSON schema accept."""
     pending: list[tuple[tuple[str | int, ...], Any]] = [(tuple(path), value)]
     while pending:
         here, item = pending.pop()
@@ -72,43 +72,43 @@ def _not_finite(value: Any, path: Sequence[str | int]) -> Iterator[Fault]:
         elif isinstance(item, list):
             pending.extend(((*here, index), child) for index, child in enumerate(item))
         elif isinstance(item, float) and not math.isfinite(item):
-            yield Fault(pointer(here), f"expected a JSON number, found {item}")
+            yield Fault(pointer(here), f"expected a finite number, found {item}")
 
 
 def show(value: Any) -> str:
-    """Show a value in a message, briefly."""
+    """Return a short text of a value for messages."""
     if isinstance(value, dict):
-        return f"an object of {len(value)} keys" if value else "an empty object"
+        return f"an object with {len(value)} keys" if value else "an empty object"
     if isinstance(value, list):
         nested = any(isinstance(item, dict | list) for item in value)
         text = "" if nested else json.dumps(value)
-        if nested or len(text) > _SHOWN:
-            return f"an array of {len(value)} values"
+        if nested or len(text) > _MAX_SHOWN:
+            return f"an array with {len(value)} values"
         return text
-    # ASCII, because a lone surrogate cannot be printed
+    # json.dumps returns ASCII; a lone surrogate could not be printed.
     text = json.dumps(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def suggest_value(value: Any, node: Node) -> str:
-    """Return the allowed value that a wrong one most resembles, or an empty string."""
+    """Return the allowed value that is most similar to ``value``, or an empty string."""
     choices = [choice for choice in node.get("enum", ()) if isinstance(choice, str)]
     return closest(value, choices) if isinstance(value, str) else ""
 
 
 def suggest_key(name: str, node: Node) -> str:
-    """Return what an unknown key was probably meant to be, or an empty string.
+    """Return the known key that is most similar to an unknown one, or an empty string.
 
     Args:
-        name: the key; ``train.epochs`` is understood too.
-        node: the schema of the object that it was found in.
+        name: the unknown key; it may be a path such as ``train.epochs``.
+        node: the schema of the object that contains the key.
 
     Returns:
         A key of the same object, or the pointer of a key elsewhere.
     """
     elsewhere = [key.pointer for key in keys() if key.name == name]
-    spelled = "/" + name.strip("/").replace(".", "/")
-    elsewhere += [key.pointer for key in keys() if key.pointer == spelled]
+    as_pointer = "/" + name.strip("/").replace(".", "/")
+    elsewhere += [key.pointer for key in keys() if key.pointer == as_pointer]
     if elsewhere:
         return min(elsewhere, key=lambda text: text.count("/"))
     if near := closest(name, list(node["properties"])):
@@ -117,73 +117,66 @@ def suggest_key(name: str, node: Node) -> str:
     return by_name.get(closest(name, list(by_name), cutoff=0.75), "")
 
 
-def closest(word: str, choices: Sequence[str], cutoff: float = 0.6) -> str:
-    """Return the choice most like ``word``, whatever its case, or an empty string."""
-    lowered = {choice.lower(): choice for choice in choices}
-    near = difflib.get_close_matches(word[:100].lower(), lowered, n=1, cutoff=cutoff)
-    return lowered[near[0]] if near else ""
-
-
 def misplaced(path: Sequence[str]) -> str:
-    """Return the pointer of the key that a path which leads nowhere was probably meant to be."""
+    """Return the pointer of the known key that is most similar to an unknown path."""
     wanted = pointer(path)
     pointers = [key.pointer for key in keys()]
     same_name = [known for known in pointers if known.endswith(f"/{path[-1]}")]
     return closest(wanted, same_name, 0.3) or closest(wanted, pointers, 0.75)
 
 
-# The limits of Linux file systems.
-_LONGEST_NAME = 255
-_LONGEST_TEXT = 4096
+# Limits of Linux file systems, in bytes.
+_MAX_NAME_BYTES = 255
+_MAX_PATH_BYTES = 4096
 _SECRET_KEY = re.compile(
     "secret|passw|token|credential|(access|api|private|session|auth|signing)key|authorization"
 )
-# An access key of AWS, and what stands between :// and @ in a URL with a password.
+# An AWS access key id, and the user name and password in a URL.
 _SECRET_VALUE = re.compile(
     r"(?<![A-Z0-9])(AKIA|ASIA)[A-Z0-9]{16}(?![A-Z0-9])|://[^/\s@]*:[^/\s@]*@"
 )
 _NO_SECRETS = (
-    "looks like a secret, and secrets do not belong in a manifest, which is copied into reports: "
-    "boto3 finds credentials in AWS_* variables, a profile or a role"
+    "looks like a secret; remove it, because reports contain the manifest. boto3 reads credentials "
+    "from AWS_* variables, a profile or a role"
 )
 
 
 def is_secret_key(name: str) -> bool:
-    """Whether a key's value would be a secret, going by its name."""
+    """Return whether the name of a key suggests that its value is a secret."""
     return _SECRET_KEY.search(re.sub("[^a-z]", "", name.lower())) is not None
 
 
 def secret_fault(path: Sequence[str | int]) -> Fault:
-    """The fault of a key or value that looks like a secret; it does not show the value."""
+    """Return the fault for a key or value that looks like a secret, without the value."""
     return Fault(pointer(path), _NO_SECRETS)
 
 
 def secret_faults(document: Any) -> Iterator[Fault]:
-    """Find every text in a document that looks like a secret."""
+    """Yield a fault for each text in a document that looks like a secret."""
     for path, text in _texts(document):
         if _SECRET_VALUE.search(text):
             yield secret_fault(path)
 
 
 def text_faults(document: Any) -> Iterator[Fault]:
-    """Find every text that cannot be shown, or cannot be part of a path for its length."""
+    """Yield a fault for each text that is unprintable, or too long for a path."""
     for path, text in _texts(document):
-        odd = next((char for char in text if unicodedata.category(char) in ("Cc", "Cs")), None)
-        if odd is not None:
-            found = f"the character U+{ord(odd):04X}"
-            yield Fault(pointer(path), f"expected text that can be printed, found {found}")
-        elif len(text.encode()) > _LONGEST_TEXT or any(
-            len(part.encode()) > _LONGEST_NAME for part in text.split("/")
+        control = next((char for char in text if unicodedata.category(char) in ("Cc", "Cs")), None)
+        if control is not None:
+            found = f"the character U+{ord(control):04X}"
+            yield Fault(pointer(path), f"expected printable text, found {found}")
+        elif len(text.encode()) > _MAX_PATH_BYTES or any(
+            len(part.encode()) > _MAX_NAME_BYTES for part in text.split("/")
         ):
             yield Fault(
                 pointer(path),
-                f"expected at most {_LONGEST_NAME} bytes between slashes and {_LONGEST_TEXT} in "
-                f"all, found {len(text.encode()):,} bytes",
+                f"expected at most {_MAX_NAME_BYTES} bytes between slashes and {_MAX_PATH_BYTES} "
+                f"in total, found {len(text.encode()):,} bytes",
             )
 
 
 def _texts(document: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Yield the path and the value of every text; keys are no texts."""
+    """Yield the path and the value of every string value in a document."""
     pending: list[tuple[tuple[str | int, ...], Any]] = [((), document)]
     while pending:
         here, item = pending.pop()

@@ -161,7 +161,7 @@ SavedModel ReadSavedModel(const std::string& prefix) {
   if (images.size() != 1 || labels.size() > 1 || outputs.empty() ||
       has_layer != (accuracies.count(1) > 0)) {
     throw DataError(
-        path + ": expected an input of images, and labels only with accuracy outputs; found " +
+        path + ": expected one image input, and labels only with accuracy outputs; found " +
             "inputs " + Listed(inputs, "none") + " and outputs " + Listed(outputs, "none"),
         "Save the classifier with scores as its output, or with top_k and accuracy layers.");
   }

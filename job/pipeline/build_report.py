@@ -1,4 +1,4 @@
-"""report: everything that the stages recorded, in one document, with the gates' verdicts."""
+"""Builds report.json from the records of all stages and decides the gates."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,7 @@ from job.stages.engine_packages import PACKAGES
 from job.stages.network import model_files
 from job.stages.stage import StageOutput
 from job.storage.digests import hash_file
+from job.text_format import plural
 
 MODELS = {"fp32": "baseline", "qat_fake": "convert", "int8": "int8"}
 SIZES = (".pdmodel", ".pdiparams")
@@ -24,13 +25,13 @@ def build(
     stage_rows: Sequence[Mapping[str, Any]],
     notes: Sequence[str],
 ) -> dict[str, Any]:
-    """The report, as ``schemas/report.schema.json`` describes it.
+    """Return the report, which matches ``schemas/report.schema.json``.
 
     Args:
-        manifest: what was asked for.
-        outputs: what each stage left.
+        manifest: the manifest of the run.
+        outputs: record and folder of each stage.
         stage_rows: name, status, seconds and key of each stage.
-        notes: remarks on the run, such as a waived requirement.
+        notes: notes on the run, such as a waived requirement.
     """
     records = {name: output.record for name, output in outputs.items()}
     accuracy = None if "skipped" in records["accuracy"] else dict(records["accuracy"])
@@ -74,7 +75,7 @@ def build(
 
 
 def versions(outputs: Mapping[str, StageOutput]) -> dict[str, str]:
-    """What is installed, with the engines that models were made for."""
+    """Return the versions of the installed libraries and of the engines used."""
     engines = [name for engine in PACKAGES if engine in outputs for name in PACKAGES[engine]]
     return {**library_versions(), **package_versions(engines)}
 
@@ -82,12 +83,12 @@ def versions(outputs: Mapping[str, StageOutput]) -> dict[str, str]:
 def gates(
     manifest: Manifest, accuracy: Mapping[str, Any] | None, rows: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """The verdict on each gate that the manifest sets."""
+    """Return the verdict on each gate that the manifest sets."""
     spec = manifest.gates
     verdicts = []
     if spec.max_top1_drop is not None and accuracy is not None:
         drop = accuracy["paired"]["top1_drop"]
-        # Drops are multiples of 100 / images: the sum's rounding must not decide.
+        # Drops are multiples of 100 / images, so a floating-point error must not fail the gate.
         passed = drop <= spec.max_top1_drop + 1e-9
         verdicts.append(verdict("max_top1_drop", spec.max_top1_drop, drop, passed))
     if spec.min_speedup is not None:
@@ -98,70 +99,77 @@ def gates(
 
 
 def verdict(name: str, limit: float, value: float, passed: bool) -> dict[str, Any]:
-    """One row of ``gates``."""
+    """Return one row of ``gates``."""
     return {"name": name, "limit": limit, "value": value, "passed": passed}
 
 
 def synthetic_notes(manifest: Manifest) -> list[str]:
-    """What random images mean for the figures."""
+    """Return a note that limits the figures if the images are synthetic."""
     if manifest.data.format != "synthetic":
         return []
     model = manifest.model
     given = model.weights or model.pretrained or model.inference_model
-    weights = "the weights that were given" if given else "untrained weights"
+    weights = "the weights are from the manifest" if given else "the weights are random"
     return [
-        f"Synthetic images and {weights}: speed only. Nothing was trained and no accuracy is "
-        "reported."
+        f"Only speed was measured: the images are synthetic and {weights}. No model was trained "
+        "and no accuracy is reported."
     ]
 
 
 def training_notes(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What was switched off or on for QAT without being asked."""
+    """Return notes on settings of QAT that differ from the baseline's."""
     qat = records["qat"]["training"]
     if qat is None:
-        return ["Quantized without further training: scales are from the calibration split alone."]
+        return ["Post-training quantization: the scales are from the calibration split only."]
     notes = [
-        "sync_batch_norm and fuse_all_reduce_ops are off in quantization-aware training: "
-        "both rewrite the program that quantization has rewritten."
+        "sync_batch_norm and fuse_all_reduce_ops are disabled in quantization-aware training, "
+        "because both would rewrite the quantized program."
     ]
     if qat["freeze_bn_stats"]:
-        notes.append("Batch-norm statistics were kept as the baseline had them.")
+        notes.append("Batch-norm statistics were frozen at the values of the baseline.")
     return notes
 
 
 def correction_notes(corrected: Mapping[str, int]) -> list[str]:
-    """What of Paddle's INT8 graph was corrected."""
+    """Return notes on corrections of Paddle's INT8 graph."""
     sums, matrices = corrected["residual_sums"], corrected["matrix_scales"]
     notes = []
     if sums:
-        notes.append(f"Residual sums kept from losing half their range in INT8: {sums}.")
+        uses = "sum uses a wider scale" if sums == 1 else "sums use wider scales"
+        clipped = "its" if sums == 1 else "their"
+        notes.append(f"{sums} residual {uses}, because Paddle would clip half {clipped} range.")
     if matrices:
-        notes.append(f"Fully connected layers kept from other weights' scales: {matrices}.")
+        use = "layer uses" if matrices == 1 else "layers use"
+        notes.append(
+            f"{matrices} fully connected {use} corrected weight scales, because Paddle computes "
+            "them from the transposed weight matrix."
+        )
     return notes
 
 
 def fallback_notes(fallback: Mapping[str, Any] | None) -> list[str]:
-    """What leaving ops in FP32 brought."""
+    """Return a note on the effect of keeping operators in FP32."""
     if fallback is None:
         return []
     drops, kept = [step["top1_drop"] for step in fallback["steps"]], fallback["kept"]
-    where = "top-1 drop on the selection split"
     if not kept:
-        return [f"Fallback left no operator in FP32: with all in INT8 the {where} is the best."]
-    what = "1 operator" if kept == 1 else f"{kept} operators"
+        return [
+            "Fallback keeps no operator in FP32, because the top-1 drop on the selection split is "
+            "smallest with all operators in INT8."
+        ]
     return [
-        f"Fallback left {what} in FP32, which took the {where} from {drops[0]:.2f} to "
-        f"{drops[kept]:.2f} points."
+        f"Fallback keeps {plural(kept, 'operator')} in FP32, which changes the top-1 drop on the "
+        f"selection split from {drops[0]:.2f} to {drops[kept]:.2f} percentage points."
     ]
 
 
 def unique(images: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
-    """Each bad image once."""
+    """Return each bad image once."""
     return list({image["path"]: image for image in images}.values())
 
 
 def inputs(manifest: Manifest) -> list[dict[str, Any]]:
-    """Size and digest of each input file; of a folder, those of the lists in it that are named."""
+    """Return size and SHA-256 of each input file; in a data folder, only of its list files."""
     data = manifest.data
     lists = (data.train_list, data.selection_list, data.val_list)
     root = manifest.path(data.root) if data.root else None
@@ -171,12 +179,12 @@ def inputs(manifest: Manifest) -> list[dict[str, Any]]:
 
 
 def digest(path: Path) -> dict[str, Any]:
-    """Path, size and SHA-256 of an input file."""
+    """Return path, size and SHA-256 of an input file."""
     return {"path": str(path), "bytes": path.stat().st_size, "sha256": hash_file(path)}
 
 
 def artifacts(outputs: Mapping[str, StageOutput]) -> list[dict[str, Any]]:
-    """Every file that a stage left, relative to the output folder."""
+    """Return size and SHA-256 of every output file, by path relative to the output folder."""
     rows = []
     for output in outputs.values():
         for name, entry in sorted(files(output).items()):
@@ -186,19 +194,18 @@ def artifacts(outputs: Mapping[str, StageOutput]) -> list[dict[str, Any]]:
 
 
 def files(output: StageOutput) -> dict[str, dict[str, Any]]:
-    """Size and digest of each file that a stage left; the files themselves may be elsewhere."""
-    found: dict[str, dict[str, Any]] = json.loads((output.path / "stage.json").read_bytes())[
-        "files"
-    ]
-    return found
+    """Return size and SHA-256 of a stage's files, from stage.json: the files may be in S3 only."""
+    record: dict[str, dict[str, dict[str, Any]]]
+    record = json.loads((output.path / "stage.json").read_bytes())
+    return record["files"]
 
 
 def models(outputs: Mapping[str, StageOutput]) -> dict[str, dict[str, Any]]:
-    """Folder and size of each model."""
+    """Return folder and size of each model."""
     sizes = {}
     for name, stage in MODELS.items():
-        left = files(outputs[stage])
-        size = sum(left[f"model{suffix}"]["bytes"] for suffix in SIZES)
+        saved = files(outputs[stage])
+        size = sum(saved[f"model{suffix}"]["bytes"] for suffix in SIZES)
         sizes[name] = {"path": outputs[stage].path.name, "bytes": size}
     for name in PACKAGES:
         if name in outputs:

@@ -1,17 +1,16 @@
-"""What every rank but 0 does: waits for rank 0, trains beside it, and ends as it ends.
+"""What every rank except rank 0 does: waits for rank 0, trains with it, and ends as it ends.
 
-It neither locks nor writes the output. It works in a folder of its own, which stays, with the log
-in it, when the work fails.
+Such a rank neither locks nor writes the output. It works in a temporary folder. If the training
+fails, the folder is kept, because it contains the log.
 """
 
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from job.distributed.control import Participant
 from job.distributed.group import Rendezvous
@@ -24,98 +23,93 @@ from job.pipeline.stage_process import StageTask, run_stage
 from job.process.environment import environment
 from job.process.signals import StopSignals
 from job.stages.stage import Stage
-from job.ui.protocol import Ui
+from job.ui.protocol import StageEvents, Ui
 
 _POLL_SECONDS = 0.2
-_NEWS_SECONDS = 60.0
+_MESSAGE_SECONDS = 60.0
 
 
-def follow(manifest: Manifest, follower: Participant, *, stages: Sequence[Stage], ui: Ui) -> None:
-    """Do this rank's share, until rank 0 has ended well.
+def follow(
+    manifest: Manifest, participant: Participant, *, stages: Sequence[Stage], ui: Ui
+) -> None:
+    """Train whenever rank 0 starts a training, until rank 0 has ended successfully.
 
     Args:
-        manifest: the valid manifest, the same as rank 0's.
-        follower: connected to rank 0.
-        stages: those of the manifest.
-        ui: is told of everything.
+        manifest: a valid manifest, the same as on rank 0.
+        participant: the connection to rank 0.
+        stages: all stages of the manifest.
+        ui: shows progress.
 
     Raises:
-        LeaderEnded: rank 0 ended before its work was done; the exit code is its.
-        PeerLost: rank 0 is gone.
-        Stopped: a signal came.
-        JobError: as the training raises it; rank 0 is told.
+        LeaderEnded: rank 0 failed; the exit code is the exit code of rank 0.
+        PeerLost: the connection to rank 0 is closed.
+        Stopped: a signal stopped this process.
+        JobError: the training raised it; rank 0 has received its message.
     """
     stage = next(stage.follower_stage for stage in stages if stage.follower_stage)
     with StopSignals() as stop:
         try:
             while True:
-                meeting = _called(follower, stop, ui)
-                _train(stage, manifest, meeting, follower, stop, ui)
+                rendezvous = _wait_for_training(participant, stop, ui)
+                _train(stage, manifest, rendezvous, participant, stop, ui)
         except LeaderEnded as error:
             if error.exit_code != DONE:
                 raise
 
 
-def _called(follower: Participant, stop: StopSignals, ui: Ui) -> Rendezvous:
-    """Wait until rank 0 calls to a meeting, and say so now and then."""
-    name, begun, told = follower.group.name, time.monotonic(), -_NEWS_SECONDS
+def _wait_for_training(participant: Participant, stop: StopSignals, ui: Ui) -> Rendezvous:
+    """Wait until rank 0 starts a training; show a message once a minute."""
+    name, started, last_message = participant.group.name, time.monotonic(), -_MESSAGE_SECONDS
     while True:
         stop.check()
-        meeting = follower.attend(_POLL_SECONDS)
-        if meeting is not None:
-            return meeting
-        waited = time.monotonic() - begun
-        if waited > told + _NEWS_SECONDS:
-            ui.message(name, f"waiting for rank 0, {waited / 60:.0f} min so far")
-            told = waited
+        rendezvous = participant.poll(_POLL_SECONDS)
+        if rendezvous is not None:
+            return rendezvous
+        waited = time.monotonic() - started
+        if waited > last_message + _MESSAGE_SECONDS:
+            ui.message(name, f"waiting for rank 0 ({waited / 60:.0f} min)")
+            last_message = waited
 
 
 def _train(
     stage: Stage,
     manifest: Manifest,
-    meeting: Rendezvous,
-    follower: Participant,
+    rendezvous: Rendezvous,
+    participant: Participant,
     stop: StopSignals,
     ui: Ui,
 ) -> None:
-    """Train beside rank 0, to the end or until all are asked to stop."""
-    name = follower.group.name
-
-    def show(event: Mapping[str, Any]) -> None:
-        if event["event"] == "message":
-            ui.message(name, event["text"], event["level"])
-        else:
-            ui.progress(
-                name, event["what"], event["done"], event["total"], event["unit"], event["note"]
-            )
+    """Train together with rank 0 until the training is finished or stopped."""
+    name = participant.group.name
 
     def watch() -> None:
-        # Once asked to stop, all stop after the same step.
+        # After a stop signal, all ranks stop after the same step.
         if not stop.received:
-            follower.attend()
+            participant.poll()
 
     with _folder(name) as root:
-        task = _task(stage, manifest, meeting, root)
+        task = _task(stage, manifest, rendezvous, root)
         try:
-            run_stage(task, stop, show, watch)
+            run_stage(task, stop, StageEvents(ui, name).show, watch)
         except PeerLost:
-            follower.ask_why()
+            participant.wait_for_reason()
             raise
         except Stopped:
-            # Rank 0 saves the state of all: it must not find this process gone meanwhile.
+            # Rank 0 needs this connection until it has saved the state of all ranks.
             with stop.deferred():
-                follower.ask_why(manifest.run.grace_seconds)
+                participant.wait_for_reason(manifest.run.grace_seconds)
             raise
         except LeaderEnded:
             raise
         except JobError as error:
-            follower.tell_failure(error)
+            participant.report_failure(error)
             raise
 
 
-def _task(stage: Stage, manifest: Manifest, meeting: Rendezvous, root: Path) -> StageTask:
+def _task(stage: Stage, manifest: Manifest, rendezvous: Rendezvous, root: Path) -> StageTask:
     out = root / ".partial" / stage.name
     out.mkdir(parents=True)
+    threads = rendezvous.threads(read_host().usable_cores)
     return StageTask(
         stage=stage,
         manifest=manifest.resolved,
@@ -124,7 +118,7 @@ def _task(stage: Stage, manifest: Manifest, meeting: Rendezvous, root: Path) -> 
         out=out,
         root=root,
         log=root / f"{stage.name}.log",
-        environment=environment(meeting.threads(read_host().usable_cores)) | meeting.variables(),
+        environment=environment(threads) | rendezvous.variables(),
         origin=as_json(manifest),
         grace_seconds=manifest.run.grace_seconds,
     )
@@ -132,7 +126,7 @@ def _task(stage: Stage, manifest: Manifest, meeting: Rendezvous, root: Path) -> 
 
 @contextmanager
 def _folder(name: str) -> Iterator[Path]:
-    """Make a folder for this rank's work, which stays if the work fails."""
+    """Create a folder for this rank's work; keep it only if the work fails."""
     prefix = f"job-{name.replace(' ', '-')}-{os.getpid()}-"
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=roomy_folder()))
     try:

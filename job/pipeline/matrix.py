@@ -1,46 +1,40 @@
-"""Runs each model of a matrix, one after the other, and reports on all of them side by side.
+"""Runs the models of a matrix, one after the other, and writes one report of all models.
 
     <output>/<model>/     an ordinary run with its own stages and report
     <output>/report.json  the matrix report, with report.md and report.html
 
-A model that fails is told of in the matrix report and does not keep the others from running.
+A model that fails does not stop the others; the matrix report shows its error.
 """
 
-import hashlib
-import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-import job
 from job.errors import DONE, GOES_ON, GateFailed, JobError, MatrixFailed, Unfinished
 from job.host import read_host
 from job.manifest import Manifest, entries
 from job.manifest.spec import PublishedSpec
 from job.pipeline import run as pipeline
 from job.pipeline.fingerprint import library_versions
-from job.pipeline.output_location import Location, open_output
+from job.pipeline.output_location import STORAGE, Location, open_output
 from job.pipeline.plan import REPORT, PlannedStage
-from job.pipeline.report_files import render_files
-from job.pipeline.run import REPORT_KEY, STORAGE, ReportConfig, RunResult, limit_seconds
+from job.pipeline.report_files import report_key, write_or_reuse
+from job.pipeline.request import RunRequest
+from job.pipeline.run import RunResult, limit_seconds
 from job.process.signals import StopSignals
 from job.report.render.schema_check import WORST_FIRST
-from job.stages.stage import Stage
-from job.storage.files import read_json, write_bytes, write_json
 from job.storage.local import LocalOutput
-from job.ui.protocol import Ui
+from job.ui.protocol import StageEvents, Ui
 
-# What the matrix report tells of a model, as its own report has it.
-TOLD = ("accuracy", "benchmark", "audit", "breakdown", "gates", "models")
-StagesFor = Callable[[Manifest], Sequence[Stage]]
+# Keys that the matrix report copies from each model's own report.
+COPIED = ("accuracy", "benchmark", "audit", "breakdown", "gates", "models")
 
 
 @dataclass(frozen=True)
 class ModelResult:
-    """How one model fared: what its run came to, or the error that ended it."""
+    """The result of one model: its run, or the error that ended the run."""
 
     name: str
     run: RunResult | None
@@ -48,9 +42,10 @@ class ModelResult:
 
     @property
     def status(self) -> str:
-        """``passed``, ``gate_failed``, ``failed``, ``unfinished`` (elsewhere, no result yet), or
+        """``passed``, ``gate_failed``, ``failed``, ``unfinished`` or ``incomplete``.
 
-        ``incomplete`` when it was ended before its report, as asked.
+        ``unfinished``: the model runs on another machine and has no result yet.
+        ``incomplete``: ``until_stage`` ended the run before its report.
         """
         if self.run is None:
             return "unfinished" if isinstance(self.error, Unfinished) else "failed"
@@ -58,7 +53,7 @@ class ModelResult:
 
     @property
     def exit_code(self) -> int:
-        """As if this model had been run alone."""
+        """The exit code of a run of this model alone."""
         if self.error is not None:
             return self.error.exit_code
         return GateFailed.exit_code if self.status == "gate_failed" else DONE
@@ -66,12 +61,12 @@ class ModelResult:
 
 @dataclass(frozen=True)
 class MatrixResult:
-    """What a matrix came to.
+    """The result of a matrix run.
 
     Attributes:
-        output: where it was written.
-        models: one for each entry, in order.
-        report: report.json's content; None when ``until_stage`` ended the runs before it.
+        output: the folder or S3 prefix that holds the results.
+        models: one result for each model of the matrix, in order.
+        report: content of report.json; None if ``until_stage`` ended the runs before the report.
     """
 
     output: Location
@@ -80,65 +75,47 @@ class MatrixResult:
 
     @property
     def worked(self) -> bool:
-        """True unless everything was reused."""
+        """Whether any model ran; False if every result was reused."""
         return any(model.run is None or model.run.worked for model in self.models)
 
     @property
     def failure(self) -> MatrixFailed | None:
-        """The error for models that failed or missed a gate, None when there are none."""
+        """The error that names the models that failed or have no result; None if all passed."""
         failed = [model for model in self.models if model.exit_code != DONE]
         if not failed:
             return None
-        listed = "".join(f"\n  {model.name}: {_why(model)}" for model in failed)
+        lines = "".join(f"\n  {model.name}: {_why(model)}" for model in failed)
         if all(model.status == "unfinished" for model in failed):
             return MatrixFailed(
                 failed[0].exit_code,
-                f"{len(failed)} of {len(self.models)} models have no result yet:{listed}",
-                "The report shows the others; the same command joins these once they are done.",
+                f"{len(failed)} of {len(self.models)} models have no result yet:{lines}",
+                "The report shows the other models. Run the same command again when these models "
+                "have finished.",
             )
         again = any(model.status == "failed" for model in failed)
         return MatrixFailed(
             next(model.exit_code for model in failed if model.status != "unfinished"),
-            f"{len(failed)} of {len(self.models)} models failed:{listed}",
-            "What is done stays; the same command goes on with the others."
+            f"{len(failed)} of {len(self.models)} models failed:{lines}",
+            "Run the same command again; it reuses the finished results and runs only the rest."
             if again
-            else "The reports show by how much the gates failed and what stayed in FP32.",
+            else "The reports show by how much the gates failed and which ops stayed in FP32.",
         )
 
 
 def _why(model: ModelResult) -> str:
-    return str(model.error) if model.error else "a gate failed, see its report"
+    return str(model.error) if model.error else "a gate failed; see its report"
 
 
 def plan(
-    manifest: Manifest,
-    *,
-    stages_for: StagesFor,
-    output: Location,
-    reporting: ReportConfig,
-    from_stage: str | None = None,
-    until_stage: str | None = None,
+    manifest: Manifest, request: RunRequest
 ) -> tuple[tuple[str, tuple[PlannedStage, ...]], ...]:
-    """Tell what a run of each model would do, by name; nothing is written.
-
-    The arguments are those of :func:`run`.
+    """Return the name of each model and what its run would do. Nothing is written.
 
     Raises:
-        UsageError: a model has no such stage.
+        UsageError: a stage that the request names does not exist.
     """
     return tuple(
-        (
-            name,
-            pipeline.plan(
-                single,
-                stages=stages_for(single),
-                output=output / name,
-                reporting=reporting,
-                from_stage=from_stage,
-                until_stage=until_stage,
-            ),
-        )
-        for name, single in singles(manifest)
+        (name, pipeline.plan(single, request.for_model(name))) for name, single in singles(manifest)
     )
 
 
@@ -149,36 +126,23 @@ def flat(planned: Sequence[tuple[str, Sequence[PlannedStage]]]) -> tuple[Planned
     )
 
 
-def run(
-    manifest: Manifest,
-    *,
-    stages_for: StagesFor,
-    output: Location,
-    ui: Ui,
-    reporting: ReportConfig,
-    from_stage: str | None = None,
-    until_stage: str | None = None,
-) -> MatrixResult:
-    """Run each model in a folder of its own; one that fails does not keep the others from running.
+def run(manifest: Manifest, request: RunRequest, ui: Ui) -> MatrixResult:
+    """Run each model in its own folder. A model that fails does not stop the others.
 
     Args:
         manifest: a valid manifest with a matrix.
-        stages_for: returns the stages of one model.
-        output: where it is written; a folder is created when missing.
-        ui: is told of everything.
-        reporting: how each model's own report is made.
-        from_stage: as for :func:`job.pipeline.run.run`, for each model.
-        until_stage: the same.
+        request: ``output`` is the output of the whole matrix; the other fields apply to each model.
+        ui: shows progress.
 
     Raises:
-        UsageError: a model has no such stage.
-        OutputError: the output cannot be written, or another run writes there.
-        Stopped: a signal came.
+        UsageError: a stage that the request names does not exist.
+        OutputError: the output cannot be written, or another run has locked it.
+        Stopped: a signal stopped the run.
     """
     models_to_run = singles(manifest)
     for _, single in models_to_run:
-        pipeline.chosen_stages(stages_for(single), from_stage, until_stage)
-    folder = open_output(output, manifest, lambda text: ui.message(STORAGE, text, "warning"))
+        pipeline.chosen_stages(request.stages_for(single), request)
+    folder = open_output(request.output, manifest, StageEvents(ui, STORAGE).warn)
     folder.check_ours([])
     with StopSignals(limit_seconds(manifest)) as stop, folder.locked(stages=False):
         folder.keep_manifest(manifest.resolved)
@@ -186,40 +150,34 @@ def run(
             models = []
             for number, (name, single) in enumerate(models_to_run, 1):
                 ui.model_started(name, number, len(models_to_run))
-                go = partial(
-                    pipeline.run,
-                    single,
-                    stages=stages_for(single),
-                    output=output / name,
-                    ui=ui,
-                    reporting=reporting,
-                    from_stage=from_stage,
-                    until_stage=until_stage,
-                )
-                models.append(_run_one(name, go, folder, ui))
+                run_model = partial(pipeline.run, single, request.for_model(name), ui)
+                models.append(_run_one(name, run_model, folder, ui))
                 folder.sync(stop, manifest.run.grace_seconds)
-            told = None
+            report = None
             if all(model.status != "incomplete" for model in models):
-                made = build(manifest, models, reporting.notes)
-                told = write_report(made, folder, ui, again=from_stage == REPORT)
+                notes = request.report.notes if request.report else ()
+                made = build(manifest, models, notes)
+                report = write_report(made, folder, ui, again=request.from_stage == REPORT)
                 folder.sync(stop, manifest.run.grace_seconds)
         except JobError:
             pipeline.keep_unfinished(folder, stop, manifest, ui)
             raise
-    return MatrixResult(output, tuple(models), told)
+    return MatrixResult(request.output, tuple(models), report)
 
 
 def singles(manifest: Manifest) -> tuple[tuple[str, Manifest], ...]:
-    """Return name and manifest of each model; none without a matrix."""
+    """Return name and manifest of each model; an empty tuple without a matrix."""
     names = [entry.name for entry in manifest.matrix or ()]
     return tuple(zip(names, entries(manifest), strict=True))
 
 
-def _run_one(name: str, go: Callable[[], RunResult], folder: LocalOutput, ui: Ui) -> ModelResult:
-    """Run one model; the matrix report goes as soon as it may be untrue."""
+def _run_one(
+    name: str, run_model: Callable[[], RunResult], folder: LocalOutput, ui: Ui
+) -> ModelResult:
+    """Run one model. The matrix report is removed as soon as it may be out of date."""
     try:
-        result = go()
-    except GOES_ON:  # these would meet every other model as well
+        result = run_model()
+    except GOES_ON:  # The same error would stop every other model, too.
         folder.retract()
         raise
     except JobError as error:
@@ -234,33 +192,18 @@ def _run_one(name: str, go: Callable[[], RunResult], folder: LocalOutput, ui: Ui
 def write_report(
     made: Mapping[str, Any], folder: LocalOutput, ui: Ui, *, again: bool = False
 ) -> Mapping[str, Any]:
-    """Write a matrix report, unless it is there and still true; returns the one that is there.
+    """Write a matrix report, unless the same report is there; return the report that is there.
 
     Args:
-        made: what :func:`build` made.
+        made: the report from :func:`build`.
         folder: the output of the whole matrix, locked.
-        ui: is told of it.
-        again: write it whatever is there.
+        ui: receives the start and the end of the stage ``report``.
+        again: write the report even if the same report is there.
     """
-    key = _key(made)
-    old = read_json(folder.root / "report.json")
-    if not again and read_json(folder.root / REPORT_KEY) == key and isinstance(old, dict):
-        return old
-    ui.stage_started(REPORT, "of all models side by side")
-    started = time.monotonic()
-    files = render_files(made)
-    (folder.root / REPORT_KEY).unlink(missing_ok=True)
-    for name, text in files.items():
-        write_bytes(folder.root / name, text.encode())
-    write_json(folder.root / REPORT_KEY, key)
-    ui.stage_finished(REPORT, time.monotonic() - started)
-    return made
-
-
-def _key(document: Mapping[str, Any]) -> str:
-    """Identify all that a report tells, but for when it was made."""
-    told = {"job": job.__version__, **document, "created_at": None}
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    # The key covers the whole report except the time at which it was made.
+    key = report_key(**{**made, "created_at": None})
+    reason = "compares all models"
+    return write_or_reuse(folder.root, key, lambda: made, ui, reason=reason, again=again)
 
 
 def build(
@@ -271,14 +214,14 @@ def build(
     host: Mapping[str, Any] | None = None,
     versions: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The matrix report, as ``schemas/matrix_report.schema.json`` describes it.
+    """Return the matrix report, which matches ``schemas/matrix_report.schema.json``.
 
     Args:
-        manifest: what was asked for.
-        models: how each model fared; those that did not fail have their reports.
-        notes: remarks on the run, such as a waived requirement.
-        host: where it was measured; None means here.
-        versions: what was installed there.
+        manifest: the manifest of the matrix.
+        models: the result of each model; models that did not fail have a report.
+        notes: notes on the run, such as a waived requirement.
+        host: the machine on which the models were measured; None means this machine.
+        versions: versions of the libraries on that machine; None means this machine.
     """
     statuses = {model.status for model in models}
     worst = next(status for status in WORST_FIRST if status in statuses)
@@ -299,20 +242,20 @@ def build(
 
 
 def _notes(models: Sequence[ModelResult]) -> list[str]:
-    """Remarks of the models' reports, each once; what is not true of all names its models."""
-    heard: dict[str, list[str]] = {}
+    """Return each note of the models' reports once; if not all models have it, with their names."""
+    models_of: dict[str, list[str]] = {}
     done = [(model.name, model.run.report) for model in models if model.run and model.run.report]
     for name, report in done:
         for note in report["notes"]:
-            heard.setdefault(note, []).append(name)
+            models_of.setdefault(note, []).append(name)
     return [
         note if len(names) == len(done) else f"{', '.join(names)}: {note}"
-        for note, names in heard.items()
+        for note, names in models_of.items()
     ]
 
 
 def _entry(model: ModelResult, published: PublishedSpec | None) -> dict[str, Any]:
-    """One model of the report; what a failed one did not measure is null."""
+    """Return one model of the report; a model without a report has null for its measurements."""
     error, run = model.error, model.run
     report = run.report if run and run.report else {}
     return {
@@ -321,5 +264,5 @@ def _entry(model: ModelResult, published: PublishedSpec | None) -> dict[str, Any
         "error": {"message": str(error), "exit_code": error.exit_code} if error else None,
         "report": f"{model.name}/report.json" if report else None,
         "published": asdict(published) if published else None,
-        **{name: report.get(name) for name in TOLD},
+        **{name: report.get(name) for name in COPIED},
     }

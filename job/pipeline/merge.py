@@ -1,6 +1,6 @@
-"""A matrix over many machines: each runs one model, and whoever asks joins what they left.
+"""A matrix on several machines: each machine runs one model, then the results are combined.
 
-Nothing but the output is shared; each model's has its ``report.json``, or its ``failure.json``.
+The machines share only the output. Each model's output has a ``report.json`` or ``failure.json``.
 """
 
 from collections import defaultdict
@@ -12,103 +12,79 @@ from job.errors import JobError, NoRun, Unfinished, UsageError
 from job.manifest import Manifest
 from job.pipeline import matrix
 from job.pipeline import run as pipeline
-from job.pipeline.matrix import MatrixResult, ModelResult, StagesFor
-from job.pipeline.output_location import Location, open_output, store_of
-from job.pipeline.run import STORAGE, ReportConfig, RunResult
+from job.pipeline.matrix import MatrixResult, ModelResult
+from job.pipeline.output_location import STORAGE, Location, open_output, store_of
+from job.pipeline.request import RunRequest
+from job.pipeline.run import RunResult
 from job.process.signals import StopSignals
 from job.storage.files import read_json
 from job.storage.local import FAILURE
 from job.storage.s3.fetch_run import REPORT_FILE, read_records
-from job.ui.protocol import Ui
+from job.ui.protocol import StageEvents, Ui
 
 
 def model_at(manifest: Manifest, index: int) -> tuple[str, Manifest]:
-    """Return name and manifest of one model of a matrix.
+    """Return name and manifest of the model at a position in the matrix, from 0.
 
     Raises:
-        UsageError: there is no such model.
+        UsageError: the model does not exist.
     """
     models = matrix.singles(manifest)
     if not 0 <= index < len(models):
-        has = f"its matrix has 0 to {len(models) - 1}" if models else "it has no matrix"
-        raise UsageError(
-            f"--index {index}: the manifest has no such model, {has}",
-            "Leave it out, or correct it.",
-        )
+        expected = f"expected 0 to {len(models) - 1}" if models else "the manifest has no matrix"
+        raise UsageError(f"--index {index}: {expected}", "Omit --index, or correct it.")
     return models[index]
 
 
-def run_index(
-    manifest: Manifest,
-    index: int,
-    *,
-    stages_for: StagesFor,
-    output: Location,
-    ui: Ui,
-    reporting: ReportConfig,
-    from_stage: str | None = None,
-    until_stage: str | None = None,
-) -> RunResult:
-    """Run one model of a matrix; other processes may run the other models at the same time.
+def run_index(manifest: Manifest, index: int, request: RunRequest, ui: Ui) -> RunResult:
+    """Run one model of a matrix. Other processes may run the other models at the same time.
 
     Args:
         manifest: a valid manifest.
-        index: the model's place in the matrix, from 0.
-        stages_for: returns the stages of one model.
-        output: that of the whole matrix, a folder or in S3.
-        ui: is told of everything.
-        reporting: how the model's report is made.
-        from_stage: as for :func:`job.pipeline.run.run`.
-        until_stage: the same.
+        index: position of the model in the matrix, from 0.
+        request: ``output`` is the output of the whole matrix.
+        ui: shows progress.
 
     Raises:
-        UsageError: there is no such model.
-        JobError: as :func:`job.pipeline.run.run` raises it.
+        UsageError: the model does not exist.
+        JobError: as for :func:`job.pipeline.run.run`.
     """
     name, single = model_at(manifest, index)
     ui.model_started(name, index + 1, len(manifest.matrix or ()))
-    return pipeline.run(
-        single,
-        stages=stages_for(single),
-        output=output / name,
-        ui=ui,
-        reporting=reporting,
-        from_stage=from_stage,
-        until_stage=until_stage,
-    )
+    return pipeline.run(single, request.for_model(name), ui)
 
 
 def merge(manifest: Manifest, *, output: Location, ui: Ui) -> MatrixResult:
-    """Write the matrix report of what is there; run it again whenever more is.
+    """Write the matrix report from the results that exist so far.
 
     Args:
-        manifest: the manifest that the models were run with.
-        output: that of the whole matrix, a folder or in S3.
-        ui: is told of everything.
+        manifest: the manifest with which the models were run.
+        output: the output of the whole matrix.
+        ui: shows progress.
 
     Raises:
         UsageError: the manifest has no matrix.
-        OutputError: the report cannot be written, or is being written by another run.
+        OutputError: the report cannot be written, or another process has locked the output.
     """
     models = matrix.singles(manifest)
     if not models:
         raise UsageError(
-            "the manifest has no matrix, so that there is nothing to join",
-            "`job report DIR` shows a single run.",
+            "the manifest has no matrix, so there are no results to combine",
+            "Use `job report DIR` to show the report of a single run.",
         )
-    found = tuple(_found(name, single, output / name) for name, single in models)
-    folder = open_output(output, manifest, lambda text: ui.message(STORAGE, text, "warning"))
+    results = tuple(_result_of(name, single, output / name) for name, single in models)
+    folder = open_output(output, manifest, StageEvents(ui, STORAGE).warn)
     folder.check_ours([])
     with StopSignals() as stop, folder.locked(stages=False):
         folder.keep_manifest(manifest.resolved)
-        made = matrix.build(manifest, found, _machine_notes(found), **_measured_on(found))
-        told = matrix.write_report(made, folder, ui)
+        made = matrix.build(manifest, results, _machine_notes(results), **_measured_on(results))
+        report = matrix.write_report(made, folder, ui)
         folder.sync(stop, manifest.run.grace_seconds)
-    return MatrixResult(output, found, told)
+    return MatrixResult(output, results, report)
 
 
-def _found(name: str, single: Manifest, place: Location) -> ModelResult:
-    """Return how a model fared, as far as its output tells."""
+def _result_of(name: str, single: Manifest, place: Location) -> ModelResult:
+    """Return the result of one model, read from its output."""
     records = _records(single, place)
     report, failure = ((records or {}).get(name) for name in (REPORT_FILE, FAILURE))
     if _is_of(report, single):
@@ -118,19 +94,19 @@ def _found(name: str, single: Manifest, place: Location) -> ModelResult:
         error.exit_code = failure["exit_code"]
         return ModelResult(name, None, error)
     if report or failure:
-        why = "what it left is of other settings than this manifest's"
+        reason = "its result was made with other settings than this manifest's"
     elif records is None:
-        why = "its run has not begun"
+        reason = "its run has not started"
     else:
-        why = "its run goes on, or was killed before its end"
-    return ModelResult(name, None, Unfinished(f"no result yet: {why}"))
+        reason = "its run has not finished, or was killed"
+    return ModelResult(name, None, Unfinished(f"no result yet: {reason}"))
 
 
 def _records(single: Manifest, place: Location) -> Mapping[str, Any] | None:
-    """Return the documents that tell how a run ended, None where none has begun."""
+    """Return report.json and failure.json of a run by name; None if no run has started."""
     if isinstance(place, Path):
-        read = {name: read_json(place / name) for name in (REPORT_FILE, FAILURE)}
-        return read if place.is_dir() else None
+        records = {name: read_json(place / name) for name in (REPORT_FILE, FAILURE)}
+        return records if place.is_dir() else None
     try:
         return read_records(store_of(single.storage, single.base), place, (REPORT_FILE, FAILURE))
     except NoRun:
@@ -138,18 +114,18 @@ def _records(single: Manifest, place: Location) -> Mapping[str, Any] | None:
 
 
 def _is_of(document: Any, single: Manifest) -> bool:
-    """Tell whether a report, or the note of a failure, is of just this manifest."""
+    """Return whether report.json or failure.json was written for exactly this manifest."""
     return isinstance(document, dict) and document.get("manifest") == single.resolved
 
 
 def _measured_on(found: Sequence[ModelResult]) -> Mapping[str, Any]:
-    """Return host and versions of the first model that has a report: not of who joins them."""
+    """Return host and versions of the first model that has a report, not of this machine."""
     reports = [model.run.report for model in found if model.run and model.run.report]
     return {name: reports[0][name] for name in ("host", "versions")} if reports else {}
 
 
 def _machine_notes(found: Sequence[ModelResult]) -> list[str]:
-    """Tell when the models were measured on machines of several kinds."""
+    """Return a note if the models were measured on different kinds of machines."""
     kinds: dict[str, list[str]] = defaultdict(list)
     for model in found:
         if model.run and model.run.report:
@@ -160,4 +136,4 @@ def _machine_notes(found: Sequence[ModelResult]) -> list[str]:
     if len(kinds) < 2:
         return []
     listed = "; ".join(f"{', '.join(names)} on {kind}" for kind, names in kinds.items())
-    return [f"Measured on different machines, so that only ratios compare: {listed}."]
+    return [f"Measured on different machines: {listed}. Compare only speedups, not images/s."]

@@ -1,12 +1,12 @@
-"""Where a run is written: from what the user says to the output that a run works with."""
+"""Where a run is written: turns the text of an option or a manifest into an output."""
 
 import hashlib
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 from job.errors import OutputError, UsageError
+from job.events import Say
 from job.manifest import Manifest
 from job.manifest.spec import StorageSpec, expanded
 from job.manifest.storage_access import access_of
@@ -19,60 +19,62 @@ from job.storage.s3.retry import Retry
 from job.uri import S3Uri, is_uri, parse, without_secrets
 
 Location = Path | S3Uri
-Say = Callable[[str], None]
 
-# The limit of Linux file systems.
-_LONGEST_NAME = 255
-_MINE_ALONE = 0o700
+# The stage name in messages about the output.
+STORAGE = "storage"
+# Linux file systems do not allow longer names.
+_MAX_NAME_BYTES = 255
+_OWNER_ONLY = 0o700
 
 
 def place_of(text: str) -> Location:
-    """Return the folder, or the place in S3, that an option or a manifest names.
+    """Return the folder or the S3 prefix that an option or a manifest names.
 
     Raises:
-        UsageError: it can be neither.
+        UsageError: the text is neither a valid path nor a valid S3 URI.
     """
     if is_uri(text):
         return parse(text)
-    too_long = any(len(os.fsencode(part)) > _LONGEST_NAME for part in Path(text).parts)
+    too_long = any(len(os.fsencode(part)) > _MAX_NAME_BYTES for part in Path(text).parts)
     if not text.strip() or "\0" in text or too_long:
-        shown = text if len(text) < 80 else f"{text[:80]}..."
+        excerpt = text if len(text) < 80 else f"{text[:80]}..."
         raise UsageError(
-            f"--output: {shown!r} cannot be a folder's name",
-            f"Give a path of names of 1 to {_LONGEST_NAME} bytes, such as runs/digits.",
+            f"--output: {excerpt!r} is not a valid folder name",
+            f"Give a path such as runs/digits, in which each name has 1 to {_MAX_NAME_BYTES} "
+            "bytes.",
         )
     return expanded(text)
 
 
 def on_this_machine(text: str, what: str) -> Path:
-    """Return a path that a command writes to and that cannot be in S3.
+    """Return the path of a command's output that cannot be in S3.
 
     Args:
         text: the path.
-        what: names it in the message.
+        what: name of the option or argument, for the error message.
 
     Raises:
-        UsageError: it is meant for S3.
+        UsageError: the text is a URI.
     """
     if is_uri(text):
         raise UsageError(
             f"{what}: expected a path on this machine, found {without_secrets(text)!a}",
-            "Write it here first, then copy it there.",
+            "Write to a local path, then copy the result to S3.",
         )
     return Path(text)
 
 
 def open_output(place: Location, manifest: Manifest, say: Say) -> LocalOutput:
-    """Return the output at a place; nothing is read or written yet.
+    """Return the output at a location. Nothing is read or written yet.
 
     Args:
-        place: where.
-        manifest: says how to get to S3.
-        say: is told of what a person should know.
+        place: the folder or S3 prefix.
+        manifest: provides the settings for S3.
+        say: callback for warnings about S3.
 
     Raises:
-        StorageError: the settings lead to no client for S3.
-        OutputError: the scratch folder cannot be made, or is somebody else's.
+        StorageError: no S3 client can be created from the settings.
+        OutputError: the scratch folder cannot be created, or belongs to another user.
     """
     if isinstance(place, Path):
         return LocalOutput(place)
@@ -82,12 +84,12 @@ def open_output(place: Location, manifest: Manifest, say: Say) -> LocalOutput:
 
 
 def open_read_only(place: Location, manifest: Manifest, scratch: Path) -> LocalOutput:
-    """Return the output at a place for planning only; nothing is written there.
+    """Return the output at a location for reading. Nothing is written to the location.
 
     Args:
-        place: where.
-        manifest: says how to get to S3.
-        scratch: a folder in which one for what must be fetched from there is made.
+        place: the folder or S3 prefix.
+        manifest: provides the settings for S3.
+        scratch: the folder in which a folder for downloads is created.
     """
     if isinstance(place, Path):
         return LocalOutput(place)
@@ -98,23 +100,23 @@ def open_read_only(place: Location, manifest: Manifest, scratch: Path) -> LocalO
 
 
 def store_of(storage: StorageSpec, base: Path, say: Say | None = None) -> ObjectStore:
-    """Return the way to S3.
+    """Return an S3 client with a manifest's settings.
 
     Args:
-        storage: what the manifest says of it.
-        base: the folder that its paths are relative to.
-        say: is told of requests that fail time after time.
+        storage: the manifest's settings.
+        base: the folder that its relative paths start at.
+        say: callback for a warning when requests keep failing.
     """
     return ObjectStore(make_client(access_of(storage, base).settings), Retry(say=say))
 
 
 def store_of_environment(say: Say | None = None) -> ObjectStore:
-    """Return the way to S3 that the AWS_* variables tell, for commands without a manifest."""
+    """Return an S3 client with the settings of the AWS_* variables, for use without a manifest."""
     return ObjectStore(make_client(S3Settings()), Retry(say=say))
 
 
 def _silent(text: str) -> None:
-    """Who only looks has nothing to be told."""
+    """Drop a warning, because reading does not change the output."""
 
 
 def _in_s3(
@@ -125,14 +127,14 @@ def _in_s3(
 
 
 def _scratch(place: S3Uri, endpoint: str, given: str | None) -> Path:
-    """Return the folder in which a run with its output in S3 works: one for each output."""
+    """Return the local working folder of an output in S3. Each output has its own."""
     caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     parent = Path(given or os.environ.get("JOB_SCRATCH") or f"{caches}/job").expanduser()
     folder = parent / _folder_name(place, endpoint)
     with output_errors(parent):
         parent.mkdir(parents=True, exist_ok=True)
-        # Others may be able to write to its parent, as in /tmp.
-        folder.mkdir(mode=_MINE_ALONE, exist_ok=True)
+        # Other users may be able to write to the parent, for example in /tmp.
+        folder.mkdir(mode=_OWNER_ONLY, exist_ok=True)
         if folder.stat().st_uid != os.getuid():
             raise OutputError(
                 f"{folder} belongs to another user", "Name another folder with storage.scratch."

@@ -1,6 +1,5 @@
 """Decides which stages run and why, without running any."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,23 +18,28 @@ from job.pipeline.fingerprint import (
 from job.stages.stage import Stage
 from job.storage.digests import MISSING
 from job.storage.local import LocalOutput, Published
+from job.text_format import closest
 from job.uri import S3Uri
 
 REPORT = "report"
-_NAMED_CHANGES = 3
+UNCHANGED = "nothing changed"
+NO_RESULT = "no earlier result"
+# Follows a reason if unfinished work of an interrupted run exists.
+RESUMES = "; resumes from unfinished work"
+_MAX_REASONS = 3
 
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """What will become of one stage.
+    """What a run would do with one stage.
 
     Attributes:
         name: the stage's name.
         action: ``run`` or ``reuse``.
         reason: why, such as ``quantize.moving_rate changed``.
-        reads: external files and folders, and folders of earlier stages.
-        writes: the folder that it leaves.
-        missing: those of ``reads`` that are not there and that no stage will make.
+        reads: external files and folders, and output folders of earlier stages.
+        writes: the stage's output folder.
+        missing: external files in ``reads`` that do not exist.
     """
 
     name: str
@@ -51,27 +55,27 @@ class Verdict:
     """Whether a stage runs.
 
     Attributes:
-        reason: why it runs or does not.
-        found: the ingredients of its key; None while an earlier stage's output is not known.
-        reusable: its earlier result, if that still holds.
+        reason: why the stage runs or does not run.
+        ingredients: the ingredients of its cache key; None while an earlier stage must run first.
+        reusable: its earlier result; None if the stage must run.
     """
 
     reason: str
-    found: Ingredients | None
+    ingredients: Ingredients | None
     reusable: Published | None
 
 
 @dataclass(frozen=True)
 class Planner:
-    """All that verdicts on stages depend on.
+    """Everything that the decision about a stage depends on.
 
     Attributes:
         manifest: the valid manifest.
-        output: the output folder, in which earlier results are looked for.
+        output: the output folder with the earlier results.
         versions: installed versions, see :func:`job.pipeline.fingerprint.library_versions`.
         host: this machine.
-        forced: stages that run whatever was left.
-        from_stage: the stage that the user named, for the reason.
+        forced: names of the stages that run even if nothing changed.
+        from_stage: the stage after ``--from``, which the reason names.
     """
 
     manifest: Manifest
@@ -82,18 +86,18 @@ class Planner:
     from_stage: str | None = None
 
     def judge(self, stage: Stage, upstream: Mapping[str, str]) -> Verdict:
-        """Decide on one stage.
+        """Decide whether one stage runs.
 
         Args:
             stage: the stage.
-            upstream: output digests of earlier stages; those that will run again are absent.
+            upstream: output digests of the earlier stages, without the stages that will run.
 
         Raises:
-            DataError: an external file is there but cannot be read.
+            DataError: an external file exists but cannot be read.
         """
         before = self.output.published(stage.output_dir)
         again = [name for name in stage.needs if name not in upstream]
-        found = ingredients(
+        now = ingredients(
             stage,
             self.manifest,
             upstream={name: upstream[name] for name in stage.needs if name in upstream},
@@ -101,22 +105,22 @@ class Planner:
             versions=self.versions,
             host=self.host,
         )
-        complete = None if again else found
+        complete = None if again else now
         if stage.name in self.forced:
             return Verdict(f"--from {self.from_stage}", complete, None)
         if before is None or before.stage != stage.name:
-            return Verdict("nothing left by an earlier run", complete, None)
-        reasons = changes(before.ingredients, found, unknown=again)
+            return Verdict(NO_RESULT, complete, None)
+        reasons = changes(before.ingredients, now, unknown=again)
         reasons += tuple(f"{name} runs again" for name in again)
-        if not reasons and before.key != key_of(found):
-            reasons = ("another version of job made it",)
+        if not reasons and before.key != key_of(now):
+            reasons = ("made by another version of job",)
         damage = None if reasons else self.output.damage(before)
         if reasons or damage:
-            return Verdict(damage or _listed(reasons), complete, None)
-        return Verdict("nothing changed", found, before)
+            return Verdict(damage or _joined(reasons), complete, None)
+        return Verdict(UNCHANGED, now, before)
 
     def plan(self, stages: Sequence[Stage]) -> tuple[PlannedStage, ...]:
-        """Decide on each stage as if every stage that runs left something new."""
+        """Decide about each stage, assuming that every stage that runs changes its output."""
         upstream: dict[str, str] = {}
         planned = []
         for stage in stages:
@@ -124,8 +128,10 @@ class Planner:
             reason = verdict.reason
             if verdict.reusable is not None:
                 upstream[stage.name] = digest_of(verdict.reusable)
-            elif verdict.found and self.output.unfinished(stage.name, key_of(verdict.found)):
-                reason = f"{reason}; goes on from unfinished work"
+            elif verdict.ingredients and self.output.unfinished(
+                stage.name, key_of(verdict.ingredients)
+            ):
+                reason += RESUMES
             planned.append(self._planned(stage, stages, verdict, reason))
         return tuple(planned)
 
@@ -148,16 +154,16 @@ class Planner:
 
 
 def digest_of(published: Published) -> str:
-    """Identify what a stage left by content, whenever and wherever it was made."""
+    """Return a digest of a stage's output that does not depend on when or where it was made."""
     files = {name: str(entry["sha256"]) for name, entry in published.files.items()}
     return output_digest(files, published.record)
 
 
 def select(stages: Sequence[Stage], until: str | None) -> tuple[Stage, ...]:
-    """Return the stages up to and with ``until``.
+    """Return the stages up to and including ``until``.
 
     Raises:
-        UsageError: there is no such stage.
+        UsageError: the stage does not exist.
     """
     if until is None or until == REPORT:
         return tuple(stages)
@@ -165,25 +171,29 @@ def select(stages: Sequence[Stage], until: str | None) -> tuple[Stage, ...]:
 
 
 def depending(stages: Sequence[Stage], name: str | None) -> frozenset[str]:
-    """Return a stage's name and the names of all that need it, directly or not.
+    """Return a stage's name and the names of all stages that depend on it, directly or not.
 
     Raises:
-        UsageError: there is no such stage.
+        UsageError: the stage does not exist.
     """
     if name is None or name == REPORT:
         return frozenset()
-    found = {stages[_position(stages, name, "--from")].name}
+    names = {stages[_position(stages, name, "--from")].name}
     for stage in stages:
-        if found.intersection(stage.needs):
-            found.add(stage.name)
-    return frozenset(found)
+        if names.intersection(stage.needs):
+            names.add(stage.name)
+    return frozenset(names)
 
 
 def check_inputs(planned: Sequence[PlannedStage], base: Path) -> None:
-    """Make sure that all that a run reads from outside is there.
+    """Check that every external input of a run exists.
+
+    Args:
+        planned: the stages of the run.
+        base: the folder that relative paths of the manifest start at.
 
     Raises:
-        DataError: naming each file that is missing and the stages that read it.
+        DataError: files are missing; the message names each file and the stages that read it.
     """
     missing: dict[Path, list[str]] = {}
     for stage in planned:
@@ -195,8 +205,8 @@ def check_inputs(planned: Sequence[PlannedStage], base: Path) -> None:
         )
         raise DataError(
             f"missing input:{lines}",
-            f"Relative paths of a manifest start at {base}: put the files there, or correct the "
-            "paths under model and data.",
+            f"Put the files there, or correct the paths under model and data. Relative paths start "
+            f"at {base}.",
         )
 
 
@@ -204,15 +214,15 @@ def _position(stages: Sequence[Stage], name: str, option: str) -> int:
     names = [stage.name for stage in stages]
     if name in names:
         return names.index(name)
-    close = difflib.get_close_matches(name, [*names, REPORT], 1)
-    meant = f"; did you mean {close[0]}?" if close else ""
+    near = closest(name, [*names, REPORT])
+    suggestion = f"; did you mean {near}?" if near else ""
     raise UsageError(
-        f"{option}: there is no stage {name!r}{meant}",
+        f"{option}: there is no stage {name!r}{suggestion}",
         f"The stages are {', '.join([*names, REPORT])}.",
     )
 
 
-def _listed(reasons: Sequence[str]) -> str:
-    shown = ", ".join(reasons[:_NAMED_CHANGES])
-    more = len(reasons) - _NAMED_CHANGES
-    return f"{shown} and {more} more" if more > 0 else shown
+def _joined(reasons: Sequence[str]) -> str:
+    text = ", ".join(reasons[:_MAX_REASONS])
+    more = len(reasons) - _MAX_REASONS
+    return f"{text} and {more} more" if more > 0 else text

@@ -1,29 +1,36 @@
-"""report.json and what people read of it, as text."""
+"""Writes report.json, report.md and report.html, and reads report.json of a finished run."""
 
+import hashlib
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import job
 from job.errors import DataError, OutputError, UsageError
 from job.pipeline.output_location import Location, store_of_environment
-from job.storage.files import output_errors, read_json, write_bytes
+from job.pipeline.plan import REPORT
+from job.storage.files import output_errors, read_json, write_bytes, write_json
 from job.storage.s3.fetch_run import REPORT_FILE, Say, read_report
+from job.ui.protocol import Ui
+
+# The key of the report beside it; written last, so that it vouches for complete files.
+REPORT_KEY = ".report.json"
+
+# Returns the content of each file to write, by name.
+Renderer = Callable[[Mapping[str, Any]], Mapping[str, str]]
 
 
 def render_files(report: Mapping[str, Any]) -> Mapping[str, str]:
     """Return the content of ``report.json``, ``report.md`` and ``report.html``.
 
     Raises:
-        OutputError: the report breaks its schema.
+        OutputError: the report does not match its schema.
     """
-    # Drawing the plots costs a second of imports, which a run that is done already need not pay.
+    # Importing matplotlib takes a second, which a run that reuses its report need not spend.
     from job.report.render import html, markdown, schema_check
-
-    if "matrix" in report:
-        from job.report.matrix.sections import page_of
-    else:
-        from job.report.run.sections import page_of
+    from job.report.sections import page_of
 
     schema_check.validate(report)
     page = page_of(report)
@@ -34,36 +41,103 @@ def render_files(report: Mapping[str, Any]) -> Mapping[str, str]:
     }
 
 
+def report_key(**made_of: Any) -> str:
+    """Return the cache key of a report.
+
+    Args:
+        made_of: everything that can change the report, as JSON values.
+    """
+    content = json.dumps({"job": job.__version__, **made_of}, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def reusable(folder: Path, key: str) -> Mapping[str, Any] | None:
+    """Return the report in a folder if it was written with this key, otherwise None."""
+    document = read_json(folder / REPORT_FILE)
+    same = read_json(folder / REPORT_KEY) == key
+    return document if same and isinstance(document, dict) else None
+
+
+def write_or_reuse(
+    folder: Path,
+    key: str,
+    make: Callable[[], Mapping[str, Any]],
+    ui: Ui,
+    *,
+    reason: str,
+    again: bool = False,
+    render: Renderer = render_files,
+) -> Mapping[str, Any]:
+    """Write a report's files and its key, unless the folder has a report with this key.
+
+    Args:
+        folder: the output folder, locked.
+        key: the report's cache key.
+        make: returns the report.
+        ui: receives the start and the end of the stage ``report``.
+        reason: why the report is written, for ``ui``.
+        again: write the report even if the folder has one with this key.
+        render: returns the content of each file to write, by name.
+
+    Returns:
+        The report that is in the folder now.
+
+    Raises:
+        OutputError: the report does not match its schema.
+        OSError: a file cannot be written.
+    """
+    earlier = None if again else reusable(folder, key)
+    if earlier is not None:
+        return earlier
+    ui.stage_started(REPORT, reason)
+    started = time.monotonic()
+    document = make()
+    files = render(document)
+    (folder / REPORT_KEY).unlink(missing_ok=True)
+    for name, text in files.items():
+        write_bytes(folder / name, text.encode())
+    write_json(folder / REPORT_KEY, key)
+    ui.stage_finished(REPORT, time.monotonic() - started)
+    return document
+
+
 def read(place: Location, say: Say) -> Mapping[str, Any]:
     """Return report.json of a run in a folder or in S3.
 
     Args:
-        place: where.
-        say: is told what a reader should know of it.
+        place: the output folder of the run, or its S3 URI.
+        say: callback for messages about the report.
 
     Raises:
-        UsageError: the run is not finished, or there is none.
-        DataError: it is damaged.
+        UsageError: there is no run, or the run has no report yet.
+        DataError: report.json is damaged.
     """
     if not isinstance(place, Path):
         return read_report(store_of_environment(say), place, say)
     source = place / REPORT_FILE
     if not source.is_file():
         raise UsageError(
-            f"{place} holds no {REPORT_FILE}", "Give the output folder of a run that has finished."
+            f"no {REPORT_FILE} in {place}", "Give the output folder of a finished run."
         )
     document = read_json(source)
     if not isinstance(document, dict):
-        raise DataError(f"{source} is not a JSON object", "Run the job again with --from report.")
+        raise DataError(
+            f"{source}: expected a JSON object", "Run the job again with --from report."
+        )
     return document
 
 
 def write(document: Mapping[str, Any], folder: Path, *, source: Location) -> None:
-    """Write a report's files; its report.json only where it was not read.
+    """Render a report and write its files.
+
+    Args:
+        document: the report, as :func:`read` returns it.
+        folder: where to write; created if missing.
+        source: where the report was read; its own report.json is not overwritten.
 
     Raises:
         OutputError: the folder cannot be written.
-        DataError: the report breaks its schema.
+        DataError: the report does not match its schema.
     """
     try:
         files = render_files(document)

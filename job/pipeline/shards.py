@@ -1,9 +1,9 @@
-"""Parts of a stage's work that other machines do, each in an output of its own.
+"""Parts of the accuracy stage that other machines compute, each in its own output.
 
-    <output>/shards/<number>/   an ordinary output with one stage, the shard's
+    <output>/shards/<number>/   an ordinary output with one stage, the part's
 
-A part is taken only if a run of it here and now would reuse it: same models, same split, same
-libraries, same kind of CPU. What is not there, or is of anything else, the stage does itself.
+A part is reused only if its cache key is the same here: same models, same split, same libraries,
+same kind of CPU. The stage computes every other part itself.
 """
 
 import os
@@ -23,7 +23,10 @@ FOLDER = "shards"
 
 
 def roomy_folder() -> Path:
-    """Return where to put what is fetched for a short while: /tmp may be small in a container."""
+    """Return the folder for short-lived large files: JOB_SCRATCH, else the temporary folder.
+
+    JOB_SCRATCH exists because /tmp may be small in a container.
+    """
     folder = Path(os.environ.get("JOB_SCRATCH") or tempfile.gettempdir())
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -35,68 +38,72 @@ def place_of_part(output: Location, number: int) -> Location:
 
 
 def identity(number: int, manifest: Manifest) -> str:
-    """Return what stands for the input ``SHARD`` in a part's key."""
+    """Return the digest of the input ``SHARD`` in a part's cache key."""
     return f"{number} of {manifest.accuracy.shards}"
 
 
 def finished_parts(
     shard: Stage, output: Location, scratch: Path, planner: Planner, digests: Mapping[str, str]
 ) -> dict[str, StageOutput]:
-    """Return the parts that are done, by ``SHARD-NUMBER``.
+    """Return the outputs of the finished parts, by ``SHARD-NUMBER``.
 
     Args:
-        shard: does a part.
-        output: that of the whole run.
-        scratch: a folder for what must be fetched.
-        planner: of the whole run.
-        digests: of what earlier stages left.
+        shard: the stage that computes a part.
+        output: the output of the whole run.
+        scratch: a folder for downloads.
+        planner: the planner of the whole run.
+        digests: output digests of the earlier stages.
     """
-    found = {}
+    parts = {}
     for number in range(planner.manifest.accuracy.shards):
         folder = open_read_only(place_of_part(output, number), planner.manifest, scratch)
-        here = replace(planner, output=folder, forced=frozenset())
+        part_planner = replace(planner, output=folder, forced=frozenset())
         upstream = {**digests, SHARD: identity(number, planner.manifest)}
-        left = here.judge(shard, upstream).reusable
-        if left is not None:
+        published = part_planner.judge(shard, upstream).reusable
+        if published is not None:
             folder.download([shard.output_dir])
-            found[f"{SHARD}-{number}"] = StageOutput(left.path, left.record)
-    return found
+            parts[f"{SHARD}-{number}"] = StageOutput(published.path, published.record)
+    return parts
 
 
 def what_it_needs(
-    shard: Stage, number: int, manifest: Manifest, main: LocalOutput, output_dir: Mapping[str, str]
+    shard: Stage,
+    number: int,
+    manifest: Manifest,
+    whole_run: LocalOutput,
+    output_dirs: Mapping[str, str],
 ) -> tuple[dict[str, StageOutput], dict[str, str]]:
     """Return the inputs of a part, and their digests.
 
     Args:
-        shard: does a part.
-        number: which part.
-        manifest: of the whole run.
-        main: its output, only looked at.
-        leaves: the folder of each stage.
+        shard: the stage that computes a part.
+        number: the part, from 0.
+        manifest: the manifest of the whole run.
+        whole_run: the output of the whole run, opened for reading.
+        output_dirs: the output folder of each stage, by stage name.
 
     Raises:
-        UsageError: there is no such part.
-        DataError: the run has not come that far.
+        UsageError: the part does not exist.
+        DataError: the whole run has not finished a stage that the part reads.
     """
     count = manifest.accuracy.shards
     if not 0 <= number < count:
         raise UsageError(
-            f"--shard {number}: /accuracy/shards is {count}, so that they are 0 to {count - 1}",
-            "Set accuracy.shards, for this command as for the run.",
+            f"--shard {number}: expected 0 to {count - 1}, because /accuracy/shards is {count}",
+            "Set accuracy.shards to the same number for `job score` and `job run`.",
         )
     needed = [name for name in shard.needs if name != SHARD]
-    left: dict[str, Published] = {}
+    results: dict[str, Published] = {}
     for name in needed:
-        published = main.published(output_dir[name])
+        published = whole_run.published(output_dirs[name])
         if published is None:
             raise DataError(
-                f"{main.display_path(output_dir[name])} is not there yet, and scoring reads it",
+                f"{whole_run.display_path(output_dirs[name])} is missing; scoring reads it",
                 f"Run `job run MANIFEST --until {needed[-1]}` first, with the same output.",
             )
-        left[name] = published
-    main.download(output_dir[name] for name in needed)
-    inputs = {name: StageOutput(each.path, each.record) for name, each in left.items()}
-    inputs[SHARD] = StageOutput(main.root, {"number": number})
-    digests = {name: digest_of(each) for name, each in left.items()}
+        results[name] = published
+    whole_run.download(output_dirs[name] for name in needed)
+    inputs = {name: StageOutput(each.path, each.record) for name, each in results.items()}
+    inputs[SHARD] = StageOutput(whole_run.root, {"number": number})
+    digests = {name: digest_of(each) for name, each in results.items()}
     return inputs, {**digests, SHARD: identity(number, manifest)}

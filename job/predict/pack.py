@@ -1,28 +1,11 @@
 """Writes a manifest's test split to a packed file (tutorial, section 4.1)."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from job.manifest import Manifest
 from job.pipeline.output_location import open_output, place_of
 from job.stages.stage import Record
-from job.ui.protocol import Ui
-
-
-@dataclass(frozen=True)
-class _UiEvents:
-    """Shows progress and messages of packing in the user interface."""
-
-    ui: Ui
-    stopping: bool = False
-
-    def progress(self, what: str, done: int, total: int, unit: str, note: str = "") -> None:
-        """See ``job.events.Events``."""
-        self.ui.progress("pack", what, done, total, unit, note)
-
-    def message(self, text: str, level: str = "info") -> None:
-        """See ``job.events.Events``."""
-        self.ui.message("pack", text, level)
+from job.ui.protocol import StageEvents, Ui
 
 
 def pack_test_split(manifest: Manifest, path: Path, ui: Ui) -> Record:
@@ -46,7 +29,7 @@ def pack_test_split(manifest: Manifest, path: Path, ui: Ui) -> Record:
     from job.stages.prepare import pack
     from job.storage.files import output_errors
 
-    model, events = manifest.model, _UiEvents(ui)
+    model, events = manifest.model, StageEvents(ui, "pack")
     splits = split(
         manifest.data,
         model.classes,

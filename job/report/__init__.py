@@ -1,1 +1,1 @@
-"""report.json, checked and rendered as Markdown, HTML and terminal tables."""
+"""Rendering of report.json as Markdown, HTML and terminal tables."""

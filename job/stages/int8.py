@@ -90,9 +90,7 @@ def build(
     }
 
 
-def check_saved(
-    saved: NDArray[np.float32], expected: NDArray[np.float32], *, exact: bool
-) -> None:
+def check_saved(saved: NDArray[np.float32], expected: NDArray[np.float32], *, exact: bool) -> None:
     """Compare the scores [N, classes] of the saved model with those before it was saved.
 
     Args:

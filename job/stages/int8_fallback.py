@@ -19,6 +19,7 @@ from job.manifest import Manifest
 from job.manifest.spec import FallbackSpec
 from job.stages.fallback_search import FallbackResult, Score, Try, search
 from job.stages.stage import SELECTION, Record, StageOutput
+from job.storage.files import write_bytes
 
 BATCH = 50
 # Each has thousands of values in every layer that counts.
@@ -157,10 +158,8 @@ def read_tries(path: Path) -> list[Try]:
 def write_tries(path: Path, tries: Sequence[Try]) -> None:
     """Keep all tries so far, a line of JSON each; what stands there is always whole."""
     path.parent.mkdir(exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.tmp")
     text = "".join(f"{json.dumps(asdict(one))}\n" for one in tries)
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    write_bytes(path, text.encode())
 
 
 def record_of(outcome: FallbackResult) -> Record:

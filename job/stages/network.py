@@ -37,7 +37,7 @@ def has_steps(train: TrainSpec) -> bool:
 
 def recipe(train: TrainSpec) -> Any:
     """The engine's recipe of a training."""
-    from job.engine.training.loop import Schedule
+    from job.engine.training.schedule import Schedule
     from job.engine.training.session import Recipe
 
     schedule = train.schedule
@@ -81,23 +81,12 @@ def network(manifest: Manifest, train: TrainSpec) -> dict[str, Any]:
 
 
 def quantize_settings(manifest: Manifest) -> dict[str, Any]:
-    """PaddleSlim's own configuration for ``quant_aware`` and ``convert``."""
+    """The part of PaddleSlim's configuration for ``quant_aware`` that the manifest sets."""
     spec = manifest.quantize
-    names = (
-        "weight_quantize_type",
-        "activation_quantize_type",
-        "weight_bits",
-        "activation_bits",
-        "moving_rate",
-        "window_size",
-        "dtype",
-        "onnx_format",
-        "for_tensorrt",
-        "is_full_quantize",
-        "scale_trainable",
-    )
-    lists = {
+    return {
+        "weight_quantize_type": spec.weight_quantize_type,
+        "moving_rate": spec.moving_rate,
+        "scale_trainable": spec.scale_trainable,
         "quantize_op_types": list(spec.quantize_op_types),
         "not_quant_pattern": list(spec.not_quant_pattern),
     }
-    return {**{name: getattr(spec, name) for name in names}, **lists}

@@ -9,21 +9,21 @@ damaged disk costs a transfer and no more. What was used longest ago goes first.
 process uses is locked, and the kernel frees the lock whatever ends the process.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from job.errors import OutputError
 from job.storage.digests import hash_file
-from job.storage.files import output_errors
+from job.storage.files import atomic_write, output_errors, write_json
+from job.storage.lock import file_lock, lock
 
 _DIGEST_BYTES = 32
 _FILES = ".files.json"
@@ -73,21 +73,15 @@ class Cache:
         if len(blob) > self.most_bytes * _STEP or time.monotonic() < self._not_before:
             return
         path = self._blob(name)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
         if not self._is_ours():
             return
         try:
-            try:
-                file = partial.open("wb")
-            except FileNotFoundError:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                file = partial.open("wb")
-            with file:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Not flushed to the disk: get() verifies the checksum, and flushing takes time.
+            with atomic_write(path, durable=False) as file:
                 file.write(hashlib.sha256(blob).digest())
                 file.write(blob)
-            partial.replace(path)
-        except OSError:
-            _forget(partial)
+        except (OSError, OutputError):
             self.trim(0)
             # Should the disk be full of other things, do not try at each blob.
             self._not_before = time.monotonic() + _PAUSE_S
@@ -123,7 +117,7 @@ class Cache:
                     "Name a folder of your own with storage.scratch or JOB_SCRATCH.",
                 )
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(_lock_of(folder)):
+            with file_lock(_lock_of(folder)):
                 if not self._hold(folder):
                     self.trim(bytes_)
                     _fill(folder, fetch)
@@ -143,7 +137,7 @@ class Cache:
     def trim(self, room: int) -> None:
         """Remove what was used longest ago if the whole, with ``room`` bytes more, is too much."""
         self._written = 0
-        with suppress(OSError), _locked(self.root / ".lock", wait=False):
+        with suppress(OSError), file_lock(self.root / ".lock", wait=False):
             entries = sorted(self._entries())
             total = sum(size for _, size, _ in entries) + room
             if total <= self.most_bytes * _FULL:
@@ -195,10 +189,9 @@ class Cache:
     def _hold(self, folder: Path) -> bool:
         """Lock a folder and tell whether its files are whole; what is not is removed."""
         try:
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            descriptor = lock(folder, shared=True, create=False)
         except FileNotFoundError:
             return False
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
         if _is_whole(folder):
             os.utime(folder)
             self._held.append(descriptor)
@@ -217,7 +210,7 @@ def _fill(folder: Path, fetch: Callable[[Path], None]) -> None:
     for path in sorted(partial.iterdir()):
         status = path.stat()
         described[path.name] = [status.st_size, status.st_mtime_ns, hash_file(path)]
-    (partial / _FILES).write_text(json.dumps(described))
+    write_json(partial / _FILES, described)
     partial.rename(folder)
 
 
@@ -237,45 +230,26 @@ def _is_whole(folder: Path) -> bool:
     return True
 
 
-@contextmanager
-def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Keep other processes out.
-
-    Raises:
-        OSError: the file cannot be made; or another process is in, unless ``wait``.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def _remove(path: Path) -> bool:
     """Remove an entry unless a process uses it; returns whether it is gone."""
     if not path.is_dir():
         _forget(path)
         return True
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with file_lock(path, wait=False, create=False):
+            # The description goes first: what is left of a folder is never taken for whole.
+            _forget(path / _FILES)
+            shutil.rmtree(path, ignore_errors=True)
     except FileNotFoundError:
         return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The description goes first: what is left of a folder is never taken for whole.
-        _forget(path / _FILES)
-        shutil.rmtree(path, ignore_errors=True)
     except BlockingIOError:
         return False
-    finally:
-        os.close(descriptor)
     return True
 
 
 def _remove_unfinished(path: Path) -> None:
     """Remove what a killed transfer left, unless another process goes on with it."""
-    with suppress(OSError), _locked(_lock_of(path), wait=False):
+    with suppress(OSError), file_lock(_lock_of(path), wait=False):
         shutil.rmtree(path)
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import stat
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import Any, BinaryIO
 
 from job.errors import OutputError
 
+# Suffix of files that are not complete yet. What a killed process left is recognized by it.
+TEMPORARY = ".tmp"
 _AGAIN = "then run the same command again: it goes on where it stopped."
 _FULL = {
     errno.ENOSPC: ("the disk is full, {free:,} bytes are free", f"Free some space, {_AGAIN}"),
@@ -92,42 +93,89 @@ def free_bytes(path: Path) -> int:
     return 0
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file by one that is whole and on the disk.
+@contextmanager
+def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """Yield a new file that replaces ``path`` by one rename if the block succeeds.
+
+    The new file has a temporary name in the same folder, ``.NAME.DIGITS.tmp``. If the block fails,
+    the new file is removed and ``path`` stays as it was. A killed process leaves the temporary
+    file; :func:`remove_temporary_files` removes it.
+
+    Args:
+        path: the file to write or replace.
+        durable: flush the file and its folder to the disk, so that a power failure cannot leave an
+            empty or truncated file. False is for content that is verified when it is read.
 
     Raises:
-        OSError: the file cannot be written; the old one is left as it was.
+        OutputError: the disk is full, or the folder cannot be written.
+        OSError: another error of the file system, or an error of the block itself.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    number = int.from_bytes(os.urandom(5), "big")
+    temporary = path.with_name(f".{path.name}.{number}{TEMPORARY}")
+    with output_errors(path), _named(path, temporary):
+        file = temporary.open("x+b")
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
+        yield file
+        with output_errors(path), _named(path, temporary):
             file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+            replace_file(temporary, path, durable=durable)
     finally:
+        # After a failed write, closing tries to write again. The first error is the useful one.
+        with suppress(OSError):
+            file.close()
         temporary.unlink(missing_ok=True)
-    sync(path.parent)
 
 
-def drop_unfinished(folder: Path, names: Iterable[str]) -> None:
-    """Remove what :func:`write_bytes` was writing when its process was killed.
+def replace_file(complete: Path, path: Path, *, durable: bool = True) -> None:
+    """Rename a complete file to ``path``, which it replaces.
+
+    Args:
+        complete: the file, in the same folder as ``path``.
+        path: its final name.
+        durable: flush the file, and then the renaming, to the disk.
+    """
+    if durable:
+        sync(complete)
+    complete.replace(path)
+    if durable:
+        sync(path.parent)
+
+
+@contextmanager
+def _named(path: Path, temporary: Path) -> Iterator[None]:
+    """Make an OSError about the temporary file name the file that the user knows."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename == str(temporary):
+            error.filename = str(path)
+        raise
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write or replace a file atomically and durably; see :func:`atomic_write`."""
+    with output_errors(path), atomic_write(path) as file:
+        file.write(content)
+
+
+def remove_temporary_files(folder: Path, names: Iterable[str]) -> None:
+    """Remove the temporary files that a killed process left.
 
     Args:
         folder: one to which no other process writes now.
-        names: of the files that may have been written there.
+        names: the files that may have been written there.
     """
     for name in names:
-        for left in folder.glob(f".{glob.escape(name)}.*.tmp"):
-            if left.suffixes[-2][1:].isdecimal():
-                left.unlink(missing_ok=True)
+        for path in folder.glob(f".{glob.escape(name)}.*{TEMPORARY}"):
+            if path.suffixes[-2][1:].isdecimal():
+                path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Replace a file by a JSON value; NaN and infinity are refused, as JSON has none.
 
     Raises:
-        OSError: the file cannot be written; the old one is left as it was.
+        OutputError: the file cannot be written; an older one stays as it was.
         ValueError: the value holds NaN or infinity.
     """
     text = json.dumps(value, indent=2, allow_nan=False)
@@ -149,26 +197,6 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new file, flushed to disk and put at ``path`` by one rename if the block succeeds."""
-    # By its suffix, what a kill leaves of it is known for unfinished, and removed.
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    with output_errors(path):
-        file = partial.open("x+b")
-    try:
-        yield file
-        with output_errors(path):
-            file.flush()
-            os.fsync(file.fileno())
-            partial.replace(path)
-    finally:
-        # After a failed write, closing tries to write again; the first error is the one to tell.
-        with suppress(OSError):
-            file.close()
-        partial.unlink(missing_ok=True)
 
 
 def open_regular(path: Path) -> BinaryIO:

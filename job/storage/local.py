@@ -23,10 +23,11 @@ from job.errors import JobError, OutputError
 from job.process.signals import StopSignals
 from job.storage.digests import Digests, hash_file
 from job.storage.files import (
-    drop_unfinished,
+    TEMPORARY,
     make_folder,
     output_errors,
     read_json,
+    remove_temporary_files,
     sync,
     write_bytes,
     write_json,
@@ -120,10 +121,12 @@ class LocalOutput:
             OutputError: another run writes here, or the folder cannot be written.
         """
         with output_errors(self.root):
-            for folder in (self.root, *((self.partials, self.logs) if stages else ())):
-                make_folder(folder)
+            make_folder(self.root)
             with locked(self.root) as descriptor:
-                drop_unfinished(
+                # After the lock: without one, check_ours takes the folder for a foreign one.
+                for folder in (self.partials, self.logs) if stages else ():
+                    make_folder(folder)
+                remove_temporary_files(
                     self.root, (*REPORTS, MANIFEST, FAILURE, self.digests.store.name, S3_STATE)
                 )
                 yield descriptor
@@ -170,6 +173,7 @@ class LocalOutput:
         """
         path = self.partials / stage
         if self.unfinished(stage, key):
+            remove_temporary(path)
             return path, True
         remove(path)
         path.mkdir()
@@ -195,7 +199,7 @@ class LocalOutput:
             record: what it returned.
         """
         path = self.partials / stage
-        _drop_unfinished(path)
+        remove_temporary(path)
         result = Published(
             path=self.root / output_dir,
             stage=stage,
@@ -316,13 +320,13 @@ def _tidy(published: Path) -> None:
         remove(published / RESUME)
 
 
-def _drop_unfinished(path: Path) -> None:
-    """Remove what was being written when an earlier attempt was killed."""
-    for left in [*path.rglob("*.tmp")]:
-        if left.is_dir():
-            remove(left)
+def remove_temporary(path: Path) -> None:
+    """Remove the temporary files and folders that a killed process left in a stage's folder."""
+    for temporary in [*path.rglob(f"*{TEMPORARY}")]:
+        if temporary.is_dir():
+            remove(temporary)
         else:
-            left.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def _describe(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

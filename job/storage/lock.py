@@ -18,6 +18,42 @@ _ORPHAN_SECONDS = 3.0
 _HOLDER = {"pid", "host", "started"}
 
 
+def lock(path: Path, *, shared: bool = False, wait: bool = True, create: bool = True) -> int:
+    """Lock a file or a folder and return its descriptor, which holds the lock until it is closed.
+
+    The kernel also releases the lock when the last process that holds the descriptor ends.
+
+    Args:
+        path: a file, or, with ``create=False``, an existing file or folder.
+        shared: allow other shared locks; otherwise the lock is exclusive.
+        wait: wait while another process holds the lock.
+        create: create the file if it is missing.
+
+    Raises:
+        BlockingIOError: another process holds the lock, and ``wait`` is False.
+        OSError: the file cannot be opened or created.
+    """
+    flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644)
+    try:
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(descriptor, kind | (0 if wait else fcntl.LOCK_NB))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+@contextmanager
+def file_lock(path: Path, *, wait: bool = True, create: bool = True) -> Iterator[int]:
+    """Hold an exclusive lock during the block; see :func:`lock`."""
+    descriptor = lock(path, wait=wait, create=create)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def locked(root: Path) -> Iterator[int]:
     """Hold the lock of an output folder and yield its file descriptor.
@@ -29,9 +65,8 @@ def locked(root: Path) -> Iterator[int]:
         OutputError: another run holds the lock; the message says which.
         OSError: the lock's file cannot be written.
     """
-    descriptor = os.open(root / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = _acquire(root)
     try:
-        _acquire(descriptor, root)
         _write(descriptor, _ourselves())
         yield descriptor
         _write(descriptor, {})
@@ -48,22 +83,20 @@ def is_our_lock(root: Path) -> bool:
     return isinstance(holder, dict) and holder.keys() in (set(), _HOLDER)
 
 
-def _acquire(descriptor: int, root: Path) -> None:
-    """Take the lock, giving the dying worker of a killed run a moment to go."""
+def _acquire(root: Path) -> int:
+    """Take the lock. The worker process of a killed run gets some time to end."""
     deadline = time.monotonic() + _ORPHAN_SECONDS
     while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock(root / NAME, wait=False)
         except BlockingIOError as error:
-            holder = _read(descriptor)
+            holder = _read(root / NAME)
             if _may_live(holder) or time.monotonic() > deadline:
                 raise OutputError(
                     f"{root} is being written by another run: {_describe(holder)}",
                     "Wait for it to end, stop it, or choose another folder with --output.",
                 ) from error
             time.sleep(0.05)
-        else:
-            return
 
 
 def _ourselves() -> Mapping[str, Any]:
@@ -86,14 +119,16 @@ def _describe(holder: Mapping[str, Any]) -> str:
 
 
 def _write(descriptor: int, holder: Mapping[str, Any]) -> None:
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+    text = json.dumps(holder).encode()
+    # Padded instead of truncated first: a kill in between must not leave an empty file.
+    os.pwrite(descriptor, text.ljust(os.fstat(descriptor).st_size), 0)
+    os.ftruncate(descriptor, len(text))
 
 
-def _read(descriptor: int) -> Mapping[str, Any]:
-    """Return who holds the lock; empty when that cannot be read."""
+def _read(path: Path) -> Mapping[str, Any]:
+    """Return the process that holds the lock; empty if the file cannot be read."""
     try:
-        holder = json.loads(os.pread(descriptor, 4096, 0))
+        holder = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
     known = isinstance(holder, dict) and holder.keys() >= _HOLDER

@@ -1,6 +1,7 @@
 """Runs in the image: read-only, without network or capabilities, with 2 CPUs and 4 GiB."""
 
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,15 +51,14 @@ def digits(needs_vnni: None, tmp_path_factory: pytest.TempPathFactory) -> Interr
 
 def test_stops_when_it_is_told_to(digits: Interrupted) -> None:
     assert digits.stopped.code == 143, digits.stopped.err
-    assert "error: stopped by SIGTERM in stage qat" in digits.stopped.err
-    assert "baseline: done in" in digits.stopped.err
+    assert re.search("^error: .*SIGTERM.*qat", digits.stopped.err, re.MULTILINE)
 
 
 def test_goes_on_where_it_stopped(digits: Interrupted) -> None:
     again = digits.again
     assert again.code == 0, again.err
-    assert "baseline: reused: nothing changed" in again.err
-    assert "qat: runs: nothing left by an earlier run; goes on from unfinished work" in again.err
+    assert "baseline: reused" in again.err
+    assert re.search(r"qat: .*after step \d+", again.err)
     assert report_of(digits.output)["status"] == "passed"
 
 
@@ -91,14 +91,14 @@ def test_any_user_with_a_writable_volume_alone(needs_vnni: None, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("change", "code", "told"),
+    ("change", "code", "name"),
     [
-        ({"train": {"epoch": 3}}, 2, "exit 2: m.json: 1 fault /train/epoch: unknown key"),
-        ({"model": {"weights": "none.pdparams"}}, 4, "exit 4: missing input: /work/none.pdparams"),
+        ({"train": {"epoch": 3}}, 2, "/train/epoch: "),
+        ({"model": {"weights": "none.pdparams"}}, 4, "/work/none.pdparams"),
     ],
 )
 def test_exit_codes_and_the_last_word(
-    tmp_path: Path, change: dict[str, Any], code: int, told: str
+    tmp_path: Path, change: dict[str, Any], code: int, name: str
 ) -> None:
     folder, log = tmp_path / "work", tmp_path / "termination-log"
     write_manifest(folder, **change)
@@ -108,7 +108,8 @@ def test_exit_codes_and_the_last_word(
     mount = ("--volume", f"{log}:/dev/termination-log")
     done = run("run", "m.json", "--allow-slow-isa", volume=folder, options=mount)
     assert done.code == code, done.err
-    assert log.read_text().startswith(told)
+    assert log.read_text().startswith(f"exit {code}: ")
+    assert name in log.read_text()
 
 
 def test_a_volume_that_the_user_may_not_write_to(tmp_path: Path) -> None:
@@ -117,4 +118,4 @@ def test_a_volume_that_the_user_may_not_write_to(tmp_path: Path) -> None:
     folder.chmod(0o755)
     done = run("run", "m.json", "--allow-slow-isa", volume=folder, user=ODD_USER)
     assert done.code == 1
-    assert "error: cannot write /work/out: permission denied" in done.err
+    assert re.search("^error: .*/work/out: permission denied", done.err, re.MULTILINE)

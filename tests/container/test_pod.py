@@ -31,7 +31,7 @@ def test_the_pod_leaves_what_a_run_here_leaves(needs_vnni: None, tmp_path: Path)
     assert record_of(there, "accuracy") == record_of(here, "accuracy")
     report = report_of(there)
     assert report["host"]["memory_bytes"] == 4 << 30
-    assert last_word.startswith("Done (no gates set): INT8 is ")
+    assert "INT8" in last_word
 
 
 def test_the_manifest_comes_from_the_config_map(tmp_path: Path) -> None:
@@ -43,4 +43,5 @@ def test_the_manifest_comes_from_the_config_map(tmp_path: Path) -> None:
     pod["containers"][0]["args"].append("--allow-slow-isa")
     done, last_word = run_pod(pod, {config["metadata"]["name"]: config["data"]}, tmp_path)
     assert done.code == 4, done.err
-    assert last_word.startswith("exit 4: missing input: /work/none (read by prepare")
+    assert last_word.startswith("exit 4: ")
+    assert "/work/none" in last_word

@@ -1,4 +1,4 @@
-"""The README's container command, run as it stands, with the engine that is here."""
+"""The README's container command, run without changes, with the available engine."""
 
 import os
 import re

@@ -5,12 +5,12 @@ import os
 import pickle
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_run import Run, job, start, wait_until, write_manifest
+from tiny_run import Run, job, run_json, start, wait_until, write_manifest
 
 pytestmark = pytest.mark.e2e
 
@@ -35,10 +35,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def refused(folder: Path, *arguments: str, code: int, says: str) -> str:
-    """The command fails with a message and leaves nothing on standard output."""
+def refused(folder: Path, *arguments: str, code: int, names: Sequence[str | Path] = ()) -> str:
+    """The command fails with one error that contains ``names``, and prints no result."""
     done = job("run", "m.json", *arguments, cwd=folder, expect=code)
-    assert says in done.err
+    for name in names:
+        assert str(name) in done.err
     assert done.err.count("error: ") == 1
     assert "Table" not in done.out
     return done.err
@@ -47,25 +48,25 @@ def refused(folder: Path, *arguments: str, code: int, says: str) -> str:
 class TestManifest:
     def test_missing(self, folder: Path) -> None:
         (folder / "m.json").unlink()
-        refused(folder, code=2, says="cannot read the manifest m.json: No such file")
+        refused(folder, code=2, names=["m.json"])
 
     @pytest.mark.parametrize(
-        ("text", "says"),
+        ("text", "names"),
         [
-            ("{", "m.json: 1 fault\n  /: not JSON"),
-            ("", "not JSON"),
-            ("[]", "expected an object"),
-            ('{"version": 1, "version": 1}', "given twice, at line 1, column 2"),
-            ('{"version": 2, "other": 3}', "/version: expected 1"),
+            ("{", ["m.json", "  /: "]),
+            ("", ["m.json", "  /: "]),
+            ("[]", ["m.json", "  /: ", "object"]),
+            ('{"version": 1, "version": 1}', ["version", "line 1, column 2"]),
+            ('{"version": 2, "other": 3}', ["/version: ", "/other: "]),
         ],
     )
-    def test_unreadable(self, folder: Path, text: str, says: str) -> None:
+    def test_unreadable(self, folder: Path, text: str, names: list[str]) -> None:
         (folder / "m.json").write_text(text)
-        refused(folder, code=2, says=says)
+        refused(folder, code=2, names=names)
 
     def test_not_utf8(self, folder: Path) -> None:
         (folder / "m.json").write_bytes(b"\xff{}")
-        refused(folder, code=2, says="not UTF-8: byte 0xff at line 1, column 1")
+        refused(folder, code=2, names=["UTF-8", "0xff", "line 1, column 1"])
 
     def test_every_fault_in_one_go(self, folder: Path) -> None:
         write_manifest(
@@ -74,19 +75,16 @@ class TestManifest:
             quantize={"elmentwise_add": True, "quantize_op_types": ["conv2d", "elmentwise_add"]},
             train={"epochs": "3", "lerning_rate": 0.1},
         )
-        said = refused(folder, code=2, says="m.json: 5 faults")
-        assert "(did you mean 'resnet50'?)" in said
-        assert "/quantize/quantize_op_types/1" in said
-        assert "(did you mean 'elementwise_add'?)" in said
-        assert "/train/epochs: expected an integer of at least 0" in said
-        assert '"3"' in said
-        assert "/train/lerning_rate: unknown key" in said
+        said = refused(folder, code=2, names=["m.json", "resnet50", "elementwise_add", '"3"'])
+        pointers = ["/model/name", "/quantize/elmentwise_add", "/quantize/quantize_op_types/1"]
+        pointers += ["/train/epochs", "/train/lerning_rate"]
+        assert sorted(re.findall(r"^  (/\S*): ", said, re.MULTILINE)) == sorted(pointers)
         assert "job explain" in said
 
     def test_overrides_are_checked_like_the_file(self, folder: Path) -> None:
         arguments = ("--set", "train.max_iter=3", "--set", "data.workers=0")
-        said = refused(folder, *arguments, code=2, says="m.json: 2 faults")
-        assert "/train/max_iter: unknown key (did you mean 'max_iters'?)" in said
+        names = ("m.json", "/train/max_iter: ", "'max_iters'", "/data/workers: ")
+        refused(folder, *arguments, code=2, names=names)
 
     def test_missing_as_json(self, folder: Path) -> None:
         arguments = ("run", "none.json", "--log-format", "json")
@@ -99,29 +97,28 @@ class TestData:
         write_manifest(
             folder, data={"format": "packed", "train_file": "a.bin", "val_file": "b.bin"}
         )
-        said = refused(folder, code=4, says="missing input:")
-        assert f"{folder}/a.bin (read by prepare, baseline, qat)" in said
-        assert f"Relative paths of a manifest start at {folder}" in said
+        said = refused(folder, code=4, names=[f"{folder}/a.bin", f"{folder}/b.bin"])
+        assert f" {folder}" in said.splitlines()[-1]
         assert not (folder / "out/data").exists()
 
     @pytest.mark.parametrize(
-        ("line", "says"),
+        ("line", "names"),
         [
-            ("", "train.txt: the list is empty"),
-            ("a.png\n", "train.txt:1: expected `path label`"),
-            ("a.png 0\nb.png 10\n", "train.txt:2: label 10 is outside 0 to 9"),
-            ("../a.png 0\n", "train.txt:1: '../a.png' has `..` in it"),
+            ("", ["train.txt"]),
+            ("a.png\n", ["train.txt:1", "`path label`"]),
+            ("a.png 0\nb.png 10\n", ["train.txt:2", "label 10", "0 to 9"]),
+            ("../a.png 0\n", ["train.txt:1", "'../a.png'"]),
         ],
     )
-    def test_lists(self, folder: Path, line: str, says: str) -> None:
+    def test_lists(self, folder: Path, line: str, names: list[str]) -> None:
         (folder / "train.txt").write_text(line)
         write_manifest(folder, data={"format": "imagenet_list", "train_list": "train.txt"})
-        refused(folder, code=4, says=says)
+        refused(folder, code=4, names=names)
 
     def test_class_folders_of_another_number(self, folder: Path) -> None:
         (folder / "train/cat").mkdir(parents=True)
         write_manifest(folder, data={"format": "class_folders", "train_dir": "train"})
-        refused(folder, code=4, says="model.classes is 10, but there are 1 class folders (cat)")
+        refused(folder, code=4, names=["model.classes", "10", "(cat)"])
 
 
 class TestWeights:
@@ -140,24 +137,24 @@ class TestWeights:
         assert one == (finished.output / "fp32/model.pdiparams").read_bytes()
 
     def test_of_another_model(self, ready: Path) -> None:
-        said = refused(ready, "--set", "model.width=1", code=4, says="has shape")
-        assert "another network's weights: check /model/name and /model/width" in said
+        names = ("shape", "/model/name", "/model/width")
+        refused(ready, "--set", "model.width=1", code=4, names=names)
 
     def test_of_another_digest(self, ready: Path) -> None:
         digest = "0" * 64
         arguments = ("--set", f'model.weights_sha256="{digest}"')
-        refused(ready, *arguments, code=4, says=f"expected {digest}")
+        refused(ready, *arguments, code=4, names=[ready / "w.pdparams", digest])
 
     def test_of_other_classes(self, ready: Path) -> None:
-        said = refused(ready, "--set", "model.classes=12", code=4, says="has shape")
-        assert "/model/reset_classifier to true" in said
+        names = ("shape", "/model/reset_classifier")
+        refused(ready, "--set", "model.classes=12", code=4, names=names)
 
     @pytest.mark.parametrize("kind", ["truncated", "empty", "code"])
     def test_corrupt(self, ready: Path, kind: str) -> None:
         path = ready / "w.pdparams"
         content = {"truncated": path.read_bytes()[:-500], "empty": b"", "code": pickle.dumps(print)}
         path.write_bytes(content[kind])
-        refused(ready, code=4, says=f"weights {path}: ")
+        refused(ready, code=4, names=[path])
 
 
 class TestTraining:
@@ -165,14 +162,14 @@ class TestTraining:
         run = copy_until("data")
         wild = {"base_lr": 100, "weight_decay": 1, "max_iters": 40, "checkpoint_seconds": 0.001}
         write_manifest(run.folder, baseline={"train": wild})
-        said = refused(run.folder, code=1, says="error: baseline: ")
+        said = refused(run.folder, code=1)
         # Which value overflows first, the loss or a statistic, depends on the CPU's kernels.
-        assert re.search(r"baseline: .*(loss|not finite).* step \d+", said)
+        assert re.search(r"^error: baseline: .*step \d+", said, re.MULTILINE)
         assert list((run.output / ".partial/baseline/checkpoints").glob("step-*.npz"))
 
     def test_gpu(self, copy_until: Callable[..., Run]) -> None:
         run = copy_until("data")
-        refused(run.folder, "--set", "baseline.train.device=gpu", code=5, says="gpu asked for, but")
+        refused(run.folder, "--set", "baseline.train.device=gpu", code=5, names=["gpu"])
 
 
 class TestOutput:
@@ -188,65 +185,59 @@ class TestOutput:
 
     def test_full_disk(self, folder: Path, small_disk: Path) -> None:
         output = ("--output", str(small_disk / "out"), "--until", "baseline")
-        said = refused(folder, *output, code=1, says="full")
-        assert "Free some space" in said
+        refused(folder, *output, code=1, names=["full"])
         assert (small_disk / "out/data/stage.json").exists()
         grow = ["mount", "-o", "remount,size=20m", str(small_disk)]
         subprocess.run(grow, check=True)
-        done = job("run", "m.json", *output, cwd=folder)
-        assert "prepare: reused: nothing changed" in done.err
+        assert run_json(folder, *output).of("stage_reused") == ["prepare"]
 
     def test_very_full_disk(self, folder: Path, small_disk: Path) -> None:
         (small_disk / "other").write_bytes(bytes(1000 * 1024))
         output = str(small_disk / "out")
-        refused(folder, "--output", output, code=1, says="full")
+        refused(folder, "--output", output, code=1, names=["full"])
 
     def test_locked(self, folder: Path) -> None:
         process = start("run", "m.json", "--until", "prepare", cwd=folder, err=folder / "err.txt")
         wait_until((folder / "out/logs/prepare.log").exists, process)
-        said = refused(folder, code=1, says="is being written by another run: process ")
-        assert str(process.pid) in said
-        assert "choose another folder with --output" in said
+        refused(folder, code=1, names=[f"process {process.pid}", "--output"])
         assert process.wait(120) == 0
 
     def test_not_ours(self, folder: Path) -> None:
         (folder / "out/data").mkdir(parents=True)
         (folder / "out/data/precious.txt").write_text("mine")
-        refused(folder, code=1, says="is there already and was not made by job")
+        refused(folder, code=1, names=["out/data"])
         assert (folder / "out/data/precious.txt").read_text() == "mine"
 
     def test_a_file(self, folder: Path) -> None:
         (folder / "out").write_text("a file")
-        refused(folder, code=1, says="cannot write")
+        refused(folder, code=1, names=[folder / "out"])
 
 
 class TestMachine:
     def test_without_vnni(self, folder: Path) -> None:
         command = ("-c", WITHOUT_VNNI)
         done = job("run", "m.json", cwd=folder, command=command, expect=5)
-        assert "has no AVX512_VNNI" in done.err
+        assert "AVX512_VNNI" in done.err
         assert "--allow-slow-isa" in done.err
         assert not (folder / "out").exists()
 
     def test_allowed(self, copy: Run) -> None:
         command = ("-c", WITHOUT_VNNI)
         done = job("run", "m.json", "--allow-slow-isa", cwd=copy.folder, command=command)
-        assert "Not comparable" in done.out
+        assert "ot comparable" in done.out
         report = json.loads((copy.output / "report.json").read_bytes())
         assert report["comparable"] is False
         assert any("not comparable" in note for note in report["notes"])
 
     def test_too_many_threads(self, copy: Run) -> None:
-        refused(
-            copy.folder, "--set", "benchmark.threads=[999]", code=5, says="999 threads"
-        )
+        refused(copy.folder, "--set", "benchmark.threads=[999]", code=5, names=["999 threads"])
 
 
 def test_wrong_commands(folder: Path) -> None:
     for arguments in (("run",), ("rum",), ("run", "m.json", "--from", "qta")):
         done = job(*arguments, cwd=folder, expect=2)
         assert done.err.strip()
-    assert "did you mean qat?" in done.err
+    assert re.search(r"\bqat\b", done.err)
 
 
 def test_weights_are_arrays(finished: Run) -> None:

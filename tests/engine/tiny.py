@@ -14,7 +14,7 @@ from job.engine.inference import predictor
 from job.engine.int8 import build as int8
 from job.engine.quantize import fake_quantize, qat, scales
 from job.engine.training import baseline, programs
-from job.engine.training.loop import Schedule
+from job.engine.training.schedule import Schedule
 from job.engine.training.session import Recipe, Session, open_session
 from job.host import read_host
 
@@ -24,7 +24,6 @@ CLASSES = 4
 WORSE_THAN_FAKE, SLACK = 1.5, 0.02
 SETTINGS: dict[str, Any] = {
     "weight_quantize_type": "channel_wise_abs_max",
-    "activation_quantize_type": "moving_average_abs_max",
     "quantize_op_types": [
         "conv2d",
         "depthwise_conv2d",
@@ -34,14 +33,7 @@ SETTINGS: dict[str, Any] = {
         "pool2d",
     ],
     "not_quant_pattern": ["skip_quant"],
-    "weight_bits": 8,
-    "activation_bits": 8,
-    "dtype": "int8",
-    "window_size": 10000,
     "moving_rate": 0.9,
-    "for_tensorrt": False,
-    "is_full_quantize": False,
-    "onnx_format": True,
     "scale_trainable": True,
 }
 

@@ -1,4 +1,4 @@
-"""Small stages that run in real worker processes, and what tests need around them."""
+"""Small stages that run in real processes, and helpers to run them."""
 
 import json
 import os
@@ -12,23 +12,26 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from job.distributed.control import Coordinator
 from job.distributed.group import meeting_of
 from job.errors import DataError, JobError, PeerLost, TrainingError
 from job.events import Events
 from job.manifest import Manifest, parse
 from job.pipeline.output_location import Location, place_of
-from job.pipeline.run import ReportConfig, RunResult, run
+from job.pipeline.plan import PlannedStage
+from job.pipeline.request import ReportConfig, RunRequest
+from job.pipeline.run import RunResult, plan, run
 from job.stages.stage import Record, Stage, StageOutput
 
 Inputs = Mapping[str, StageOutput]
 
 STEPS = 40
-# Tells that the other of two has done its part.
+# This file exists when the follower of two processes has finished.
 BESIDE = "beside.done"
 
 
 def first(manifest: Manifest, inputs: Inputs, out: Path, events: Events) -> Record:
-    """Leave the same for seeds of the same ten."""
+    """Write the same output for seeds with the same tens digit."""
     (out / "tens.txt").write_text(str(manifest.train.seed // 10))
     events.message("tens written", "warning")
     return {"tens": manifest.train.seed // 10, "seconds": time.time()}
@@ -100,7 +103,7 @@ def resumable(manifest: Manifest, inputs: Inputs, out: Path, events: Events) -> 
 
 
 def patient(manifest: Manifest, inputs: Inputs, out: Path, events: Events) -> Record:
-    """Work for a minute, but save and return when asked to stop."""
+    """Work for a minute; save and return after a stop signal."""
     checkpoint = out / "checkpoints/count.txt"
     checkpoint.parent.mkdir(exist_ok=True)
     begin = int(checkpoint.read_text()) if checkpoint.exists() else 0
@@ -116,7 +119,7 @@ def patient(manifest: Manifest, inputs: Inputs, out: Path, events: Events) -> Re
 
 
 def counting(manifest: Manifest, inputs: Inputs, out: Path, events: Events) -> Record:
-    """Count like a training: a line for each step, the best so far, the last two checkpoints."""
+    """Write like a training: a line for each step, the best result, the last two checkpoints."""
     folder, metrics = out / "checkpoints", out / "metrics.jsonl"
     folder.mkdir(exist_ok=True)
     done = 0
@@ -126,7 +129,7 @@ def counting(manifest: Manifest, inputs: Inputs, out: Path, events: Events) -> R
             break
         events.message(f"{path.name} is damaged", "warning")
     if done:
-        events.message(f"going on after step {done}")
+        events.message(f"resuming after step {done}")
     kept = metrics.read_text().splitlines()[:done] if metrics.exists() else []
     _replace(metrics, "".join(f"{line}\n" for line in kept))
     for step in range(done + 1, STEPS + 1):
@@ -149,7 +152,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 def stubborn(manifest: Manifest, inputs: Inputs, out: Path, events: Events) -> Record:
-    """Take no notice of being asked to stop, and start a process of its own."""
+    """Ignore stop signals, and start another process."""
     events.message(f"pid {os.getpid()}")
     _ = events.stopping
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
@@ -171,15 +174,15 @@ def writes_much(manifest: Manifest, inputs: Inputs, out: Path, events: Events) -
 
 
 def ends_with_others(manifest: Manifest, inputs: Inputs, out: Path, events: Events) -> None:
-    """Return early because another process was asked to stop."""
+    """Return early because another process received a stop signal."""
 
 
 def pair(manifest: Manifest, inputs: Inputs, out: Path, events: Events) -> Record:
-    """Tell where it would meet others; as if they trained together, it ends after the other."""
+    """Return the rendezvous; end after the follower, like a training."""
     meeting = meeting_of(os.environ)
     deadline = time.monotonic() + 60
     while meeting and not (manifest.base / BESIDE).exists():
-        assert time.monotonic() < deadline, "the other did not do its part"
+        assert time.monotonic() < deadline, "the follower did not finish"
         time.sleep(0.02)
     (manifest.base / BESIDE).unlink(missing_ok=True)
     place = [] if meeting is None else [*meeting.place]
@@ -195,16 +198,16 @@ def beside_pair(manifest: Manifest, inputs: Inputs, out: Path, events: Events) -
 
 
 def waits(manifest: Manifest, inputs: Inputs, out: Path, events: Events) -> Record:
-    """Wait for another process, for ever."""
+    """Wait without end, as in a collective operation."""
     events.message("waiting")
     time.sleep(120)
     return {}
 
 
 def loses(manifest: Manifest, inputs: Inputs, out: Path, events: Events) -> Record:
-    """Notice that another process is gone, before its own supervisor does."""
+    """Notice that another process died, before the supervisor notices."""
     time.sleep(0.3)
-    raise PeerLost("another process of the training is gone: gloo says so")
+    raise PeerLost("another process of the training is gone: gloo reported it")
 
 
 def stage(name: str, *needs: str, host_matters: bool = False, work: Any = None) -> Stage:
@@ -225,7 +228,7 @@ def _no_files(manifest: Manifest) -> Sequence[Path]:
 
 
 def broken(manifest: Manifest) -> Mapping[str, Any]:
-    raise LookupError("a fault of the job itself")
+    raise LookupError("a bug in the job")
 
 
 SETTINGS: Mapping[str, Any] = {
@@ -238,7 +241,7 @@ CHAIN = (stage("first"), stage("second", "first"), stage("third", "second", host
 
 
 def make_manifest(base: Path, *overrides: str) -> Manifest:
-    """A manifest in a folder that also holds the external file of the first stage."""
+    """A manifest, and in its folder the external file of the first stage."""
     weights = base / "weights.bin"
     if not weights.exists():
         weights.write_bytes(b"weights")
@@ -253,7 +256,7 @@ def make_manifest(base: Path, *overrides: str) -> Manifest:
 
 @dataclass
 class Recorder:
-    """A display that remembers; ``lines`` holds what happened to stages."""
+    """A display that records events; ``lines`` has the events of stages."""
 
     lines: list[str] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
@@ -317,25 +320,33 @@ def go(
     stages: Sequence[Stage] = CHAIN,
     *,
     ui: Recorder | None = None,
-    reporting: ReportConfig = REPORTING,
+    coordinator: Coordinator | None = None,
+    report: ReportConfig = REPORTING,
     **options: Any,
 ) -> RunResult:
-    """Run stages with the fakes around them."""
-    ui = ui or Recorder()
-    return run(manifest, stages=stages, output=output, ui=ui, reporting=reporting, **options)
+    """Run stages; options are fields of the request."""
+    request = RunRequest(output, lambda manifest: stages, report, **options)
+    return run(manifest, request, ui or Recorder(), coordinator)
+
+
+def plan_of(
+    manifest: Manifest, output: Location, stages: Sequence[Stage] = CHAIN, **options: Any
+) -> tuple[PlannedStage, ...]:
+    """Plan a run of stages, without a report by default; options are fields of the request."""
+    return plan(manifest, RunRequest(output, lambda manifest: stages, **options))
 
 
 COMMAND = (sys.executable, "-c", "import fake_stages; fake_stages.main()")
 
 
 def main() -> None:
-    """Run stages by name, as a process: see ``COMMAND``; its arguments are base, output, names."""
+    """Run stages by name in a process, see ``COMMAND``; arguments: base, output, names."""
     base, output, *names = sys.argv[1:]
     try:
-        with Path(base, "ui.txt").open("w", buffering=1) as heard:
+        with Path(base, "ui.txt").open("w", buffering=1) as file:
             ui = Recorder()
-            ui.message = lambda stage, text, level="info": print(text, file=heard)  # type: ignore[method-assign]
-            ui.progress = lambda *values: print(*values, file=heard)  # type: ignore[method-assign]
+            ui.message = lambda stage, text, level="info": print(text, file=file)  # type: ignore[method-assign]
+            ui.progress = lambda *values: print(*values, file=file)  # type: ignore[method-assign]
             stages = [stage(name) for name in names]
             overrides = os.environ.get("FAKE_OVERRIDES", "").split()
             go(make_manifest(Path(base), *overrides), place_of(output), stages, ui=ui)
@@ -345,5 +356,5 @@ def main() -> None:
 
 
 def names(folder: Path) -> list[str]:
-    """What is in a folder, sorted."""
+    """Names in a folder, sorted."""
     return sorted(path.name for path in folder.iterdir())

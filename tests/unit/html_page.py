@@ -1,4 +1,4 @@
-"""A report page as a browser sees it, and text that tries to act in it."""
+"""A parser for report pages, and text that attacks them."""
 
 from html.parser import HTMLParser
 
@@ -6,7 +6,7 @@ ATTACK = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)> [red]x[/red]
 
 
 class Page(HTMLParser):
-    """What a browser would see: elements with attributes, and visible text."""
+    """The elements of a page with attributes, and its visible text."""
 
     def __init__(self, text):
         super().__init__()
@@ -23,7 +23,7 @@ class Page(HTMLParser):
 
 
 def objects(schema, where=""):
-    """Every object schema with its place."""
+    """Yield every object schema with its path."""
     if isinstance(schema, dict):
         if "object" in schema.get("type", ()):
             yield where, schema

@@ -1,4 +1,4 @@
-"""What a cluster's admin is promised of every Job; each promise is a check of its own."""
+"""Guarantees to cluster administrators about every Job; one function checks each guarantee."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -35,7 +35,7 @@ def is_a_job(job: Job) -> bool:
 def needs_vnni(job: Job) -> bool:
     node = pod(job)["affinity"]["nodeAffinity"]
     terms = node["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
-    # Terms are alternatives: each must ask for it.
+    # Terms are alternatives, so each must require VNNI.
     return bool(terms) and all(present(VNNI) in term["matchExpressions"] for term in terms)
 
 
@@ -46,7 +46,7 @@ def prefers_amx(job: Job) -> bool:
 
 
 def never_shares_a_node(job: Job) -> bool:
-    """With a Job of any namespace."""
+    """Checks that no node runs pods of two Jobs, in any namespace."""
     labels = job["spec"]["template"]["metadata"]["labels"]
     rules = pod(job)["affinity"]["podAntiAffinity"]
     (term,) = rules["requiredDuringSchedulingIgnoredDuringExecution"]
@@ -112,7 +112,7 @@ def ends_and_is_cleaned_up(job: Job) -> bool:
 
 
 def is_restricted(job: Job) -> bool:
-    """As Pod Security has it, and read-only besides."""
+    """Checks Pod Security "restricted" and the read-only root file system."""
     own = container(job)["securityContext"]
     return (
         pod(job)["securityContext"]["runAsNonRoot"] is True
@@ -193,12 +193,12 @@ EVERYWHERE: tuple[Callable[[Job], bool], ...] = (
     can_write_to_work_and_tmp_alone,
     scratch_has_a_limit,
 )
-# By labels of Node Feature Discovery; a cloud's own labels take their place.
+# Policies on labels of Node Feature Discovery. Components of clouds use other labels.
 BY_FEATURE = (needs_vnni, prefers_amx)
 
 
 def broken(job: Job, policies: tuple[Callable[[Job], bool], ...]) -> list[str]:
-    """The names of the promises that a Job does not keep."""
+    """Return the names of the policies that a Job violates."""
     return [policy.__name__ for policy in policies if not _keeps(policy, job)]
 
 
@@ -206,11 +206,11 @@ def _keeps(policy: Callable[[Job], bool], job: Job) -> bool:
     try:
         return policy(job)
     except (KeyError, IndexError, TypeError, ValueError):
-        return False  # what it looks at is not there
+        return False  # The policy reads a missing key.
 
 
 def lines(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of every key and every item below a value."""
+    """Yield the path of every key and every item below a value."""
     items: Any = ()
     if isinstance(value, dict):
         items = value.items()
@@ -222,7 +222,7 @@ def lines(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def without(value: Any, path: tuple[Any, ...]) -> Any:
-    """A copy without the key or item at a path."""
+    """Return a copy without the key or item at a path."""
     key, *rest = path
     copy: Any = dict(value) if isinstance(value, dict) else list(value)
     if rest:
@@ -232,7 +232,7 @@ def without(value: Any, path: tuple[Any, ...]) -> Any:
     return copy
 
 
-# The three newest that are known to the validator.
+# The three newest Kubernetes versions that the validator supports.
 VERSIONS = sorted(
     {
         folder.name.split("-")[0].removeprefix("v")

@@ -1,4 +1,4 @@
-"""Matrices of fake stages: their manifests and reports."""
+"""Matrices of fake stages, with their manifests and reports."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from fake_stages import CHAIN, make_manifest, render, stage
 from sample_report import sample_report
 
 from job.manifest import Manifest, parse
-from job.pipeline.run import ReportConfig
+from job.pipeline.request import ReportConfig
 from job.stages.stage import Stage
 
 BAD_SEED = 13
@@ -17,7 +17,7 @@ BAD_SEED = 13
 def build(
     manifest: Manifest, outputs: Any, rows: Sequence[Mapping[str, Any]], notes: Sequence[str]
 ) -> Mapping[str, Any]:
-    """A model's own report; seeds above 50 miss a gate."""
+    """The report of one model; seeds above 50 fail a gate."""
     report = sample_report()
     own = f"seed {manifest.train.seed}"
     report |= {"stages": rows, "notes": [*notes, "of all", own], "gates": []}

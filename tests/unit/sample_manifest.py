@@ -1,4 +1,4 @@
-"""A small manifest for tests, and short ways to check it."""
+"""A small manifest for tests, and helpers that validate it."""
 
 import copy
 from pathlib import Path
@@ -18,7 +18,7 @@ MINIMAL: dict[str, Any] = {
 
 
 def document(**changes: Any) -> dict[str, Any]:
-    """The smallest manifest, with ``model__width=2`` style changes."""
+    """Return the smallest manifest, changed by arguments such as ``model__width=2``."""
     out = copy.deepcopy(MINIMAL)
     for place, value in changes.items():
         *parents, last = place.split("__")

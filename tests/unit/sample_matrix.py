@@ -1,4 +1,4 @@
-"""A complete matrix report with MADE-UP measurements: test data, measured nowhere.
+"""A complete matrix report with MADE-UP measurements: test data only.
 
 The published figures are the tutorial's.
 """
@@ -78,12 +78,12 @@ _SAMPLE = _build()
 
 
 def sample_matrix() -> dict[str, Any]:
-    """A fresh copy that a test may change."""
+    """Return a copy that a test may change."""
     return copy.deepcopy(_SAMPLE)
 
 
 def fail(report: dict[str, Any], index: int, message: str, exit_code: int) -> None:
-    """Let one model of a report have failed."""
+    """Change a report as if one of its models had failed."""
     failed = report["matrix"][index]
     failed |= dict.fromkeys(
         ("report", "accuracy", "benchmark", "audit", "breakdown", "gates", "models")
@@ -93,6 +93,6 @@ def fail(report: dict[str, Any], index: int, message: str, exit_code: int) -> No
 
 
 def make_synthetic(report: dict[str, Any]) -> None:
-    """Let every model have run on synthetic images."""
-    for found in report["matrix"]:
-        found["accuracy"] = None
+    """Change a report as if every model had run on synthetic images."""
+    for model in report["matrix"]:
+        model["accuracy"] = None

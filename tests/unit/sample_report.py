@@ -1,4 +1,4 @@
-"""A complete report with MADE-UP figures: test data, measured nowhere."""
+"""A complete report with MADE-UP figures: test data only."""
 
 import copy
 import hashlib
@@ -10,7 +10,7 @@ import numpy as np
 
 from job import stats
 from job.report.render import html, markdown
-from job.report.run.sections import page_of
+from job.report.sections import page_of
 
 IMAGES = 5000
 
@@ -25,14 +25,14 @@ def speed(
     rng = np.random.default_rng(seed)
     typical_ms = 1000 * batch / rate
     samples = typical_ms * rng.lognormal(-spread * spread / 2, spread, 900)
-    # A few batches that the machine disturbed.
+    # A few slow outliers, as on a busy machine.
     samples[::150] *= 1.8
-    found = stats.percentiles(samples)
+    quantiles = stats.percentiles(samples)
     histogram = stats.latency_histogram(samples)
     return {
         "engine": engine,
         "images_per_second": rate,
-        "latency_ms": {"p50": found.p50, "p90": found.p90, "p99": found.p99},
+        "latency_ms": {"p50": quantiles.p50, "p90": quantiles.p90, "p99": quantiles.p99},
         "peak_rss_bytes": rss_mib * 1024 * 1024,
         "samples": int(samples.size),
         "histogram": {"edges_ms": list(histogram.edges_ms), "counts": list(histogram.counts)},
@@ -71,7 +71,7 @@ def benchmark_entry(
 
 
 def engine_entry(engine: str, batch: int, fp32: float, int8: float) -> dict[str, Any]:
-    """INT8 in another engine than Paddle."""
+    """INT8 in an engine other than Paddle."""
     ratio = int8 / fp32
     return {
         **speed(engine, batch, int8, 0.02, 300 + batch, batch + 2),
@@ -345,7 +345,7 @@ _SAMPLE = _build()
 
 
 def sample_report() -> dict[str, Any]:
-    """A fresh copy that a test may change."""
+    """Return a copy that a test may change."""
     return copy.deepcopy(_SAMPLE)
 
 

@@ -1,6 +1,5 @@
 """Archives in S3: unpacked while they arrive, or, if tar files, read where they are."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,11 +20,11 @@ from job.data.archives import unpack_object
 from job.data.s3.images import Remote
 from job.data.s3.index import Member
 from job.errors import DataError
+from job.storage.digests import hash_stream
 from job.storage.s3.objects import ObjectStore, S3Object
 from job.storage.s3.range_reader import RangeReader
 from job.uri import S3Uri
 
-_CHUNK_BYTES = 1 << 20
 _UNKNOWN_TIME = datetime.fromtimestamp(0, UTC)
 
 
@@ -92,13 +91,10 @@ def members_of(archive: Archive, limits: Limits) -> list[Member]:
     with archive_errors(archive):
         for entry in entries(archive, limits, None):
             name = checked_name(entry.name, archive).as_posix()
-            digest, size = hashlib.sha256(), 0
-            while chunk := entry.content.read(_CHUNK_BYTES):
-                digest.update(chunk)
-                size += len(chunk)
+            sha256, size = hash_stream(entry.content)
             if size != entry.size:
                 raise DataError(f"{archive}: {name!r} should have {entry.size:,} bytes")
-            members.append(Member(name, size, digest.hexdigest(), entry.start))
+            members.append(Member(name, size, sha256, entry.start))
     return members
 
 

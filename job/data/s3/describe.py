@@ -15,6 +15,7 @@ from job.errors import DataError, OutputError
 from job.manifest import Manifest
 from job.manifest.spec import DataSpec, data_file
 from job.storage.cache import Cache
+from job.storage.files import write_bytes
 from job.storage.parallel import each
 from job.storage.s3.access import Access, input_errors
 from job.storage.s3.objects import ObjectStore, S3Object
@@ -187,6 +188,6 @@ def _kept(cache: Cache, content: bytes) -> Path:
 
 def _keep(cache: Cache, name: str, content: bytes) -> Path:
     def fetch(folder: Path) -> None:
-        (folder / _FILE).write_bytes(content)
+        write_bytes(folder / _FILE, content)
 
     return cache.files(name, len(content), fetch) / _FILE

@@ -1,1 +1,1 @@
-"""Comparison of two deployed models, op by op."""
+"""Compares the INT8 model with the fake-quantized model, op by op."""

@@ -1,8 +1,8 @@
-"""Which values of the fake-quantized model the ops of the INT8 model compute.
+"""Maps the ops of the INT8 model to values of the fake-quantized model.
 
-An INT8 op stands for several ops of the fake-quantized model, such as convolution, batch norm,
-residual sum and relu, and Paddle's passes give its output a new name. Ops with weights are found by
-their weights, all others by what they read.
+An INT8 op replaces several ops of the fake-quantized model, such as convolution, batch norm,
+residual sum and relu, and Paddle's passes rename its output. Ops with weights are matched by their
+weights, other ops by their inputs.
 """
 
 from collections import defaultdict
@@ -24,7 +24,7 @@ ADD = "elementwise_add"
 # Type of an INT8 op without weights -> its type in the fake-quantized model.
 WITHOUT_WEIGHTS = {"pool2d": "pool2d", "concat": "concat", ADD: ADD, "fused_elementwise_add": ADD}
 
-# What tells one pool, or one concatenation, from another.
+# Attributes that distinguish pools, or concatenations, of the same input.
 COMPUTES = (
     "pooling_type",
     "global_pooling",
@@ -40,15 +40,16 @@ COMPUTES = (
 
 @dataclass(frozen=True)
 class Counterpart:
-    """An INT8 op and what it stands for.
+    """An INT8 op and the ops of the fake-quantized model that it replaces.
 
     Attributes:
-        op: the name of its output in the fake-quantized model, which ``/int8/skip_ops`` knows.
-        type: its type there.
-        result: the value there that the INT8 op computes: the output of the last op folded in.
-        output: the INT8 op's own output.
-        scale: multiplied by it, a value is the 8-bit integer that the INT8 op writes; None if it
-            writes floating point.
+        op: output name of the first replaced op, as in ``/int8/skip_ops``.
+        type: type of the first replaced op.
+        result: variable of the fake-quantized model that the INT8 op computes: the output of the
+            last replaced op.
+        output: variable of the INT8 model that the INT8 op writes.
+        scale: factor from a value to the 8-bit integer that the INT8 op writes; None if it writes
+            floating point.
         feeds_int8: whether an INT8 op reads that integer.
     """
 
@@ -61,33 +62,36 @@ class Counterpart:
 
 
 def counterparts(fake: "FakeOps", int8: Sequence[OpDesc]) -> list[Counterpart]:
-    """The INT8 ops in their order; those that stand for nothing known are left out.
+    """Return the counterparts of the INT8 ops in the order of the ops.
+
+    INT8 ops without a match in the fake-quantized model are omitted.
 
     Args:
-        fake: the fake-quantized model's ops.
-        int8: the ops of the INT8 program.
+        fake: ops of the fake-quantized model.
+        int8: ops of the INT8 program.
     """
     readers = defaultdict(list)
     for op in int8:
         for name in inputs_of(op):
             readers[name].append(op)
-    found, scales = [], {}
+    matches, scales = [], {}
     for op in int8:
         output = outputs_of(op)[0]
         scales[output] = scale_of(op, scales)
-        own = fake.take(op) if is_int8(op) else None
-        result = fake.same(op) if own is None else fake.follow(op, own)
+        first = fake.take(op) if is_int8(op) else None
+        result = fake.same(op) if first is None else fake.follow(op, first)
         fake.names[output] = result
-        if own is not None:
+        if first is not None:
             scale = None if writes_fp32(op) else scales[output]
             feeds_int8 = scale is not None and any(is_int8(reader) for reader in readers[output])
-            found.append(Counterpart(output_of(own), own.type, result, output, scale, feeds_int8))
-    return found
+            name = output_of(first)
+            matches.append(Counterpart(name, first.type, result, output, scale, feeds_int8))
+    return matches
 
 
 def scale_of(op: OpDesc, scales: dict[str, float]) -> float | None:
-    """The scale of what an op writes; pools and concatenations keep that of their input."""
-    # An add has both kinds, of which the capital ones mean nothing.
+    """Return the scale of an op's output; pools and concatenations keep their input's scale."""
+    # An add has scale_out and Scale_out, of which only scale_out is valid.
     for name in ("scale_out", "Scale_out", "Scale"):
         value = attribute(op, name)
         if isinstance(value, float):
@@ -96,22 +100,22 @@ def scale_of(op: OpDesc, scales: dict[str, float]) -> float | None:
 
 
 class FakeOps:
-    """The fake-quantized model's ops, seen through quantize/dequantize pairs.
+    """Ops of the fake-quantized model, without quantize and dequantize ops.
 
     Args:
         program: the fake-quantized program.
-        int8: the ops of the INT8 program.
+        int8: ops of the INT8 program.
 
     Attributes:
-        graph: of the program.
-        names: variable of the INT8 model -> variable of this one with the same value.
+        graph: graph of the program.
+        names: variable of the INT8 model -> variable of the fake-quantized model with that value.
     """
 
     def __init__(self, program: Program, int8: Sequence[OpDesc]) -> None:
         self.graph = Graph(program)
         self.block = self.graph.block
         self.names = {name: name for name in self.block.vars}
-        # Ops that were not folded keep type and output.
+        # Ops that were not fused keep their type and their output.
         self.apart = {(op.type, name) for op in int8 for name in outputs_of(op)}
         self.ops = [op for op in self.block.ops if op.type not in (QUANTIZE, DEQUANTIZE)]
         self.readers, self.by_weight = defaultdict(list), defaultdict(list)
@@ -121,14 +125,14 @@ class FakeOps:
             self.by_weight[weight_of(self.graph, op)].append(op)
 
     def activations(self, op: Any) -> Iterator[str]:
-        """What an op reads apart from weights."""
+        """Yield the inputs of an op that are not weights, before quantization."""
         for name in op.input_arg_names:
             source = self.unpaired(name)
             if not self.block.var(source).persistable:
                 yield source
 
     def unpaired(self, name: str) -> str:
-        """The variable that pairs quantized and dequantized."""
+        """Return the variable that quantize and dequantize ops made ``name`` from."""
         producer = self.graph.producers.get(name)
         while producer is not None and producer.type in (QUANTIZE, DEQUANTIZE):
             name = producer.input("X")[0]
@@ -136,7 +140,7 @@ class FakeOps:
         return name
 
     def take(self, op: OpDesc) -> Any:
-        """The op that an INT8 op starts with, once; None if it is not known."""
+        """Return and remove the first op that an INT8 op replaces; None without a match."""
         weight = int8_weight_of(op)
         if weight:
             same = self.by_weight[weight]
@@ -149,21 +153,21 @@ class FakeOps:
                 for reader in readers
                 if reader.type == kind and sorted(self.activations(reader)) == sorted(sources)
             ]
-            # Several may read the same, such as a pool of maxima and one of means.
+            # Several ops can read the same input, such as a max pool and an average pool.
             same.sort(key=lambda reader: self.differences(op, sources, reader))
-        taken = next((one for one in same if one in self.ops), None)
+        taken = next((each for each in same if each in self.ops), None)
         if taken is not None:
             self.ops.remove(taken)
         return taken
 
     def differences(self, op: OpDesc, sources: Sequence[str], other: Any) -> int:
-        """In how many respects an INT8 op differs from an op that reads the same."""
-        asked = [name for name in COMPUTES if other.has_attr(name)]
-        attributes = sum(attribute(op, name) != other.attr(name) for name in asked)
+        """Return the number of differences between an INT8 op and an op with the same inputs."""
+        compared = [name for name in COMPUTES if other.has_attr(name)]
+        attributes = sum(attribute(op, name) != other.attr(name) for name in compared)
         return attributes + (list(self.activations(other)) != list(sources))
 
     def follow(self, op: OpDesc, first: Any) -> str:
-        """The output of the last op that was folded into the INT8 op ``op``."""
+        """Return the output of the last op that the INT8 op ``op`` replaces."""
         residual = any(slot.parameter == "ResidualData" and slot.arguments for slot in op.inputs)
         output = output_of(first)
         while len(self.readers[output]) == 1:
@@ -180,13 +184,13 @@ class FakeOps:
         return output
 
     def same(self, op: OpDesc) -> str:
-        """The name of the value that an op computes that is no INT8 op."""
+        """Return the variable that an op computes that does not run in INT8; empty if unknown."""
         if op.type in ("quantize", "dequantize"):
             return self.names.get(inputs_of(op)[0], "")
         return self.names.get(outputs_of(op)[0], "")
 
 
 def main_output(op: Any) -> str:
-    """An op's result, apart from statistics and shapes."""
+    """Return an op's main output, not its statistics or shapes."""
     slot = next(slot for slot in ("Y", "Out", "Output") if slot in op.output_names)
     return op.output(slot)[0]

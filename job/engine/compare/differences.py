@@ -1,12 +1,12 @@
-"""How far each INT8 op is from what the fake-quantized model computes in its place.
+"""Measures the error that each INT8 op adds.
 
-The difference is local: the error that an op adds, given its inputs. It is measured against the
-same op of the fake-quantized model, with the trained weights and in floating point, on what the
-INT8 model gave the op to read before that was rounded to 8 bits for it. The reference is rounded
-to its trained scale where INT8 ops read it. So what counts for an op is the rounding of its inputs
-and whatever goes wrong in its integer arithmetic: what leaving it in FP32 takes away. A scale that
-cuts values off counts for the ops that read them, a scale other than the trained one for the op
-that writes with it.
+The error is local: it is the error of one op, given its inputs. The reference is the same op of the
+fake-quantized model, computed in floating point with the trained weights. Its input is the value in
+the INT8 model before rounding to 8 bits. The reference output is rounded to its trained scale where
+INT8 ops read it. The error of an op thus consists of the rounding of its inputs and of errors in
+its integer arithmetic. Keeping the op in FP32 removes exactly this error. Clipping by a scale
+counts for the ops that read the clipped values. A scale that differs from the trained scale counts
+for the op that writes with this scale.
 """
 
 import math
@@ -19,7 +19,7 @@ import numpy as np
 from job.engine.compare.probe import Probe
 from job.engine.compare.reference_ops import Reference
 
-# Of images with so many pixels everything that both models compute is in memory at once.
+# Number of pixels per run, because all intermediate values of both models are in memory at once.
 CHUNK_PIXELS = 1 << 16
 SMALLEST = 1e-30
 
@@ -29,10 +29,10 @@ class Difference:
     """The error that one INT8 op adds.
 
     Attributes:
-        op: the name of its output in the fake-quantized model, which ``/int8/skip_ops`` knows.
-        type: its type there.
-        signal_to_noise_db: power of the right values over that of the errors, in decibels.
-        largest_error: as a share of the largest right value.
+        op: name of the op's output in the fake-quantized model, as in ``/int8/skip_ops``.
+        type: op type in the fake-quantized model.
+        signal_to_noise_db: power of the expected values over the power of the errors, in decibels.
+        largest_error: largest error as a fraction of the largest expected value.
     """
 
     op: str
@@ -42,11 +42,11 @@ class Difference:
 
 
 def differences(fake: Path, int8: Path, images: np.ndarray) -> list[Difference]:
-    """The INT8 ops that add an error, the worst first.
+    """Return the INT8 ops that add an error, in order of rising signal-to-noise ratio.
 
     Args:
         fake: prefix of the fake-quantized model.
-        int8: prefix of the INT8 model that was made of it.
+        int8: prefix of the INT8 model made from it.
         images: float32 [N, C, H, W].
     """
     chunk = max(1, CHUNK_PIXELS // (images.shape[2] * images.shape[3]))
@@ -57,26 +57,26 @@ def differences(fake: Path, int8: Path, images: np.ndarray) -> list[Difference]:
             values = probe.values(images[start : start + chunk])
             for each, expected in reference.expected(values):
                 sums[each].add(expected, values[each.output])
-    found = [
+    differing = [
         Difference(each.op, each.type, its.decibels, its.largest_error)
         for each, its in sums.items()
         if its.noise > 0
     ]
-    return sorted(found, key=lambda difference: difference.signal_to_noise_db)
+    return sorted(differing, key=lambda difference: difference.signal_to_noise_db)
 
 
 @dataclass
 class Sums:
-    """One op's errors, over all images so far."""
+    """Accumulated values and errors of one op."""
 
     signal: float = 0.0
     noise: float = 0.0
     largest_value: float = 0.0
     largest: float = 0.0
 
-    def add(self, expected: np.ndarray, found: np.ndarray) -> None:
-        """Count the values of more images."""
-        error = found - expected
+    def add(self, expected: np.ndarray, actual: np.ndarray) -> None:
+        """Add the values of more images."""
+        error = actual - expected
         self.signal += float(np.square(expected, dtype="float64").sum())
         self.noise += float(np.square(error, dtype="float64").sum())
         self.largest_value = max(self.largest_value, float(np.abs(expected).max()))
@@ -84,10 +84,10 @@ class Sums:
 
     @property
     def decibels(self) -> float:
-        """Signal-to-noise ratio."""
+        """Signal-to-noise ratio in decibels."""
         return 10 * math.log10(max(self.signal, SMALLEST) / self.noise)
 
     @property
     def largest_error(self) -> float:
-        """The largest error as a share of the largest value."""
+        """Largest error as a fraction of the largest expected value."""
         return self.largest / max(self.largest_value, SMALLEST)

@@ -1,4 +1,4 @@
-"""A saved program as a picture: its ops from top to bottom, those in INT8 in another colour."""
+"""Draws the ops of a saved program as SVG; the colour shows which ops run in INT8."""
 
 from collections.abc import Sequence
 from html import escape
@@ -14,12 +14,12 @@ LONGEST_NAME = 44
 
 
 def draw(prefix: Path) -> str:
-    """An SVG picture of the program in ``prefix``.pdmodel.
+    """Return an SVG picture of the program in ``prefix``.pdmodel.
 
-    Ops stand in the order in which they run, with their places among all ops, by which
-    ``/int8/skip_ops`` knows those of the fake-quantized model. A line on the left leads from an op
-    to each later op that reads what it wrote, unless that is the next one. What only prepares
-    weights is left out.
+    Ops are drawn from top to bottom in the order of execution, with their index among all ops.
+    ``/int8/skip_ops`` accepts these indices of the fake-quantized model. A line on the left leads
+    from an op to each later op that reads its output, except to the next op. Ops that only prepare
+    weights are omitted.
     """
     places, ops = on_images(read_program(Path(f"{prefix}.pdmodel")))
     edges = [(a, b) for a, b in reads(ops) if b - a > 1]
@@ -36,7 +36,7 @@ def draw(prefix: Path) -> str:
 
 
 def on_images(program: ProgramDesc) -> tuple[list[int], list[OpDesc]]:
-    """The ops that depend on the images, with their places among all ops."""
+    """Return the indices of the ops that depend on the images, and these ops."""
     block = program.blocks[0]
     constant = {variable.name for variable in block.vars if variable.persistable}
     places, ops = [], []
@@ -50,7 +50,7 @@ def on_images(program: ProgramDesc) -> tuple[list[int], list[OpDesc]]:
 
 
 def reads(ops: Sequence[OpDesc]) -> list[tuple[int, int]]:
-    """Pairs of places (writer, reader) of the ops that hand a variable on."""
+    """Return the pairs of indices (writer, reader) of ops that share a variable."""
     writers: dict[str, int] = {}
     pairs = []
     for index, op in enumerate(ops):
@@ -60,7 +60,7 @@ def reads(ops: Sequence[OpDesc]) -> list[tuple[int, int]]:
 
 
 def assign_lanes(edges: Sequence[tuple[int, int]]) -> list[int]:
-    """A column for each line such that none covers another; short lines stand further right."""
+    """Return a column for each line so that lines do not overlap; short lines are further right."""
     ends: list[list[tuple[int, int]]] = []
     lanes = [0] * len(edges)
     for place in sorted(range(len(edges)), key=lambda i: edges[i][1] - edges[i][0]):
@@ -76,18 +76,18 @@ def assign_lanes(edges: Sequence[tuple[int, int]]) -> list[int]:
 
 
 def middle(row: int) -> int:
-    """The height of a row's middle, in pixels."""
+    """Return the y coordinate of a row's middle, in pixels."""
     return ROW * row + ROW + ROW // 2
 
 
 def arc(start: int, end: int, lane: int, left: int) -> str:
-    """The line from one op to another."""
+    """Return the line from one op to another op as SVG."""
     x, first, last = left - LANE * (lane + 1), middle(start), middle(end)
     return f'<path d="M{left},{first}H{x}V{last}H{left}" fill="none" stroke="#888"/>'
 
 
 def box(op: OpDesc, row: int, place: int, left: int) -> str:
-    """An op with its type, what is folded in, and the variable that it writes."""
+    """Return an op as SVG: index, type, fused ops and output."""
     name = op.outputs[0].arguments[0] if op.outputs and op.outputs[0].arguments else ""
     if len(name) > LONGEST_NAME:
         name = f"…{name[-LONGEST_NAME:]}"
@@ -102,14 +102,14 @@ def box(op: OpDesc, row: int, place: int, left: int) -> str:
 
 
 def colour(op: OpDesc) -> str:
-    """The colour of an op: INT8, converting, or FP32."""
+    """Return the colour of an op: INT8, quantize or dequantize, or FP32."""
     if op.type in CONVERTING:
         return PAIR_COLOUR
     return INT8_COLOUR if is_int8(op) else FP32_COLOUR
 
 
 def folded(op: OpDesc) -> str:
-    """What was folded into an op."""
+    """Return the ops that were fused into an op, as text."""
     residual = any(slot.parameter == "ResidualData" and slot.arguments for slot in op.inputs)
     activation = attribute(op, "fuse_activation") or attribute(op, "activation_type")
     parts = ["add"] * residual + [text(activation)] * bool(activation)
@@ -117,12 +117,12 @@ def folded(op: OpDesc) -> str:
 
 
 def text(value: object) -> str:
-    """A value of an attribute, whose strings are bytes in some versions of protobuf."""
+    """Return an attribute's value as text; some protobuf versions return bytes for strings."""
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def describe(op: OpDesc) -> str:
-    """All inputs and outputs, and the scales, for whoever points at an op."""
+    """Return the tooltip of an op: all inputs, outputs and scales."""
     lines = [op.type]
     lines += [f"{slot.parameter}: {', '.join(slot.arguments)}" for slot in op.inputs]
     lines += [f"→ {slot.parameter}: {', '.join(slot.arguments)}" for slot in op.outputs]
@@ -133,7 +133,7 @@ def describe(op: OpDesc) -> str:
 
 
 def legend(left: int) -> str:
-    """What the colours mean."""
+    """Return the legend of the colours as SVG."""
     parts = (("INT8", INT8_COLOUR), ("quantize/dequantize", PAIR_COLOUR), ("FP32", FP32_COLOUR))
     return "".join(
         f'<rect x="{left + 140 * i}" y="4" width="12" height="12" fill="{fill}" stroke="#888"/>'

@@ -1,4 +1,4 @@
-"""A copy of an INT8 model whose inner values can be read."""
+"""Reads intermediate values of an INT8 model."""
 
 import tempfile
 from collections.abc import Mapping
@@ -15,11 +15,12 @@ READ = "@read"
 
 
 class Probe:
-    """An INT8 model that hands out what its ops write.
+    """A copy of an INT8 model with intermediate variables as further outputs.
 
     Args:
-        prefix: of the model.
-        scales: the variables to read, with the scale of those that hold 8-bit integers.
+        prefix: prefix of the model.
+        scales: variables to read -> scale of the variables that hold 8-bit integers; None for
+            other variables.
     """
 
     def __init__(self, prefix: Path, scales: Mapping[str, float | None]) -> None:
@@ -40,19 +41,19 @@ class Probe:
             Path(f"{copy}.pdmodel").write_bytes(program.SerializeToString())
             Path(f"{copy}.pdiparams").symlink_to(Path(f"{prefix}.pdiparams").absolute())
             self.model = Predictor(configuration(copy, INT8, threads=1))
-        # Reading the handles by column: Paddle names a fetched variable only once.
+        # The handles are selected by column, because Paddle names a fetched variable only once.
         outputs = self.model.predictor.get_output_names()[len(fetches) :]
         self.handles = [self.model.predictor.get_output_handle(name) for name in outputs]
 
     def values(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """What the variables hold of images, float32 [N, C, H, W], all in floating point."""
+        """Return the variables' values in floating point for images, float32 [N, C, H, W]."""
         self.model.scores(images)
-        found = {n: h.copy_to_cpu() for n, h in zip(self.names, self.handles, strict=True)}
-        return {IMAGE: images, **found}
+        values = {n: h.copy_to_cpu() for n, h in zip(self.names, self.handles, strict=True)}
+        return {IMAGE: images, **values}
 
 
 def dequantize(name: str, output: str, scale: float) -> OpDesc:
-    """An op that divides 8-bit integers by their scale."""
+    """Return an op that divides 8-bit integers by their scale."""
     op = make_op("dequantize", {"Input": name}, {"Output": output}, {})
     op.attrs.add(name="Scale", type=framework_pb2.FLOAT, f=scale)
     op.attrs.add(name="is_negative_input", type=framework_pb2.BOOLEAN, b=False)

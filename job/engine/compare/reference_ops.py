@@ -1,4 +1,4 @@
-"""The fake-quantized model's ops, each computed on inputs of its own and without rounding."""
+"""Computes each op of the fake-quantized model on given inputs, without rounding."""
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from job.engine.quantize.fake_quantize import remove_ops
 from job.engine.training.programs import IMAGE, cpu, load_inference_model, read_variables
 
 GIVEN = "@given"
-# Ops of these types take and write the steps of the op before them: they round nothing themselves.
+# Ops of these types use the scale of the op before them, so they do not round.
 KEEPING_STEPS = ("pool2d",)
 STEPS = ((-128, 127), (0, 255))
 
@@ -21,16 +21,16 @@ Values = Mapping[str, np.ndarray]
 
 
 class Reference:
-    """What each INT8 op should write.
+    """Expected outputs of the INT8 ops.
 
     Args:
         fake: prefix of the fake-quantized model.
-        int8: prefix of the INT8 model that was made of it.
+        int8: prefix of the INT8 model made from it.
 
     Attributes:
-        outputs: the INT8 ops by the variable of the fake-quantized model that they compute.
-        reads: what has to be known of the INT8 model: its variables, with the scale of those that
-            hold 8-bit integers.
+        outputs: variable of the fake-quantized model -> INT8 op that computes it.
+        reads: variables of the INT8 model that :meth:`expected` needs -> scale of the variables
+            that hold 8-bit integers; None for other variables.
     """
 
     def __init__(self, fake: Path, int8: Path) -> None:
@@ -46,7 +46,7 @@ class Reference:
         fp32 = {name for op in ops if not is_int8(op) for name in outputs_of(op)}
         rounding = {name for name, each in self.outputs.items() if each.type not in KEEPING_STEPS}
         given = take_apart(model, {IMAGE, *rounding, *fp32}, self.outputs)
-        # Name in the fake-quantized model -> in the INT8 model, as its ops write it and read it.
+        # Variable of the fake-quantized model -> variable that the INT8 model writes and reads.
         self.written = {n: self.outputs[n].output if n in self.outputs else n for n in given}
         quantizing = {inputs_of(op)[0]: op for op in reversed(ops) if op.type == "quantize"}
         self.read = self.written | {
@@ -57,10 +57,10 @@ class Reference:
         self.reads |= {outputs_of(op)[0]: attribute(op, "Scale") for op in quantizing.values()}
 
     def expected(self, values: Values) -> Iterator[tuple[Counterpart, np.ndarray]]:
-        """What each INT8 op should write, in floating point.
+        """Yield each INT8 op and its expected output in floating point.
 
         Args:
-            values: of the variables in ``reads``, in floating point.
+            values: values of the variables in ``reads``, in floating point.
         """
         of_rounded = self.compute({name: values[read] for name, read in self.read.items()})
         of_unrounded = self.compute(self.unrounded(values, of_rounded))
@@ -73,50 +73,51 @@ class Reference:
                 yield each, of_unrounded[name]
 
     def unrounded(self, values: Values, of_rounded: Values) -> Values:
-        """What the ops read, without the error that rounding to the trained scales has made.
+        """Return the inputs of the ops without the error of rounding to the trained scales.
 
-        Other errors remain: they count for the ops that made them, not for those that read them.
+        Other errors remain in the inputs, because they count for the ops that made them.
         """
-        found = {name: values[written] for name, written in self.written.items()}
-        for name in found.keys() & self.outputs.keys():
+        inputs = {name: values[written] for name, written in self.written.items()}
+        for name in inputs.keys() & self.outputs.keys():
             if self.outputs[name].scale is not None:
-                right = of_rounded[name]
-                found[name] = found[name] + (right - self.rounded(name, right))
-        return found
+                exact = of_rounded[name]
+                inputs[name] = inputs[name] + (exact - self.rounded(name, exact))
+        return inputs
 
     def rounded(self, name: str, values: np.ndarray) -> np.ndarray:
-        """Values of a variable after rounding to the steps that were trained for it."""
+        """Return the values of a variable after rounding to its trained scale."""
         scale = self.outputs[name].scale
-        # Without a scale of its own it has that of the op which reads it.
+        # A variable without a trained scale has the scale of the op that reads it.
         if name not in self.trained:
             return np.rint(values * scale) / np.float32(scale)
         largest = self.trained[name]
-        # Paddle takes 127 signed or 255 unsigned steps; its scale tells which.
+        # Paddle uses 127 signed or 255 unsigned steps. The scale determines which.
         low, high = min(STEPS, key=lambda steps: abs(np.log(steps[1] / largest / scale)))
         return np.clip(np.rint(values * (high / largest)), low, high) * np.float32(largest / high)
 
     def compute(self, values: Values) -> dict[str, np.ndarray]:
-        """The result of each op, given what all of them read."""
+        """Return the result of each op for the given inputs of all ops."""
         feed = {f"{name}{GIVEN}": values[name] for name in self.written}
         with static.scope_guard(self.scope):
-            found = self.executor.run(self.program, feed, list(self.outputs))
-        return dict(zip(self.outputs, found, strict=True))
+            results = self.executor.run(self.program, feed, list(self.outputs))
+        return dict(zip(self.outputs, results, strict=True))
 
     def close(self) -> None:
-        """Free the weights and all that was computed, which Paddle's executor holds on to."""
+        """Free the weights and the results, which Paddle's executor would keep in memory."""
         self.scope.erase(self.scope.local_var_names())
 
 
 def take_apart(model: FakeOps, known: Collection[str], results: Collection[str]) -> list[str]:
-    """Leave only the ops that compute ``results``, each reading known values where they are given.
+    """Remove all ops that ``results`` do not need, and make the others read given values.
 
     Args:
-        model: the fake-quantized model, whose program is changed.
-        known: variables whose values are given, each in a variable with ``GIVEN`` at its end.
-        results: what is to be computed.
+        model: the fake-quantized model; its program is changed.
+        known: variables whose values are given. An op reads the value of ``name`` from the variable
+            ``name`` + ``GIVEN``.
+        results: variables to compute.
 
     Returns:
-        The known variables that are read.
+        The variables of ``known`` that are read.
     """
     block, producers = model.block, model.graph.producers
     needed, given, waiting = {}, set(), list(results)

@@ -1,1 +1,1 @@
-"""Saved models and Paddle Inference."""
+"""Saved models and their inference with Paddle Inference."""

@@ -1,9 +1,10 @@
-"""Paddle's legacy files, ``.pdmodel`` and ``.pdiparams``, read and written attribute by attribute.
+"""Reads and writes Paddle's legacy files, ``.pdmodel`` and ``.pdiparams``.
 
-Paddle's own Python API drops the attributes that its INT8 passes leave on ops. A ``.pdmodel`` is a
-``ProgramDesc`` message (paddle/fluid/framework/framework.proto). A ``.pdiparams`` holds the
-persistable variables in the order of their names, each as: version (uint32), level-of-detail count
-(uint64), version (uint32), length (int32) and bytes of a ``TensorDesc`` message, raw data.
+Paddle's Python API drops the attributes that Paddle's INT8 passes add to ops, so this module parses
+the files itself. A ``.pdmodel`` is a ``ProgramDesc`` message
+(paddle/fluid/framework/framework.proto). A ``.pdiparams`` holds the persistable variables in the
+order of their names. Each variable consists of: version (uint32), level-of-detail count (uint64),
+version (uint32), length (int32) and bytes of a ``TensorDesc`` message, raw data.
 """
 
 import struct
@@ -29,23 +30,35 @@ NOT_STORED = ("feed", "fetch")
 
 
 def read_program(path: Path) -> ProgramDesc:
-    """Read a ``.pdmodel``."""
+    """Read a ``.pdmodel`` file.
+
+    Raises:
+        OSError: the file cannot be read.
+        DecodeError: the file is not a ``ProgramDesc`` message.
+    """
     program = ProgramDesc()
     program.ParseFromString(path.read_bytes())
     return program
 
 
 def persistable_names(program: ProgramDesc) -> list[str]:
-    """Names of the variables that the ``.pdiparams`` beside a program holds, in its order."""
+    """Return the names of the variables in a program's ``.pdiparams``, in the file's order."""
     variables = program.blocks[0].vars
     return sorted(v.name for v in variables if v.persistable and v.name not in NOT_STORED)
 
 
 def read_parameters(path: Path, program: ProgramDesc) -> dict[str, np.ndarray]:
-    """Read a ``.pdiparams``.
+    """Read a ``.pdiparams`` file.
+
+    Args:
+        path: the file.
+        program: the program whose variables the file holds.
+
+    Returns:
+        The arrays by variable name.
 
     Raises:
-        QuantizationError: it does not hold the program's variables.
+        QuantizationError: a variable has an unsupported type, or the file is longer than expected.
     """
     content = path.read_bytes()
     values, offset = {}, 0
@@ -57,17 +70,22 @@ def read_parameters(path: Path, program: ProgramDesc) -> dict[str, np.ndarray]:
         offset += length
         dtype = DTYPES.get(tensor.data_type)
         if levels or dtype is None:
-            raise QuantizationError(f"{path}: {name} is of a kind that is not written by Paddle 3")
+            raise QuantizationError(
+                f"{path}: {name} has data type {tensor.data_type} and {levels} levels of detail, "
+                f"expected a type of {sorted(DTYPES)} and no levels"
+            )
         count = int(np.prod(tensor.dims))
         values[name] = np.frombuffer(content, dtype, count, offset).reshape(tuple(tensor.dims))
         offset += count * dtype.itemsize
     if offset != len(content):
-        raise QuantizationError(f"{path}: {len(content) - offset} bytes more than its program's")
+        raise QuantizationError(
+            f"{path}: the file has {len(content)} bytes, but its program's variables need {offset}"
+        )
     return values
 
 
 def chunks(values: Mapping[str, np.ndarray]) -> Iterator[bytes]:
-    """The content of a ``.pdiparams``."""
+    """Yield the content of a ``.pdiparams`` file."""
     for name in sorted(values):
         value = np.ascontiguousarray(values[name])
         tensor = VarType.TensorDesc(data_type=DTYPE_IDS[value.dtype], dims=value.shape)
@@ -85,10 +103,11 @@ def write_model(prefix: Path, program: ProgramDesc, parameters: Mapping[str, np.
 
 
 def put_in_order(program: ProgramDesc) -> None:
-    """Order ops and variables by nothing but the graph, so that equal models are equal files.
+    """Order ops and variables by the graph alone, so that equal models become equal files.
 
-    PaddleSlim and Paddle's passes leave them in orders that differ from process to process. Each
-    op comes after those that it depends on, depth first: a weight is restored just before its use.
+    The order that PaddleSlim and Paddle's passes produce differs from process to process. Here each
+    op follows the ops that it depends on, depth first. A weight is thus restored directly before
+    its use.
     """
     block = program.blocks[0]
     ops = [OpDesc.FromString(op.SerializeToString()) for op in block.ops]
@@ -96,7 +115,7 @@ def put_in_order(program: ProgramDesc) -> None:
     ranks = _ranks(ops, needs)
     needed = set().union(*needs)
     ordered: dict[int, None] = {i: None for i, op in enumerate(ops) if op.type == "feed"}
-    # The last one is taken up first; of what an op needs, that is what takes the longest way.
+    # The last entry is processed first: of an op's dependencies, the one with the longest path.
     waiting = sorted((i for i in range(len(ops)) if i not in needed), key=ranks.__getitem__)
     while waiting:
         missing = [i for i in needs[waiting[-1]] if i not in ordered]
@@ -111,9 +130,10 @@ def put_in_order(program: ProgramDesc) -> None:
 
 
 def dependencies(ops: Sequence[OpDesc]) -> list[set[int]]:
-    """For each op the earlier ones that must run before it.
+    """Return, for each op, the indices of the earlier ops that must run before it.
 
-    They write what it reads or writes, or read what it writes: some ops work in place.
+    These ops write a variable that the op reads or writes, or read a variable that it writes. The
+    latter matters because some ops work in place.
     """
     needs: list[set[int]] = []
     writer: dict[str, int] = {}
@@ -131,15 +151,15 @@ def dependencies(ops: Sequence[OpDesc]) -> list[set[int]]:
 
 
 def _ranks(ops: Sequence[OpDesc], needs: Sequence[set[int]]) -> list[tuple[int, bytes]]:
-    """What tells ops apart alike in all processes: the longest way to each, and what it is."""
-    ways: list[int] = []
+    """Return sort keys that are equal in all processes: longest path to the op, and its bytes."""
+    depths: list[int] = []
     for before in needs:
-        ways.append(1 + max((ways[i] for i in before), default=0))
-    return [(way, op.SerializeToString()) for way, op in zip(ways, ops, strict=True)]
+        depths.append(1 + max((depths[i] for i in before), default=0))
+    return [(depth, op.SerializeToString()) for depth, op in zip(depths, ops, strict=True)]
 
 
 def add_variable(program: ProgramDesc, name: str, like: np.ndarray, *, persistable: bool) -> None:
-    """Declare a dense variable of an array's shape and dtype."""
+    """Declare a dense variable with the shape and dtype of the array ``like``."""
     variable = program.blocks[0].vars.add(name=name, persistable=persistable)
     variable.type.type = VarType.DENSE_TENSOR
     variable.type.dense_tensor.tensor.data_type = DTYPE_IDS[like.dtype]
@@ -152,7 +172,7 @@ def make_op(
     outputs: Mapping[str, str],
     attributes: Mapping[str, int],
 ) -> OpDesc:
-    """An op with one argument a slot and integer attributes."""
+    """Return an op with one argument per slot and integer attributes."""
     op = OpDesc(type=kind)
     for slots, arguments in ((op.inputs, inputs), (op.outputs, outputs)):
         for slot, argument in arguments.items():
@@ -163,7 +183,7 @@ def make_op(
 
 
 def insert_ops(program: ProgramDesc, ops: list[OpDesc]) -> None:
-    """Put ops before all others but the feeds."""
+    """Insert ops after the feeds and before all other ops."""
     block = program.blocks[0]
     old = [OpDesc.FromString(op.SerializeToString()) for op in block.ops]
     feeds = [op for op in old if op.type == "feed"]

@@ -1,4 +1,4 @@
-"""Saved models, loaded again in Paddle Inference."""
+"""Loads saved models into Paddle Inference and runs them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,26 +9,28 @@ from paddle import inference
 from job.errors import DataError
 
 NATIVE, ONEDNN, FAKE_QUANTIZED, INT8 = "native", "onednn", "fake_quantized", "int8"
-# Takes fc and relu into an FP32 op outside oneDNN, where nothing quantizes them.
+# This pass fuses fc and relu into an FP32 op outside oneDNN, which no pass quantizes.
 HARMFUL_PASS = "repeated_fc_relu_fuse_pass"  # noqa: S105
 
 
 def configuration(prefix: Path, mode: str, *, threads: int, log: bool = False) -> inference.Config:
-    """Paddle Inference's configuration of a saved model.
+    """Return Paddle Inference's configuration for a saved model.
 
     Args:
         prefix: path without ``.pdmodel`` and ``.pdiparams``.
         mode: ``native`` or ``onednn`` for FP32, ``fake_quantized``, or ``int8`` for the model that
-            the int8 stage leaves.
-        threads: of the maths library.
-        log: let Paddle tell which passes it applies.
+            the int8 stage writes.
+        threads: number of threads of the math library.
+        log: let Paddle log which passes it applies.
 
     Raises:
         DataError: a file is missing.
     """
     for suffix in (".pdmodel", ".pdiparams"):
         if not Path(f"{prefix}{suffix}").is_file():
-            raise DataError(f"{prefix}{suffix} is missing", "Run again from the stage before.")
+            raise DataError(
+                f"{prefix}{suffix} is missing", "Run the stage that writes it again, with --from."
+            )
     config = inference.Config(f"{prefix}.pdmodel", f"{prefix}.pdiparams")
     config.set_cpu_math_library_num_threads(threads)
     config.enable_memory_optim()
@@ -39,10 +41,10 @@ def configuration(prefix: Path, mode: str, *, threads: int, log: bool = False) -
     else:
         config.disable_mkldnn()
     if mode == FAKE_QUANTIZED:
-        # It must run op by op, as trained.
+        # The model must run op by op, as in training.
         config.switch_ir_optim(False)
     if mode == INT8:
-        # It is optimized already; only its weights have to be restored from one byte each.
+        # The model is already optimized. Only its weights, one byte each, must be restored.
         keep_only(config, "constant_folding_pass")
     if mode == ONEDNN:
         config.delete_pass(HARMFUL_PASS)
@@ -50,14 +52,14 @@ def configuration(prefix: Path, mode: str, *, threads: int, log: bool = False) -
 
 
 def keep_only(config: inference.Config, wanted: str) -> None:
-    """Switch off every pass but one."""
+    """Switch off every pass except ``wanted``."""
     for name in config.pass_builder().all_passes():
         if name != wanted:
             config.delete_pass(name)
 
 
 class Predictor:
-    """A loaded model."""
+    """A model loaded into Paddle Inference."""
 
     def __init__(self, config: inference.Config) -> None:
         self.predictor = inference.create_predictor(config)
@@ -70,11 +72,11 @@ class Predictor:
         self.input.copy_from_cpu(np.ascontiguousarray(images))
 
     def run(self) -> None:
-        """One forward pass over the images set before."""
+        """Run one forward pass over the images of :meth:`set_images`."""
         self.predictor.run()
 
     def scores(self, images: np.ndarray) -> np.ndarray:
-        """Class scores, float32 [N, classes], of images float32 [N, C, H, W]."""
+        """Return the class scores, float32 [N, classes], of images float32 [N, C, H, W]."""
         self.set_images(images)
         self.run()
         return self.output.copy_to_cpu()
@@ -83,7 +85,13 @@ class Predictor:
 def score_all(
     predictor: Predictor, images: np.ndarray, batch_size: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Scores of a whole set, batch by batch, with the number of images done so far."""
+    """Yield (number of images done, scores of the batch) for each batch of ``images``.
+
+    Args:
+        predictor: the loaded model.
+        images: float32 [N, C, H, W].
+        batch_size: images per batch; the last batch may be smaller.
+    """
     for start in range(0, len(images), batch_size):
         batch = np.array(images[start : start + batch_size])
         yield start + len(batch), predictor.scores(batch)

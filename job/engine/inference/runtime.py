@@ -1,4 +1,4 @@
-"""The installed Paddle as other packages need it: its version, its oneDNN log, a bare predictor."""
+"""The installed Paddle version, its predictor and its oneDNN log, for other packages."""
 
 import ctypes
 from pathlib import Path
@@ -11,12 +11,12 @@ VERSION: str = paddle.__version__
 
 
 def open_predictor(config: inference.Config) -> Any:
-    """Load the model of a configuration."""
+    """Load the model that a configuration describes."""
     return inference.create_predictor(config)
 
 
 def set_onednn_log(*, on: bool) -> None:
-    """Switch the log of executed primitives on or off, whatever ONEDNN_VERBOSE says."""
+    """Switch oneDNN's log of executed primitives on or off, regardless of ONEDNN_VERBOSE."""
     (library,) = (Path(paddle.__file__).parent / "libs").glob("libdnnl.so*")
     # https://uxlfoundation.github.io/oneDNN/dev_guide_verbose.html
     ctypes.CDLL(str(library)).dnnl_set_verbose(int(on))

@@ -1,4 +1,4 @@
-"""What a saved model holds, read from its program: which kind it is, its inputs and outputs."""
+"""Reads the kind, the inputs and the outputs of a saved model from its program."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from job.engine.inference.paddle_format import OpDesc, ProgramDesc, VarType, read_program
 from job.errors import DataError
 
-# The name of a model's files without suffix, in the folder of its stage.
+# File name of a model, without suffix, in the output folder of its stage.
 PREFIX = "model"
 FP32, FAKE_QUANTIZED, INT8 = "fp32", "fake_quantized", "int8"
 ACCURACY, TOP_K = "accuracy", ("top_k", "top_k_v2")
@@ -23,14 +23,14 @@ class SavedModel:
 
     Attributes:
         kind: ``fp32``, ``fake_quantized`` or ``int8``.
-        image: name of the input of images.
-        input_shape: channels, height, width; -1 where any size is taken.
-        label: name of the input of labels; None without an accuracy layer.
-        label_rank: 2 for labels [N, 1], 1 for [N].
-        classes: how many scores the model gives an image.
-        scores: the output of scores [N, classes]; None with an accuracy layer.
-        accuracies: the outputs with the share of images that are right, top-1 and, if the model
-            tells it, top-5; empty without an accuracy layer.
+        image: name of the image input.
+        input_shape: (channels, height, width); -1 stands for any size.
+        label: name of the label input; None without an accuracy layer.
+        label_rank: 2 for labels [N, 1], 1 for labels [N], 0 without an accuracy layer.
+        classes: number of classes.
+        scores: name of the score output [N, classes]; None with an accuracy layer.
+        accuracies: names of the outputs for top-1 and, if the model has one, top-5; empty without
+            an accuracy layer.
     """
 
     kind: str
@@ -47,7 +47,7 @@ def read_saved_model(prefix: Path) -> SavedModel:
     """Describe ``prefix``.pdmodel.
 
     Raises:
-        DataError: it is missing, corrupt, or no classifier of images.
+        DataError: the file is missing or corrupt, or the model is not an image classifier.
     """
     path = Path(f"{prefix}.pdmodel")
     try:
@@ -65,8 +65,8 @@ def read_saved_model(prefix: Path) -> SavedModel:
     accuracies = accuracy_outputs(ops, outputs)
     if len(images) != 1 or len(labels) > 1 or not outputs or bool(labels) != (1 in accuracies):
         raise DataError(
-            f"{path}: expected an input of images, and labels only with accuracy outputs; found "
-            f"inputs {inputs} and outputs {outputs}",
+            f"{path}: expected one image input, and labels only with accuracy outputs; "
+            f"found inputs {inputs} and outputs {outputs}",
             "Save the classifier with scores as its output, or with top_k and accuracy layers.",
         )
     scores = ranked(ops) if labels else outputs[0]
@@ -91,11 +91,11 @@ class Variables:
         self._path = path
 
     def dtype(self, name: str) -> int:
-        """One of ``VarType``."""
+        """Return the data type of a variable, a value of ``VarType``."""
         return self._tensor(name).data_type
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Its shape, -1 for sizes that vary."""
+        """Return the shape of a variable; -1 stands for any size."""
         return tuple(self._tensor(name).dims)
 
     def _tensor(self, name: str) -> VarType.TensorDesc:
@@ -105,7 +105,7 @@ class Variables:
 
 
 def kind_of(ops: Sequence[OpDesc]) -> str:
-    """Tell the three kinds of model apart by their ops."""
+    """Return ``int8``, ``fake_quantized`` or ``fp32``, decided by the ops of the model."""
     for op in ops:
         if any(a.name == "mkldnn_data_type" and a.s == "int8" for a in op.attrs):
             return INT8
@@ -113,7 +113,7 @@ def kind_of(ops: Sequence[OpDesc]) -> str:
 
 
 def accuracy_outputs(ops: Sequence[OpDesc], outputs: Sequence[str]) -> dict[int, str]:
-    """The outputs that are accuracies, by their k."""
+    """Return k -> name of the output that holds the top-k accuracy."""
     sizes = {
         names(op.outputs, "Indices")[0]: next((a.i for a in op.attrs if a.name == "k"), 1)
         for op in ops
@@ -129,30 +129,38 @@ def accuracy_outputs(ops: Sequence[OpDesc], outputs: Sequence[str]) -> dict[int,
 
 
 def ranked(ops: Sequence[OpDesc]) -> str:
-    """The scores that the accuracy layer takes the highest of."""
+    """Return the name of the scores that the first top_k op reads."""
     return next(names(op.inputs, "X")[0] for op in ops if op.type in TOP_K)
 
 
 def ordered(ops: Sequence[OpDesc], kind: str) -> list[OpDesc]:
-    """The feeds or fetches, in the order of the model's inputs or outputs."""
-    found = [op for op in ops if op.type == kind]
-    return sorted(found, key=lambda op: next((a.i for a in op.attrs if a.name == "col"), 0))
+    """Return the feed or fetch ops in the order of the model's inputs or outputs."""
+    of_kind = [op for op in ops if op.type == kind]
+    return sorted(of_kind, key=lambda op: next((a.i for a in op.attrs if a.name == "col"), 0))
 
 
 def names(slots: Sequence[OpDesc.Var], slot: str) -> list[str]:
-    """The variables in one of an op's slots."""
-    return [name for one in slots if one.parameter == slot for name in one.arguments]
+    """Return the names of the variables in one slot of an op."""
+    return [name for each in slots if each.parameter == slot for name in each.arguments]
 
 
 def image_shape(shape: tuple[int, ...], path: Path) -> tuple[int, int, int]:
-    """Channels, height and width of an input [N, C, H, W]."""
+    """Return (channels, height, width) of an input [N, C, H, W].
+
+    Raises:
+        DataError: the input does not have four dimensions.
+    """
     if len(shape) != 4:
         raise DataError(f"{path}: expected an input [N, C, H, W], found {list(shape)}")
     return shape[1:]
 
 
 def class_count(shape: tuple[int, ...], path: Path) -> int:
-    """Classes of scores [N, classes]."""
+    """Return the number of classes of scores [N, classes].
+
+    Raises:
+        DataError: the scores do not have two dimensions or have no class.
+    """
     if len(shape) != 2 or shape[1] < 1:
         raise DataError(f"{path}: expected scores [N, classes], found {list(shape)}")
     return shape[1]

@@ -1,1 +1,1 @@
-"""The INT8 model for oneDNN."""
+"""Builds and audits the INT8 model for oneDNN."""

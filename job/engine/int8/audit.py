@@ -1,4 +1,4 @@
-"""What became of the fake-quantized model's ops in the INT8 model."""
+"""Compares the ops of the INT8 model with the ops of the fake-quantized model."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,13 +16,13 @@ ACTIVATIONS = ("relu", "relu6", "hard_swish", "hard_sigmoid", "swish", "sigmoid"
 
 @dataclass(frozen=True)
 class Left:
-    """A trained op that was kept in FP32.
+    """An op that was quantized in training and is kept in FP32.
 
     Attributes:
-        op: the name of its output in the fake-quantized model.
-        type: its type there.
-        weight: the name of its weight; empty if it has none.
-        reason: why it was.
+        op: name of the op's output in the fake-quantized model.
+        type: op type in the fake-quantized model.
+        weight: name of the op's weight; empty for an op without a weight.
+        reason: why the op is kept in FP32, for the report.
     """
 
     op: str
@@ -33,16 +33,18 @@ class Left:
 
 @dataclass(frozen=True)
 class Audit:
-    """What became of the model's ops.
+    """Counts of ops before and after the conversion to INT8.
 
     Attributes:
-        ops_before: ops of the fake-quantized model by type, quantize/dequantize apart.
-        ops_after: ops of the INT8 model by type.
-        int8_ops: ops of the INT8 model that compute on 8-bit integers.
-        fp32_ops: convolutions and matrix products left in FP32.
-        left_in_fp32: op, type and reason of each of those, and of skipped pools.
-        folded: batch norms, activations and residual adds folded into other ops.
-        corrected: ``matrix_scales`` and ``residual_sums`` that Paddle's passes get wrong.
+        ops_before: number of ops of the fake-quantized model by type, without quantize and
+            dequantize ops.
+        ops_after: number of ops of the INT8 model by type.
+        int8_ops: number of ops of the INT8 model that compute on 8-bit integers.
+        fp32_ops: number of convolutions and matrix products that run in FP32.
+        left_in_fp32: ``op``, ``type`` and ``reason`` of each of these, and of skipped pools.
+        folded: number of batch norms, activations and residual adds that were fused into other ops.
+        corrected: number of ``matrix_scales`` and ``residual_sums`` whose wrong scales were
+            corrected.
     """
 
     ops_before: Mapping[str, int]
@@ -55,14 +57,14 @@ class Audit:
 
 
 def read_ops(model: Path) -> list[framework_pb2.OpDesc]:
-    """The ops of a saved program, with the attributes that Paddle's Python API hides."""
+    """Read the ops of a saved program, with the attributes that Paddle's Python API drops."""
     description = framework_pb2.ProgramDesc()
     description.ParseFromString(model.read_bytes())
     return [op for op in description.blocks[0].ops if op.type not in ("feed", "fetch")]
 
 
 def attribute(op: framework_pb2.OpDesc, name: str) -> object:
-    """An attribute's value by name; None when it is not set."""
+    """Return the value of an attribute; None if it is not set."""
     for item in op.attrs:
         if item.name == name:
             values = {0: item.i, 1: item.f, 2: item.s, 3: item.ints, 4: item.floats, 6: item.b}
@@ -72,8 +74,8 @@ def attribute(op: framework_pb2.OpDesc, name: str) -> object:
 
 
 def is_int8(op: framework_pb2.OpDesc) -> bool:
-    """Whether an optimized op computes on 8-bit integers."""
-    # Paddle does not mark adds of two activations; it only gives them a scale.
+    """Return whether an op of the INT8 model computes on 8-bit integers."""
+    # Paddle does not mark adds of two activations. It only gives them a scale.
     marked = attribute(op, "mkldnn_data_type") == "int8" or attribute(op, "scale_out") is not None
     return marked and op.type not in ("quantize", "dequantize")
 
@@ -84,17 +86,16 @@ def audit(
     kept: Sequence[Left],
     corrected: Mapping[str, int],
 ) -> Audit:
-    """Account for every op of the model.
+    """Make the audit of an INT8 model.
 
     Args:
-        before: ops of the fake-quantized model by type.
-        ops: of the INT8 model.
-        kept: ops that were to stay in FP32.
-        corrected: what of Paddle's work was corrected.
+        before: number of ops of the fake-quantized model by type.
+        ops: ops of the INT8 model.
+        kept: ops that must run in FP32.
+        corrected: number of corrected scales, see :class:`Audit`.
 
     Raises:
-        QuantizationError: no convolution or matrix product runs in INT8, or one does that was to
-            stay in FP32.
+        QuantizationError: no convolution or matrix product runs in INT8, or an op of ``kept`` does.
     """
     after = Counter(op.type for op in ops)
     int8 = [op for op in ops if is_int8(op)]
@@ -108,7 +109,7 @@ def audit(
     ]
     if not any(op.type in WEIGHTED for op in int8):
         raise QuantizationError(
-            f"no convolution or matrix product of {len(weighted)} was quantized",
+            f"none of the model's {len(weighted)} convolutions and matrix products runs in INT8",
             "Check /quantize/quantize_op_types and /quantize/not_quant_pattern.",
         )
     require_kept(kept_weights, weighted)
@@ -132,31 +133,34 @@ def audit(
 
 
 def require_kept(weights: Mapping[str, int], ops: Sequence[framework_pb2.OpDesc]) -> None:
-    """Make sure that what was to stay in FP32 did.
+    """Check that the ops to be kept in FP32 run in FP32.
 
     Args:
-        weights: how many uses of each weight were to stay; others may run in INT8.
-        ops: of the INT8 model, those with weights.
+        weights: weight -> number of its uses that must run in FP32; other uses may run in INT8.
+        ops: ops of the INT8 model that have weights.
 
     Raises:
-        QuantizationError: a use of a weight runs in INT8.
+        QuantizationError: too many uses of a weight run in INT8.
     """
     uses = Counter((name, is_int8(op)) for op in ops for name in inputs_of(op))
     wrong = [name for name, n in weights.items() if uses[name, True] and uses[name, False] < n]
     if wrong:
         raise QuantizationError(
-            f"these ops were to stay in FP32 and run in INT8: {', '.join(sorted(wrong))}",
-            "This is a fault of the installed Paddle: run `job doctor`.",
+            f"ops that /int8 keeps in FP32 run in INT8; their weights: {', '.join(sorted(wrong))}",
+            "Run `job doctor` to check the installed Paddle version, and report this model.",
         )
 
 
 def inputs_of(op: framework_pb2.OpDesc) -> list[str]:
-    """Names of all inputs of an op."""
+    """Return the names of all inputs of an op."""
     return [name for slot in op.inputs for name in slot.arguments]
 
 
 def why_fp32(op: framework_pb2.OpDesc) -> str:
-    """Why a convolution or matrix product stayed in FP32."""
+    """Return why a convolution or matrix product runs in FP32."""
     if not attribute(op, "quantization_type") and op.type != "fc":
-        return "not quantized in training (its type or its name scope was left out)"
-    return "oneDNN's passes found no scale for its input or output"
+        return (
+            "not quantized in training: excluded by /quantize/quantize_op_types or "
+            "/quantize/not_quant_pattern"
+        )
+    return "Paddle's oneDNN passes found no scale for its input or output"

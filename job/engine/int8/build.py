@@ -1,4 +1,4 @@
-"""From the fake-quantized model to one that oneDNN runs in INT8."""
+"""Converts the fake-quantized model to a model that oneDNN runs in INT8."""
 
 import shutil
 from collections import Counter
@@ -32,7 +32,7 @@ __all__ = [
     "read_ops",
 ]
 
-# A quantize op type of the settings -> the op types that oneDNN's passes make of it.
+# Op type in /quantize/quantize_op_types -> op types that Paddle's oneDNN passes replace it with.
 INT8_OP_TYPES = {
     "conv2d": ("conv2d", "fused_conv2d"),
     "depthwise_conv2d": ("depthwise_conv2d", "fused_conv2d"),
@@ -46,7 +46,7 @@ INT8_OP_TYPES = {
 
 
 def int8_op_types(quantize_op_types: Sequence[str]) -> set[str]:
-    """The op types that may run in INT8: those that were trained to, under the engine's names."""
+    """Return the engine's op types that may run in INT8, for the trained op types."""
     return {name for kind in quantize_op_types for name in INT8_OP_TYPES[kind]}
 
 
@@ -63,22 +63,22 @@ def build(
 
     Args:
         fake_quantized: prefix of the fake-quantized model.
-        out: an existing folder.
-        quantize_op_types: op types that were trained to be quantized.
-        images: float32 [N, C, H, W], to check the saved model against the just-in-time one.
-        quantized_ops: those of ``quantize_op_types`` that run in INT8; None means all.
-        skip_ops: further ops to leave in FP32, by type, name of output, or ``#`` and index.
+        out: existing folder.
+        quantize_op_types: op types that were quantized in training.
+        images: float32 [N, C, H, W], to compare the scores of the saved model.
+        quantized_ops: the op types of ``quantize_op_types`` that run in INT8; None means all.
+        skip_ops: further ops to keep in FP32, by type, name of the output, or ``#`` and index.
 
     Returns:
-        The audit, and the model's scores of ``images`` before its weights were packed; those of
-        the saved model must be the same.
+        The audit, and the scores of ``images`` before the weights were packed. The saved model must
+        have the same scores.
 
     Raises:
-        QuantizationError: nothing was quantized, or Paddle cannot run the model in INT8.
+        QuantizationError: no op was quantized, or Paddle cannot run the model in INT8.
         UsageError: an item of ``skip_ops`` matches no op.
     """
     work = out / "work"
-    # Of an attempt that was killed nothing is used: Paddle would take a half-written graph.
+    # Files of a killed attempt are removed, because Paddle would load a half-written graph.
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     scope = static.Scope()
@@ -98,13 +98,17 @@ def build(
     repack(optimized, out / PREFIX)
     ops = read_ops(Path(f"{optimized}.pdmodel"))
     shutil.rmtree(work)
-    left = [*skipped, *(Left(name, "pool2d", "", reason) for name, reason in pools.items())]
+    kept = [*skipped, *(Left(name, "pool2d", "", reason) for name, reason in pools.items())]
     corrections = {"matrix_scales": corrected, "residual_sums": len(widened)}
-    return audit(before, ops, left, corrections), scores
+    return audit(before, ops, kept, corrections), scores
 
 
 def optimize(prefix: Path, cache: Path, op_types: set[str], images: np.ndarray) -> None:
-    """Let Paddle's passes make the INT8 graph, run it once and save it to ``cache``."""
+    """Run Paddle's passes to make the INT8 graph, run the graph once and save it to ``cache``.
+
+    Raises:
+        QuantizationError: Paddle failed.
+    """
     config = inference.Config(f"{prefix}.pdmodel", f"{prefix}.pdiparams")
     config.set_cpu_math_library_num_threads(1)
     config.enable_mkldnn()
@@ -117,6 +121,6 @@ def optimize(prefix: Path, cache: Path, op_types: set[str], images: np.ndarray) 
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise QuantizationError(
-            f"Paddle cannot run this model in INT8: {reason}",
-            "Leave the op type that it names out of /quantize/quantize_op_types.",
+            f"Paddle failed to build or run the INT8 model: {reason}",
+            "If the message names an op type, remove it from /quantize/quantize_op_types.",
         ) from error

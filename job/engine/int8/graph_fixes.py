@@ -1,4 +1,4 @@
-"""What must be set right in a fake-quantized program before Paddle's passes make INT8 of it."""
+"""Corrections of a fake-quantized program before Paddle's passes convert it to INT8."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -14,18 +14,23 @@ from job.engine.training.programs import write_variables
 KEEPING_SIGN = ("pool2d", "dropout", "reshape2", "transpose2", "flatten_contiguous_range")
 CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
 RELUS = {"relu", "relu6"}
-# An axis means nothing between operands of equal shape, but the folding pass refuses this one.
+# The axis has no effect on operands of equal shape, but the fusion pass skips adds with this axis.
 NOT_FOLDED_AXIS = 2
-# Dimensions of what a convolution leaves.
+# Number of dimensions of a convolution's output.
 PLANES = 4
 UNSIGNED_MAX, SIGNED_MAX = 255.0, 127.0
 
 
 class Graph:
-    """Producers of a program's variables, seen through quantize/dequantize pairs.
+    """Producers and readers of a program's variables, across quantize and dequantize ops.
+
+    Args:
+        program: the program.
 
     Attributes:
-        readers: the types of the ops that read a variable, pairs included.
+        block: the program's block.
+        producers: variable -> op that writes it.
+        readers: variable -> types of the ops that read it, including quantize and dequantize ops.
     """
 
     def __init__(self, program: Program) -> None:
@@ -37,17 +42,17 @@ class Graph:
                 self.readers[name].append(op.type)
 
     def source(self, name: str):
-        """The op that computes ``name``, or None for inputs and weights."""
+        """Return the op that computes ``name``; None for inputs and weights."""
         op = self.producers.get(name)
         while op is not None and op.type in (QUANTIZE, DEQUANTIZE):
             op = self.producers.get(op.input("X")[0])
         return op
 
     def is_unsigned(self, name: str) -> bool:
-        """Whether Paddle quantizes ``name`` to u8.
+        """Return whether Paddle quantizes ``name`` to u8.
 
-        It does so behind a relu, and behind a relu6 that becomes part of a convolution. All else is
-        s8 to it, though it may hold no negative values.
+        Paddle does so behind a relu, and behind a relu6 that is fused into a convolution. It
+        quantizes all other values to s8, even if they are never negative.
         """
         op = self.source(name)
         if op is None or op.type == "relu":
@@ -57,7 +62,7 @@ class Graph:
         return op.type in KEEPING_SIGN and all(map(self.is_unsigned, self.activations_of(op)))
 
     def is_convolution(self, name: str) -> bool:
-        """Whether ``name`` is what a convolution leaves, with what becomes part of it."""
+        """Return whether ``name`` is the output of a convolution with its fused ops."""
         op = self.source(name)
         if op is None or any(len(self.readers[n]) > 1 for n in op.output_arg_names):
             return False
@@ -66,11 +71,11 @@ class Graph:
         return op.type in CONVOLUTIONS
 
     def activations_of(self, op: Any) -> list[str]:
-        """What an op reads, its parameters apart."""
+        """Return the inputs of an op that are not parameters."""
         return [name for name in op.input_arg_names if not self.block.var(name).persistable]
 
     def scale_of(self, name: str) -> str | None:
-        """The scale variable of the pair behind variable ``name``."""
+        """Return the scale variable of the quantize op that reads ``name``; None without one."""
         for op in self.block.ops:
             if op.type == QUANTIZE and op.input("X")[0] == name:
                 return op.input("Scale")[0]
@@ -78,7 +83,7 @@ class Graph:
 
 
 def residual_adds(graph: Graph) -> Iterator[Any]:
-    """The adds of two activations; adds of a bias are none."""
+    """Yield the adds of two activations; adds of a bias are excluded."""
     for op in graph.block.ops:
         of_weight = any(graph.block.var(name).persistable for name in op.input_arg_names)
         if op.type == "elementwise_add" and not of_weight:
@@ -86,11 +91,11 @@ def residual_adds(graph: Graph) -> Iterator[Any]:
 
 
 def signed_residuals(program: Program) -> Iterator[tuple[str, str]]:
-    """Outputs of relu(add(a, b)) with both a and b signed: (output, its scale variable).
+    """Yield (output, scale variable) of each relu(add(a, b)) with both a and b signed.
 
-    oneDNN's convolution with a folded add writes the type of its residual operand. Behind a relu
-    Paddle computes the output's scale for u8, 255 steps; with a signed operand the values are then
-    written as s8 and everything above 127 steps, half the range, is cut off.
+    oneDNN's convolution with a fused add writes the data type of its residual operand. Behind a
+    relu, Paddle computes the output's scale for u8 with 255 steps. If the operand is signed, the
+    values are written as s8, so values above 127 steps, half the range, would be clipped.
     """
     graph = Graph(program)
     adds = {op.output("Out")[0]: op for op in residual_adds(graph)}
@@ -107,10 +112,13 @@ def signed_residuals(program: Program) -> Iterator[tuple[str, str]]:
 
 
 def keep_unsigned_residuals_apart(program: Program) -> list[str]:
-    """Keep oneDNN from folding adds of an unsigned residual whose sum may be negative.
+    """Prevent the fusion of adds of an unsigned residual whose sum can be negative.
 
-    The convolution would write the sum in its residual's type, u8, and cut it off at zero. As an
-    op of its own the add runs in FP32 and is right. Returns the sums' names.
+    The convolution would write the sum in the residual's data type, u8, and clip it at zero. As a
+    separate op, the add runs in FP32 and is correct.
+
+    Returns:
+        The names of the sums.
     """
     graph = Graph(program)
     apart = []
@@ -124,14 +132,21 @@ def keep_unsigned_residuals_apart(program: Program) -> list[str]:
 
 
 def keep_apart(graph: Graph, add: Any) -> None:
-    """Keep oneDNN from folding an add into a convolution; it never folds one that broadcasts."""
+    """Prevent the fusion of an add into a convolution.
+
+    Adds that broadcast need no change, because the pass never fuses them.
+    """
     one, two = (graph.block.var(name).shape for name in add.input_arg_names)
     if one == two and len(one) == PLANES:
         add._set_attr("axis", NOT_FOLDED_AXIS)
 
 
 def widen_signed_residuals(program: Program, scope: static.Scope) -> list[str]:
-    """Scale such outputs so that 127 steps span their range; returns their names."""
+    """Widen the scales of :func:`signed_residuals` so that 127 steps span their range.
+
+    Returns:
+        The names of the outputs.
+    """
     changed = []
     for output, scale in signed_residuals(program):
         value = np.array(scope.find_var(scale).get_tensor())
@@ -142,7 +157,15 @@ def widen_signed_residuals(program: Program, scope: static.Scope) -> list[str]:
 
 
 def skip_pools(program: Program, widened: Sequence[str]) -> dict[str, str]:
-    """Keep the pools in FP32 that have no INT8 kernel; output -> reason."""
+    """Keep pools in FP32 that oneDNN cannot run in INT8 or would round too coarsely.
+
+    Args:
+        program: the fake-quantized program.
+        widened: the sums of :func:`widen_signed_residuals`.
+
+    Returns:
+        Output of each such pool -> reason, for the report.
+    """
     graph = Graph(program)
     skipped = {}
     for op in program.global_block().ops:
@@ -153,9 +176,9 @@ def skip_pools(program: Program, widened: Sequence[str]) -> dict[str, str]:
         if source is not None and set(source.output_arg_names) & set(widened):
             reason = "its input is a signed residual sum, for which oneDNN has no pooling kernel"
         elif op.attr("pooling_type") == "avg" and is_global(op, sides):
-            reason = "the mean of a whole plane would be rounded to the steps of its largest value"
+            reason = "a global mean in INT8 would be rounded to the scale of the largest value"
         elif op.attr("adaptive") and has_uneven_windows(sides, op.attr("ksize")):
-            reason = "it is adaptive with windows of different sizes, which oneDNN does not know"
+            reason = "it is adaptive with windows of different sizes, which oneDNN does not support"
         else:
             continue
         op._set_attr("skip_quant", 1)
@@ -164,11 +187,11 @@ def skip_pools(program: Program, widened: Sequence[str]) -> dict[str, str]:
 
 
 def is_global(op: Any, sides: Sequence[int]) -> bool:
-    """Whether a pool's window is its whole input."""
+    """Return whether a pool's window is its whole input."""
     whole = [1, 1] if op.attr("adaptive") else list(sides)
     return op.attr("global_pooling") or list(op.attr("ksize")) == whole
 
 
 def has_uneven_windows(sides: Sequence[int], outputs: Sequence[int]) -> bool:
-    """Whether an adaptive pool's output is no whole fraction of its input."""
+    """Return whether an adaptive pool's windows have different sizes."""
     return any(side % output != 0 for side, output in zip(sides, outputs, strict=True))

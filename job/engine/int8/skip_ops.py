@@ -1,6 +1,5 @@
-"""Which trained ops stay in FP32 at the user's wish, and how they are kept there."""
+"""Keeps the ops of /int8/skip_ops and outside /int8/quantized_ops in FP32."""
 
-import difflib
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ from paddle.static import Program
 from job.engine.int8.audit import Left
 from job.engine.int8.graph_fixes import Graph, keep_apart
 from job.errors import UsageError
+from job.text_format import close_matches
 
 MATRIX_PRODUCTS = ("mul", "matmul", "matmul_v2")
 ID = "#"
@@ -20,13 +20,16 @@ def skip(
     quantized_ops: Collection[str] | None,
     skip_ops: Sequence[str],
 ) -> list[Left]:
-    """Mark the ops that the user leaves in FP32, so that Paddle's passes leave them there too.
+    """Mark ops so that Paddle's passes keep them in FP32.
 
     Args:
         program: the fake-quantized program.
-        trained: op types that were trained to be quantized.
-        quantized_ops: those of them that run in INT8; None means all.
-        skip_ops: further ops to leave out, by type, name of output, or ``#`` and index.
+        trained: op types that were quantized in training.
+        quantized_ops: the op types of ``trained`` that run in INT8; None means all.
+        skip_ops: further ops to keep in FP32, by type, name of the output, or ``#`` and index.
+
+    Returns:
+        The ops that are kept in FP32.
 
     Raises:
         UsageError: an item of ``skip_ops`` matches no op.
@@ -42,31 +45,31 @@ def skip(
     for index, items in named.items():
         op = graph.block.ops[index]
         if items:
-            reason = f"/int8/skip_ops has {items[0]}"
+            reason = f"/int8/skip_ops contains {items[0]}"
         elif quantized_ops is not None and op.type not in quantized_ops:
-            reason = f"/int8/quantized_ops does not have {op.type}"
+            reason = f"/int8/quantized_ops does not contain {op.type}"
         else:
             continue
         skipped.append((op, Left(output_of(op), op.type, weight_of(graph, op), reason)))
     for op, _ in skipped:
         keep_in_fp32(graph, op)
     program._sync_with_cpp()
-    return [what for _, what in skipped]
+    return [left for _, left in skipped]
 
 
 def is_bias_add(graph: Graph, op: Any) -> bool:
-    """Whether an op adds a bias, which is never quantized by itself."""
+    """Return whether an op adds a bias; such adds are never quantized separately."""
     operands = [graph.block.var(name) for name in op.input_arg_names]
     return op.type == "elementwise_add" and any(operand.persistable for operand in operands)
 
 
 def output_of(op: Any) -> str:
-    """The name of an op's first output."""
+    """Return the name of an op's first output; empty for an op without outputs."""
     return op.output_arg_names[0] if op.output_arg_names else ""
 
 
 def weight_of(graph: Graph, op: Any) -> str:
-    """The parameter that an op reads, seen through its dequantizing; empty if it reads none."""
+    """Return the parameter that an op reads, directly or dequantized; empty without parameter."""
     for name in op.input_arg_names:
         for source in sources(graph, name):
             if graph.block.var(source).persistable:
@@ -75,7 +78,7 @@ def weight_of(graph: Graph, op: Any) -> str:
 
 
 def sources(graph: Graph, name: str) -> Iterator[str]:
-    """A variable and what it was quantized and dequantized from."""
+    """Yield a variable and the variable that it was quantized or dequantized from, if any."""
     yield name
     producer = graph.producers.get(name)
     if producer is not None and "Scale" in producer.input_names:
@@ -83,39 +86,39 @@ def sources(graph: Graph, name: str) -> Iterator[str]:
 
 
 def require_matches(graph: Graph, named: dict[int, list[str]], skip_ops: Sequence[str]) -> None:
-    """Make sure that each item names an op.
+    """Check that each item of ``skip_ops`` matches an op.
 
     Raises:
-        UsageError: with the most similar names.
+        UsageError: an item matches no op; the hint has the most similar names.
     """
-    found = {item for items in named.values() for item in items}
+    matched = {item for items in named.values() for item in items}
     for item in skip_ops:
-        if item in found:
+        if item in matched:
             continue
         ops = [graph.block.ops[index] for index in named]
         names = [*sorted({op.type for op in ops}), *map(output_of, ops)]
-        close = difflib.get_close_matches(item, names, 3) or names[:3]
+        close = close_matches(item, names, 3) or names[:3]
         raise UsageError(
-            f"/int8/skip_ops: {item!r} is no quantized op of this model",
-            f"Among them are {', '.join(close)}; the report's audit names more of them.",
+            f"/int8/skip_ops: {item!r} matches no quantized op of this model",
+            f"Similar ops are {', '.join(close)}. The audit in the report names more ops.",
         )
 
 
 def keep_in_fp32(graph: Graph, op: Any) -> None:
-    """Keep Paddle's passes from quantizing one op."""
+    """Mark one op so that Paddle's passes do not quantize it."""
     op._set_attr("skip_quant", 1)
     if op.type == "elementwise_add":
-        # Folded into a convolution it would be computed in the convolution's INT8.
+        # An add that is fused into a convolution would run in the convolution's INT8.
         keep_apart(graph, op)
     if op.type in MATRIX_PRODUCTS:
         copy_input(graph.block, op)
 
 
 def copy_input(block: Any, op: Any) -> None:
-    """Let a matrix product read a copy of its input.
+    """Make a matrix product read a copy of its input.
 
-    Paddle makes an fc of it, which forgets the mark; a copy has no scale, without which an fc is
-    not quantized.
+    Paddle replaces the matrix product by an fc op and loses the mark. The copy has no scale, and
+    Paddle does not quantize an fc op without an input scale.
     """
     name = op.input("X")[0]
     copy = f"{name}.fp32"

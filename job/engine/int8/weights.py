@@ -1,5 +1,4 @@
-"""The INT8 model's weights: right scales for fully connected layers, and one byte a weight on
-disk."""
+"""Corrects weight scales of fully connected layers, and stores INT8 weights as bytes."""
 
 from pathlib import Path
 
@@ -25,16 +24,16 @@ SMALLEST = np.float32(1e-12)
 
 
 def correct_matrix_scales(prefix: Path) -> int:
-    """Set the weight scales of fully connected layers right, in place.
+    """Correct the weight scales of fully connected layers in place.
 
-    Paddle's pass reads the [inputs, outputs] matrix as if it were transposed: its scales are those
-    of unrelated weights, and the larger weights of a column are cut off at 127.
+    Paddle's pass reads the [inputs, outputs] matrix as if it were transposed. It computes the
+    scales from unrelated weights, so large weights of a column are clipped at 127.
 
     Args:
-        prefix: of the model that Paddle's passes left.
+        prefix: prefix of the model that Paddle's passes saved.
 
     Returns:
-        How many layers had wrong scales.
+        The number of layers whose scales were changed.
     """
     program = read_program(Path(f"{prefix}.pdmodel"))
     parameters = read_parameters(Path(f"{prefix}.pdiparams"), program)
@@ -48,21 +47,21 @@ def correct_matrix_scales(prefix: Path) -> int:
 
 
 def repack(source: Path, target: Path) -> None:
-    """Rewrite an INT8 model with one byte a weight.
+    """Rewrite an INT8 model with one byte per weight.
 
-    Each weight becomes cast(int8) * scale. Paddle's constant folding restores the FP32 weight when
-    the model is loaded, from which oneDNN makes the same int8 again, so the scores stay the same
-    to the last bit.
+    Each weight becomes cast(int8) * scale. When the model is loaded, Paddle's constant folding
+    restores an FP32 weight, and oneDNN converts it to the same int8 value. The scores are therefore
+    bitwise equal. The int8 stage checks this.
 
     Args:
-        source: prefix of the model, with FP32 weights and right scales.
+        source: prefix of the model, with FP32 weights and corrected scales.
         target: prefix to write to.
     """
     program = read_program(Path(f"{source}.pdmodel"))
     parameters = read_parameters(Path(f"{source}.pdiparams"), program)
     restoring: list[OpDesc] = []
     for op in int8_ops(program):
-        # A weight that two ops share is stored once.
+        # A weight that two ops share is stored once; the first op removes it from parameters.
         if weight_name(op) in parameters:
             restoring += store_as_int8(program, parameters, op)
     insert_ops(program, restoring)
@@ -71,24 +70,28 @@ def repack(source: Path, target: Path) -> None:
 
 
 def int8_ops(program: ProgramDesc) -> list[OpDesc]:
-    """Ops with weights that run in INT8."""
+    """Return the ops with weights that run in INT8."""
     ops = program.blocks[0].ops
     return [op for op in ops if op.type in LAYOUTS and scale_attribute(op) is not None]
 
 
 def scale_attribute(op: OpDesc) -> OpDesc.Attr | None:
-    """The op's per-channel weight scales; None when it does not run in INT8."""
+    """Return the op's per-channel weight scales; None if the op does not run in INT8."""
     return next((a for a in op.attrs if a.name == "Scale_weights" and len(a.floats)), None)
 
 
 def weight_name(op: OpDesc) -> str:
-    """The weight's variable."""
+    """Return the name of the op's weight variable."""
     slot = LAYOUTS[op.type][0]
     return next(i.arguments[0] for i in op.inputs if i.parameter == slot)
 
 
 def correct_scales(op: OpDesc, weight: np.ndarray) -> bool:
-    """Scale each column of a matrix [inputs, outputs] by its own largest; True if that changed."""
+    """Set the scale of each column of a matrix [inputs, outputs] to 127 / its largest magnitude.
+
+    Returns:
+        Whether the scales changed.
+    """
     scales = (INT8_MAX / np.maximum(np.abs(weight).max(axis=0), SMALLEST)).astype("float32")
     attribute = scale_attribute(op)
     if np.allclose(attribute.floats, scales, rtol=1e-4):
@@ -101,7 +104,7 @@ def correct_scales(op: OpDesc, weight: np.ndarray) -> bool:
 def store_as_int8(
     program: ProgramDesc, parameters: dict[str, np.ndarray], op: OpDesc
 ) -> list[OpDesc]:
-    """Replace a stored FP32 weight by int8 values and scales; the ops that restore it."""
+    """Replace a stored FP32 weight by int8 values and scales; return the ops that restore it."""
     name, axis = weight_name(op), LAYOUTS[op.type][1]
     weight = parameters.pop(name)
     shape = [-1 if i == axis else 1 for i in range(weight.ndim)]

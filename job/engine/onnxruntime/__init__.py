@@ -1,1 +1,1 @@
-"""The INT8 model for ONNX Runtime."""
+"""Builds and runs the INT8 model for ONNX Runtime."""

@@ -1,10 +1,11 @@
-"""The INT8 model for ONNX Runtime: made from the fake-quantized model, loaded again and run.
+"""Converts the fake-quantized model to an INT8 model for ONNX Runtime, and runs it.
 
-paddle2onnx translates the network in FP32. What training found is put in afterwards, in the form
-that ONNX Runtime makes integer kernels of: weights stored as int8 with one scale a channel, biases
-as int32, batch norms folded into both, and a QuantizeLinear and DequantizeLinear wherever the
-fake-quantized model has them. (paddle2onnx's own treatment of such models wants the scales of every
-op's output, which training does not see, and leaves the weights in FP32.)
+paddle2onnx translates the network in FP32. Afterwards this module adds the trained scales in the
+form for which ONNX Runtime has integer kernels: weights as int8 with one scale per channel, biases
+as int32, batch norms folded into both, and QuantizeLinear and DequantizeLinear where the
+fake-quantized model has these ops. paddle2onnx's conversion of quantized models is not used,
+because it needs the scale of every op's output, which training does not measure, and keeps weights
+in FP32.
 """
 
 import tempfile
@@ -24,7 +25,7 @@ from job.errors import DataError, QuantizationError
 
 MODEL = "model.onnx"
 OPSET = 13
-# What it may say of a model; they have no class in common.
+# Errors of ONNX Runtime for a model that it cannot run. They have no common base class.
 REFUSALS = (
     ort.Fail,
     ort.InvalidArgument,
@@ -36,20 +37,20 @@ PROVIDERS = ["CPUExecutionProvider"]
 
 
 def convert(fake_quantized: Path, out: Path) -> dict[str, Any]:
-    """Write model.onnx, with the weights and scales of the fake-quantized model.
+    """Write model.onnx with the weights and scales of the fake-quantized model.
 
     Args:
         fake_quantized: prefix of the fake-quantized model.
-        out: an existing folder.
+        out: existing folder.
 
     Returns:
-        ``quantizers`` (quantized activations), ``unsigned`` (those of them in unsigned steps),
-        ``int8_weights`` and ``bytes``.
+        ``quantizers`` (number of quantized activations), ``unsigned`` (number of activations with
+        unsigned steps), ``int8_weights`` (number of int8 weights) and ``bytes`` (model size).
 
     Raises:
-        QuantizationError: paddle2onnx cannot translate the model, or ONNX Runtime not run it.
+        QuantizationError: paddle2onnx cannot translate the model, or ONNX Runtime cannot run it.
     """
-    # By its suffix, what a kill leaves of it is known for unfinished, and removed.
+    # The suffix marks the folder as unfinished, so that it is removed after a kill.
     with tempfile.TemporaryDirectory(dir=out, suffix=".tmp") as folder:
         plain = Path(folder) / "plain"
         weights = write_with_clips(fake_quantized, plain)
@@ -70,7 +71,11 @@ def convert(fake_quantized: Path, out: Path) -> dict[str, Any]:
 
 
 def translated(plain: Path) -> Path:
-    """The ONNX file of a Paddle model, beside it."""
+    """Translate a Paddle model to an ONNX file in the same folder; return its path.
+
+    Raises:
+        QuantizationError: paddle2onnx failed.
+    """
     target = plain.with_suffix(".onnx")
     try:
         paddle2onnx.export(
@@ -82,15 +87,20 @@ def translated(plain: Path) -> Path:
 
 
 def cannot(what: str, error: Exception) -> QuantizationError:
-    """The error of a model that one of the libraries refuses."""
+    """Return the error of a library that cannot process the model."""
     reason = str(error).strip().splitlines()[0]
     return QuantizationError(
-        f"{what} the fake-quantized model: {reason}", "Leave onnxruntime out of /benchmark/engines."
+        f"{what} the fake-quantized model: {reason}", "Remove onnxruntime from /benchmark/engines."
     )
 
 
 class OnnxRuntimeModel:
-    """A loaded model."""
+    """A loaded model.
+
+    Args:
+        path: the ONNX file.
+        threads: number of threads.
+    """
 
     def __init__(self, path: Path, threads: int) -> None:
         options = onnxruntime.SessionOptions()
@@ -104,27 +114,31 @@ class OnnxRuntimeModel:
 
     def set_images(self, images: np.ndarray) -> None:
         """Copy images, float32 [N, C, H, W], to the model's input."""
-        # The binding may point to this memory instead of copying it.
+        # This copy is kept, because the binding can refer to its memory.
         self.images = np.array(images, order="C")
         self.binding.bind_cpu_input(self.input, self.images)
         self.binding.bind_output(self.output)
 
     def run(self) -> None:
-        """One forward pass over the images set before."""
+        """Run one forward pass over the images of :meth:`set_images`."""
         self.session.run_with_iobinding(self.binding)
 
     def scores(self, images: np.ndarray) -> np.ndarray:
-        """Class scores, float32 [N, classes], of images float32 [N, C, H, W]."""
+        """Return the class scores, float32 [N, classes], of images float32 [N, C, H, W]."""
         self.set_images(images)
         self.run()
         return self.binding.copy_outputs_to_cpu()[0]
 
 
 def open_model(folder: Path, threads: int) -> OnnxRuntimeModel:
-    """Load what ``convert`` wrote.
+    """Load a model that ``convert`` wrote.
+
+    Args:
+        folder: folder of the model.
+        threads: number of threads.
 
     Raises:
-        DataError: it is not there.
+        DataError: the file is missing.
     """
     if not (folder / MODEL).is_file():
         raise DataError(f"{folder / MODEL} is missing", "Run again with --from onnxruntime.")

@@ -1,4 +1,4 @@
-"""The fake-quantized model as one that paddle2onnx translates well: in FP32, ranges marked."""
+"""Rewrites the fake-quantized model for paddle2onnx: FP32 weights, and clips as range markers."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +23,9 @@ class Weight:
     """A quantized weight.
 
     Attributes:
-        values: int8, in the layout of the op that reads it.
-        scale: one step, float32 [channels] or [1].
-        axis: of the channels.
+        values: int8, in the layout of the op that reads the weight.
+        scale: size of one step, float32 [channels] or [1].
+        axis: axis of the channels.
     """
 
     values: np.ndarray
@@ -36,8 +36,12 @@ class Weight:
 def write_with_clips(fake_quantized: Path, target: Path) -> dict[str, Weight]:
     """Write the model with FP32 weights and a clip in place of each quantize/dequantize pair.
 
-    A clip from -s to s, which no network has of its own, tells where a pair stood and its scale,
-    whatever names the translation gives to tensors.
+    A clip from -s to s marks the position and the scale of a pair, independently of the names that
+    paddle2onnx gives to tensors. Networks do not contain such clips.
+
+    Args:
+        fake_quantized: prefix of the fake-quantized model.
+        target: prefix to write to.
 
     Returns:
         The quantized weights by name.
@@ -65,41 +69,41 @@ def write_with_clips(fake_quantized: Path, target: Path) -> dict[str, Weight]:
 
 
 def bytes_of(op: OpDesc) -> bytes:
-    """An op's message, which outlives the program that it is in."""
+    """Return an op's serialized message, which remains valid after its program is changed."""
     return op.SerializeToString()
 
 
 def argument(slots: list[OpDesc.Var], name: str) -> str:
-    """The variable in a slot; empty when there is none."""
+    """Return the first variable in a slot; empty for an empty slot."""
     return next((s.arguments[0] for s in slots if s.parameter == name and s.arguments), "")
 
 
 def number(op: OpDesc, name: str) -> int:
-    """An integer attribute."""
+    """Return the value of an integer attribute."""
     return next(item.i for item in op.attrs if item.name == name)
 
 
 def weight(op: OpDesc, parameters: dict[str, np.ndarray]) -> Weight:
-    """The weight that a dequantize op restores."""
+    """Return the quantized weight that a dequantize op reads."""
     values = parameters[argument(op.inputs, "X")].astype("int8")
     scale = parameters[argument(op.inputs, "Scale")].reshape(-1) / INT8_MAX
     return Weight(values, scale.astype("float32"), max(0, number(op, "quant_axis")))
 
 
 def restored(weight: Weight) -> np.ndarray:
-    """A weight's FP32 values."""
+    """Return a weight's FP32 values."""
     shape = [-1 if axis == weight.axis else 1 for axis in range(weight.values.ndim)]
     return weight.values.astype("float32") * weight.scale.reshape(shape)
 
 
 def rename_inputs(op: OpDesc, renamed: dict[str, str]) -> None:
-    """Let an op read what stands for its inputs now."""
+    """Rename an op's inputs by ``renamed``."""
     for slot in op.inputs:
         slot.arguments[:] = [renamed.get(name, name) for name in slot.arguments]
 
 
 def clip(op: OpDesc, parameters: dict[str, np.ndarray]) -> OpDesc:
-    """The clip that stands for a pair, of which ``op`` is the second."""
+    """Return the clip that replaces a pair with the dequantize op ``op``."""
     scale = float(parameters[argument(op.inputs, "Scale")].ravel()[0])
     made = OpDesc(type="clip")
     made.inputs.add(parameter="X").arguments.append(argument(op.inputs, "X"))
@@ -112,7 +116,7 @@ def clip(op: OpDesc, parameters: dict[str, np.ndarray]) -> OpDesc:
 def write_without_scales(
     target: Path, program: ProgramDesc, ops: list[OpDesc], parameters: dict[str, np.ndarray]
 ) -> None:
-    """Write a program of some ops and the variables that these name."""
+    """Write a program with only ``ops`` and the variables that they use."""
     block = program.blocks[0]
     del block.ops[:]
     block.ops.extend(ops)

@@ -1,4 +1,4 @@
-"""An ONNX graph that can be edited by tensor name."""
+"""An ONNX graph, edited by tensor name."""
 
 from collections.abc import Iterable
 
@@ -8,11 +8,14 @@ from onnx import NodeProto, helper, numpy_helper
 
 
 class OnnxGraph:
-    """The nodes of a model and its stored tensors, constants among them.
+    """The nodes and the stored tensors of a model.
+
+    Args:
+        model: the model.
 
     Attributes:
-        nodes: in the order of execution.
-        tensors: stored tensors by name.
+        nodes: nodes in order of execution, without Constant nodes.
+        tensors: initializers and constants by name.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -27,35 +30,39 @@ class OnnxGraph:
                 self.nodes.append(node)
 
     def producer(self, name: str) -> NodeProto | None:
-        """The node that computes a tensor; None for inputs and stored ones."""
+        """Return the node that computes a tensor; None for inputs and stored tensors."""
         return next((node for node in self.nodes if name in node.output), None)
 
     def readers(self, name: str) -> list[NodeProto]:
-        """The nodes that read a tensor."""
+        """Return the nodes that read a tensor."""
         return [node for node in self.nodes if name in node.input]
 
     def store(self, name: str, value: np.ndarray) -> str:
-        """Store a tensor; returns its name."""
+        """Store a tensor; return its name."""
         self.tensors[name] = value
         return name
 
     def replace(self, old: NodeProto, new: Iterable[NodeProto]) -> None:
-        """Put nodes in another one's place."""
+        """Replace a node by other nodes."""
         at = next(i for i, node in enumerate(self.nodes) if node is old)
         self.nodes[at : at + 1] = new
 
     def remove(self, node: NodeProto) -> None:
-        """Remove a node; what read its output reads its first input."""
+        """Remove a node; readers of its output read its first input instead."""
         self.rename(node.output[0], node.input[0])
         self.nodes = [other for other in self.nodes if other is not node]
 
     def rename(self, old: str, new: str) -> None:
-        """Let all that read one tensor read another."""
+        """Make all readers of one tensor read another tensor."""
         for node in self.readers(old):
             node.input[:] = [new if name == old else name for name in node.input]
 
     def finished(self) -> onnx.ModelProto:
-        """The edited model, with the tensors that are read, checked."""
+        """Return the edited and checked model, without unused tensors.
+
+        Raises:
+            onnx.checker.ValidationError: the model is not valid.
+        """
         read = {name for node in self.nodes for name in node.input}
         graph = self.model.graph
         del graph.node[:], graph.initializer[:], graph.value_info[:]
@@ -70,6 +77,6 @@ class OnnxGraph:
 
 
 def attribute(node: NodeProto, name: str, default: object = None) -> object:
-    """An attribute's value, ``default`` when it is not set."""
-    found = [item for item in node.attribute if item.name == name]
-    return helper.get_attribute_value(found[0]) if found else default
+    """Return an attribute's value; ``default`` if the attribute is not set."""
+    matches = [item for item in node.attribute if item.name == name]
+    return helper.get_attribute_value(matches[0]) if matches else default

@@ -1,4 +1,4 @@
-"""Puts weights and scales into a translated network, as ONNX Runtime wants them."""
+"""Adds quantized weights and scales to a translated network, in ONNX Runtime's form."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from job.engine.onnxruntime.graph import OnnxGraph, attribute
 
 WEIGHTED = ("Conv", "MatMul", "Gemm")
 NEVER_NEGATIVE = ("Relu", "Sigmoid", "HardSigmoid")
-# Ops whose output has no smaller value than their inputs.
+# Ops whose output is never negative if their input is never negative.
 KEEPING_SIGN = (
     "MaxPool",
     "AveragePool",
@@ -24,12 +24,12 @@ KEEPING_SIGN = (
     "QuantizeLinear",
 )
 UNSIGNED_MAX, SIGNED_MAX = np.float32(255), np.float32(127)
-# Where zero stands for signed values: kernels for unsigned activations are the quicker ones.
+# Zero point of signed values in uint8, because kernels for unsigned activations are faster.
 MIDDLE = 128
 
 
 def drop_idle_pools(graph: OnnxGraph) -> None:
-    """Remove pools of one pixel, such as adaptive ones that leave the plane as it is."""
+    """Remove pools with a window of one pixel, which do not change their input."""
     for node in list(graph.nodes):
         if node.op_type != "AveragePool":
             continue
@@ -59,7 +59,7 @@ def fold_batch_norms(graph: OnnxGraph, weights: Mapping[str, Weight]) -> None:
 
 
 def replace_clips(graph: OnnxGraph) -> None:
-    """Replace each clip from -s to s by what quantizes and what dequantizes."""
+    """Replace each clip from -s to s by QuantizeLinear and DequantizeLinear."""
     for node in [node for node in graph.nodes if node.op_type == "Clip"]:
         low, high = (graph.tensors[name] for name in node.input[1:3])
         if low != -high:
@@ -69,7 +69,14 @@ def replace_clips(graph: OnnxGraph) -> None:
 
 
 def pair(graph: OnnxGraph, clip: NodeProto, largest: float, positive: bool) -> list[NodeProto]:
-    """QuantizeLinear and DequantizeLinear in place of a clip."""
+    """Return QuantizeLinear and DequantizeLinear to replace a clip.
+
+    Args:
+        graph: receives scale and zero point.
+        clip: the clip.
+        largest: upper bound of the clip.
+        positive: whether the input is never negative.
+    """
     name, source = clip.output[0], clip.input[0]
     step = np.float32(largest) / (UNSIGNED_MAX if positive else SIGNED_MAX)
     scale = graph.store(f"{name}.scale", np.array(step, "float32"))
@@ -81,7 +88,7 @@ def pair(graph: OnnxGraph, clip: NodeProto, largest: float, positive: bool) -> l
 
 
 def share_quantizers(graph: OnnxGraph) -> None:
-    """Quantize each tensor once, however many ops read it, where the scales are the same."""
+    """Merge the quantizers of a tensor that have the same scale and zero point."""
     first: dict[tuple[str, float, int], str] = {}
     for node in [node for node in graph.nodes if node.op_type == "QuantizeLinear"]:
         scale, zero = (graph.tensors[name] for name in node.input[1:3])
@@ -93,7 +100,10 @@ def share_quantizers(graph: OnnxGraph) -> None:
 
 
 def drop_idle_activations(graph: OnnxGraph) -> None:
-    """Remove a relu or clip that unsigned quantizing does all of; ops fuse better without."""
+    """Remove each relu or clip whose effect its unsigned quantizers have too.
+
+    ONNX Runtime then fuses more ops.
+    """
     for node in [node for node in graph.nodes if node.op_type in ("Relu", "Clip")]:
         readers = graph.readers(node.output[0])
         limits = (
@@ -106,7 +116,7 @@ def drop_idle_activations(graph: OnnxGraph) -> None:
 
 
 def clips_alike(graph: OnnxGraph, node: NodeProto, limits: list[float]) -> bool:
-    """Whether a node quantizes to unsigned steps from zero that end within the limits."""
+    """Return whether a node quantizes to unsigned steps from zero that end within the limits."""
     if node.op_type != "QuantizeLinear" or graph.tensors[node.input[2]] != 0:
         return False
     largest = float(graph.tensors[node.input[1]] * UNSIGNED_MAX)
@@ -114,7 +124,7 @@ def clips_alike(graph: OnnxGraph, node: NodeProto, limits: list[float]) -> bool:
 
 
 def is_never_negative(graph: OnnxGraph, name: str) -> bool:
-    """Whether a tensor is known to hold no negative value."""
+    """Return whether a tensor is known to have no negative value."""
     node = graph.producer(name)
     if node is None:
         return False
@@ -131,13 +141,13 @@ def is_never_negative(graph: OnnxGraph, name: str) -> bool:
 
 
 def count(graph: OnnxGraph) -> dict[str, int]:
-    """How many activations are quantized, and how many of them in unsigned steps from zero."""
+    """Return the number of ``quantizers``, and of ``unsigned`` ones with zero point 0."""
     zeros = [graph.tensors[n.input[2]] for n in graph.nodes if n.op_type == "QuantizeLinear"]
     return {"quantizers": len(zeros), "unsigned": sum(int(zero == 0) for zero in zeros)}
 
 
 def store_weights(graph: OnnxGraph, weights: Mapping[str, Weight]) -> int:
-    """Store quantized weights as int8 and biases as int32; returns how many weights."""
+    """Store quantized weights as int8 and biases as int32; return the number of weights."""
     stored = 0
     for node in [node for node in graph.nodes if node.op_type in WEIGHTED]:
         name = node.input[1]
@@ -166,7 +176,11 @@ def dequantized(
     scale: np.ndarray,
     axis: int,
 ) -> str:
-    """Store integers and a DequantizeLinear before the node that reads them; returns its output."""
+    """Store integers, and insert a DequantizeLinear before the node that reads them.
+
+    Returns:
+        The name of the dequantized tensor.
+    """
     output = f"{node.output[0]}.{name}"
     integers = graph.store(f"{output}.integers", values)
     per_channel = len(scale) > 1

@@ -1,1 +1,1 @@
-"""The INT8 model for OpenVINO."""
+"""Builds and runs the INT8 model for OpenVINO."""

@@ -1,9 +1,9 @@
-"""The INT8 model for OpenVINO: made from the fake-quantized model, loaded again and run.
+"""Converts the fake-quantized model to an INT8 model for OpenVINO, and runs it.
 
-OpenVINO's low precision transformations turn a graph of FakeQuantize ops into integer kernels. How
-fast those are depends on the graph's shape, which ``convert`` sees to: weights stored as int8 with
-one scale a channel, batch norms folded into that scale and a bias, one FakeQuantize where a value
-is read by quantized ops and none elsewhere, and unsigned steps for values that are never negative.
+OpenVINO's low precision transformations replace FakeQuantize ops by integer kernels. The speed of
+these kernels depends on the form of the graph. ``convert`` therefore stores weights as int8 with
+one scale per channel, folds batch norms into scale and bias, keeps one FakeQuantize where quantized
+ops read a value and none elsewhere, and uses unsigned steps for values that are never negative.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
 
-# As NNCF does: the passes that ovc applies, without its usage statistics.
+# The passes that ovc applies, without ovc's usage statistics. NNCF imports them in the same way.
 from openvino._offline_transformations import apply_moc_transformations
 
 from job.engine.openvino.residual_sums import fold_sums
@@ -24,7 +24,7 @@ FAKE_QUANTIZE = "FakeQuantize"
 LEVELS = 256
 RESHAPES = ("Reshape", "Squeeze", "Unsqueeze")
 NEVER_NEGATIVE = ("Relu", "Sigmoid", "HSigmoid", "HardSigmoid")
-# Ops whose output has no smaller value than their inputs.
+# Ops whose output is never negative if their input is never negative.
 KEEPING_SIGN = (
     FAKE_QUANTIZE,
     "MaxPool",
@@ -34,21 +34,21 @@ KEEPING_SIGN = (
     "Transpose",
     *RESHAPES,
 )
-# Known to OpenVINO's CPU plugin alone: without it, its code generator takes the sums that
-# `fold_sums` made before the convolutions can.
+# Property of OpenVINO's CPU plugin. By default, the plugin's code generator (snippets) takes the
+# sums of `fold_sums` before they can be fused into the convolutions.
 FOLDING = {"SNIPPETS_MODE": "DISABLE"}
 
 
 def convert(fake_quantized: Path, out: Path) -> dict[str, Any]:
-    """Write model.xml and model.bin, with the weights and scales of the fake-quantized model.
+    """Write model.xml and model.bin with the weights and scales of the fake-quantized model.
 
     Args:
         fake_quantized: prefix of the fake-quantized model.
-        out: an existing folder.
+        out: existing folder.
 
     Returns:
-        ``quantizers`` (quantized activations), ``unsigned`` (those of them in unsigned steps),
-        ``int8_weights`` and ``bytes``.
+        ``quantizers`` (number of quantized activations), ``unsigned`` (number of activations with
+        unsigned steps), ``int8_weights`` (number of int8 weights) and ``bytes`` (model size).
 
     Raises:
         QuantizationError: OpenVINO cannot read the model.
@@ -70,36 +70,38 @@ def convert(fake_quantized: Path, out: Path) -> dict[str, Any]:
 
 
 def read(prefix: Path) -> ov.Model:
-    """A Paddle model as OpenVINO's graph, batch norms folded."""
+    """Read a Paddle model as an OpenVINO graph with folded batch norms.
+
+    Raises:
+        QuantizationError: OpenVINO cannot read the model.
+    """
     try:
         model = ov.Core().read_model(f"{prefix}.pdmodel")
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise QuantizationError(
             f"OpenVINO cannot read the fake-quantized model: {reason}",
-            "Leave openvino out of /benchmark/engines.",
+            "Remove openvino from /benchmark/engines.",
         ) from error
     apply_moc_transformations(model, cf=True, smart_reshape=False)
     return model
 
 
 def drop_idle_pools(model: ov.Model) -> None:
-    """Remove adaptive pools that leave the plane as it is (VGG at 224 pixels)."""
+    """Remove adaptive pools that do not change the image size (VGG at 224 pixels)."""
     for op in model.get_ordered_ops():
         if op.get_type_name() != "AdaptiveAvgPool":
             continue
-        before, after = (
-            place.get_partial_shape()[2:] for place in (op.input_value(0), op.output(0))
-        )
+        before, after = (port.get_partial_shape()[2:] for port in (op.input_value(0), op.output(0)))
         if before.is_static and before == after:
             op.output(0).replace(op.input_value(0))
 
 
 def transpose_weights(model: ov.Model) -> None:
-    """Store the weights of fully connected layers with a row for each output.
+    """Store the weights of fully connected layers with one row per output.
 
-    OpenVINO's kernels read them so. What it transposes itself when it loads a model is no constant
-    to them any more, and is not brought into the order in which they read quickest.
+    OpenVINO's kernels need this layout. If OpenVINO transposes the weights while it loads a model,
+    they are no constants for its kernels, and OpenVINO does not reorder them to the fastest layout.
     """
     for op in model.get_ordered_ops():
         scaled = op.input_value(1).get_node() if op.get_type_name() == "MatMul" else None
@@ -122,15 +124,15 @@ def transpose_weights(model: ov.Model) -> None:
 
 
 def use_unsigned_steps(model: ov.Model) -> None:
-    """Give values that are never negative all 256 steps of the range that training found.
+    """Quantize values that are never negative with 256 unsigned steps over the trained range.
 
-    The fake-quantized model spends half of its steps on values that cannot occur. Kernels for
-    unsigned values are also quicker where there is no AMX.
+    The fake-quantized model uses half of its steps for negative values, which do not occur. Kernels
+    for unsigned values are also faster on CPUs without AMX.
     """
     for op in model.get_ordered_ops():
         if op.get_type_name() != FAKE_QUANTIZE or not is_never_negative(op.input_value(0)):
             continue
-        # What is read and what is written may differ: dropout's scale is folded into the latter.
+        # Input and output bounds can differ, because dropout's scale is folded into the output's.
         bounds = []
         for slot in (2, 4):
             largest = op.input_value(slot).get_node().data
@@ -141,7 +143,7 @@ def use_unsigned_steps(model: ov.Model) -> None:
 
 
 def quantize_before_reshapes(model: ov.Model) -> None:
-    """Quantize what a reshape reads instead of what it writes: a global pool takes that in."""
+    """Move quantization before reshapes, where OpenVINO can fuse it into a global pool."""
     for op in model.get_ordered_ops():
         reshape = op.input_value(0).get_node() if op.get_type_name() == FAKE_QUANTIZE else None
         if reshape is None or reshape.get_type_name() not in RESHAPES:
@@ -157,7 +159,7 @@ def quantize_before_reshapes(model: ov.Model) -> None:
 
 
 def is_never_negative(value: ov.Output) -> bool:
-    """Whether a value is known to be at least zero."""
+    """Return whether a value is known to be at least zero."""
     op = value.get_node()
     kind = op.get_type_name()
     if kind == "Clamp":
@@ -168,7 +170,7 @@ def is_never_negative(value: ov.Output) -> bool:
 
 
 def drop_repeated_quantizers(model: ov.Model) -> None:
-    """Remove what quantizes the output of a max pool whose input has those very steps."""
+    """Remove a FakeQuantize behind a max pool whose input has the same steps."""
     for op in model.get_ordered_ops():
         pool = op.input_value(0).get_node() if op.get_type_name() == FAKE_QUANTIZE else None
         if pool is None or pool.get_type_name() != "MaxPool":
@@ -179,31 +181,36 @@ def drop_repeated_quantizers(model: ov.Model) -> None:
 
 
 def is_same_again(before: ov.Node, op: ov.Node) -> bool:
-    """Whether a FakeQuantize leaves the values that another one writes as they are."""
+    """Return whether a FakeQuantize does not change the values that ``before`` writes."""
     return steps(before, 3) == steps(op, 1) == steps(op, 3)
 
 
 def steps(quantizer: ov.Node, slot: int) -> list[Any]:
-    """Two bounds of a FakeQuantize: 1, those that it reads; 3, those that it writes."""
+    """Return the bounds of a FakeQuantize: of its input for slot 1, of its output for slot 3."""
     return [quantizer.input_value(each).get_node().data.tolist() for each in (slot, slot + 1)]
 
 
 def is_int8_weight(op: ov.Node) -> bool:
-    """Whether an op is a stored weight of one byte."""
+    """Return whether an op is an int8 constant."""
     return op.get_type_name() == "Constant" and op.get_element_type() == ov.Type.i8
 
 
 class OpenVINOModel:
-    """A loaded model; compiled anew for each shape of images, as fixed shapes run faster."""
+    """A loaded model; compiled for each shape of images, because fixed shapes run faster.
+
+    Args:
+        folder: folder of the model.
+        threads: number of threads.
+    """
 
     def __init__(self, folder: Path, threads: int) -> None:
         self.path = folder / MODEL
         self.settings = {
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
-            # What is not quantized stays in FP32, also where AMX would make it bfloat16.
+            # Keeps ops that are not quantized in FP32. With AMX the default is bfloat16.
             "INFERENCE_PRECISION_HINT": "f32",
-            # The process is pinned by whoever started it.
+            # The parent process pins this process.
             "ENABLE_CPU_PINNING": False,
         }
         self.core = ov.Core()
@@ -218,34 +225,38 @@ class OpenVINOModel:
         self.request.get_input_tensor().data[:] = images
 
     def compiled(self, shape: tuple[int, ...]) -> ov.CompiledModel:
-        """The model for images of one shape."""
+        """Compile the model for images of one shape."""
         model = self.core.read_model(self.path)
         model.reshape(shape)
         if fold_sums(model):
             try:
                 return self.core.compile_model(model, "CPU", {**self.settings, **FOLDING})
             except RuntimeError:
-                # A release without that setting runs the model as it is saved.
+                # A release without this property runs the model as saved, without folded sums.
                 model = self.core.read_model(self.path)
                 model.reshape(shape)
         return self.core.compile_model(model, "CPU", self.settings)
 
     def run(self) -> None:
-        """One forward pass over the images set before."""
+        """Run one forward pass over the images of :meth:`set_images`."""
         self.request.infer()
 
     def scores(self, images: np.ndarray) -> np.ndarray:
-        """Class scores, float32 [N, classes], of images float32 [N, C, H, W]."""
+        """Return the class scores, float32 [N, classes], of images float32 [N, C, H, W]."""
         self.set_images(images)
         self.run()
         return self.request.get_output_tensor().data.copy()
 
 
 def open_model(folder: Path, threads: int) -> OpenVINOModel:
-    """Load what ``convert`` wrote.
+    """Load a model that ``convert`` wrote.
+
+    Args:
+        folder: folder of the model.
+        threads: number of threads.
 
     Raises:
-        DataError: it is not there.
+        DataError: a file is missing.
     """
     for name in (MODEL, "model.bin"):
         if not (folder / name).is_file():

@@ -1,9 +1,10 @@
-"""Residual sums that OpenVINO's convolutions can take in at no cost.
+"""Rewrites residual sums so that OpenVINO fuses them into convolutions at no cost.
 
-As saved, both operands of a residual sum are quantized, each with its own scale. OpenVINO then
-scales and clips the convolution's result before it adds the other operand. When the sum is taken in
-units of that operand's steps, nothing is left to do but to add: the scale moves into the weights'
-scales and the bias of the convolution, and into the bounds of the FakeQuantize behind the sum.
+In the saved model both operands of a residual sum are quantized, each with its own scale. OpenVINO
+then scales and clips the convolution's result before it adds the other operand. Here the sum is
+computed in steps of that operand, so that only the addition remains. The scale moves into the
+weight scales and the bias of the convolution, and into the bounds of the FakeQuantize behind the
+sum.
 """
 
 from collections.abc import Iterable
@@ -24,12 +25,12 @@ class Sum:
     """A residual sum that can be folded.
 
     Attributes:
-        add: the sum.
-        port: which operand is the convolution's.
-        bias: the add of the convolution's bias.
-        weights: the multiplication by the scales of that convolution's weights.
-        skip: what quantizes the other operand.
-        readers: the same of the other convolutions that read ``skip``, as (input, weights).
+        add: the op of the sum.
+        port: index of the operand that is the convolution's result.
+        bias: add of the convolution's bias.
+        weights: multiplication of the convolution's weights by their scales.
+        skip: FakeQuantize of the other operand.
+        readers: (input, ``weights`` as above) of the other convolutions that read ``skip``.
     """
 
     add: ov.Node
@@ -41,7 +42,7 @@ class Sum:
 
     @property
     def scale(self) -> float:
-        """One step of the other operand."""
+        """Size of one step of the other operand."""
         low, high = (bound(self.skip, slot) for slot in (3, 4))
         return (high - low) / (LEVELS - 1)
 
@@ -52,15 +53,15 @@ class Sum:
 
 
 def fold_sums(model: ov.Model) -> int:
-    """Take residual sums in steps of the operand that is no convolution; returns how many."""
-    found = [made for op in model.get_ordered_ops() if (made := foldable(op)) is not None]
-    for one in found:
-        fold(one)
-    return len(found)
+    """Rewrite all residual sums that can be folded; return their number."""
+    sums = [made for op in model.get_ordered_ops() if (made := foldable(op)) is not None]
+    for each in sums:
+        fold(each)
+    return len(sums)
 
 
 def foldable(op: ov.Node) -> Sum | None:
-    """The sum that an op is; None if it is none, or if something else reads its operands."""
+    """Return an op as a foldable sum; None for other ops and if other ops read its operands."""
     if op.get_type_name() != "Add":
         return None
     operands = [value.get_node() for value in op.input_values()]
@@ -69,7 +70,7 @@ def foldable(op: ov.Node) -> Sum | None:
     for port in (0, 1):
         branch, skip = operands[port], operands[1 - port]
         bias = branch.input_value(0).get_node()
-        if not all(has_one_reader(one) for one in (branch, bias)) or is_same(branch, skip):
+        if not all(has_one_reader(each) for each in (branch, bias)) or is_same(branch, skip):
             continue
         weights = weights_of(bias.input_value(0)) if is_bias(bias) else None
         readers = other_readers(skip, op)
@@ -79,7 +80,7 @@ def foldable(op: ov.Node) -> Sum | None:
 
 
 def is_quantizer(op: ov.Node) -> bool:
-    """Whether an op is a FakeQuantize of 256 steps with one scale that writes what it reads."""
+    """Return whether an op is a FakeQuantize with 256 levels, one scale, and equal in and out."""
     return (
         op.get_type_name() == FAKE_QUANTIZE
         and op.get_attributes()["levels"] == LEVELS
@@ -89,7 +90,7 @@ def is_quantizer(op: ov.Node) -> bool:
 
 
 def is_bias(op: ov.Node) -> bool:
-    """Whether an op adds a constant to a convolution's result."""
+    """Return whether an op adds a constant to a convolution's result."""
     return (
         op.get_type_name() == "Add"
         and op.input_value(0).get_node().get_type_name() in CONVOLUTIONS
@@ -99,17 +100,17 @@ def is_bias(op: ov.Node) -> bool:
 
 
 def has_one_reader(op: ov.Node) -> bool:
-    """Whether one input alone reads what an op computes."""
+    """Return whether exactly one input reads an op's output."""
     return len(op.output(0).get_target_inputs()) == 1
 
 
 def is_same(one: ov.Node, other: ov.Node) -> bool:
-    """Whether two handles are of one op; comparing them with == would make a new op."""
+    """Return whether two handles refer to the same op; == would create a new op."""
     return one.get_friendly_name() == other.get_friendly_name()
 
 
 def weights_of(convolution: ov.Output) -> ov.Node | None:
-    """The multiplication by the weights' scales; None when it is not the convolution's alone."""
+    """Return a convolution's multiplication of weights by scales; None if other ops read it."""
     op = convolution.get_node().input_value(1).get_node()
     while op.get_type_name() == "Reshape" and has_one_reader(op):
         op = op.input_value(0).get_node()
@@ -118,53 +119,59 @@ def weights_of(convolution: ov.Output) -> ov.Node | None:
 
 
 def other_readers(skip: ov.Node, add: ov.Node) -> list[tuple[ov.Input, ov.Node]] | None:
-    """The convolutions that read a sum's operand besides it; None if anything else does."""
+    """Return the convolutions that also read a sum's operand; None if another op reads it."""
     readers = []
-    for place in skip.output(0).get_target_inputs():
-        op = place.get_node()
+    for target in skip.output(0).get_target_inputs():
+        op = target.get_node()
         if is_same(op, add):
             continue
-        if op.get_type_name() not in CONVOLUTIONS or place.get_index() != 0:
+        if op.get_type_name() not in CONVOLUTIONS or target.get_index() != 0:
             return None
         weights = weights_of(op.output(0))
         if weights is None:
             return None
-        readers.append((place, weights))
+        readers.append((target, weights))
     return readers
 
 
-def fold(one: Sum) -> None:
+def fold(residual: Sum) -> None:
     """Rewrite one sum."""
-    scale = one.scale
-    in_steps = quantizer(one.skip, slice(1, 3), one.steps)
-    for place, weights in one.readers:
+    scale = residual.scale
+    in_steps = quantizer(residual.skip, slice(1, 3), residual.steps)
+    for target, weights in residual.readers:
         multiply(weights, 1, scale)
-        place.replace_source_output(in_steps.output(0))
-    multiply(one.weights, 1, 1 / scale)
-    multiply(one.bias, 1, 1 / scale)
-    one.add.input(1 - one.port).replace_source_output(in_steps.output(0))
-    one.add.input(one.port).replace_source_output(one.bias.output(0))
-    for place in readers_of(one.add.output(0).get_target_inputs()):
-        if place.get_node().get_type_name() == FAKE_QUANTIZE and place.get_index() == 0:
-            multiply(place.get_node(), 1, 1 / scale)
-            multiply(place.get_node(), 2, 1 / scale)
+        target.replace_source_output(in_steps.output(0))
+    multiply(residual.weights, 1, 1 / scale)
+    multiply(residual.bias, 1, 1 / scale)
+    residual.add.input(1 - residual.port).replace_source_output(in_steps.output(0))
+    residual.add.input(residual.port).replace_source_output(residual.bias.output(0))
+    for target in readers_of(residual.add.output(0).get_target_inputs()):
+        if target.get_node().get_type_name() == FAKE_QUANTIZE and target.get_index() == 0:
+            multiply(target.get_node(), 1, 1 / scale)
+            multiply(target.get_node(), 2, 1 / scale)
         else:
-            restored = ops.multiply(place.get_source_output(), np.float32(scale))
-            place.replace_source_output(restored.output(0))
+            restored = ops.multiply(target.get_source_output(), np.float32(scale))
+            target.replace_source_output(restored.output(0))
 
 
-def readers_of(places: Iterable[ov.Input]) -> list[ov.Input]:
-    """Inputs that read a sum, through a relu where there is one."""
-    found = []
-    for place in places:
-        op = place.get_node()
+def readers_of(targets: Iterable[ov.Input]) -> list[ov.Input]:
+    """Return the inputs that read a sum, directly or behind relus."""
+    readers = []
+    for target in targets:
+        op = target.get_node()
         behind = op.output(0).get_target_inputs() if op.get_type_name() == "Relu" else None
-        found += [place] if behind is None else readers_of(behind)
-    return found
+        readers += [target] if behind is None else readers_of(behind)
+    return readers
 
 
 def quantizer(like: ov.Node, kept: slice, bounds: tuple[float, float]) -> ov.Node:
-    """A FakeQuantize of the same input that gives steps instead of values."""
+    """Return a FakeQuantize of the same input that writes steps instead of values.
+
+    Args:
+        like: the original FakeQuantize.
+        kept: slots of its input bounds.
+        bounds: lower and upper bound of the steps.
+    """
     low, high = like.input_values()[kept]
     steps = [ops.constant(np.full([1, 1, 1, 1], bound, "float32")) for bound in bounds]
     made = ops.fake_quantize(like.input_value(0), low, high, *steps, LEVELS)
@@ -173,11 +180,11 @@ def quantizer(like: ov.Node, kept: slice, bounds: tuple[float, float]) -> ov.Nod
 
 
 def multiply(op: ov.Node, slot: int, factor: float) -> None:
-    """Multiply a constant operand; others that share it keep it as it is."""
+    """Multiply a constant operand of an op; other ops keep the original constant."""
     values = op.input_value(slot).get_node().data * np.float32(factor)
     op.input(slot).replace_source_output(ops.constant(values.astype("float32")).output(0))
 
 
 def bound(op: ov.Node, slot: int) -> float:
-    """A bound of a FakeQuantize with one scale."""
+    """Return a bound of a FakeQuantize with one scale."""
     return float(op.input_value(slot).get_node().data.ravel()[0])

@@ -1,1 +1,1 @@
-"""Fake quantization: scales, clipping, and quantization-aware training."""
+"""Fake quantization: scales, clipping and quantization-aware training."""

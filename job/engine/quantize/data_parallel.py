@@ -1,7 +1,8 @@
-"""A training program that computes as if its batch were that of all processes.
+"""Data-parallel quantization-aware training.
 
-Gradients and the loss are averaged, and the quantizers take in the largest value of all: weights,
-scales and losses are then the same in every process, and those of one with the whole batch.
+Gradients and the loss are averaged over the processes, and quantizers use the maximum over the
+processes. Weights, scales and losses are then equal in all processes, and equal to those of a
+single process that trains on the whole batch.
 """
 
 from typing import Any
@@ -13,22 +14,22 @@ from job.engine.quantize import fake_quantize
 from job.engine.training.collective import RING
 
 SUM, MAX = int(ReduceOp.SUM), int(ReduceOp.MAX)
-# Bits of the attribute op_role.
+# Bits of the op_role attribute.
 BACKWARD, OPTIMIZE = 1, 2
 GRADIENT = "@GRAD"
 
 
 def share_training(program: Program, loss: str, size: int) -> str:
-    """Make a quantized training program compute as if its batch were that of all processes.
+    """Make a quantized training program use the batches of all processes.
 
     Args:
-        program: with backward pass, optimizer and quantize ops; measures apart from quantizing,
-            see :func:`job.engine.quantize.fake_quantize.measure_apart`.
-        loss: its loss, the mean over the images of a process.
-        size: how many processes there are.
+        program: with backward pass, optimizer and quantize ops, changed by
+            :func:`job.engine.quantize.fake_quantize.measure_apart`.
+        loss: name of the loss, the mean over the images of one process.
+        size: number of processes.
 
     Returns:
-        The name of the loss over the images of all of them.
+        The name of the mean loss over the images of all processes.
     """
     share_scales(program)
     share_gradients(program, size)
@@ -42,7 +43,7 @@ def share_training(program: Program, loss: str, size: int) -> str:
 
 
 def share_gradients(program: Program, size: int) -> None:
-    """Average the gradient of every weight over the processes, before any optimizer op."""
+    """Average the gradient of every weight over the processes, before the first optimizer op."""
     block = program.global_block()
     updates = [i for i, op in enumerate(block.ops) if int(op.attr("op_role")) & OPTIMIZE]
     weights = {
@@ -57,7 +58,7 @@ def share_gradients(program: Program, size: int) -> None:
 
 
 def average(block: Any, index: int, name: str, size: int, *, role: int) -> None:
-    """Insert ops that replace a variable by its mean over the processes."""
+    """Insert ops at ``index`` that replace a variable by its mean over the processes."""
     block._insert_op(
         index,
         type="scale",
@@ -69,7 +70,7 @@ def average(block: Any, index: int, name: str, size: int, *, role: int) -> None:
 
 
 def all_reduce(block: Any, index: int, name: str, how: int, *, role: int = 0) -> None:
-    """Insert the op that reduces a variable over the processes, in place."""
+    """Insert an op at ``index`` that reduces a variable over the processes in place."""
     block._insert_op(
         index,
         type="all_reduce",
@@ -80,15 +81,16 @@ def all_reduce(block: Any, index: int, name: str, how: int, *, role: int = 0) ->
 
 
 def share_scales(program: Program) -> int:
-    """Let moving averages take in the largest value of all processes' images.
+    """Update each moving average with the maximum over the images of all processes.
 
-    The sum behind an average is reduced: it grows with what it takes in.
+    The op reduces the sum of the moving average. This is enough, because the sum grows with the
+    measured value.
 
     Args:
-        program: measures apart from quantizing, see :func:`quantization.measure_apart`.
+        program: changed by :func:`job.engine.quantize.fake_quantize.measure_apart`.
 
     Returns:
-        The number of scales that are shared.
+        The number of shared scales.
     """
     block = program.global_block()
     observers = [i for i, op in enumerate(block.ops) if op.type == fake_quantize.OBSERVER]

@@ -1,6 +1,5 @@
-"""Fake-quantized programs: making and converting them with PaddleSlim."""
+"""Makes fake-quantized programs with PaddleSlim and converts them."""
 
-import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ from paddle.base import core
 from paddle.base.framework import IrGraph
 from paddle.static import Program
 from paddle.static.quantization import QuantWeightPass
-from paddleslim.quant import quant_aware, quant_post_static
 
 from job.engine.training.programs import (
     IMAGE,
@@ -25,18 +23,27 @@ from job.engine.training.programs import (
 
 SKIP = "skip_quant"
 OBSERVER = "moving_average_abs_max_scale"
-# The moving rate of quantize_linear, which cannot be set.
+# The moving rate of the op quantize_linear, which has no attribute for it.
 FIXED_RATE = 0.9
 QUANTIZE, DEQUANTIZE = "quantize_linear", "dequantize_linear"
 DEFAULT_SCALE_FLOOR = 1e-8
-
-logging.getLogger("paddleslim").setLevel(logging.WARNING)
+# The part of quant_aware's configuration for which the manifest allows one value.
+FIXED_SETTINGS: Mapping[str, Any] = {
+    "activation_quantize_type": "moving_average_abs_max",
+    "weight_bits": 8,
+    "activation_bits": 8,
+    "window_size": 10000,
+    "dtype": "int8",
+    "onnx_format": True,
+    "for_tensorrt": False,
+    "is_full_quantize": False,
+}
 
 
 def keep_bias_adds_whole(program: Program) -> None:
-    """Keep quantization away from adds of a bias, which the engine folds into the op before.
+    """Exclude adds of a bias from quantization, because the engine fuses them into the op before.
 
-    Quantizing them would round the sum before its bias is in, at no gain.
+    Quantizing such an add would round the sum before the bias is added, without any speedup.
     """
     block = program.global_block()
     for op in block.ops:
@@ -47,18 +54,28 @@ def keep_bias_adds_whole(program: Program) -> None:
 def insert(
     program: Program, scope: static.Scope, settings: Mapping[str, Any], *, for_test: bool
 ) -> Program:
-    """``program`` with quantize/dequantize ops before the inputs of the ops to be quantized.
+    """Insert quantize and dequantize ops before the inputs of the ops to be quantized.
 
     Args:
-        settings: ``quant_aware``'s own configuration.
-        for_test: False for a training program, whose optimizer is already in.
+        program: FP32 program, not changed.
+        scope: holds the weights; receives the initial scales.
+        settings: configuration of ``quant_aware``; overrides ``FIXED_SETTINGS``.
+        for_test: False for a training program, which must already have its optimizer.
+
+    Returns:
+        The fake-quantized program.
     """
+    # Imported here because the import takes two CPU seconds, and most engine processes do not
+    # insert quantize ops.
+    from paddleslim.quant import quant_aware
+
     patterns = settings["not_quant_pattern"]
-    config = dict(settings, not_quant_pattern=sorted({*patterns, SKIP}))
+    config = {**FIXED_SETTINGS, **settings, "not_quant_pattern": sorted({*patterns, SKIP})}
     quantized = quant_aware(
         program, cpu(), config, scope=scope, for_test=for_test, return_program=True
     )
-    # Nothing reads what PaddleSlim's observers measure, at a cost in each step.
+    # PaddleSlim's observers are removed, because they cost time in each step and no op reads their
+    # results.
     block = quantized.global_block()
     observed = {n for op in block.ops if op.type == OBSERVER for n in op.output_arg_names}
     remove_ops(quantized, [op.type == OBSERVER for op in block.ops])
@@ -72,9 +89,9 @@ def insert(
 def name_averages(program: Program, scope: static.Scope) -> None:
     """Name the state of each moving average after its scale.
 
-    PaddleSlim numbers them in an order that differs from process to process, and a checkpoint
-    holds them by name. A tensor that both a convolution and a sum read has two quantize ops: the
-    first one moves their scale, the other one takes it.
+    PaddleSlim numbers these variables in an order that differs from process to process, but
+    checkpoints store them by name. A tensor that a convolution and a sum both read has two quantize
+    ops with one scale: the first op updates the scale, the second op only uses it.
     """
     block = program.global_block()
     moved: set[str] = set()
@@ -99,7 +116,7 @@ def name_averages(program: Program, scope: static.Scope) -> None:
 
 
 def only_quantize(op: Any) -> None:
-    """Let a quantize op take its scale as it is."""
+    """Make a quantize op use its scale without updating it."""
     op._set_attr("is_test", True)
     for slot in ("InAccum", "InState"):
         op.desc.remove_input(slot)
@@ -108,31 +125,32 @@ def only_quantize(op: Any) -> None:
 
 
 def averages(op: Any) -> bool:
-    """Whether a quantize op keeps a moving average."""
+    """Return whether an op is a quantize op with a moving average."""
     return op.type == QUANTIZE and "InState" in op.input_names and bool(op.input("InState"))
 
 
 def measures_images(op: Any) -> bool:
-    """Whether an op keeps a moving average; those of weights by channel only look as if they did.
+    """Return whether an op updates a moving average of its input.
 
-    Per tensor, a weight's average is one as well.
+    Quantize ops of per-channel weights have the inputs of a moving average, but do not update it.
+    Quantize ops of per-tensor weights do update it.
     """
     return averages(op) and int(op.attr("quant_axis")) < 0
 
 
 def measure_apart(program: Program, moving_rate: float) -> int:
-    """Let a training program average what it measures with ops of their own.
+    """Update the moving averages of a training program in separate ops.
 
-    Its quantize ops measure, average and quantize in one go, with a moving rate of 0.9 whatever
-    was asked for (``quantize_linear`` has no such attribute). They are made to quantize only;
-    before each stand the op that measures and averages, and the scale's division.
+    A ``quantize_linear`` op measures, averages and quantizes at the same time, always with a moving
+    rate of 0.9, because it has no attribute for the rate. Here these ops only quantize. An op that
+    measures and averages, and a division that computes the scale, are inserted before each.
 
     Args:
-        program: with its quantize ops.
-        moving_rate: share of the old value that is kept at each step.
+        program: fake-quantized training program.
+        moving_rate: share of the old value that is kept at each step, 0 to 1.
 
     Returns:
-        The number of averages.
+        The number of moving averages.
     """
     block = program.global_block()
     averaging = [i for i, op in enumerate(block.ops) if measures_images(op)]
@@ -160,7 +178,7 @@ def measure_apart(program: Program, moving_rate: float) -> int:
 
 
 def remove_ops(program: Program, doomed: Sequence[bool]) -> None:
-    """Remove the ops of the first block that are marked."""
+    """Remove the ops of the first block whose entry in ``doomed`` is True."""
     block = program.global_block()
     for index in reversed(range(len(doomed))):
         if doomed[index]:
@@ -169,9 +187,12 @@ def remove_ops(program: Program, doomed: Sequence[bool]) -> None:
 
 
 def freeze_batch_norm(program: Program) -> int:
-    """Make every batch norm of a training program use, and keep, its running statistics.
+    """Make every batch norm of a training program use and keep its running statistics.
 
-    The backward pass must not be there yet: it reads other variables for a frozen batch norm.
+    This must precede the backward pass, which reads other variables for a frozen batch norm.
+
+    Returns:
+        The number of batch norms.
     """
     norms = [op for op in program.global_block().ops if op.type == "batch_norm"]
     for op in norms:
@@ -180,10 +201,13 @@ def freeze_batch_norm(program: Program) -> int:
 
 
 def convert(quantized: Program, scope: static.Scope) -> Program:
-    """The fake-quantized inference program: int8 weights, quantize/dequantize ops.
+    """Return the fake-quantized inference program: int8 weights, quantize and dequantize ops.
 
-    PaddleSlim's own ``convert`` adds observers to it, which no engine needs; they have the names
-    of the pairs that it was trained with.
+    PaddleSlim's ``convert`` is not used, because it adds observers that no engine needs.
+
+    Args:
+        quantized: program of :func:`insert` with ``for_test``.
+        scope: holds the weights, which become int8 values.
     """
     graph = IrGraph(core.Graph(quantized.desc), for_test=True)
     QuantWeightPass(scope, cpu()).apply(graph)
@@ -197,14 +221,21 @@ def post_training(
     settings: Mapping[str, Any],
     algorithm: str,
 ) -> Program:
-    """Quantize a saved FP32 model without training, by ``quant_post_static``.
+    """Quantize a saved FP32 model by ``quant_post_static``, without training.
 
     Args:
         fp32: prefix of the FP32 model.
         out: prefix of the fake-quantized model to write.
         batches: calibration images, float32 [N, C, H, W] each.
-        algorithm: how activation ranges are chosen: hist, KL, mse, avg or abs_max.
+        settings: configuration of ``quant_aware``.
+        algorithm: method that determines activation ranges: ``hist``, ``KL``, ``mse``, ``avg`` or
+            ``abs_max``.
+
+    Returns:
+        The fake-quantized program.
     """
+    from paddleslim.quant import quant_post_static
+
     raw = out.parent / "raw"
     executor, measured = static.Executor(cpu()), static.Scope()
     with static.scope_guard(measured):
@@ -224,7 +255,8 @@ def post_training(
             onnx_format=True,
         )
     shutil.rmtree(raw)
-    # Only its scales are used: in its program observers have the names of other pairs.
+    # Only the scales of PaddleSlim's model are used, because the observers in its program have the
+    # names of other quantize ops.
     scope = static.Scope()
     with static.scope_guard(scope):
         program, _, logits = load_inference_model(fp32, executor, scope)
@@ -238,7 +270,7 @@ def post_training(
 
 
 def quantized_ops(program: Program) -> dict[str, int]:
-    """How many ops of each type read only quantized values (and, at most, biases)."""
+    """Return, by type, the number of ops whose inputs are all quantized values or parameters."""
     block = program.global_block()
     dequantized = {
         name for op in block.ops if op.type == DEQUANTIZE for name in op.output_arg_names

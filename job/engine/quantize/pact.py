@@ -1,4 +1,4 @@
-"""PACT: activations clipped at trained bounds (arXiv:1805.06085)."""
+"""PACT: clips activations at trained bounds (arXiv:1805.06085)."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -12,31 +12,31 @@ from job.engine.quantize.fake_quantize import DEFAULT_SCALE_FLOOR, QUANTIZE, SKI
 from job.engine.training.programs import IMAGE, Classifier, read_variables, write_variables
 
 THRESHOLD = ".pact_threshold"
-# Where a clip starts when it is not calibrated; PaddleSlim's own choice.
+# Initial bound without calibration, equal to PaddleSlim's.
 INITIAL_THRESHOLD = 20.0
 
 
 def clip_activations(classifier: Classifier, settings: Mapping[str, Any]) -> None:
-    """Clip the inputs of the ops to be quantized at trained bounds (PACT, arXiv:1805.06085).
+    """Clip the inputs of the ops to be quantized at trained bounds.
 
-    PaddleSlim's own PACT cannot be inserted into an evaluation program of the format used here.
-    To be called before the optimizer is added, so that the bounds are trained with the weights.
+    PaddleSlim's PACT cannot be inserted into an evaluation program of this format. This function
+    must precede the optimizer, so that the bounds are trained with the weights.
     """
     with static.program_guard(classifier.train, classifier.startup):
         clip_inputs(classifier.train, settings)
-    # Its bounds are those of the training program; a startup program of its own is not needed.
+    # The bounds are initialised by the training program's startup program.
     with static.program_guard(classifier.evaluation, Program()):
         clip_inputs(classifier.evaluation, settings)
 
 
 def clip_inputs(program: Program, settings: Mapping[str, Any]) -> None:
-    """Insert min(max(x, -bound), bound) before each quantized op's inputs, once for each x."""
+    """Insert max(min(x, bound), -bound) before each input x of the ops to be quantized."""
     block = program.global_block()
     clipped: dict[str, str] = {}
     for op in list(block.ops):
         scopes = op.attr("op_namescope") if op.has_attr("op_namescope") else ""
-        left_out = any(pattern in scopes for pattern in (*settings["not_quant_pattern"], SKIP))
-        if op.type not in settings["quantize_op_types"] or left_out:
+        excluded = any(pattern in scopes for pattern in (*settings["not_quant_pattern"], SKIP))
+        if op.type not in settings["quantize_op_types"] or excluded:
             continue
         for name in set(op.input_arg_names):
             if name == IMAGE or block.var(name).persistable:
@@ -48,7 +48,7 @@ def clip_inputs(program: Program, settings: Mapping[str, Any]) -> None:
 
 
 def insert_clip(block: Any, index: int, name: str) -> str:
-    """Insert the clip of one variable before op ``index``; returns the clipped variable's name."""
+    """Insert ops that clip a variable before op ``index``; return the clipped variable's name."""
     bound = static.create_parameter(
         [1],
         "float32",
@@ -72,7 +72,7 @@ def insert_clip(block: Any, index: int, name: str) -> str:
 
 
 def clips(program: Program) -> dict[str, tuple[str, str]]:
-    """Clipped variable -> (variable that is clipped, its bound), of ``clip_activations``."""
+    """Return clipped variable -> (original variable, bound), for each clip of a program."""
     ops = program.global_block().ops
     below = {
         op.output("Out")[0]: (op.input("X")[0], op.input("Y")[0])
@@ -87,9 +87,9 @@ def clips(program: Program) -> dict[str, tuple[str, str]]:
 
 
 def strip_clips(program: Program, scope: static.Scope) -> None:
-    """Let quantize ops read what PACT clips, with scales bounded by the clips' bounds.
+    """Remove the clips, and limit the scales of their quantize ops to the bounds.
 
-    A scale that is at most the bound cuts values off all the same.
+    The result is the same, because a quantize op clips at its scale.
     """
     ops = program.global_block().ops
     clipped = clips(program)
@@ -108,7 +108,7 @@ def strip_clips(program: Program, scope: static.Scope) -> None:
 
 
 def is_of_clip(op: Any, bounds: Collection[str]) -> bool:
-    """Whether an op is part of a clip at one of these bounds."""
+    """Return whether an op is part of a clip at one of these bounds."""
     names = {*bounds, *(f"{bound}.negative" for bound in bounds)}
     kinds = ("elementwise_min", "elementwise_max", "scale")
     return op.type in kinds and not names.isdisjoint(op.input_arg_names)

@@ -1,4 +1,4 @@
-"""Quantization-aware training, and the fake-quantized model that it leads to."""
+"""Quantization-aware training, and the export of the fake-quantized model."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ CALIBRATION_BATCH = 32
 
 
 def calibration_batches(path: Path, shape: tuple[int, int, int]) -> list[np.ndarray]:
-    """The calibration split in batches, float32 [N, C, H, W] each."""
+    """Return the calibration split in batches, float32 [N, C, H, W] each."""
     images = open_packed(path, shape).images
     return [
         np.array(images[start : start + CALIBRATION_BATCH])
@@ -36,7 +36,7 @@ def calibration_batches(path: Path, shape: tuple[int, int, int]) -> list[np.ndar
 
 
 def prepare(session: Session, settings: Mapping[str, Any], *, pact: bool) -> None:
-    """Ready the FP32 programs for quantization, before the optimizer is added."""
+    """Prepare the FP32 programs for quantization; must precede the optimizer."""
     for program in (session.classifier.train, session.classifier.evaluation):
         fake_quantize.keep_bias_adds_whole(program)
     if pact:
@@ -44,7 +44,7 @@ def prepare(session: Session, settings: Mapping[str, Any], *, pact: bool) -> Non
 
 
 def quantized_evaluation(session: Session, settings: Mapping[str, Any]) -> Program:
-    """The evaluation program with quantize/dequantize ops inserted."""
+    """Return a copy of the evaluation program with quantize and dequantize ops."""
     evaluation = session.classifier.evaluation.clone(for_test=True)
     return fake_quantize.insert(evaluation, session.scope, settings, for_test=True)
 
@@ -64,65 +64,36 @@ def train(
     events: Events,
     meeting: Location | None = None,
 ) -> dict[str, Any]:
-    """Train with fake quantization; leaves ``best.npz`` in ``out``.
+    """Train with fake quantization, and write the best weights to ``best.npz`` in ``out``.
 
     Args:
         session: the FP32 classifier.
-        recipe: how to train.
-        settings: ``quant_aware``'s configuration.
-        weights: the FP32 weights by variable name.
-        pact: clip activations at a trained bound.
-        calibration: packed file to measure initial scales on; None starts them at PaddleSlim's.
+        recipe: settings of the training.
+        settings: configuration of ``quant_aware``.
+        weights: .npz file of the FP32 weights by variable name.
+        pact: clip activations at trained bounds (PACT).
+        calibration: packed file for the initial scales; None keeps PaddleSlim's.
         freeze_bn_stats: keep batch norm's running statistics; None: if shorter than one epoch.
-        loader: training batches.
-        selection: packed file of the selection split.
-        out: folder for checkpoints, metrics and ``best.npz``.
-        events: told of progress.
-        meeting: where the processes meet, if several train together; this one leads.
+        meeting: rank, number of processes, host and port of rank 0's store, if several processes
+            train together; this process is rank 0.
+        loader, selection, out, events: see :func:`job.engine.training.session.run_recipe`.
 
     Returns:
-        The training's record; empty when it was asked to stop.
+        The report's training record; empty if the training stopped before its last step.
     """
-    classifier, moving_rate = session.classifier, settings["moving_rate"]
-    frozen = freeze_bn_stats
-    if frozen is None:
-        frozen = recipe.steps(loader.batches_per_epoch) < loader.batches_per_epoch
+    if freeze_bn_stats is None:
+        freeze_bn_stats = recipe.is_short(loader.batches_per_epoch)
     with session.active():
-        prepare(session, settings, pact=pact)
-        if frozen:
-            fake_quantize.freeze_batch_norm(classifier.train)
-        rate = recipe.add_optimizer(classifier)
-        session.executor.run(classifier.startup)
-        programs.write_variables(session.scope, read_arrays(weights))
-        program = fake_quantize.insert(classifier.train, session.scope, settings, for_test=False)
-        evaluation = quantized_evaluation(session, settings)
-        if calibration is not None:
-            scales.calibrate(
-                classifier,
-                evaluation,
-                program,
-                session.scope,
-                session.executor,
-                calibration_batches(calibration, session.input_shape),
-                moving_rate=moving_rate,
-            )
-        if meeting is not None or moving_rate != fake_quantize.FIXED_RATE:
-            fake_quantize.measure_apart(program, moving_rate)
-        # Only now: a collective operation waits for half a minute, and this took its time.
-        peers, loss = SingleProcess(), classifier.loss
-        if meeting is not None:
-            peers = ProcessGroup(*meeting)
-            loss = data_parallel.share_training(program, loss, peers.size)
-        trainer = training.Trainer(
-            program=program,
-            loss=loss,
-            learning_rate=rate,
-            evaluation=evaluation,
-            logits=classifier.logits,
-            scope=session.scope,
-            executor=session.executor,
-            peers=peers,
+        trainer = open_trainer(
+            session,
+            recipe,
+            settings,
+            weights=weights,
+            pact=pact,
+            calibration=calibration,
+            freeze_bn_stats=freeze_bn_stats,
             data=loader.identity,
+            meeting=meeting,
         )
         record = run_recipe(
             session,
@@ -134,10 +105,63 @@ def train(
             out=out,
             events=events,
         )
-    peers.leave()
+    trainer.peers.leave()
     if not record:
         return {}
-    return {**record, "freeze_bn_stats": frozen, "calibrated": calibration is not None}
+    return {**record, "freeze_bn_stats": freeze_bn_stats, "calibrated": calibration is not None}
+
+
+def open_trainer(
+    session: Session,
+    recipe: Recipe,
+    settings: Mapping[str, Any],
+    *,
+    weights: Path,
+    pact: bool,
+    calibration: Path | None,
+    freeze_bn_stats: bool,
+    data: str,
+    meeting: Location | None,
+) -> training.Trainer:
+    """Build the fake-quantized training program of a session; arguments as for :func:`train`."""
+    classifier, moving_rate = session.classifier, settings["moving_rate"]
+    prepare(session, settings, pact=pact)
+    if freeze_bn_stats:
+        fake_quantize.freeze_batch_norm(classifier.train)
+    rate = recipe.add_optimizer(classifier)
+    session.executor.run(classifier.startup)
+    programs.write_variables(session.scope, read_arrays(weights))
+    program = fake_quantize.insert(classifier.train, session.scope, settings, for_test=False)
+    evaluation = quantized_evaluation(session, settings)
+    if calibration is not None:
+        scales.calibrate(
+            classifier,
+            evaluation,
+            program,
+            session.scope,
+            session.executor,
+            calibration_batches(calibration, session.input_shape),
+            moving_rate=moving_rate,
+        )
+    if meeting is not None or moving_rate != fake_quantize.FIXED_RATE:
+        fake_quantize.measure_apart(program, moving_rate)
+    # The processes connect last, because a collective operation times out after half a minute
+    # and calibration can take longer.
+    peers, loss = SingleProcess(), classifier.loss
+    if meeting is not None:
+        peers = ProcessGroup(*meeting)
+        loss = data_parallel.share_training(program, loss, peers.size)
+    return training.Trainer(
+        program=program,
+        loss=loss,
+        learning_rate=rate,
+        evaluation=evaluation,
+        logits=classifier.logits,
+        scope=session.scope,
+        executor=session.executor,
+        peers=peers,
+        data=data,
+    )
 
 
 def measure_scales(
@@ -149,14 +173,14 @@ def measure_scales(
     calibration: Path,
     out: Path,
 ) -> int:
-    """Quantize without a step of training; leaves ``best.npz`` in ``out``.
+    """Measure scales without training, and write weights and scales to ``best.npz`` in ``out``.
 
     Args:
         session: the FP32 classifier.
-        settings: ``quant_aware``'s configuration.
-        weights: the FP32 weights by variable name, which stay as they are.
-        pact: clip activations at the largest value measured.
-        calibration: packed file to measure scales on.
+        settings: configuration of ``quant_aware``.
+        weights: .npz file of the FP32 weights by variable name; the values are kept.
+        pact: clip activations at the largest measured value.
+        calibration: packed file of the calibration images.
         out: folder for ``best.npz``.
 
     Returns:
@@ -186,6 +210,16 @@ def convert(
 ) -> dict[str, Any]:
     """Write the fake-quantized model of the best weights to ``out``.
 
+    Args:
+        session: the FP32 classifier.
+        settings: configuration of ``quant_aware``.
+        best: ``best.npz`` of the training.
+        pact: whether the training clipped activations.
+        out: existing folder.
+
+    Returns:
+        The report's record: quantized ops by type, and the model's size in bytes.
+
     Raises:
         QuantizationError: no op was quantized.
     """
@@ -211,7 +245,23 @@ def convert_post_training(
     algorithm: str,
     out: Path,
 ) -> dict[str, Any]:
-    """Write the fake-quantized model of an FP32 model that was not trained further."""
+    """Write a fake-quantized model by post-training quantization.
+
+    Args:
+        fp32: folder of the FP32 model.
+        settings: configuration of ``quant_aware``.
+        calibration: packed file of the calibration images.
+        input_shape: (channels, height, width).
+        algorithm: method that determines activation ranges, see
+            :func:`job.engine.quantize.fake_quantize.post_training`.
+        out: existing folder.
+
+    Returns:
+        The report's record: quantized ops by type, and the model's size in bytes.
+
+    Raises:
+        QuantizationError: no op was quantized.
+    """
     program = fake_quantize.post_training(
         fp32 / PREFIX,
         out / PREFIX,
@@ -224,16 +274,16 @@ def convert_post_training(
 
 
 def require_quantized(program: Program, op_types: Sequence[str]) -> dict[str, int]:
-    """Quantized ops by type.
+    """Return the number of quantized ops by type.
 
     Raises:
-        QuantizationError: there are none.
+        QuantizationError: no op is quantized.
     """
     counts = fake_quantize.quantized_ops(program)
     if not counts:
         raise QuantizationError(
-            f"no op was quantized; the model has none of {', '.join(op_types)}, "
-            "or all of them match /quantize/not_quant_pattern",
-            "Look at both settings.",
+            f"no op was quantized: the model has no op of type {', '.join(op_types)}, "
+            "or all of these match /quantize/not_quant_pattern",
+            "Check /quantize/quantize_op_types and /quantize/not_quant_pattern.",
         )
     return counts

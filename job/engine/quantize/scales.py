@@ -1,4 +1,4 @@
-"""Scales measured on the FP32 model, before a fake-quantized one is trained."""
+"""Calibration: measures scales on the FP32 model before quantization-aware training."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -25,15 +25,24 @@ def calibrate(
 ) -> int:
     """Measure every scale on the FP32 model, before the first step of training.
 
-    Activations get the mean over batches of the largest magnitude in a batch, which is what their
-    moving average would converge to; weights their largest magnitude. The averages in
-    ``training`` are warmed to that value, and PACT's bounds start there.
+    The scale of an activation is the mean over batches of the largest magnitude in a batch. Its
+    moving average would converge to this value. The scale of a weight is its largest magnitude.
+    Moving averages in ``training`` and bounds of PACT start at the measured values.
 
     Args:
+        classifier: the FP32 programs.
+        quantized: fake-quantized inference program, which names the scales.
+        training: fake-quantized training program, or None.
+        scope: holds the weights; receives the scales.
+        executor: runs the FP32 program.
         batches: float32 images [N, C, H, W].
+        moving_rate: moving rate of the averages in ``training``.
 
     Returns:
         The number of activation scales measured.
+
+    Raises:
+        QuantizationError: there is no batch, or an activation is not finite.
     """
     block = classifier.evaluation.global_block()
     clipped = clips(classifier.evaluation)
@@ -42,7 +51,7 @@ def calibrate(
         for scale, source in scale_sources(quantized).items()
         if block.has_var(source) and not block.var(source).persistable
     }
-    # A bound that is not measured yet would cut off what is to be measured.
+    # Without a measured bound, PACT would clip the values to be measured.
     unbounded = np.array([np.finfo("float32").max], "float32")
     initial = read_variables(scope, [bound for _, bound in clipped.values()])
     write_variables(scope, dict.fromkeys(initial, unbounded))
@@ -69,10 +78,14 @@ def mean_largest(
     executor: static.Executor,
     batches: Iterable[np.ndarray],
 ) -> dict[str, float]:
-    """Mean over batches of max(|x|), for each variable in ``names``."""
+    """Return the mean over batches of max(|x|) for each variable in ``names``.
+
+    Raises:
+        QuantizationError: there is no batch, or a value is not finite.
+    """
     probe = program.clone(for_test=True)
     with static.program_guard(probe):
-        # Reduced inside the program: fetching whole activations would need gigabytes.
+        # The program computes the maxima, because fetching whole activations would need gigabytes.
         fetches = [paddle.max(paddle.abs(probe.global_block().var(name))) for name in names]
     totals, count = np.zeros(len(names)), 0
     for images in batches:
@@ -81,7 +94,8 @@ def mean_largest(
     if count == 0 or not np.isfinite(totals).all():
         bad = [n for n, total in zip(names, totals, strict=True) if not np.isfinite(total)]
         raise QuantizationError(
-            f"calibration failed: {count} batches, not finite: {', '.join(bad[:5]) or 'none'}",
+            f"calibration failed after {count} batches; activations that are not finite: "
+            f"{', '.join(bad[:5]) or 'none'}",
             "Check the calibration images and the FP32 weights.",
         )
     return dict(zip(names, (totals / count).tolist(), strict=True))
@@ -90,7 +104,7 @@ def mean_largest(
 def warm_averages(
     training: Program, scales: Mapping[str, np.ndarray], moving_rate: float
 ) -> dict[str, np.ndarray]:
-    """State and accumulator of each moving average, as after infinitely many equal batches."""
+    """Return state and sum of each moving average, as after infinitely many equal batches."""
     state = np.array([1.0 / (1.0 - moving_rate)], "float32")
     values = {}
     for op in training.global_block().ops:
@@ -104,7 +118,7 @@ def warm_averages(
 
 
 def scale_sources(program: Program) -> dict[str, str]:
-    """Scale variable -> the variable that it measures, for every quantize op."""
+    """Return scale variable -> quantized variable, for every quantize op."""
     return {
         op.input("Scale")[0]: op.input("X")[0]
         for op in program.global_block().ops
@@ -113,7 +127,7 @@ def scale_sources(program: Program) -> dict[str, str]:
 
 
 def weight_scales(program: Program, scope: static.Scope) -> dict[str, np.ndarray]:
-    """The largest magnitude of each quantized weight, per channel where the settings say so."""
+    """Return the largest magnitude of each quantized weight, per channel or per tensor."""
     scales = {}
     block = program.global_block()
     for op in block.ops:

@@ -1,1 +1,1 @@
-"""Networks and training."""
+"""Networks, their static programs and their training."""

@@ -1,4 +1,4 @@
-"""Training and saving the FP32 model."""
+"""Trains and saves the FP32 model."""
 
 import pickle
 from pathlib import Path
@@ -29,12 +29,15 @@ def train(
     """Train by a recipe; the session then holds the best weights.
 
     Args:
-        session: with initial weights.
-        recipe: how to train.
+        session: classifier with its initial weights.
+        recipe: settings of the training.
         loader: training batches.
         selection: packed file of the selection split.
         out: folder for checkpoints, metrics and ``best.npz``.
-        events: told of progress.
+        events: receives progress and messages.
+
+    Returns:
+        The report's training record; empty if the training stopped before its last step.
     """
     classifier = session.classifier
     with session.active():
@@ -66,10 +69,13 @@ def train(
 
 
 def export(session: Session, out: Path) -> int:
-    """Write the inference model and its weights; returns the model's size in bytes.
+    """Write the inference model and its weights to ``out``.
 
-    ``weights.npz`` holds every variable under its name in the program, for the stages that follow;
-    ``weights.pdparams`` the same under the network's own names, for ``/model/weights``.
+    ``weights.npz`` holds every variable by its name in the program, for later stages.
+    ``weights.pdparams`` holds the same values by the network's names, for ``/model/weights``.
+
+    Returns:
+        The size of the inference model in bytes.
     """
     classifier = session.classifier
     with session.active():
@@ -85,7 +91,7 @@ def export(session: Session, out: Path) -> int:
 
 
 def model_bytes(folder: Path) -> int:
-    """Size of a saved model in bytes."""
+    """Return the size of a saved model in bytes."""
     return sum(
         (folder / f"{PREFIX}{suffix}").stat().st_size for suffix in (".pdmodel", ".pdiparams")
     )

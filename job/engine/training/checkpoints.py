@@ -1,7 +1,6 @@
-"""Training states on disk, and what they hold."""
+"""Reads and writes checkpoints and the best weights of a training."""
 
 import json
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass, field
@@ -10,13 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from job.events import Events
+from job.storage.files import atomic_write
 
 BEST, EVALUATION = "best.npz", "evaluation"
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy on the selection split after ``step`` steps, in percent."""
+    """Top-1 and top-5 accuracy on the selection split after ``step`` steps, in percent."""
 
     step: int
     top1: float
@@ -25,13 +25,15 @@ class Evaluation:
 
 @dataclass
 class Progress:
-    """Where training stands; saved with each checkpoint.
+    """Progress of a training; saved with each checkpoint.
 
     Attributes:
-        step: steps done.
+        step: number of steps done.
         seconds: time spent in steps and evaluations.
-        images: images trained on.
-        best: the best evaluation so far.
+        images: number of images trained on.
+        best: the best evaluation so far; None before the first one.
+        history: thinned metrics of the steps.
+        evaluations: all evaluations so far.
     """
 
     step: int = 0
@@ -42,7 +44,7 @@ class Progress:
     evaluations: list[Evaluation] = field(default_factory=list)
 
     def advance(self, images: int, seconds: float) -> float:
-        """Count one more step; returns its images per second."""
+        """Count one step of ``images`` images and ``seconds``; return its images per second."""
         self.step += 1
         self.images += images
         self.seconds += seconds
@@ -50,14 +52,14 @@ class Progress:
 
 
 class Checkpoints:
-    """Training states on disk: written whole or not at all, the last two kept."""
+    """Checkpoints in a folder: written atomically, of which the last two are kept."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, values: Mapping[str, np.ndarray], progress: Progress) -> None:
-        """Write the state after ``progress.step`` steps."""
+        """Write a checkpoint of the variables ``values`` after ``progress.step`` steps."""
         state = json.dumps(asdict(progress)).encode()
         path = self.folder / f"step-{progress.step:09d}.npz"
         write_arrays(path, {**values, "progress": np.frombuffer(state, np.uint8)})
@@ -65,14 +67,19 @@ class Checkpoints:
             old.unlink()
 
     def newest(self, events: Events) -> tuple[dict[str, np.ndarray], Progress] | None:
-        """The newest state that can be read; a damaged one is named and passed over."""
+        """Return the newest readable checkpoint; a warning names each damaged one.
+
+        Returns:
+            Variables and progress; None without a readable checkpoint.
+        """
         for path in sorted(self.folder.glob("step-*.npz"), reverse=True):
             try:
                 values = read_arrays(path)
                 state = json.loads(values.pop("progress").tobytes())
             except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
                 events.message(
-                    f"{path.name} is damaged ({error}); trying the one before", "warning"
+                    f"checkpoint {path.name} is damaged ({error}); trying an older one",
+                    "warning",
                 )
                 continue
             evaluations = [Evaluation(**e) for e in state.pop("evaluations")]
@@ -85,31 +92,27 @@ class Checkpoints:
 
 def write_arrays(path: Path, values: Mapping[str, np.ndarray]) -> None:
     """Write arrays by name to an .npz file, atomically."""
-    partial = path.with_suffix(".tmp")
-    with partial.open("wb") as file:
+    with atomic_write(path) as file:
         np.savez(file, **values)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read what ``write_arrays`` wrote; its checksums are verified."""
-    # numpy leaves a file that it opened itself open when it is damaged.
+    """Read a file of :func:`write_arrays` and verify its checksums."""
+    # If numpy opened a damaged file itself, it would not close it.
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
 
 
 def write_best(path: Path, values: Mapping[str, np.ndarray], evaluation: Evaluation) -> None:
-    """Write the best weights so far and, in the same file, the evaluation that made them so.
+    """Write the best weights so far, with their evaluation in the same file.
 
-    When a kill took the steps after a checkpoint, the file is newer than what the checkpoint tells.
+    The file can be newer than the newest checkpoint, if the process was killed between the two.
     """
     write_arrays(path, {**values, EVALUATION: np.array(astuple(evaluation), "float64")})
 
 
 def read_best(path: Path) -> tuple[dict[str, np.ndarray], Evaluation | None]:
-    """Weights by name and their evaluation; None of weights that nothing was trained for."""
+    """Return weights by name and their evaluation, which is None for weights without training."""
     values = read_arrays(path)
-    found = values.pop(EVALUATION, None)
-    return values, None if found is None else Evaluation(int(found[0]), *found[1:].tolist())
+    numbers = values.pop(EVALUATION, None)
+    return values, None if numbers is None else Evaluation(int(numbers[0]), *numbers[1:].tolist())

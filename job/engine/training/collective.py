@@ -1,8 +1,8 @@
-"""The processes that train one model, and how they meet.
+"""The processes that train one model together, and their synchronization.
 
-On CPU, Paddle's distributed API does not work on static programs (3.2), but what it is made of
-does: a TCP store to meet at, gloo's communicator, and the op ``all_reduce`` in a program. Rank 0
-makes the training program and sends it to the others: the ops of all stand in the same order.
+On CPU, Paddle's distributed API does not work with static programs (3.2), but its parts do: a TCP
+store for rendezvous, gloo's communicator, and the op ``all_reduce`` in a program. Rank 0 makes the
+training program and sends it to the other ranks, so that all ranks run the ops in the same order.
 """
 
 import json
@@ -22,10 +22,10 @@ from job.engine.training.programs import cpu, read_variables, write_variables
 from job.errors import DataError, PeerLost
 
 RING = 0
-# All that Paddle's executor says when a collective operation of gloo's fails.
+# The whole message of Paddle's executor when a collective operation of gloo fails.
 GLOO_FAILED = "std::exception"
 _POLL_SECONDS = 0.001
-# Those who supervise the processes notice a loss at once; a store need not give up by itself.
+# The store needs no short timeout, because the supervising processes detect a lost process.
 _STORE_SECONDS = 7 * 24 * 3600
 
 
@@ -34,48 +34,48 @@ Location = tuple[int, int, str, int]
 
 
 class SingleProcess:
-    """The one process of a training that is not shared."""
+    """A training in one process; the base class of :class:`ProcessGroup`."""
 
     rank, size = 0, 1
 
     def share(self, values: np.ndarray) -> np.ndarray:
-        """Return this process's part of a batch."""
+        """Return this process's share of a batch."""
         return values
 
     def meet(self) -> None:
-        """Wait for all others."""
+        """Wait for all other processes."""
 
-    def agree(self, asked: bool) -> bool:
-        """Return whether any process was asked to stop."""
-        return asked
+    def agree(self, stopping: bool) -> bool:
+        """Return whether any process is stopping."""
+        return stopping
 
     def seed(self, seed: int, step: int) -> int:
-        """Return the seed of a step's draws, another one in each process."""
+        """Return the random seed of a step; it differs in each process."""
         return (seed * 1_000_003 + step) * self.size + self.rank
 
     def guarded(self) -> AbstractContextManager[None]:
-        """Return the context that an op that reaches for others runs in."""
+        """Return the context for running ops that communicate with other processes."""
         return nullcontext()
 
     def lead(
         self, scope: static.Scope, program: Program, plan: "Plan", names: Sequence[str]
     ) -> None:
-        """Give the others the program, the state and the plan."""
+        """Send the program, the state and the plan to the other processes."""
 
     def leave(self) -> None:
-        """Wait until no other process needs this one."""
+        """Wait until no other process needs this process."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What all processes of a training must agree on.
+    """Values that must be equal in all processes of a training.
 
     Attributes:
-        step: steps that are done already.
-        total_steps: steps in all.
-        steps_per_epoch: batches of an epoch.
+        step: number of steps already done.
+        total_steps: number of steps of the whole training.
+        steps_per_epoch: batches per epoch.
         data: identifies the training images and their labels.
-        loss: name of the loss to fetch.
+        loss: name of the loss variable.
         learning_rate: name of the learning rate's variable.
     """
 
@@ -88,16 +88,16 @@ class Plan:
 
 
 class ProcessGroup(SingleProcess):
-    """All processes of a training, seen from one of them.
+    """Connection of one process to the other processes of a training.
 
     Args:
-        rank: the number of this process; 0 leads.
-        size: how many there are.
-        host: where rank 0's store listens.
-        port: where rank 0's store listens.
+        rank: rank of this process, from 0.
+        size: number of processes.
+        host: host of rank 0's store.
+        port: TCP port of rank 0's store.
 
     Raises:
-        PeerLost: another one is gone.
+        PeerLost: the connection to another process was lost.
     """
 
     def __init__(self, rank: int, size: int, host: str, port: int) -> None:
@@ -109,39 +109,40 @@ class ProcessGroup(SingleProcess):
             core.CommContextManager.create_gloo_comm_context(self._store, str(RING), rank, size)
 
     def share(self, values: np.ndarray) -> np.ndarray:
-        """Return every ``size``-th value of a batch, beginning with this process's.
+        """Return every ``size``-th value of a batch, beginning at this process's rank.
 
         Raises:
-            DataError: the batch cannot be shared equally.
+            DataError: the batch size is not a multiple of the number of processes.
         """
         if len(values) % self.size:
             raise DataError(
-                f"{len(values)} training images are less than a batch, and {self.size} processes "
-                "cannot share them equally",
-                "Lower train.batch_size, or start one process.",
+                f"a batch of {len(values)} training images cannot be divided equally among "
+                f"{self.size} processes",
+                "Lower train.batch_size to a multiple of the number of processes that is at most "
+                "the number of training images, or start one process.",
             )
         return np.ascontiguousarray(values[self.rank :: self.size])
 
     def meet(self) -> None:
-        """Wait for all others; whoever must wait long does so here.
+        """Wait for all other processes.
 
-        gloo gives up a collective operation after half a minute, in which another process may
-        still evaluate, save or read images.
+        gloo times out a collective operation after half a minute. Another process may need longer
+        to evaluate, save or read images, so long waits happen here.
         """
         self.agree(False)
 
-    def agree(self, asked: bool) -> bool:
-        """Wait for all others, and return whether any was asked to stop.
+    def agree(self, stopping: bool) -> bool:
+        """Wait for all other processes, and return whether any process is stopping.
 
         Args:
-            asked: whether this one was.
+            stopping: whether this process is stopping.
         """
-        # Two sets of counters take turns: nobody can be two meetings ahead of the slowest.
+        # Two sets of counters alternate, because no process can be two meetings ahead of another.
         turn = self._meetings % 2
         self._meetings += 1
         self._due[turn] += self.size
         with store_errors():
-            if asked:
+            if stopping:
                 self._store.add(f"stop/{turn}", 1)
             self._store.add(f"here/{turn}", 1)
             while self._store.add(f"here/{turn}", 0) < self._due[turn]:
@@ -149,30 +150,35 @@ class ProcessGroup(SingleProcess):
             return self._store.add(f"stop/{turn}", 0) > 0
 
     def guarded(self) -> AbstractContextManager[None]:
-        """Return the context in which gloo's failures become the loss of a process."""
+        """Return the context that translates gloo's failures to ``PeerLost``."""
         return gloo_errors()
 
     def lead(self, scope: static.Scope, program: Program, plan: Plan, names: Sequence[str]) -> None:
-        """Give the others the program, the plan and the state of ``names``."""
+        """Send the program, the plan and the variables ``names`` to the other processes."""
         values = read_variables(scope, names)
         state = {name: (value.shape, str(value.dtype)) for name, value in values.items()}
-        told = json.dumps({"plan": vars(plan), "state": state}).encode()
+        header = json.dumps({"plan": vars(plan), "state": state}).encode()
         with store_errors():
-            self._store.set("told", told)
+            self._store.set("header", header)
             self._store.set("program", program.desc.serialize_to_string())
         self.spread(scope, state)
 
     def follow(self, scope: static.Scope) -> tuple[Program, Plan]:
-        """Return what rank 0 leads with; the state is in ``scope``."""
+        """Receive rank 0's program and plan, and write its variables to ``scope``."""
         with store_errors():
-            told, made = json.loads(self._store.get("told")), self._store.get("program")
-        for name, (shape, dtype) in told["state"].items():
+            header, program = json.loads(self._store.get("header")), self._store.get("program")
+        for name, (shape, dtype) in header["state"].items():
             write_variables(scope, {name: np.zeros(shape, dtype)})
-        self.spread(scope, told["state"])
-        return Program.parse_from_string(made), Plan(**told["plan"])
+        self.spread(scope, header["state"])
+        return Program.parse_from_string(program), Plan(**header["plan"])
 
     def spread(self, scope: static.Scope, state: dict[str, Any]) -> None:
-        """Give variables of every process the values that they have in rank 0."""
+        """Broadcast variables from rank 0 to all processes.
+
+        Args:
+            scope: holds the variables.
+            state: name -> (shape, dtype).
+        """
         program = Program()
         block = program.global_block()
         for name, (shape, dtype) in sorted(state.items()):
@@ -188,21 +194,21 @@ class ProcessGroup(SingleProcess):
             static.Executor(cpu()).run(program)
 
     def leave(self) -> None:
-        """Wait until no other process needs this one: rank 0 holds the store."""
+        """Wait, as rank 0, until all processes are done, because rank 0 holds the store."""
         with store_errors():
-            self._store.add("gone", 1)
-            while self.rank == 0 and self._store.add("gone", 0) < self.size:
+            self._store.add("done", 1)
+            while self.rank == 0 and self._store.add("done", 0) < self.size:
                 time.sleep(_POLL_SECONDS)
 
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Take any failure of the store for the loss of a process, and let no signal be one.
+    """Translate any failure of the store, and block SIGTERM meanwhile.
 
-    A signal would break off the store's calls, and its thread, which is begun with this mask.
+    A signal would interrupt the store's calls and its thread, which inherits this signal mask.
 
     Raises:
-        PeerLost: naming what failed.
+        PeerLost: the store failed; the message holds the store's error.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
@@ -215,10 +221,10 @@ def store_errors() -> Iterator[None]:
 
 @contextmanager
 def gloo_errors() -> Iterator[None]:
-    """Take gloo's failures, of which Paddle tells nothing, for the loss of a process.
+    """Translate gloo's failures, which Paddle reports without a reason.
 
     Raises:
-        PeerLost: naming what failed.
+        PeerLost: a collective operation failed.
     """
     try:
         yield
@@ -229,9 +235,9 @@ def gloo_errors() -> Iterator[None]:
 
 
 def lost(error: Exception) -> PeerLost:
-    """Return the loss of another process that an error is a sign of."""
+    """Return the ``PeerLost`` error for a failure of the store or of gloo."""
     last = str(error).strip().splitlines()[-1:]
     return PeerLost(
-        f"another process of the training is gone: {''.join(last)}",
-        "Run the same command again: it goes on from the last checkpoint.",
+        f"lost the connection to another process of the training: {''.join(last)}",
+        "Run the same command again: it resumes from the last checkpoint.",
     )

@@ -1,6 +1,6 @@
-"""Training beside rank 0: the same steps on another share of each batch, and nothing else.
+"""Training in the ranks other than 0: the same steps on another share of each batch.
 
-Program and state come from rank 0, which evaluates, saves and exports.
+Rank 0 sends the program and the state. Only rank 0 evaluates, saves and exports.
 """
 
 from typing import TYPE_CHECKING
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 def follow(
     meeting: Location, recipe: Recipe, *, loader: "Loader", events: Events
 ) -> "static.Scope | None":
-    """Train with rank 0 to the end.
+    """Train together with rank 0.
 
     Args:
-        meeting: where the processes meet.
-        recipe: how to train, the same as rank 0's.
-        loader: training batches, the same as rank 0's.
-        events: told of progress.
+        meeting: rank, number of processes, and host and port of rank 0's store.
+        recipe: settings of the training, equal to rank 0's.
+        loader: training batches, equal to rank 0's.
+        events: receives progress and messages.
 
     Returns:
-        The trained state; None if a process was asked to stop before the last step.
+        The trained state; None if the training stopped before its last step.
 
     Raises:
         DataError: this process reads other images than rank 0.
-        PeerLost: another process is gone.
+        PeerLost: the connection to another process was lost.
     """
     peers = ProcessGroup(*meeting)
     scope, executor = static.Scope(), static.Executor(cpu())
@@ -64,16 +64,16 @@ def follow(
 
 
 def check(plan: Plan, recipe: Recipe, loader: "Loader", rank: int) -> None:
-    """Make sure that this process trains on what rank 0 trains on.
+    """Check that this process and rank 0 train on the same images.
 
     Raises:
-        DataError: it does not.
+        DataError: the images, their labels or the number of steps differ.
     """
     steps = loader.batches_per_epoch
     ours = (recipe.steps(steps), steps, loader.identity)
     if ours != (plan.total_steps, plan.steps_per_epoch, plan.data):
         raise DataError(
-            f"rank {rank} reads other training images than rank 0: {steps} batches an epoch, "
-            f"against {plan.steps_per_epoch}, or other labels",
-            "Give all processes the same data: a folder that they share, or S3.",
+            f"rank {rank} reads other training images than rank 0: {steps} batches per epoch "
+            f"against {plan.steps_per_epoch} on rank 0, or other labels",
+            "Give all processes the same data: a shared folder, or S3.",
         )

@@ -1,4 +1,7 @@
-"""The training loop of baseline and QAT: resumable, reproducible, keeping the best weights."""
+"""The training loop of baseline and QAT.
+
+It resumes from checkpoints, is reproducible, and keeps the best weights.
+"""
 
 import math
 import time
@@ -30,45 +33,15 @@ from job.engine.training.programs import (
     read_variables,
     write_variables,
 )
+from job.engine.training.schedule import Schedule
 from job.errors import TrainingError
 from job.events import Events
 from job.stats import topk_correct
 
-# Quicker in oneDNN than in Paddle's own kernels although they reorder what they read and write
-# (tests/bench/training.py measures it). Batch norm, relu, sums and pooling are not, together: see
-# docs/training.md.
+# These ops are faster in oneDNN than in Paddle's kernels, although oneDNN reorders their inputs and
+# outputs (tests/bench/training.py measures it). Batch norm, relu, sums and pooling together are
+# not: see docs/training.md.
 CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Learning rate as a function of the step.
-
-    Attributes:
-        kind: piecewise, cosine or constant.
-        base: learning rate after warm-up.
-        milestones: shares of all steps after which a piecewise rate is multiplied by ``gamma``.
-        warmup: share of all steps over which the rate grows linearly from 0.
-    """
-
-    kind: str
-    base: float
-    milestones: tuple[float, ...]
-    gamma: float
-    warmup: float
-
-    def rate(self, step: int, total: int) -> float:
-        """Learning rate of step ``step`` (from 0) of ``total``."""
-        warmup_steps = round(self.warmup * total)
-        if step < warmup_steps:
-            return self.base * (step + 1) / warmup_steps
-        if self.kind == "piecewise":
-            passed = sum(step >= round(m * total) for m in self.milestones)
-            return self.base * self.gamma**passed
-        if self.kind == "cosine":
-            done = (step - warmup_steps) / max(1, total - warmup_steps)
-            return 0.5 * self.base * (1 + math.cos(math.pi * done))
-        return self.base
 
 
 @dataclass(frozen=True)
@@ -88,7 +61,19 @@ def add_optimizer(
     momentum: float,
     weight_decay: float,
 ) -> str:
-    """Append backward pass and optimizer to ``program``; returns the learning rate's variable."""
+    """Append the backward pass and an optimizer to ``program``.
+
+    Args:
+        program: the training program.
+        startup: receives the initialisation of the optimizer's state.
+        loss: name of the loss variable.
+        name: ``momentum``, ``sgd``, ``adam`` or ``adamw``.
+        momentum: momentum of ``momentum``.
+        weight_decay: L2 weight decay; decoupled for ``adamw``.
+
+    Returns:
+        The name of the learning rate's variable.
+    """
     with static.program_guard(program, startup), paddle.utils.unique_name.guard("optimizer_"):
         common = {"learning_rate": 1.0, "weight_decay": weight_decay}
         optimizers = {
@@ -103,12 +88,12 @@ def add_optimizer(
 
 
 def with_onednn(program: Program) -> Program:
-    """A copy of a training or evaluation program for running, with oneDNN's convolutions."""
+    """Return a copy of a program whose convolutions run in oneDNN."""
     program = program.clone()
     for op in program.global_block().ops:
         if op.type.removesuffix("_grad") in CONVOLUTIONS:
             op._set_attr("use_mkldnn", True)
-            # In test mode oneDNN keeps the weights of the first run, and training changes them.
+            # In test mode oneDNN caches the weights of the first run, but training changes them.
             op._set_attr("is_test", False)
     return program
 
@@ -119,7 +104,14 @@ def evaluate(
     executor: static.Executor,
     batches: Iterator[TrainingBatch],
 ) -> tuple[float, float]:
-    """Top-1 and top-5 of a program, in percent."""
+    """Return a program's top-1 and top-5 accuracy in percent.
+
+    Args:
+        program: inference program.
+        logits: name of its [N, classes] output.
+        executor: runs the program in the current scope.
+        batches: labelled images, at least one.
+    """
     right1 = right5 = count = 0
     for batch in batches:
         (scores,) = executor.run(program, {IMAGE: batch.images}, [logits])
@@ -131,14 +123,18 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Trainer:
-    """What the loop needs to run steps, evaluate and save.
+    """Programs and state of a training.
 
     Attributes:
         program: training program with its optimizer.
+        loss: name of the scalar loss of ``program``.
         learning_rate: name of the learning rate's variable.
-        evaluation: program that is evaluated and whose variables are kept when best.
+        evaluation: inference program; its variables are saved when its accuracy is best.
+        logits: name of the [N, classes] output of ``evaluation``.
+        scope: holds the variables of both programs.
+        executor: runs both programs.
         peers: the processes that train together.
-        data: identifies the training images, to compare those of the processes.
+        data: identifies the training images, so that the processes can compare theirs.
     """
 
     program: Program
@@ -151,19 +147,24 @@ class Trainer:
     peers: SingleProcess = field(default_factory=SingleProcess)
     data: str = ""
 
-    def plan(self, course: "TrainingPlan", step: int) -> Plan:
-        """What the processes agree on before step ``step``."""
+    def shared_plan(self, plan: "TrainingPlan", step: int) -> Plan:
+        """Return the plan that all processes must share before step ``step``."""
         return Plan(
             step,
-            course.total_steps,
-            course.steps_per_epoch,
+            plan.total_steps,
+            plan.steps_per_epoch,
             self.data,
             self.loss,
             self.learning_rate,
         )
 
     def stepper(self, program: Program, seed: int) -> "Stepper":
-        """What runs the steps of ``program``, which is made of the trainer's."""
+        """Return a stepper for ``program``, a copy of the trainer's program.
+
+        Args:
+            program: the program to run.
+            seed: random seed of the program's ops.
+        """
         return Stepper(
             program, self.loss, self.learning_rate, self.scope, self.executor, self.peers, seed
         )
@@ -171,15 +172,15 @@ class Trainer:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """Which steps a training takes, and what happens after them.
+    """The steps of a training, its evaluations and its checkpoints.
 
     Attributes:
-        name: of the stage, for messages.
-        total_steps: steps in all.
-        steps_per_epoch: batches of an epoch.
-        evaluate_at: steps after which the selection split is evaluated; holds ``total_steps``.
+        name: name of the stage, for messages.
+        total_steps: number of steps of the whole training.
+        steps_per_epoch: batches per epoch.
+        evaluate_at: steps after which the selection split is evaluated, including ``total_steps``.
         schedule: the learning rate.
-        seed: of what the program draws.
+        seed: random seed of the program's ops, such as dropout.
         checkpoint_seconds: time between two checkpoints.
     """
 
@@ -194,96 +195,117 @@ class TrainingPlan:
 
 def train(
     trainer: Trainer,
-    course: TrainingPlan,
+    plan: TrainingPlan,
     *,
     epoch_batches: Callable[[int, int], Iterator[TrainingBatch]],
     selection_batches: Callable[[], Iterator[TrainingBatch]],
     out: Path,
     events: Events,
 ) -> Progress:
-    """Train, resuming from the newest checkpoint in ``out``; leaves ``best.npz`` there.
+    """Train, and write the best weights to ``best.npz`` in ``out``.
 
-    Asked to stop, it saves its state and returns early.
+    The training resumes from the newest checkpoint in ``out``. After a stop request it saves a
+    checkpoint and returns early.
 
     Args:
-        epoch_batches: (epoch, first batch) -> the epoch's batches from there on.
-        selection_batches: batches of the selection split.
+        trainer: programs and state.
+        plan: the steps.
+        epoch_batches: (epoch, first batch) -> the epoch's batches, beginning with that batch.
+        selection_batches: returns the batches of the selection split.
+        out: folder for checkpoints, metrics and ``best.npz``.
+        events: receives progress and messages.
 
     Raises:
-        TrainingError: the loss is not finite; the last checkpoint and ``best.npz`` remain.
+        TrainingError: the loss or a weight is not finite; checkpoints and ``best.npz`` remain.
     """
     program = with_onednn(trainer.program)
     evaluation = with_onednn(trainer.evaluation)
     checkpoints = Checkpoints(out / "checkpoints")
     state = persistables(trainer.program)
     statistics = sorted(batch_norm_statistics(trainer.evaluation))
-    progress = resume(trainer, checkpoints, out / BEST, course.name, events)
-    trainer.peers.lead(trainer.scope, program, trainer.plan(course, progress.step), state)
-    stepper = trainer.stepper(program, course.seed)
+    progress = resume(trainer, checkpoints, out / BEST, plan.name, events)
+    trainer.peers.lead(trainer.scope, program, trainer.shared_plan(plan, progress.step), state)
+    stepper = trainer.stepper(program, plan.seed)
     metrics = Metrics(out / "metrics.jsonl", progress)
     saved = time.monotonic()
     for step, batch in remaining_batches(
-        progress.step, course.total_steps, course.steps_per_epoch, epoch_batches
+        progress.step, plan.total_steps, plan.steps_per_epoch, epoch_batches
     ):
-        rate = course.schedule.rate(step, course.total_steps)
-        what = f"step {step + 1} (learning rate {rate:g})"
-        started = time.monotonic()
-        loss = stepper.run(batch, rate, step)
-        if not math.isfinite(loss):
-            raise diverged(course.name, f"the loss is {loss} at {what}", checkpoints)
-        speed = progress.advance(len(batch.labels), time.monotonic() - started)
-        metrics.step(progress.step, loss, rate, speed)
-        note = f"loss {loss:.3f}, {speed:.0f} images/s"
-        events.progress(course.name, progress.step, course.total_steps, "steps", note)
+        note = run_step(stepper, plan, step, batch, progress, metrics, checkpoints)
+        events.progress(plan.name, progress.step, plan.total_steps, "steps", note)
         stopping = trainer.peers.agree(events.stopping)
-        saving = stopping or time.monotonic() - saved > course.checkpoint_seconds
-        evaluating = progress.step in course.evaluate_at
-        # A relu turns NaN into 0, so that the loss alone does not tell.
+        saving = stopping or time.monotonic() - saved > plan.checkpoint_seconds
+        evaluating = progress.step in plan.evaluate_at
+        # The loss alone is not enough, because a relu turns NaN into 0.
         values = read_variables(trainer.scope, state if saving or evaluating else statistics)
         if not all(np.isfinite(value).all() for value in values.values()):
-            raise diverged(course.name, f"weights are not finite after {what}", checkpoints)
+            raise diverged(plan, step, "weights are not finite after", checkpoints)
+        done = f"step {progress.step} of {plan.total_steps}"
         if evaluating:
-            top1 = evaluate_and_keep(
-                trainer, evaluation, selection_batches(), progress, metrics, out
-            )
-            done = f"step {progress.step} of {course.total_steps}"
-            events.message(f"{course.name}: {done}, top-1 {top1:.2f}%")
+            batches = selection_batches()
+            top1 = evaluate_and_keep(trainer, evaluation, batches, progress, metrics, out)
+            events.message(f"{plan.name}: {done}, top-1 {top1:.2f}%")
         if saving:
             metrics.sync()
             checkpoints.save(values, progress)
             saved = time.monotonic()
         if stopping:
-            done = f"step {progress.step} of {course.total_steps}"
-            events.message(f"{course.name}: state saved after {done}")
+            events.message(f"{plan.name}: saved a checkpoint after {done}")
             break
     return progress
 
 
-def diverged(name: str, what: str, checkpoints: Checkpoints) -> TrainingError:
-    """The error of a training that cannot go on."""
+def run_step(
+    stepper: "Stepper",
+    plan: TrainingPlan,
+    step: int,
+    batch: TrainingBatch,
+    progress: Progress,
+    metrics: Metrics,
+    checkpoints: Checkpoints,
+) -> str:
+    """Run step ``step`` (from 0) and record it; return its loss and speed as text.
+
+    Raises:
+        TrainingError: the loss is not finite.
+    """
+    rate = plan.schedule.rate(step, plan.total_steps)
+    started = time.monotonic()
+    loss = stepper.run(batch, rate, step)
+    if not math.isfinite(loss):
+        raise diverged(plan, step, f"the loss is {loss} at", checkpoints)
+    speed = progress.advance(len(batch.labels), time.monotonic() - started)
+    metrics.step(progress.step, loss, rate, speed)
+    return f"loss {loss:.3f}, {speed:.0f} images/s"
+
+
+def diverged(plan: TrainingPlan, step: int, what: str, checkpoints: Checkpoints) -> TrainingError:
+    """Return the error of a training whose loss or weights are not finite."""
+    rate = plan.schedule.rate(step, plan.total_steps)
     kept = (
-        f"The last good checkpoint is kept in {checkpoints.folder}. "
+        f"The last good checkpoint is in {checkpoints.folder}. "
         if any(checkpoints.folder.glob("step-*.npz"))
         else ""
     )
     return TrainingError(
-        f"{name}: {what}", f"{kept}Lower base_lr or look at the data, then run again."
+        f"{plan.name}: {what} step {step + 1} (learning rate {rate:g})",
+        f"{kept}Lower base_lr or check the data, then run again.",
     )
 
 
 def resume(
     trainer: Trainer, checkpoints: Checkpoints, best: Path, name: str, events: Events
 ) -> Progress:
-    """Restore the newest checkpoint, if there is one."""
-    found = checkpoints.newest(events)
-    if found is None:
+    """Restore the newest checkpoint and return its progress; step 0 without a checkpoint."""
+    checkpoint = checkpoints.newest(events)
+    if checkpoint is None:
         return Progress()
-    values, progress = found
+    values, progress = checkpoint
     write_variables(trainer.scope, values)
     if progress.best is not None:
-        # The file may be newer than the checkpoint, of steps that a kill took.
+        # The file can be newer than the checkpoint, if the process was killed between the two.
         _, progress.best = read_best(best)
-    events.message(f"{name}: going on after step {progress.step}")
+    events.message(f"{name}: resuming after step {progress.step}")
     return progress
 
 
@@ -293,7 +315,7 @@ def remaining_batches(
     steps_per_epoch: int,
     epoch_batches: Callable[[int, int], Iterator[TrainingBatch]],
 ) -> Iterator[tuple[int, TrainingBatch]]:
-    """Step number and batch of every step from ``done`` on."""
+    """Yield step number and batch of every step, beginning with step ``done``."""
     step = done
     while step < total_steps:
         epoch, first = divmod(step, steps_per_epoch)
@@ -306,14 +328,16 @@ def remaining_batches(
 
 @dataclass(frozen=True)
 class Stepper:
-    """Runs the optimizer steps of one process of a training.
+    """Runs the optimizer steps of one process.
 
     Attributes:
-        program: with its optimizer, as it runs.
-        loss: name of the scalar to fetch.
+        program: training program with its optimizer.
+        loss: name of the scalar loss.
         learning_rate: name of the learning rate's variable.
+        scope: holds the program's variables.
+        executor: runs the program.
         peers: the processes that train together.
-        seed: of what the program draws.
+        seed: random seed of the program's ops, such as dropout.
     """
 
     program: Program
@@ -325,14 +349,14 @@ class Stepper:
     seed: int
 
     def __post_init__(self) -> None:
-        # Of every process of a training: each step waits for the slowest.
+        # Every process does this, because each step waits for the slowest process.
         keep_memory()
 
     def run(self, batch: TrainingBatch, rate: float, step: int) -> float:
-        """One step on this process's share of a batch; returns the loss of the whole batch."""
+        """Run one step on this process's share of a batch; return the loss of the whole batch."""
         self.peers.meet()
         write_variables(self.scope, {self.learning_rate: np.array([rate], "float32")})
-        # Dropout draws from the global generator: seeded by step, a resumed run draws the same.
+        # Dropout uses the global generator. Seeding it per step makes a resumed run identical.
         paddle.seed(self.peers.seed(self.seed, step))
         labels = self.peers.share(batch.labels).reshape(-1, 1)
         feed = {IMAGE: self.peers.share(batch.images), LABEL: labels}
@@ -349,10 +373,10 @@ def evaluate_and_keep(
     metrics: Metrics,
     out: Path,
 ) -> float:
-    """Evaluate the selection split and keep the weights if they are the best so far.
+    """Evaluate the selection split and write ``best.npz`` if the weights are the best so far.
 
     Returns:
-        Top-1 in percent.
+        Top-1 accuracy in percent.
     """
     started = time.monotonic()
     top1, top5 = evaluate(program, trainer.logits, trainer.executor, batches)

@@ -1,8 +1,8 @@
-"""Memory that a training keeps from step to step.
+"""Makes the allocator keep freed memory from step to step of a training.
 
-Each step allocates and frees the same gigabytes. By default an allocator gives large blocks back to
-the system at once, which has to clear every page of the next step's anew: a sixth to a third of the
-time of a step (ResNet50, batch 16).
+Each step allocates and frees the same gigabytes. By default an allocator returns large blocks to
+the system immediately, and the system must clear every page again for the next step. This takes a
+sixth to a third of the time of a step (ResNet50, batch 16).
 """
 
 import ctypes
@@ -13,9 +13,9 @@ NEVER = -1
 
 
 def keep_memory() -> None:
-    """From now on keep what is freed for later steps, with glibc's or jemalloc's malloc.
+    """Make glibc's or jemalloc's malloc keep freed memory from now on.
 
-    Another allocator, or another C library, stays as it is.
+    Other allocators and other C libraries are not changed.
     """
     library = ctypes.CDLL(None)
     if hasattr(library, "mallctl"):
@@ -26,9 +26,9 @@ def keep_memory() -> None:
 
 
 def _keep_in_jemalloc(mallctl: "ctypes._NamedFuncPointer") -> None:
-    """Let no arena decay, neither those to come nor those that are there.
+    """Disable decay in all existing and future arenas.
 
-    https://jemalloc.net/jemalloc.3.html, "MALLCTL NAMESPACE".
+    See https://jemalloc.net/jemalloc.3.html, "MALLCTL NAMESPACE".
     """
     count = ctypes.c_uint()
     size = ctypes.c_size_t(ctypes.sizeof(count))
@@ -37,6 +37,6 @@ def _keep_in_jemalloc(mallctl: "ctypes._NamedFuncPointer") -> None:
     never = ctypes.c_ssize_t(NEVER)
     for arenas in ("arenas", *(f"arena.{number}" for number in range(count.value))):
         for kind in ("dirty", "muzzy"):
-            # Of an arena that is not in use yet this fails, and the first one counts for it.
+            # The call fails for an arena that is not in use yet. The setting of "arenas" covers it.
             name = f"{arenas}.{kind}_decay_ms".encode()
             mallctl(name, None, None, ctypes.byref(never), ctypes.sizeof(never))

@@ -1,4 +1,4 @@
-"""What a training says of itself: a line a step, and a thinned history."""
+"""The metrics of a training: one JSON line per step, and a thinned history for the report."""
 
 import json
 import os
@@ -7,10 +7,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 from job.engine.training.checkpoints import Evaluation, Progress
+from job.storage.files import write_bytes
 
 
 class Metrics:
-    """Each step and evaluation as a line of JSON; a thinned history for the report."""
+    """Writes each step and evaluation as a JSON line, and keeps a thinned history in ``progress``.
+
+    Args:
+        path: the file. Lines after ``progress.step`` are removed from it.
+        progress: state of the training; its ``history`` is extended.
+    """
 
     POINTS = 500
 
@@ -22,14 +28,19 @@ class Metrics:
             kept = [
                 ln for ln in lines if ln.endswith("\n") and json.loads(ln)["step"] <= progress.step
             ]
-        # Whole or not at all: a kill in the middle must not lose the lines of earlier steps.
-        partial = path.with_suffix(".tmp")
-        partial.write_text("".join(kept))
-        partial.replace(path)
+        # The file is replaced atomically, so that a kill cannot lose the lines of earlier steps.
+        write_bytes(path, "".join(kept).encode())
         self.path = path
 
     def step(self, step: int, loss: float, rate: float, speed: float) -> None:
-        """Record one optimizer step."""
+        """Record one optimizer step.
+
+        Args:
+            step: number of steps done.
+            loss: training loss.
+            rate: learning rate.
+            speed: images per second.
+        """
         line = {
             "step": step,
             "loss": round(loss, 6),
@@ -46,7 +57,7 @@ class Metrics:
         self.write({"step": evaluation.step, "evaluation": asdict(evaluation)})
 
     def sync(self) -> None:
-        """Bring all lines to the disk, before a checkpoint that goes on behind them."""
+        """Flush all lines to disk; called before a checkpoint of the same steps."""
         with self.path.open("a") as file:
             os.fsync(file.fileno())
 

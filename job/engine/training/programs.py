@@ -1,7 +1,7 @@
-"""Static programs of a classifier: built from a network, or read from a saved inference model.
+"""Static programs of a classifier, built from a network or read from a saved inference model.
 
-Paddle's quantization works on static programs of the legacy format; everything that trains or
-exports does so through the records here.
+Paddle's quantization needs static programs of the legacy format. All code that trains or exports a
+classifier uses the :class:`Classifier` record.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,27 +16,28 @@ from paddle.static import Program
 from job.engine.inference.paddle_format import put_in_order, read_program
 from job.errors import DataError, UsageError
 
-# Once for the process: every module of the engine that builds or runs programs imports this one.
+# Called once per process, because every engine module that builds or runs programs imports this
+# module.
 paddle.enable_static()
 
 IMAGE = "image"
 LABEL = "label"
-# Ops that no FP32 model as it was exported holds.
+# Ops that an exported FP32 model never contains.
 QUANTIZED = {"quantize_linear", "dequantize_linear", "quantize", "dequantize", "fused_conv2d"}
 RESHAPING = ("flatten_contiguous_range", "reshape2", "transpose2", "squeeze2", "unsqueeze2")
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A classifier as programs over one scope.
+    """The programs of a classifier, which share one scope.
 
     Attributes:
-        train: forward and loss, in training mode, without an optimizer.
-        evaluation: forward only, in inference mode.
+        train: forward pass and loss in training mode, without an optimizer.
+        evaluation: forward pass in inference mode.
         startup: initialises the weights.
         loss: name of the scalar loss variable of ``train``.
         logits: name of the [N, classes] float32 variable of ``evaluation``.
-        weight_names: of ``evaluation``'s weights: the network's own name -> the variable's name.
+        weight_names: the network's name -> the variable's name, for each weight of ``evaluation``.
     """
 
     train: Program
@@ -48,7 +49,7 @@ class Classifier:
 
 
 def cpu() -> paddle.CPUPlace:
-    """The place where everything but training runs."""
+    """Return the CPU place; everything except training runs there."""
     return paddle.CPUPlace()
 
 
@@ -60,17 +61,17 @@ def from_network(
     label_smoothing: float,
     seed: int,
 ) -> Classifier:
-    """Programs of a network that ``build`` returns.
+    """Build the programs of a network.
 
     Args:
-        build: returns a fresh network; called in static mode.
+        build: returns a new network; called in static mode.
         input_shape: (channels, height, width).
-        classes: number of classes; the network's output is checked against it.
-        label_smoothing: share of the target spread over all classes.
-        seed: of the weights' initialisation.
+        classes: expected number of classes.
+        label_smoothing: share of the target that is spread over all classes, 0 to 1.
+        seed: random seed of the initial weights.
 
     Raises:
-        UsageError: the network's output is not [N, classes].
+        UsageError: the network's output does not have shape [N, classes].
     """
     train, startup = Program(), Program()
     startup.random_seed = seed
@@ -111,13 +112,19 @@ def append_loss(logits: static.Variable, classes: int, label_smoothing: float) -
 def from_inference_model(
     prefix: Path, scope: static.Scope, *, classes: int, label_smoothing: float
 ) -> Classifier:
-    """Programs of a saved inference model, whose weights are loaded into ``scope``.
+    """Build the programs of a saved inference model and load its weights into ``scope``.
 
-    Its batch norms keep their statistics and its weights become trainable again. A softmax at the
-    end is cut off, as the loss needs logits, and so are copies of the output.
+    Batch norms keep their statistics, and weights become trainable. A softmax at the end is
+    removed, because the loss needs logits. Copies of the output are removed too.
+
+    Args:
+        prefix: path without ``.pdmodel`` and ``.pdiparams``.
+        scope: receives the weights.
+        classes: expected number of classes.
+        label_smoothing: share of the target that is spread over all classes, 0 to 1.
 
     Raises:
-        DataError: the model cannot be read or is no classifier of ``classes`` classes.
+        DataError: the model cannot be read, is quantized, or does not have ``classes`` classes.
     """
     executor = static.Executor(cpu())
     evaluation, feeds, logits = load_inference_model(prefix, executor, scope)
@@ -125,10 +132,11 @@ def from_inference_model(
     quantized = sorted({op.type for op in block.ops} & QUANTIZED)
     if quantized:
         raise DataError(
-            f"{prefix}: the model is quantized or optimized already: it holds {quantized[0]} ops",
-            "Name the FP32 model that it was made from in /model/inference_model.",
+            f"{prefix}: expected an FP32 model, found a quantized or optimized model with "
+            f"{quantized[0]} ops",
+            "Set /model/inference_model to the FP32 model that this model was made from.",
         )
-    # Their program may then be fed a label as well, and be saved again with other outputs.
+    # Without these ops the program can also read a label, and can be saved with other outputs.
     for index in reversed(range(len(block.ops))):
         if block.ops[index].type in ("feed", "fetch"):
             block._remove_op(index, sync=False)
@@ -143,7 +151,7 @@ def from_inference_model(
     if len(shape) != 2 or shape[1] != classes:
         raise DataError(
             f"{prefix}: the model's output has shape {shape}, expected [-1, {classes}]",
-            "Set /model/classes to what the model was made for.",
+            "Set /model/classes to the number of classes of the model.",
         )
     fold_bias_shapes(evaluation)
     train = evaluation.clone()
@@ -159,9 +167,10 @@ def from_inference_model(
 
 
 def before_softmax(block: paddle.base.framework.Block, output: str) -> str:
-    """The scores that an output is a copy, or the softmax, of; else the output itself.
+    """Return the variable before a final softmax or copy; without these, the output itself.
 
-    Older Paddle saves a copy of each output, and so does a loaded model that is saved again.
+    Older Paddle versions save a copy of each output. So does Paddle when a loaded model is saved
+    again.
     """
     for op in reversed(block.ops):
         if output not in op.output_arg_names:
@@ -175,15 +184,18 @@ def before_softmax(block: paddle.base.framework.Block, output: str) -> str:
 
 
 def copies(op: paddle.base.framework.Operator) -> bool:
-    """Whether an op's output is its input."""
+    """Return whether an op copies its input to its output."""
     if op.type == "scale":
-        # Its factor may be an input as well.
+        # The factor can be a second input.
         return len(op.input_arg_names) == 1 and (op.attr("scale"), op.attr("bias")) == (1, 0)
     return op.type == "assign"
 
 
 def add_shape_outputs(program: Program) -> None:
-    """Give reshaping ops the output that their gradients need, which saving a model removes."""
+    """Add the XShape output to reshaping ops.
+
+    Their gradients need it, but saving a model removes it.
+    """
     block = program.global_block()
     for op in block.ops:
         if op.type in RESHAPING and "XShape" not in op.output_names:
@@ -195,7 +207,7 @@ def add_shape_outputs(program: Program) -> None:
 
 
 def make_trainable(program: Program, name: str, *, trainable: bool) -> None:
-    """Replace a loaded persistable variable by a parameter of the same name."""
+    """Replace a persistable variable by a parameter of the same name."""
     block = program.global_block()
     variable = block.var(name)
     shape, dtype = variable.shape, variable.dtype
@@ -207,7 +219,7 @@ def make_trainable(program: Program, name: str, *, trainable: bool) -> None:
 
 
 def batch_norm_statistics(program: Program) -> set[str]:
-    """Names of the running means and variances, which no optimizer may touch."""
+    """Return the names of the running means and variances, which no optimizer may change."""
     return {
         name
         for op in program.global_block().ops
@@ -223,14 +235,14 @@ def load_inference_model(
     """Read ``prefix``.pdmodel and ``prefix``.pdiparams into ``scope``.
 
     Returns:
-        The program, its input names, and its first output's name.
+        The program, the names of its inputs, and the name of its first output.
 
     Raises:
         DataError: a file is missing or corrupt.
     """
     for suffix in (".pdmodel", ".pdiparams"):
         if not Path(f"{prefix}{suffix}").is_file():
-            raise DataError(f"{prefix}{suffix} is missing", "Give /model/inference_model anew.")
+            raise DataError(f"{prefix}{suffix} is missing", "Check /model/inference_model.")
     try:
         with static.scope_guard(scope):
             program, feeds, fetches = static.load_inference_model(str(prefix), executor)
@@ -240,10 +252,10 @@ def load_inference_model(
 
 
 def fold_bias_shapes(program: Program) -> int:
-    """Make each convolution's bias a one-dimensional operand, as the fusing passes expect it.
+    """Make each convolution's bias a one-dimensional operand, as the fusion passes expect.
 
-    ``nn.Conv2D`` with a bias builds conv2d, reshape2(bias), elementwise_add(axis=-1), which no
-    pass folds: bias and activation then run as ops of their own, in FP32 as in INT8.
+    ``nn.Conv2D`` with a bias builds conv2d, reshape2(bias), elementwise_add(axis=-1). No pass fuses
+    this sequence, so bias and activation would run as separate ops, in FP32 and in INT8.
 
     Returns:
         The number of adds that were changed.
@@ -273,13 +285,13 @@ def fold_bias_shapes(program: Program) -> int:
 
 
 def persistables(program: Program) -> list[str]:
-    """Names of the variables that outlive a run: weights, statistics, optimizer state, scales."""
+    """Return the sorted names of weights, statistics, optimizer state and scales."""
     skipped = {"feed", "fetch"}
     return sorted(v.name for v in program.list_vars() if v.persistable and v.name not in skipped)
 
 
 def read_variables(scope: static.Scope, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Copies of the variables that hold data."""
+    """Return copies of the initialised variables among ``names``."""
     values = {}
     for name in names:
         variable = scope.find_var(name)
@@ -289,7 +301,7 @@ def read_variables(scope: static.Scope, names: Sequence[str]) -> dict[str, np.nd
 
 
 def write_variables(scope: static.Scope, values: Mapping[str, np.ndarray]) -> None:
-    """Set variables, creating those that do not exist."""
+    """Set variables, and create missing ones."""
     for name, value in values.items():
         scope.var(name).get_tensor().set(np.ascontiguousarray(value), cpu())
 
@@ -297,7 +309,7 @@ def write_variables(scope: static.Scope, values: Mapping[str, np.ndarray]) -> No
 def save_inference_model(
     program: Program, prefix: Path, logits: str, executor: static.Executor
 ) -> None:
-    """Write ``prefix``.pdmodel and ``prefix``.pdiparams, from the current scope."""
+    """Write ``prefix``.pdmodel and ``prefix``.pdiparams with the current scope's weights."""
     block = program.global_block()
     static.save_inference_model(
         str(prefix), [block.var(IMAGE)], [block.var(logits)], executor, program=program

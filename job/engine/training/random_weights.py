@@ -1,7 +1,8 @@
-"""Weights for a network that nobody trained, of which only the speed is wanted.
+"""Random weights for an untrained network whose speed alone is measured.
 
-Those that Paddle draws let values fade from layer to layer, until a network scores whatever it sees
-alike (MobileNetV1: within 1e-16): kernels and engines that compute wrongly then look right.
+With Paddle's initial weights the activations shrink from layer to layer, until all images get the
+same scores (MobileNetV1: within 1e-16). Wrong results of kernels and engines would then be
+invisible.
 """
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from job.engine.training import programs
 from job.engine.training.session import Session
 
-# Bounds of weights with one dimension, by the end of their name: batch norms and biases.
+# Bounds of one-dimensional weights (batch norms and biases) by the end of their name.
 BOUNDS = {
     "_mean": (-0.2, 0.2),
     "_variance": (0.8, 1.2),
@@ -19,10 +20,11 @@ BOUNDS = {
 
 
 def draw(session: Session, seed: int) -> None:
-    """Put drawn weights into a session, always the same ones for a seed.
+    """Write random weights to a session; equal seeds give equal weights.
 
-    Those of layers keep the size of what passes a relu (He et al., 2015); batch norms and biases
-    are as a trained network might have them, so that none can be left out as zero.
+    Weights of layers preserve the variance of activations behind a relu (He et al., 2015). Batch
+    norms and biases get values that a trained network could have, so that no engine can skip them
+    as zero.
     """
     block = session.classifier.train.global_block()
     generator = np.random.default_rng(seed)
@@ -32,7 +34,7 @@ def draw(session: Session, seed: int) -> None:
         if len(shape) > 1:
             inputs = shape[0] if len(shape) == 2 else int(np.prod(shape[1:]))
             values[variable] = generator.standard_normal(shape) * np.sqrt(2 / inputs)
-        elif bounds := next((found for end, found in BOUNDS.items() if key.endswith(end)), None):
+        elif bounds := next((pair for end, pair in BOUNDS.items() if key.endswith(end)), None):
             values[variable] = generator.uniform(*bounds, shape)
     programs.write_variables(
         session.scope, {name: value.astype("float32") for name, value in values.items()}

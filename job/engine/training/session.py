@@ -1,4 +1,4 @@
-"""A classifier with its weights in a scope, and training it by a recipe."""
+"""Opens a classifier, loads its weights and trains it by a recipe."""
 
 import importlib
 from collections.abc import Iterator
@@ -16,6 +16,7 @@ from job.engine.training import loop as training
 from job.engine.training import programs, zoo
 from job.engine.training.checkpoints import BEST, Progress, read_best
 from job.engine.training.programs import Classifier
+from job.engine.training.schedule import Schedule
 from job.engine.weights.match import match, read_pdparams
 from job.errors import DataError, MachineError, UsageError
 from job.events import Events
@@ -24,23 +25,26 @@ if TYPE_CHECKING:
     from job.data.loader import Loader
 
 EVALUATION_BATCH = 100
-# Paddle's own keys of the networks that come in several widths.
+# Paddle's keys for the published weights of networks that have several widths.
 PUBLISHED_AS = {
     "mobilenet_v1": "mobilenetv1_1.0",
     "mobilenet_v2": "mobilenetv2_1.0",
     "mobilenet_v3_large": "mobilenet_v3_large_x1.0",
     "mobilenet_v3_small": "mobilenet_v3_small_x1.0",
 }
-_SHAPE_HINT = "Set it to what the network is made for, usually [3, 224, 224]."
+_SHAPE_HINT = "Set it to the shape that the network expects, usually [3, 224, 224]."
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train.
+    """Settings of a training.
 
     Attributes:
-        epochs: passes over the training split, unless ``max_iters`` says how many steps.
-        evaluations_per_epoch: evaluations of the selection split; one more follows at the end.
+        epochs: passes over the training split; ignored if ``max_iters`` is set.
+        max_iters: number of steps, or None.
+        checkpoint_seconds: time between two checkpoints.
+        evaluations_per_epoch: evaluations of the selection split per epoch. One more follows the
+            last step.
         device: ``cpu`` or ``gpu``.
     """
 
@@ -49,24 +53,32 @@ class Recipe:
     optimizer: str
     momentum: float
     weight_decay: float
-    schedule: training.Schedule
+    schedule: Schedule
     seed: int
     device: str
     checkpoint_seconds: float
     evaluations_per_epoch: int
 
     def steps(self, steps_per_epoch: int) -> int:
-        """Steps in all."""
+        """Return the number of steps of the whole training."""
         return self.epochs * steps_per_epoch if self.max_iters is None else self.max_iters
 
+    def is_short(self, steps_per_epoch: int) -> bool:
+        """Return whether the training is shorter than one epoch."""
+        return self.steps(steps_per_epoch) < steps_per_epoch
+
     def evaluate_at(self, steps_per_epoch: int) -> frozenset[int]:
-        """Steps after which to evaluate; the last is among them."""
+        """Return the steps after which to evaluate, including the last step."""
         total = self.steps(steps_per_epoch)
         every = max(1, steps_per_epoch // self.evaluations_per_epoch)
         return frozenset({*range(every, total + 1, every), total})
 
     def add_optimizer(self, classifier: Classifier) -> str:
-        """Append backward pass and optimizer; returns the learning rate's variable."""
+        """Append the backward pass and the optimizer.
+
+        Returns:
+            The name of the learning rate's variable.
+        """
         return training.add_optimizer(
             classifier.train,
             classifier.startup,
@@ -79,7 +91,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Session:
-    """A classifier's programs, with its weights in ``scope``."""
+    """A classifier's programs; ``scope`` holds its weights."""
 
     classifier: Classifier
     scope: static.Scope
@@ -88,28 +100,28 @@ class Session:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Make the session's scope the one that Paddle works in."""
+        """Make the session's scope Paddle's current scope."""
         with static.scope_guard(self.scope):
             yield
 
 
 def place(device: str) -> paddle.CPUPlace | paddle.CUDAPlace:
-    """The place to train on.
+    """Return the Paddle place for a device, ``cpu`` or ``gpu``.
 
     Raises:
-        MachineError: gpu is asked for, and this Paddle or machine has none.
+        MachineError: the device is ``gpu``, but Paddle has no GPU support or no GPU is visible.
     """
     if device == "cpu":
         return paddle.CPUPlace()
     if not paddle.device.is_compiled_with_cuda():
         raise MachineError(
-            "device: gpu asked for, but the installed paddlepaddle is the CPU build",
+            "device: found gpu, but the installed paddlepaddle supports the CPU only",
             "Install paddlepaddle-gpu, or set the device to cpu.",
         )
     if paddle.device.cuda.device_count() == 0:
         raise MachineError(
-            "device: gpu asked for, but no GPU is visible",
-            "Look at nvidia-smi and CUDA_VISIBLE_DEVICES, or set the device to cpu.",
+            "device: found gpu, but Paddle sees no GPU",
+            "Check nvidia-smi and CUDA_VISIBLE_DEVICES, or set the device to cpu.",
         )
     return paddle.CUDAPlace(0)
 
@@ -128,16 +140,23 @@ def open_session(
 ) -> Session:
     """Build a classifier and initialise its weights.
 
+    Exactly one of ``name``, ``callable_`` and ``inference_model`` is set.
+
     Args:
-        name: of the zoo; or
-        callable_: ``package.module:function`` of a user's network; or
+        name: name of a network of the zoo.
+        callable_: ``package.module:function`` of a user's network.
         inference_model: prefix of a saved model, whose weights are kept.
         classes: number of classes.
         input_shape: (channels, height, width).
         width: multiplier of channel counts.
-        seed: of the initial weights.
-        label_smoothing: of the training loss.
+        seed: random seed of the initial weights.
+        label_smoothing: label smoothing of the training loss, 0 to 1.
         device: ``cpu`` or ``gpu``.
+
+    Raises:
+        UsageError: the network cannot be built or does not accept images of this shape.
+        DataError: the saved model cannot be read or does not fit.
+        MachineError: the device is not available.
     """
     scope = static.Scope()
     executor = static.Executor(place(device))
@@ -163,20 +182,22 @@ def open_session(
 def check_input_shape(
     classifier: Classifier, executor: static.Executor, input_shape: tuple[int, int, int]
 ) -> None:
-    """Look at every size inside the network, and run one image: some tell only then.
+    """Check every shape inside the network and run one image.
+
+    Some networks fail only when they run.
 
     Raises:
-        UsageError: the network cannot take images of this shape.
+        UsageError: the network does not accept images of this shape.
     """
     block = classifier.evaluation.global_block()
-    # A saved model feeds and fetches by variables that have no shape.
+    # The feed and fetch ops of a saved model use variables without a shape.
     computing = [op for op in block.ops if op.type not in ("feed", "fetch")]
     for variable in [block.var(name) for op in computing for name in op.output_arg_names]:
-        # The first size is the batch's, and 0 in notes of shapes that hold no values.
+        # The first size is the batch size. It is 0 in XShape variables, which hold no values.
         if 0 in tuple(variable.shape)[1:]:
             raise UsageError(
-                f"/model/input_shape: images of {list(input_shape)} shrink to nothing inside the "
-                f"network: {variable.name} is of shape {list(variable.shape)[1:]}",
+                f"/model/input_shape: images of {list(input_shape)} are too small for the "
+                f"network: its variable {variable.name} has shape {list(variable.shape)[1:]}",
                 _SHAPE_HINT,
             )
     feed = {programs.IMAGE: np.zeros((1, *input_shape), "float32")}
@@ -186,18 +207,22 @@ def check_input_shape(
 
 @contextmanager
 def shape_errors(input_shape: tuple[int, int, int]) -> Iterator[None]:
-    """Translate Paddle's complaints about sizes; a user's own errors fly on."""
+    """Translate Paddle's errors about shapes; errors of a user's network pass unchanged.
+
+    Raises:
+        UsageError: Paddle reported that shapes do not fit.
+    """
     try:
         yield
     except (ValueError, RuntimeError) as error:
         if "Error" not in str(error) and "InvalidArgument" not in str(error):
             raise
-        # Paddle's message ends with the op and the sizes that do not fit.
+        # The last such line names the op and the shapes that do not fit.
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        told = [line for line in lines if "Error:" in line]
+        error_lines = [line for line in lines if "Error:" in line]
         raise UsageError(
-            f"/model/input_shape: the network cannot take images of {list(input_shape)}: "
-            f"{told[-1] if told else lines[0]}",
+            f"/model/input_shape: the network does not accept images of {list(input_shape)}: "
+            f"{error_lines[-1] if error_lines else lines[0]}",
             _SHAPE_HINT,
         ) from error
 
@@ -205,7 +230,7 @@ def shape_errors(input_shape: tuple[int, int, int]) -> Iterator[None]:
 def network(
     name: str | None, callable_: str | None, classes: int, channels: int, width: float
 ) -> paddle.nn.Layer:
-    """A network of the zoo or of the user's own."""
+    """Build a network of the zoo or a user's network."""
     if callable_ is not None:
         return zoo.from_callable(callable_, classes=classes)
     return zoo.build(str(name), classes=classes, channels=channels, width=width)
@@ -214,10 +239,19 @@ def network(
 def load_weights(
     session: Session, path: Path, *, sha256: str | None, reset_classifier: bool
 ) -> list[str]:
-    """Load a ``.pdparams`` file; returns the weights that keep their fresh values.
+    """Load a ``.pdparams`` file into a session.
+
+    Args:
+        session: the classifier.
+        path: the file.
+        sha256: expected SHA-256 checksum, hexadecimal; None skips the check.
+        reset_classifier: keep the initial values of the last layer if its shape differs.
+
+    Returns:
+        The names of the weights that keep their initial values.
 
     Raises:
-        DataError: the file is missing, of another digest, corrupt or of another model.
+        DataError: the file is missing, corrupt or of another model, or has another checksum.
     """
     names = session.classifier.weight_names
     block = session.classifier.train.global_block()
@@ -231,13 +265,16 @@ def load_weights(
 
 
 def published_weights(name: str) -> Path:
-    """Paddle's published ImageNet weights of a network, downloaded once and cached.
+    """Download Paddle's published ImageNet weights of a network, or find them in the cache.
 
     Args:
-        name: of a network for which there are some: see ``UNPUBLISHED`` of the manifest's rules.
+        name: name of a network with published weights, see ``UNPUBLISHED`` in job.manifest.rules.
+
+    Returns:
+        The path of the ``.pdparams`` file.
 
     Raises:
-        DataError: they cannot be fetched.
+        DataError: the download failed.
     """
     factory = getattr(paddle.vision.models, name)
     published = importlib.import_module(factory.__module__).model_urls
@@ -246,13 +283,13 @@ def published_weights(name: str) -> Path:
         return Path(paddle.utils.download.get_weights_path_from_url(url, digest))
     except (RuntimeError, OSError) as error:
         raise DataError(
-            f"/model/pretrained: {url} cannot be fetched: {error}",
-            "Fetch it on a machine with internet and name the file in /model/weights.",
+            f"/model/pretrained: cannot download {url}: {error}",
+            "Download the file on a machine with internet access and name it in /model/weights.",
         ) from error
 
 
 def packed_batches(path: Path, shape: tuple[int, int, int]) -> Iterator[training.TrainingBatch]:
-    """A packed file in batches, without reading it whole."""
+    """Yield the batches of a packed file without reading the whole file into memory."""
     packed = open_packed(path, shape)
     for start in range(0, len(packed.labels), EVALUATION_BATCH):
         images = np.array(packed.images[start : start + EVALUATION_BATCH])
@@ -270,14 +307,32 @@ def run_recipe(
     out: Path,
     events: Events,
 ) -> dict[str, Any]:
-    """Train and put the best weights into the trainer's scope; the report's training record."""
+    """Train, then load the best weights into the trainer's scope.
+
+    Args:
+        session: the classifier.
+        trainer: its training program.
+        recipe: settings of the training.
+        name: name of the stage, for messages.
+        loader: training batches.
+        selection: packed file of the selection split.
+        out: folder for checkpoints, metrics and ``best.npz``.
+        events: receives progress and messages.
+
+    Returns:
+        The report's training record; empty if the training stopped before its last step.
+
+    Raises:
+        DataError: the training split is empty.
+        TrainingError: the loss or the weights are not finite.
+    """
     steps_per_epoch = loader.batches_per_epoch
     if steps_per_epoch == 0:
         raise DataError(
             f"{name}: the training split is empty",
-            "Name training images in /data, or set epochs to 0.",
+            "Set the training images in /data, or set epochs to 0.",
         )
-    course = training.TrainingPlan(
+    plan = training.TrainingPlan(
         name=name,
         total_steps=recipe.steps(steps_per_epoch),
         steps_per_epoch=steps_per_epoch,
@@ -288,7 +343,7 @@ def run_recipe(
     )
     progress = training.train(
         trainer,
-        course,
+        plan,
         epoch_batches=lambda epoch, first: (
             training.TrainingBatch(batch.images, batch.labels)
             for batch in loader.batches(epoch, first)
@@ -297,14 +352,14 @@ def run_recipe(
         out=out,
         events=events,
     )
-    if progress.step < course.total_steps:
+    if progress.step < plan.total_steps:
         return {}
     programs.write_variables(trainer.scope, read_best(out / BEST)[0])
     return training_record(progress, steps_per_epoch)
 
 
 def training_record(progress: Progress, steps_per_epoch: int) -> dict[str, Any]:
-    """The report's ``training`` entry."""
+    """Return the ``training`` entry of the report."""
     return {
         "steps": progress.step,
         "epochs": progress.step / steps_per_epoch,

@@ -1,4 +1,4 @@
-"""Classification networks by name, with class count, input channels and width."""
+"""Builds classification networks by name, with class count, input channels and width."""
 
 import importlib
 import inspect
@@ -40,7 +40,7 @@ class ResidualBlock(nn.Layer):
         )
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """[N, inputs, H, W] float32 -> [N, outputs, H/stride, W/stride]."""
+        """Map [N, inputs, H, W] float32 to [N, outputs, H/stride, W/stride]."""
         y = self.relu(self.bn1(self.conv1(x)))
         return self.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
 
@@ -48,8 +48,8 @@ class ResidualBlock(nn.Layer):
 class ConvNet(nn.Layer):
     """A small residual network for images of 8 to 64 pixels.
 
-    Most of its work is done after the first halving of the resolution: on CPUs, full-resolution
-    activations cost more in memory traffic than they bring in accuracy.
+    Most of its computation follows the first halving of the resolution. On CPUs, the memory traffic
+    of full-resolution activations costs more than their accuracy is worth.
     """
 
     def __init__(self, channels: int, num_classes: int, width: float) -> None:
@@ -68,12 +68,12 @@ class ConvNet(nn.Layer):
         )
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """[N, channels, H, W] float32 -> logits [N, num_classes]."""
+        """Map [N, channels, H, W] float32 to logits [N, num_classes]."""
         return self.head(self.blocks(self.stem(x)))
 
 
 class ScaledResNet(models.ResNet):
-    """Paddle's ResNet with every stage's channel count multiplied by a width."""
+    """Paddle's ResNet with the channel count of every stage multiplied by ``width``."""
 
     def __init__(self, layers: int, num_classes: int, width: float) -> None:
         self.multiplier = width
@@ -91,7 +91,7 @@ class ScaledResNet(models.ResNet):
 
 
 def scaled_vgg(name: str, num_classes: int, width: float) -> nn.Layer:
-    """Paddle's VGG with channels and hidden units multiplied by a width."""
+    """Return Paddle's VGG with channels and hidden units multiplied by ``width``."""
     plan = [
         max(8, round(step * width)) if isinstance(step, int) else step
         for step in vgg_plans[VGG_PLANS[name]]
@@ -112,24 +112,24 @@ def scaled_vgg(name: str, num_classes: int, width: float) -> nn.Layer:
 
 
 def build(name: str, *, classes: int, channels: int, width: float = 1.0) -> nn.Layer:
-    """A network of the zoo with fresh weights.
+    """Build a network of the zoo with initial weights.
 
     Args:
         name: a name of ``paddle.vision.models``, or ``convnet``.
         classes: number of classes.
-        channels: input channels; only ``convnet`` takes other than its usual count.
+        channels: input channels; only ``convnet`` accepts any number.
         width: multiplier of the channel counts.
 
     Raises:
-        UsageError: the network has no such width or channel count.
+        UsageError: the network does not support this width or number of channels.
     """
     if name == "convnet":
         return ConvNet(channels, classes, width)
     usual = 1 if name == "lenet" else 3
     if channels != usual:
         raise UsageError(
-            f"/model/input_shape: {name} takes {usual} input channels, found {channels}",
-            "Change input_shape, or use convnet, which takes any number.",
+            f"/model/input_shape: {name} expects {usual} input channels, found {channels}",
+            "Change input_shape, or use convnet, which accepts any number.",
         )
     if name in CLASSIFIERS_WITH_SCALE:
         return getattr(models, name)(scale=width, num_classes=classes)
@@ -141,26 +141,29 @@ def build(name: str, *, classes: int, channels: int, width: float = 1.0) -> nn.L
     if name in VGG_PLANS:
         return scaled_vgg(name, classes, width)
     raise UsageError(
-        f"/model/width: {name} comes in one width only, found {width}",
+        f"/model/width: {name} supports width 1 only, found {width}",
         "Set it to 1, or choose a MobileNet, ResNet, VGG or convnet.",
     )
 
 
 def from_callable(target: str, *, classes: int) -> nn.Layer:
-    """A user's own network, from ``package.module:function``.
+    """Build a user's network.
 
-    The function is called with ``num_classes`` if it takes such an argument, else without any.
+    Args:
+        target: ``package.module:function``. The function is called with ``num_classes`` if it has
+            such a parameter, otherwise without arguments.
+        classes: number of classes.
 
     Raises:
-        UsageError: it cannot be imported or called, or does not return a ``paddle.nn.Layer``.
+        UsageError: the function cannot be imported or does not return a ``paddle.nn.Layer``.
     """
     module_name, _, function_name = target.partition(":")
     try:
         function = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError) as error:
         raise UsageError(
-            f"/model/callable: {target} cannot be imported: {error}",
-            "Put its folder on PYTHONPATH.",
+            f"/model/callable: cannot import {target}: {error}",
+            "Add the folder of the module to PYTHONPATH.",
         ) from error
     takes_classes = "num_classes" in inspect.signature(function).parameters
     network = function(num_classes=classes) if takes_classes else function()

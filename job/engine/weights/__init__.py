@@ -1,1 +1,1 @@
-"""Weights files: reading them without running code, and matching them to a network."""
+"""Weight files: reads them without running code and matches them to a network."""

@@ -1,4 +1,4 @@
-"""Weights files: read without running code, checked against their digest."""
+"""Reads weight files, verifies their checksum and matches their arrays to a network."""
 
 import hashlib
 import os
@@ -13,52 +13,63 @@ from job.engine.weights.safe_pickle import array_of, load
 from job.errors import DataError
 from job.storage.files import open_regular
 
-# The largest vision models have some 10 GB.
+# The largest vision models have about 10 GB of weights.
 MAX_BYTES = 32 << 30
 _ZIP = b"PK\x03\x04"
+_OTHER_NETWORK = (
+    "The file belongs to another network than the manifest's: check /model/name and /model/width."
+)
 
 
 def read_pdparams(path: Path, sha256: str | None) -> dict[str, NDArray[Any]]:
-    """The arrays of a ``.pdparams`` file by the network's own names.
+    """Read the arrays of a ``.pdparams`` file, without running code from the file.
 
     Args:
         path: the file.
-        sha256: its expected digest, hexadecimal, or None.
+        sha256: expected SHA-256 checksum, hexadecimal; None skips the check.
+
+    Returns:
+        The arrays by the names that the network gives its weights.
 
     Raises:
-        DataError: missing, of another digest, corrupt, or holding more than arrays.
+        DataError: the file is missing, corrupt or too large, has another checksum, or holds
+            other objects than arrays.
     """
     content = _content(path)
-    found = hashlib.sha256(content).hexdigest()
-    if sha256 is not None and found != sha256:
+    checksum = hashlib.sha256(content).hexdigest()
+    if sha256 is not None and checksum != sha256:
         raise DataError(
-            f"weights {path}: SHA-256 is {found}, expected {sha256}",
-            "The file is damaged or another one; fetch it again or correct /model/weights_sha256.",
+            f"weights {path}: SHA-256 is {checksum}, expected {sha256}",
+            "Download the file again, or correct /model/weights_sha256.",
         )
     if content.startswith(_ZIP):
         raise DataError(
-            f"weights {path}: a zip file, such as .npz or PyTorch's; expected a .pdparams file",
-            "Of a run of this job, name fp32/weights.pdparams; others save theirs with "
-            "paddle.save(network.state_dict(), path).",
+            f"weights {path}: found a zip file, such as .npz or PyTorch's; expected .pdparams",
+            "For the weights of a run of this job, name its fp32/weights.pdparams. Save other "
+            "weights with paddle.save(network.state_dict(), path).",
         )
     try:
         document = load(content)
     except UnpicklingError as error:
         raise DataError(
-            f"weights {path}: not a .pdparams file of arrays: {error}",
-            "Save it anew with paddle.save(network.state_dict(), path).",
+            f"weights {path}: cannot be read as a .pdparams file: {error}",
+            "Save the weights again with paddle.save(network.state_dict(), path).",
         ) from error
     return arrays_of(document, path)
 
 
 def _content(path: Path) -> bytes:
-    """All of a file, if it is none of those that never end."""
+    """Return the content of a regular file of at most ``MAX_BYTES``.
+
+    Raises:
+        DataError: the file cannot be read, is not a regular file, or is too large.
+    """
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_BYTES:
                 raise DataError(
-                    f"weights {path}: {size:,} bytes, more than the limit of {MAX_BYTES:,}",
+                    f"weights {path}: the file has {size:,} bytes; the limit is {MAX_BYTES:,}",
                     "Check /model/weights.",
                 )
             return file.read()
@@ -68,13 +79,19 @@ def _content(path: Path) -> bytes:
         ) from error
     except MemoryError as error:
         raise DataError(
-            f"weights {path}: {size:,} bytes, more than this machine's memory",
+            f"weights {path}: the file has {size:,} bytes, which do not fit into memory",
             "Check /model/weights, or use a machine with more memory.",
         ) from error
 
 
 def arrays_of(document: Any, path: Path) -> dict[str, NDArray[Any]]:
-    """Arrays by name; paddle.save keeps a tensor as an array or as (name, array)."""
+    """Return the arrays of a document by name.
+
+    ``paddle.save`` stores a tensor as an array or as (name, array).
+
+    Raises:
+        DataError: the document is not a dictionary or holds no array.
+    """
     if not isinstance(document, Mapping):
         raise DataError(f"weights {path}: expected arrays by name, found {type(document).__name__}")
     arrays = {}
@@ -84,7 +101,10 @@ def arrays_of(document: Any, path: Path) -> dict[str, NDArray[Any]]:
         if array is not None:
             arrays[str(key)] = array
     if not arrays:
-        raise DataError(f"weights {path}: no arrays in it", "Is this an optimizer's state?")
+        raise DataError(
+            f"weights {path}: the file holds no arrays",
+            "Name a file of weights, not of optimizer state.",
+        )
     return arrays
 
 
@@ -95,16 +115,19 @@ def match(
     source: str,
     reset_classifier: bool,
 ) -> dict[str, NDArray[Any]]:
-    """The given weights that a network takes, all of the right shape.
+    """Select the arrays that a network needs and check their shapes.
 
     Args:
-        given: arrays by the network's own names.
-        wanted: shape of each weight of the network.
-        source: where the weights come from, for messages.
-        reset_classifier: leave out the last layer when its shape differs.
+        given: arrays by the names that the network gives its weights.
+        wanted: expected shape of each weight of the network.
+        source: file of the weights, for messages.
+        reset_classifier: leave out the last layer if its shape differs.
+
+    Returns:
+        The arrays by name; without the last layer if it is reset.
 
     Raises:
-        DataError: a weight is missing or of another shape.
+        DataError: a weight is missing or has another shape.
     """
     names = list(wanted)
     last_layer = names[-1].rpartition(".")[0] if names else ""
@@ -112,19 +135,19 @@ def match(
     if missing:
         raise DataError(
             f"weights {source}: {len(missing)} of {len(names)} weights are missing, "
-            f"such as {', '.join(missing[:3])}; it holds {', '.join(list(given)[:3])}, ...",
-            "These are another network's weights: check /model/name and /model/width.",
+            f"such as {', '.join(missing[:3])}; the file holds {', '.join(list(given)[:3])}, ...",
+            _OTHER_NETWORK,
         )
     differing = [name for name in names if tuple(given[name].shape) != tuple(wanted[name])]
     of_classifier = [n for n in differing if n.rpartition(".")[0] == last_layer]
     if differing and (len(of_classifier) < len(differing) or not reset_classifier):
         name = differing[0]
-        found, expected = list(given[name].shape), list(wanted[name])
-        hint = "These are another network's weights: check /model/name and /model/width."
+        shape, expected = list(given[name].shape), list(wanted[name])
+        hint = _OTHER_NETWORK
         if len(of_classifier) == len(differing):
             hint = (
-                "Its classifier is for another number of classes: set /model/classes to that "
-                "number, or /model/reset_classifier to true to train a new one."
+                "The file's classifier has another number of classes. Set /model/classes to that "
+                "number, or set /model/reset_classifier to true to train a new classifier."
             )
-        raise DataError(f"weights {source}: {name} has shape {found}, expected {expected}", hint)
+        raise DataError(f"weights {source}: {name} has shape {shape}, expected {expected}", hint)
     return {name: given[name] for name in names if name not in differing}

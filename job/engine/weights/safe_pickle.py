@@ -1,9 +1,9 @@
-"""Reading a pickle of arrays in plain containers without running any of it.
+"""Reads a pickle of arrays in plain containers without running code from it.
 
-Python's own unpickler, even with its globals restricted, allocates what a few bytes claim (its
-memo, an array's shape), hashes nested tuples for hours and lets a file set attributes of what it
-loads. So the instructions are followed here, those that paddle.save writes and no others, and an
-array is made only of bytes that are there.
+Python's unpickler is unsafe even with restricted globals: a few bytes can make it allocate
+gigabytes (its memo, an array's shape), hash nested tuples for hours, or set attributes of loaded
+objects. This module therefore executes the pickle instructions itself, but only those that
+paddle.save writes. It creates arrays only from bytes that the file contains.
 """
 
 import io
@@ -19,18 +19,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Booleans, integers, floating-point numbers, as numpy writes them.
+# Booleans, integers and floating-point numbers, in numpy's notation.
 _ELEMENTS = re.compile("[biuf](1|2|4|8|16)")
-# A network of a thousand arrays takes some 35,000; each may cost a hundred bytes of memory.
+# A network of a thousand arrays needs about 35,000 instructions. Each can use a hundred bytes of
+# memory.
 _MOST_INSTRUCTIONS = 5_000_000
 _LARGEST_SIZE = 1 << 48
 _NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
 _NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
 _MOST_DIMENSIONS = 32
+_STACK_EMPTY = "an instruction needs more values than the stack holds"
 
 
 class _Mark:
-    """Where an instruction that takes several values stops taking."""
+    """Marks on the stack where the values of an instruction begin."""
 
 
 _MARK = _Mark()
@@ -38,7 +40,7 @@ _MARK = _Mark()
 
 @dataclass(frozen=True)
 class _Name:
-    """A global that the file names; it stands for itself until it is called."""
+    """A global that the file names; nothing is imported for it."""
 
     module: str
     name: str
@@ -46,33 +48,33 @@ class _Name:
 
 @dataclass
 class _DType:
-    """An array's element type; big-endian if its state says so."""
+    """An array's element type; ``order`` is ``>`` for big-endian."""
 
     text: str
     order: str = "<"
 
     def set_state(self, state: Any, _machine: "_Machine") -> None:
-        """Take (version, byte order, ...) as numpy writes it."""
+        """Read numpy's state of an element type: (version, byte order, ...)."""
         if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "|", "="):
-            raise UnpicklingError("an element type of an unknown kind")
+            raise UnpicklingError("unknown state of an element type")
         self.order = str(state[1])
 
     def made(self) -> "np.dtype[Any]":
-        """The element type."""
-        found = np.dtype(self.text)
-        return found.newbyteorder(">") if self.order == ">" else found
+        """Return the element type as numpy's."""
+        dtype = np.dtype(self.text)
+        return dtype.newbyteorder(">") if self.order == ">" else dtype
 
 
 @dataclass
 class _Array:
-    """An array on its way."""
+    """An array; ``values`` is None until the file sets its state."""
 
     values: NDArray[Any] | None = None
 
     def set_state(self, state: Any, machine: "_Machine") -> None:
-        """Take (version, shape, element type, by columns, bytes) as numpy writes it."""
+        """Read numpy's state of an array: (version, shape, element type, by columns, bytes)."""
         if not isinstance(state, tuple) or len(state) != 5:
-            raise UnpicklingError("an array of an unknown kind")
+            raise UnpicklingError("unknown state of an array")
         _, shape, kind, by_columns, content = state
         if isinstance(content, str):
             # Python 2 wrote bytes as text.
@@ -81,7 +83,11 @@ class _Array:
 
 
 def _array(shape: Any, kind: Any, content: Any, order: Any) -> NDArray[Any]:
-    """An array of exactly the bytes that are given."""
+    """Return an array of the given bytes.
+
+    Raises:
+        UnpicklingError: an argument has an unexpected type, or the bytes do not fill the shape.
+    """
     if (
         not isinstance(shape, tuple)
         or len(shape) > _MOST_DIMENSIONS
@@ -90,26 +96,30 @@ def _array(shape: Any, kind: Any, content: Any, order: Any) -> NDArray[Any]:
         or not isinstance(content, bytes)
         or order not in ("C", "F")
     ):
-        raise UnpicklingError("an array of an unknown kind")
+        raise UnpicklingError("unknown state of an array")
     dtype = kind.made()
     if math.prod(shape) * dtype.itemsize != len(content):
         raise UnpicklingError(
-            f"an array of {'x'.join(map(str, shape))[:60]} {dtype.name} in {len(content):,} bytes"
+            f"an array of {'x'.join(map(str, shape))[:60]} {dtype.name} has {len(content):,} bytes"
         )
     return np.frombuffer(content, dtype).reshape(shape, order=order)
 
 
 def _called(function: Any, arguments: Any, machine: "_Machine") -> Any:
-    """What a call of one of the few safe functions gives."""
+    """Return the result of a call of one of the allowed functions.
+
+    Raises:
+        UnpicklingError: the function or its arguments are not allowed.
+    """
     if not isinstance(function, _Name) or not isinstance(arguments, tuple):
-        raise UnpicklingError("it calls what is no function")
+        raise UnpicklingError("the pickle calls an object that is not a function")
     match (function.module, function.name, *arguments):
         case (_, "_reconstruct", _Name("numpy", "ndarray"), *_):
             return _Array()
         case ("numpy", "dtype", str() as text, *_) if _ELEMENTS.fullmatch(text):
             return _DType(text)
         case ("numpy", "dtype", str() as text, *_):
-            raise UnpicklingError(f"elements of type {text[:40]!r}, which are no numbers")
+            raise UnpicklingError(f"elements have type {text[:40]!r}, expected numbers")
         case (_, "scalar", _DType() as kind, str() as text):
             return _array((), kind, machine.latin1(text), "C")[()]
         case (_, "scalar", _DType() as kind, bytes() as content):
@@ -122,7 +132,9 @@ def _called(function: Any, arguments: Any, machine: "_Machine") -> Any:
             return {}
         case (_, "bytes"):
             return b""
-    raise UnpicklingError(f"it calls {function.module}.{function.name} as no array does")
+    raise UnpicklingError(
+        f"the pickle calls {function.module}.{function.name} with unexpected arguments"
+    )
 
 
 _ALLOWED = {
@@ -139,77 +151,81 @@ _ALLOWED = {
 
 def _global(module: Any, name: Any) -> _Name:
     if (module, name) not in _ALLOWED:
-        raise UnpicklingError(f"it asks for {module}.{name}, which is no array")
+        raise UnpicklingError(f"the pickle refers to {module}.{name}, which is not allowed")
     return _Name(module, name)
 
 
 @dataclass
 class _Machine:
-    """Follows the instructions of a pickle that may make so many bytes of text."""
+    """Stack and memo of a pickle.
+
+    Attributes:
+        bytes_to_make: how many more bytes the pickle may create from text.
+    """
 
     bytes_to_make: int
     stack: list[Any] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
 
     def latin1(self, text: str) -> bytes:
-        """Bytes that were written as text; all together no more than the file has."""
+        """Return bytes that were written as text; in total at most the size of the file."""
         self.bytes_to_make -= len(text)
         if self.bytes_to_make < 0:
-            raise UnpicklingError("it makes more of its bytes than there are")
+            raise UnpicklingError("the pickle creates more bytes than the file has")
         return text.encode("latin1")
 
     def pop(self) -> Any:
-        """Take the topmost value."""
+        """Remove and return the topmost value."""
         if not self.stack or self.stack[-1] is _MARK:
-            raise UnpicklingError("it takes more than it has")
+            raise UnpicklingError(_STACK_EMPTY)
         return self.stack.pop()
 
     def pop_to_mark(self) -> list[Any]:
-        """Take all values above the topmost mark, and the mark."""
-        for place in range(len(self.stack) - 1, -1, -1):
-            if self.stack[place] is _MARK:
-                values = self.stack[place + 1 :]
-                del self.stack[place:]
+        """Remove the topmost mark and return the values above it."""
+        for index in range(len(self.stack) - 1, -1, -1):
+            if self.stack[index] is _MARK:
+                values = self.stack[index + 1 :]
+                del self.stack[index:]
                 return values
-        raise UnpicklingError("it takes more than it has")
+        raise UnpicklingError(_STACK_EMPTY)
 
     def top(self) -> Any:
-        """The topmost value, which stays."""
+        """Return the topmost value and keep it on the stack."""
         self.stack.append(value := self.pop())
         return value
 
     def append(self, values: list[Any]) -> None:
-        """Add values to the list that is topmost."""
+        """Append values to the topmost value, a list."""
         if not isinstance(target := self.top(), list):
-            raise UnpicklingError("it appends to what is no list")
+            raise UnpicklingError("the pickle appends to an object that is not a list")
         target.extend(values)
 
     def set_items(self, items: list[Any]) -> None:
-        """Put keys and values into the dictionary that is topmost."""
+        """Add keys and values to the topmost value, a dictionary."""
         if not isinstance(target := self.top(), dict) or len(items) % 2:
-            raise UnpicklingError("it puts items into what is no dictionary")
+            raise UnpicklingError("the pickle adds items to an object that is not a dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # A key that is a tuple of tuples of tuples takes for ever to hash.
+            # Hashing a key of deeply nested tuples can take hours.
             if not isinstance(key, str | int):
-                raise UnpicklingError(f"a key that is no name but of type {type(key).__name__}")
+                raise UnpicklingError(f"a key has type {type(key).__name__}, expected a name")
             target[key] = value
 
     def build(self) -> None:
-        """Give a state to an array or an element type."""
+        """Set the state of an array or an element type."""
         state, target = self.pop(), self.top()
         if not isinstance(target, _Array | _DType):
-            raise UnpicklingError("it sets attributes of what is no array")
+            raise UnpicklingError("the pickle sets attributes of an object that is not an array")
         target.set_state(state, self)
 
-    def get(self, place: int) -> Any:
-        """What was remembered under a number."""
-        if place not in self.memo:
-            raise UnpicklingError(f"it recalls value {place}, which it never kept")
-        return self.memo[place]
+    def get(self, number: int) -> Any:
+        """Return the value that the memo holds under a number."""
+        if number not in self.memo:
+            raise UnpicklingError(f"the memo has no value {number}")
+        return self.memo[number]
 
-    def remember(self, place: int) -> None:
-        """Keep the topmost value under a number."""
-        self.memo[place] = self.top()
+    def remember(self, number: int) -> None:
+        """Store the topmost value in the memo under a number."""
+        self.memo[number] = self.top()
 
 
 _VALUES = frozenset(
@@ -232,10 +248,10 @@ _ACTIONS: Mapping[str, Callable[[_Machine, Any], object]] = {
     "SETITEM": lambda machine, _: machine.set_items([machine.pop(), machine.pop()][::-1]),
     "SETITEMS": lambda machine, _: machine.set_items(machine.pop_to_mark()),
     "MEMOIZE": lambda machine, _: machine.remember(len(machine.memo)),
-    "BINPUT": lambda machine, place: machine.remember(place),
-    "LONG_BINPUT": lambda machine, place: machine.remember(place),
-    "BINGET": lambda machine, place: machine.stack.append(machine.get(place)),
-    "LONG_BINGET": lambda machine, place: machine.stack.append(machine.get(place)),
+    "BINPUT": lambda machine, number: machine.remember(number),
+    "LONG_BINPUT": lambda machine, number: machine.remember(number),
+    "BINGET": lambda machine, number: machine.stack.append(machine.get(number)),
+    "LONG_BINGET": lambda machine, number: machine.stack.append(machine.get(number)),
     "BUILD": lambda machine, _: machine.build(),
     "BYTEARRAY8": lambda machine, content: machine.stack.append(bytes(content)),
     "GLOBAL": lambda machine, text: machine.stack.append(_global(*text.split(" ", 1))),
@@ -245,7 +261,11 @@ _ACTIONS: Mapping[str, Callable[[_Machine, Any], object]] = {
 
 
 def _step(machine: _Machine, name: str, argument: Any) -> None:
-    """Follow one instruction."""
+    """Execute one instruction.
+
+    Raises:
+        UnpicklingError: the instruction or its values are not allowed.
+    """
     if name in _VALUES:
         machine.stack.append(argument)
     elif name in _CONSTANTS:
@@ -262,43 +282,48 @@ def _step(machine: _Machine, name: str, argument: Any) -> None:
     elif name in _ACTIONS:
         _ACTIONS[name](machine, argument)
     else:
-        raise UnpicklingError(f"the instruction {name}, which paddle.save does not write")
+        raise UnpicklingError(f"found instruction {name}, which paddle.save does not write")
 
 
 def load(content: bytes) -> Any:
-    """The document in a pickle: numbers, text, bytes, arrays, lists, tuples and dictionaries.
+    """Return the object in a pickle.
 
     Args:
-        content: as written by paddle.save, pickle protocol 2 to 5.
+        content: a file that paddle.save wrote, pickle protocol 2 to 5.
+
+    Returns:
+        Numbers, text, bytes, arrays, lists, tuples and dictionaries. :func:`array_of` returns the
+        values of an array.
 
     Raises:
-        UnpicklingError: it is damaged, or holds anything else; says what.
+        UnpicklingError: the pickle is damaged or holds another kind of object.
     """
     machine = _Machine(len(content))
     try:
         with warnings.catch_warnings():
-            # Of backslashes in names, which are refused as such.
+            # Python warns of backslashes in names. _global refuses such names.
             warnings.simplefilter("ignore")
             _follow(machine, content)
     except (ValueError, TypeError) as error:
-        # pickletools on what is no pickle; a module or name that is unhashable.
+        # pickletools raises these if the content is not a pickle, and _global if a module or name
+        # is unhashable.
         raise UnpicklingError(str(error)[:200] or type(error).__name__) from error
     return machine.pop()
 
 
 def _follow(machine: _Machine, content: bytes) -> None:
-    """Follow all instructions.
+    """Execute all instructions.
 
     Raises:
-        UnpicklingError, ValueError, TypeError: one of them is damaged or not allowed.
+        UnpicklingError, ValueError, TypeError: an instruction is damaged or not allowed.
     """
     for count, (opcode, argument, _) in enumerate(pickletools.genops(io.BytesIO(content))):
         if count == _MOST_INSTRUCTIONS:
-            raise UnpicklingError(f"more than {count:,} instructions; arrays take far fewer")
+            raise UnpicklingError(f"the pickle has more than {count:,} instructions, the limit")
         if opcode.name != "STOP":
             _step(machine, opcode.name, argument)
 
 
 def array_of(value: Any) -> NDArray[Any] | None:
-    """The array that a value of a document is, None if it is something else."""
+    """Return the array that a value of :func:`load`'s result stands for; None for other values."""
     return value.values if isinstance(value, _Array) else None

@@ -1,1 +1,1 @@
-"""The report of a matrix."""
+"""Tables and plots that only the report of a matrix has."""

@@ -1,50 +1,75 @@
 """Tables over all models of a matrix."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from job import text_format
-from job.report.matrix.tables import ModelSpeed, accuracy_rows, setting_name, settings, speed_rows
+from job.report.cells import (
+    CAP,
+    INTERVAL,
+    MEASURED,
+    NONE,
+    SPEEDUP_NOTE,
+    UNSTABLE_NOTE,
+    Cell,
+    cap_text,
+    engine_notes,
+    grid_of,
+    setting_cells,
+)
 from job.report.render.blocks import Column, Grid, figures, words
 from job.report.run.breakdown import advice_of
-from job.report.run.summary import gate_limit, gate_value
-from job.report.run.tables import INT8_ENGINE_NAMES, NO_CAP, UNCAPPED_NOTE, cap_name
-
-NONE = text_format.DASH
-MEASURED, PUBLISHED = "measured", "published"
-YES_NO = {True: "yes", False: "no", None: ""}
-PUBLISHED_NOTE = "Published ratio: of the published images/s, which another machine measured."
-
-ENGINES_NOTE = (
-    "The same weights and scales in each engine. Its ratio: the fastest against the faster FP32 "
-    "in Paddle, as in table II."
+from job.report.tables import (
+    INT8_ENGINE_NAMES,
+    MatrixAccuracyRow,
+    SpeedRow,
+    cap_name,
+    caps,
+    matrix_accuracy_rows,
+    setting_name,
+    settings,
+    speed_rows,
+    with_cap,
 )
-DROP_NOTE = "max_top1_drop: FP32 less INT8, in points."
-ISA_CAP = Column("ISA cap")
 
-# A column and what stands in it.
-Cells = tuple[Column, Callable[[ModelSpeed], str]]
+YES_NO = {True: "yes", False: "no", None: ""}
+PUBLISHED_NOTE = (
+    "Published images/s were measured on another machine. Reached: whether the speedup is at least "
+    "the published speedup."
+)
+ENGINES_NOTE = (
+    "All engines use the same weights and scales. Speedup: INT8 in the fastest engine over FP32 in "
+    "Paddle, as in table II."
+)
+MODEL: Cell[SpeedRow] = (Column("Model"), lambda row: row.model)
+FASTEST: Cell[SpeedRow] = (Column("Fastest"), lambda row: INT8_ENGINE_NAMES[row.fastest])
+REACHED = Column("Reached")
 
 
 def accuracy_grid(report: Mapping[str, Any]) -> Grid:
-    """Table I: the fake-quantized model and INT8, measured and published."""
+    """Return table I: the fake-quantized model and INT8, measured and published."""
     rows = tuple(
         (
             row.model,
-            PUBLISHED if row.published else MEASURED,
+            _source(row),
             _percent(row.fp32_top1),
             *_pair(row.fake_top1, row.int8_top1),
             *_pair(row.fake_top5, row.int8_top5),
         )
-        for row in accuracy_rows(report)
+        for row in matrix_accuracy_rows(report)
     )
     columns = (
-        *words("Model", ""),
+        *words("Model", "Source"),
         *figures("FP32\ntop-1", "Fake\ntop-1", "INT8\ntop-1", "Change"),
         *figures("Fake\ntop-5", "INT8\ntop-5", "Change"),
     )
     return Grid("Table I. Accuracy in percent", columns, rows, _accuracy_note(report))
+
+
+def _source(row: MatrixAccuracyRow) -> str:
+    return "published" if row.published else "measured"
 
 
 def _pair(fake: float | None, int8: float | None) -> tuple[str, str, str]:
@@ -57,186 +82,151 @@ def _percent(value: float | None) -> str:
 
 
 def _accuracy_note(report: Mapping[str, Any]) -> str:
-    note = "Fake: the fake-quantized model. Change: INT8 less fake-quantized, in points."
+    note = (
+        "Fake: the fake-quantized model. Change: INT8 minus fake-quantized, in percentage points."
+    )
     done = [entry for entry in report["matrix"] if entry["report"] is not None]
     without = [entry["model"] for entry in done if entry["accuracy"] is None]
     if not without:
         return note
-    who = "of any model" if len(without) == len(done) else f"of {', '.join(without)}"
-    return f"{note} No accuracy {who} was measured: the images are synthetic."
+    models = "" if len(without) == len(done) else f" of {', '.join(without)}"
+    return f"{note} Accuracy{models} was not measured, because the images are synthetic."
 
 
 def speed_grid(report: Mapping[str, Any]) -> Grid:
-    """Table II, all settings in one, the published figures beside."""
+    """Return table II with all settings and the published figures in columns of their own."""
     rows = speed_rows(report)
-    cells: list[Cells] = [(Column("Model"), lambda row: row.model), *_setting_cells(rows)]
-    cells += _measured_cells()
+    cells: list[Cell[SpeedRow]] = [MODEL, *setting_cells(report), CAP, *MEASURED]
     if _any_published(rows):
         cells += [
-            (Column("Published\nFP32", True), lambda row: _given(row.published_fp32)),
-            (Column("Published\nINT8", True), lambda row: _given(row.published_int8)),
-            (Column("Published\nratio", True), lambda row: _ratio(row.published_ratio)),
-            (Column("At or\nabove"), lambda row: YES_NO[row.reached]),
+            (Column("Published\nFP32", True), lambda row: _published(row.published_fp32)),
+            (Column("Published\nINT8", True), lambda row: _published(row.published_int8)),
+            (Column("Published\nspeedup", True), _published_ratio),
+            (REACHED, lambda row: YES_NO[row.reached]),
         ]
-    columns = tuple(column for column, _ in cells)
-    texts = tuple(tuple(tell(row) for _, tell in cells) for row in rows)
-    return Grid("Table II. Speed", columns, texts, _speed_note(rows))
+    return grid_of("Table II. Speed", cells, rows, _speed_note(rows))
 
 
 def speed_grids(report: Mapping[str, Any]) -> tuple[Grid, ...]:
-    """Table II for narrow screens: one for each setting, the published figures below."""
+    """Return table II for narrow screens, one for each setting, published figures in own rows."""
     rows = speed_rows(report)
-    cells = _measured_cells()
     published = _any_published(rows)
-    columns = (Column("Model"), *words(*[""] * published), *(column for column, _ in cells))
-    columns += words(*["At or\nabove"] * published)
-    grids = []
-    for setting in settings(rows):
-        texts = []
-        for row in rows:
-            if row.setting != setting:
+    columns = (
+        Column("Model"),
+        *words(*["Source"] * published),
+        *(column for column, _ in MEASURED),
+    )
+    columns += (REACHED,) * published
+    grids: list[Grid] = []
+    for setting in settings(report):
+        texts: list[tuple[str, ...]] = []
+        for row in (row for row in rows if row.setting == setting):
+            measured = [text(row) for _, text in MEASURED]
+            if not published:
+                texts.append((row.model, *measured))
                 continue
-            measured = [tell(row) for _, tell in cells]
-            texts.append((row.model, MEASURED, *measured, YES_NO[row.reached]))
+            texts.append((row.model, "measured", *measured, YES_NO[row.reached]))
             if row.published_fp32 is not None or row.published_int8 is not None:
-                told = (_given(row.published_fp32), _given(row.published_int8))
-                texts.append((row.model, PUBLISHED, *told, _ratio(row.published_ratio), "", ""))
-        if not published:
-            texts = [(model, *told) for model, _, *told, _ in texts]
-        grids.append(Grid(f"Table II. Speed at {setting_name(setting)}", columns, tuple(texts)))
-    last = grids[-1:]
-    noted = (Grid(g.title, g.columns, g.rows, _speed_note(rows)) for g in last)
-    return (*grids[:-1], *noted)
+                speeds = _published(row.published_fp32), _published(row.published_int8)
+                texts.append((row.model, "published", *speeds, _published_ratio(row), "", ""))
+        title = f"Table II. Speed at {setting_name(report, setting)}"
+        grids.append(Grid(title, columns, tuple(texts)))
+    return _noted(grids, _speed_note(rows))
 
 
-def _any_published(rows: Sequence[ModelSpeed]) -> bool:
+def _any_published(rows: Sequence[SpeedRow]) -> bool:
     return any(row.published_fp32 or row.published_int8 for row in rows)
 
 
-def _setting_cells(rows: Sequence[ModelSpeed]) -> list[Cells]:
-    """Batch and ISA cap; threads and instances only where they are not all 1."""
-    cells: list[Cells] = [(Column("Batch", True), lambda row: str(row.setting.batch_size))]
-    if any(row.setting.threads > 1 for row in rows):
-        cells.append((Column("Threads", True), lambda row: str(row.setting.threads)))
-    if any(row.setting.instances > 1 for row in rows):
-        cells.append((Column("Instances", True), lambda row: str(row.setting.instances)))
-    return [*cells, (ISA_CAP, lambda row: _cap(row.setting.isa_cap))]
-
-
-def _measured_cells() -> list[Cells]:
-    return [
-        (Column("FP32\nimages/s", True), lambda row: text_format.significant(row.fp32)),
-        (Column("INT8\nimages/s", True), lambda row: text_format.significant(row.int8)),
-        (
-            Column("Ratio", True),
-            lambda row: text_format.judged_times(row.ratio, row.stable),
-        ),
-        (
-            Column("95%", True),
-            lambda row: text_format.known_interval(row.ratio_interval),
-        ),
-    ]
-
-
-def _cap(isa_cap: str) -> str:
-    return "none" if isa_cap == NO_CAP else isa_cap
-
-
-def _rate(value: float | None) -> str:
-    return NONE if value is None else text_format.significant(value)
-
-
-def _given(value: float | None) -> str:
-    """A published figure with the digits that it was published with."""
+def _published(value: float | None) -> str:
+    """Return a published figure with the digits that it was published with."""
     return NONE if value is None else f"{value:,.9g}"
 
 
-def _ratio(value: float | None) -> str:
-    return NONE if value is None else text_format.times(value)
+def _published_ratio(row: SpeedRow) -> str:
+    return NONE if row.published_ratio is None else text_format.times(row.published_ratio)
 
 
-def _speed_note(rows: Sequence[ModelSpeed]) -> str:
-    ran = dict.fromkeys((row.isa, _cap(row.setting.isa_cap)) for row in rows)
-    notes = [
-        "INT8 ran on " + ", ".join(f"{isa} (cap {cap})" for isa, cap in ran) + ".",
-        "95%: of the ratio, paired by rounds.",
-    ]
+def _speed_note(rows: Sequence[SpeedRow]) -> str:
+    used = dict.fromkeys(f"{row.isa} ({cap_name(row.setting.isa_cap)})" for row in rows)
+    notes = [f"Instruction set of INT8: {', '.join(used)}.", SPEEDUP_NOTE]
     if _any_published(rows):
         notes.append(PUBLISHED_NOTE)
     if not all(row.stable for row in rows):
-        notes.append(f"{text_format.UNSTABLE_RATIO} The model's own report says why.")
+        notes.append(f"{UNSTABLE_NOTE} The model's own report gives the reason.")
     return " ".join(notes)
 
 
 def engines_grids(report: Mapping[str, Any]) -> tuple[Grid, ...]:
-    """INT8 in each engine, one for each ISA cap; none where Paddle is the only one."""
-    names = ("paddle", *dict.fromkeys(name for row in speed_rows(report) for name in row.engines))
+    """Return INT8 in each engine, one for each ISA cap; none if Paddle is the only engine."""
+    rows = speed_rows(report)
+    names = dict.fromkeys(speed.engine for row in rows for speed in row.engines)
+    if len(names) < 2:
+        return ()
     rates = [(Column(INT8_ENGINE_NAMES[name], True), partial(_rate_in, name)) for name in names]
+    cells: list[Cell[SpeedRow]] = [
+        MODEL,
+        *setting_cells(report),
+        *rates,
+        FASTEST,
+        *_best_cells(rows),
+    ]
     title = "Table II, continued. INT8 images/s by engine"
-    return _engines_grids(report, title, [*rates, _FASTEST])
+    grids = [
+        grid_of(with_cap(report, title, cap), cells, [r for r in rows if r.setting.isa_cap == cap])
+        for cap in caps(report)
+    ]
+    return _noted(grids, _engines_note(rows))
 
 
 def fastest_grids(report: Mapping[str, Any]) -> tuple[Grid, ...]:
-    """The same for narrow screens: of each row the fastest engine only."""
-    rate = (Column("images/s", True), lambda row: _rate_in(row.fastest, row))
-    return _engines_grids(
-        report, "Table II, continued. INT8 in the fastest engine", [_FASTEST, rate]
-    )
-
-
-def _engines_grids(
-    report: Mapping[str, Any], title: str, told: Sequence[Cells]
-) -> tuple[Grid, ...]:
+    """Return INT8 in the fastest engine, one for each setting, for narrow screens."""
     rows = speed_rows(report)
-    if not any(row.engines for row in rows):
+    if all(len(row.engines) == 1 for row in rows):
         return ()
-    cells: list[Cells] = [
-        (Column("Model"), lambda row: row.model),
-        *(cell for cell in _setting_cells(rows) if cell[0] != ISA_CAP),
-        *told,
-        (
-            Column("Its\nratio", True),
-            lambda row: text_format.judged_times(row.best_ratio, row.best_stable),
-        ),
-        (Column("95%", True), lambda row: text_format.known_interval(row.best_interval)),
+    rate = (Column("images/s", True), lambda row: _rate_in(row.fastest, row))
+    cells: list[Cell[SpeedRow]] = [MODEL, FASTEST, rate, *_best_cells(rows)]
+    title = "Table II, continued. Fastest engine at"
+    grids = [
+        grid_of(f"{title} {setting_name(report, s)}", cells, [r for r in rows if r.setting == s])
+        for s in settings(report)
     ]
-    if _any_published(rows):
-        cells.append((Column("At or\nabove"), lambda row: YES_NO[row.best_reached]))
-    caps = list(dict.fromkeys(row.setting.isa_cap for row in rows))
-    return tuple(
-        Grid(
-            f"{title}, {cap_name(cap)}",
-            tuple(column for column, _ in cells),
-            tuple(tuple(t(row) for _, t in cells) for row in rows if row.setting.isa_cap == cap),
-            _engines_note(rows) if cap == caps[-1] else "",
-        )
-        for cap in caps
-    )
+    return _noted(grids, _engines_note(rows))
 
 
-def _engines_note(rows: Sequence[ModelSpeed]) -> str:
-    notes = [ENGINES_NOTE]
-    if any("onnxruntime" in row.engines and row.setting.isa_cap != NO_CAP for row in rows):
-        notes.append(UNCAPPED_NOTE)
-    if not all(row.best_stable for row in rows):
-        notes.append(text_format.UNSTABLE_RATIO)
-    return " ".join(notes)
+def _noted(grids: Sequence[Grid], note: str) -> tuple[Grid, ...]:
+    """Return tables with a note below the last."""
+    return (*grids[:-1], *(replace(grid, note=note) for grid in grids[-1:]))
 
 
-def _rate_in(name: str, row: ModelSpeed) -> str:
-    """INT8 images/s in an engine."""
-    return _rate(row.int8 if name == "paddle" else row.engines.get(name))
+def _best_cells(rows: Sequence[SpeedRow]) -> list[Cell[SpeedRow]]:
+    cells: list[Cell[SpeedRow]] = [
+        (
+            Column("Speedup", True),
+            lambda row: text_format.judged_times(row.best.ratio, row.best.stable),
+        ),
+        (INTERVAL, lambda row: text_format.known_interval(row.best.ratio_interval)),
+    ]
+    reached = (REACHED, lambda row: YES_NO[row.best_reached])
+    return [*cells, reached] if _any_published(rows) else cells
 
 
-_FASTEST: Cells = (Column("Fastest"), lambda row: INT8_ENGINE_NAMES[row.fastest])
+def _engines_note(rows: Sequence[SpeedRow]) -> str:
+    return " ".join((ENGINES_NOTE, *engine_notes(rows, [row.best for row in rows])))
+
+
+def _rate_in(engine: str, row: SpeedRow) -> str:
+    """Return INT8 images/s in an engine."""
+    speeds = {speed.engine: speed.images_per_second for speed in row.engines}
+    return text_format.significant(speeds[engine]) if engine in speeds else NONE
 
 
 def models_grid(report: Mapping[str, Any]) -> Grid:
-    """How each model fared, and where its own report lies."""
+    """Return status, operators, sizes and report of each model."""
     texts = tuple(_model_cells(entry) for entry in report["matrix"])
     columns = (
         *words("Model", "Status"),
-        *figures("Ops in\nINT8", "Ops in\nFP32", "FP32 size", "INT8 size"),
+        *figures("Operators\nin INT8", "Operators\nin FP32", "FP32 size", "INT8 size"),
         *words("Report"),
     )
     return Grid("Models", columns, texts)
@@ -258,47 +248,29 @@ def _model_cells(entry: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def failures_grid(report: Mapping[str, Any]) -> Grid:
-    """The models that failed or have not run to their end, and why."""
+    """Return the models that failed or have no result yet, with the error of each."""
     texts = tuple(
         (entry["model"], str(entry["error"]["exit_code"]), entry["error"]["message"])
         for entry in report["matrix"]
         if entry["error"] is not None
     )
-    columns = (*words("Model"), *figures("Exit code"), *words("Why"))
-    return Grid("Without a result", columns, texts)
+    columns = (*words("Model"), *figures("Exit code"), *words("Error"))
+    return Grid("Models without a result", columns, texts)
 
 
-def gates_grid(report: Mapping[str, Any]) -> Grid:
-    """The gates of every model."""
-    texts = tuple(
-        (
-            entry["model"],
-            gate["name"],
-            gate_limit(gate["name"], gate["limit"]),
-            gate_value(gate["value"], gate["limit"]),
-            "passed" if gate["passed"] else "FAILED",
-        )
-        for entry in report["matrix"]
-        for gate in entry["gates"] or ()
-    )
-    columns = (*words("Model", "Gate"), *figures("Limit", "Measured"), *words("Verdict"))
-    drops = any(name == "max_top1_drop" for _, name, *_ in texts)
-    return Grid("Gates", columns, texts, DROP_NOTE if drops else "")
-
-
-def obstacles_grid(report: Mapping[str, Any]) -> Grid:
-    """What stands in the way of models below their published ratio, as their breakdowns tell."""
+def below_published_grid(report: Mapping[str, Any]) -> Grid:
+    """Return the advice from the breakdown of each model below its published speedup."""
     below = {
         (row.model, row.setting.isa_cap, row.setting.batch_size)
         for row in speed_rows(report)
         if row.reached is False
     }
     texts = tuple(
-        (entry["model"], _cap(part["isa_cap"]), str(part["batch_size"]), advice)
+        (entry["model"], cap_text(part["isa_cap"]), str(part["batch_size"]), advice)
         for entry in report["matrix"]
         for part in entry["breakdown"] or ()
         if (entry["model"], part["isa_cap"], part["batch_size"]) in below
         for advice in advice_of(part)
     )
     columns = (*words("Model", "ISA cap"), *figures("Batch"), *words("Where the time goes"))
-    return Grid("Below the published ratio", columns, texts)
+    return Grid("Below the published speedup", columns, texts)

@@ -1,11 +1,11 @@
-"""What a report is made of, whatever it is rendered to. All text is plain and unescaped."""
+"""The parts of a report, independent of the output format. All text is plain and unescaped."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column's heading, perhaps of several lines; numbers are set to the right."""
+    """A column's heading, which may have several lines; numeric columns are aligned right."""
 
     title: str
     numeric: bool = False
@@ -13,7 +13,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table whose cells are ready to be read; ``note`` stands below it."""
+    """A table of formatted cells; ``note`` is printed below it."""
 
     title: str
     columns: tuple[Column, ...]
@@ -30,7 +30,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Code:
-    """Preformatted text under a heading, such as the manifest."""
+    """Preformatted text with a title, such as the manifest."""
 
     title: str
     text: str
@@ -38,7 +38,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Plot:
-    """A place for a picture, by the name of what it shows, such as ``throughput``."""
+    """A plot by its name, such as ``throughput``."""
 
     name: str
 
@@ -55,10 +55,10 @@ class Section:
 
 
 def words(*titles: str) -> tuple[Column, ...]:
-    """Columns of text."""
+    """Return columns of text."""
     return tuple(Column(title) for title in titles)
 
 
 def figures(*titles: str) -> tuple[Column, ...]:
-    """Columns of numbers."""
+    """Return columns of numbers."""
     return tuple(Column(title, numeric=True) for title in titles)

@@ -1,4 +1,4 @@
-"""report.json as one HTML file: no network, no scripts, pictures inline."""
+"""A report as one HTML file without network access or scripts; plots are inline."""
 
 from html import escape
 
@@ -6,18 +6,18 @@ from job.report.render.blocks import Block, Code, Column, Grid, Plot, Text
 from job.report.render.page import Card, Page
 from job.report.render.style import CSS
 
-# Even if something slipped through escaping, the page may load and run nothing.
+# Second line of defence: the page may load and run nothing, even if escaping failed.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-# Long words without spaces, set in a fixed-width face.
+# Its cells are long words without spaces, set in a monospace font.
 DIGEST_COLUMN = "SHA-256"
-# A name up to this length is never broken.
+# Names up to this length, in characters, are not broken.
 LONGEST_NAME = 24
-# Tables with more of them are set smaller, to fit the page.
+# Tables with more columns are set in a smaller font, so that they fit the page.
 MOST_COLUMNS = 9
 
 
 def render(page: Page) -> str:
-    """Render any report; the same one gives the same bytes."""
+    """Return the report as HTML; equal reports give equal bytes."""
     summary, name = page.summary, escape(page.name)
     return "\n".join(
         [
@@ -33,7 +33,7 @@ def render(page: Page) -> str:
             "<body>",
             "<main>",
             f"<h1>{name}</h1>",
-            f'<p class="made">Made {escape(page.created_at)}</p>',
+            f'<p class="made">Created {escape(page.created_at)}</p>',
             '<div class="cards">',
             *(_card(card) for card in summary.cards),
             "</div>",

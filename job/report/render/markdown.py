@@ -1,20 +1,20 @@
-"""report.json as Markdown (GitHub's flavour)."""
+"""A report as GitHub Flavored Markdown."""
 
 import re
 
 from job.report.render.blocks import Block, Code, Grid, Plot, Text
 from job.report.render.page import Page
 
-# Links and images, emphasis, code, tables, formulas. An underscore inside a word is none of these,
-# and names full of backslashes are hard to read in the source.
+# Links and images, emphasis, code, tables, formulas. An underscore inside a word has no meaning in
+# Markdown; escaping it would make names hard to read in the source.
 SPECIAL = re.compile(r"([\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 
 
 def render(page: Page) -> str:
-    """Render any report; it has no pictures here."""
+    """Return the report as Markdown, without plots."""
     lines = [f"# {escape(page.name)}", "", f"**{escape(page.summary.headline)}**", ""]
     lines += [f"> {escape(notice)}\n" for notice in page.summary.notices]
-    lines += [f"Made {escape(page.created_at)}.", ""]
+    lines += [f"Created {escape(page.created_at)}.", ""]
     for section in page.sections:
         lines += [f"## {section.title}", ""]
         for block in section.blocks:
@@ -23,10 +23,10 @@ def render(page: Page) -> str:
 
 
 def escape(text: str) -> str:
-    """One line of plain text, with everything that Markdown or HTML would act on escaped."""
+    """Return plain text as one line, with the special characters of Markdown and HTML escaped."""
     flat = " ".join(text.split())
     flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    # A scheme must not become a link by itself.
+    # GitHub turns URLs into links unless they are broken up.
     return SPECIAL.sub(r"\\\1", flat).replace("://", ":&#47;&#47;").replace("www.", "www&#46;")
 
 

@@ -1,4 +1,4 @@
-"""A report as it is set, whatever it is a report of."""
+"""The page of a report: what Markdown and HTML render."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from job.report.render.blocks import Section
 
 @dataclass(frozen=True)
 class Card:
-    """One figure of the glance; ``good`` is None where there is nothing to judge."""
+    """One figure of the summary; ``good`` is None if there is no verdict."""
 
     title: str
     value: str
@@ -18,13 +18,13 @@ class Card:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a reader sees first.
+    """The summary at the top of a report.
 
     Attributes:
         passed: whether no gate failed.
-        headline: one sentence with speed, accuracy and size.
-        notices: what must be known before the figures are trusted.
-        cards: verdict, speed, top-1, size.
+        headline: verdict, speed, accuracy and size in words.
+        notices: facts that limit how the figures may be used.
+        cards: four figures, the verdict first.
     """
 
     passed: bool
@@ -35,14 +35,14 @@ class Summary:
 
 @dataclass(frozen=True)
 class Page:
-    """All that Markdown and HTML show.
+    """Everything that Markdown and HTML show.
 
     Attributes:
         name: the title.
-        created_at: when the report was made, ISO 8601.
-        summary: what a reader sees first.
-        sections: everything below it.
-        draw: from a picture's name to its ``<svg>`` element and its caption, plain text.
+        created_at: time at which the report was created, ISO 8601.
+        summary: verdict, headline, notices and cards.
+        sections: everything below the summary.
+        draw: returns the ``<svg>`` element and the plain-text caption of a plot, by its name.
     """
 
     name: str

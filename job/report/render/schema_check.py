@@ -1,4 +1,4 @@
-"""Checks report.json, of a run or of a matrix, against its schema."""
+"""Validation of report.json, of a run or of a matrix, against its schema."""
 
 import json
 import math
@@ -20,7 +20,7 @@ WORST_FIRST = ("failed", "unfinished", "gate_failed", "passed")
 
 @cache
 def schema(name: str = "report") -> Mapping[str, Any]:
-    """The JSON schema ``report`` (of a run) or ``matrix_report``."""
+    """Return the JSON schema ``report`` (of a run) or ``matrix_report``."""
     text = (resources.files("job.schemas") / f"{name}.schema.json").read_text(encoding="utf-8")
     loaded: Mapping[str, Any] = json.loads(text)
     return loaded
@@ -28,8 +28,8 @@ def schema(name: str = "report") -> Mapping[str, Any]:
 
 @cache
 def validator(name: str) -> jsonschema.Draft202012Validator:
-    """The validator of the schema ``report`` or ``matrix_report``."""
-    # The schema of a matrix report refers to parts of the other two.
+    """Return the validator of the schema ``report`` or ``matrix_report``."""
+    # The schema of a matrix report has references to the other two schemas.
     others = {
         "report.schema.json": schema("report"),
         "manifest.schema.json": manifest_schema.schema(),
@@ -39,23 +39,23 @@ def validator(name: str) -> jsonschema.Draft202012Validator:
 
 
 def validate(report: Mapping[str, Any]) -> None:
-    """Check the report of a run or of a matrix: its schema, and that its parts agree.
+    """Check the report of a run or of a matrix against its schema and for consistency.
 
     Raises:
-        OutputError: lists every fault with its JSON pointer.
+        OutputError: the report has faults; the message lists each with its JSON pointer.
     """
     matrix = "matrix" in report
     try:
-        # What counts is the file: tuples become arrays, numpy scalars are refused.
+        # Validate what the file will contain: tuples become arrays, numpy scalars are rejected.
         written = json.loads(json.dumps(report))
     except (TypeError, ValueError) as error:
         raise OutputError(
-            f"the report cannot be written as JSON: {error}",
-            "Every value must be a string, a number, a boolean, null, a list or an object.",
+            f"report.json cannot be written as JSON: {error}",
+            "Use only strings, numbers, booleans, null, lists and objects as values.",
         ) from error
     name = "matrix_report" if matrix else "report"
     faults = [*_not_finite(written, ""), *_against_schema(written, validator(name))]
-    # Parts are compared only once they are known to be there.
+    # The consistency checks read keys that only a report with a valid schema is sure to have.
     disagreements = _matrix_disagreements if matrix else _disagreements
     faults = faults or list(disagreements(written))
     if faults:
@@ -63,8 +63,7 @@ def validate(report: Mapping[str, Any]) -> None:
         lines = "\n".join(f"  {fault}" for fault in faults)
         raise OutputError(
             f"report.json: {count}\n{lines}",
-            "A report edited by hand cannot be rendered; restore it, or run again with "
-            "--from report.",
+            "Restore report.json if it was edited; otherwise run the job again with --from report.",
         )
 
 
@@ -82,7 +81,7 @@ def _escaped(part: str | int) -> str:
 
 
 def _not_finite(value: Any, pointer: str) -> Iterator[Fault]:
-    """NaN and infinities, which JSON Schema's limits let through and JSON does not know."""
+    """Yield NaN and infinities, which JSON Schema accepts as numbers but JSON cannot represent."""
     if isinstance(value, float) and not math.isfinite(value):
         yield Fault(pointer, f"expected a finite number, got {value}")
     elif isinstance(value, dict):
@@ -146,5 +145,5 @@ def _matrix_disagreements(report: Mapping[str, Any]) -> Iterator[Fault]:
     statuses = {entry["status"] for entry in report["matrix"]}
     expected = next(status for status in WORST_FIRST if status in statuses)
     if report["status"] != expected:
-        why = f"the worst of its models is {expected}"
+        why = f"the worst status of its models is {expected!r}"
         yield Fault("/status", f"expected {expected!r} because {why}, got {report['status']!r}")

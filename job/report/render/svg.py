@@ -1,4 +1,4 @@
-"""Matplotlib figures as inline SVG: same bytes each time, text as text, colours from the page."""
+"""Matplotlib figures as reproducible inline SVG with real text and the colours of the page."""
 
 import io
 import re
@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 WIDTH_INCHES = 9.5
 
-# Matplotlib needs real colours. These stand for the page's CSS variables and are replaced by them,
-# so that one picture serves the light and the dark page.
+# Matplotlib needs real colours. Each of these is a placeholder for a CSS variable of the page, so
+# that one plot fits the light and the dark page.
 INK = "#010101"
 FAINT = "#020202"
 FP32 = "#030303"
@@ -36,7 +36,7 @@ VARIABLES = {
 }
 MODEL_COLOURS = {"fp32": FP32, "qat_fake": QAT_FAKE, "int8": INT8}
 
-# Matplotlib types its settings by a list of literal names that a dict literal does not match.
+# Matplotlib declares the names of its settings as literals, which a plain dict does not match.
 RC: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
@@ -65,12 +65,12 @@ RC: dict[Any, Any] = {
 
 
 def new_figure(height_inches: float) -> Figure:
-    """An empty figure as wide as the page, laid out so that nothing overlaps."""
+    """Return an empty figure of the width of the page; its layout prevents overlaps."""
     return Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained")
 
 
 def quiet(axes: Axes, grid: str) -> None:
-    """A faint grid behind the data; ``grid`` is ``x``, ``y`` or ``both``."""
+    """Draw a faint grid behind the data; ``grid`` is ``x``, ``y`` or ``both``."""
     axes.set_axisbelow(True)
     if grid in ("x", "both"):
         axes.xaxis.grid(True)
@@ -79,25 +79,25 @@ def quiet(axes: Axes, grid: str) -> None:
 
 
 def inline(figure: Figure, name: str, label: str) -> str:
-    """The figure as an ``<svg>`` element for an HTML page.
+    """Return the figure as an ``<svg>`` element for an HTML page.
 
     Args:
-        figure: drawn under ``matplotlib.rc_context(RC)``, with this module's colours.
-        name: prefix of its ids, unique on the page; letters only.
-        label: what the picture shows, for those who cannot see it; plain ASCII text.
+        figure: drawn inside ``matplotlib.rc_context(RC)`` with the colours of this module.
+        name: prefix of the element's ids, unique on the page; letters only.
+        label: description for screen readers; plain ASCII text without quotes.
     """
     buffer = io.StringIO()
     with mpl.rc_context(RC):
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+        no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    # It would apply to the whole page, which has the same rule for pictures alone.
+    # This style would apply to the whole page. The page has the same rule for plots only.
     text = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)
     for colour, variable in VARIABLES.items():
         text = text.replace(colour, variable)
-    # Matplotlib names the same things the same way in every picture.
+    # Matplotlib uses the same ids in every plot, but ids must be unique on the page.
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'href="#', f'href="#{name}-', text)
     text = text.replace("url(#", f"url(#{name}-")

@@ -1,1 +1,1 @@
-"""The report of one run."""
+"""Tables and plots that only the report of a run has."""

@@ -1,4 +1,4 @@
-"""Where the time of a call goes: what stands about it in a report and on a terminal."""
+"""Where the time of one call goes: sections of a report and texts of the terminal."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,15 +6,15 @@ from typing import Any
 from job import text_format
 from job.profile import shapes
 from job.report.render.blocks import Block, Grid, Plot, Section, Text, figures, words
-from job.report.run.tables import cap_name
+from job.report.tables import cap_name
 
 MAX_LEFT, MAX_ISLANDS = 10, 5
-OUTSIDE, WHOLE = "outside primitives", "the whole call"
+OUTSIDE, WHOLE = "outside primitives", "whole call"
 NONE = text_format.DASH
 
 
 def breakdown_sections(report: Mapping[str, Any]) -> tuple[Section, ...]:
-    """A section for each ISA cap with its advice and its tables; the picture is of all."""
+    """Return a section for each ISA cap; the plot in the first covers all caps."""
     sections = []
     for number, part in enumerate(report["breakdown"]):
         blocks: list[Block] = [] if number else [Plot("breakdown")]
@@ -22,63 +22,69 @@ def breakdown_sections(report: Mapping[str, Any]) -> tuple[Section, ...]:
         blocks += [Text(f"• {advice}") for advice in advice_of(part)]
         blocks += [kinds_grid(part), slowest_grid(part)]
         if part["left_in_fp32"]:
-            blocks.append(left_grid(part))
+            blocks.append(fp32_ops_grid(part))
         sections.append(Section(title_of(report, part), tuple(blocks)))
     return tuple(sections)
 
 
 def title_of(report: Mapping[str, Any], part: Mapping[str, Any]) -> str:
-    """A part's title; its ISA cap is named where there are several."""
+    """Return a part's title; it names the ISA cap if there are several."""
     capped = f": {cap_name(part['isa_cap'])}" if len(report["breakdown"]) > 1 else ""
     return f"Where the time goes{capped}"
 
 
 def advice_of(part: Mapping[str, Any]) -> Sequence[str]:
-    """What to do, or that there is nothing to do."""
-    return part["advice"] or (_nothing_to_do(part),)
+    """Return the advice of a part, or one sentence on the largest share if there is no advice."""
+    return part["advice"] or (_largest_share(part),)
 
 
-def _nothing_to_do(part: Mapping[str, Any]) -> str:
+def _largest_share(part: Mapping[str, Any]) -> str:
     fp32 = {row["kind"]: row["milliseconds"] for row in part["fp32"]["kinds"]}
     if not part["int8"]["kinds"]:
-        return "oneDNN ran nothing of this model."
+        return "oneDNN executed no primitive of this model."
     slowest = part["int8"]["kinds"][0]
     kind, spent = slowest["kind"], slowest["milliseconds"]
     whole = whole_ms(part, "int8")
     ratio = text_format.times(fp32.get(kind, 0.0) / spent) if spent else NONE
     return (
-        f"Nothing stands out. Most of INT8's time, {text_format.significant(spent)} of "
-        f"{text_format.significant(whole)} ms, goes into {kind}, which runs {ratio} as fast as in "
-        "FP32: only quicker kernels, of a CPU with more instructions for INT8, would change that."
+        f"No single cause of lost time was found. The largest part of INT8's time, "
+        f"{text_format.significant(spent)} of {text_format.significant(whole)} ms, is {kind}, "
+        f"{ratio} as fast as in FP32. Only faster kernels would reduce it, for example on a CPU "
+        "with more INT8 instructions."
     )
 
 
 def whole_ms(part: Mapping[str, Any], model: str) -> float:
-    """Milliseconds of a call of ``fp32`` or ``int8``."""
+    """Return the milliseconds of one call of ``fp32`` or ``int8``."""
     return float(part[model]["milliseconds"] + part["dispatch_ms"][model])
 
 
 def summary_text(part: Mapping[str, Any]) -> str:
-    """The call in a few sentences."""
+    """Return the time of one call, of reorders and of FP32 operators in words."""
     fp32, int8 = whole_ms(part, "fp32"), whole_ms(part, "int8")
-    left = part["left_in_fp32"]
-    spent = sum(item["milliseconds"] for item in left)
+    fp32_ops = part["left_in_fp32"]
+    spent = sum(item["milliseconds"] for item in fp32_ops)
     names = [f"{one['op']} ({one['type']})" for one in part["islands"]]
     more = len(names) - MAX_ISLANDS
-    shown = ", ".join(names[:MAX_ISLANDS]) + (f" and {more} more" if more > 0 else "")
-    alone = f"INT8 ops without INT8 neighbours: {shown}." if names else "No INT8 op stands alone."
+    listed = ", ".join(names[:MAX_ISLANDS]) + (f" and {more} more" if more > 0 else "")
+    alone = (
+        f"INT8 operators without INT8 neighbours: {listed}."
+        if names
+        else "Every INT8 operator has an INT8 neighbour."
+    )
+    in_fp32 = f"{text_format.plural(len(fp32_ops), 'operator')} of the INT8 model"
+    verb = "runs" if len(fp32_ops) == 1 else "run"
     return (
-        f"A call with {text_format.plural(part['batch_size'], 'image')} on 1 thread takes "
-        f"{text_format.significant(fp32)} ms in FP32 and "
-        f"{text_format.significant(int8)} ms in INT8. Of "
-        "INT8's time in primitives, "
-        f"{part['reorder_share']:.0%} goes into reorders. Left in FP32: "
-        f"{text_format.plural(len(left), 'op')}, {text_format.significant(spent)} ms. {alone}"
+        f"One call with {text_format.plural(part['batch_size'], 'image')} on 1 thread takes "
+        f"{text_format.significant(fp32)} ms in FP32 and {text_format.significant(int8)} ms in "
+        "INT8. Reorders (conversions of layout or data type) take "
+        f"{part['reorder_share']:.0%} of the time in INT8's oneDNN primitives. {in_fp32} {verb} in "
+        f"FP32 ({text_format.significant(spent)} ms). {alone}"
     )
 
 
 def kinds_grid(part: Mapping[str, Any]) -> Grid:
-    """Count and milliseconds of each kind of primitive, FP32 beside INT8."""
+    """Return count and milliseconds of each kind of primitive in FP32 and in INT8."""
     fp32, int8 = ({row["kind"]: row for row in part[model]["kinds"]} for model in ("fp32", "int8"))
     whole = whole_ms(part, "int8")
     rows = [
@@ -90,13 +96,14 @@ def kinds_grid(part: Mapping[str, Any]) -> Grid:
     rows.append(_kind_row(OUTSIDE, 0, outside["fp32"], 0, outside["int8"], whole))
     rows.append(_kind_row(WHOLE, 0, whole_ms(part, "fp32"), 0, whole, whole))
     columns = (
-        *words("Primitives"),
-        *figures("FP32\ncount", "FP32\nms", "INT8\ncount", "INT8\nms", "INT8\n%", "Ratio"),
+        *words("Kind of primitive"),
+        *figures("FP32\ncount", "FP32\nms", "INT8\ncount", "INT8\nms", "INT8\n%", "Speedup"),
     )
     note = (
-        "Medians. Time in primitives is from oneDNN's log, both models in oneDNN's kernels; that "
-        "of the whole call is without the log, which costs time. Outside primitives: Paddle's "
-        "dispatch and its own ops. %: share of INT8's call."
+        "All times are medians. Both models run in oneDNN. The times of primitives are from "
+        "oneDNN's log. The whole call is timed without the log, because logging takes time. "
+        "Outside primitives: Paddle's dispatch and Paddle's own operators. INT8 %: share of the "
+        "whole INT8 call."
     )
     return Grid("Time by kind of primitive", columns, tuple(rows), note)
 
@@ -124,7 +131,7 @@ def _ms(rows: Mapping[str, Mapping[str, Any]], kind: str) -> float:
 
 
 def slowest_grid(part: Mapping[str, Any]) -> Grid:
-    """The slowest layers of the INT8 model beside FP32."""
+    """Return the slowest layers of the INT8 model with their times in FP32."""
     rows = tuple(
         (
             layer["op"] or NONE,
@@ -138,19 +145,19 @@ def slowest_grid(part: Mapping[str, Any]) -> Grid:
     )
     columns = (
         *words("Layer", "Shape"),
-        *figures("FP32 ms", "INT8 ms", "Ratio"),
+        *figures("FP32 ms", "INT8 ms", "Speedup"),
         *words("INT8 implementation"),
     )
     note = (
-        "Shape: kernel/stride, channels in→out, input. A + names what was folded in. Layers are "
-        "named by their output, as /int8/skip_ops wants it."
+        "Layer: name of its output; /int8/skip_ops keeps layers in FP32 by this name. Shape: "
+        "kernel/stride, channels in→out, input size. +: operation fused into the layer."
     )
     return Grid("Slowest layers in INT8", columns, rows, note)
 
 
-def left_grid(part: Mapping[str, Any]) -> Grid:
-    """What the INT8 model computes in FP32."""
-    left = part["left_in_fp32"]
+def fp32_ops_grid(part: Mapping[str, Any]) -> Grid:
+    """Return the operators that the INT8 model runs in FP32."""
+    fp32_ops = part["left_in_fp32"]
     rows = tuple(
         (
             item["op"] or NONE,
@@ -158,9 +165,9 @@ def left_grid(part: Mapping[str, Any]) -> Grid:
             shapes.words(item["shape"]),
             text_format.significant(item["milliseconds"]),
         )
-        for item in left[:MAX_LEFT]
+        for item in fp32_ops[:MAX_LEFT]
     )
-    more = len(left) - MAX_LEFT
+    more = len(fp32_ops) - MAX_LEFT
     note = f"{text_format.count(more)} more in report.json." if more > 0 else ""
-    columns = (*words("Op", "Kind", "Shape"), *figures("ms"))
-    return Grid("Computed in FP32 in the INT8 model", columns, rows, note)
+    columns = (*words("Operator", "Kind", "Shape"), *figures("ms"))
+    return Grid("Operators of the INT8 model that run in FP32", columns, rows, note)

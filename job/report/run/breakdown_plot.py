@@ -1,4 +1,4 @@
-"""The picture of where the time goes: a stacked bar for each model."""
+"""The plot of the time of one call by kind of primitive: a stacked bar for each model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 
 from job import text_format
 from job.report.render import svg
-from job.report.run.tables import NO_CAP
+from job.report.tables import NO_CAP
 
-# A report's kinds -> what they are drawn as; all others are drawn as OTHER.
+# Kinds of a report and the group in which each is drawn; all other kinds are drawn as OTHER.
 GROUPS = {
     "convolution": "convolution",
     "depthwise convolution": "depthwise convolution",
@@ -33,7 +33,7 @@ COLOURS = {
 
 
 def breakdown(report: Mapping[str, Any]) -> tuple[Figure, str]:
-    """Milliseconds of a call by kind of primitive, and the same as shares of the call."""
+    """Draw milliseconds and percent of a call by kind of primitive."""
     bars = [
         (_label(part, model), groups_of(part, model))
         for part in report["breakdown"]
@@ -51,18 +51,18 @@ def breakdown(report: Mapping[str, Any]) -> tuple[Figure, str]:
             times.annotate(text_format.significant(float(total)), (float(total), name),
                            xytext=(5, 0), textcoords="offset points", va="center")  # fmt: skip
         times.set_xlim(0, 1.16 * float(totals.max()))
-        times.set_title("Milliseconds of a call")
+        times.set_title("Time of one call in ms")
         _stack(shares, names, seen, 100 * milliseconds / totals)
         shares.set_xlim(0, 100)
-        shares.set_title("Share of the call, percent")
-        times.invert_yaxis()  # Both share it; FP32 comes first.
+        shares.set_title("Share of the call in percent")
+        times.invert_yaxis()  # Both panels share this axis; FP32 comes first.
         handles, labels = times.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=len(seen))
-    return figure, "Where the time of a call goes, FP32 and INT8 in oneDNN's kernels."
+    return figure, "Time of one call by kind of primitive. FP32 and INT8 both run in oneDNN."
 
 
 def groups_of(part: Mapping[str, Any], model: str) -> dict[str, float]:
-    """Milliseconds of a model by what is drawn."""
+    """Return the milliseconds of a model, ``fp32`` or ``int8``, by drawn group."""
     groups = {OUTSIDE: float(part["dispatch_ms"][model])}
     for row in part[model]["kinds"]:
         group = GROUPS.get(row["kind"].partition(":")[0], OTHER)

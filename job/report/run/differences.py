@@ -1,4 +1,4 @@
-"""Tables of how far INT8 ops are from the fake-quantized model, and of what went back to FP32."""
+"""Tables of the errors of INT8 operators and of the fallback to FP32."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from job.report.render.blocks import Block, Grid, Text, figures, words
 
 
 def difference_blocks(report: Mapping[str, Any]) -> tuple[Block, ...]:
-    """The ops that differ most, and the search for those that must stay in FP32."""
+    """Return the operators with the largest errors and the search for operators to keep in FP32."""
     blocks: list[Block] = []
     if report["audit"]["differences"]:
         blocks.append(differences_grid(report))
@@ -20,7 +20,7 @@ def difference_blocks(report: Mapping[str, Any]) -> tuple[Block, ...]:
 
 
 def differences_grid(report: Mapping[str, Any]) -> Grid:
-    """The ops that add the largest errors."""
+    """Return the operators that add the largest errors."""
     rows = tuple(
         (
             one["op"],
@@ -32,28 +32,31 @@ def differences_grid(report: Mapping[str, Any]) -> Grid:
     )
     columns = (
         *words("Operator", "Type"),
-        *figures("Signal to noise dB", "Largest error %"),
+        *figures("Signal-to-noise dB", "Largest error %"),
     )
     note = (
-        "What each operator adds, against the fake-quantized model's on the same inputs before "
-        "they are rounded to 8 bits; errors in percent of the largest right value. Rounding alone "
-        "leaves 30 to 45 dB."
+        "The error that each INT8 operator adds, compared with the same operator of the "
+        "fake-quantized model on the same inputs before they are rounded to 8 bits. Largest error: "
+        "in percent of the largest correct value. Rounding alone gives 30 to 45 dB."
     )
-    return Grid("Operators that INT8 changes most", columns, rows, note)
+    return Grid("INT8 operators with the largest errors", columns, rows, note)
 
 
 def fallback_grid(report: Mapping[str, Any]) -> Grid:
-    """The search for operators that must stay in FP32, model by model."""
+    """Return the search for operators to keep in FP32, one row for each scored model."""
     fallback = report["audit"]["fallback"]
     rows = tuple(
         (
             "none" if step["op"] is None else step["op"],
             text_format.count(number),
             f"{step['top1_drop']:.2f}".replace("-", text_format.MINUS),
-            "kept" if number == fallback["kept"] else "",
+            "used" if number == fallback["kept"] else "",
         )
         for number, step in enumerate(fallback["steps"])
     )
-    columns = (*words("Next in FP32"), *figures("In FP32", "Top-1 drop"), *words(""))
-    note = f"Points lost on the selection split. It stopped because {fallback['stopped']}."
+    columns = (*words("Moved to FP32"), *figures("Operators in FP32", "Top-1 drop"), *words(""))
+    note = (
+        "Each row moves one more operator to FP32. Top-1 drop: FP32 minus INT8 on the selection "
+        f"split, in percentage points. The search stopped because {fallback['stopped']}."
+    )
     return Grid("Fallback to FP32", columns, rows, note)

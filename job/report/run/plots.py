@@ -1,4 +1,4 @@
-"""The report's pictures, each an inline SVG string. No user text goes into a picture."""
+"""The plots of a run. No user text is drawn in a plot."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,38 +12,23 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from job import text_format
 from job.report.render import svg
-from job.report.run.breakdown_plot import breakdown
-from job.report.run.tables import (
+from job.report.tables import (
     MODELS,
-    ThroughputRow,
+    SpeedRow,
     accuracy_rows,
     cap_name,
     caps,
     load_name,
     model_name,
     setting_name,
-    throughput_rows,
+    speed_rows,
 )
 
 MAX_POINTS = 400
 
 
-def draw(name: str, report: Mapping[str, Any]) -> tuple[str, str]:
-    """One picture of a valid report.
-
-    Args:
-        name: ``accuracy``, ``throughput``, ``latency``, ``sizes``, ``training`` or ``breakdown``.
-        report: the report.
-
-    Returns:
-        The ``<svg>`` element and its caption, plain text.
-    """
-    figure, caption = PICTURES[name](report)
-    return svg.inline(figure, name, caption), caption
-
-
 def accuracy(report: Mapping[str, Any]) -> tuple[Figure, str]:
-    """Top-1 and top-5 of the three models with their intervals, the axis zoomed in."""
+    """Draw top-1 and top-5 of the three models with 95% intervals on a zoomed axis."""
     rows = [row for row in accuracy_rows(report) if row.model in MODELS]
     names = [model_name(report, row.model) for row in rows]
     colours = [svg.MODEL_COLOURS[row.model] for row in rows]
@@ -77,15 +62,15 @@ def accuracy(report: Mapping[str, Any]) -> tuple[Figure, str]:
             axes.set_title(f"{title}, percent of test images{from_zero}")
             svg.quiet(axes, "x")
             axes.tick_params(axis="y", length=0)
-        axes.invert_yaxis()  # Both share it; FP32 comes first.
-    return figure, "Accuracy of the saved models on the test split; whiskers are 95% intervals."
+        axes.invert_yaxis()  # Both panels share this axis; FP32 comes first.
+    return figure, "Accuracy of the saved models on the test split. Whiskers: 95% intervals."
 
 
 def zoomed(lows: Sequence[float], highs: Sequence[float]) -> tuple[float, float]:
-    """Limits, in percent, that show intervals and their differences.
+    """Return axis limits, in percent, at which the intervals and their differences are visible.
 
-    The axis begins at a round number well below the lowest bound, or at 0 where that is near.
-    The room to the right is for the figures beside the bars.
+    The axis starts at a round number well below the lowest bound, or at 0 if that number is below
+    10. The space at the right is for the figures beside the bars.
     """
     low, high = min(lows), max(highs)
     span = max(high - low, 0.2)
@@ -100,13 +85,13 @@ def _beside(axes: Axes, x: float, y: Any, text: str) -> None:
 
 
 def throughput(report: Mapping[str, Any]) -> tuple[Figure, str]:
-    """Images/s of FP32 and INT8 with the ratio above; a panel for each ISA cap."""
-    rows, limits = throughput_rows(report), caps(report)
+    """Draw images/s of FP32 and INT8 with the speedup above; one panel for each ISA cap."""
+    rows, limits = speed_rows(report), caps(report)
     with mpl.rc_context(svg.RC):
         figure = svg.new_figure(2.6 * len(limits) + 0.3)
         panels = figure.subplots(len(limits), 1, squeeze=False, sharey=True).ravel()
         for axes, cap in zip(panels, limits, strict=True):
-            _bars(axes, report, [row for row in rows if row.isa_cap == cap])
+            _bars(axes, report, [row for row in rows if row.setting.isa_cap == cap])
             if len(limits) > 1:
                 axes.set_title(cap_name(cap))
         panels[0].set_ylim(0, 1.28 * max(max(row.fp32, row.int8) for row in rows))
@@ -115,12 +100,12 @@ def throughput(report: Mapping[str, Any]) -> tuple[Figure, str]:
     unstable = (
         ""
         if all(row.stable for row in rows)
-        else f" {text_format.UNSTABLE} Unstable, see table II."
+        else f" {text_format.UNSTABLE} Unstable; see table II."
     )
-    return figure, f"Throughput; above each pair, INT8 over FP32.{unstable}"
+    return figure, f"Throughput. Above each pair of bars: speedup of INT8 over FP32.{unstable}"
 
 
-def _bars(axes: Axes, report: Mapping[str, Any], rows: Sequence[ThroughputRow]) -> None:
+def _bars(axes: Axes, report: Mapping[str, Any], rows: Sequence[SpeedRow]) -> None:
     places = np.arange(len(rows))
     for shift, model, values in (
         (-0.19, "fp32", [row.fp32 for row in rows]),
@@ -139,9 +124,9 @@ def _bars(axes: Axes, report: Mapping[str, Any], rows: Sequence[ThroughputRow]) 
             fontsize=11,
             fontweight="bold",
         )
-    axes.set_xticks(places, [load_name(report, row).replace(", ", "\n") for row in rows])
+    axes.set_xticks(places, [load_name(report, row.setting).replace(", ", "\n") for row in rows])
     centre, half = (len(rows) - 1) / 2, max(len(rows) / 2 + 0.1, 1.25)
-    # A single pair of bars must not fill the page.
+    # Without this, a single pair of bars would fill the page.
     axes.set_xlim(centre - half, centre + half)
     axes.set_ylabel("images/s")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
@@ -150,7 +135,7 @@ def _bars(axes: Axes, report: Mapping[str, Any], rows: Sequence[ThroughputRow]) 
 
 
 def latency(report: Mapping[str, Any]) -> tuple[Figure, str]:
-    """Distribution of batch latencies on a logarithmic axis, with p50 and p99."""
+    """Draw the distribution of batch latencies on a logarithmic axis, with p50 and p99."""
     entries = report["benchmark"]
     columns = min(2, len(entries))
     lines = math.ceil(len(entries) / columns)
@@ -159,16 +144,16 @@ def latency(report: Mapping[str, Any]) -> tuple[Figure, str]:
         panels = figure.subplots(lines, columns, squeeze=False).ravel()
         for axes in panels[len(entries) :]:
             axes.set_visible(False)
-        for axes, entry, row in zip(panels, entries, throughput_rows(report), strict=False):
+        for axes, entry, row in zip(panels, entries, speed_rows(report), strict=False):
             for model in ("fp32", "int8"):
                 _distribution(axes, entry[model], model, model_name(report, model))
             _latency_axis(axes, entry)
-            axes.set_title(setting_name(report, row))
+            axes.set_title(setting_name(report, row.setting))
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper right", ncols=2)
     return figure, (
-        "Latency of a batch in ms, logarithmic; each curve scaled to its own peak. "
-        "Solid line: p50, dotted: p99."
+        "Latency of one batch in ms on a logarithmic axis. Each distribution is scaled to its own "
+        "peak. Solid line: p50. Dotted line: p99."
     )
 
 
@@ -200,20 +185,20 @@ def _latency_axis(axes: Axes, entry: Mapping[str, Any]) -> None:
 
 
 def round_ticks(low: float, high: float) -> list[float]:
-    """At least three round numbers between low and high if there are any; 0 < low < high."""
+    """Return round numbers between low and high, at least three if possible; 0 < low < high."""
     decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     ticks: list[float] = []
     for steps in ((1, 2, 5), (1, 1.5, 2, 3, 5, 7), tuple(range(10, 100, 5)), range(100, 1000)):
         scale = 1 if steps[0] == 1 else steps[0]
-        found = [step / scale * 10.0**decade for decade in decades for step in steps]
-        ticks = [float(f"{tick:.4g}") for tick in found if low <= tick <= high]
+        candidates = [step / scale * 10.0**decade for decade in decades for step in steps]
+        ticks = [float(f"{tick:.4g}") for tick in candidates if low <= tick <= high]
         if len(ticks) >= 3:
             break
     return ticks[:: math.ceil(len(ticks) / 8)] if ticks else [float(f"{low:.4g}")]
 
 
 def sizes(report: Mapping[str, Any]) -> tuple[Figure, str]:
-    """Size of the three models on disk."""
+    """Draw the size of the three models on disk."""
     mebibytes = [report["models"][model]["bytes"] / 1024**2 for model in MODELS]
     names = [model_name(report, model) for model in MODELS]
     unit, scale = ("MiB", 1.0) if max(mebibytes) >= 1 else ("KiB", 1024.0)
@@ -233,7 +218,7 @@ def sizes(report: Mapping[str, Any]) -> tuple[Figure, str]:
 
 
 def training(report: Mapping[str, Any]) -> tuple[Figure, str]:
-    """Loss, selection top-1 and learning rate of each phase."""
+    """Draw loss, selection top-1 and learning rate of each training phase."""
     phases = [
         (title, report["training"][key])
         for title, key in (("Baseline", "baseline"), ("QAT", "qat"))
@@ -251,8 +236,8 @@ def training(report: Mapping[str, Any]) -> tuple[Figure, str]:
             axes.set_ylabel(label)
         figure.align_ylabels(list(grid[:, 0]))
     return figure, (
-        "Training: loss, top-1 on the selection split (a ring marks the weights kept), "
-        "learning rate."
+        "Training: loss, top-1 on the selection split, and learning rate. The ring marks the "
+        "checkpoint that was kept."
     )
 
 
@@ -291,19 +276,9 @@ def _curves(panels: Sequence[Axes], phase: Mapping[str, Any]) -> None:
 
 
 def thinned(steps: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:
-    """At most ``MAX_POINTS`` points: means over equal runs of neighbours, in order."""
+    """Return at most ``MAX_POINTS`` points: means over consecutive groups of equal size."""
     if len(steps) <= MAX_POINTS:
         return list(steps), list(values)
     runs = np.array_split(np.arange(len(steps)), MAX_POINTS)
-    at, of = np.asarray(steps, dtype=np.float64), np.asarray(values, dtype=np.float64)
-    return [float(at[run].mean()) for run in runs], [float(of[run].mean()) for run in runs]
-
-
-PICTURES = {
-    "accuracy": accuracy,
-    "throughput": throughput,
-    "latency": latency,
-    "sizes": sizes,
-    "training": training,
-    "breakdown": breakdown,
-}
+    x, y = np.asarray(steps, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    return [float(x[run].mean()) for run in runs], [float(y[run].mean()) for run in runs]

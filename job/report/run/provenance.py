@@ -1,4 +1,4 @@
-"""Tables of where the figures come from: audit, data, machine, versions, stages, digests."""
+"""Tables on the origin of the figures: audit, data, machine, versions, stages, checksums."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,39 +8,40 @@ from job.report.render.blocks import Block, Grid, Text, figures, words
 from job.report.run.differences import difference_blocks
 
 MAX_ROWS = 25
+Facts = Sequence[tuple[str, str]]
 
 
 def _shortened(
     rows: Sequence[tuple[str, ...]], what: str, limit: int = MAX_ROWS
 ) -> tuple[tuple[tuple[str, ...], ...], str]:
-    """The first rows, and a note that tells where the others are."""
+    """Return the first rows, and a note that names the place of the others."""
     if len(rows) <= limit:
         return tuple(rows), ""
-    left = text_format.count(len(rows) - limit)
-    return tuple(rows[:limit]), f"{left} more {what} in report.json."
+    more = text_format.count(len(rows) - limit)
+    return tuple(rows[:limit]), f"{more} more {what} in report.json."
 
 
 def audit_blocks(report: Mapping[str, Any]) -> tuple[Block, ...]:
-    """What ran in INT8, what stayed in FP32 and why, and the primitives that prove it."""
+    """Return the operators in INT8, those in FP32 with reasons, and the executed primitives."""
     audit = report["audit"]
     folded = audit["folded"]
-    told = (
-        f"{text_format.plural(audit['int8_ops'], 'operator')} in INT8, "
-        f"{text_format.count(audit['fp32_ops'])} left in FP32. Training quantized: "
-        f"{', '.join(audit['quantized_op_types']) or 'nothing'}. Folded away: "
+    counts = (
+        f"Operators in INT8: {text_format.count(audit['int8_ops'])}. Operators in FP32 that could "
+        f"run in INT8: {text_format.count(audit['fp32_ops'])}. Quantized operator types: "
+        f"{', '.join(audit['quantized_op_types']) or 'none'}. Fused into other operators: "
         f"{text_format.plural(folded['batch_norm'], 'batch norm')}, "
         f"{text_format.plural(folded['activation'], 'activation')}, "
         f"{text_format.plural(folded['residual_add'], 'residual addition')}."
     )
-    blocks: list[Block] = [Text(told)]
+    blocks: list[Block] = [Text(counts)]
     if audit["left_in_fp32"]:
         rows, note = _shortened(
-            [(left["op"], left["type"], left["reason"]) for left in audit["left_in_fp32"]],
+            [(one["op"], one["type"], one["reason"]) for one in audit["left_in_fp32"]],
             "operators",
         )
-        blocks.append(Grid("Left in FP32", words("Operator", "Type", "Why"), rows, note))
+        blocks.append(Grid("Operators in FP32", words("Operator", "Type", "Reason"), rows, note))
     else:
-        blocks.append(Text("Nothing that could be INT8 stayed in FP32."))
+        blocks.append(Text("Every operator that could run in INT8 does."))
     blocks += difference_blocks(report)
     return (*blocks, _primitives_grid(audit), _operators_grid(audit))
 
@@ -66,10 +67,8 @@ def _primitives_grid(audit: Mapping[str, Any]) -> Grid:
         *words("Primitive", "Implementation", "Data type"),
         *figures("Count", "Time ms", "Share %"),
     )
-    told = (
-        f"From ONEDNN_VERBOSE, by time; {text_format.significant(total)} ms in all. {note}".strip()
-    )
-    return Grid("Primitives that ran in the INT8 model", columns, rows, told)
+    source = f"From oneDNN's log (ONEDNN_VERBOSE). Total: {text_format.significant(total)} ms."
+    return Grid("Primitives of the INT8 model", columns, rows, f"{source} {note}".strip())
 
 
 def _operators_grid(audit: Mapping[str, Any]) -> Grid:
@@ -79,14 +78,14 @@ def _operators_grid(audit: Mapping[str, Any]) -> Grid:
         (t, text_format.count(before.get(t, 0)), text_format.count(after.get(t, 0))) for t in types
     ]
     rows.append(
-        ("all", text_format.count(sum(before.values())), text_format.count(sum(after.values())))
+        ("total", text_format.count(sum(before.values())), text_format.count(sum(after.values())))
     )
     columns = (*words("Operator type"), *figures("FP32 model", "INT8 model"))
-    return Grid("Operators before and after", columns, tuple(rows))
+    return Grid("Operators before and after conversion", columns, tuple(rows))
 
 
 def data_blocks(report: Mapping[str, Any]) -> tuple[Block, ...]:
-    """The splits, how they were cut, and the images left out."""
+    """Return the splits with their sources, and the images that were skipped."""
     data = report["data"]
     splits = data["splits"]
     rows = tuple(
@@ -94,29 +93,28 @@ def data_blocks(report: Mapping[str, Any]) -> tuple[Block, ...]:
         for split in ("train", "calibration", "selection", "test")
         if split in splits
     )
-    columns = (*words("Split"), *figures("Images"), *words("Where from"))
+    columns = (*words("Split"), *figures("Images"), *words("Source"))
     grid = Grid("Splits", columns, rows)
-    told = Text(f"Format {data['format']}, {text_format.count(data['classes'])} classes.")
+    layout = Text(f"Format {data['format']}, {text_format.count(data['classes'])} classes.")
     if not data["bad_images"]:
-        return told, grid, Text("No bad images.")
+        return layout, grid, Text("No bad images.")
     bad, note = _shortened([(b["path"], b["reason"]) for b in data["bad_images"]], "bad images")
-    counted = text_format.plural(len(data["bad_images"]), "bad image")
-    return told, grid, Grid(f"Left out: {counted}", words("Image", "Reason"), bad, note)
+    title = f"Skipped: {text_format.plural(len(data['bad_images']), 'bad image')}"
+    return layout, grid, Grid(title, words("Image", "Reason"), bad, note)
 
 
-def machine_blocks(report: Mapping[str, Any]) -> tuple[Block, ...]:
-    """Host, ISA, versions, seeds."""
-    facts = (
-        ("ISA of FP32", report["isa"]["fp32"]),
-        ("ISA of INT8", report["isa"]["int8"]),
-        ("Seed of the baseline", str(report["seeds"]["baseline"])),
-        ("Seed of QAT", str(report["seeds"]["train"])),
+def isa_and_seeds(report: Mapping[str, Any]) -> Facts:
+    """Return the instruction sets and the random seeds of a run."""
+    return (
+        ("Instruction set of FP32", report["isa"]["fp32"]),
+        ("Instruction set of INT8", report["isa"]["int8"]),
+        ("Random seed of the baseline", str(report["seeds"]["baseline"])),
+        ("Random seed of QAT", str(report["seeds"]["train"])),
     )
-    return (host_grid(report, facts), versions_grid(report))
 
 
-def host_grid(report: Mapping[str, Any], more: Sequence[tuple[str, str]] = ()) -> Grid:
-    """The machine, with more facts about the run."""
+def host_grid(report: Mapping[str, Any], more: Facts = ()) -> Grid:
+    """Return the machine, followed by more facts about the run."""
     host = report["host"]
     quota = host["quota_cores"]
     facts = (
@@ -125,8 +123,8 @@ def host_grid(report: Mapping[str, Any], more: Sequence[tuple[str, str]] = ()) -
         ("CPU quota", "none" if quota is None else f"{quota:g} cores"),
         ("Memory", text_format.size(host["memory_bytes"])),
         ("Kernel", host["kernel"]),
-        ("Allocator", host["allocator"]),
-        ("Microcode", host["microcode"] or "not told"),
+        ("Memory allocator", host["allocator"]),
+        ("Microcode", host["microcode"] or "unknown"),
         *more,
         ("CPU flags", " ".join(host["flags"])),
     )
@@ -134,24 +132,27 @@ def host_grid(report: Mapping[str, Any], more: Sequence[tuple[str, str]] = ()) -
 
 
 def versions_grid(report: Mapping[str, Any]) -> Grid:
-    """Everything installed that can change a result."""
-    return Grid("Versions", words("Part", "Version"), tuple(sorted(report["versions"].items())))
+    """Return the versions of the software that can change a result."""
+    return Grid("Versions", words("Software", "Version"), tuple(sorted(report["versions"].items())))
 
 
 def stages_grid(report: Mapping[str, Any]) -> Grid:
-    """Time of each stage."""
+    """Return status, time and cache key of each stage."""
     rows = tuple(
         (stage["name"], stage["status"], text_format.duration(stage["seconds"]), stage["key"][:16])
         for stage in report["stages"]
     )
     ran = sum(s["seconds"] for s in report["stages"] if s["status"] == "ran")
-    columns = (*words("Stage", "Status"), *figures("Time"), *words("Key"))
-    note = f"{text_format.duration(ran)} in the stages that ran. Reused stages show earlier times."
+    columns = (*words("Stage", "Status"), *figures("Time"), *words("Cache key"))
+    note = (
+        f"Total of the stages that ran: {text_format.duration(ran)}. A reused stage shows the time "
+        "of its earlier run."
+    )
     return Grid("Stages", columns, rows, note)
 
 
-def digest_grids(report: Mapping[str, Any]) -> tuple[Grid, ...]:
-    """Digests of inputs and artifacts."""
+def checksum_grids(report: Mapping[str, Any]) -> tuple[Grid, ...]:
+    """Return size and checksum of each input file and each artifact."""
     grids = []
     for title, key in (("Inputs", "inputs"), ("Artifacts", "artifacts")):
         rows, note = _shortened(

@@ -1,33 +1,17 @@
-"""Tables of what was measured: gates, accuracy, sizes, training."""
+"""Tables of a run: accuracy, model sizes, training."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from job import text_format
 from job.report.render.blocks import Grid, figures, words
-from job.report.run.summary import gate_limit, gate_value
-from job.report.run.tables import accuracy_rows, model_name
+from job.report.tables import accuracy_rows, model_name
 
 NONE = text_format.DASH
 
 
-def gates_grid(report: Mapping[str, Any]) -> Grid:
-    """The gates with limit, value and verdict."""
-    rows = tuple(
-        (
-            gate["name"],
-            gate_limit(gate["name"], gate["limit"]),
-            gate_value(gate["value"], gate["limit"]),
-            "passed" if gate["passed"] else "FAILED",
-        )
-        for gate in report["gates"]
-    )
-    columns = (*words("Gate"), *figures("Limit", "Measured"), *words("Verdict"))
-    return Grid("Gates", columns, rows)
-
-
 def accuracy_grid(report: Mapping[str, Any]) -> Grid:
-    """Table I: top-1 and top-5 of the saved models."""
+    """Return table I: top-1 and top-5 of the saved models."""
     rows = tuple(
         (
             model_name(report, row.model),
@@ -42,32 +26,32 @@ def accuracy_grid(report: Mapping[str, Any]) -> Grid:
     )
     columns = (
         *words("Model"),
-        *figures("Top-1", "95%", "Change", "Top-5", "95%", "Change"),
+        *figures("Top-1", "95%\ninterval", "Change", "Top-5", "95%\ninterval", "Change"),
     )
     engine = "its own engine" if report["accuracy"]["engines"] else "Paddle Inference"
     note = (
-        f"{text_format.plural(report['accuracy']['images'], 'test image')}; each saved model was "
-        f"loaded again in {engine}. 95%: Wilson interval. Change: points against FP32."
+        f"{text_format.plural(report['accuracy']['images'], 'test image')}. Each saved model "
+        f"was loaded into {engine} and scored. 95% interval: Wilson. Change: model minus FP32, in "
+        "percentage points."
     )
     return Grid("Table I. Accuracy in percent", columns, rows, note)
 
 
 def paired_text(report: Mapping[str, Any]) -> str:
-    """FP32 against INT8, image by image, in words."""
+    """Return the paired comparison of FP32 and INT8 in words."""
     paired = report["accuracy"]["paired"]
     low, high = paired["top1_drop_interval"]
-    fp32_only = text_format.plural(paired["fp32_only_right"], "image")
     return (
-        f"Image by image, only FP32 is right on {fp32_only} and only INT8 on "
-        f"{text_format.count(paired['int8_only_right'])}. INT8's top-1 changes by "
-        f"{text_format.signed(-paired['top1_drop'])} points (95% interval "
+        f"FP32 alone is right on {text_format.plural(paired['fp32_only_right'], 'image')}, INT8 "
+        f"alone on {text_format.count(paired['int8_only_right'])}. Top-1 of INT8 minus FP32 is "
+        f"{text_format.signed(-paired['top1_drop'])} percentage points (95% interval "
         f"{text_format.signed_interval(-high, -low)}, Newcombe's method 10; mid-p McNemar test "
         f"{text_format.probability(paired['p_value'])})."
     )
 
 
 def sizes_grid(report: Mapping[str, Any]) -> Grid:
-    """Size of the saved models."""
+    """Return the size of each saved model, also relative to FP32."""
     fp32 = report["models"]["fp32"]["bytes"]
     rows = tuple(
         (
@@ -78,12 +62,12 @@ def sizes_grid(report: Mapping[str, Any]) -> Grid:
         )
         for model in report["models"]
     )
-    columns = (*words("Model", "Folder"), *figures("Size", "Share of FP32"))
+    columns = (*words("Model", "Folder"), *figures("Size", "Relative to FP32"))
     return Grid("Model sizes", columns, rows)
 
 
 def training_grid(report: Mapping[str, Any]) -> Grid:
-    """The training phases of the run, one column each."""
+    """Return the training phases of the run, one column each."""
     names = {"baseline": "Baseline", "qat": "QAT"}
     phases = {
         names[phase]: report["training"][phase]
@@ -98,13 +82,13 @@ def training_grid(report: Mapping[str, Any]) -> Grid:
         "Best step": lambda t: (
             NONE if t["best_step"] is None else text_format.count(t["best_step"])
         ),
-        "Selection top-1 % there": lambda t: (
+        "Selection top-1 % at best step": lambda t: (
             NONE if t["best_top1"] is None else f"{t['best_top1']:.2f}"
         ),
         "Batch-norm statistics frozen": lambda t: _yes_no(t["freeze_bn_stats"]),
-        "Scales calibrated first": lambda t: _yes_no(t["calibrated"]),
+        "Scales calibrated before training": lambda t: _yes_no(t["calibrated"]),
     }
-    rows = tuple((fact, *(tell(t) for t in phases.values())) for fact, tell in facts.items())
+    rows = tuple((fact, *(text(t) for t in phases.values())) for fact, text in facts.items())
     return Grid("Training", (*words(""), *figures(*phases)), rows)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from job.errors import DataError, ObjectChanged, StorageError, TransferFailed
 from job.storage.cache import Cache
-from job.storage.s3.client import S3Settings, make_client
-from job.storage.s3.fast_get import QuickGet
+from job.storage.s3.client import S3Settings, make_client, make_session
+from job.storage.s3.fast_get import FastGet
 from job.storage.s3.objects import ObjectStore, S3Object
 
 _GIB = 1 << 30
@@ -31,8 +31,9 @@ class Access:
 
     def store(self) -> ObjectStore:
         """Return a client of this process's own."""
-        client = make_client(self.settings)
-        return ObjectStore(client, get=QuickGet(client))
+        session = make_session()
+        client = make_client(self.settings, session=session)
+        return ObjectStore(client, get=FastGet(client, session, self.settings.ca_bundle))
 
     def cache(self) -> Cache:
         """Return this process's view of the cache."""

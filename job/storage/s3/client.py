@@ -29,9 +29,17 @@ class S3Settings:
     ca_bundle: str | None = None
 
 
+def make_session() -> Any:
+    """Return a botocore session, which finds the credentials."""
+    from botocore.session import get_session
+
+    return get_session()
+
+
 def make_client(
     settings: S3Settings,
     *,
+    session: Any = None,
     connect_seconds: float = _CONNECT_SECONDS,
     read_seconds: float = _READ_SECONDS,
 ) -> Any:
@@ -41,6 +49,7 @@ def make_client(
 
     Args:
         settings: where the storage is.
+        session: see :func:`make_session`; None makes a new one.
         connect_seconds: how long a connection may take.
         read_seconds: how long the server may be silent.
 
@@ -62,7 +71,7 @@ def make_client(
         response_checksum_validation="when_required",
     )
     try:
-        return boto3.session.Session().client(
+        return boto3.session.Session(botocore_session=session).client(
             "s3",
             endpoint_url=settings.endpoint_url,
             region_name=settings.region,

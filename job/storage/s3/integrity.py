@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from job.errors import ObjectChanged, TransferFailed
+from job.storage.digests import hash_file
 from job.uri import S3Uri
 
-_BLOCK_BYTES = 1 << 20
 _AGAIN = "Run the same command again; if it stays so, put the object there anew."
 
 
@@ -59,8 +59,4 @@ def check(
 def _digest(kind: str, content: bytes | Path) -> str:
     if isinstance(content, bytes):
         return hashlib.new(kind, content, usedforsecurity=False).hexdigest()
-    digest = hashlib.new(kind, usedforsecurity=False)
-    with content.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+    return hash_file(content, kind)

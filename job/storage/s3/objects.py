@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from job.errors import ObjectChanged, TransferFailed
+from job.storage.files import replace_file
 from job.storage.parallel import each
 from job.storage.s3.integrity import check
 from job.storage.s3.retry import Retry
@@ -64,7 +65,7 @@ class ObjectStore:
         client: as :func:`job.storage.s3.client.make_client` returns it.
         retry: how patiently.
         get: reads an object or a range for :meth:`read` and :meth:`read_range`, as
-            ``client.get_object`` does; a :class:`job.storage.s3.fast_get.QuickGet` for many.
+            ``client.get_object`` does; a :class:`job.storage.s3.fast_get.FastGet` for many.
     """
 
     def __init__(
@@ -186,7 +187,7 @@ class ObjectStore:
             check(uri, part, sha256 or found.sha256, {"ETag": found.etag}, seen)
 
         self.retry.call(uri, attempt, lambda: part.stat().st_size if part.exists() else 0)
-        part.replace(path)
+        replace_file(part, path)
         for other in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * _MARK}.part"):
             other.unlink()
         return found

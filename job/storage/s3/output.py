@@ -18,7 +18,15 @@ from typing import Any
 from job.errors import DataError, StorageError
 from job.process.signals import StopSignals, stopped
 from job.storage.files import output_errors, read_json, write_json
-from job.storage.local import MANIFEST, S3_STATE, STAGE_FILE, LocalOutput, Published, remove
+from job.storage.local import (
+    MANIFEST,
+    S3_STATE,
+    STAGE_FILE,
+    LocalOutput,
+    Published,
+    remove,
+    remove_temporary,
+)
 from job.storage.parallel import Background
 from job.storage.s3.contents import Contents, Say
 from job.storage.s3.index import RUNS
@@ -147,6 +155,7 @@ class S3Output(LocalOutput):
                 self._fetch_unfinished(stage)
             path = self.partials / stage
             if super().unfinished(stage, key):
+                remove_temporary(path)
                 return path, True
             remove(path)
             return super().partial(stage, key)

@@ -1,6 +1,5 @@
 """What of an output folder goes to S3, held still while it is sent."""
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -8,14 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from job.storage.digests import hash_file
-from job.storage.files import read_json
+from job.storage.digests import hash_file, hash_stream
+from job.storage.files import TEMPORARY, read_json
 from job.storage.local import FAILURE, KEY_FILE, MANIFEST, REPORTS, RESUME, STAGE_FILE, remove
 
 LOGS = "logs"
 PARTIALS = ".partial"
-_BLOCK_BYTES = 1 << 20
-_INCOMPLETE = ".tmp"
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ def checkpoints(root: Path) -> frozenset[tuple[str, int]]:
     found = set()
     for path in (root / PARTIALS).glob(f"*/{RESUME}/*"):
         with suppress(FileNotFoundError):  # an older one goes when a newer one is there
-            if path.suffix != _INCOMPLETE:
+            if path.suffix != TEMPORARY:
                 found.add((str(path), path.stat().st_mtime_ns))
     return frozenset(found)
 
@@ -96,11 +93,11 @@ def _pinned(partials: Path, pins: Path) -> Iterator[Path]:
     remove(pins)
     for folder in sorted(partials.glob("*")):
         first = sorted((folder / RESUME).glob("*"))
-        if not any(path.suffix != _INCOMPLETE for path in first):
+        if not any(path.suffix != TEMPORARY for path in first):
             continue
         others = sorted(path for path in folder.rglob("*") if path.parent != folder / RESUME)
         for path in (*first, *others):
-            if path.is_dir() or path.suffix == _INCOMPLETE:
+            if path.is_dir() or path.suffix == TEMPORARY:
                 continue
             pin = pins / path.relative_to(partials)
             pin.parent.mkdir(parents=True, exist_ok=True)
@@ -118,13 +115,9 @@ def _link(path: Path, pin: Path) -> None:
 
 def _as_it_is(path: Path) -> Kept:
     """Identify what a file holds now; what is appended later does not count."""
-    length = left = path.stat().st_size
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while left and (block := file.read(min(left, _BLOCK_BYTES))):
-            digest.update(block)
-            left -= len(block)
-    return Kept(path, length - left, digest.hexdigest())
+        sha256, length = hash_stream(file, path.stat().st_size)
+    return Kept(path, length, sha256)
 
 
 def is_record(path: str) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from job.errors import ObjectChanged, StorageError, TransferFailed
+from job.storage.digests import hash_stream
 from job.storage.parallel import each
 from job.storage.s3.retry import Retry
 from job.uri import S3Uri
@@ -18,7 +19,6 @@ T = TypeVar("T")
 PART_BYTES = 8 << 20
 _MOST_PARTS = 10_000
 _THREADS = 4
-_READ_BACK_BYTES = 1 << 20
 # How often a long file is sent when what is read back is something else.
 _TIMES = 3
 _AGAIN = "Run the same command again."
@@ -172,10 +172,7 @@ class Upload:
 
         def attempt() -> str:
             body = self.client.get_object(Bucket=uri.bucket, Key=uri.key)["Body"]
-            digest = hashlib.sha256()
-            for block in iter(lambda: body.read(_READ_BACK_BYTES), b""):
-                digest.update(block)
-            return digest.hexdigest()
+            return hash_stream(body)[0]
 
         return self.retry.call(uri, attempt) == sha256
 
@@ -193,10 +190,9 @@ def _read(descriptor: int, start: int, length: int) -> bytes:
 
 
 def _sha256(descriptor: int, length: int) -> str:
-    digest = hashlib.sha256()
-    for start in range(0, length, PART_BYTES):
-        digest.update(_read(descriptor, start, min(PART_BYTES, length - start)))
-    return digest.hexdigest()
+    with open(descriptor, "rb", closefd=False) as file:
+        file.seek(0)
+        return hash_stream(file, length)[0]
 
 
 def _md5(content: bytes) -> bytes:

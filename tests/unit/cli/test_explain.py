@@ -23,7 +23,7 @@ def test_one_key(pointer: str) -> None:
     (key,) = explain(pointer)
     assert key.pointer == "/quantize/weight_quantize_type"
     assert key.name == "weight_quantize_type"
-    assert key.summary == "How the scale of weights is found."
+    assert key.meaning.startswith(f"{key.summary} ")
     assert key.types == ("string",)
     assert key.default == "channel_wise_abs_max"
     assert key.allowed == (
@@ -55,7 +55,8 @@ def test_no_argument_lists_every_key_with_one_short_line() -> None:
 def test_items_of_an_array_are_explained() -> None:
     assert explain("matrix")[0].children == ("name", "set", "published")
     (key,) = explain("matrix.published.int8_top1")
-    assert (key.meaning, key.required) == ("Top-1 of the INT8 model, percent.", False)
+    assert "top-1 of the INT8 model" in key.meaning
+    assert not key.required
 
 
 def test_object_lists_what_is_inside_it() -> None:

@@ -1,4 +1,4 @@
-"""k8s/: each component and overlay, built by kustomize, valid, and keeping its promises."""
+"""Each component and overlay of k8s/ is built by kustomize, is valid, and keeps its guarantees."""
 
 import json
 import shutil
@@ -40,7 +40,9 @@ COMPONENTS = sorted(path.name for path in (ROOT / "k8s/components").iterdir())
 OVERLAYS = sorted(path.name for path in (ROOT / "k8s/overlays").iterdir())
 CLOUDS = ("aks", "eks", "gke")
 
-pytestmark = pytest.mark.skipif(KUSTOMIZE is None, reason="neither kustomize nor kubectl is here")
+pytestmark = pytest.mark.skipif(
+    KUSTOMIZE is None, reason="neither kustomize nor kubectl is installed"
+)
 
 
 def build(folder: Path) -> list[Any]:
@@ -67,7 +69,7 @@ def base() -> Any:
 
 
 def composed(name: str, folder: Path) -> list[Any]:
-    """The base with one component."""
+    """Build the base with one component."""
     shutil.copytree(ROOT / "k8s", folder / "k8s")
     made = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
@@ -128,7 +130,7 @@ def needs_amx(made: Any) -> bool:
 
 
 def needs_machines_by(key: str, needed: Sequence[str], preferred: Sequence[str]) -> Any:
-    """By a label that the cloud sets itself; those that are preferred have AMX."""
+    """Return a policy on a node label of the cloud; the preferred machines have AMX."""
 
     def listed(values: Sequence[str]) -> Any:
         return [{"key": key, "operator": "In", "values": list(values)}]
@@ -221,7 +223,7 @@ def test_render_and_kustomize_make_the_same_paddle_job() -> None:
     _, made = objects(manifest, PodOptions(processes=4, claim="job-work"))
     volumes = paddlejobs.worker(found)["template"]["spec"]["volumes"]
     (volume,) = [each for each in volumes if each["name"] == "manifest"]
-    # With a hash of its content, which kustomize knows of no PaddleJob unless it is told.
+    # kustomize renames the ConfigMap in a PaddleJob only because of names.yaml.
     assert volume["configMap"]["name"] == config["metadata"]["name"]
     volume["configMap"]["name"] = found["metadata"]["name"] = made["metadata"]["name"]
     assert made == found
@@ -263,7 +265,7 @@ def test_component(name: str, base: Any, tmp_path: Path) -> None:
     made, policies = the_job(documents), policies_with(name)
     assert made != base
     assert broken(made, policies) == []
-    # No line can go, neither of the base nor of the component, without breaking a promise.
+    # Removing any line of the base or the component breaks a guarantee.
     assert [path for path in lines(made) if not broken(without(made, path), policies)] == []
 
 

@@ -1,4 +1,4 @@
-"""The README's Kubernetes commands, run as they stand; only kubectl is a stand-in."""
+"""The README's Kubernetes commands, run without changes except for a stand-in of kubectl."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from kubernetes_policies import BY_FEATURE, EVERYWHERE, VERSIONS, broken
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text()
-# Keeps what it is given, each in a file of its own.
+# Logs its arguments, and saves each applied document in a file.
 KUBECTL = """#!/bin/sh
 echo "$@" >> "$HEARD/commands"
 case "$1 $3" in
@@ -39,7 +39,7 @@ def test_the_readmes_commands_apply_what_a_cluster_takes(tmp_path: Path) -> None
         for version in VERSIONS:
             kubernetes_validate.validate(made, version, strict=True)
     assert broken(job[1], (*EVERYWHERE, *BY_FEATURE)) == []
-    # What the commands wait for, and mount, is what they made.
+    # The commands wait for, and mount, the objects that they created.
     name = job[1]["metadata"]["name"]
     commands = (tmp_path / "commands").read_text().splitlines()
     assert commands[2].endswith(f"job/{name}")

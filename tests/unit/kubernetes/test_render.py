@@ -1,4 +1,4 @@
-"""A manifest as a Kubernetes Job: what `job k8s render` prints."""
+"""`job k8s render`: a manifest as a Kubernetes Job."""
 
 import json
 from pathlib import Path
@@ -24,8 +24,8 @@ def manifest(**changes: Any) -> Manifest:
     return parse(document(output="s3://bucket/tiny", **changes), "m.json", Path("/base"))
 
 
-def rendered(found: Manifest | None = None, **options: Any) -> tuple[Any, Any]:
-    config, made = objects(found or manifest(), PodOptions(**options))
+def rendered(given: Manifest | None = None, **options: Any) -> tuple[Any, Any]:
+    config, made = objects(given or manifest(), PodOptions(**options))
     return config, made
 
 
@@ -60,10 +60,10 @@ def test_no_line_can_go_without_breaking_a_promise(matrix: Any) -> None:
 
 
 def test_manifest_goes_with_defaults_and_overrides() -> None:
-    found = parse(document(output="s3://bucket/x"), "m.json", Path("/base"), ["train.epochs=7"])
-    config, made = rendered(found, namespace="team")
+    source = parse(document(output="s3://bucket/x"), "m.json", Path("/base"), ["train.epochs=7"])
+    config, made = rendered(source, namespace="team")
     sent = json.loads(config["data"]["manifest.json"])
-    assert sent == found.resolved
+    assert sent == source.resolved
     assert sent["train"]["epochs"] == 7
     (volume,) = [v for v in pod_of(made)["volumes"] if v["name"] == "manifest"]
     assert volume["configMap"]["name"] == config["metadata"]["name"] == "tiny"
@@ -98,9 +98,9 @@ def test_image_of_this_version_by_default() -> None:
 
 
 def test_claim_secret_and_role() -> None:
-    found = parse(document(), "m.json", Path("/base"))
+    source = parse(document(), "m.json", Path("/base"))
     options = {"claim": "work", "secret": "s3", "service_account": "role"}
-    _, made = rendered(found, **options)
+    _, made = rendered(source, **options)
     pod = pod_of(made)
     assert pod["volumes"][0] == {"name": "work", "persistentVolumeClaim": {"claimName": "work"}}
     assert pod["securityContext"]["fsGroup"] == 1000
@@ -130,7 +130,7 @@ def test_test_split_in_parts_is_an_indexed_job() -> None:
     assert before["metadata"]["name"] == "tiny-int8"
     assert pod_of(before)["containers"][0]["args"][2:] == ["--until", "int8"]
     assert "completions" not in before["spec"]
-    with pytest.raises(UsageError, match="nothing to score in parts"):
+    with pytest.raises(UsageError, match=r"--score: .*accuracy\.shards"):
         objects(manifest(), PodOptions(score=True))
 
 
@@ -140,8 +140,8 @@ PADDLE_POLICIES = (*paddlejobs.EVERYWHERE, *paddlejobs.BY_FEATURE)
 @pytest.mark.parametrize("version", VERSIONS)
 def test_several_processes_are_a_paddle_job(version: str) -> None:
     options: dict[str, Any] = {"queue": "q", "secret": "s", "service_account": "a", "cpus": 8}
-    found = manifest(train__freeze_bn_stats=True)
-    config, made = rendered(found, processes=4, **options)
+    source = manifest(train__freeze_bn_stats=True)
+    config, made = rendered(source, processes=4, **options)
     kubernetes_validate.validate(config, version, strict=True)
     paddlejobs.validate(made, version)
     assert made["metadata"]["name"] == config["metadata"]["name"] == "tiny-qat"
@@ -157,9 +157,9 @@ def test_no_line_of_a_paddle_job_can_go() -> None:
 
 
 def test_what_several_processes_cannot_train_is_not_sent() -> None:
-    with pytest.raises(UsageError, match=r"(?s)3 processes cannot train .*/train/batch_size: 64"):
+    with pytest.raises(UsageError, match=r"(?s)\b3\b.*/train/batch_size\b.*\b64\b"):
         rendered(manifest(train__freeze_bn_stats=True), processes=3)
-    with pytest.raises(UsageError, match="--processes trains, and --score scores"):
+    with pytest.raises(UsageError, match=r"--processes .*--score"):
         rendered(manifest(accuracy__shards=2), processes=2, score=True)
 
 
@@ -168,7 +168,7 @@ def test_what_several_processes_cannot_train_is_not_sent() -> None:
     [
         ("resnet50-v1", "resnet50-v1"),
         ("a" * 50, "a" * 50),
-        # Names that differ do not become one.
+        # Different names must not become equal.
         ("ResNet50_v1.5--x.", "resnet50-v1-5-x-47a6d9"),
         ("resnet50.v1", "resnet50-v1-9ecee9"),
         ("a" * 49 + ".b" * 10, "a" * 43 + "-6e0f3f"),
@@ -181,34 +181,34 @@ def test_name(name: str, label: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "changes", "told"),
+    ("options", "changes", "message"),
     [
-        ({}, {"output": "runs/x"}, r"/output: 'runs/x' would be lost with the pod"),
-        ({"memory": "16"}, {}, "--memory: '16' is no quantity"),
-        ({"storage": "1.5Gi"}, {}, "--storage: '1.5Gi' is no quantity"),
-        ({"until": "nosuch"}, {}, "--until: there is no stage 'nosuch'"),
-        ({"hours": float("nan")}, {}, "--hours: nan, more than 0 and at most 8760"),
-        ({"hours": 1e300}, {}, "--hours: 1e\\+300, more than 0"),
-        ({"cpus": 99999999999}, {}, "--cpus: 99999999999, at most 1024"),
-        ({"namespace": "My_NS"}, {}, "--namespace: 'My_NS' is no name in Kubernetes"),
+        ({}, {"output": "runs/x"}, "/output: 'runs/x'"),
+        ({"memory": "16"}, {}, "--memory: .*'16'"),
+        ({"storage": "1.5Gi"}, {}, "--storage: .*'1.5Gi'"),
+        ({"until": "nosuch"}, {}, "--until: .*'nosuch'"),
+        ({"hours": float("nan")}, {}, "--hours: .*8760.*nan"),
+        ({"hours": 1e300}, {}, "--hours: .*8760.*1e\\+300"),
+        ({"cpus": 99999999999}, {}, "--cpus: .*1024.* 99999999999"),
+        ({"namespace": "My_NS"}, {}, "--namespace: 'My_NS'"),
         ({"namespace": "a.b"}, {}, "--namespace: 'a.b'"),
         ({"secret": "A B"}, {}, "--secret: 'A B'"),
         ({"claim": "x_"}, {}, "--claim: 'x_'"),
         ({"service_account": "-"}, {}, "--service-account: '-'"),
         ({"queue": "x" * 64}, {}, "--queue: 'xxx"),
-        ({"image": ""}, {}, "--image: '' is no name"),
+        ({"image": ""}, {}, "--image: ''"),
         ({"image": "a b"}, {}, "--image: 'a b'"),
-        ({}, {"model__name": None, "model__callable": "a:b"}, "/model/callable: 'a:b' is not in"),
+        ({}, {"model__name": None, "model__callable": "a:b"}, "/model/callable: .*'a:b'"),
     ],
 )
-def test_refused(options: dict[str, Any], changes: dict[str, Any], told: str) -> None:
-    found = parse(document(**{"output": "s3://bucket/x", **changes}), "m.json", Path("/base"))
-    with pytest.raises(UsageError, match=told):
-        objects(found, PodOptions(**options))
+def test_refused(options: dict[str, Any], changes: dict[str, Any], message: str) -> None:
+    source = parse(document(**{"output": "s3://bucket/x", **changes}), "m.json", Path("/base"))
+    with pytest.raises(UsageError, match=message):
+        objects(source, PodOptions(**options))
 
 
 def test_manifest_too_large_for_a_config_map() -> None:
     patterns = [f"{'x' * 200}{number}" for number in range(6000)]
-    found = manifest(quantize__not_quant_pattern=patterns)
-    with pytest.raises(UsageError, match="a ConfigMap holds 1 MiB"):
-        objects(found, PodOptions())
+    source = manifest(quantize__not_quant_pattern=patterns)
+    with pytest.raises(UsageError, match=r"the manifest has 1,2\d\d,\d{3} bytes"):
+        objects(source, PodOptions())

@@ -1,4 +1,4 @@
-"""Who may let a manifest run code of its own, and where that code is looked for."""
+"""Permission for a manifest's custom code, and the folders that it is imported from."""
 
 from pathlib import Path
 
@@ -12,14 +12,14 @@ from job.manifest.custom_code import ALLOWED, callable_files, check_allowed, cod
 
 @pytest.fixture
 def own(tmp_path: Path) -> Manifest:
-    """A manifest with a network whose module lies beside it."""
+    """A manifest with a custom network, whose module is in the manifest's folder."""
     (tmp_path / "mine.py").write_text("def network(): ...")
     body = document(model__name=None, model__callable="mine:network")
     return parse(body, "m.json", tmp_path)
 
 
 def test_code_is_refused_unasked(own: Manifest) -> None:
-    with pytest.raises(UsageError, match=r"'mine:network' runs code of its own\n.*--allow-code"):
+    with pytest.raises(UsageError, match=r"(?s)/model/callable: 'mine:network'.*--allow-code"):
         check_allowed(own, allow_code=False)
 
 
@@ -39,7 +39,7 @@ def test_the_environment_allows_installed_packages(
     check_allowed(own, allow_code=False)
     assert callable_files(own) == (installed / "mine.py",)
     monkeypatch.setenv(ALLOWED, "mines,min,mine.network")
-    with pytest.raises(UsageError, match="name the installed package mine in JOB_ALLOWED_CODE"):
+    with pytest.raises(UsageError, match=r"(?s)/model/callable: .*--allow-code.*JOB_ALLOWED_CODE"):
         check_allowed(own, allow_code=False)
 
 
@@ -48,7 +48,9 @@ def test_an_allowed_name_beside_the_manifest_is_not_run(
     own: Manifest, monkeypatch: pytest.MonkeyPatch, allow_code: bool
 ) -> None:
     monkeypatch.setenv(ALLOWED, "mine")
-    with pytest.raises(UsageError, match="mine is allowed by JOB_ALLOWED_CODE, but is not inst"):
+    with pytest.raises(
+        UsageError, match=r"/model/callable: JOB_ALLOWED_CODE .*\bmine\b.* not inst"
+    ):
         check_allowed(own, allow_code=allow_code)
-    # Nor would anything be imported from there that the installed package asks for.
+    # Dependencies of an allowed package must not be imported from there either.
     assert code_folders(own) == ()

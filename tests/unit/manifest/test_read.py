@@ -1,5 +1,6 @@
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -24,18 +25,18 @@ def write(folder: Path, content: str | bytes) -> str:
         ('{"a": 1,\n "b": }', r"not JSON: Expecting value at line 2, column 7"),
         ("", r"not JSON: Expecting value at line 1, column 1"),
         (b'{"a":\n "\xff"}', r"not UTF-8: byte 0xff at line 2, column 3"),
-        (b"\xef\xbb\xbf{}", r"a byte order mark stands at line 1, column 1"),
+        (b"\xef\xbb\xbf{}", r"byte order mark at line 1, column 1"),
         (
             '{"train": {"epochs": 1,\n  "epochs": 2}}',
-            r"/train/epochs: given twice, at line 1, column 12 and at line 2, column 3",
+            r"/train/epochs: .* at line 1, column 12 and at line 2, column 3",
         ),
-        ('{"a": [1, NaN]}', r"/a/1: expected a JSON number, found NaN at line 1, column 11"),
-        ('{"a": -Infinity}', r"/a: expected a JSON number, found -Infinity"),
-        ('{"a": 1e999}', r"/a: expected a JSON number, found 1e999"),
+        ('{"a": [1, NaN]}', r"/a/1: .*found NaN at line 1, column 11"),
+        ('{"a": -Infinity}', r"/a: .*found -Infinity"),
+        ('{"a": 1e999}', r"/a: .*found 1e999"),
         ('{"a": ' + "1" * 5000 + "}", r"/a: .* a number of 5000 digits at line 1, column 7"),
-        ("[" * 900 + "]" * 900, r"more than 64 deep"),
-        ("[" * 100_000, r"more than 64 deep"),
-        ("3", r"/: expected an object, found 3"),
+        ("[" * 900 + "]" * 900, r"more than 64 levels"),
+        ("[" * 100_000, r"more than 64 levels"),
+        ("3", r"/: .*found 3"),
     ],
 )
 def test_unreadable_json_is_placed(tmp_path: Path, content: str | bytes, message: str) -> None:
@@ -57,7 +58,7 @@ def test_same_key_in_different_objects_is_no_duplicate() -> None:
 
 @pytest.mark.parametrize("name", ["missing.json", ".", "nul\0byte"])
 def test_file_that_cannot_be_opened(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UsageError, match="cannot read the manifest"):
+    with pytest.raises(UsageError, match=re.escape(str(tmp_path / name))):
         load(str(tmp_path / name))
 
 
@@ -115,9 +116,9 @@ def test_override_is_validated_like_the_file() -> None:
             "/trian does not exist",
             "/train/epochs",
         ),
-        ("data.mean.7=1", "/data/mean/7", "has 3 items, numbered from 0; 7 is none", ""),
-        ("data.mean.x=1", "/data/mean/x", "x is none", ""),
-        ("data.mean.-1=1", "/data/mean/-1", "-1 is none", ""),
+        ("data.mean.7=1", "/data/mean/7", "3 items, so index 7", ""),
+        ("data.mean.x=1", "/data/mean/x", "index x", ""),
+        ("data.mean.-1=1", "/data/mean/-1", "index -1", ""),
         ("train.epochs.x=1", "/train/epochs/x", "/train/epochs is not an object or array", ""),
     ],
 )
@@ -129,5 +130,5 @@ def test_override_of_nothing(override: str, place: str, message: str, suggestion
 
 @pytest.mark.parametrize("override", ["train.epochs", "=1", "/=1", ""])
 def test_override_without_pointer_or_value(override: str) -> None:
-    with pytest.raises(UsageError, match="expected pointer=value"):
+    with pytest.raises(UsageError, match=rf"--set {re.escape(repr(override))}"):
         check(MINIMAL, override)

@@ -12,19 +12,19 @@ DIGITS = {"format": "digits", "mean": [0.5], "std": [0.5]}
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"model__name": None}, {"/model": "inference_model, found none"}),
+        ({"model__name": None}, {"/model": "found none"}),
         ({"model__callable": "a.b:c"}, {"/model": "found name and callable"}),
-        ({"model__weights_sha256": "0" * 64}, {"/model/weights_sha256": "without /model/weights"}),
+        ({"model__weights_sha256": "0" * 64}, {"/model/weights_sha256": "/model/weights "}),
         (
             {"model__weights": "w", "model__pretrained": True, "model__name": "resnet18"},
-            {"/model/pretrained": "give one of them"},
+            {"/model/pretrained": "/model/weights "},
         ),
-        ({"model__pretrained": True}, {"/model/pretrained": "no weights are published"}),
+        ({"model__pretrained": True}, {"/model/pretrained": "weights for convnet"}),
         (
             {"model__name": None, "model__callable": "a:b", "model__pretrained": True},
-            {"/model/pretrained": "only networks with /model/name"},
+            {"/model/pretrained": "/model/name"},
         ),
-        ({"data__train_list": "l"}, {"/data/train_list": "belongs to format imagenet_list"}),
+        ({"data__train_list": "l"}, {"/data/train_list": "imagenet_list"}),
         ({"data__train_dir": None}, {"/data": "expected train_dir, val_dir or both"}),
         (
             {"data__train_dir": None, "data__selection_dir": "s"},
@@ -32,14 +32,14 @@ DIGITS = {"format": "digits", "mean": [0.5], "std": [0.5]}
         ),
         (
             {"data": {**DIGITS, "val_file": "v"}},
-            {"/data/val_file": "belongs to format packed, and /data/format is digits"},
+            {"/data/val_file": "format packed, but /data/format is digits"},
         ),
         ({"data": {**DIGITS, "root": "r"}}, {"/data/root": "expected null"}),
         ({"data": DIGITS, "model__classes": 9}, {"/model/classes": "at least 10"}),
-        ({"data__mean": [0.5, 0.5]}, {"/data/mean": "1 value, or 3 for the 3 channels"}),
+        ({"data__mean": [0.5, 0.5]}, {"/data/mean": "1 or 3 values"}),
         (
             {"model__input_shape": [1, 8, 8]},
-            {"/data/mean": "1 value for the 1 channels", "/data/std": "found 3"},
+            {"/data/mean": "expected 1 value,", "/data/std": "found 3"},
         ),
         (
             {
@@ -48,11 +48,11 @@ DIGITS = {"format": "digits", "mean": [0.5], "std": [0.5]}
                 "data__mean": [0.5],
                 "data__std": [0.5],
             },
-            {"/model/input_shape": "expected 3 channels first for resnet18, found 1"},
+            {"/model/input_shape": "for resnet18, found 1"},
         ),
         (
             {"model__name": "lenet"},
-            {"/model/input_shape": "expected 1 channels first for lenet, found 3"},
+            {"/model/input_shape": "for lenet, found 3"},
         ),
         (
             {"model__name": "densenet121", "model__width": 0.5},
@@ -63,7 +63,7 @@ DIGITS = {"format": "digits", "mean": [0.5], "std": [0.5]}
         ({"data__augment__ratio": [2, 1]}, {"/data/augment/ratio": "ascending"}),
         (
             {"train__schedule__milestones": [0.5, 0.5]},
-            {"/train/schedule/milestones": "expected ascending values, found [0.5, 0.5]"},
+            {"/train/schedule/milestones": "ascending values, found [0.5, 0.5]"},
         ),
         (
             {"baseline__train__schedule__milestones": [0.5, 0.4]},
@@ -75,15 +75,15 @@ DIGITS = {"format": "digits", "mean": [0.5], "std": [0.5]}
         ),
         (
             {"quantize": {"strategy": "post", "pact": True}},
-            {"/quantize/pact": "which trains nothing"},
+            {"/quantize/pact": "strategy post"},
         ),
         (
             {"quantize": {"calibrate": False}, "train__epochs": 0},
-            {"/quantize/calibrate": "scales would be measured nowhere"},
+            {"/quantize/calibrate": "/train "},
         ),
         (
             {"quantize": {"calibrate": False, "scale_trainable": False}, "train__max_iters": 9},
-            {"/quantize/calibrate": "where /quantize/scale_trainable is false: scales would be"},
+            {"/quantize/calibrate": "/quantize/scale_trainable is false"},
         ),
         (
             {
@@ -94,12 +94,12 @@ DIGITS = {"format": "digits", "mean": [0.5], "std": [0.5]}
                 "quantize__fallback": {"max_top1_drop": 0.3},
             },
             {
-                "/data/root": "expected null: format synthetic is built in",
+                "/data/root": "format synthetic",
                 "/baseline/train/epochs": "expected 0 for synthetic images",
-                "/baseline/train/max_iters": "expected null or 0 for synthetic images, found 9",
+                "/baseline/train/max_iters": "expected null or 0",
                 "/train/max_iters": "expected 0 for synthetic images",
-                "/gates/max_top1_drop": "synthetic images have no accuracy",
-                "/quantize/fallback": "synthetic images have no accuracy",
+                "/gates/max_top1_drop": "expected null",
+                "/quantize/fallback": "expected null",
             },
         ),
     ],
@@ -145,7 +145,7 @@ class TestStorage:
 
     def test_a_password_in_the_endpoint_is_refused_and_not_shown(self) -> None:
         found = faults(document(storage={"endpoint_url": "http://me:canary@host:9000"}))
-        assert "secrets do not belong in a manifest" in found["/storage/endpoint_url"].message
+        assert "secret" in found["/storage/endpoint_url"].message
         assert "canary" not in str(found)
 
     @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ class TestStorage:
     @pytest.mark.parametrize("place", ["storage", "data"])
     def test_secrets_do_not_belong_here(self, place: str, key: str) -> None:
         found = faults(document(**{f"{place}__{key}": "canary"}))
-        assert "secrets do not belong in a manifest" in found[f"/{place}/{key}"].message
+        assert "secret" in found[f"/{place}/{key}"].message
         assert "canary" not in str(found)
 
     def test_nor_do_they_by_an_override(self) -> None:

@@ -10,7 +10,7 @@ from job.manifest.schema import SCHEMA_FILE, schema
 FOLDER = Path(__file__).parents[3] / "manifests"
 FILES = sorted(FOLDER.glob("*.json"))
 
-# The models of the tutorial's tables
+# The networks of the tutorial's tables.
 TUTORIAL = ("mobilenet_v1", "mobilenet_v2", "resnet50", "resnet101", "vgg16", "vgg19")
 
 
@@ -63,7 +63,7 @@ def test_tutorials_tables_need_no_data_and_name_what_was_published() -> None:
         for p in published
         if p and p.int8_images_per_second and p.fp32_images_per_second
     ]
-    # Its own ratio of the last, 3.07, was not made of these rounded figures.
+    # The tutorial prints 3.07 for the last network, from unrounded figures.
     assert ratios == [3.08, 2.39, 3.73, 3.75, 3.04, 3.06]
     changes = [
         round(p.int8_top1 - p.qat_fake_top1, 2)

@@ -1,6 +1,7 @@
-"""Several models from one manifest: what runs, what is reused, what a failure ends."""
+"""Several models from one manifest: what runs, what is reused, what a failure stops."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,18 @@ from job.manifest import Manifest
 from job.pipeline import matrix
 from job.pipeline.matrix import MatrixResult
 from job.pipeline.plan import check_inputs
+from job.pipeline.request import RunRequest
 from job.storage.local import LocalOutput
 
 
 def go(
     manifest: Manifest, output: Path, ui: Recorder | None = None, **options: Any
 ) -> MatrixResult:
-    options = {"stages_for": stages_for, "reporting": REPORTING, **options}
-    return matrix.run(manifest, output=output, ui=ui or Recorder(), **options)
+    return matrix.run(manifest, request(output, **options), ui or Recorder())
+
+
+def request(output: Path, **options: Any) -> RunRequest:
+    return RunRequest(output, stages_for, REPORTING, **options)
 
 
 def report_of(output: Path) -> dict[str, Any]:
@@ -76,8 +81,9 @@ def test_failing_model_does_not_keep_others_from_running(tmp_path: Path) -> None
     assert "warning bad: failed: images/cat.png is truncated\nFetch it again." in ui.messages
     assert result.failure is not None
     assert result.failure.exit_code == 4
-    assert "2 of 3 models failed:\n  bad: images/cat.png is truncated" in str(result.failure)
-    assert result.failure.hint == "What is done stays; the same command goes on with the others."
+    assert str(result.failure).startswith("2 of 3 models ")
+    assert "\n  bad: images/cat.png is truncated" in str(result.failure)
+    assert "same command" in result.failure.hint
     report = report_of(tmp_path / "out")
     assert report["status"] == "failed"
     bad = report["matrix"][1]
@@ -90,7 +96,7 @@ def test_missed_gate_alone_is_code_3(tmp_path: Path) -> None:
     result = go(models(tmp_path, slow=60, one=1), tmp_path / "out")
     assert result.failure is not None
     assert result.failure.exit_code == 3
-    # Running again would change nothing.
+    # Running the command again would not change the result.
     assert "same command" not in str(result.failure)
     assert report_of(tmp_path / "out")["status"] == "gate_failed"
 
@@ -101,7 +107,7 @@ def test_locked_model_ends_all_and_takes_the_report_away(tmp_path: Path) -> None
     ui = Recorder()
     with (
         LocalOutput(output / "two").locked(),
-        pytest.raises(OutputError, match="written by another run"),
+        pytest.raises(OutputError, match=f"process {os.getpid()}"),
     ):
         go(manifest, output, ui)
     assert "three 3/3" not in ui.lines
@@ -112,7 +118,7 @@ def test_locked_model_ends_all_and_takes_the_report_away(tmp_path: Path) -> None
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
     with (
         LocalOutput(tmp_path / "out").locked(),
-        pytest.raises(OutputError, match="written by another run"),
+        pytest.raises(OutputError, match=f"process {os.getpid()}"),
     ):
         go(models(tmp_path, one=1), tmp_path / "out")
 
@@ -120,7 +126,7 @@ def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
 def test_foreign_report_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/report.json").write_text("mine")
-    with pytest.raises(OutputError, match="was not made by job"):
+    with pytest.raises(OutputError, match=r"report\.json"):
         go(models(tmp_path, one=1), tmp_path / "out")
     assert (tmp_path / "out/report.json").read_text() == "mine"
 
@@ -136,7 +142,7 @@ def test_until_leaves_no_report(tmp_path: Path) -> None:
 
 
 def test_unknown_stage_is_refused_before_anything_runs(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--from: there is no stage 'secnd'; did you mean second"):
+    with pytest.raises(UsageError, match=r"--from: .*'secnd'.* second\?"):
         go(models(tmp_path, one=1), tmp_path / "out", from_stage="secnd")
     assert not (tmp_path / "out").exists()
 
@@ -147,22 +153,18 @@ def test_from_report_renders_again(tmp_path: Path) -> None:
     (output / "report.md").write_text("")
     ui = Recorder()
     go(manifest, output, ui, from_stage="report")
-    assert [line for line in ui.lines if " runs: " in line] == [
-        "report runs: what it tells of changed",
-        "report runs: of all models side by side",
-    ]
+    assert [line.split()[0] for line in ui.lines if " runs: " in line] == ["report", "report"]
     assert (output / "report.md").read_text() != ""
 
 
 def test_plan_names_what_is_missing_by_model(tmp_path: Path) -> None:
     manifest = models(tmp_path, one=1, two=2)
-    options: dict[str, Any] = {"stages_for": stages_for, "reporting": REPORTING}
-    plans = matrix.plan(manifest, output=tmp_path / "out", **options)
+    plans = matrix.plan(manifest, request(tmp_path / "out"))
     assert [name for name, _ in plans] == ["one", "two"]
     assert [s.name for s in plans[1][1]] == ["first", "second", "report"]
     assert plans[1][1][0].writes == tmp_path / "out/two/first_out"
     (tmp_path / "weights.bin").unlink()
-    plans = matrix.plan(manifest, output=tmp_path / "out", **options)
+    plans = matrix.plan(manifest, request(tmp_path / "out"))
     with pytest.raises(DataError, match=r"weights.bin \(read by one/first, two/first\)"):
         check_inputs(matrix.flat(plans), tmp_path)
     assert not (tmp_path / "out").exists()

@@ -1,6 +1,7 @@
 """Planning, reuse, early cutoff, resuming and reporting, with stages in real processes."""
 
 import json
+import os
 import shutil
 import time
 from dataclasses import replace
@@ -16,42 +17,45 @@ from fake_stages import (
     go,
     make_manifest,
     names,
+    plan_of,
     render,
     stage,
 )
 
 from job.errors import DataError, OutputError, StageCrashed, UsageError
 from job.pipeline import fingerprint
-from job.pipeline.run import ReportConfig, plan
+from job.pipeline.plan import NO_RESULT, RESUMES, UNCHANGED
+from job.pipeline.request import ReportConfig
+from job.pipeline.run_report import CHANGED
 from job.storage.local import LocalOutput
 
 FIRST_TIME = [
-    "first runs: nothing left by an earlier run",
+    f"first runs: {NO_RESULT}",
     "first done",
-    "second runs: nothing left by an earlier run",
+    f"second runs: {NO_RESULT}",
     "second done",
-    "third runs: nothing left by an earlier run",
+    f"third runs: {NO_RESULT}",
     "third done",
-    "report runs: what it tells of changed",
+    f"report runs: {CHANGED}",
     "report done",
 ]
 
 
 def again(base: Path, *overrides: str, **options: Any) -> list[str]:
-    """Run in ``base/run`` and return what happened to stages."""
+    """Run in ``base/run`` and return the events of stages."""
     ui = Recorder()
     go(make_manifest(base, *overrides), base / "run", ui=ui, **options)
     return ui.lines
 
 
 def planned(base: Path, *overrides: str, **options: Any) -> dict[str, tuple[str, str]]:
-    stages = plan(make_manifest(base, *overrides), stages=CHAIN, output=base / "run", **options)
+    stages = plan_of(make_manifest(base, *overrides), base / "run", **options)
     return {stage.name: (stage.action, stage.reason) for stage in stages}
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which a run is complete, to be copied."""
+    """A folder with a complete run, to be copied."""
     base = tmp_path_factory.mktemp("finished")
     again(base)
     return base
@@ -87,9 +91,9 @@ class TestFirstRun:
         assert int(result.report["records"]["second"]["threads"]) >= 1
 
     def test_plan_writes_nothing(self, tmp_path: Path) -> None:
-        stages = plan(make_manifest(tmp_path), stages=CHAIN, output=tmp_path / "run")
+        stages = plan_of(make_manifest(tmp_path), tmp_path / "run")
         assert [(s.name, s.action, s.reason) for s in stages] == [
-            (name, "run", "nothing left by an earlier run") for name in ("first", "second", "third")
+            (name, "run", NO_RESULT) for name in ("first", "second", "third")
         ]
         assert stages[0].reads == (tmp_path / "weights.bin",)
         assert stages[1].reads == (tmp_path / "run" / "first_out",)
@@ -99,10 +103,10 @@ class TestFirstRun:
     def test_missing_input_is_named_before_anything_runs(self, tmp_path: Path) -> None:
         manifest = make_manifest(tmp_path)
         (tmp_path / "weights.bin").unlink()
-        stages = plan(manifest, stages=CHAIN, output=tmp_path / "run")
+        stages = plan_of(manifest, tmp_path / "run")
         assert stages[0].missing == (tmp_path / "weights.bin",)
         ui = Recorder()
-        with pytest.raises(DataError, match=r"missing input:\n  .*weights.bin \(read by first\)"):
+        with pytest.raises(DataError, match=r"weights.bin \(read by first\)"):
             go(manifest, tmp_path / "run", ui=ui)
         assert ui.lines == []
 
@@ -115,33 +119,33 @@ class TestReuse:
     def test_nothing_changed(self, tmp_path: Path) -> None:
         before = (tmp_path / "run/report.json").stat().st_mtime_ns
         began = time.monotonic()
-        result = go(make_manifest(tmp_path), tmp_path / "run", reporting=_refuses())
+        result = go(make_manifest(tmp_path), tmp_path / "run", report=_refuses())
         assert time.monotonic() - began < 1
         assert not result.worked
         assert result.report is not None
         assert (tmp_path / "run/report.json").stat().st_mtime_ns == before
         assert again(tmp_path) == [
-            f"{name} reused: nothing changed" for name in ("first", "second", "third")
+            f"{name} reused: {UNCHANGED}" for name in ("first", "second", "third")
         ]
 
     def test_only_what_depends_on_a_setting(self, tmp_path: Path) -> None:
         change = "benchmark.batch_sizes=[4]"
         assert planned(tmp_path, change) == {
-            "first": ("reuse", "nothing changed"),
-            "second": ("reuse", "nothing changed"),
+            "first": ("reuse", UNCHANGED),
+            "second": ("reuse", UNCHANGED),
             "third": ("run", "benchmark.batch_sizes changed"),
         }
         assert again(tmp_path, change) == [
-            "first reused: nothing changed",
-            "second reused: nothing changed",
+            f"first reused: {UNCHANGED}",
+            f"second reused: {UNCHANGED}",
             "third runs: benchmark.batch_sizes changed",
             "third done",
-            "report runs: what it tells of changed",
+            f"report runs: {CHANGED}",
             "report done",
         ]
 
     def test_early_cutoff(self, tmp_path: Path) -> None:
-        """The plan must expect the worst; the run sees that the output is the same."""
+        """The plan assumes a changed output; the run finds the output unchanged."""
         assert planned(tmp_path, "train.seed=1") == {
             "first": ("run", "train.seed changed"),
             "second": ("run", "first runs again"),
@@ -150,8 +154,8 @@ class TestReuse:
         assert again(tmp_path, "train.seed=1")[:4] == [
             "first runs: train.seed changed",
             "first done",
-            "second reused: nothing changed",
-            "third reused: nothing changed",
+            f"second reused: {UNCHANGED}",
+            f"third reused: {UNCHANGED}",
         ]
 
     def test_another_output_goes_on_down_the_chain(self, tmp_path: Path) -> None:
@@ -184,11 +188,11 @@ class TestReuse:
     def test_damage(self, tmp_path: Path) -> None:
         (tmp_path / "run/second_out/deep/copy.txt").unlink()
         assert planned(tmp_path)["second"] == ("run", "second_out/deep/copy.txt is missing")
-        assert "third reused: nothing changed" in again(tmp_path)
+        assert f"third reused: {UNCHANGED}" in again(tmp_path)
 
     def test_from(self, tmp_path: Path) -> None:
         assert planned(tmp_path, from_stage="second") == {
-            "first": ("reuse", "nothing changed"),
+            "first": ("reuse", UNCHANGED),
             "second": ("run", "--from second"),
             "third": ("run", "--from second"),
         }
@@ -197,8 +201,8 @@ class TestReuse:
 
     def test_from_report(self, tmp_path: Path) -> None:
         lines = again(tmp_path, from_stage="report")
-        assert lines[-2:] == ["report runs: what it tells of changed", "report done"]
-        assert "third reused: nothing changed" in lines
+        assert lines[-2:] == ["report runs: --from report", "report done"]
+        assert f"third reused: {UNCHANGED}" in lines
 
     def test_gates_change_the_report_alone(self, tmp_path: Path) -> None:
         lines = again(tmp_path, "gates.min_speedup=3")
@@ -212,7 +216,7 @@ class TestReuse:
 
     def test_a_note_changes_the_report_alone(self, tmp_path: Path) -> None:
         slow = replace(REPORTING, comparable=False, notes=("slow ISA",))
-        result = go(make_manifest(tmp_path), tmp_path / "run", reporting=slow)
+        result = go(make_manifest(tmp_path), tmp_path / "run", report=slow)
         assert not result.worked
         assert result.report is not None
         assert (result.report["comparable"], result.report["notes"]) == (False, ["slow ISA"])
@@ -236,7 +240,7 @@ class TestUntil:
         assert [row.name for row in result.rows] == ["first", "second"]
         assert result.report is None
         assert not (tmp_path / "run/report.json").exists()
-        assert "third runs: nothing left by an earlier run" in again(tmp_path)
+        assert f"third runs: {NO_RESULT}" in again(tmp_path)
 
     def test_what_is_left_of_an_earlier_run_is_named(self, tmp_path: Path) -> None:
         go(make_manifest(tmp_path), tmp_path / "run")
@@ -250,23 +254,22 @@ class TestUntil:
             from_stage="first",
             until_stage="first",
         )
-        told = "/ is still of an earlier run, with other settings or inputs"
-        left = [message for message in ui.messages if message.endswith(told)]
-        assert left == [f"warning storage: {name}{told}" for name in ("second_out", "third_out")]
+        warnings = [text.split()[2] for text in ui.messages if text.startswith("warning storage: ")]
+        assert warnings == ["second_out/", "third_out/"]
 
     def test_until_report_is_everything(self, tmp_path: Path) -> None:
         assert again(tmp_path, until_stage="report") == FIRST_TIME
 
     def test_unknown_stage(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match=r"--from: there is no stage 'secnd'; did you mean se"):
+        with pytest.raises(UsageError, match=r"--from: .*'secnd'.* second\?"):
             again(tmp_path, from_stage="secnd")
-        with pytest.raises(UsageError, match="stages are first, second, third, report"):
+        with pytest.raises(UsageError, match=r"--until: .*'x'\n.*first, second, third, report"):
             planned(tmp_path, until_stage="x")
 
     def test_until_before_from(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="--until first ends before --from second begins"):
+        with pytest.raises(UsageError, match=r"--until first .* --from second"):
             again(tmp_path, from_stage="second", until_stage="first")
-        with pytest.raises(UsageError, match="--until first ends before --from report begins"):
+        with pytest.raises(UsageError, match=r"--until first .* --from report"):
             again(tmp_path, from_stage="report", until_stage="first")
 
 
@@ -274,14 +277,14 @@ class TestInterrupted:
     def test_resumes_after_sigkill(self, tmp_path: Path) -> None:
         chain = (stage("resumable"),)
         manifest = make_manifest(tmp_path)
-        with pytest.raises(StageCrashed, match="stage resumable was killed by SIGKILL"):
+        with pytest.raises(StageCrashed, match=r"resumable .* SIGKILL"):
             go(manifest, tmp_path / "run", chain)
         assert not (tmp_path / "run/resumable_out").exists()
-        (planned_stage,) = plan(manifest, stages=chain, output=tmp_path / "run")
-        assert planned_stage.reason.endswith("; goes on from unfinished work")
+        (planned_stage,) = plan_of(manifest, tmp_path / "run", chain)
+        assert planned_stage.reason.endswith(RESUMES)
         ui = Recorder()
         result = go(manifest, tmp_path / "run", chain, ui=ui)
-        assert "goes on from unfinished work" in ui.lines[0]
+        assert RESUMES in ui.lines[0]
         assert result.report is not None
         assert result.report["records"]["resumable"] == {"began_at": 5}
 
@@ -292,8 +295,8 @@ class TestInterrupted:
             go(manifest, tmp_path / "run", chain)
         (tmp_path / "run/.partial/resumable/checkpoints/count.txt").unlink()
         (tmp_path / "run/.partial/resumable/metrics.jsonl").write_text("{}")
-        (planned_stage,) = plan(manifest, stages=chain, output=tmp_path / "run")
-        assert planned_stage.reason == "nothing left by an earlier run"
+        (planned_stage,) = plan_of(manifest, tmp_path / "run", chain)
+        assert planned_stage.reason == NO_RESULT
 
     def test_changed_settings_begin_anew(self, tmp_path: Path) -> None:
         work = replace(stage("resumable"), settings=lambda manifest: {"seed": manifest.train.seed})
@@ -307,14 +310,14 @@ class TestInterrupted:
             with pytest.raises(DataError, match=r"cat\.png is truncated"):
                 chain = (stage("first"), stage("bad_data", "first"))
                 go(make_manifest(tmp_path), tmp_path / "run", chain, ui=ui)
-            assert ui.lines[-1] == "bad_data runs: nothing left by an earlier run"
-        assert ui.lines[0] == "first reused: nothing changed"
+            assert ui.lines[-1] == f"bad_data runs: {NO_RESULT}"
+        assert ui.lines[0] == f"first reused: {UNCHANGED}"
 
     def test_finished_but_not_yet_published(self, tmp_path: Path) -> None:
         again(tmp_path)
         root = tmp_path / "run"
         (root / "second_out").rename(root / ".partial" / "second")
-        assert "second reused: nothing changed" in again(tmp_path)
+        assert f"second reused: {UNCHANGED}" in again(tmp_path)
 
     def test_old_report_goes_when_a_part_changes(self, tmp_path: Path) -> None:
         again(tmp_path)
@@ -328,13 +331,13 @@ class TestRefusals:
     def test_output_of_another_run(self, tmp_path: Path) -> None:
         with (
             LocalOutput(tmp_path / "run").locked(),
-            pytest.raises(OutputError, match="written by another run"),
+            pytest.raises(OutputError, match=f"process {os.getpid()}"),
         ):
             again(tmp_path)
 
     def test_a_folder_with_the_users_things(self, tmp_path: Path) -> None:
         (tmp_path / "first_out").mkdir()
-        with pytest.raises(OutputError, match="first_out is there already and was not made by job"):
+        with pytest.raises(OutputError, match="first_out "):
             go(make_manifest(tmp_path), tmp_path)
 
     def test_a_report_that_cannot_be_made_leaves_none(self, tmp_path: Path) -> None:
@@ -342,6 +345,6 @@ class TestRefusals:
             raise OutputError("report.json: 1 fault")
 
         with pytest.raises(OutputError, match="1 fault"):
-            again(tmp_path, reporting=ReportConfig(build=build_report, render=broken))
+            again(tmp_path, report=ReportConfig(build=build_report, render=broken))
         assert not (tmp_path / "run/report.json").exists()
         assert again(tmp_path)[-1] == "report done"

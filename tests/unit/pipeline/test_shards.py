@@ -1,4 +1,4 @@
-"""Parts of a test split: how it is cut, and which parts are taken."""
+"""Parts of a test split: how the split is cut, and which parts are reused."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +43,7 @@ def planner(manifest: Manifest, tmp_path: Path) -> Planner:
 
 
 def leave_part(number: int, planner: Planner, of: str = "3") -> None:
-    """Publish a part, as a run of it does."""
+    """Publish a part, like `job score`."""
     folder = LocalOutput(planner.output.root / f"shards/{number}")
     found = ingredients(
         SHARD_STAGE,
@@ -77,7 +77,7 @@ def test_parts_of_anything_else_are_not(planner: Planner) -> None:
     leave_part(0, planner)
     leave_part(1, planner, of="4")
     assert taken(planner) == ["shard-0"]
-    # Another INT8 model, another CPU, another version, and a file that was changed.
+    # Another INT8 model, another CPU, another version, and a changed file.
     assert taken(planner, int8="digest of another") == []
     assert taken(replace(planner, host=replace(planner.host, cpu_model="Another"))) == []
     assert taken(replace(planner, versions={**planner.versions, "paddlepaddle": "9"})) == []

@@ -19,6 +19,12 @@ from job.pipeline.stage_process import function_name
 from job.process.environment import environment
 from job.process.signals import StopSignals
 
+
+@pytest.fixture(autouse=True)
+def child_processes() -> None:
+    """Start processes as a run of a user does, instead of forking them."""
+
+
 Start = Callable[[str], "subprocess.Popen[str]"]
 
 

@@ -227,9 +227,11 @@ class TestPartial:
         assert not resumed
         (path / "checkpoints").mkdir()
         (path / "checkpoints/step-7").write_text("7")
+        (path / "checkpoints/.step-8.1670.tmp").write_text("half of")
         again, resumed = output.partial("qat", "k1")
         assert resumed
         assert (again / "checkpoints/step-7").read_text() == "7"
+        assert names(again / "checkpoints") == ["step-7"]
 
     def test_other_key_begins_anew(self, output: LocalOutput) -> None:
         path, _ = output.partial("qat", "k1")

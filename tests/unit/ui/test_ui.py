@@ -76,7 +76,7 @@ def test_plain_lines() -> None:
 
 def test_plain_lines_tell_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([0.0, 10.0])
-    monkeypatch.setattr("job.ui.protocol.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("job.ui.rate.time.monotonic", lambda: next(now))
     stream = io.StringIO()
     ui = PlainUi(stream)
     ui.progress("qat", "selection", 0, 100, "images")
@@ -88,7 +88,7 @@ def test_work_of_another_model_or_of_another_unit_is_no_part_of_the_rate(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = iter([0.0, 0.0, 100.0, 200.0, 210.0])
-    monkeypatch.setattr("job.ui.protocol.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("job.ui.rate.time.monotonic", lambda: next(now))
     stream = io.StringIO()
     ui = PlainUi(stream)
     ui.progress("benchmark", "benchmark", 1, 4, "rounds")

@@ -1,6 +1,7 @@
 import hashlib
 import os
 import pickle
+import re
 import tracemalloc
 from collections import OrderedDict
 
@@ -44,17 +45,21 @@ def test_named_tensors_and_scalars_are_read(path):
 
 def test_hostile_pickle_is_refused_and_not_run(path, tmp_path):
     path.write_bytes(pickle.dumps({"a": Hostile(tmp_path)}))
-    with pytest.raises(DataError, match=r"it asks for posix\.system, which is no array"):
+    with pytest.raises(DataError, match=r"posix\.system"):
         read_pdparams(path, None)
     assert not (tmp_path / "hacked").exists()
 
 
 @pytest.mark.parametrize(
-    "code", [b"cbuiltins\neval\n(S'1'\ntR.", b"cnumpy.core.multiarray\nfromfile\n(S'x'\ntR."]
+    ("code", "name"),
+    [
+        (b"cbuiltins\neval\n(S'1'\ntR.", "builtins.eval"),
+        (b"cnumpy.core.multiarray\nfromfile\n(S'x'\ntR.", "numpy.core.multiarray.fromfile"),
+    ],
 )
-def test_other_callables_are_refused(path, code):
+def test_other_callables_are_refused(path, code, name):
     path.write_bytes(code)
-    with pytest.raises(DataError, match="which is no array"):
+    with pytest.raises(DataError, match=re.escape(name)):
         read_pdparams(path, None)
 
 
@@ -65,7 +70,7 @@ def test_missing_file_is_named(path):
 
 def test_wrong_digest_is_told(path):
     path.write_bytes(pickle.dumps(ARRAYS))
-    with pytest.raises(DataError, match=r"SHA-256 is [0-9a-f]{64}, expected 0000"):
+    with pytest.raises(DataError, match=r"SHA-256 .*[0-9a-f]{64}.* 0000"):
         read_pdparams(path, "0" * 64)
 
 
@@ -80,7 +85,7 @@ def test_truncated_file_is_refused(path, keep):
 @pytest.mark.parametrize("document", [[1, 2], {}, {"a": 1}, None])
 def test_file_without_arrays_is_refused(path, document):
     path.write_bytes(pickle.dumps(document))
-    with pytest.raises(DataError, match=r"expected arrays by name|no arrays in it"):
+    with pytest.raises(DataError, match=r"w\.pdparams: .*arrays"):
         read_pdparams(path, None)
 
 
@@ -93,43 +98,43 @@ def test_match_takes_what_the_network_has():
 
 
 def test_missing_weights_are_named():
-    with pytest.raises(DataError, match=r"1 of 2 weights are missing, such as fc.weight"):
+    with pytest.raises(DataError, match=r"1 of 2 .*fc\.weight"):
         match({"conv.weight": ARRAYS["conv.weight"]}, WANTED, source="w", reset_classifier=True)
 
 
 def test_classifier_of_another_size_is_reset_only_when_asked():
     wanted = {**WANTED, "fc.weight": (4, 9)}
-    with pytest.raises(DataError, match=r"fc.weight has shape \[4, 5\], expected \[4, 9\]"):
+    with pytest.raises(DataError, match=r"fc\.weight .*\[4, 5\].*\[4, 9\]"):
         match(ARRAYS, wanted, source="w", reset_classifier=False)
     assert list(match(ARRAYS, wanted, source="w", reset_classifier=True)) == ["conv.weight"]
 
 
 def test_other_layers_are_never_reset():
     wanted = {**WANTED, "conv.weight": (7, 3)}
-    with pytest.raises(DataError, match=r"conv.weight has shape \[2, 3\], expected \[7, 3\]"):
+    with pytest.raises(DataError, match=r"conv\.weight .*\[2, 3\].*\[7, 3\]"):
         match(ARRAYS, wanted, source="w", reset_classifier=True)
 
 
-# What Python's own unpickler does with these, its globals restricted, stands beside them.
+# Each name says what Python's unpickler with restricted globals does with the file.
 ATTACKS = {
-    "a memo of 16 GiB": (b"\x80\x02}r\xff\xff\xff\x7f.", "no arrays in it"),
+    "a memo of 16 GiB": (b"\x80\x02}r\xff\xff\xff\x7f.", "no arrays"),
     "an array of 8 GiB": (
         b"\x80\x02}X\x01\0\0\0acnumpy\nndarray\n\x8a\x05\0\0\0\x40\0\x85\x85Rs.",
-        r"it calls numpy\.ndarray as no array does",
+        r"numpy\.ndarray",
     ),
     "a key that is hashed for hours": (
         b"\x80\x04}K\x01\x940"
         + b"".join(b"h%ch%c\x86\x940" % (n, n) for n in range(60))
         + b"h\x3cK\x01s.",
-        "a key that is no name but of type tuple",
+        "key.* tuple",
     ),
     "a dictionary with attributes of the file's": (
         b"\x80\x02ccollections\nOrderedDict\n)R}X\x05\0\0\0itemsK\x01sb.",
-        "it sets attributes of what is no array",
+        "sets attributes",
     ),
     "a function of the job's with other attributes": (
         b"\x80\x02c_codecs\nencode\n}X\x01\0\0\0xK\x01sb.",
-        "it sets attributes of what is no array",
+        "sets attributes",
     ),
     "bytes made of the same text again and again": (
         b"\x80\x02}X\xff\0\0\0"
@@ -137,7 +142,7 @@ ATTACKS = {
         + b"q\x01X\x06\0\0\0latin1q\x02"
         + b"c_codecs\nencode\nh\x01h\x02\x86R" * 99
         + b".",
-        "it makes more of its bytes than there are",
+        "more bytes",
     ),
 }
 
@@ -158,7 +163,7 @@ def test_attacks_are_refused_at_no_cost(path, attack):
 @pytest.mark.parametrize("dtype", ["O", "U3", "S3", "datetime64[s]", "complex64", "f4,f4"])
 def test_arrays_of_other_things_than_numbers_are_refused(path, dtype):
     path.write_bytes(pickle.dumps({"a": np.zeros(3, dtype)}))
-    with pytest.raises(DataError, match="which are no numbers"):
+    with pytest.raises(DataError, match="expected numbers"):
         read_pdparams(path, None)
 
 
@@ -181,7 +186,7 @@ def test_arrays_of_every_layout_are_read(path, protocol):
 def test_a_checkpoint_of_numpy_is_told_as_such(path):
     with path.open("wb") as file:
         np.savez(file, **ARRAYS)
-    with pytest.raises(DataError, match=r"a zip file, such as \.npz(.|\n)*fp32/weights\.pdparams"):
+    with pytest.raises(DataError, match=r"zip file(.|\n)*fp32/weights\.pdparams"):
         read_pdparams(path, None)
 
 
@@ -194,5 +199,5 @@ def test_a_device_is_no_weights_file(path):
 def test_a_file_of_holes_is_not_read(path):
     path.touch()
     os.truncate(path, 1 << 40)
-    with pytest.raises(DataError, match="more than the limit of 34,359,738,368"):
+    with pytest.raises(DataError, match="34,359,738,368"):
         read_pdparams(path, None)

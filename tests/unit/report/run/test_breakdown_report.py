@@ -1,13 +1,11 @@
-"""Where the time goes, as reports and terminals tell it."""
-
-import io
+"""Sections and terminal texts of the breakdown of a call's time."""
 
 import pytest
-from rich.console import Console
 from sample_report import as_html, as_markdown, breakdown_part, sample_report
+from sample_variants import on_terminal
 
 from job.report.render import schema_check
-from job.report.run import breakdown, breakdown_plot, terminal
+from job.report.run import breakdown, breakdown_plot
 
 
 def report_of(*parts, failed=None):
@@ -21,38 +19,33 @@ def report_of(*parts, failed=None):
     return report
 
 
-def printed(report, width=80):
-    output = io.StringIO()
-    terminal.print_tables(report, Console(file=output, width=width, color_system=None))
-    return output.getvalue()
-
-
 @pytest.fixture
 def both_caps():
     return report_of(breakdown_part("avx512_core_vnni"), breakdown_part())
 
 
 def test_a_failing_speed_gate_prints_it(both_caps):
-    assert "Where the time goes" not in printed(both_caps)
-    text = printed(report_of(*both_caps["breakdown"], failed="min_speedup"))
+    assert "Where the time goes" not in on_terminal(both_caps, 80)
+    text = on_terminal(report_of(*both_caps["breakdown"], failed="min_speedup"), 80)
     capped, uncapped = text.split("Where the time goes: ")[1:]
-    assert capped.startswith("ISA cap avx512_core_vnni\nA call with 1 image on 1 thread takes")
-    assert uncapped.startswith("no ISA cap\nA call with 1 image on 1 thread takes")
+    assert capped.startswith("ISA cap avx512_core_vnni\n")
+    assert uncapped.startswith("no ISA cap\n")
     for part in (capped, uncapped):
+        assert "1 image on 1 thread" in part
         assert "• Reorders take 0.250 ms (25%)" in part
         assert "reorder: change of sign" in part
 
 
 def test_another_failing_gate_does_not(both_caps):
-    text = printed(report_of(*both_caps["breakdown"], failed="max_top1_drop"))
+    text = on_terminal(report_of(*both_caps["breakdown"], failed="max_top1_drop"), 80)
     assert "Where the time goes" not in text
 
 
 @pytest.mark.parametrize("width", [80, 160])
 def test_it_fits_a_terminal(width):
-    text = printed(report_of(breakdown_part(), failed="min_speedup"), width)
+    text = on_terminal(report_of(breakdown_part(), failed="min_speedup"), width)
     assert max(len(line) for line in text.splitlines()) <= width
-    assert "the whole call" in text
+    assert "whole call" in text
 
 
 def test_fp32_stands_beside_int8_by_kind():
@@ -63,35 +56,36 @@ def test_fp32_stands_beside_int8_by_kind():
         "matrix product",
         "eltwise",
         "outside primitives",
-        "the whole call",
+        "whole call",
     ]
     assert rows["convolution"] == ("2", "1.60", "2", "0.700", "54.7", "2.29×")
     assert rows["reorder: change of sign"] == ("", "–", "2", "0.250", "19.5", "–")
     assert rows["eltwise"] == ("2", "0.150", "", "–", "0.0", "–")
     assert rows["outside primitives"] == ("", "0.040", "", "0.280", "21.9", "0.14×")
-    assert rows["the whole call"] == ("", "1.99", "", "1.28", "100.0", "1.55×")
+    assert rows["whole call"] == ("", "1.99", "", "1.28", "100.0", "1.55×")
 
 
 def test_summary_tells_reorders_fp32_and_islands():
     part = breakdown_part()
-    assert breakdown.summary_text(part) == (
-        "A call with 1 image on 1 thread takes 1.99 ms in FP32 and 1.28 ms in INT8. Of INT8's "
-        "time in primitives, 25% goes into reorders. Left in FP32: 1 op, 0.031 ms. INT8 ops "
-        "without INT8 neighbours: linear_0.tmp_0 (fc)."
-    )
+    text = breakdown.summary_text(part)
+    figures = ("1.99 ms in FP32", "1.28 ms in INT8", "25%", "1 operator", "0.031 ms")
+    assert [figure for figure in figures if figure not in text] == []
+    assert text.endswith("linear_0.tmp_0 (fc).")
     part["islands"] = [{"op": f"conv2d_{i}.tmp_0", "type": "conv2d"} for i in range(7)]
     assert "conv2d_4.tmp_0 (conv2d) and 2 more." in breakdown.summary_text(part)
     part["islands"] = []
-    assert breakdown.summary_text(part).endswith("No INT8 op stands alone.")
+    assert "tmp_0" not in breakdown.summary_text(part)
 
 
 def test_without_advice_the_largest_part_is_named():
     part = breakdown_part()
     part["advice"] = []
-    (told,) = breakdown.advice_of(part)
-    assert "0.700 of 1.28 ms, goes into convolution, which runs 2.29× as fast as in FP32" in told
+    (sentence,) = breakdown.advice_of(part)
+    for value in ("0.700 of 1.28 ms", "convolution", "2.29×"):
+        assert value in sentence
     part["int8"] = {"milliseconds": 0.0, "kinds": []}
-    assert breakdown.advice_of(part) == ("oneDNN ran nothing of this model.",)
+    (sentence,) = breakdown.advice_of(part)
+    assert "no primitive" in sentence
 
 
 def test_layers_are_told_by_name_and_shape():
@@ -110,11 +104,13 @@ def test_layers_are_told_by_name_and_shape():
 def test_a_long_list_of_ops_in_fp32_is_shortened():
     part = breakdown_part()
     part["left_in_fp32"] *= 14
-    grid = breakdown.left_grid(part)
+    grid = breakdown.fp32_ops_grid(part)
     assert len(grid.rows) == 10
-    assert grid.note == "4 more in report.json."
+    assert grid.note.startswith("4 more")
+    title = f"### {grid.title}"
+    assert title in as_markdown(report_of(part))
     part["left_in_fp32"] = []
-    assert "Computed in FP32" not in as_markdown(report_of(part))
+    assert title not in as_markdown(report_of(part))
 
 
 def test_the_picture_groups_kinds():
@@ -136,5 +132,5 @@ def test_a_single_part_needs_no_name():
 def test_html_has_one_picture_and_a_section_for_each_cap(both_caps):
     text = as_html(both_caps)
     assert text.count("<h2>Where the time goes: ") == 2
-    assert text.count("Where the time of a call goes, FP32 and INT8 in oneDNN&#x27;s kernels.") == 1
+    assert text.count("<svg") == as_html(sample_report()).count("<svg")
     assert "var(--part-1)" in text

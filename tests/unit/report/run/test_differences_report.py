@@ -1,16 +1,15 @@
-"""What the report tells of INT8's errors, op by op, and of the fallback to FP32."""
+"""Reports of the errors of INT8 operators and of the fallback to FP32."""
 
 import copy
-import io
+import re
 
 import pytest
-from rich.console import Console
 from sample_report import as_html, as_markdown, sample_report
+from sample_variants import on_terminal
 
 from job.errors import OutputError
-from job.pipeline.build_report import fallback_notes
+from job.pipeline.build_report import correction_notes, fallback_notes
 from job.report.render import schema_check
-from job.report.run import terminal
 
 FALLBACK = {
     "steps": [
@@ -29,33 +28,28 @@ def with_fallback():
     return report
 
 
-def on_terminal(report):
-    output = io.StringIO()
-    terminal.print_tables(report, Console(file=output, width=120, color_system=None))
-    return output.getvalue()
-
-
 def test_the_worst_ops_are_named():
     text = as_markdown(sample_report())
-    assert "### Operators that INT8 changes most" in text
     assert "| conv2d_19.tmp_0 | conv2d | 17.2 | 46.88 |" in text
     assert "Fallback to FP32" not in text
     assert "conv2d_19.tmp_0" in as_html(sample_report())
 
 
 def test_terminal_names_them_when_accuracy_misses_its_gate():
-    assert "conv2d_19.tmp_0" not in on_terminal(sample_report())
+    assert "conv2d_19.tmp_0" not in on_terminal(sample_report(), 120)
     report = sample_report()
     report["gates"][0].update(limit=0.1, passed=False)
-    assert "Operators that INT8 changes most" in on_terminal(report)
+    assert "conv2d_19.tmp_0" in on_terminal(report, 120)
 
 
 def test_no_difference_is_told():
     report = sample_report()
     report["audit"]["differences"] = []
-    assert "No INT8 operator differs from the fake-quantized model." in as_markdown(report)
+    text = as_markdown(report)
+    assert "No INT8 operator differs" in text
+    assert "Signal-to-noise" not in text
     report["gates"][0].update(limit=0.1, passed=False)
-    assert "INT8 changes most" not in on_terminal(report)
+    assert "Signal-to-noise" not in on_terminal(report, 120)
 
 
 def test_fallback_is_told_step_by_step():
@@ -63,50 +57,51 @@ def test_fallback_is_told_step_by_step():
     schema_check.validate(report)
     text = as_markdown(report)
     assert "| none | 0 | 3.12 |  |" in text
-    assert "| conv2d_19.tmp_0 | 1 | −0.25 | kept |" in text
-    assert "It stopped because no op that is left in INT8 differs." in text
+    assert re.search(r"\| conv2d_19.tmp_0 \| 1 \| −0.25 \| \w+ \|", text)
+    assert "| conv2d_4.tmp_0 | 2 | 0.50 |  |" in text
+    assert FALLBACK["stopped"] in text
     assert "Fallback to FP32" in as_html(report)
-    assert "Fallback to FP32" in on_terminal(report)
+    assert "Fallback to FP32" in on_terminal(report, 120)
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "told"),
+    ("path", "value", "pointer"),
     [
         (("differences", 0, "signal_to_noise_db"), None, "/audit/differences/0/signal_to_noise_db"),
         (("fallback", "kept"), -1, "/audit/fallback/kept"),
         (("fallback", "steps"), [], "/audit/fallback/steps"),
     ],
 )
-def test_schema_refuses(path, value, told):
+def test_schema_rejects(path, value, pointer):
     report = with_fallback()
     place = report["audit"] = copy.deepcopy(report["audit"])
     *before, last = path
     for key in before:
         place = place[key]
     place[last] = value
-    with pytest.raises(OutputError, match=told):
+    with pytest.raises(OutputError, match=pointer):
         schema_check.validate(report)
 
 
+def test_fallback_note_names_count_and_drops():
+    assert fallback_notes(None) == []
+    (note,) = fallback_notes(FALLBACK)
+    for value in ("1 operator ", "3.12", "-0.25"):
+        assert value in note
+    (note,) = fallback_notes({**FALLBACK, "kept": 0})
+    assert "no operator" in note
+    (note,) = fallback_notes({**FALLBACK, "kept": 2})
+    for value in ("2 operators ", "3.12", "0.50"):
+        assert value in note
+
+
 @pytest.mark.parametrize(
-    ("fallback", "notes"),
-    [
-        (None, []),
-        (
-            FALLBACK,
-            [
-                "Fallback left 1 operator in FP32, which took the top-1 drop on the selection "
-                "split from 3.12 to -0.25 points."
-            ],
-        ),
-        (
-            {**FALLBACK, "kept": 0},
-            [
-                "Fallback left no operator in FP32: with all in INT8 the top-1 drop on the "
-                "selection split is the best."
-            ],
-        ),
-    ],
-)
-def test_notes(fallback, notes):
-    assert fallback_notes(fallback) == notes
+    ("sums", "matrices", "counts"),
+    [(0, 0, []), (3, 1, ["3 residual sums use", "1 fully connected layer uses"]),
+     (1, 2, ["1 residual sum uses", "2 fully connected layers use"])],
+)  # fmt: skip
+def test_correction_notes_count_what_was_corrected(sums, matrices, counts):
+    notes = correction_notes({"residual_sums": sums, "matrix_scales": matrices})
+    assert len(notes) == len(counts)
+    for note, count in zip(notes, counts, strict=True):
+        assert note.startswith(count)

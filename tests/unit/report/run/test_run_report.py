@@ -1,150 +1,31 @@
-"""The report: its schema, its rendering, and that user data cannot act in it."""
+"""The report of a run: numbers, tables, summary, plots and terminal."""
 
-import io
-import math
 import re
-from xml.etree import ElementTree
 
-import jsonschema
 import pytest
-from html_page import ATTACK, Page, objects
-from rich.console import Console
+from html_page import ATTACK
 from sample_report import (
     as_html,
     as_markdown,
     benchmark_entry,
-    engine_entry,
     model_accuracy,
     sample_report,
 )
+from sample_variants import attacked_report, every_setting, failed_report, on_terminal
 
 from job import text_format
 from job.errors import OutputError
+from job.report import cells, tables
 from job.report.render import schema_check
-from job.report.run import plots, speed, tables, terminal
-from job.report.run.summary import gate_value, summarize
-
-
-def failed_report():
-    report = sample_report()
-    report["status"] = "gate_failed"
-    report["gates"][1].update(limit=4.0, passed=False)
-    return report
-
-
-def attacked_report():
-    report = sample_report()
-    report["name"] = ATTACK
-    report["notes"] = [ATTACK]
-    report["host"]["cpu_model"] = ATTACK
-    report["host"]["flags"] = [ATTACK]
-    report["host"]["kernel"] = ATTACK
-    report["versions"] = {ATTACK: ATTACK}
-    report["manifest"]["name"] = ATTACK
-    report["inputs"][0]["path"] = ATTACK
-    report["models"]["fp32"]["path"] = ATTACK
-    report["data"]["splits"]["test"]["how"] = ATTACK
-    report["data"]["bad_images"] = [{"path": ATTACK, "reason": ATTACK}]
-    report["gates"][0]["name"] = ATTACK
-    report["audit"]["left_in_fp32"] = [{"op": ATTACK, "type": ATTACK, "reason": ATTACK}]
-    report["audit"]["primitives"][0]["implementation"] = ATTACK
-    report["stages"][0]["name"] = ATTACK
-    report["benchmark"][0]["isa"] = ATTACK
-    return report
-
-
-def on_terminal(report, width):
-    output = io.StringIO()
-    terminal.print_tables(report, Console(file=output, width=width, color_system=None))
-    return output.getvalue()
-
-
-# document
-
-
-def test_schema_is_a_valid_schema():
-    jsonschema.Draft202012Validator.check_schema(schema_check.schema())
-
-
-def test_schema_is_strict_but_for_the_manifest_and_describes_every_key():
-    places = dict(objects(schema_check.schema()))
-    loose = [p for p, s in places.items() if s.get("additionalProperties", True) is True]
-    assert loose == ["/properties/manifest"]
-    for place, schema in places.items():
-        for key, value in schema.get("properties", {}).items():
-            assert value.get("description"), f"{place}/{key}"
-
-
-def test_sample_is_valid():
-    schema_check.validate(sample_report())
-
-
-def test_every_fault_is_listed_with_its_pointer():
-    report = sample_report()
-    del report["isa"]
-    report["accuracy"]["int8"]["top1"] = 101
-    report["benchmark"][1]["ratio"] = "3.5"
-    report["host"]["colour"] = "blue"
-    with pytest.raises(OutputError, match="4 faults") as caught:
-        schema_check.validate(report)
-    told = str(caught.value)
-    assert "/accuracy/int8/top1: 101 is greater than the maximum of 100" in told
-    assert "/benchmark/1/ratio: '3.5' is not of type 'number'" in told
-    assert "'isa' is a required property" in told
-    assert "/host: Additional properties are not allowed ('colour' was unexpected)" in told
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_numbers_that_json_does_not_know_are_refused(value):
-    report = sample_report()
-    report["training"]["qat"]["history"][3]["loss"] = value
-    with pytest.raises(OutputError, match="/training/qat/history/3/loss: expected a finite number"):
-        schema_check.validate(report)
-
-
-def test_values_that_json_cannot_hold_are_refused():
-    report = sample_report()
-    report["notes"] = [object()]
-    with pytest.raises(OutputError, match="cannot be written as JSON"):
-        schema_check.validate(report)
-
-
-def test_tuples_are_written_as_arrays():
-    report = sample_report()
-    report["accuracy"]["fp32"]["top1_interval"] = (84.0, 86.0)
-    schema_check.validate(report)
-
-
-def test_status_agrees_with_the_gates():
-    report = sample_report()
-    report["gates"][0]["passed"] = False
-    with pytest.raises(OutputError, match="'gate_failed' because these gates failed: max_top1"):
-        schema_check.validate(report)
-    report = failed_report()
-    report["gates"][1]["passed"] = True
-    with pytest.raises(OutputError, match="expected 'passed' because no gate failed"):
-        schema_check.validate(report)
-
-
-def test_intervals_are_ordered():
-    report = sample_report()
-    report["benchmark"][0]["ratio_interval"] = [1.6, 1.5]
-    with pytest.raises(OutputError, match=r"/benchmark/0/ratio_interval: expected \[low, high\]"):
-        schema_check.validate(report)
-
-
-def test_histogram_has_one_more_edge_than_counts():
-    report = sample_report()
-    report["benchmark"][0]["int8"]["histogram"]["counts"].append(0)
-    with pytest.raises(OutputError, match="/benchmark/0/int8/histogram/edges_ms: expected"):
-        schema_check.validate(report)
-
+from job.report.run import plots as run_plots
+from job.report.run import speed
+from job.report.summary import summarize
 
 # numbers
 
 
 @pytest.mark.parametrize(
-    ("found", "expected"),
+    ("text", "expected"),
     [
         (text_format.signed(-0.124), "−0.12"),
         (text_format.signed(0.5), "+0.50"),
@@ -171,8 +52,8 @@ def test_histogram_has_one_more_edge_than_counts():
         (text_format.plural(5000, "image"), "5,000 images"),
     ],
 )
-def test_numbers_read_well(found, expected):
-    assert found == expected
+def test_numbers_read_well(text, expected):
+    assert text == expected
 
 
 # tables and summary
@@ -197,7 +78,7 @@ def test_other_engines_stand_in_table_one_and_among_the_sizes():
     assert (row.model, row.top1_change, row.top1_change_interval) == ("openvino", 0, None)
     text = as_markdown(report)
     assert "| INT8 in OpenVINO | 85.24 |" in text
-    assert "loaded again in its own engine" in text
+    assert "its own engine" in text
     assert re.search(r"\| INT8 in OpenVINO \| \S*openvino\S* \| 2\.00 MiB \|", text)
     assert as_html(report).count("<svg") == as_html(sample_report()).count("<svg")
     report["accuracy"]["engines"]["openvino"] = {
@@ -209,10 +90,10 @@ def test_other_engines_stand_in_table_one_and_among_the_sizes():
 
 
 def test_table_two_has_a_row_for_each_setting():
-    first, second = tables.throughput_rows(sample_report())
-    assert (first.batch_size, first.fp32_engine, first.fp32) == (1, "native", 503.0)
-    assert (second.batch_size, second.fp32_engine, second.int8) == (50, "onednn", 5867.0)
-    assert [(r.batch_size, r.model) for r in tables.latency_rows(sample_report())] == [
+    first, second = tables.speed_rows(sample_report())
+    assert (first.setting.batch_size, first.fp32_engine, first.fp32) == (1, "native", 503.0)
+    assert (second.setting.batch_size, second.fp32_engine, second.int8) == (50, "onednn", 5867.0)
+    assert [(r.setting.batch_size, r.model) for r in tables.latency_rows(sample_report())] == [
         (1, "fp32"),
         (1, "int8"),
         (50, "fp32"),
@@ -221,18 +102,22 @@ def test_table_two_has_a_row_for_each_setting():
 
 
 def test_headline_of_a_passed_run():
-    assert summarize(sample_report()).headline == (
-        "Passed: INT8 is 1.55× as fast as FP32 at batch 1 and 3.51× at batch 50, loses 0.12 points "
-        "of top-1 (85.24% to 85.12%), and takes 11.1 MiB instead of 42.7 MiB on disk "
-        "(3.85× smaller)."
-    )
+    headline = summarize(sample_report()).headline
+    assert headline.startswith("Passed: ")
+    for phrase in (
+        "INT8 is 1.55× as fast as FP32 at batch 1 and 3.51× at batch 50",
+        "loses 0.12 points",
+        "(85.24% to 85.12%)",
+        "11.1 MiB instead of 42.7 MiB on disk (3.85× smaller)",
+    ):
+        assert phrase in headline
 
 
 def test_headline_names_the_failed_gate():
     summary = summarize(failed_report())
     assert not summary.passed
     assert summary.headline.startswith(
-        "Gate failed: min_speedup asks for at least 4, measured 1.55. INT8 is"
+        "Gate failed: min_speedup is 1.55 (required: at least 4). INT8 is"
     )
     assert (summary.cards[0].value, summary.cards[0].good) == ("Failed", False)
 
@@ -256,38 +141,8 @@ def test_many_settings_are_told_as_a_range():
         for batch in (2, 3)
     ]
     summary = summarize(report)
-    assert "2.00× to 3.00× as fast as FP32 over 4 batch sizes and thread" in summary.headline
+    assert "2.00× to 3.00× as fast as FP32 across 4 combinations" in summary.headline
     assert summary.cards[1].value == "2.00–3.00×"
-
-
-def every_setting():
-    """A report with two caps, two scenarios, another engine, and a disturbed row."""
-    report = sample_report()
-    report["benchmark"] = [
-        benchmark_entry(
-            batch,
-            100.0,
-            300.0,
-            instances=instances,
-            scenario="latency" if instances == 1 else "throughput",
-            isa_cap=cap,
-            isa="avx512_core_amx" if cap == "all" else cap,
-            engines={"openvino": engine_entry("openvino", batch, 100.0, 400.0)},
-            fastest="openvino",
-            score_difference=None if cap == "avx512_core_vnni" else 0.02 / batch,
-        )
-        for cap in ("avx512_core_vnni", "all")
-        for instances in (1, 2)
-        for batch in (1, 50)
-    ]
-    report["benchmark"][3] |= {
-        "stable": False,
-        "unstable_reasons": [
-            {"what": "the ratio's interval is wide", "advice": "Raise benchmark.rounds."},
-            {"what": "others were busy", "advice": "Stop them."},
-        ],
-    }
-    return report
 
 
 def test_every_setting_is_named_where_it_differs():
@@ -298,24 +153,24 @@ def test_every_setting_is_named_where_it_differs():
     assert capped.startswith("ISA cap avx512_core_vnni\n")
     assert free.startswith("no ISA cap\n")
     for table in (capped, free):
-        assert "| Batch | Scenario | FP32 images/s | INT8 images/s | Ratio |" in table
+        assert "| Batch | Scenario | FP32 images/s | INT8 images/s | Speedup |" in table
         assert "| 1 | 1 thread | 100 | 300 | 3.00× |" in table
         assert "| 50 | 2 instances | 100 | 300 | 3.00×" in table
-    assert "oneDNN was capped at avx512_core_vnni. INT8 ran on avx512_core_vnni." in capped
-    assert "\nINT8 ran on avx512_core_amx. FP32 is" in free
-    assert free.count("images/s are their sum") == 1
-    assert "3.00× to 3.00× as fast as FP32 over 8 settings" in text
+    assert "limited to avx512_core_vnni. Instruction set of INT8: avx512_core_vnni." in capped
+    assert "\nInstruction set of INT8: avx512_core_amx. FP32 is" in free
+    assert free.count("sum over all instances") == 1
+    assert "INT8 is 3.00× as fast as FP32 across 8 settings" in text
     assert text.count("| 1 | 1 thread | OpenVINO | 400 | 4.00× | 3.92–4.08 |") == 2
     assert text.count("| 1 | 1 thread | Paddle | 300 | 3.00× | 2.97–3.03 |") == 2
-    assert text.count("OpenVINO is the fastest throughout.") == 2
+    assert text.count("OpenVINO is the fastest engine") == 2
     assert "| avx512_core_vnni | 1 | 1 thread | 100 |" in text
     assert as_html(report).count("<svg") == 6
-    assert "1 of its 8 rows is unstable" in text
+    assert "1 of 8 rows is unstable" in text
     assert text.count("4.00×\\*") == 1
-    assert tables.UNCAPPED_NOTE not in text
+    assert cells.UNCAPPED_NOTE not in text
     for entry in report["benchmark"]:
         entry["engines"]["onnxruntime"] = entry["engines"]["openvino"]
-    assert as_markdown(report).count(tables.UNCAPPED_NOTE) == 1  # not where there is no cap
+    assert as_markdown(report).count(cells.UNCAPPED_NOTE) == 1  # not where there is no cap
     report["benchmark"][4]["engines"]["openvino"]["ratio_interval"] = [3.0, 5.0]
     assert "| OpenVINO | 400 | 4.00×\\* | 3.00–5.00 |" in as_markdown(report)
 
@@ -324,9 +179,9 @@ def test_a_model_that_learnt_nothing_is_told_of():
     report = sample_report()
     assert not any("chance" in notice for notice in summarize(report).notices)
     report["accuracy"]["fp32"] |= {"top1": 11.0, "top1_interval": [8.0, 14.0]}
-    assert "FP32's top-1 of 11.00% is no better than chance (10%)" in " ".join(
-        summarize(report).notices
-    )
+    (notice,) = [each for each in summarize(report).notices if "chance" in each]
+    assert "11.00%" in notice
+    assert "(10%)" in notice
     report["accuracy"] = None
     assert not any("chance" in notice for notice in summarize(report).notices)
 
@@ -336,7 +191,7 @@ def test_a_single_cap_is_named_below_the_table():
     for entry in report["benchmark"]:
         entry |= {"isa_cap": "avx2", "isa": "avx2"}
     text = as_markdown(report)
-    assert "oneDNN was capped at avx2. INT8 ran on avx2." in text
+    assert "limited to avx2. Instruction set of INT8: avx2." in text
     assert "ISA cap" not in text
 
 
@@ -344,7 +199,7 @@ def test_unstable_rows_are_marked_and_explained():
     report = every_setting()
     for text in (as_markdown(report).replace("\\", ""), on_terminal(report, 400)):
         text = " ".join(text.split())
-        assert "Table II: 1 of its 8 rows is unstable, for the reasons told below it." in text
+        assert "Table II: 1 of 8 rows is unstable" in text
         # In table II, and where Paddle stands among the engines.
         assert text.count("3.00×*") == 2
         assert text.count("Stop them.") == 1
@@ -364,143 +219,48 @@ def test_a_row_says_why_it_is_unstable():
 
 def test_scores_that_differ_between_caps_are_noticed():
     notices = summarize(every_setting()).notices
-    assert (
-        "INT8's scores at batch 1, 1 thread, no ISA cap differ from those under ISA cap "
-        "avx512_core_vnni by up to 2.0% of their range."
-    ) in notices
+    (scores,) = [n for n in notices if "INT8 scores at batch 1, 1 thread, no ISA cap" in n]
+    assert "ISA cap avx512_core_vnni" in scores
+    assert "2.0%" in scores
     assert not [notice for notice in notices if "batch 50" in notice]
 
 
 def test_cost_of_measuring_is_told():
     report = sample_report()
     report["benchmark"][1]["harness_ms"] = 0.02
-    assert "does nothing takes 0.013 to 0.02 ms a batch" in as_markdown(report)
+    assert "0.013 to 0.02 ms per batch" in as_markdown(report)
 
 
 def test_forced_run_is_marked_not_comparable():
     report = sample_report()
     report["comparable"] = False
     for text in (as_markdown(report), as_html(report), on_terminal(report, 300)):
-        assert "Not comparable: this machine lacks AVX512" in text
+        assert "Not comparable" in text
 
 
 def test_a_missed_gate_never_looks_kept():
-    assert gate_value(1.4996, 1.5) == "1.4996"
-    assert gate_value(1.5, 1.5) == "1.50"
-    assert gate_value(-0.5, 0.5) == "−0.50"
-
-
-# markdown
-
-
-def test_markdown_holds_both_tables():
-    text = as_markdown(sample_report())
-    assert "| INT8 | 85.12 | 84.11–86.08 | −0.12 | 99.32 | 99.05–99.51 | −0.04 |" in text
-    assert "| 50 | 1 | 1,672 | 5,867 | 3.51× | 3.47–3.55 |" in text
-    assert "| 1 | 1 | INT8 | 1.28 |" in text
-    assert "| test | 5,000 | val_dir, as given |" in text
-    assert "| conv2d_0.tmp_0 | conv2d | its input has no scale |" in text
-    assert "only FP32 is right on 31 images and only INT8 on 25" in text
-
-
-def test_markdown_rows_have_as_many_cells_as_their_header():
-    widths = []
-    for line in as_markdown(attacked_report()).split("```")[0].splitlines():
-        if line.startswith("|"):
-            widths.append(len(re.findall(r"(?<!\\)\|", line)))
-        elif widths:
-            assert len(set(widths)) == 1, widths
-            widths = []
-
-
-def test_markdown_escapes_user_text():
-    text = as_markdown(attacked_report())
-    prose = text.split("```")[0]
-    assert "<script" not in prose
-    assert "<img" not in prose
-    assert "a\\|b \\`c\\`" in prose
-
-
-def test_markdown_fence_is_longer_than_any_in_the_manifest():
-    report = sample_report()
-    report["manifest"]["name"] = "```` <b>"
-    assert "`````json" in as_markdown(report)
-
-
-# html
-
-
-def test_html_is_the_same_bytes_each_time():
-    assert as_html(sample_report()) == as_html(sample_report())
-
-
-def test_html_loads_nothing_and_runs_nothing():
-    page = Page(as_html(attacked_report()))
-    tags = {tag for tag, _ in page.elements}
-    assert not tags & {"script", "img", "link", "iframe", "object", "embed", "image", "base"}
-    for _, attributes in page.elements:
-        for name, value in attributes.items():
-            assert not name.startswith("on")
-            if name in ("src", "href", "xlink:href", "action"):
-                assert value.startswith("#")
-    policies = [a for t, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
-    assert policies[0]["content"].startswith("default-src 'none'")
-
-
-def test_html_shows_user_text_as_it_stands():
-    page = Page(as_html(attacked_report()))
-    for place in (ATTACK, f"{ATTACK}: FP32 to INT8"):
-        assert place in page.texts
-    # Every place that the attack was put in, but for the many in one text.
-    assert page.texts.count(ATTACK) >= 14
-
-
-def test_html_has_every_picture_and_unique_ids():
-    text = as_html(sample_report())
-    page = Page(text)
-    assert [tag for tag, _ in page.elements].count("svg") == 6
-    ids = [a["id"] for _, a in page.elements if "id" in a]
-    assert len(ids) == len(set(ids))
-    for target in re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", text):
-        assert target in ids
-
-
-def test_pictures_are_well_formed_and_take_the_pages_colours():
-    for name in plots.PICTURES:
-        picture, caption = plots.draw(name, sample_report())
-        ElementTree.fromstring(picture)  # noqa: S314 -- our own picture
-        assert caption
-        assert not re.findall(r"(?:fill|stroke): #\w+", picture)
-        assert "<text" in picture
-
-
-def test_html_glance_and_verdict():
-    page = Page(as_html(failed_report()))
-    for value in ("Failed", "1.55–3.51×", "−0.12 points", "3.85× smaller", "FAILED"):
-        assert value in page.texts
+    assert cells.gate_value(1.4996, 1.5) == "1.4996"
+    assert cells.gate_value(1.5, 1.5) == "1.50"
+    assert cells.gate_value(-0.5, 0.5) == "−0.50"
 
 
 @pytest.mark.parametrize(
-    ("absent", "told", "pictures"),
+    ("absent", "sentence", "plots"),
     [
-        (("baseline",), "The baseline was not trained in this run: its weights were given.", 6),
-        (
-            ("qat",),
-            "Post-training quantization: there was no quantization-aware training.",
-            6,
-        ),
-        (("baseline", "qat"), "The baseline was not trained in this run", 5),
+        (("baseline",), "The baseline was not trained", 6),
+        (("qat",), "Post-training quantization (PTQ)", 6),
+        (("baseline", "qat"), "The baseline was not trained", 5),
     ],
 )
-def test_training_that_did_not_happen(absent, told, pictures):
+def test_training_that_did_not_happen(absent, sentence, plots):
     report = sample_report()
     for phase in absent:
         report["training"][phase] = None
     schema_check.validate(report)
     text = as_html(report)
-    assert told in text
-    assert text.count("<svg") == pictures
-    assert told in as_markdown(report)
+    assert sentence in text
+    assert text.count("<svg") == plots
+    assert sentence in as_markdown(report)
 
 
 def test_post_training_model_is_not_called_qat():
@@ -518,15 +278,12 @@ def test_synthetic_images_have_no_accuracy():
     report["training"] = {"baseline": None, "qat": None}
     report["gates"] = report["gates"][1:]
     schema_check.validate(report)
-    assert summarize(report).headline == (
-        "Passed: INT8 is 1.55× as fast as FP32 at batch 1 and 3.51× at batch 50, and takes "
-        "11.1 MiB instead of 42.7 MiB on disk (3.85× smaller)."
-    )
+    assert "at batch 50, and takes 11.1 MiB" in summarize(report).headline
     page = as_html(report)
     assert page.count("<svg") == 4
     for text in (page, as_markdown(report)):
-        assert "Not measured: the images are synthetic." in text
-        assert "its weights are random." in text
+        assert "Not measured, because the images are synthetic." in text
+        assert "weights are random" in text
     assert "Table I." not in on_terminal(report, 100)
 
 
@@ -554,8 +311,8 @@ def test_long_lists_are_shortened_and_say_so():
     report = sample_report()
     report["data"]["bad_images"] = [{"path": f"{i}.png", "reason": "empty"} for i in range(60)]
     text = as_markdown(report)
-    assert "Left out: 60 bad images" in text
-    assert "35 more bad images in report.json." in text
+    assert "Skipped: 60 bad images" in text
+    assert "35 more bad images" in text
     assert "59.png" not in text
 
 
@@ -564,11 +321,11 @@ def test_long_lists_are_shortened_and_say_so():
     [(1, 60, [1, 2, 5, 10, 20, 50]), (1.2, 3.6, [1.5, 2, 3]), (10.0, 10.9, None)],
 )
 def test_ticks_are_round(low, high, ticks):
-    found = plots.round_ticks(low, high)
-    assert ticks is None or found == ticks
-    assert len(found) >= 3
-    assert found == sorted(found)
-    assert all(low <= tick <= high for tick in found)
+    actual = run_plots.round_ticks(low, high)
+    assert ticks is None or actual == ticks
+    assert len(actual) >= 3
+    assert actual == sorted(actual)
+    assert all(low <= tick <= high for tick in actual)
 
 
 @pytest.mark.parametrize(
@@ -581,15 +338,15 @@ def test_ticks_are_round(low, high, ticks):
     ],
 )
 def test_accuracy_axis_starts_at_a_round_number_below_the_bars(lows, highs, start):
-    found, end = plots.zoomed(lows, highs)
-    assert found == start
-    assert found < min(lows)
+    actual, end = run_plots.zoomed(lows, highs)
+    assert actual == start
+    assert actual < min(lows)
     assert end > max(highs)
 
 
 def test_thinned_curve_keeps_its_level():
-    steps, values = plots.thinned(list(range(10_000)), [2.0] * 10_000)
-    assert len(steps) == plots.MAX_POINTS
+    steps, values = run_plots.thinned(list(range(10_000)), [2.0] * 10_000)
+    assert len(steps) == run_plots.MAX_POINTS
     assert set(values) == {2.0}
     assert steps == sorted(steps)
 
@@ -609,7 +366,7 @@ def test_terminal_tables_of_every_setting_fit(width):
 def test_terminal_tables_fit(width):
     text = on_terminal(sample_report(), width)
     assert max(len(line) for line in text.splitlines()) <= width
-    for whole in ("84.11–86.08", "FP32 images/s", "5,867", "3.47–3.55", "Peak memory", "passed"):
+    for whole in ("84.11–86.08", "images/s", "5,867", "3.47–3.55", "Peak memory", "passed"):
         assert whole in text
 
 

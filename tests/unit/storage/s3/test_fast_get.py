@@ -2,14 +2,15 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from moto_server import S3Server
 
 from job.errors import ObjectChanged, ObjectMissing, StorageError, TransferFailed
-from job.storage.s3.client import S3Settings, make_client
-from job.storage.s3.fast_get import QuickGet
+from job.storage.s3.client import S3Settings, make_client, make_session
+from job.storage.s3.fast_get import FastGet
 from job.storage.s3.objects import ObjectStore
 from job.storage.s3.retry import Retry
 from job.uri import S3Uri
@@ -38,7 +39,7 @@ def client(s3_server: S3Server) -> Counted:
 
 @pytest.fixture
 def quick(client: Counted) -> ObjectStore:
-    return ObjectStore(client, Retry(attempts=1), QuickGet(client))
+    return ObjectStore(client, Retry(attempts=1), FastGet(client, make_session()))
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -54,7 +55,7 @@ def test_like_boto3(
         assert quick.read_range(bucket / key, len(content) - 2, 10) == content[-2:]
     assert client.own == 1
     real = client.client.get_object(Bucket=bucket.bucket, Key=key, Range="bytes=1-4", IfMatch=etag)
-    ours = QuickGet(client)
+    ours = FastGet(client, make_session())
     for _ in range(2):
         found = ours(Bucket=bucket.bucket, Key=key, Range="bytes=1-4", IfMatch=etag)
         told = ("ContentLength", "ContentRange", "ETag", "Metadata")
@@ -68,14 +69,15 @@ def test_it_takes_less_processor_time(
 ) -> None:
     s3_server.store.put(bucket / "a", bytes(70_000))
     spent = {}
-    for name, get in (("boto3", client.client.get_object), ("quick", QuickGet(client))):
+    fast = FastGet(client, make_session())
+    for name, get in (("boto3", client.client.get_object), ("fast", fast)):
         get(Bucket=bucket.bucket, Key="a")["Body"].read()
         began = time.process_time()
         for _ in range(150):
             get(Bucket=bucket.bucket, Key="a")["Body"].read()
         spent[name] = (time.process_time() - began) / 150
     tell(", ".join(f"{name} {1000 * each:.2f} ms a request" for name, each in spent.items()))
-    assert spent["quick"] < 0.8 * spent["boto3"]
+    assert spent["fast"] < 0.8 * spent["boto3"]
 
 
 def test_virtual_hosts_and_other_regions(client: Counted) -> None:
@@ -91,14 +93,30 @@ def test_virtual_hosts_and_other_regions(client: Counted) -> None:
     real = make_client(
         S3Settings(endpoint_url="https://s3.example", region="eu-x-1", addressing="virtual")
     )
-    quick = QuickGet(real)
+    fast = FastGet(real, make_session())
     real.meta.events.register_last("before-send.s3.GetObject", answer)
-    quick(Bucket="bkt", Key="a b")
-    sent: list[Any] = []
-    real._endpoint.http_session.send = lambda request: sent.append(request) or answer(request)
-    quick(Bucket="bkt", Key="c/d")
-    assert asked == ["https://bkt.s3.example/a%20b", "https://bkt.s3.example/c/d"]
-    assert "/eu-x-1/s3/aws4_request" in str(sent[0].headers["Authorization"])
+    fast(Bucket="bkt", Key="a b")
+    pool = _Pool()
+    fast._buckets["bkt"] = replace(fast._buckets["bkt"], pool=pool)
+    fast(Bucket="bkt", Key="c/d e")
+    assert asked == ["https://bkt.s3.example/a%20b"]
+    assert fast._buckets["bkt"].url == "https://bkt.s3.example"
+    (path, headers), *_ = pool.sent
+    assert path == "/c/d%20e"
+    assert "/eu-x-1/s3/aws4_request" in headers["Authorization"]
+
+
+class _Pool:
+    """Keeps the requests and gives an empty answer."""
+
+    status, headers, data = 200, {"content-length": "0", "etag": "x"}, b""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, Any]] = []
+
+    def request(self, method: str, path: str, *, headers: Any, **_: Any) -> Any:
+        self.sent.append((path, headers))
+        return self
 
 
 class _Empty:
@@ -130,10 +148,11 @@ def test_a_server_that_is_gone(
     s3_server.store.put(bucket / "a", b"content")
     quick.read(bucket / "a")
     get = quick._get
-    assert isinstance(get, QuickGet)
-    for name, address in get._addresses.items():
-        get._addresses[name] = type(address)("http://127.0.0.1:9", address.region)
-    with pytest.raises(TransferFailed, match=r"127\.0\.0\.1:9"):
+    assert isinstance(get, FastGet)
+    for name, known in get._buckets.items():
+        url = "http://127.0.0.1:9"
+        get._buckets[name] = replace(known, url=url, pool=get._pool(url))
+    with pytest.raises(TransferFailed, match="port=9"):
         quick.read(bucket / "a")
 
 
@@ -142,12 +161,13 @@ def test_credentials_that_were_renewed(
 ) -> None:
     s3_server.store.put(bucket / "a", b"content")
     quick.read(bucket / "a")
-    sent: list[Any] = []
-    session = client.client._endpoint.http_session
-    real = session.send
-    session.send = lambda request: sent.append(request) or real(request)
-    credentials = client.client._request_signer._credentials
+    get = quick._get
+    assert isinstance(get, FastGet)
+    pool = _Pool()
+    get._buckets[bucket.bucket] = replace(get._buckets[bucket.bucket], pool=pool)
+    credentials = get._session.get_credentials()
     credentials.access_key, credentials.token = "RENEWED", "token"
-    assert quick.read(bucket / "a") == b"content"
-    assert b"Credential=RENEWED/" in sent[0].headers["Authorization"].encode()
-    assert sent[0].headers["X-Amz-Security-Token"] in ("token", b"token")
+    get(Bucket=bucket.bucket, Key="a")
+    (_, headers), *_ = pool.sent
+    assert "Credential=RENEWED/" in headers["Authorization"]
+    assert headers["X-Amz-Security-Token"] in ("token", b"token")

@@ -14,8 +14,8 @@ from moto_server import S3Server
 from job.errors import DataError, ObjectChanged, StorageError, TransferFailed
 from job.storage.s3 import upload as s3_upload
 from job.storage.s3.access import Access, input_errors
-from job.storage.s3.client import S3Settings, make_client
-from job.storage.s3.fast_get import QuickGet
+from job.storage.s3.client import S3Settings, make_client, make_session
+from job.storage.s3.fast_get import FastGet
 from job.storage.s3.objects import ObjectStore
 from job.storage.s3.prefetch import Piece, PieceReader
 from job.storage.s3.retry import Retry
@@ -57,7 +57,8 @@ def bench(s3_server: S3Server, bucket: S3Uri, tmp_path: Path) -> Iterator[Bench]
     with faulty(s3_server.url, schedule) as proxy:
         client = make_client(S3Settings(endpoint_url=proxy.url), read_seconds=0.25)
         retry = Retry(attempts=ATTEMPTS, sleep=lambda seconds: None)
-        store, quick = (ObjectStore(client, retry, get) for get in (None, QuickGet(client)))
+        fast = FastGet(client, make_session())
+        store, quick = (ObjectStore(client, retry, get) for get in (None, fast))
         yield Bench(store, quick, s3_server.store, schedule, bucket, tmp_path, proxy.url)
 
 

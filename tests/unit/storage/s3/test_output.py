@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from fake_stages import (
     CHAIN,
@@ -20,13 +21,14 @@ from fake_stages import (
     Recorder,
     go,
     make_manifest,
+    plan_of,
     stage,
 )
 from moto_server import S3Server, served
 
 from job.errors import DataError, OutputError, StageCrashed, StorageError, TimeLimitReached
 from job.pipeline import output_location
-from job.pipeline.run import plan
+from job.pipeline.plan import RESUMES
 from job.process.signals import StopSignals
 from job.storage.s3 import index
 from job.storage.s3.contents import Contents
@@ -351,7 +353,7 @@ class TestPlan:
         before = keys(s3_server, finished)
         asked.clear()
         manifest = make_manifest(tmp_path, "quantize.moving_rate=0.5")
-        planned = plan(manifest, stages=CHAIN, output=finished, reporting=REPORTING)
+        planned = plan_of(manifest, finished, report=REPORTING)
         assert [(each.name, each.action) for each in planned] == [
             ("first", "reuse"),
             ("second", "run"),
@@ -367,14 +369,14 @@ class TestPlan:
         self, s3_server: S3Server, output: S3Uri, tmp_path: Path
     ) -> None:
         stop_when(tmp_path, output, lambda: steps_there(s3_server, output) > 3)
-        planned = plan(make_manifest(tmp_path), stages=COUNTING, output=output)
-        assert planned[1].reason == "nothing left by an earlier run; goes on from unfinished work"
+        planned = plan_of(make_manifest(tmp_path), output, COUNTING)
+        assert planned[1].reason.endswith(RESUMES)
 
 
 def start(base: Path, output: S3Uri, *names: str, **variables: str) -> "subprocess.Popen[bytes]":
     make_manifest(base)
     with (base / "err.txt").open("wb") as err:
-        return subprocess.Popen(
+        return forked.Popen(
             [*COMMAND, str(base), str(output), *names],
             env=os.environ
             | {"PYTHONPATH": str(Path(__file__).parents[2]), "FAKE_STEP_SECONDS": "0.1"}
@@ -427,10 +429,9 @@ class TestUnfinishedWork:
         fresh(tmp_path)
         ui = Recorder()
         lines = again(tmp_path, output, stages=COUNTING, ui=ui)
-        assert lines[1] == (
-            "counting runs: nothing left by an earlier run; goes on from unfinished work"
-        )
-        assert f"info counting: going on after step {reached}" in ui.messages
+        assert lines[1].startswith("counting runs: ")
+        assert lines[1].endswith(RESUMES)
+        assert f"info counting: resuming after step {reached}" in ui.messages
         found = files(s3_server, output)
         assert found["counting_out/metrics.jsonl"].split() == [b"%d" % s for s in range(1, 41)]
         assert found["counting_out/best"] == b"best of 40"
@@ -447,7 +448,7 @@ class TestUnfinishedWork:
         assert "stopped by SIGTERM in stage counting" in (tmp_path / "err.txt").read_text()
         assert steps_there(s3_server, output) >= 9
         fresh(tmp_path)
-        assert "goes on from unfinished work" in again(tmp_path, output, stages=COUNTING)[1]
+        assert RESUMES in again(tmp_path, output, stages=COUNTING)[1]
 
     def test_a_damaged_checkpoint_is_passed_over_and_named(
         self, s3_server: S3Server, output: S3Uri, tmp_path: Path
@@ -462,7 +463,7 @@ class TestUnfinishedWork:
         ui = Recorder()
         again(tmp_path, output, stages=COUNTING, ui=ui)
         assert any("a checkpoint is passed over" in text for text in ui.messages)
-        assert f"info counting: going on after step {reached - 1}" in ui.messages
+        assert f"info counting: resuming after step {reached - 1}" in ui.messages
         assert files(s3_server, output)["counting_out/metrics.jsonl"].count(b"\n") == STEPS
 
     def test_of_a_stage_that_fails_what_came_before_is_kept(
@@ -487,7 +488,7 @@ class TestUnfinishedWork:
         assert "run.max_minutes in stage counting\n" in (tmp_path / "err.txt").read_text()
         assert 0 < steps_there(s3_server, output) < STEPS
         fresh(tmp_path)
-        assert "goes on from unfinished work" in again(tmp_path, output, stages=COUNTING)[1]
+        assert RESUMES in again(tmp_path, output, stages=COUNTING)[1]
 
 
 class TestTwoRuns:

@@ -1,6 +1,6 @@
-"""The headline, the gates and the two tables on a terminal."""
+"""Headline, notices and the main tables of a report on a terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich import box
@@ -9,40 +9,66 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from job.report.cells import gates_grid
+from job.report.matrix import results as matrix
 from job.report.render.blocks import Grid
 from job.report.run.breakdown import advice_of, kinds_grid, summary_text, title_of
 from job.report.run.differences import differences_grid, fallback_grid
-from job.report.run.results import accuracy_grid, gates_grid
+from job.report.run.results import accuracy_grid
 from job.report.run.speed import int8_engines_grids, latency_grids, throughput_grids
-from job.report.run.summary import summarize
+from job.report.summary import summarize
+from job.report.tables import is_matrix
+
+UNBOUNDED = 10_000
 
 
 def print_tables(report: Mapping[str, Any], console: Console) -> None:
-    """Print headline, notices, tables I and II, and the gates; at least 80 columns look right."""
+    """Print headline, notices and tables of a valid report; 80 columns are enough."""
     summary = summarize(report)
     # Text objects, because names are user data and rich would read [brackets] as markup.
     console.print(Text(summary.headline, style="bold green" if summary.passed else "bold red"))
     for notice in summary.notices:
         console.print(Text(notice, style="yellow"))
-    grids = [*throughput_grids(report), *int8_engines_grids(report), *latency_grids(report)]
-    if report["accuracy"] is not None:
-        grids.insert(0, accuracy_grid(report))
-    if report["gates"]:
-        grids.append(gates_grid(report))
-    failed = {gate["name"] for gate in report["gates"] if not gate["passed"]}
-    if report["audit"]["fallback"] is not None:
-        grids.append(fallback_grid(report))
-    if "max_top1_drop" in failed and report["audit"]["differences"]:
-        grids.append(differences_grid(report))
-    for grid in grids:
-        console.print()
-        console.print(table(grid))
-    if "min_speedup" in failed:
+    for grid in _matrix_grids(report, console) if is_matrix(report) else _run_grids(report):
+        if grid.rows:
+            console.print()
+            console.print(table(grid))
+    if not is_matrix(report) and "min_speedup" in _failed_gates(report):
         print_breakdown(report, console)
 
 
+def _run_grids(report: Mapping[str, Any]) -> Iterator[Grid]:
+    if report["accuracy"] is not None:
+        yield accuracy_grid(report)
+    yield from (*throughput_grids(report), *int8_engines_grids(report), *latency_grids(report))
+    yield gates_grid(report)
+    if report["audit"]["fallback"] is not None:
+        yield fallback_grid(report)
+    if "max_top1_drop" in _failed_gates(report):
+        yield differences_grid(report)
+
+
+def _failed_gates(report: Mapping[str, Any]) -> set[str]:
+    return {gate["name"] for gate in report["gates"] if not gate["passed"]}
+
+
+def _matrix_grids(report: Mapping[str, Any], console: Console) -> Iterator[Grid]:
+    """Yield the tables of a matrix; those with a narrow form in the form that fits the screen."""
+    wide = console.options.update(width=UNBOUNDED)
+
+    def fits(grid: Grid) -> bool:
+        return console.measure(table(grid), options=wide).maximum <= console.width
+
+    speed, engines = matrix.speed_grid(report), matrix.engines_grids(report)
+    yield matrix.accuracy_grid(report)
+    yield from (speed,) if fits(speed) else matrix.speed_grids(report)
+    yield from engines if all(map(fits, engines)) else matrix.fastest_grids(report)
+    yield gates_grid(report)
+    yield matrix.failures_grid(report)
+
+
 def print_breakdown(report: Mapping[str, Any], console: Console) -> None:
-    """Print where the time goes under each ISA cap, and what to do about it."""
+    """Print the time by kind of primitive under each ISA cap, with advice."""
     for part in report["breakdown"]:
         console.print()
         console.print(Text(title_of(report, part), style="bold"))
@@ -54,7 +80,7 @@ def print_breakdown(report: Mapping[str, Any], console: Console) -> None:
 
 
 def table(grid: Grid) -> Table:
-    """A grid as rich draws it."""
+    """Return a grid as a rich table."""
     drawn = Table(
         title=Text(grid.title, style="bold"),
         title_justify="left",

@@ -1,0 +1,122 @@
+"""Table columns, notes and the gates table, shared by the reports of a run and of a matrix."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from job import text_format
+from job.report.render.blocks import Column, Grid, figures, words
+from job.report.tables import (
+    NO_CAP,
+    EngineSpeed,
+    Setting,
+    SpeedRow,
+    entries,
+    has_instances,
+    is_matrix,
+    scenario_name,
+)
+
+NONE = text_format.DASH
+# ONNX Runtime has its own kernels, which read no environment variable.
+UNCAPPED_NOTE = "The ISA cap limits oneDNN, which Paddle and OpenVINO use. ONNX Runtime ignores it."
+UNSTABLE_NOTE = (
+    f"{text_format.UNSTABLE} Unstable: the measurement was disturbed or the 95% interval is wide."
+)
+SPEEDUP_NOTE = (
+    "Speedup: INT8 images/s over FP32 images/s, with its 95% interval from paired rounds."
+)
+GATE_NOTES = {
+    "max_top1_drop": "max_top1_drop: top-1 of FP32 minus top-1 of INT8, in percentage points.",
+    "min_speedup": "min_speedup: the lowest speedup of the model in table II.",
+}
+
+
+class Measured(Protocol):
+    """A row that was measured at a setting."""
+
+    @property
+    def setting(self) -> Setting:
+        """Batch size, threads, instances and ISA cap."""
+
+
+Row = TypeVar("Row")
+# A column and the function that returns a row's text in it.
+Cell = tuple[Column, Callable[[Row], str]]
+INTERVAL = Column("95%\ninterval", True)
+
+MEASURED: tuple[Cell[SpeedRow], ...] = (
+    (Column("FP32\nimages/s", True), lambda row: text_format.significant(row.fp32)),
+    (Column("INT8\nimages/s", True), lambda row: text_format.significant(row.int8)),
+    (Column("Speedup", True), lambda row: text_format.judged_times(row.ratio, row.stable)),
+    (INTERVAL, lambda row: text_format.known_interval(row.ratio_interval)),
+)
+
+
+def grid_of(title: str, cells: Sequence[Cell[Row]], rows: Sequence[Row], note: str = "") -> Grid:
+    """Return the table of rows in the given columns."""
+    columns = tuple(column for column, _ in cells)
+    return Grid(title, columns, tuple(tuple(text(row) for _, text in cells) for row in rows), note)
+
+
+def setting_cells(report: Mapping[str, Any]) -> list[Cell[Measured]]:
+    """Return the columns batch and threads, or batch and scenario if instances were measured."""
+    batch = Column("Batch", True), lambda row: str(row.setting.batch_size)
+    if has_instances(report):
+        return [batch, (Column("Scenario"), lambda row: scenario_name(row.setting))]
+    return [batch, (Column("Threads", True), lambda row: str(row.setting.threads))]
+
+
+def cap_text(cap: str) -> str:
+    """Return an ISA cap as the text of a cell."""
+    return "none" if cap == NO_CAP else cap
+
+
+CAP: Cell[Measured] = (Column("ISA cap"), lambda row: cap_text(row.setting.isa_cap))
+
+
+def engine_notes(rows: Sequence[SpeedRow], speeds: Sequence[EngineSpeed]) -> Sequence[str]:
+    """Return the notes below a table of INT8 in several engines.
+
+    Args:
+        rows: the rows of table II.
+        speeds: the speeds in the table.
+    """
+    capped = [row.engines for row in rows if row.setting.isa_cap != NO_CAP]
+    uncapped = any(speed.engine == "onnxruntime" for engines in capped for speed in engines)
+    unstable = not all(speed.stable for speed in speeds)
+    return (*[UNCAPPED_NOTE] * uncapped, *[UNSTABLE_NOTE] * unstable)
+
+
+def gates_grid(report: Mapping[str, Any]) -> Grid:
+    """Return limit, measured value and verdict of each gate; a matrix also names the model."""
+    several = is_matrix(report)
+    rows = tuple(
+        (
+            *((entry["model"],) if several else ()),
+            gate["name"],
+            gate_limit(gate["name"], gate["limit"]),
+            gate_value(gate["value"], gate["limit"]),
+            "passed" if gate["passed"] else "FAILED",
+        )
+        for entry in entries(report)
+        for gate in entry["gates"] or ()
+    )
+    model = ("Model",) if several else ()
+    columns = (*words(*model, "Gate"), *figures("Limit", "Measured"), *words("Verdict"))
+    names = {gate["name"] for entry in entries(report) for gate in entry["gates"] or ()}
+    notes = (note for name, note in GATE_NOTES.items() if name in names)
+    return Grid("Gates", columns, rows, " ".join(notes))
+
+
+def gate_limit(name: str, limit: float) -> str:
+    """Return a gate's limit in words, such as ``at least 2`` for ``min_speedup``."""
+    bound = {"max": "at most", "min": "at least"}.get(name.split("_")[0], "limit")
+    return f"{bound} {limit:g}"
+
+
+def gate_value(value: float, limit: float) -> str:
+    """Return a measured value with enough digits to differ from a limit that it misses."""
+    digits = 2
+    while digits < 8 and value != limit and round(value, digits) == limit:
+        digits += 1
+    return f"{value:.{digits}f}".replace("-", text_format.MINUS)

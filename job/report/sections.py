@@ -1,0 +1,114 @@
+"""The sections of a report in order, the same for Markdown and HTML."""
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from job.report import plots
+from job.report.cells import gates_grid
+from job.report.matrix import results as matrix
+from job.report.render.blocks import Block, Code, Plot, Section, Text
+from job.report.render.page import Page
+from job.report.run import provenance, results, speed
+from job.report.run.breakdown import breakdown_sections
+from job.report.summary import summarize
+from job.report.tables import is_matrix
+
+
+def page_of(report: Mapping[str, Any]) -> Page:
+    """Return the page of a valid report, of a run or of a matrix."""
+    parts = _matrix_sections(report) if is_matrix(report) else _run_sections(report)
+    return Page(
+        name=report["name"],
+        created_at=report["created_at"],
+        summary=summarize(report),
+        sections=(*parts, Section("Manifest", (_manifest_code(report),))),
+        draw=partial(plots.draw, report=report),
+    )
+
+
+def _run_sections(report: Mapping[str, Any]) -> tuple[Section, ...]:
+    return (
+        _gates(report),
+        Section("Accuracy", _accuracy(report)),
+        Section(
+            "Speed",
+            (
+                *speed.throughput_grids(report),
+                Plot("throughput"),
+                *speed.int8_engines_grids(report),
+                *speed.latency_grids(report),
+                Plot("latency"),
+                speed.fp32_grid(report),
+            ),
+        ),
+        *breakdown_sections(report),
+        Section("Size", (results.sizes_grid(report), Plot("sizes"))),
+        Section("Training", _training(report)),
+        Section("Operators in INT8", provenance.audit_blocks(report)),
+        Section("Data", provenance.data_blocks(report)),
+        _machine(report, provenance.isa_and_seeds(report)),
+        Section("Stages", (provenance.stages_grid(report),)),
+        Section("Checksums", provenance.checksum_grids(report)),
+    )
+
+
+def _matrix_sections(report: Mapping[str, Any]) -> tuple[Section, ...]:
+    failures, accuracy = matrix.failures_grid(report), matrix.accuracy_grid(report)
+    return (
+        *((Section("Models without a result", (failures,)),) if failures.rows else ()),
+        Section("Accuracy", (accuracy if accuracy.rows else Text(accuracy.note),)),
+        Section("Speed", _matrix_speed(report)),
+        Section("Models", (matrix.models_grid(report),)),
+        _gates(report),
+        _machine(report),
+    )
+
+
+def _gates(report: Mapping[str, Any]) -> Section:
+    grid = gates_grid(report)
+    return Section("Gates", (grid if grid.rows else Text("The manifest sets no gates."),))
+
+
+def _machine(report: Mapping[str, Any], more: provenance.Facts = ()) -> Section:
+    grids = (provenance.host_grid(report, more), provenance.versions_grid(report))
+    return Section("Machine and versions", grids)
+
+
+def _manifest_code(report: Mapping[str, Any]) -> Code:
+    text = json.dumps(report["manifest"], indent=2, ensure_ascii=False)
+    return Code("Resolved manifest, with defaults and overrides applied", text)
+
+
+def _accuracy(report: Mapping[str, Any]) -> tuple[Block, ...]:
+    if report["accuracy"] is None:
+        return (Text("Not measured, because the images are synthetic."),)
+    paired = Text(results.paired_text(report))
+    return (results.accuracy_grid(report), paired, Plot("accuracy"))
+
+
+def _training(report: Mapping[str, Any]) -> tuple[Block, ...]:
+    training = report["training"]
+    blocks: list[Block] = []
+    if training["baseline"] is None:
+        model = report["manifest"]["model"]
+        given = any(model.get(key) for key in ("weights", "pretrained", "inference_model"))
+        weights = "come from the manifest" if given else "are random"
+        blocks.append(Text(f"The baseline was not trained in this run. Its weights {weights}."))
+    if training["qat"] is None:
+        blocks.append(
+            Text("Post-training quantization (PTQ), without quantization-aware training (QAT).")
+        )
+    if training["baseline"] is not None or training["qat"] is not None:
+        blocks += [results.training_grid(report), Plot("training")]
+    return tuple(blocks)
+
+
+def _matrix_speed(report: Mapping[str, Any]) -> tuple[Block, ...]:
+    grid = matrix.speed_grid(report)
+    if not grid.rows:
+        return (Text("Not measured."),)
+    below = matrix.below_published_grid(report)
+    reasons = (below,) if below.rows else ()
+    return (grid, Plot("ratios"), *matrix.engines_grids(report), *reasons)

@@ -1,0 +1,264 @@
+"""Summary of a report: verdict, headline, notices and four figures."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from job import text_format
+from job.report.cells import gate_limit, gate_value
+from job.report.render.page import Card, Summary
+from job.report.run.speed import score_notes
+from job.report.tables import (
+    SpeedRow,
+    caps_differ,
+    has_instances,
+    is_matrix,
+    matrix_accuracy_rows,
+    setting_name,
+    speed_rows,
+)
+
+MAX_LISTED = 3
+
+
+def summarize(report: Mapping[str, Any]) -> Summary:
+    """Condense a valid report, of a run or of a matrix."""
+    rows = speed_rows(report)
+    matrix = is_matrix(report)
+    return Summary(
+        passed=report["status"] == "passed",
+        headline=_matrix_headline(report, rows) if matrix else _run_headline(report, rows),
+        notices=(
+            *(() if matrix else _comparable_notices(report)),
+            *(str(note) for note in report["notes"]),
+            *(() if matrix else _chance_notices(report)),
+            *_unstable_notices(rows),
+            *(() if matrix else score_notes(report)),
+        ),
+        cards=_matrix_cards(report, rows) if matrix else _run_cards(report, rows),
+    )
+
+
+def _comparable_notices(report: Mapping[str, Any]) -> tuple[str, ...]:
+    if report["comparable"]:
+        return ()
+    return (
+        "Not comparable: this CPU lacks AVX512_VNNI and the run was forced with --allow-slow-isa. "
+        "Without AVX512_VNNI, INT8 sums may saturate and the speeds do not apply to other CPUs.",
+    )
+
+
+def _chance_notices(report: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a warning if FP32 is no better than chance."""
+    if report["accuracy"] is None:
+        return ()
+    fp32, chance = report["accuracy"]["fp32"], 100.0 / report["manifest"]["model"]["classes"]
+    if fp32["top1_interval"][0] > chance:
+        return ()
+    return (
+        f"FP32 top-1 is {fp32['top1']:.2f}%, no better than chance ({chance:.3g}%), so comparing "
+        "INT8 with it is meaningless. Check the weights and the training.",
+    )
+
+
+def _unstable_notices(rows: Sequence[SpeedRow]) -> tuple[str, ...]:
+    unstable = sum(not row.stable for row in rows)
+    if not unstable:
+        return ()
+    which = "the only row" if len(rows) == 1 else f"{unstable} of {len(rows)} rows"
+    verb = "is" if unstable == 1 else "are"
+    mark = text_format.UNSTABLE
+    return (f"Table II: {which} {verb} unstable (marked {mark}); see the note below the table.",)
+
+
+def _span(rows: Sequence[SpeedRow]) -> tuple[str, str]:
+    ratios = [row.ratio for row in rows]
+    return text_format.times(min(ratios)), text_format.times(max(ratios))
+
+
+def _span_text(rows: Sequence[SpeedRow]) -> str:
+    low, high = _span(rows)
+    return low if low == high else f"{low} to {high}"
+
+
+def _speed_card(rows: Sequence[SpeedRow], detail: str) -> Card:
+    title = "Speedup, INT8 over FP32"
+    if not rows:
+        return Card(title, text_format.DASH, "not measured")
+    low, high = _span(rows)
+    value = low if low == high else f"{low[:-1]}{text_format.DASH}{high}"
+    return Card(title, value, detail)
+
+
+def _run_headline(report: Mapping[str, Any], rows: Sequence[SpeedRow]) -> str:
+    phrases = (_speed_phrase(report, rows), _top1_phrase(report), f"and {_size_phrase(report)}")
+    return f"{_gates_phrase(report)} {', '.join(phrase for phrase in phrases if phrase)}."
+
+
+def _gates_phrase(report: Mapping[str, Any]) -> str:
+    failed = [gate for gate in report["gates"] if not gate["passed"]]
+    if not failed:
+        return "Passed:" if report["gates"] else "Done (no gates set):"
+    misses = "; ".join(
+        f"{gate['name']} is {gate_value(gate['value'], gate['limit'])} "
+        f"(required: {gate_limit(gate['name'], gate['limit'])})"
+        for gate in failed
+    )
+    return f"Gate failed: {misses}."
+
+
+def _speed_phrase(report: Mapping[str, Any], rows: Sequence[SpeedRow]) -> str:
+    if len(rows) > MAX_LISTED:
+        return f"INT8 is {_span_text(rows)} as fast as FP32 {_many_settings(report, rows)}"
+    first, *others = [
+        (text_format.times(row.ratio), setting_name(report, row.setting)) for row in rows
+    ]
+    ratios = [f"{first[0]} as fast as FP32 at {first[1]}"]
+    ratios += [f"{ratio} at {setting}" for ratio, setting in others]
+    if len(ratios) == 1:
+        return f"INT8 is {ratios[0]}"
+    return f"INT8 is {', '.join(ratios[:-1])} and {ratios[-1]}"
+
+
+def _many_settings(report: Mapping[str, Any], rows: Sequence[SpeedRow]) -> str:
+    plain = not (caps_differ(report) or has_instances(report))
+    kind = "combinations of batch size and threads" if plain else "settings"
+    return f"across {len(rows)} {kind}"
+
+
+def _top1_phrase(report: Mapping[str, Any]) -> str:
+    accuracy = report["accuracy"]
+    if accuracy is None:
+        return ""
+    drop = accuracy["paired"]["top1_drop"]
+    span = f"({accuracy['fp32']['top1']:.2f}% to {accuracy['int8']['top1']:.2f}%)"
+    if f"{abs(drop):.2f}" == "0.00":
+        return f"keeps its top-1 accuracy {span}"
+    return f"{'loses' if drop > 0 else 'gains'} {abs(drop):.2f} points of top-1 accuracy {span}"
+
+
+def _size_ratio(report: Mapping[str, Any]) -> float:
+    return float(report["models"]["fp32"]["bytes"] / report["models"]["int8"]["bytes"])
+
+
+def _size_phrase(report: Mapping[str, Any]) -> str:
+    ratio = _size_ratio(report)
+    fp32, int8 = (text_format.size(report["models"][model]["bytes"]) for model in ("fp32", "int8"))
+    compared = "no smaller" if text_format.times(ratio) == "1.00×" else _smaller(ratio)
+    return f"takes {int8} instead of {fp32} on disk ({compared})"
+
+
+def _smaller(ratio: float) -> str:
+    if ratio >= 1:
+        return f"{text_format.times(ratio)} smaller"
+    return f"{text_format.times(1 / ratio)} larger"
+
+
+def _run_cards(report: Mapping[str, Any], rows: Sequence[SpeedRow]) -> tuple[Card, ...]:
+    if len(rows) > MAX_LISTED:
+        detail = _many_settings(report, rows)
+    else:
+        detail = "\n".join(
+            f"{setting_name(report, row.setting)}: {text_format.times(row.ratio)}" for row in rows
+        )
+    fp32, int8 = (text_format.size(report["models"][model]["bytes"]) for model in ("fp32", "int8"))
+    size = Card("Size on disk", _smaller(_size_ratio(report)), f"INT8 {int8}, FP32 {fp32}")
+    return (_gates_card(report), _speed_card(rows, detail), _top1_card(report), size)
+
+
+def _gates_card(report: Mapping[str, Any]) -> Card:
+    gates = report["gates"]
+    if not gates:
+        return Card("Verdict", "Done", "no gates set")
+    return _verdict_card(sum(not gate["passed"] for gate in gates), len(gates), "gate")
+
+
+def _verdict_card(failed: int, count: int, noun: str) -> Card:
+    parts = text_format.plural(count, noun)
+    if failed:
+        return Card("Verdict", "Failed", f"{failed} of {parts}", False)
+    return Card("Verdict", "Passed", parts, True)
+
+
+def _top1_card(report: Mapping[str, Any]) -> Card:
+    title = "Top-1, INT8 minus FP32"
+    if report["accuracy"] is None:
+        return Card(title, text_format.DASH, "not measured")
+    paired = report["accuracy"]["paired"]
+    low, high = paired["top1_drop_interval"]
+    return Card(
+        title,
+        f"{text_format.signed(-paired['top1_drop'])} points",
+        f"95% interval: {text_format.signed_interval(-high, -low)}",
+    )
+
+
+def _named(report: Mapping[str, Any], status: str) -> list[str]:
+    return [entry["model"] for entry in report["matrix"] if entry["status"] == status]
+
+
+def _matrix_headline(report: Mapping[str, Any], rows: Sequence[SpeedRow]) -> str:
+    sentences = [_models_phrase(report)]
+    if rows:
+        sentences.append(f"INT8 is {_span_text(rows)} as fast as FP32.")
+    judged = [row for row in rows if row.reached is not None]
+    if judged:
+        reached = sum(bool(row.reached) for row in judged)
+        phrase = f"{reached} of {len(judged)} rows of table II reach the published speedup"
+        if any(len(row.engines) > 1 for row in rows):
+            best = sum(bool(row.best_reached) for row in judged)
+            phrase = f"{phrase} with Paddle, {best} with the fastest engine"
+        sentences.append(f"{phrase}.")
+    return " ".join(sentences)
+
+
+def _models_phrase(report: Mapping[str, Any]) -> str:
+    count = text_format.plural(len(report["matrix"]), "model")
+    kinds = (
+        ("failed", "failed"),
+        ("gate failed", "gate_failed"),
+        ("no result yet", "unfinished"),
+    )
+    phrases = [
+        f"{phrase}: {', '.join(_named(report, status))}"
+        for phrase, status in kinds
+        if _named(report, status)
+    ]
+    if phrases:
+        return f"{count}; {'; '.join(phrases)}."
+    gated = any(entry["gates"] for entry in report["matrix"])
+    return f"{count}, {'all passed' if gated else 'all done'}."
+
+
+def _matrix_cards(report: Mapping[str, Any], rows: Sequence[SpeedRow]) -> tuple[Card, ...]:
+    count, unfinished = len(report["matrix"]), len(_named(report, "unfinished"))
+    failed = count - len(_named(report, "passed")) - unfinished
+    verdict = _verdict_card(failed, count, "model")
+    if unfinished and not failed:
+        detail = f"{unfinished} of {text_format.plural(count, 'model')}"
+        verdict = Card("Verdict", "Unfinished", detail)
+    speed = _speed_card(rows, f"across {text_format.plural(len(rows), 'row')} of table II")
+    return (verdict, speed, _reached_card(rows), _matrix_top1_card(report))
+
+
+def _reached_card(rows: Sequence[SpeedRow]) -> Card:
+    title = "Published speedup reached"
+    judged = [row for row in rows if row.reached is not None]
+    if not judged:
+        return Card(title, text_format.DASH, "no published speedups")
+    below = dict.fromkeys(row.model for row in judged if not row.reached)
+    reached = sum(bool(row.reached) for row in judged)
+    detail = f"missed by {', '.join(below)}" if below else "in every row"
+    return Card(title, f"{reached} of {len(judged)}", detail, not below)
+
+
+def _matrix_top1_card(report: Mapping[str, Any]) -> Card:
+    title = "Top-1, INT8 minus fake-quantized"
+    changes = [
+        (row.int8_top1 - row.fake_top1, row.model)
+        for row in matrix_accuracy_rows(report)
+        if not row.published and row.int8_top1 is not None and row.fake_top1 is not None
+    ]
+    if not changes:
+        return Card(title, text_format.DASH, "not measured")
+    worst, model = min(changes)
+    return Card(title, f"{text_format.signed(worst)} points", f"worst model: {model}")
