@@ -50,9 +50,9 @@ def candidates(models):
     return [Candidate("native", fp32), Candidate("onednn", fp32), Candidate("int8", int8)]
 
 
-def measure(found, setting=SETTING, budget=BUDGET, news=None):
+def measure(candidates_, setting=SETTING, budget=BUDGET, news=None):
     events = news or tiny.News()
-    return rounds.measure(found, setting, budget, isa="avx512_core_vnni", events=events)
+    return rounds.measure(candidates_, setting, budget, isa="avx512_core_vnni", events=events)
 
 
 def test_rounds_and_row(models):
@@ -64,8 +64,8 @@ def test_rounds_and_row(models):
         assert len(one.rounds) == 2
         assert len(one.all) >= 7
         assert one.peak_rss_bytes > 10_000_000
-    found = row(measured)
-    assert found["harness_ms"] < found["int8"]["latency_ms"]["p50"]
+    figures = row(measured)
+    assert figures["harness_ms"] < figures["int8"]["latency_ms"]["p50"]
     assert measured.observed.seconds > 0.2
     assert measured.observed.own_seconds > 0.01
     images = np.random.default_rng(0).standard_normal((4, *tiny.SHAPE)).astype("float32")
@@ -90,15 +90,15 @@ def test_a_log_that_the_user_asked_onednn_for_does_not_slow_the_calls(models, mo
     assert "onednn_verbose" not in "".join(capfd.readouterr())
 
 
-def test_native_kernels_that_were_hopeless_are_not_tried_at_a_larger_batch(tmp_path, monkeypatch):
+def test_native_kernels_that_were_too_slow_are_not_tried_at_a_larger_batch(tmp_path, monkeypatch):
     raced = []
 
-    def hopeless_native(found, setting, *_, isa, events):
-        raced.append((setting.batch_size, setting.threads, found[0].label))
+    def slow_native(candidates_, setting, *_, isa, events):
+        raced.append((setting.batch_size, setting.threads, candidates_[0].label))
         samples = [Samples("onednn", [], 0, None)]
         return rounds.Measurement(samples, Observation(1.0, 1), [[0.0]])
 
-    monkeypatch.setattr(stage, "measure", hopeless_native)
+    monkeypatch.setattr(stage, "measure", slow_native)
     monkeypatch.setattr(stage, "row", lambda measured: {})
     monkeypatch.setattr(stage, "executed_isa", lambda *_: "avx2")
     monkeypatch.setattr(stage.cpu_pinning, "check", lambda _: None)
@@ -122,9 +122,9 @@ def test_instances_run_at_the_same_time_on_cores_of_their_own(models):
                 assert os.sched_getaffinity(int(thread.name)) == {core}
         before = [timer.cpu_seconds for timer in group.timers]
         began = time.monotonic()
-        found = group.time(0.5, 3)
+        latencies = group.time(0.5, 3)
         assert time.monotonic() - began < 0.95  # one after the other takes a second
-        assert all(sum(calls) > 450 and len(calls) >= 3 for calls in found)
+        assert all(sum(calls) > 450 and len(calls) >= 3 for calls in latencies)
         for timer, used in zip(group.timers, before, strict=True):
             assert timer.cpu_seconds > used
 
@@ -243,7 +243,10 @@ def test_rows_of_every_cap_follow_the_reports_schema(models, tmp_path):
     whole = schema_check.schema()
     schema = {"$defs": whole["$defs"], **whole["properties"]["benchmark"]}
     jsonschema.validate(json.loads(json.dumps(rows)), schema)
-    assert [(found["isa_cap"], found["batch_size"]) for found in rows] == [("all", 2), ("avx2", 2)]
+    assert [(figures["isa_cap"], figures["batch_size"]) for figures in rows] == [
+        ("all", 2),
+        ("avx2", 2),
+    ]
     assert rows[1]["isa"] == "avx2"
     assert rows[0]["score_difference"] is None
     assert rows[1]["score_difference"] >= 0

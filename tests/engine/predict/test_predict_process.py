@@ -319,10 +319,10 @@ def test_a_model_of_any_size_takes_the_sidecars(run: Any, folder: Path, tmp_path
     refused = run(infer_model=tmp_path, infer_data=data, **FAST)
     assert (refused.code, has(refused.message, "sidecar")) == (4, True)
     shutil.copyfile(packed.sidecar(folder / "data.bin"), packed.sidecar(data))
-    found = run(infer_model=tmp_path, infer_data=data, **FAST)
+    outcome = run(infer_model=tmp_path, infer_data=data, **FAST)
     expected = run(infer_model=folder / "fp32", infer_data=data, **FAST)
-    assert found.result["model"]["input_shape"] == [1, 8, 8]
-    assert found.result["accuracy"] == expected.result["accuracy"]
+    assert outcome.result["model"]["input_shape"] == [1, 8, 8]
+    assert outcome.result["accuracy"] == expected.result["accuracy"]
 
 
 @pytest.fixture(scope="module")
@@ -332,10 +332,10 @@ def trial(folder: Path) -> runner.Trial:
 
 def test_a_fresh_process_finds_the_same(trial: runner.Trial) -> None:
     with make_ui("text") as ui:
-        found = runner.predict(trial, ui)
+        result = runner.predict(trial, ui)
     expected = run_python(infer_model=trial.infer_model, infer_data=trial.infer_data).result
-    assert found.keys() == expected.keys()
-    assert found["accuracy"] == expected["accuracy"]
+    assert result.keys() == expected.keys()
+    assert result["accuracy"] == expected["accuracy"]
 
 
 def test_profile_lists_the_primitives_of_one_call(trial: runner.Trial) -> None:
@@ -351,15 +351,15 @@ def test_the_native_tester_runs_the_same_primitives(native: Path, trial: runner.
     options = {"infer_model": trial.infer_model, "infer_data": trial.infer_data, **FAST}
     with make_ui("text") as ui:
         python = {**runner.predict(trial, ui), "primitives": runner.profile(trial, ui)}
-    found = run_native(native, profile=True, **options).result
+    result = run_native(native, profile=True, **options).result
 
     def counts(result: dict[str, Any]) -> set[tuple[object, ...]]:
         keys = ("kind", "implementation", "data_type", "count")
         return {tuple(row[key] for key in keys) for row in result["primitives"]}
 
-    assert counts(found) == counts(python)
-    assert outline(found) == outline(python)
-    assert found["paddle"] == python["paddle"]
+    assert counts(result) == counts(python)
+    assert outline(result) == outline(python)
+    assert result["paddle"] == python["paddle"]
 
 
 def outline(value: Any) -> Any:

@@ -36,39 +36,39 @@ def models(tmp_path_factory):
 @needs_vnni
 @pytest.mark.parametrize(("cap", "batch_size"), [("all", 1), ("avx512_core_vnni", 3)])
 def test_both_models_are_accounted_for(models, cap, batch_size):
-    found = breakdown.measure(*models, tiny.SHAPE, cap, batch_size=batch_size)
+    figures = breakdown.measure(*models, tiny.SHAPE, cap, batch_size=batch_size)
     schema = schema_check.schema()
     part = {**schema["properties"]["breakdown"]["items"], "$defs": schema["$defs"]}
-    jsonschema.validate(found, part)
-    assert (found["isa_cap"], found["batch_size"]) == (cap, batch_size)
+    jsonschema.validate(figures, part)
+    assert (figures["isa_cap"], figures["batch_size"]) == (cap, batch_size)
     layers = {
-        model: {row["kind"]: row["count"] for row in found[model]["kinds"]}
+        model: {row["kind"]: row["count"] for row in figures[model]["kinds"]}
         for model in ("fp32", "int8")
     }
     for counts in layers.values():
         assert (counts["convolution"], counts["matrix product"]) == (10, 1)
     assert layers["int8"]["reorder: quantize"] >= 1
-    assert min(found["dispatch_ms"].values()) > 0
-    assert 0 < found["reorder_share"] < 1
-    assert {row["op"] for row in found["slowest"]} <= {
+    assert min(figures["dispatch_ms"].values()) > 0
+    assert 0 < figures["reorder_share"] < 1
+    assert {row["op"] for row in figures["slowest"]} <= {
         "linear_0.tmp_0",
         *(f"conv2d_{number}.tmp_0" for number in range(10)),
     }
-    assert all(row["ratio"] and f"mb{batch_size}" in row["shape"] for row in found["slowest"])
+    assert all(row["ratio"] and f"mb{batch_size}" in row["shape"] for row in figures["slowest"])
     if cap != "all":
-        assert not any("amx" in row["implementation"] for row in found["slowest"])
+        assert not any("amx" in row["implementation"] for row in figures["slowest"])
 
 
 def test_a_call_is_timed_apart_from_its_log(models):
-    found = record_.record(models[0], "onednn", tiny.SHAPE, timed=3, logged=2)
-    in_primitives = sum(primitive.milliseconds for primitive in found.primitives)
-    assert 0 < in_primitives < found.milliseconds
+    recording = record_.record(models[0], "onednn", tiny.SHAPE, timed=3, logged=2)
+    in_primitives = sum(primitive.milliseconds for primitive in recording.primitives)
+    assert 0 < in_primitives < recording.milliseconds
 
 
 def test_logs_own_variable_changes_nothing(models, monkeypatch):
     monkeypatch.setenv("ONEDNN_VERBOSE", "all")
-    found = record_.trace(models[0], "onednn", tiny.SHAPE)
-    assert [p.kind for p in found].count("convolution") == 10
+    primitives = record_.trace(models[0], "onednn", tiny.SHAPE)
+    assert [p.kind for p in primitives].count("convolution") == 10
 
 
 class Alternating(nn.Layer):

@@ -26,9 +26,9 @@ def samples(label, *rounds, conditions=CONDITIONS):
     return Samples(label, [[one] for one in rounds], 1000, conditions)
 
 
-def measured(*found, observed=QUIET):
-    nothing = samples("nothing", *([NOTHING] * len(found[0].rounds)))
-    return benchmark.Measurement([*found, nothing], observed, [[0.0]])
+def measured(*each, observed=QUIET):
+    nothing = samples("nothing", *([NOTHING] * len(each[0].rounds)))
+    return benchmark.Measurement([*each, nothing], observed, [[0.0]])
 
 
 NATIVE = samples("native", [20.0, 20.0], [20.0, 20.0])
@@ -136,7 +136,7 @@ def test_samples_of_the_same_conditions_are_comparable():
 
 
 @pytest.mark.parametrize(("native", "expected"), [(10.0, True), (12.9, True), (13.1, False)])
-def test_hopeless_engines_are_given_up(native, expected):
+def test_engines_that_are_too_slow_are_dropped(native, expected):
     fastest = {"native": native, "onednn": 10.0, "int8": 1.0}
     assert benchmark.is_competitive("native", fastest) is expected
 
@@ -232,8 +232,8 @@ class Fake:
 def test_first_calls_do_not_decide_between_fp32_engines(warmup_batches, native, onednn, kept):
     fakes = [Fake("native", *native), Fake("onednn", *onednn), Fake("int8", 100, 1)]
     budget = benchmark.TimingBudget(warmup_batches, min_seconds=1.0, min_samples=1, rounds=1)
-    left = benchmark.competitive(fakes, budget)
-    assert {fake.label for fake in left} == kept | {"int8"}
+    kept_groups = benchmark.competitive(fakes, budget)
+    assert {fake.label for fake in kept_groups} == kept | {"int8"}
     assert {fake.label for fake in fakes if fake.closed} == {"native", "onednn"} - kept
 
 

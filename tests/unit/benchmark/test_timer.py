@@ -1,4 +1,4 @@
-"""The inside of a timing process, with a model that only pretends."""
+"""The work of a timing process, with a fake model."""
 
 import gc
 import socket
@@ -19,13 +19,13 @@ IMAGES = np.arange(12.0).reshape(3, 4)
 
 @pytest.fixture(autouse=True)
 def collecting():
-    """A timing process switches it off, which these tests run inside of."""
+    """Enable garbage collection again; `serve`, which runs in this process, disables it."""
     yield
     gc.enable()
 
 
 class Model:
-    """Takes a while for each call."""
+    """A model whose calls take a fixed time."""
 
     def __init__(self, seconds=0.0):
         self.seconds, self.calls, self.images = seconds, 0, None
@@ -69,7 +69,7 @@ def serve(model, *commands):
         return [channel.receive() for _ in range(len(commands) + 1)]
 
 
-def test_says_when_it_is_ready_and_what_it_used():
+def test_reports_that_it_is_ready_and_its_usage():
     model = Model()
     (ready,) = serve(model)
     assert model.images is IMAGES
@@ -88,7 +88,7 @@ def test_says_when_it_is_ready_and_what_it_used():
         ({"batches": 900, "limit": 0}, 1, 1),
     ],
 )
-def test_times_as_long_and_as_often_as_it_is_told(changes, least, most):
+def test_times_as_long_and_as_often_as_the_command_requires(changes, least, most):
     model = Model(seconds=0.005)
     _, answer = serve(model, command(**changes))
     assert least <= len(answer["milliseconds"]) <= most
@@ -107,7 +107,7 @@ def test_scores():
     assert answer["scores"] == (IMAGES[:2] * 2).tolist()
 
 
-def test_stays_busy_until_it_is_told_otherwise(ends):
+def test_stays_busy_until_the_next_command(ends):
     model = Model(seconds=0.001)
     ours, theirs = ends
     thread = threading.Thread(target=timer_main.serve, args=(model, IMAGES, theirs))

@@ -51,15 +51,15 @@ def test_good_machine() -> None:
 
 
 def test_no_vnni() -> None:
-    found = tuple(cpu_findings(replace(GOOD, flags=("avx512f",))))
-    assert statuses(found) == {
+    findings = tuple(cpu_findings(replace(GOOD, flags=("avx512f",))))
+    assert statuses(findings) == {
         "CPU": OK,
         "avx512f": OK,
         "avx512_vnni": PROBLEM,
         "amx_int8": NOTE,
     }
-    assert "--allow-slow-isa" in found[2].advice
-    assert not Diagnosis(found, GOOD, SMOKE).able
+    assert "--allow-slow-isa" in findings[2].advice
+    assert not Diagnosis(findings, GOOD, SMOKE).able
 
 
 def test_small_machine() -> None:
@@ -74,10 +74,10 @@ def test_small_machine() -> None:
 
 
 def test_versions() -> None:
-    found = version_findings(
+    findings = version_findings(
         {"paddlepaddle": "3.3.1", "paddleslim": "not installed", "numpy": "2.4.6"}
     )
-    assert statuses(found) == {"paddlepaddle": NOTE, "paddleslim": PROBLEM, "numpy": OK}
+    assert statuses(findings) == {"paddlepaddle": NOTE, "paddleslim": PROBLEM, "numpy": OK}
 
 
 @pytest.mark.parametrize(
@@ -91,9 +91,9 @@ def test_versions() -> None:
 def test_failing_inference(monkeypatch: pytest.MonkeyPatch, code: str, error: str) -> None:
     monkeypatch.setattr("job.doctor.checks._SMOKE", code)
     monkeypatch.setattr("job.doctor.checks._SMOKE_SECONDS", 1)
-    found = smoke_finding(smoke_test())
-    assert found.status == PROBLEM
-    assert error in found.found
+    finding = smoke_finding(smoke_test())
+    assert finding.status == PROBLEM
+    assert error in finding.found
 
 
 def test_inference_that_works(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -260,10 +260,10 @@ class _Stops(Recorder):
 
 
 def test_environment() -> None:
-    found = environment(3)
-    assert found["OMP_NUM_THREADS"] == "3"
-    assert found["FLAGS_enable_pir_api"] == "0"
-    assert found["PATH"] == os.environ["PATH"]
+    variables = environment(3)
+    assert variables["OMP_NUM_THREADS"] == "3"
+    assert variables["FLAGS_enable_pir_api"] == "0"
+    assert variables["PATH"] == os.environ["PATH"]
 
 
 def test_only_module_level_functions_can_be_run() -> None:

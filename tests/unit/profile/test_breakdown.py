@@ -27,15 +27,15 @@ def evidence(primitives, layers=(), **changes):
 
 
 @pytest.fixture
-def found():
+def figures():
     fp32, int8 = recorded("fp32"), recorded("int8")
     layers = match(fp32, int8, NAMES)
     whole = kinds.total_ms(fp32) + 3.5
     return breakdown.account(Recording(whole, fp32), evidence(int8, layers, outside_ms=2.5))
 
 
-def test_kinds_of_a_recorded_log(found):
-    counts = {row["kind"]: row["count"] for row in found["int8"]["kinds"]}
+def test_kinds_of_a_recorded_log(figures):
+    counts = {row["kind"]: row["count"] for row in figures["int8"]["kinds"]}
     assert counts == {
         "convolution": 8,
         "reorder: change of sign": 2,
@@ -46,26 +46,28 @@ def test_kinds_of_a_recorded_log(found):
         "reorder: change of layout": 2,
         "reorder: dequantize": 1,
     }
-    times = [row["milliseconds"] for row in found["int8"]["kinds"]]
+    times = [row["milliseconds"] for row in figures["int8"]["kinds"]]
     assert times == sorted(times, reverse=True)
-    assert sum(times) == pytest.approx(found["int8"]["milliseconds"], abs=1e-3)
+    assert sum(times) == pytest.approx(figures["int8"]["milliseconds"], abs=1e-3)
 
 
-def test_share_of_reorders_is_of_int8s_primitives(found):
+def test_share_of_reorders_is_of_int8s_primitives(figures):
     spent = sum(
-        row["milliseconds"] for row in found["int8"]["kinds"] if row["kind"].startswith("reorder")
+        row["milliseconds"] for row in figures["int8"]["kinds"] if row["kind"].startswith("reorder")
     )
-    assert found["reorder_share"] == pytest.approx(spent / found["int8"]["milliseconds"], abs=1e-3)
+    assert figures["reorder_share"] == pytest.approx(
+        spent / figures["int8"]["milliseconds"], abs=1e-3
+    )
 
 
-def test_what_lies_outside_primitives(found):
-    assert found["dispatch_ms"] == {"fp32": 3.5, "int8": 2.5}
+def test_what_lies_outside_primitives(figures):
+    assert figures["dispatch_ms"] == {"fp32": 3.5, "int8": 2.5}
     # A neighbour that disturbed the logged calls alone must not make time negative.
     assert breakdown.outside_ms(Recording(1.0, [made(milliseconds=1.5)])) == 0
 
 
-def test_slowest_layers_stand_beside_fp32(found):
-    first = found["slowest"][0]
+def test_slowest_layers_stand_beside_fp32(figures):
+    first = figures["slowest"][0]
     assert first == {
         "op": "conv2d_0.tmp_0",
         "shape": "mb1_ic3oc64_ih224oh112kh7sh2dh0ph3_iw224ow112kw7sw2dw0pw3",
@@ -75,17 +77,17 @@ def test_slowest_layers_stand_beside_fp32(found):
         "implementation": "brg_conv_fwd:avx10_1_512_amx",
         "folded": ["relu"],
     }
-    assert len(found["slowest"]) == 9
-    times = [row["int8_ms"] for row in found["slowest"]]
+    assert len(figures["slowest"]) == 9
+    times = [row["int8_ms"] for row in figures["slowest"]]
     assert times == sorted(times, reverse=True)
 
 
-def test_left_in_fp32(found):
-    (pool,) = found["left_in_fp32"]
+def test_left_in_fp32(figures):
+    (pool,) = figures["left_in_fp32"]
     assert (pool["op"], pool["kind"], pool["milliseconds"]) == ("", "pooling", 0.0100098)
     layer = made(data_type="f32", weights_type="f32", milliseconds=3.0)
-    left = breakdown.left_in_fp32([layer, made("reorder")], [Layer("conv2d_9.tmp_0", None, layer)])
-    assert left == [("conv2d_9.tmp_0", layer)]
+    ops = breakdown.left_in_fp32([layer, made("reorder")], [Layer("conv2d_9.tmp_0", None, layer)])
+    assert ops == [("conv2d_9.tmp_0", layer)]
 
 
 def test_only_the_ten_slowest_are_kept():

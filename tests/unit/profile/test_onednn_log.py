@@ -26,12 +26,12 @@ def made(kind="convolution", implementation="brgconv:avx512_core_vnni", data="u8
 
 
 def test_parse_reads_executions_only():
-    found = onednn_log.parse(LOG)
-    assert [p.kind for p in found] == ["reorder", "convolution", "inner_product", "pooling"]
-    assert [p.is_int8 for p in found] == [False, True, True, False]
-    assert found[1].isa == "avx512_core_vnni"
-    assert found[1].milliseconds == 0.25
-    assert found[0].isa == ""
+    primitives = onednn_log.parse(LOG)
+    assert [p.kind for p in primitives] == ["reorder", "convolution", "inner_product", "pooling"]
+    assert [p.is_int8 for p in primitives] == [False, True, True, False]
+    assert primitives[1].isa == "avx512_core_vnni"
+    assert primitives[1].milliseconds == 0.25
+    assert primitives[0].isa == ""
 
 
 @pytest.mark.parametrize(
@@ -99,9 +99,9 @@ def test_typical_call_has_the_median_times_of_calls_alike():
         return [replace(made(k), milliseconds=m) for k, m in zip(kinds, milliseconds, strict=True)]
 
     other = [made("reorder")]
-    found = onednn_log.typical([other, call(1, 40), call(3, 20), call(2, 10)])
-    assert [p.kind for p in found] == ["reorder", "convolution"]
-    assert [p.milliseconds for p in found] == [2, 20]
+    primitives = onednn_log.typical([other, call(1, 40), call(3, 20), call(2, 10)])
+    assert [p.kind for p in primitives] == ["reorder", "convolution"]
+    assert [p.milliseconds for p in primitives] == [2, 20]
     assert onednn_log.typical([[], []]) == []
 
 
