@@ -27,7 +27,7 @@ def run(tmp_path: Path, name: str, ui: Recorder | None = None, *overrides: str) 
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; a dead one that nobody waited for does not."""
+    """Whether a process runs; a zombie does not."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
@@ -38,7 +38,7 @@ def alive(pid: int) -> bool:
 def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.02)
 
 
@@ -62,7 +62,7 @@ class TestErrors:
             run(tmp_path, "crash")
         text = str(caught.value)
         assert "| ZeroDivisionError" in text
-        assert f"The whole log: {tmp_path}/run/logs/crash.log" in text
+        assert f"{tmp_path}/run/logs/crash.log" in text
         assert "about to divide" in (tmp_path / "run/logs/crash.log").read_text()
 
     def test_record_that_is_no_json(self, tmp_path: Path) -> None:
@@ -70,15 +70,15 @@ class TestErrors:
             run(tmp_path, "unjson")
 
     def test_end_without_a_record(self, tmp_path: Path) -> None:
-        with pytest.raises(StageCrashed, match="its process ended with code 3 and without a res"):
+        with pytest.raises(StageCrashed, match=r"quits .*\b3\b"):
             run(tmp_path, "quits")
 
     def test_killed(self, tmp_path: Path) -> None:
-        with pytest.raises(StageCrashed, match=r"killed by SIGKILL\n.*peak memory was \d+\.\d GiB"):
+        with pytest.raises(StageCrashed, match=r"SIGKILL\n.* \d+\.\d GiB of \d"):
             run(tmp_path, "killed")
 
     def test_abort_quotes_the_log(self, tmp_path: Path) -> None:
-        with pytest.raises(StageCrashed, match=r"killed by SIGABRT: a library gave up\n.*bad_allo"):
+        with pytest.raises(StageCrashed, match=r"SIGABRT.*\n.*bad_allo"):
             run(tmp_path, "aborts")
 
     def test_crash_at_exit_after_the_record_is_no_failure(self, tmp_path: Path) -> None:
@@ -121,20 +121,20 @@ class TestExplainCrash:
 
     def test_out_of_memory(self, tmp_path: Path) -> None:
         error = self.explain(tmp_path, out_of_memory=True)
-        assert "The kernel kills when memory runs out" in error.hint
+        assert "1.0 GiB of" in error.hint
         assert "train.batch_size" in error.hint
 
     def test_near_the_limit(self, tmp_path: Path) -> None:
-        assert "The kernel kills" in self.explain(tmp_path, peak_bytes=1 << 50).hint
+        assert "train.batch_size" in self.explain(tmp_path, peak_bytes=1 << 50).hint
 
     def test_killed_by_somebody(self, tmp_path: Path) -> None:
-        assert self.explain(tmp_path).hint.startswith("Somebody killed it, or memory ran out")
+        assert "train.batch_size" not in self.explain(tmp_path).hint
 
     def test_full_disk(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("job.pipeline.crash.free_bytes", lambda path: 0)
         error = self.explain(tmp_path, exception="RuntimeError: (External) Write failed")
         assert isinstance(error, OutputError)
-        assert "the disk of" in error.message
+        assert str(tmp_path) in error.message
 
     def test_only_this_attempts_lines_are_quoted(self, tmp_path: Path) -> None:
         log = tmp_path / "qat.log"
@@ -144,7 +144,7 @@ class TestExplainCrash:
 
 class TestStopping:
     def test_with_others_that_were_asked(self, tmp_path: Path) -> None:
-        with pytest.raises(Stopped, match="stopped by SIGTERM in stage ends_with_others"):
+        with pytest.raises(Stopped, match="SIGTERM in stage ends_with_others"):
             run(tmp_path, "ends_with_others")
 
     @pytest.fixture
@@ -159,9 +159,9 @@ class TestStopping:
                 text=True,
             )
             started.append(process)
-            heard = tmp_path / "ui.txt"
+            messages = tmp_path / "ui.txt"
             lines = 2 if name == "stubborn" else 1
-            wait_until(lambda: heard.exists() and heard.read_text().count("\n") >= lines)
+            wait_until(lambda: messages.exists() and messages.read_text().count("\n") >= lines)
             return process
 
         yield start
@@ -175,10 +175,10 @@ class TestStopping:
     def test_saves_and_goes_on(self, tmp_path: Path, start: Start, signum: int, code: int) -> None:
         process = start("patient")
         process.send_signal(signum)
-        _, told = process.communicate(timeout=20)
+        _, stderr = process.communicate(timeout=20)
         assert process.returncode == code
         name = signal.Signals(signum).name
-        assert f"stopped by {name} in stage patient\nRun the same command again" in told
+        assert f"{name} in stage patient\n" in stderr
         checkpoint = tmp_path / "run/.partial/patient/checkpoints/count.txt"
         step = int(checkpoint.read_text())
         result = go(make_manifest(tmp_path), tmp_path / "run", (_patient(),))
@@ -187,7 +187,7 @@ class TestStopping:
 
     def test_grace_runs_out(self, tmp_path: Path) -> None:
         began = time.monotonic()
-        with pytest.raises(JobError, match="stopped by SIGTERM in stage stubborn"):
+        with pytest.raises(JobError, match="SIGTERM in stage stubborn"):
             run(tmp_path, "stubborn", _Stops(signal.SIGTERM), "run.grace_seconds=1")
         assert time.monotonic() - began < 10
 
@@ -212,11 +212,11 @@ class TestStopping:
         process.communicate()
         wait_until(lambda: not alive(worker))
         os.kill(grandchild, signal.SIGKILL)
-        # Nobody holds the lock any more.
+        # No process holds the lock any more.
         assert go(make_manifest(tmp_path), tmp_path / "run", (stage("third"),)).worked
 
     def test_between_stages(self) -> None:
-        with pytest.raises(JobError, match=r"^stopped by SIGTERM\n"), StopSignals():
+        with pytest.raises(JobError, match=r"SIGTERM\n"), StopSignals():
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(1)
 
@@ -240,7 +240,7 @@ def _patient() -> object:
 
 
 class _Stops(Recorder):
-    """Sends this process a signal at the stage's first word."""
+    """Sends this process a signal at the stage's first message."""
 
     def __init__(self, signum: int) -> None:
         super().__init__()
