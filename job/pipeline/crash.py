@@ -1,4 +1,4 @@
-"""Explains why a stage's process died, from its exit code, its log and the state of the machine."""
+"""Explains why a stage's process ended, from its exit code, its log and the machine's state."""
 
 import re
 import signal
@@ -15,11 +15,11 @@ _NOTHING_FREE_BYTES = 1 << 20
 _GIB = 1 << 30
 _MEANING = {
     signal.SIGSEGV: "invalid memory access",
-    signal.SIGABRT: "a library aborted the process",
-    signal.SIGILL: "this CPU does not support an instruction that a library used",
-    signal.SIGBUS: "unavailable memory was accessed, often because /dev/shm or a disk is full",
+    signal.SIGABRT: "it aborted itself, usually in a library",
+    signal.SIGILL: "this CPU lacks an instruction that a library used",
+    signal.SIGBUS: "memory could not be mapped, often because /dev/shm or a disk is full",
     signal.SIGFPE: "division by zero",
-    signal.SIGTERM: "another process sent the signal",
+    signal.SIGTERM: "sent by another process",
 }
 
 
@@ -34,26 +34,26 @@ def explain_crash(
     out_of_memory: bool,
     root: Path,
 ) -> JobError:
-    """Return the error for a stage whose process ended without a record.
+    """Return the error for a stage that ended without a record.
 
     Args:
-        stage: name of the stage.
-        log: the log of its process.
-        offset: start of this attempt in the log, in bytes.
-        exception: the exception that ended the process, or empty.
+        stage: the name of the stage.
+        log: the file that contains the output of the stage's process.
+        offset: position in the log, in bytes, where this attempt begins.
+        exception: class and message of the exception that ended the stage, or empty.
         exit_code: exit code of the process; minus the signal's number if a signal killed it.
         peak_bytes: peak memory of the process.
-        out_of_memory: whether the kernel killed a process of this control group meanwhile because
-            memory ran out.
+        out_of_memory: whether the kernel killed a process of this container for lack of memory
+            during the stage.
         root: the output folder.
     """
-    see_log = f"See the log: {log}"
+    where = f"Complete log: {log}"
     lines = last_lines(log, offset)
     quoted = "".join(f"\n  | {line}" for line in lines)
     if free_bytes(root) < _NOTHING_FREE_BYTES:
         return OutputError(
-            f"stage {stage} failed, and the disk of {root} is full{quoted}",
-            f"Free some space, then run the same command again. {see_log}",
+            f"stage {stage} failed, and the disk that contains {root} is full{quoted}",
+            f"Free disk space and run the same command again. {where}",
         )
     if exit_code == -signal.SIGKILL:
         return StageCrashed(
@@ -63,13 +63,13 @@ def explain_crash(
         name = signal.Signals(-exit_code).name
         meaning = _MEANING.get(signal.Signals(-exit_code), "")
         reason = f"{name}: {meaning}" if meaning else name
-        return StageCrashed(f"stage {stage} was killed by {reason}{quoted}", see_log)
+        return StageCrashed(f"stage {stage} was killed by {reason}{quoted}", where)
     reason = exception or f"its process exited with code {exit_code} without a result"
-    return StageCrashed(f"stage {stage} failed: {reason}{quoted}", see_log)
+    return StageCrashed(f"stage {stage} failed: {reason}{quoted}", where)
 
 
 def last_lines(log: Path, offset: int) -> tuple[str, ...]:
-    """Return the last non-empty lines of a log after ``offset`` (in bytes)."""
+    """Return the last nonempty lines of a log, at most 8, from ``offset`` in bytes on."""
     try:
         with log.open("rb") as file:
             size = file.seek(0, 2)
@@ -78,18 +78,20 @@ def last_lines(log: Path, offset: int) -> tuple[str, ...]:
     except OSError:
         return ()
     lines = [re.sub(r"[^\x20-\x7e\u00a0-\uffff]", " ", line).rstrip() for line in text.splitlines()]
-    # The Python frames after a fatal signal hide the library's own message before them.
+    # Python's traceback at a fatal signal is less useful than the library's output before it.
     fatal = next((at for at, line in enumerate(lines) if line.startswith(_FATAL)), len(lines))
     return tuple(line for line in lines[: fatal + 1] if line)[-_LAST_LINES:]
 
 
 def _memory(peak_bytes: int, out_of_memory: bool) -> str:
-    """Return the hint after SIGKILL, which the kernel sends when memory runs out."""
+    """Return the hint after SIGKILL, which the kernel sends if memory runs out."""
     host = read_host()
-    peak = f"peak memory {peak_bytes / _GIB:.1f} GiB of {host.memory_bytes / _GIB:.1f} GiB"
+    peak = f"Peak memory was {peak_bytes / _GIB:.1f} GiB of {host.memory_bytes / _GIB:.1f} GiB"
     if out_of_memory or peak_bytes > host.memory_bytes * 0.8:
         return (
-            f"Memory probably ran out ({peak}). Give the job more memory, or lower "
-            "train.batch_size, baseline.train.batch_size or data.workers."
+            f"Memory {'ran out' if out_of_memory else 'probably ran out'}. {peak}. Give the job "
+            "more memory, or lower train.batch_size, baseline.train.batch_size or data.workers."
         )
-    return f"Another process killed it, or memory ran out ({peak}). Run the same command again."
+    return (
+        f"Another process sent the signal, or memory ran out. {peak}. Run the same command again."
+    )

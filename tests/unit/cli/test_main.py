@@ -176,8 +176,7 @@ class TestRefusals:
         arguments = ("run", "m.json", "--set", "model.name=null", "--set", f"model={model}")
         done = job(*arguments, cwd=folder)
         assert done.returncode == 2
-        assert "'mine:net'" in done.stderr
-        assert "--allow-code" in done.stderr
+        assert "'mine:net' runs code of its own\nIf you trust it" in done.stderr
         assert job(*arguments, "--allow-code", "--dry-run", cwd=folder).returncode == 0
 
     def test_uri(self, folder: Path) -> None:
@@ -294,7 +293,7 @@ class TestMatrix:
     def test_code_of_one_model(self, matrix: Path) -> None:
         model = '{"callable": "mine:net", "classes": 10, "input_shape": [3, 32, 32]}'
         done = job("run", "m.json", "--set", f"matrix.1.set.model={model}", cwd=matrix)
-        assert "'mine:net'" in done.stderr, done.stderr
+        assert "runs code of its own" in done.stderr, done.stderr
         assert done.returncode == 2
 
 
@@ -302,14 +301,14 @@ class TestReport:
     def test_no_report(self, folder: Path) -> None:
         done = job("report", ".", cwd=folder)
         assert done.returncode == 2
-        assert "report.json" in done.stderr
+        assert "holds no report.json" in done.stderr
 
     @pytest.mark.parametrize("text", ["", "[]", "{"])
     def test_broken_report(self, folder: Path, text: str) -> None:
         (folder / "report.json").write_text(text)
         done = job("report", ".", cwd=folder)
         assert done.returncode == 4
-        assert "report.json" in done.stderr
+        assert "report.json is not a JSON object" in done.stderr
 
     def test_report_that_is_none(self, folder: Path) -> None:
         (folder / "report.json").write_text("{}")
