@@ -1,4 +1,4 @@
-"""``python -m job`` is the command ``job``."""
+"""Lets ``python -m job`` run the command ``job``."""
 
 from job.cli.main import main
 

@@ -1,30 +1,30 @@
 """The one exception tree, and the exit codes.
 
-    JobError              1  anything else
-    ├── UsageError        2  the command line is wrong
-    │   ├── ManifestError 2  the manifest is wrong; lists every fault
-    │   └── NoRun         2  no run has written where one was to be read
+    JobError              1  any other error
+    ├── UsageError        2  the command line is invalid
+    │   ├── ManifestError 2  the manifest is invalid; lists all faults
+    │   └── NoRun         2  the output to read contains no run
     ├── GateFailed        3  a gate failed; all artifacts and the report are written
     ├── DataError         4  data or weights are missing, corrupt or of another model
-    ├── MachineError      5  this machine cannot do the job
-    ├── TrainingError     1  training cannot go on (NaN loss)
-    ├── QuantizationError 1  an INT8 model could not be made or proved
-    ├── IncomparableSamples 1  timings of different hosts, ISAs or threads were to be compared
+    ├── MachineError      5  this machine cannot run the job
+    ├── TrainingError     1  training cannot continue (NaN loss)
+    ├── QuantizationError 1  an INT8 model could not be made or verified
+    ├── IncomparableSamples 1  timings of different hosts, ISAs or thread counts were compared
     ├── OutputError       1  the output cannot be written (full disk, locked by another run)
-    ├── StorageError      1  S3 storage cannot be reached, refuses, or answers wrongly
-    │   ├── ObjectMissing 1  there is no such object
-    │   ├── ObjectChanged 1  an object changed while it was read
-    │   └── TransferFailed 1 worth trying again; seen by users once all attempts are used up
+    ├── StorageError      1  S3 is unreachable, rejects a request, or returns a wrong response
+    │   ├── ObjectMissing 1  the object does not exist
+    │   ├── ObjectChanged 1  the object changed while it was read
+    │   └── TransferFailed 1 a retry may succeed; users see it after the last retry
     ├── StageCrashed      1  a stage's process died; names its log
-    ├── TimeLimitReached  1  run.max_minutes are over; it resumes from its last checkpoint
-    ├── MatrixFailed         some models of a matrix failed; the code is the first one's
-    ├── Unfinished        1  a model of a matrix that runs elsewhere has no result yet
-    ├── PeerLost          1  a process that trains with this one is gone; it resumes
-    ├── LeaderEnded          rank 0 of such processes ended before its work was done; its code
-    └── Stopped     128+sig  a signal stopped the job; it resumes from its last checkpoint
+    ├── TimeLimitReached  1  run.max_minutes have passed; the next run resumes
+    ├── MatrixFailed         some models of a matrix failed; exit code of the first of them
+    ├── Unfinished        1  a model of a matrix runs on another machine and has no result yet
+    ├── PeerLost          1  lost another process of the same training; the next run resumes
+    ├── LeaderEnded          rank 0 ended; exit code of rank 0
+    └── Stopped     128+sig  a signal stopped the job; the next run resumes
 
-Messages say what, where, what was found and what to do next. They are shown to the user as they
-stand, without a traceback.
+A message states what failed, where, what was found and what was expected; the hint states what to
+do. Users see both without a traceback.
 """
 
 from dataclasses import dataclass
@@ -34,11 +34,11 @@ INTERNAL = 1
 
 
 class JobError(Exception):
-    """An expected failure with a message for the user.
+    """An expected error with a message for the user.
 
     Args:
-        message: what went wrong, where, what was found.
-        hint: the next step, in one sentence.
+        message: what failed, where, what was found, what was expected.
+        hint: what to do, as an instruction in one or two sentences.
     """
 
     exit_code = INTERNAL
@@ -53,19 +53,19 @@ class JobError(Exception):
 
 
 class UsageError(JobError):
-    """The command line is wrong."""
+    """The command line is invalid."""
 
     exit_code = 2
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong with a manifest.
+    """One fault of a manifest.
 
     Attributes:
         pointer: JSON pointer of the value, such as ``/train/epochs``.
         message: what was found and what is allowed.
-        suggestion: a did-you-mean, or empty.
+        suggestion: the spelling that was probably meant, or empty.
     """
 
     pointer: str
@@ -78,11 +78,11 @@ class Fault:
 
 
 class ManifestError(UsageError):
-    """The manifest is wrong.
+    """The manifest is invalid.
 
     Args:
-        source: where the manifest was read from.
-        faults: every fault found, in the manifest's order.
+        source: path or URI of the manifest.
+        faults: all faults, in the manifest's order.
     """
 
     def __init__(self, source: str, faults: tuple[Fault, ...]) -> None:
@@ -91,16 +91,17 @@ class ManifestError(UsageError):
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         lines = "\n".join(f"  {fault}" for fault in faults)
         super().__init__(
-            f"{source}: {count}\n{lines}", "`job explain KEY` tells what a key may hold."
+            f"{source}: {count}\n{lines}",
+            "Run `job explain KEY` to see the allowed values of a key.",
         )
 
 
 class NoRun(UsageError):
-    """No run has written where one was to be read."""
+    """The output to read contains no run."""
 
 
 class GateFailed(JobError):
-    """A gate failed; artifacts and report are complete."""
+    """A gate failed; all artifacts and the report are written."""
 
     exit_code = 3
 
@@ -112,21 +113,21 @@ class DataError(JobError):
 
 
 class MachineError(JobError):
-    """This machine cannot do the job."""
+    """This machine cannot run the job."""
 
     exit_code = 5
 
 
 class TrainingError(JobError):
-    """Training cannot go on."""
+    """Training cannot continue."""
 
 
 class QuantizationError(JobError):
-    """An INT8 model could not be made or proved."""
+    """An INT8 model could not be made or verified."""
 
 
 class IncomparableSamples(JobError):
-    """Timings were to be compared that were measured under different conditions."""
+    """Timings measured under different conditions cannot be compared."""
 
 
 class OutputError(JobError):
@@ -134,34 +135,34 @@ class OutputError(JobError):
 
 
 class StorageError(JobError):
-    """S3 storage cannot be reached, refuses, or answers wrongly; trying again would not help."""
+    """S3 is unreachable, rejects a request, or returns a wrong response; a retry would not help."""
 
 
 class ObjectMissing(StorageError):
-    """There is no such object."""
+    """The object does not exist."""
 
 
 class ObjectChanged(StorageError):
-    """An object is not, or no longer, the one that was to be read."""
+    """The object is another version than expected, or changed while it was read."""
 
 
 class TransferFailed(StorageError):
-    """A request failed in a way that trying again may mend."""
+    """A request failed, but a retry may succeed."""
 
 
 class StageCrashed(JobError):
-    """A stage's process died without saying why."""
+    """A stage's process died without reporting an error."""
 
 
 class TimeLimitReached(JobError):
-    """The job's time is over; its state is kept."""
+    """The job's time limit has passed; its state is saved."""
 
 
 class MatrixFailed(JobError):
-    """Some models of a matrix failed; the others and the matrix report are complete.
+    """Some models of a matrix failed; the other models and the matrix report are complete.
 
     Args:
-        exit_code: that of the first model that failed.
+        exit_code: exit code of the first model that failed.
     """
 
     def __init__(self, exit_code: int, message: str, hint: str = "") -> None:
@@ -170,18 +171,18 @@ class MatrixFailed(JobError):
 
 
 class Unfinished(JobError):
-    """A model of a matrix that is run elsewhere has no result yet."""
+    """A model of a matrix runs on another machine and has no result yet."""
 
 
 class PeerLost(JobError):
-    """Another process of the same training is gone."""
+    """The connection to another process of the same training was lost."""
 
 
 class LeaderEnded(JobError):
-    """Rank 0, beside which this process trains, ended before its work was done.
+    """Rank 0 of this process's training ended.
 
     Args:
-        exit_code: that of rank 0.
+        exit_code: exit code of rank 0; 0 if the run succeeded.
     """
 
     def __init__(self, exit_code: int, message: str, hint: str = "") -> None:
@@ -193,7 +194,7 @@ class Stopped(JobError):
     """A signal stopped the job.
 
     Args:
-        signum: the signal's number; the exit code is 128 + signum.
+        signum: number of the signal; the exit code is 128 + signum.
     """
 
     def __init__(self, signum: int, message: str, hint: str = "") -> None:
@@ -202,5 +203,5 @@ class Stopped(JobError):
         self.exit_code = 128 + signum
 
 
-# After these a run goes on from where it was, once it is tried again.
+# After these errors, the same command resumes the run.
 GOES_ON = (Stopped, TimeLimitReached, OutputError, StorageError, PeerLost)

@@ -1,7 +1,7 @@
-"""What this machine is and how much of it the job may use.
+"""Describes this machine: CPU, memory, and the limits of the container.
 
-Every figure comes from ``/proc`` and ``/sys`` below a root that a test can replace. Control groups
-are read in both versions, since a container sees the host's cores and not its own quota.
+All values are read from ``/proc`` and ``/sys``, below a root that a test can replace. Limits come
+from control groups (version 1 and 2), because a container sees all cores of the host.
 """
 
 import os
@@ -13,31 +13,31 @@ from pathlib import Path
 from typing import Any
 
 VNNI = "avx512_vnni"
-# Flags that choose a kernel or change its arithmetic; the other hundred say nothing about speed.
+# CPU flags that select a kernel or change its arithmetic. The others do not affect results.
 _ISA_FLAG = re.compile(r"(s?sse|avx|amx|fma|f16c|bmi|gfni|asimd|sve|i8mm|bf16)")
 # Version 1 writes "no limit" as the largest multiple of a page below 2^63.
 _NO_MEMORY_LIMIT = 1 << 60
 _CGROUP = Path("sys/fs/cgroup")
-# Allocators that are put in glibc's place with LD_PRELOAD.
+# Allocators that can replace glibc's with LD_PRELOAD.
 _ALLOCATORS = ("jemalloc", "tcmalloc", "mimalloc")
 
 
 @dataclass(frozen=True)
 class Host:
-    """One machine, as the job sees it.
+    """A machine and the limits of this process on it.
 
     Attributes:
-        cpu_model: the processor's name.
-        flags: its instruction set extensions, sorted, as ``/proc/cpuinfo`` names them.
-        microcode: its microcode's version, or empty.
-        cores: logical cores that are online.
-        affinity: cores that this process may be scheduled on.
-        quota_cores: the control group's CPU quota over its period; None when unlimited.
-        memory_bytes: the machine's memory or the control group's limit, whichever is less.
-        memory_limited: whether a control group sets ``memory_bytes``.
-        kernel: the kernel's release.
-        allocator: ``glibc``, or what was preloaded in its place: small INT8 calls spend a tenth of
-            their time in it.
+        cpu_model: name of the processor.
+        flags: instruction set extensions, sorted, with the names in ``/proc/cpuinfo``.
+        microcode: version of the microcode, or empty.
+        cores: number of logical cores that are online.
+        affinity: number of cores that this process may run on.
+        quota_cores: CPU limit of the control group in cores; None if unlimited.
+        memory_bytes: the machine's memory, or the control group's limit if it is smaller.
+        memory_limited: whether ``memory_bytes`` is the limit of a control group.
+        kernel: release of the kernel.
+        allocator: ``glibc``, or the preloaded allocator. Small INT8 calls spend a tenth of their
+            time in the allocator.
     """
 
     cpu_model: str
@@ -53,19 +53,19 @@ class Host:
 
     @property
     def has_vnni(self) -> bool:
-        """True when INT8 dot products are exact and quick (AVX512_VNNI)."""
+        """Whether INT8 dot products are exact and fast (AVX512_VNNI)."""
         return VNNI in self.flags
 
     @property
     def usable_cores(self) -> int:
-        """Cores that can work at the same time, at least 1.
+        """Number of cores that can run at the same time, at least 1.
 
-        A fractional quota is rounded down: OpenMP threads wait for each other at barriers, so one
-        more thread than the quota feeds is throttled, and all others wait for it.
+        A fractional CPU limit is rounded down. OpenMP threads wait for each other at barriers, so
+        one thread above the limit would be throttled and would delay all others.
         """
         if self.quota_cores is None:
             return max(1, self.affinity)
-        # A quota of 199900/100000 us is meant as two cores.
+        # A limit of 199900/100000 us is meant to be two cores.
         return max(1, min(self.affinity, int(self.quota_cores + 0.01)))
 
     def as_report(self) -> dict[str, Any]:
@@ -83,11 +83,11 @@ class Host:
 
 
 def read_host(root: Path = Path("/"), *, affinity: int | None = None) -> Host:
-    """Describe the machine.
+    """Return a description of this machine.
 
     Args:
-        root: folder that holds ``proc`` and ``sys``.
-        affinity: cores that this process may use; None asks the kernel.
+        root: folder that contains ``proc`` and ``sys``.
+        affinity: number of cores that this process may use; None reads it from the kernel.
     """
     cpuinfo = _text(root / "proc/cpuinfo")
     fields = _first_processor(cpuinfo)
@@ -109,17 +109,17 @@ def read_host(root: Path = Path("/"), *, affinity: int | None = None) -> Host:
 
 
 def _allocator(maps: str) -> str:
-    """Return the name of the memory allocator among the libraries of this process."""
+    """Return the name of the memory allocator that this process has loaded."""
     return next((name for name in _ALLOCATORS if f"lib{name}" in maps), "glibc")
 
 
 def usable_cores() -> int:
-    """Return how many threads of this process can work at the same time, at least 1."""
+    """Return how many threads of this process can run at the same time, at least 1."""
     return read_host().usable_cores
 
 
 def quota_cores(root: Path = Path("/")) -> float | None:
-    """Return the tightest CPU quota in cores over all control groups above this process."""
+    """Return the lowest CPU limit, in cores, of this process's control groups, or None."""
     quotas = []
     for folder in _groups(root, "cpu"):
         quota, _, period = _text(folder / "cpu.max").partition(" ")
@@ -132,7 +132,7 @@ def quota_cores(root: Path = Path("/")) -> float | None:
 
 
 def memory_limit(root: Path = Path("/")) -> int | None:
-    """Return the tightest memory limit in bytes over all control groups above this process."""
+    """Return the lowest memory limit, in bytes, of this process's control groups, or None."""
     limits = []
     for folder in _groups(root, "memory"):
         text = _text(folder / "memory.max") or _text(folder / "memory.limit_in_bytes")
@@ -143,47 +143,48 @@ def memory_limit(root: Path = Path("/")) -> int | None:
 
 @dataclass(frozen=True)
 class Throttling:
-    """How often a CPU quota was used up, and how long processes waited then, since the start."""
+    """How often the container hit its CPU limit, and how long it was throttled, since its start."""
 
     periods: int
     seconds: float
 
 
 def throttling(root: Path = Path("/")) -> Throttling:
-    """Return what all control groups above this process were throttled by their quotas."""
+    """Return the throttling of all control groups of this process, added up."""
     periods, seconds = 0, 0.0
     for folder in _groups(root, "cpu"):
         pairs = (line.split() for line in _text(folder / "cpu.stat").splitlines())
-        found = {pair[0]: _number(pair[1]) for pair in pairs if len(pair) == 2}
-        periods += found.get("nr_throttled", 0)
+        counters = {pair[0]: _number(pair[1]) for pair in pairs if len(pair) == 2}
+        periods += counters.get("nr_throttled", 0)
         # Version 2 counts microseconds, version 1 nanoseconds.
-        seconds += found.get("throttled_usec", 0) / 1e6 + found.get("throttled_time", 0) / 1e9
+        seconds += counters.get("throttled_usec", 0) / 1e6
+        seconds += counters.get("throttled_time", 0) / 1e9
     return Throttling(periods, seconds)
 
 
 def oom_kills(root: Path = Path("/")) -> int:
-    """Return how many processes the kernel killed for want of memory in this control group."""
+    """Return how many processes of this control group the kernel killed for lack of memory."""
     for folder in _groups(root, "memory"):
         text = _text(folder / "memory.events") or _text(folder / "memory.oom_control")
-        found = re.search(r"^oom_kill (\d+)$", text, re.MULTILINE)
-        if found:
-            return int(found.group(1))
+        match = re.search(r"^oom_kill (\d+)$", text, re.MULTILINE)
+        if match:
+            return int(match.group(1))
     return 0
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:
-    """Yield the folders of this process's control group and of those above it, innermost first."""
+    """Yield the folders of this process's control group and its ancestors, innermost first."""
     memberships = _memberships(_text(root / "proc/self/cgroup"))
     mounts = [(_CGROUP, memberships.get("")), (_CGROUP / "unified", memberships.get(""))]
     for names, group_path in memberships.items():
         if controller in names.split(","):
-            # Old kernels list two controllers in another order than their folder is called.
+            # Old kernels list two controllers in another order than in the folder's name.
             named = _CGROUP / names
             mounts.append((named if (root / named).is_dir() else _CGROUP / controller, group_path))
     for mount, path in mounts:
         if path is None:
             continue
-        # A container without a namespace of its own sees the host's path, but its own mount.
+        # Without its own cgroup namespace, a container sees the host's path, but its own mount.
         group = Path(path.lstrip("/"))
         for relative in (group, *group.parents) if group.parts else (group,):
             if ".." not in relative.parts:
@@ -191,7 +192,7 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
 
 
 def _memberships(text: str) -> Mapping[str, str]:
-    """Map a version 1 controller list, or the empty string for version 2, to the group's path."""
+    """Return the group's path by controller list (version 1) or empty string (version 2)."""
     lines = (line.split(":", 2) for line in text.splitlines() if line.count(":") >= 2)
     return {controllers: path for _, controllers, path in lines}
 
@@ -204,19 +205,19 @@ def _first_processor(cpuinfo: str) -> Mapping[str, str]:
 
 
 def _total_memory(meminfo: str) -> int:
-    """Return the machine's memory in bytes, 0 when unknown."""
-    found = re.search(r"^MemTotal:\s+(\d+) kB$", meminfo, re.MULTILINE)
-    return int(found.group(1)) * 1024 if found else 0
+    """Return the machine's memory in bytes, 0 if unknown."""
+    match = re.search(r"^MemTotal:\s+(\d+) kB$", meminfo, re.MULTILINE)
+    return int(match.group(1)) * 1024 if match else 0
 
 
 def _number(text: str) -> int:
-    """Read an integer; 0 for ``max``, -1 and anything else that means no limit."""
+    """Return an integer; 0 for ``max``, -1 and other texts that mean no limit."""
     stripped = text.strip()
     return int(stripped) if stripped.isdigit() else 0
 
 
 def _text(path: Path) -> str:
-    """Read a file of the kernel's; empty where this kernel has none."""
+    """Return the content of a kernel file; empty if this kernel does not have the file."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""Names and order of the instruction sets, and how to cap the one that a process uses."""
+"""Names and order of the instruction sets (ISAs), and how to cap the ISA of a process."""
 
 ISA_ORDER = (
     "sse41",
@@ -14,7 +14,7 @@ ISA_ORDER = (
 )
 
 
-# oneDNN's newer names of three of them, which its log uses:
+# Newer names of three ISAs, which oneDNN's log uses:
 # https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html
 ISA_ALIASES = {
     "avx10_1_512": "avx512_core_fp16",
@@ -24,16 +24,16 @@ ISA_ALIASES = {
 
 
 def isa_environment(cap: str) -> dict[str, str]:
-    """Variables that cap the instruction set of a process's kernels.
+    """Return environment variables that cap the ISA of a process's kernels.
 
     Args:
-        cap: a value of the manifest's ``benchmark.isa``; ``all`` sets nothing.
+        cap: a value of the manifest's ``benchmark.isa``; ``all`` sets no cap.
     """
     if cap == "all":
         return {}
     # https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html
     variables = {"ONEDNN_MAX_CPU_ISA": cap.upper()}
     if cap == "avx2":
-        # Paddle's native FP32 kernels call MKL, which oneDNN's cap does not reach.
+        # Paddle's native FP32 kernels call MKL, which ignores oneDNN's cap.
         variables["MKL_ENABLE_INSTRUCTIONS"] = "AVX2"
     return variables

@@ -1,7 +1,7 @@
-"""Pure statistics: right answers, intervals, paired comparisons, percentiles, histograms.
+"""Statistics: correct answers, intervals, paired comparisons, percentiles, histograms.
 
-Every interval is a 95% one. Proportions come in counts and leave in percent (0..100), differences
-in percentage points. Sources:
+All intervals are 95% intervals. Proportions are given as counts and returned in percent (0..100),
+differences in percentage points. Sources:
 
 * Wilson (1927), JASA 22:209, and Newcombe (1998), Statistics in Medicine 17:857: one proportion.
 * Newcombe (1998), Statistics in Medicine 17:2635, method 10: difference of paired proportions.
@@ -9,7 +9,7 @@ in percentage points. Sources:
 * Hyndman and Fan (1996), The American Statistician 50:361, definition 1: percentiles.
 * Freedman and Diaconis (1981), Z. Wahrscheinlichkeitstheorie 57:453: width of histogram bins.
 
-scipy is imported where it is used: the command line imports this module, and must be quick.
+scipy is imported where it is used, because the command line imports this module.
 """
 
 import math
@@ -26,7 +26,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Share of right answers, in percent, with its 95% interval in percent."""
+    """Accuracy in percent, with its 95% interval in percent."""
 
     percent: float
     interval: Interval
@@ -34,12 +34,12 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """FP32 against INT8 on the same images.
+    """Comparison of FP32 with INT8 on the same images.
 
     Attributes:
-        fp32_only_right: images that only FP32 got right.
-        int8_only_right: images that only INT8 got right.
-        p_value: of the mid-p McNemar test, two-sided.
+        fp32_only_right: number of images that only FP32 classifies correctly.
+        int8_only_right: number of images that only INT8 classifies correctly.
+        p_value: two-sided p-value of the mid-p McNemar test.
         top1_drop: FP32 minus INT8, in percentage points; positive when INT8 is worse.
         top1_drop_interval: 95% interval of the drop, in percentage points.
     """
@@ -53,7 +53,7 @@ class PairedComparison:
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Latency percentiles in the samples' own unit."""
+    """Latency percentiles, in the unit of the samples."""
 
     p50: float
     p90: float
@@ -62,7 +62,7 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class Ratio:
-    """INT8 throughput over FP32 throughput; ``interval`` is None for a single round."""
+    """INT8 throughput divided by FP32 throughput; ``interval`` is None for a single round."""
 
     value: float
     interval: Interval | None
@@ -70,7 +70,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts between neighbouring edges: ``len(edges_ms) == len(counts) + 1``."""
+    """Number of samples per bin: ``len(edges_ms) == len(counts) + 1``."""
 
     edges_ms: tuple[float, ...]
     counts: tuple[int, ...]
@@ -79,30 +79,29 @@ class Histogram:
 def topk_correct(
     scores: NDArray[np.float32], labels: NDArray[np.int64], k: int
 ) -> NDArray[np.bool_]:
-    """Tell for each image whether its label is among the k highest scores.
+    """Return for each image whether its label is among the k highest scores.
 
-    A tie is never decided in the model's favour: the label counts only if fewer than k *other*
-    classes score at least as much, so that it would be in the top k in whatever order equals were
-    listed. Without ties this is ``argmax`` for k = 1. A model that answers the same score for
-    every class, or NaN anywhere in a row, is not right by luck.
+    Ties count against the model: a label is in the top k only if fewer than k other classes have
+    the same or a higher score. Without ties and with k = 1 this is ``argmax``. So a model with the
+    same score for every class is never correct by chance. A row with NaN is not correct.
 
     Args:
         scores: [N, C] float32, higher is better.
         labels: [N] int64 in 0..C-1.
-        k: at least 1; with k >= C every row without NaN is right.
+        k: at least 1; with k >= C every row without NaN is correct.
 
     Returns:
         bool [N].
 
     Raises:
-        ValueError: shapes do not fit, k is below 1, or a label lies outside the classes.
+        ValueError: the shapes do not match, k is below 1, or a label is outside the classes.
     """
     if scores.ndim != 2 or labels.shape != scores.shape[:1]:
         raise ValueError(
-            f"scores must be [N, C] and labels [N], found {scores.shape} and {labels.shape}"
+            f"expected scores [N, C] and labels [N], found {scores.shape} and {labels.shape}"
         )
     if k < 1:
-        raise ValueError(f"k must be at least 1, found {k}")
+        raise ValueError(f"expected k of at least 1, found {k}")
     classes = scores.shape[1]
     outside = np.flatnonzero((labels < 0) | (labels >= classes))
     if outside.size:
@@ -117,7 +116,7 @@ def topk_correct(
 
 
 def wilson_interval(right: int, total: int) -> Interval:
-    """Wilson score interval of a proportion, in percent, without continuity correction.
+    """Return the Wilson score interval of a proportion, in percent, without continuity correction.
 
     Raises:
         ValueError: total is below 1, or right is not in 0..total.
@@ -127,14 +126,14 @@ def wilson_interval(right: int, total: int) -> Interval:
     from scipy.stats import binomtest
 
     bounds = binomtest(right, total).proportion_ci(method="wilson")
-    # At 0 and at all the bound is the proportion itself; rounding must not cross it.
+    # For 0 and for all, the bound equals the proportion; rounding must not exceed it.
     low = 0.0 if right == 0 else 100 * float(bounds.low)
     high = 100.0 if right == total else 100 * float(bounds.high)
     return low, high
 
 
 def accuracy(correct: NDArray[np.bool_]) -> Accuracy:
-    """Share of right answers with its Wilson interval.
+    """Return the accuracy with its Wilson interval.
 
     Args:
         correct: bool [N], N >= 1, as from ``topk_correct``.
@@ -144,14 +143,17 @@ def accuracy(correct: NDArray[np.bool_]) -> Accuracy:
 
 
 def mcnemar_mid_p(only_first: int, only_second: int) -> float:
-    """Two-sided mid-p McNemar test, from the two discordant counts.
+    """Return the two-sided p-value of the mid-p McNemar test, from the two discordant counts.
 
-    Twice the smaller tail with half of the observed count's own probability left out. Fagerland
-    and others recommend it over the exact test, which is needlessly conservative. 1 when the
-    counts are equal, none included.
+    The p-value is twice the smaller tail, with the observed count weighted by one half. Fagerland
+    and others recommend it, because the exact test is too conservative. It is 1 for equal counts,
+    also if both are 0.
+
+    Raises:
+        ValueError: a count is negative.
     """
     if min(only_first, only_second) < 0:
-        raise ValueError(f"counts must not be negative, found {only_first} and {only_second}")
+        raise ValueError(f"expected counts of at least 0, found {only_first} and {only_second}")
     if only_first == only_second:
         return 1.0
     from scipy.stats import binom
@@ -163,22 +165,24 @@ def mcnemar_mid_p(only_first: int, only_second: int) -> float:
 def paired_difference_interval(
     both: int, only_first: int, only_second: int, neither: int
 ) -> Interval:
-    """95% interval of first minus second, in percentage points, for paired proportions.
+    """Return the 95% interval of first minus second, in percentage points, for paired proportions.
 
-    Newcombe's method 10: the Wilson intervals of the two proportions, squared and added, less
-    what their correlation (with its continuity correction) makes them share.
+    Newcombe's method 10: a square-and-add interval from the Wilson intervals of both proportions,
+    corrected for their correlation (with continuity correction).
 
     Args:
-        both: images that both got right.
-        only_first: images that only the first got right.
-        only_second: images that only the second got right.
-        neither: images that both got wrong.
+        both: images that both classify correctly.
+        only_first: images that only the first classifies correctly.
+        only_second: images that only the second classifies correctly.
+        neither: images that neither classifies correctly.
 
     Raises:
-        ValueError: a count is negative or all are zero.
+        ValueError: a count is negative, or all counts are 0.
     """
     if min(both, only_first, only_second, neither) < 0:
-        raise ValueError("counts must not be negative")
+        raise ValueError(
+            f"expected counts of at least 0, found {both}, {only_first}, {only_second}, {neither}"
+        )
     total = both + only_first + only_second + neither
     first, second = both + only_first, both + only_second
     low1, high1 = wilson_interval(first, total)
@@ -201,14 +205,17 @@ def compare_paired(fp32: NDArray[np.bool_], int8: NDArray[np.bool_]) -> PairedCo
     """Compare FP32 with INT8 image by image.
 
     Args:
-        fp32: bool [N], what FP32 got right, N >= 1.
-        int8: bool [N], what INT8 got right, on the same images in the same order.
+        fp32: bool [N], N >= 1: whether FP32 is correct.
+        int8: bool [N]: whether INT8 is correct, on the same images in the same order.
 
     Raises:
         ValueError: the shapes differ or are empty.
     """
     if fp32.shape != int8.shape or fp32.ndim != 1 or fp32.size == 0:
-        raise ValueError(f"expected two equal [N] with N >= 1, found {fp32.shape} and {int8.shape}")
+        raise ValueError(
+            f"expected two arrays of the same shape [N], N >= 1, found {fp32.shape} and "
+            f"{int8.shape}"
+        )
     both = int(np.count_nonzero(fp32 & int8))
     only_fp32 = int(np.count_nonzero(fp32 & ~int8))
     only_int8 = int(np.count_nonzero(~fp32 & int8))
@@ -223,50 +230,51 @@ def compare_paired(fp32: NDArray[np.bool_], int8: NDArray[np.bool_]) -> PairedCo
 
 
 def percentiles(samples: Sequence[float] | NDArray[np.float64]) -> Percentiles:
-    """p50, p90 and p99 by nearest rank: the smallest sample that at least q% do not exceed.
+    """Return p50, p90 and p99 by nearest rank.
 
-    Each is a value that was measured, never one between two samples; with fewer than 100 samples
-    p99 is the largest.
+    The q-th percentile is the smallest sample that at least q% of the samples do not exceed. So
+    each percentile is a measured value. With fewer than 100 samples, p99 is the largest sample.
 
     Raises:
-        ValueError: no samples.
+        ValueError: there are no samples.
     """
     values = np.asarray(samples, dtype=np.float64)
     if values.size == 0:
-        raise ValueError("percentiles need at least one sample")
+        raise ValueError("expected at least one sample")
     p50, p90, p99 = np.percentile(values, (50, 90, 99), method="inverted_cdf")
     return Percentiles(float(p50), float(p90), float(p99))
 
 
 def mean_throughput(rounds: Sequence[float]) -> float:
-    """Geometric mean of images/s over rounds.
+    """Return the geometric mean of images/s over rounds.
 
-    The ratio of two such means is the geometric mean of the rounds' ratios, so a table's images/s
-    and its ratio agree.
+    The ratio of two geometric means is the geometric mean of the rounds' ratios. So the images/s
+    and the ratio in a table agree.
 
     Raises:
-        ValueError: no rounds, or a rate that is not positive and finite.
+        ValueError: there are no rounds, or a rate is not positive and finite.
     """
     return math.exp(float(np.mean(_log_rates(rounds))))
 
 
 def paired_ratio(fp32_rounds: Sequence[float], int8_rounds: Sequence[float]) -> Ratio:
-    """Throughput of INT8 over FP32 from interleaved rounds, with its 95% interval.
+    """Return the speedup of INT8 over FP32 from interleaved rounds, with its 95% interval.
 
-    The geometric mean of the rounds' ratios and a paired t interval of their logarithms: round i
-    of both ran side by side, so what slowed the machine then slowed both. A t interval is used
-    because a bootstrap of a handful of rounds is too narrow.
+    The speedup is the geometric mean of the rounds' ratios. The interval is a paired t interval of
+    their logarithms, because round i of both models ran right after each other, so a disturbance
+    slows both. A bootstrap of few rounds would give too narrow an interval.
 
     Args:
-        fp32_rounds: images/s of FP32, one value a round.
+        fp32_rounds: images/s of FP32, one value per round.
         int8_rounds: images/s of INT8 in the same rounds.
 
     Raises:
-        ValueError: no rounds, lengths that differ, or a rate that is not positive and finite.
+        ValueError: there are no rounds, the lengths differ, or a rate is not positive and finite.
     """
     if len(fp32_rounds) != len(int8_rounds):
         raise ValueError(
-            f"rounds must be paired, found {len(fp32_rounds)} FP32 and {len(int8_rounds)} INT8"
+            f"expected as many FP32 as INT8 rounds, found {len(fp32_rounds)} FP32 and "
+            f"{len(int8_rounds)} INT8"
         )
     logs = _log_rates(int8_rounds) - _log_rates(fp32_rounds)
     mean = float(np.mean(logs))
@@ -282,31 +290,32 @@ def paired_ratio(fp32_rounds: Sequence[float], int8_rounds: Sequence[float]) -> 
 def _log_rates(rounds: Sequence[float]) -> NDArray[np.float64]:
     rates = np.asarray(rounds, dtype=np.float64)
     if rates.size == 0 or not np.all(np.isfinite(rates) & (rates > 0)):
-        raise ValueError("rounds must be positive, finite images/s, at least one of them")
+        raise ValueError("expected one or more rounds with positive, finite images/s")
     return np.log(rates)
 
 
 def latency_histogram(samples_ms: Sequence[float] | NDArray[np.float64]) -> Histogram:
-    """Histogram of all latencies, with edges evenly spaced in the logarithm.
+    """Return a histogram of all latencies, with edges evenly spaced in the logarithm.
 
-    A single slow batch then does not hide all others in one bin. The bins are as wide as
-    Freedman and Diaconis say, at most 120 of them; the outer edges are the extreme samples.
+    With logarithmic edges, one slow batch does not put all other batches into one bin. The bin
+    width follows Freedman and Diaconis, with at most 120 bins. The outer edges are the extreme
+    samples.
 
     Raises:
-        ValueError: no samples, or one that is not positive and finite.
+        ValueError: there are no samples, or a sample is not positive and finite.
     """
     samples = np.asarray(samples_ms, dtype=np.float64)
     if samples.size == 0 or not np.all(np.isfinite(samples) & (samples > 0)):
-        raise ValueError("latencies must be positive, finite milliseconds, at least one of them")
+        raise ValueError("expected one or more positive, finite latencies in milliseconds")
     low, high = float(samples.min()), float(samples.max())
     if low == high:
         return Histogram((low * 0.995, high * 1.005), (int(samples.size),))
     quarter, three_quarters = np.percentile(np.log(samples), (25, 75))
     width = 2 * float(three_quarters - quarter) / samples.size ** (1 / 3)
-    wanted = math.log(high / low) / width if width > 0 else MAX_BINS
-    bins = min(MAX_BINS, max(1, math.ceil(wanted)))
+    ideal_bins = math.log(high / low) / width if width > 0 else MAX_BINS
+    bins = min(MAX_BINS, max(1, math.ceil(ideal_bins)))
     edges = np.geomspace(low, high, bins + 1)
-    # Rounding in geomspace must not leave the extreme samples outside.
+    # Rounding in geomspace could exclude the extreme samples.
     edges[0], edges[-1] = low, high
     counts, _ = np.histogram(samples, edges)
     return Histogram(tuple(float(e) for e in edges), tuple(int(c) for c in counts))

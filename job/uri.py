@@ -1,4 +1,4 @@
-"""Addresses of objects in S3, checked once."""
+"""Parses and checks S3 URIs."""
 
 import re
 from dataclasses import dataclass
@@ -7,21 +7,21 @@ from typing import Self
 from job.errors import UsageError
 
 SCHEME = "s3://"
-# The names that AWS, MinIO and Ceph all take.
+# Bucket names that AWS, MinIO and Ceph all accept.
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-_LONGEST_KEY_BYTES = 1024
-# A slash may have been lost on the way: no folder of anybody's is named "s3:".
+_MAX_KEY_BYTES = 1024
+# "s3:" with too few slashes is a typing error, not a folder name.
 _ANY_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|s3:", re.IGNORECASE)
 _USER = re.compile(r"([A-Za-z0-9+.-]+:/*)(?:[^/@]*|.*:.*)@", re.DOTALL)
 
 
 def is_uri(text: str) -> bool:
-    """Tell whether a text is meant as a URI, not as a path."""
+    """Return whether a text is a URI, valid or not, and not a path."""
     return _ANY_SCHEME.match(text) is not None
 
 
 def without_secrets(text: str) -> str:
-    """Return a URI without what must not be repeated: user, password and query (signatures)."""
+    """Return a URI without its secrets: user, password and query (signatures)."""
     address, sign, _ = text.partition("?")
     return _USER.sub(r"\1...@", address) + (f"{sign}..." if sign else "")
 
@@ -31,8 +31,8 @@ class S3Uri:
     """An object, or all objects below a prefix, in a bucket.
 
     Attributes:
-        bucket: the bucket's name.
-        key: the object's key, or a prefix without a slash at its end; empty for the whole bucket.
+        bucket: name of the bucket.
+        key: key of the object, or a prefix without trailing slash; empty for the whole bucket.
     """
 
     bucket: str
@@ -42,10 +42,10 @@ class S3Uri:
         return f"{SCHEME}{self.bucket}/{self.key}"
 
     def __truediv__(self, name: str) -> Self:
-        """Return what lies below by the name, which may hold slashes.
+        """Return the URI of a name below this prefix; the name may contain slashes.
 
         Raises:
-            UsageError: the name would lead elsewhere.
+            UsageError: the name is not valid in a key, for example ``..``.
         """
         key = f"{self.key}/{name}" if self.key else name
         _check_key(f"{self} / {name!r}", key)
@@ -53,62 +53,64 @@ class S3Uri:
 
     @property
     def name(self) -> str:
-        """The last part of the key."""
+        """Last part of the key."""
         return self.key.rpartition("/")[2]
 
     @property
     def below(self) -> str:
-        """What the keys of all objects below begin with."""
+        """The prefix of the keys of all objects below this URI."""
         return f"{self.key}/" if self.key else ""
 
 
 def parse(text: str) -> S3Uri:
-    """Check an address such as ``s3://bucket/some/key``; a slash at its end does not count.
+    """Parse a URI such as ``s3://bucket/some/key``. A trailing slash is ignored.
 
     Raises:
-        UsageError: saying what is wrong with it.
+        UsageError: the URI is invalid.
     """
-    told = without_secrets(text)
-    shown = ascii(told if len(told) <= 100 else f"{told[:100]}...")
+    safe = without_secrets(text)
+    excerpt = ascii(safe if len(safe) <= 100 else f"{safe[:100]}...")
     if not text.startswith(SCHEME):
-        meant = f"{SCHEME}{told[3:].lstrip('/')}" if told[:3].lower() == "s3:" else ""
+        meant = f"{SCHEME}{safe[3:].lstrip('/')}" if safe[:3].lower() == "s3:" else ""
         raise UsageError(
-            f"{shown}: expected a URI that begins with {SCHEME}"
+            f"{excerpt}: expected a URI that starts with {SCHEME}"
             + (f" (did you mean {meant[:100]!a}?)" if meant else ""),
-            "Name the object as s3://BUCKET/KEY; the server goes into storage.endpoint_url or "
+            "Write s3://BUCKET/KEY, and set the server in storage.endpoint_url or "
             "AWS_ENDPOINT_URL_S3.",
         )
     bucket, _, key = text.removeprefix(SCHEME).partition("/")
     if "@" in bucket:
         raise UsageError(
-            f"{shown}: a URI holds no user name and no password",
-            "Give credentials in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile.",
+            f"{excerpt}: expected a URI without user name and password",
+            "Set credentials in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use a profile.",
         )
     if not _BUCKET.fullmatch(bucket) or ".." in bucket:
-        name = told.removeprefix(SCHEME).partition("/")[0][:100]
+        name = safe.removeprefix(SCHEME).partition("/")[0][:100]
         raise UsageError(
-            f"{shown}: {name!a} cannot be a bucket's name",
-            "It has 3 to 63 small letters, digits, '-' and '.', and begins and ends with a letter "
-            "or digit.",
+            f"{excerpt}: {name!a} is not a valid bucket name",
+            "Use 3 to 63 lower-case letters, digits, '-' and '.'; start and end with a letter or "
+            "digit.",
         )
     if key:
         key = key.removesuffix("/")
-        _check_key(shown, key)
+        _check_key(excerpt, key)
     return S3Uri(bucket, key)
 
 
-def _check_key(shown: str, key: str) -> None:
-    """Refuse keys that would be another path on a disk, or another request in a URL."""
+def _check_key(excerpt: str, key: str) -> None:
+    """Check that a key means the same as a path on disk and in the URL of a request."""
     parts = key.split("/")
     if any(part in ("", ".", "..") for part in parts):
         raise UsageError(
-            f"{shown}: a key has no empty part, and none that is '.' or '..'",
-            "Write the key out, with single slashes.",
+            f"{excerpt}: no part of a key may be empty, '.' or '..'",
+            "Write the full key with single slashes.",
         )
-    if any(sign in key for sign in "?#\\") or not key.isprintable():
+    if any(character in key for character in "?#\\") or not key.isprintable():
         raise UsageError(
-            f"{shown}: a key has no '?', '#' or '\\', and no sign that cannot be printed",
-            "Leave out query strings such as ?versionId=...; the newest version is read.",
+            f"{excerpt}: a key must not contain '?', '#', '\\' or unprintable characters",
+            "Omit query strings such as ?versionId=...; the newest version is read.",
         )
-    if len(key.encode("utf-8", "surrogatepass")) > _LONGEST_KEY_BYTES:
-        raise UsageError(f"{shown}: a key has at most {_LONGEST_KEY_BYTES} bytes", "Shorten it.")
+    if len(key.encode("utf-8", "surrogatepass")) > _MAX_KEY_BYTES:
+        raise UsageError(
+            f"{excerpt}: a key must not be longer than {_MAX_KEY_BYTES} bytes", "Shorten the key."
+        )

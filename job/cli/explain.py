@@ -1,4 +1,4 @@
-"""What the manifest's keys mean, from the schema alone."""
+"""Explains manifest keys, from the schema alone."""
 
 import json
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ class Explanation:
     Attributes:
         pointer: JSON pointer, such as ``/train/epochs``.
         meaning: what the key does, its unit, when to change it.
-        types: JSON types that a value may have.
+        types: JSON types of a valid value.
         allowed: the allowed values in words.
-        required: whether the key must be given; if not, ``default`` holds.
-        default: what stands for it when it is not given; None for a required key.
-        examples: values that it may have.
-        children: names of the keys inside it, or inside each of its items.
+        required: whether the key is required.
+        default: the value if the key is omitted; None for a required key.
+        examples: valid values.
+        children: names of the keys inside this key, or inside each of its items.
     """
 
     pointer: str
@@ -43,47 +43,47 @@ class Explanation:
 
     @property
     def depth(self) -> int:
-        """How many keys this one lies inside."""
+        """Number of keys that contain this key."""
         return self.pointer.count("/") - 1
 
     @property
     def name(self) -> str:
-        """The last part of the pointer."""
+        """Last part of the pointer."""
         return self.pointer.rpartition("/")[2]
 
     @property
     def summary(self) -> str:
-        """The meaning's first sentence."""
+        """First sentence of the meaning."""
         end = self.meaning.find(". ")
         return self.meaning if end < 0 else self.meaning[: end + 1]
 
 
 def explain(pointer: str | None = None) -> tuple[Explanation, ...]:
-    """Explain one key and what is inside it, or all keys.
+    """Explain one key and the keys inside it, or all keys.
 
     Args:
-        pointer: ``quantize.moving_rate`` or ``/quantize/moving_rate``; None for every key.
+        pointer: ``quantize.moving_rate`` or ``/quantize/moving_rate``; None for all keys.
 
     Returns:
         The key first, then the keys inside it, in the schema's order.
 
     Raises:
-        UsageError: there is no such key.
+        UsageError: the key does not exist.
     """
     given = (pointer or "").strip()
     wanted = write_pointer(split_pointer(given)) if given.strip("/.") else ""
-    found = tuple(
+    explanations = tuple(
         _explanation(key)
         for key in keys_and_items()
         if not wanted or key.pointer == wanted or key.pointer.startswith(f"{wanted}/")
     )
-    if not found:
+    if not explanations:
         near = misplaced(split_pointer(wanted))
         hint = f"Did you mean {near}? " if near else ""
         raise UsageError(
-            f"the manifest has no key {wanted}", f"{hint}`job explain` lists every key."
+            f"the manifest has no key {wanted}", f"{hint}Run `job explain` to list all keys."
         )
-    return found
+    return explanations
 
 
 def _explanation(key: Key) -> Explanation:
@@ -100,7 +100,7 @@ def _explanation(key: Key) -> Explanation:
 
 
 def render(explanations: Sequence[Explanation], console: "Console") -> None:
-    """Print one key in full when it stands alone, else a tree with a line for each key."""
+    """Print a single key with all details, or several keys as a tree with one line each."""
     if len(explanations) == 1:
         _render_key(explanations[0], console)
     else:
@@ -108,13 +108,13 @@ def render(explanations: Sequence[Explanation], console: "Console") -> None:
 
 
 def _render_key(key: Explanation, console: "Console") -> None:
-    # 50 ms, which callers that only want the records need not pay
+    # rich takes 50 ms to import, which callers of explain() do not need.
     from rich.table import Table
     from rich.text import Text
 
     rows = {
         "type": " or ".join(key.types),
-        "default": "none, it must be given" if key.required else json.dumps(key.default),
+        "default": "none (required)" if key.required else json.dumps(key.default),
         "allowed": key.allowed,
         "example": " or ".join(json.dumps(example) for example in key.examples),
     }
@@ -132,7 +132,7 @@ def _render_tree(explanations: Sequence[Explanation], console: "Console") -> Non
 
     top = explanations[0].depth
     table = Table.grid(padding=(0, 2))
-    # Names are never cut, so that they can be copied; meanings wrap.
+    # Names are not truncated, so that users can copy them; meanings wrap.
     table.add_column(no_wrap=True)
     for key in explanations:
         name = Text(_INDENT * (key.depth - top) + key.name, style="bold cyan")
@@ -140,4 +140,4 @@ def _render_tree(explanations: Sequence[Explanation], console: "Console") -> Non
             name.append(" *", style="red")
         table.add_row(name, Text(key.summary))
     console.print(table)
-    console.print(Text("* must be given. `job explain KEY` tells more of one key."))
+    console.print(Text("* required. Run `job explain KEY` for all details of a key."))

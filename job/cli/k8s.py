@@ -1,4 +1,4 @@
-"""``job k8s``: a manifest for a cluster."""
+"""``job k8s``: Kubernetes resources that run a manifest."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ from job.cli.options import ManifestArgument, Overrides
 
 app = typer.Typer(
     name="k8s",
-    help="Kubernetes: a manifest as a Job.",
+    help="Write Kubernetes resources that run a manifest.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -16,50 +16,58 @@ app = typer.Typer(
 
 @app.callback()
 def _k8s() -> None:
-    """Kubernetes: a manifest as a Job."""
+    """Write Kubernetes resources that run a manifest."""
 
 
 @app.command()
 def render(
     manifest: ManifestArgument,
     overrides: Overrides = None,
-    image: Annotated[str | None, typer.Option(help="The image, with its registry and tag.")] = None,
-    namespace: Annotated[str | None, typer.Option(help="Where to put the Job.")] = None,
-    cpus: Annotated[int | None, typer.Option(min=1, help="Whole CPUs. [default: 4]")] = None,
-    memory: Annotated[str | None, typer.Option(help="Such as 16Gi, the default.")] = None,
+    image: Annotated[str | None, typer.Option(help="Image with registry and tag.")] = None,
+    namespace: Annotated[str | None, typer.Option(help="Namespace of the Job.")] = None,
+    cpus: Annotated[int | None, typer.Option(min=1, help="Number of CPUs. [default: 4]")] = None,
+    memory: Annotated[str | None, typer.Option(help="Memory. [default: 16Gi]")] = None,
     storage: Annotated[
-        str | None, typer.Option(help="Disk of the node for scratch, such as 20Gi, the default.")
+        str | None, typer.Option(help="Scratch space on the node's disk. [default: 20Gi]")
     ] = None,
     hours: Annotated[
-        float | None, typer.Option(min=0.01, help="End the Job after these. [default: 24]")
+        float | None, typer.Option(min=0.01, help="Time limit of the Job in hours. [default: 24]")
     ] = None,
-    queue: Annotated[str | None, typer.Option(help="Kueue's LocalQueue to wait in.")] = None,
+    queue: Annotated[str | None, typer.Option(help="LocalQueue of Kueue.")] = None,
     claim: Annotated[
         str | None,
-        typer.Option(help="A PersistentVolumeClaim to mount at /work, for data and results."),
+        typer.Option(help="PersistentVolumeClaim to mount at /work, for data and results."),
     ] = None,
     secret: Annotated[
-        str | None, typer.Option(help="A Secret whose keys become variables, such as AWS_*.")
+        str | None,
+        typer.Option(help="Secret whose keys become environment variables, such as AWS_*."),
     ] = None,
     until: Annotated[
         str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")
     ] = None,
     score: Annotated[
-        bool, typer.Option("--score", help="Score the test split's parts, after --until int8.")
+        bool,
+        typer.Option(
+            "--score",
+            help="Score the parts of the test split. Needs the output of a run until int8.",
+        ),
     ] = False,
     processes: Annotated[
         int | None,
-        typer.Option(min=2, help="Train in so many pods: a PaddleJob, until stage qat."),
+        typer.Option(
+            min=2,
+            help="Pods that train together: print a PaddleJob that runs until stage qat.",
+        ),
     ] = None,
     service_account: Annotated[
-        str | None, typer.Option(help="A ServiceAccount that stands for a role in a cloud.")
+        str | None, typer.Option(help="ServiceAccount with a cloud role, for example for S3.")
     ] = None,
 ) -> None:
-    """Print a Job that runs a manifest, and a ConfigMap that holds it.
+    """Print a Job that runs a manifest, and a ConfigMap with the manifest.
 
-    A manifest with a matrix becomes an Indexed Job, one model a pod; `job merge` joins the results.
-    Several processes that train together become a PaddleJob of Kubeflow's training operator.
-    Relative paths of the manifest start at /work.
+    A manifest with a matrix becomes an Indexed Job with one pod per model; `job merge` combines
+    the results. With --processes, the command prints a PaddleJob for Kubeflow's training operator.
+    Relative paths in the manifest start at /work.
 
     \b
     Examples:
@@ -69,7 +77,7 @@ def render(
       job k8s render m.json --processes 4 --claim shared | kubectl apply -f -
     """
     from job.kubernetes import PodOptions
-    from job.kubernetes import render as rendered
+    from job.kubernetes import render as render_resources
     from job.manifest import load
 
     options = PodOptions(
@@ -87,4 +95,4 @@ def render(
         score=score,
         processes=processes,
     )
-    typer.echo(rendered(load(manifest, overrides or ()), options), nl=False)
+    typer.echo(render_resources(load(manifest, overrides or ()), options), nl=False)

@@ -1,4 +1,4 @@
-"""Arguments that several commands take."""
+"""Arguments and options that several commands have."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -7,29 +7,30 @@ import typer
 
 
 class LogFormat(StrEnum):
-    """How progress is shown."""
+    """Format of progress and messages on standard error."""
 
     text = "text"
     json = "json"
 
 
 ManifestArgument = Annotated[
-    str, typer.Argument(metavar="MANIFEST", help="A JSON file, s3://..., or - for standard input.")
+    str, typer.Argument(metavar="MANIFEST", help="JSON file, s3:// URI, or - for standard input.")
 ]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="POINTER=VALUE",
-        help="Override a key; the value is JSON, else text. May be repeated.",
+        help="Override a key, such as train.epochs=3. The value is read as JSON, else as text. "
+        "Can be repeated.",
     ),
 ]
 OutputOption = Annotated[
     str | None,
-    typer.Option(metavar="DIR|S3URI", help="Use this instead of the manifest's output."),
+    typer.Option(metavar="DIR|S3URI", help="Write here instead of to the manifest's output."),
 ]
 LogFormatOption = Annotated[
     LogFormat,
-    typer.Option(help="Progress as text (bars on a terminal) or one JSON object a line."),
+    typer.Option(help="Progress as text (bars on a terminal), or as one JSON object a line."),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]

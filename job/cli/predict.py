@@ -1,15 +1,15 @@
-"""The commands of the tutorial's section 4: pack the test split, run a model on it."""
+"""The commands of the tutorial's section 4: pack the test split, and run a model on it."""
 
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from job.cli.options import JsonOption, ManifestArgument, Overrides
+from job.text_format import plural
 
 if TYPE_CHECKING:
     from job.ui.protocol import Ui
@@ -23,14 +23,14 @@ def pack(
     overrides: Overrides = None,
     output: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Write here instead of NAME-test.bin."),
+        typer.Option(metavar="FILE", help="File to write. Default: NAME-test.bin."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write the test split in the tutorial's packed binary format.
 
-    The file holds an int64 count, float32 images as the network takes them, and int64 labels; its
-    sidecar FILE.json tells shape, transform and digest.
+    The file contains the number of images (int64), the preprocessed images (float32) and their
+    labels (int64). FILE.json describes it: shape, transform, checksum.
 
     \b
     Examples:
@@ -41,10 +41,11 @@ def pack(
     from job.pipeline.fetch_inputs import localized
     from job.pipeline.output_location import on_this_machine
     from job.predict.pack import pack_test_split
+    from job.ui.protocol import StageEvents
 
     loaded = load(manifest, overrides or ())
     path = on_this_machine(output or f"{loaded.name}-test.bin", "--output")
-    with _shown() as ui, localized(loaded, partial(ui.message, "inputs")) as ready:
+    with _display() as ui, localized(loaded, StageEvents(ui, "inputs").message) as ready:
         written = {"file": str(path), **pack_test_split(ready, path, ui)}
     if as_json:
         typer.echo(json.dumps(written, indent=2))
@@ -62,39 +63,43 @@ def predict(
             "--infer-model",
             "--infer_model",
             metavar="DIR_OR_PREFIX",
-            help="Folder of a saved model (fp32, qat_fake or int8 of a run), or its path.",
+            help="Saved model: a folder such as fp32, qat_fake or int8 of a run, or a path without "
+            "suffix.",
         ),
     ],
     infer_data: Annotated[
         Path,
-        typer.Option("--infer-data", "--infer_data", metavar="FILE", help="A packed file."),
+        typer.Option(
+            "--infer-data", "--infer_data", metavar="FILE", help="Packed file, see `job pack`."
+        ),
     ],
-    repeat: Annotated[int, typer.Option(min=1, help="Calls with each batch.")] = 1,
+    repeat: Annotated[int, typer.Option(min=1, help="Timed calls for each batch.")] = 1,
     warmup_size: Annotated[
         int,
-        typer.Option("--warmup-size", "--warmup_size", min=0, help="Uncounted batches before."),
+        typer.Option("--warmup-size", "--warmup_size", min=0, help="Untimed batches at the start."),
     ] = 0,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", "--batch_size", min=1, help="Images a batch.")
+        int, typer.Option("--batch-size", "--batch_size", min=1, help="Images per batch.")
     ] = 50,
     iterations: Annotated[
         int | None, typer.Option(min=1, help="Batches to run.  [default: all]")
     ] = None,
     num_threads: Annotated[
         int,
-        typer.Option("--num-threads", "--num_threads", min=1, help="Threads, a core for each."),
+        typer.Option(
+            "--num-threads", "--num_threads", min=1, help="Threads, each on its own core."
+        ),
     ] = 1,
     with_accuracy_layer: Annotated[
         bool | None,
         typer.Option(
             "--with-accuracy-layer/--no-with-accuracy-layer",
             "--with_accuracy_layer/--nowith_accuracy_layer",
-            help="Whether the model has an input of labels and accuracy outputs."
-            "  [default: found in the model]",
+            help="Whether the model has a label input and accuracy outputs.  [default: detected]",
         ),
     ] = None,
     profile: Annotated[
-        bool, typer.Option("--profile", help="Print oneDNN's primitives of one call as well.")
+        bool, typer.Option("--profile", help="Also print the oneDNN primitives of one call.")
     ] = False,
     skip_batch_num: Annotated[
         int,
@@ -102,15 +107,15 @@ def predict(
             "--skip-batch-num",
             "--skip_batch_num",
             min=0,
-            help="First batches that count for accuracy, not for speed.",
+            help="First batches to leave out of the speed; they count for accuracy.",
         ),
     ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Run a saved FP32, fake-quantized or INT8 model on a packed file.
 
-    Accuracy counts every image once. Speed is of whole calls, images in and scores out; a last
-    batch that is smaller does not count for it.
+    Accuracy counts every image once. Speed is measured over whole calls, from images to scores. A
+    smaller last batch is not timed.
 
     \b
     Examples:
@@ -131,7 +136,7 @@ def predict(
         with_accuracy_layer=with_accuracy_layer,
         skip_batch_num=skip_batch_num,
     )
-    with _shown() as ui:
+    with _display() as ui:
         result = runner.predict(trial, ui)
         if profile:
             result["primitives"] = runner.profile(trial, ui)
@@ -142,8 +147,8 @@ def predict(
 
 
 @contextmanager
-def _shown() -> "Iterator[Ui]":
-    """A display for work that a signal ends."""
+def _display() -> "Iterator[Ui]":
+    """A display for work that cannot be resumed after a signal."""
     from job.errors import Stopped
     from job.process.signals import StopSignals
     from job.ui.choose import make_ui
@@ -153,38 +158,38 @@ def _shown() -> "Iterator[Ui]":
             with StopSignals():
                 yield ui
         except Stopped as error:
-            hint = "Nothing was written; give the same command again."
+            hint = "Nothing was written. Run the same command again."
             raise Stopped(error.signum, error.message, hint) from None
 
 
 def _print(result: Mapping[str, Any]) -> None:
-    """Print a result for a person."""
+    """Print a result as text."""
     model, data, settings = result["model"], result["data"], result["settings"]
     accuracy, speed = result["accuracy"], result["speed"]
     kind = {"fp32": "FP32", "fake_quantized": "Fake-quantized", "int8": "INT8"}[model["kind"]]
     layer = "with" if model["accuracy_layer"] else "without"
     typer.echo(f"{kind} model {model['prefix']}, {layer} accuracy layer")
     typer.echo(
-        f"{accuracy['images']:,} of {data['images']:,} images of {data['file']}, batches of "
-        f"{settings['batch_size']}, threads: {settings['num_threads']}\n"
+        f"{accuracy['images']:,} of {data['images']:,} images of {data['file']}, batch size "
+        f"{settings['batch_size']}, {plural(settings['num_threads'], 'thread')}\n"
     )
     counts = [("Top-1", accuracy["top1_correct"]), ("Top-5", accuracy["top5_correct"])]
     for name, count in counts:
         if count is not None:
             share = 100 * count / accuracy["images"]
-            typer.echo(f"{name}    {count:,} of {accuracy['images']:,} right ({share:.2f}%)")
+            typer.echo(f"{name}    {count:,} of {accuracy['images']:,} correct ({share:.2f}%)")
     latency = ", ".join(f"{name} {value:.3g} ms" for name, value in speed["latency_ms"].items())
     typer.echo(f"Speed    {speed['images_per_second']:,.1f} images/s")
-    typer.echo(f"Latency  {latency} of a batch ({speed['calls']:,} calls)")
+    typer.echo(f"Latency  {latency} per batch ({speed['calls']:,} calls)")
     if result["primitives"] is not None:
         _print_primitives(result["primitives"])
 
 
 def _print_primitives(rows: list[Mapping[str, Any]]) -> None:
-    """Print what oneDNN ran in one call, the slowest first."""
+    """Print the oneDNN primitives of one call, the slowest first."""
     typer.echo("\noneDNN primitives of one call")
     if not rows:
-        typer.echo("  none: this model runs in Paddle's own kernels")
+        typer.echo("  none: this model runs on Paddle's own kernels")
     for row in rows:
         typer.echo(
             f"  {row['milliseconds']:9.3f} ms  {row['count']:4}  {row['kind']:<16}"

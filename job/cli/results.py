@@ -1,4 +1,4 @@
-"""What a command prints when its work is done; all of it goes to standard output."""
+"""Prints the result of a command to standard output."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,9 +16,11 @@ from job.pipeline.run import RunResult
 from job.report import terminal
 from job.report.summary import summarize
 
+_NO_REPORT = "Stopped before the report (--until)."
+
 
 def print_plans(plans: Sequence[tuple[str, Sequence[PlannedStage]]], *, as_json: bool) -> None:
-    """Print what would become of each model of a matrix."""
+    """Print what a run would do with each model of a matrix."""
     console = Console(highlight=False, soft_wrap=True)
     for number, (name, planned) in enumerate(plans, 1):
         if as_json:
@@ -30,7 +32,7 @@ def print_plans(plans: Sequence[tuple[str, Sequence[PlannedStage]]], *, as_json:
 
 
 def print_plan(planned: Sequence[PlannedStage], *, as_json: bool) -> None:
-    """Print what a run would do, as lines or as one JSON object a stage."""
+    """Print what a run would do, as text or as one JSON object per stage."""
     if as_json:
         for stage in planned:
             print(json.dumps(_planned_json(stage)))
@@ -42,14 +44,14 @@ def print_plan(planned: Sequence[PlannedStage], *, as_json: bool) -> None:
         line.append(f"{stage.action:6}  ", "yellow" if stage.action == "run" else "green")
         console.print(line.append(stage.reason, "not bold"))
         for path in stage.reads:
-            found = "" if path not in stage.missing else " (missing)"
-            style = "red" if found else ""
-            console.print(Text(f"{'':{width}}  reads   {_short(path)}{found}", style))
+            missing = path in stage.missing
+            note, style = (" (missing)", "red") if missing else ("", "")
+            console.print(Text(f"{'':{width}}  reads   {_short(path)}{note}", style))
         console.print(Text(f"{'':{width}}  writes  {_short(stage.writes)}"))
 
 
 def print_result(result: RunResult | MatrixResult, *, as_json: bool) -> None:
-    """Print the tables and where the report lies, or one JSON object."""
+    """Print the tables and the location of the report, or one JSON object."""
     if isinstance(result, MatrixResult):
         _print_matrix_result(result, as_json)
         return
@@ -60,9 +62,9 @@ def print_result(result: RunResult | MatrixResult, *, as_json: bool) -> None:
         print(json.dumps({**line, "output": str(result.output), "stages": rows}))
         return
     if not result.worked:
-        print("Nothing changed since the last run: every stage's result was reused.")
+        print("Nothing changed since the last run: all results were reused.")
     if result.report is None:
-        print(f"Stopped after {result.rows[-1].name}, as asked; no report yet.")
+        print(f"Stopped after {result.rows[-1].name} (--until). No report was written.")
     else:
         print_tables(result.report, result.output)
 
@@ -75,42 +77,42 @@ def _print_matrix_result(result: MatrixResult, as_json: bool) -> None:
         print(json.dumps({**line, "output": str(result.output), "matrix": models}))
         return
     if not result.worked:
-        print("Nothing changed since the last run: every result of every model was reused.")
+        print("Nothing changed since the last run: all results of all models were reused.")
     if result.report is None:
-        print("Stopped before the report, as asked.")
+        print(_NO_REPORT)
     else:
         print_tables(result.report, result.output)
 
 
 def print_tables(report: Mapping[str, Any], output: Location | None) -> None:
-    """Print a report's tables and where its files are; None if they are nowhere."""
+    """Print the tables of a report and the location of its files; None if it has no files."""
     terminal.print_tables(report, Console())
     if isinstance(output, Path):
         print(f"\nReport: {_short(output / 'report.html')} (also report.md, report.json)")
     elif output is not None:
-        print(f"\nAll of it: job fetch {output} FOLDER")
+        print(f"\nDownload all files: job fetch {output} FOLDER")
 
 
 def headline_of(result: RunResult | MatrixResult) -> str:
-    """Return the one sentence that a result comes to."""
+    """Return the result in one sentence."""
     if result.report is None:
-        return "Stopped before the report, as asked."
+        return _NO_REPORT
     return summarize(result.report).headline
 
 
 def failure_of(result: RunResult | MatrixResult) -> JobError | None:
-    """Return the error for gates or models that failed, None when there are none."""
+    """Return the error that names the gates or models that failed; None if all passed."""
     if isinstance(result, MatrixResult):
         return result.failure
     gates = result.report["gates"] if result.report else ()
     failed = [gate for gate in gates if not gate["passed"]]
     if not failed:
         return None
-    listed = "".join(
+    lines = "".join(
         f"\n  {g['name']}: limit {g['limit']:g}, found {g['value']:.3g}" for g in failed
     )
     return GateFailed(
-        f"{len(failed)} of {len(gates)} gates failed:{listed}",
+        f"{len(failed)} of {len(gates)} gates failed:{lines}",
         f"All artifacts and the report are in {_short(result.output)}.",
     )
 
@@ -127,7 +129,7 @@ def _planned_json(stage: PlannedStage) -> Mapping[str, Any]:
 
 
 def _short(path: Location) -> str:
-    """Name a path as seen from the current directory."""
+    """Return a path relative to the current directory, if it is inside."""
     if not isinstance(path, Path):
         return str(path)
     here = Path.cwd()

@@ -1,1 +1,1 @@
-"""From a manifest to a finished run: plan, stages, report."""
+"""Plans and runs the stages of a manifest, and writes the report."""

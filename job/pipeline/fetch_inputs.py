@@ -1,17 +1,18 @@
-"""What a manifest reads from S3, brought to this machine before a run is planned.
+"""Downloads the inputs of a manifest that are in S3, before a run is planned.
 
-Files that are opened by path (weights, models, lists, packed files) are fetched into the cache. Of
-a data set of images only a description is made: what there is, and what each object must be; its
-images are read when they are needed. All of it stays in the cache until the run ends.
+Files that are opened by path (weights, models, lists, packed files) are downloaded into the cache.
+A data set of images is only listed, with size and checksum of each object; its images are read
+when they are needed. The downloads stay in the cache until the run ends.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from job.errors import DataError, ObjectMissing
+from job.events import Say
 from job.manifest import Manifest, entries
 from job.manifest.spec import DataSpec
 from job.manifest.storage_access import access_of
@@ -25,24 +26,23 @@ _SIDECAR = ".json"
 
 
 @contextmanager
-def localized(
-    manifest: Manifest, say: Callable[[str], None], index: int | None = None
-) -> Iterator[Manifest]:
-    """Fetch what a manifest reads from S3, and yield it with the local paths of all that.
+def localized(manifest: Manifest, say: Say, index: int | None = None) -> Iterator[Manifest]:
+    """Download the inputs of a manifest, and yield the manifest with their local paths.
 
     Args:
-        manifest: of one model or of a matrix.
-        say: is told of what takes its time.
-        index: the one model of a matrix that is wanted; None for all.
+        manifest: manifest of one model or of a matrix.
+        say: callback for status messages during downloads.
+        index: position of the one model of a matrix to run; None for all models.
 
     Raises:
-        DataError: something is missing, refused or not what it should be; names bucket and key.
-        TransferFailed: the network or the server fails, attempt after attempt.
+        DataError: an input is missing, not readable or not as expected; names bucket and key.
+        TransferFailed: a request failed after all retries.
         OutputError: the cache cannot be written, or is too small for one file.
     """
     singles = entries(manifest) or (manifest,)
     if index is not None:
-        singles = singles[max(0, index) : index + 1]  # one that is not there is told of later
+        # The run itself reports an index that does not exist.
+        singles = singles[max(0, index) : index + 1]
     if not any(_reads_s3(single) for single in singles):
         yield manifest
         return
@@ -66,16 +66,16 @@ def _reads_s3(manifest: Manifest) -> bool:
 
 
 def _files_of(data: DataSpec) -> Sequence[str]:
-    """Lists or packed files, as the manifest names them."""
+    """Return the paths of lists and packed files in the manifest."""
     lists = (data.train_list, data.selection_list, data.val_list)
     files = (data.train_file, data.selection_file, data.val_file)
     return [name for name in (*lists, *files) if name is not None]
 
 
 class _Fetcher:
-    """Fetches, each thing once."""
+    """Downloads each input once."""
 
-    def __init__(self, manifest: Manifest, say: Callable[[str], None]) -> None:
+    def __init__(self, manifest: Manifest, say: Say) -> None:
         self.say = say
         self.access = access_of(manifest.storage, manifest.base)
         self.cache: Cache = self.access.cache()
@@ -83,7 +83,7 @@ class _Fetcher:
         self.paths: dict[S3Uri, Path] = {}
 
     def model(self, manifest: Manifest) -> None:
-        """Fetch weights and a ready inference model."""
+        """Download weights and inference model."""
         model = manifest.model
         if model.weights and (uri := manifest.uri(model.weights)):
             self._files([self.store.head(uri)])
@@ -91,11 +91,11 @@ class _Fetcher:
             self._inference_model(uri)
 
     def data(self, manifest: Manifest) -> None:
-        """Fetch lists and packed files, and describe images."""
+        """Download lists and packed files, and list the images."""
         data = manifest.data
         if data.format in ("digits", "synthetic"):
             return
-        # Pillow and numpy are not for those who only ask for help.
+        # Pillow and numpy would slow down `job --help`.
         from job.data.s3.describe import describe
         from job.manifest.spec import data_file
 
@@ -105,24 +105,27 @@ class _Fetcher:
             if uri is not None:
                 self._file(uri, with_sidecar=data.format == "packed")
         if root is not None and data.format != "packed" and root not in self.paths:
-            self.say(f"looking through {root}")
+            self.say(f"listing {root}")
             folder = describe(root, manifest, self.access, self.store, self.cache, self.paths)
             self.paths[root] = folder
 
     def _file(self, uri: S3Uri, *, with_sidecar: bool) -> None:
         if uri in self.paths:
             return
-        found = [self.store.head(uri)]
+        objects = [self.store.head(uri)]
         if with_sidecar:
             with suppress(ObjectMissing):
-                found.append(self.store.head(S3Uri(uri.bucket, f"{uri.key}{_SIDECAR}")))
-        self._files(found)
+                objects.append(self.store.head(S3Uri(uri.bucket, f"{uri.key}{_SIDECAR}")))
+        self._files(objects)
 
     def _inference_model(self, uri: S3Uri) -> None:
-        """Fetch both files of a model given as their common name, as one of them, or as a folder.
+        """Download both files of an inference model.
+
+        Args:
+            uri: the common name of both files, one of them, or the prefix that they are below.
 
         Raises:
-            DataError: there is no such model.
+            DataError: the model does not exist.
         """
         if uri in self.paths:
             return
@@ -138,37 +141,37 @@ class _Fetcher:
             if inside:
                 stem = S3Uri(uri.bucket, min(inside).removesuffix(_MODEL_SUFFIXES[0]))
         try:
-            found = [
+            objects = [
                 self.store.head(S3Uri(uri.bucket, f"{stem.key}{suffix}"))
                 for suffix in _MODEL_SUFFIXES
             ]
         except ObjectMissing as error:
             raise DataError(
-                f"{uri}: no inference model: {error.message}",
-                "Name MODEL for MODEL.pdmodel and MODEL.pdiparams, or the prefix they are below.",
+                f"{uri}: expected an inference model, found none: {error.message}",
+                "Give MODEL for MODEL.pdmodel and MODEL.pdiparams, or the prefix they are below.",
             ) from error
-        folder = self._files(found)
+        folder = self._files(objects)
         self.paths.setdefault(uri, folder / stem.name)
 
-    def _files(self, found: Sequence[S3Object]) -> Path:
-        """Fetch files that belong together into one folder."""
+    def _files(self, objects: Sequence[S3Object]) -> Path:
+        """Download files that belong together into one folder."""
 
         def fetch(folder: Path) -> None:
-            for each in found:
-                self.say(f"fetching {each.uri}, {each.bytes:,} bytes")
+            for each in objects:
+                self.say(f"downloading {each.uri} ({each.bytes:,} bytes)")
                 self.store.download(
                     each.uri, folder / each.uri.name, bytes=each.bytes, etag=each.etag
                 )
 
-        name = "\n".join(self.access.name(each) for each in found)
-        folder = self.cache.files(name, sum(each.bytes for each in found), fetch)
-        for each in found:
+        name = "\n".join(self.access.name(each) for each in objects)
+        folder = self.cache.files(name, sum(each.bytes for each in objects), fetch)
+        for each in objects:
             self.paths[each.uri] = folder / each.uri.name
         return folder
 
 
 def as_json(manifest: Manifest) -> Mapping[str, Any]:
-    """Return where a manifest came from and what was fetched, for :func:`from_json`."""
+    """Return the manifest's S3 prefix and its downloads, for :func:`from_json`."""
     prefix = manifest.prefix
     return {
         "prefix": None if prefix is None else [prefix.bucket, prefix.key],
@@ -176,13 +179,13 @@ def as_json(manifest: Manifest) -> Mapping[str, Any]:
     }
 
 
-def from_json(manifest: Manifest, told: Mapping[str, Any]) -> Manifest:
-    """Return a manifest that knows what :func:`as_json` told of another process's."""
-    prefix = told.get("prefix")
+def from_json(manifest: Manifest, origin: Mapping[str, Any]) -> Manifest:
+    """Return the manifest with the result of :func:`as_json` in another process."""
+    prefix = origin.get("prefix")
     return replace(
         manifest,
         prefix=None if prefix is None else S3Uri(*prefix),
         localized={
-            S3Uri(bucket, key): Path(path) for bucket, key, path in told.get("localized", ())
+            S3Uri(bucket, key): Path(path) for bucket, key, path in origin.get("localized", ())
         },
     )

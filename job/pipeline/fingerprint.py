@@ -1,8 +1,8 @@
-"""The key of a stage: a hash over everything that can change what it leaves behind.
+"""The cache key of a stage: a hash of everything that can change its output.
 
-A key is made of ingredients, which are kept next to the results, so that a later plan can name the
-very setting, file or version that changed. Outputs of earlier stages enter by their content: a
-stage that ran again and left the same result does not make the next one run again.
+A key is made of ingredients, which are stored with the results, so that a later plan can name the
+setting, file or version that changed. Outputs of earlier stages enter by content, so a stage that
+ran again with the same result does not make the next stage run again.
 """
 
 import ast
@@ -24,11 +24,11 @@ from job.stages.stage import Stage
 from job.storage.digests import Digests
 
 NOT_INSTALLED = "not installed"
-# A record's measured times differ from run to run; two results that differ in nothing else are one.
+# Measured times differ from run to run. Records that differ only in times count as equal.
 VOLATILE_KEYS = frozenset(
     {"seconds", "milliseconds", "images_per_second", "created_at", "finished_at", "peak_rss_bytes"}
 )
-# A metrics file holds the time of each step; no stage reads another's.
+# A metrics file contains the time of each step. No stage reads the metrics file of another stage.
 VOLATILE_SUFFIXES = (".jsonl", ".log")
 # A stage cannot reach other packages without its key depending on them. The packages and modules
 # named here plan stages, start them, move their inputs and outputs, or show results. They cannot
@@ -50,7 +50,7 @@ Ingredients = Mapping[str, Any]
 
 
 def external_files(stage: Stage, manifest: Manifest) -> tuple[Path, ...]:
-    """Return the absolute paths of what a stage reads from outside the output folder."""
+    """Return the absolute paths of the files that a stage reads from outside the output folder."""
     return tuple(manifest.base / path for path in stage.files(manifest))
 
 
@@ -63,15 +63,15 @@ def ingredients(
     versions: Mapping[str, str],
     host: Host,
 ) -> Ingredients:
-    """Collect everything that can change what a stage leaves behind, as one JSON object.
+    """Return everything that can change the output of a stage, as one JSON object.
 
     Args:
         stage: the stage.
         manifest: the valid manifest.
-        upstream: the output digest of each stage in ``stage.needs``.
-        digests: remembered digests of files.
+        upstream: output digest of each stage in ``stage.needs``.
+        digests: cached digests of files.
         versions: see :func:`library_versions`.
-        host: the machine, counted only for a stage to which it matters.
+        host: this machine; an ingredient only if ``stage.host_matters``.
     """
     found: dict[str, Any] = {
         "stage": stage.name,
@@ -103,32 +103,32 @@ def key_of(found: Ingredients) -> str:
 
 
 def output_digest(files: Mapping[str, str], record: Mapping[str, Any]) -> str:
-    """Identify a stage's output by content, leaving measured times out.
+    """Return a digest of a stage's output, without measured times.
 
     Args:
         files: SHA-256 of each published file by relative path.
         record: the stage's record.
     """
-    lasting = {name: sha for name, sha in files.items() if not name.endswith(VOLATILE_SUFFIXES)}
-    return hashlib.sha256(_canonical([lasting, _without_times(record)])).hexdigest()
+    stable = {name: sha for name, sha in files.items() if not name.endswith(VOLATILE_SUFFIXES)}
+    return hashlib.sha256(_canonical([stable, _without_times(record)])).hexdigest()
 
 
 def library_versions() -> Mapping[str, str]:
-    """Return the versions of everything installed that can change a result."""
-    found = {"job": job.__version__, "python": platform.python_version()}
-    found |= package_versions(_PACKAGES)
-    if found["paddlepaddle"] == NOT_INSTALLED:
-        found["paddlepaddle"] = _version("paddlepaddle-gpu")
-    return found
+    """Return the versions of Python and of the packages that can change a result."""
+    versions = {"job": job.__version__, "python": platform.python_version()}
+    versions |= package_versions(_PACKAGES)
+    if versions["paddlepaddle"] == NOT_INSTALLED:
+        versions["paddlepaddle"] = _version("paddlepaddle-gpu")
+    return versions
 
 
 def package_versions(packages: Iterable[str]) -> dict[str, str]:
-    """Return the versions of some installed packages."""
+    """Return the version of each package, or ``not installed``."""
     return {package: _version(package) for package in packages}
 
 
 def _version(package: str) -> str:
-    """Return the version of an installed package."""
+    """Return the version of a package, or ``not installed``."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -159,9 +159,9 @@ def _is_runtime(module: str) -> bool:
 
 
 def _source(module: str) -> Path | None:
-    """Return a module's file, or None when there is none.
+    """Return a module's file, or None if it has none.
 
-    Only paths are looked at: importlib's own search would import the packages above the module.
+    The file is found by its path, because importlib would import the parent packages.
     """
     loaded = sys.modules.get(module)
     if loaded is not None and loaded.__file__:
@@ -177,7 +177,7 @@ def _source(module: str) -> Path | None:
 
 @cache
 def _read_source(path: Path, module: str) -> tuple[str, tuple[str, ...]]:
-    """Return a module's SHA-256 and the names in it that may be modules of the job."""
+    """Return a module's SHA-256, and the names in it that may be modules of the job."""
     text = path.read_bytes()
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     names: set[str] = set()
@@ -207,11 +207,11 @@ def _executed(tree: ast.Module) -> Iterator[ast.AST]:
 
 
 def changes(before: Ingredients, now: Ingredients, unknown: Sequence[str] = ()) -> tuple[str, ...]:
-    """Name what differs between two sets of ingredients, most telling first.
+    """Return what differs between two sets of ingredients, settings first.
 
     Args:
-        before: what an earlier result was made of.
-        now: what a new one would be made of.
+        before: ingredients of an earlier result.
+        now: ingredients of a new result.
         unknown: stages whose output is not known yet.
 
     Returns:
@@ -235,7 +235,7 @@ def changes(before: Ingredients, now: Ingredients, unknown: Sequence[str] = ()) 
 
 
 def _host_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Say what of two machines differs."""
+    """Return the first difference between two machines."""
     for key, name in (("cpu_model", "CPU"), ("allocator", "allocator")):
         old, new = (side.get(key, "unknown") for side in (before, now))
         if old != new:
@@ -246,7 +246,7 @@ def _host_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 def _differing(
     before: Ingredients, now: Ingredients, part: str, *, nested: bool = False
 ) -> tuple[str, ...]:
-    """Return the names whose values differ in one part of the ingredients."""
+    """Return the names with different values in one part of the ingredients."""
     old, new = before.get(part, {}), now.get(part, {})
     if nested:
         old, new = dict(_flat(old, "")), dict(_flat(new, ""))
@@ -256,7 +256,7 @@ def _differing(
 
 
 def _flat(value: Any, pointer: str) -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of a JSON object by dotted name; a list is one leaf."""
+    """Yield the values of a JSON object by dotted name; a list is one value."""
     if isinstance(value, dict) and value:
         for name, item in value.items():
             yield from _flat(item, f"{pointer}.{name}" if pointer else name)
@@ -265,7 +265,7 @@ def _flat(value: Any, pointer: str) -> Iterator[tuple[str, Any]]:
 
 
 def _without_times(value: Any) -> Any:
-    """Copy a JSON value without its measured times."""
+    """Return a copy of a JSON value without measured times."""
     if isinstance(value, Mapping):
         return {
             name: _without_times(item) for name, item in value.items() if name not in VOLATILE_KEYS
@@ -276,5 +276,5 @@ def _without_times(value: Any) -> Any:
 
 
 def _canonical(value: Any) -> bytes:
-    """Return JSON bytes that are the same for equal values."""
+    """Return JSON that is identical for equal values."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()

@@ -1,1 +1,1 @@
-"""Progress in the terminal and in logs."""
+"""Shows progress in a terminal or in a log."""

@@ -1,4 +1,4 @@
-"""Progress bars with rates and time left, for a person at a terminal."""
+"""Progress bars with rate and remaining time, for a terminal."""
 
 import time
 from datetime import timedelta
@@ -23,19 +23,19 @@ from job.text_format import duration
 from job.ui.rate import Rate, speed, title
 
 
-# The rates are those of the plain and the JSON lines: rich's own forgets each step of work that
-# takes more than half a minute, and then knows of no time left.
+# rich's own columns show no remaining time if a step takes more than 30 s, so these columns use
+# the rates of the text and JSON lines.
 class _Speed(ProgressColumn):
-    """Units a second."""
+    """Units per second."""
 
     def render(self, task: Task) -> Text:
-        """Show the rate once it is known."""
+        """Show the rate; nothing before two samples."""
         rate = task.fields["rate"].per_second
         return Text(speed(rate, task.fields["unit"]) if rate else "", "cyan")
 
 
 class _TimeLeft(ProgressColumn):
-    """Time left, and time taken when all is done."""
+    """Remaining time; elapsed time when the work is finished."""
 
     def render(self, task: Task) -> Text:
         """Show hours, minutes and seconds."""
@@ -50,7 +50,7 @@ def _clock(seconds: float) -> str:
 
 
 class BarUi:
-    """One bar for each piece of work at hand, and a line for each stage that is done."""
+    """A bar for each piece of current work, and a line for each finished stage."""
 
     def __init__(self, stream: TextIO) -> None:
         self._console = Console(file=stream, highlight=False)
@@ -60,7 +60,7 @@ class BarUi:
             BarColumn(bar_width=24),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}"),
             _Speed(),
-            # On a narrow terminal the note gives way, not the time.
+            # On a narrow terminal, the note is truncated before the time.
             _TimeLeft(table_column=Column(min_width=7, no_wrap=True)),
             TextColumn("[dim]{task.fields[note]}"),
             console=self._console,
@@ -81,48 +81,48 @@ class BarUi:
         self._bars.stop()
 
     def model_started(self, model: str, number: int, count: int) -> None:
-        """The run of one model of a matrix begins; a failed one may have left its bars."""
+        """Print the name of the model; remove bars that a failed model has left."""
         self._clear()
         self._print(f"[bold cyan]{escape(model)}[/]  [dim]model {number} of {count}[/]")
 
     def stage_started(self, stage: str, reason: str) -> None:
-        """A stage begins, and why it runs."""
+        """Print that a stage starts, and why."""
         self._print(f"[bold]▸ {stage}[/]  [dim]{escape(reason)}[/]")
 
     def stage_reused(self, stage: str, reason: str) -> None:
-        """A stage's earlier result is taken."""
+        """Print that the earlier result of a stage is reused."""
         self._print(f"[green]✓[/] {stage}  [dim]reused: {escape(reason)}[/]")
 
     def stage_finished(self, stage: str, seconds: float) -> None:
-        """A stage's result is published; its bars go."""
+        """Remove the bars of the stage, and print its duration."""
         self._clear()
         self._print(f"[green]✓[/] {stage}  {duration(seconds)}")
 
     def progress(
         self, stage: str, what: str, done: int, total: int, unit: str, note: str = ""
     ) -> None:
-        """Work done so far."""
+        """Update the bar of this work."""
         name = title(stage, what)
         task = self._tasks.get(name)
         if task is not None and (unit != task.fields["unit"] or done < task.completed):
-            # The same name, begun anew, as for the rounds of each row.
+            # Other work with the same name, such as the rounds of the next row.
             self._bars.remove_task(task.id)
             task = None
         if task is None:
             added = self._bars.add_task(
                 name, total=total, completed=done, unit=unit, note="", rate=Rate()
             )
-            task = self._tasks[name] = next(one for one in self._bars.tasks if one.id == added)
+            task = self._tasks[name] = next(each for each in self._bars.tasks if each.id == added)
         task.fields["rate"].add(time.monotonic(), done)
         self._bars.update(task.id, total=total, completed=done, note=escape(note))
 
     def message(self, stage: str, text: str, level: str = "info") -> None:
-        """One line above the bars."""
+        """Print one line above the bars."""
         mark = "[yellow]![/]" if level == "warning" else "[dim]·[/]"
         self._print(f"{mark} {stage + ': ' if stage else ''}{escape(text)}")
 
     def failed(self, error: JobError) -> None:
-        """The run ends with this error."""
+        """Remove the bars, and print the error."""
         self._bars.stop()
         self._console.print(f"[bold red]error:[/] {escape(error.message)}", soft_wrap=True)
         if error.hint:

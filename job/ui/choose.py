@@ -1,4 +1,4 @@
-"""Chooses the user interface for a run: bars, plain lines or JSON lines."""
+"""Chooses the display: bars, text lines or JSON lines."""
 
 import sys
 from typing import TextIO
@@ -8,17 +8,17 @@ from job.ui.protocol import Ui
 
 
 def make_ui(log_format: str, stream: TextIO | None = None) -> Ui:
-    """Return the display that fits.
+    """Return the display for a log format and a stream.
 
     Args:
-        log_format: ``json``, or ``text`` for bars on a terminal and lines elsewhere.
-        stream: where it is shown; standard error by default.
+        log_format: ``json``, or ``text``: bars on a terminal, lines elsewhere.
+        stream: the stream to write to; None for standard error.
     """
     stream = stream or sys.stderr
     if log_format == "json":
         return JsonUi(stream)
     if stream.isatty():
-        from job.ui.bars import BarUi  # rich costs a tenth of a second
+        from job.ui.bars import BarUi  # importing rich takes 0.1 s
 
         return BarUi(stream)
     return PlainUi(stream)

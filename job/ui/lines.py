@@ -7,16 +7,15 @@ from typing import Any, Self, TextIO
 
 from job.errors import JobError
 from job.text_format import duration
-from job.ui.rate import _Pace, speed, title
+from job.ui.rate import Pace, speed, title
 
-_LINE_SECONDS = 5.0
-
-
+# Shortest time between two lines of the same work.
+_TEXT_SECONDS = 5.0
 _JSON_SECONDS = 1.0
 
 
-class _Silence:
-    """Entering and leaving for displays that keep nothing on the screen."""
+class _Lines:
+    """A display that has nothing to start or to restore."""
 
     def __enter__(self) -> Self:
         return self
@@ -30,38 +29,38 @@ class _Silence:
         return None
 
 
-class JsonUi(_Silence):
-    """One JSON object a line."""
+class JsonUi(_Lines):
+    """One JSON object per line."""
 
     def __init__(self, stream: TextIO, every_seconds: float = _JSON_SECONDS) -> None:
         self._stream = stream
-        self._pace = _Pace(every_seconds)
+        self._pace = Pace(every_seconds)
 
     def model_started(self, model: str, number: int, count: int) -> None:
-        """The run of one model of a matrix begins."""
+        """Write that the run of one model of a matrix starts."""
         self._write("model_started", model=model, number=number, count=count)
 
     def stage_started(self, stage: str, reason: str) -> None:
-        """A stage begins, and why it runs."""
+        """Write that a stage starts, and why."""
         self._pace.forget()
         self._write("stage_started", stage=stage, reason=reason)
 
     def stage_reused(self, stage: str, reason: str) -> None:
-        """A stage's earlier result is taken."""
+        """Write that the earlier result of a stage is reused."""
         self._write("stage_reused", stage=stage, reason=reason)
 
     def stage_finished(self, stage: str, seconds: float) -> None:
-        """A stage's result is published."""
+        """Write that a stage is finished."""
         self._write("stage_finished", stage=stage, seconds=round(seconds, 3))
 
     def progress(
         self, stage: str, what: str, done: int, total: int, unit: str, note: str = ""
     ) -> None:
-        """Work done so far, with its rate and the seconds left."""
+        """Write progress with its rate and the remaining seconds, at most once a second."""
         name = f"{stage}/{what}/{unit}"
         if self._pace.due(name, done, total):
             rate = self._pace.rate(name)
-            left = (total - done) / rate if rate else None
+            seconds_left = (total - done) / rate if rate else None
             self._write(
                 "progress",
                 stage=stage,
@@ -70,16 +69,16 @@ class JsonUi(_Silence):
                 total=total,
                 unit=unit,
                 per_second=rate and round(rate, 3),
-                seconds_left=left and round(left, 1),
+                seconds_left=seconds_left and round(seconds_left, 1),
                 note=note,
             )
 
     def message(self, stage: str, text: str, level: str = "info") -> None:
-        """One line."""
+        """Write one line."""
         self._write("message", stage=stage, level=level, text=text)
 
     def failed(self, error: JobError) -> None:
-        """The run ends with this error."""
+        """Write the error that ends the command."""
         self._write(
             "error",
             kind=type(error).__name__,
@@ -93,34 +92,34 @@ class JsonUi(_Silence):
         print(json.dumps(line, ensure_ascii=False), file=self._stream, flush=True)
 
 
-class PlainUi(_Silence):
-    """Lines with a time, for a log."""
+class PlainUi(_Lines):
+    """Text lines with a time, for a log."""
 
-    def __init__(self, stream: TextIO, every_seconds: float = _LINE_SECONDS) -> None:
+    def __init__(self, stream: TextIO, every_seconds: float = _TEXT_SECONDS) -> None:
         self._stream = stream
-        self._pace = _Pace(every_seconds)
+        self._pace = Pace(every_seconds)
 
     def model_started(self, model: str, number: int, count: int) -> None:
-        """The run of one model of a matrix begins."""
+        """Write that the run of one model of a matrix starts."""
         self._line(f"{model}: model {number} of {count}")
 
     def stage_started(self, stage: str, reason: str) -> None:
-        """A stage begins, and why it runs."""
+        """Write that a stage starts, and why."""
         self._pace.forget()
         self._line(f"{stage}: runs: {reason}")
 
     def stage_reused(self, stage: str, reason: str) -> None:
-        """A stage's earlier result is taken."""
+        """Write that the earlier result of a stage is reused."""
         self._line(f"{stage}: reused: {reason}")
 
     def stage_finished(self, stage: str, seconds: float) -> None:
-        """A stage's result is published."""
+        """Write that a stage is finished."""
         self._line(f"{stage}: done in {duration(seconds)}")
 
     def progress(
         self, stage: str, what: str, done: int, total: int, unit: str, note: str = ""
     ) -> None:
-        """Work done so far, with its rate and the time left."""
+        """Write progress with its rate and the remaining time, at most once in 5 seconds."""
         name = f"{stage}/{what}/{unit}"
         if self._pace.due(name, done, total):
             parts = [f"{title(stage, what)}: {done:,}/{total:,} {unit}"]
@@ -132,21 +131,22 @@ class PlainUi(_Silence):
             self._line(", ".join([*parts, note] if note else parts))
 
     def message(self, stage: str, text: str, level: str = "info") -> None:
-        """One line."""
-        self._line(_worded(stage, text, level))
+        """Write one line."""
+        self._line(_message(stage, text, level))
 
     def failed(self, error: JobError) -> None:
-        """The run ends with this error."""
+        """Write the error that ends the command."""
         print(f"error: {error}", file=self._stream, flush=True)
 
     def _line(self, text: str) -> None:
         print(f"{_now()} {text}", file=self._stream, flush=True)
 
 
-def _worded(stage: str, text: str, level: str) -> str:
-    # The engine names its work, which may be the stage's own name.
-    told = text.removeprefix(f"{stage}: ")
-    return "".join([f"{stage}: " if stage else "", "warning: " if level == "warning" else "", told])
+def _message(stage: str, text: str, level: str) -> str:
+    prefix = f"{stage}: " if stage else ""
+    warning = "warning: " if level == "warning" else ""
+    # The engine starts a message with the name of its work, which may be the stage's name.
+    return f"{prefix}{warning}{text.removeprefix(prefix)}"
 
 
 def _now() -> str:

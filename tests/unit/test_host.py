@@ -1,4 +1,4 @@
-"""What /proc and /sys say, in the shapes that kernels give them."""
+"""Values from /proc and /sys, in the formats of different kernels."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ flags\t\t: fpu
 
 
 class Machine:
-    """Folders that look like /proc and /sys."""
+    """Folders with the files of /proc and /sys."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -1,4 +1,4 @@
-"""Statistics against values published elsewhere; each comment names where."""
+"""Statistics compared with published values; each comment names the source."""
 
 import math
 
@@ -54,11 +54,11 @@ def test_topk_without_ties_agrees_with_sorting(classes, k, seed):
 
 def test_topk_refuses_what_cannot_be_scored():
     scores = rows((0.1, 0.9))
-    with pytest.raises(ValueError, match="label 2 of image 0 is outside the 2 classes"):
+    with pytest.raises(ValueError, match=r"label 2 of image 0 .* 2 classes"):
         stats.topk_correct(scores, labels(2), 1)
     with pytest.raises(ValueError, match="label -1 of image 0"):
         stats.topk_correct(scores, labels(-1), 1)
-    with pytest.raises(ValueError, match="k must be at least 1, found 0"):
+    with pytest.raises(ValueError, match="found 0"):
         stats.topk_correct(scores, labels(0), 0)
     with pytest.raises(ValueError, match=r"found \(1, 2\) and \(2,\)"):
         stats.topk_correct(scores, labels(0, 1), 1)
@@ -156,7 +156,7 @@ def test_paired_difference_of_perfect_models_is_finite():
 def test_paired_difference_refuses_nothing():
     with pytest.raises(ValueError, match="found 0 of 0"):
         stats.paired_difference_interval(0, 0, 0, 0)
-    with pytest.raises(ValueError, match="must not be negative"):
+    with pytest.raises(ValueError, match="found 5, -1, 0, 0"):
         stats.paired_difference_interval(5, -1, 0, 0)
 
 
@@ -212,9 +212,9 @@ def test_paired_ratio_of_one_round_has_no_interval():
 def test_paired_ratio_refuses_what_cannot_be_paired():
     with pytest.raises(ValueError, match="found 2 FP32 and 1 INT8"):
         stats.paired_ratio([1.0, 2.0], [1.0])
-    with pytest.raises(ValueError, match="positive, finite"):
+    with pytest.raises(ValueError, match="positive, finite images/s"):
         stats.paired_ratio([1.0, 0.0], [1.0, 1.0])
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ValueError, match="one or more"):
         stats.paired_ratio([], [])
 
 
@@ -235,7 +235,7 @@ def test_histogram_keeps_its_detail_beside_a_slow_batch():
 
 
 def test_histogram_refuses_impossible_latencies():
-    with pytest.raises(ValueError, match="positive, finite milliseconds"):
+    with pytest.raises(ValueError, match="positive, finite latencies"):
         stats.latency_histogram([1.0, math.nan])
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ValueError, match="one or more"):
         stats.latency_histogram([])

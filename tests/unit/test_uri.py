@@ -1,4 +1,4 @@
-"""Addresses in S3."""
+"""S3 URIs."""
 
 import pytest
 from hypothesis import example, given
@@ -23,33 +23,32 @@ def test_taken(text: str, bucket: str, key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "value"),
     [
-        ("http://bkt/key", "begins with s3://"),
-        ("S3://bkt/key", "begins with s3://"),
-        ("gs://bkt/key", "begins with s3://"),
-        ("s3:/bkt/key", r"begins with s3:// \(did you mean 's3://bkt/key'\?\)"),
-        ("S3://bkt/key", r"did you mean 's3://bkt/key'\?"),
-        ("s3:bkt", r"did you mean 's3://bkt'\?"),
-        ("s3://", "cannot be a bucket's name"),
-        ("s3:///key", "cannot be a bucket's name"),
-        ("s3://Bkt/key", "cannot be a bucket's name"),
-        ("s3://b/key", "cannot be a bucket's name"),
-        ("s3://a..b/key", "cannot be a bucket's name"),
-        ("s3://user:pass@host/key", "holds no user name and no password"),
-        ("s3://bkt/../other/key", "none that is '.' or '..'"),
-        ("s3://bkt/a/./b", "none that is '.' or '..'"),
-        ("s3://bkt//a", "no empty part"),
-        ("s3://bkt/a//b", "no empty part"),
-        ("s3://bkt/a?versionId=1", "no '\\?'"),
-        ("s3://bkt/a#b", "no '\\?'"),
-        ("s3://bkt/a\\b", "no '\\?'"),
-        ("s3://bkt/a\nb", "cannot be printed"),
-        ("s3://bkt/" + "a" * 1025, "at most 1024 bytes"),
+        ("http://bkt/key", " s3://$"),
+        ("S3://bkt/key", " s3:// .*'s3://bkt/key'"),
+        ("gs://bkt/key", " s3://$"),
+        ("s3:/bkt/key", " s3:// .*'s3://bkt/key'"),
+        ("s3:bkt", " s3:// .*'s3://bkt'"),
+        ("s3://", "'' .*bucket"),
+        ("s3:///key", "'' .*bucket"),
+        ("s3://Bkt/key", "'Bkt' .*bucket"),
+        ("s3://b/key", "'b' .*bucket"),
+        ("s3://a..b/key", r"'a\.\.b' .*bucket"),
+        ("s3://user:pass@host/key", "AWS_ACCESS_KEY_ID"),
+        ("s3://bkt/../other/key", r"empty, '\.' or '\.\.'"),
+        ("s3://bkt/a/./b", r"empty, '\.' or '\.\.'"),
+        ("s3://bkt//a", "empty"),
+        ("s3://bkt/a//b", "empty"),
+        ("s3://bkt/a?versionId=1", r"'\?', '#'"),
+        ("s3://bkt/a#b", r"'\?', '#'"),
+        ("s3://bkt/a\\b", r"'\?', '#'"),
+        ("s3://bkt/a\nb", "unprintable"),
+        ("s3://bkt/" + "a" * 1025, "1024 bytes"),
     ],
 )
-def test_refused(text: str, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
+def test_refused(text: str, value: str) -> None:
+    with pytest.raises(UsageError, match=f"(?m){value}"):
         parse(text)
 
 
@@ -81,7 +80,7 @@ def test_joins() -> None:
     assert str(whole / "a" / "b/c.txt") == "s3://bkt/a/b/c.txt"
     assert ((whole / "a").below, whole.below, (whole / "a/b").name) == ("a/", "", "b")
     for name in ("..", "../x", "", "/abs", "a//b"):
-        with pytest.raises(UsageError, match="a key has no empty part"):
+        with pytest.raises(UsageError, match=r"empty, '\.' or"):
             _ = whole / "a" / name
 
 

@@ -77,19 +77,19 @@ def test_object_lists_what_is_inside_it() -> None:
     ],
 )
 def test_unknown_key_suggests(pointer: str, near: str) -> None:
-    with pytest.raises(UsageError, match=rf"no key .*\nDid you mean {near}\?"):
+    with pytest.raises(UsageError, match=rf"\nDid you mean {near}\?"):
         explain(pointer)
 
 
 def test_unknown_key_that_resembles_nothing() -> None:
-    with pytest.raises(UsageError, match=r"no key /zzz\n`job explain` lists every key"):
+    with pytest.raises(UsageError, match=r"/zzz\n[^?]*`job explain`[^?]*$"):
         explain("zzz")
 
 
 def test_rendered_key() -> None:
     text = rendered("data.format")
     assert "/data/format" in text
-    assert "none, it must be given" in text
+    assert "none (required)" in text
     assert "one of digits, imagenet_list, class_folders, packed" in text
 
 

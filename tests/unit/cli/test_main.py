@@ -1,4 +1,4 @@
-"""The command line as a user meets it: what it prints and its exit codes."""
+"""The command line in a process: output and exit codes."""
 
 import json
 import os
@@ -14,18 +14,19 @@ from fake_cli import job, start
 from fake_stages import make_manifest
 from sample_report import sample_report
 
+from job.pipeline.plan import NO_RESULT, RESUMES
 from job.process.environment import environment
 
 
 def children_seconds() -> float:
-    """Processor time of commands, which a busy machine does not stretch as it does the clock's."""
+    """CPU time of commands, which does not depend on the load of the machine, unlike wall time."""
     used = os.times()
     return used.children_user + used.children_system
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with a manifest and what it names."""
+    """A folder with a manifest and its files."""
     manifest = make_manifest(tmp_path)
     (tmp_path / "m.json").write_text(json.dumps(manifest.resolved))
     return tmp_path
@@ -41,11 +42,11 @@ class TestRun:
         assert (folder / "runs/tiny/report.html").exists()
         ended = children_seconds()
         again = job("run", "m.json", cwd=folder)
-        # Of the first run: on a busy machine all takes longer.
+        # Relative to the first run, because a busy machine is slower.
         assert children_seconds() - ended < 0.6 * (ended - began)
         assert again.returncode == 0
         assert "Nothing changed since the last run" in again.stdout
-        assert "third: reused: nothing changed" in again.stderr
+        assert "third: reused: " in again.stderr
         rendered = job("report", "runs/tiny", cwd=folder)
         assert rendered.returncode == 0, rendered.stderr
         assert "Report: runs/tiny/report.html" in rendered.stdout
@@ -62,13 +63,14 @@ class TestRun:
         for _ in range(2):
             done = job("run", "m.json", "--output", "out", cwd=folder, failing=True)
             assert done.returncode == 3, done.stderr
-            assert "1 of 1 gates failed:\n  min_speedup: limit 9, found 2" in done.stderr
+            assert re.search(r"1 of 1 .*\n  min_speedup: .*\b9\b.*\b2\b", done.stderr)
             assert (folder / "out/report.json").exists()
 
     def test_until(self, folder: Path) -> None:
         done = job("run", "m.json", "--until", "first", cwd=folder)
         assert done.returncode == 0
-        assert "Stopped after first, as asked; no report yet." in done.stdout
+        assert "after first " in done.stdout
+        assert not (folder / "runs/tiny/report.json").exists()
 
     def test_sigterm(self, folder: Path) -> None:
         process = start("run", "m.json", cwd=folder, stages=[("patient",)])
@@ -76,15 +78,15 @@ class TestRun:
         while "steps" not in process.stderr.readline():
             assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        _, told = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=30)
         assert process.returncode == 143
-        assert "error: stopped by SIGTERM in stage patient\nRun the same command again" in told
+        assert re.search(r"error: .*SIGTERM.* stage patient\n", stderr)
 
     @pytest.mark.parametrize(
         ("stage", "code", "message"),
         [
             ("bad_data", 4, "error: images/cat.png is truncated\nFetch it again."),
-            ("crash", 1, "error: stage crash failed: ZeroDivisionError: division by zero"),
+            ("crash", 1, "stage crash failed: ZeroDivisionError: division by zero"),
         ],
     )
     def test_failing_stage(self, folder: Path, stage: str, code: int, message: str) -> None:
@@ -95,27 +97,27 @@ class TestRun:
 
 
 class TestTerminationLog:
-    """What Kubernetes shows of a container that has ended."""
+    """The termination message of a container, which Kubernetes shows."""
 
     @pytest.mark.parametrize(
-        ("options", "told"),
+        ("options", "start"),
         [
-            ({}, "Done (no gates set): INT8 is "),
-            ({"failing": True}, "exit 3: 1 of 1 gates failed: min_speedup: limit 9, found 2"),
+            ({}, "Done"),
+            ({"failing": True}, "exit 3: 1 of 1 gates failed: min_speedup: "),
             ({"stages": [("bad_data",)]}, "exit 4: images/cat.png is truncated"),
         ],
     )
-    def test_of_a_run(self, folder: Path, options: dict[str, Any], told: str) -> None:
+    def test_of_a_run(self, folder: Path, options: dict[str, Any], start: str) -> None:
         (folder / "termination-log").touch()
         job("run", "m.json", cwd=folder, **options)
-        assert (folder / "termination-log").read_text().startswith(told)
+        assert (folder / "termination-log").read_text().startswith(start)
 
 
 class TestDryRun:
     def test_says_what_would_happen(self, folder: Path) -> None:
         done = job("run", "m.json", "--dry-run", cwd=folder)
         assert done.returncode == 0, done.stderr
-        assert "nothing left by an earlier run" in done.stdout
+        assert NO_RESULT in done.stdout
         assert "weights.bin" in done.stdout
         assert not (folder / "runs").exists()
 
@@ -137,8 +139,9 @@ class TestRefusals:
     def test_manifest(self, folder: Path) -> None:
         done = job("run", "m.json", "--set", "train.epochs=-1", "--set", "train.sed=1", cwd=folder)
         assert done.returncode == 2
-        assert "error: m.json: 2 faults" in done.stderr
+        assert "m.json: 2 " in done.stderr
         assert "/train/epochs" in done.stderr
+        assert "/train/sed" in done.stderr
 
     def test_errors_as_json(self, folder: Path) -> None:
         done = job("run", "none.json", "--log-format", "json", cwd=folder)
@@ -153,13 +156,13 @@ class TestRefusals:
     def test_machine_without_vnni(self, folder: Path) -> None:
         done = job("run", "m.json", cwd=folder, flags=("avx512f",))
         assert done.returncode == 5
-        assert "has no AVX512_VNNI" in done.stderr
+        assert "AVX512_VNNI" in done.stderr
         assert not (folder / "runs").exists()
         allowed = job("run", "m.json", "--allow-slow-isa", cwd=folder, flags=("avx512f",))
         assert allowed.returncode == 0, allowed.stderr
         report = json.loads((folder / "runs/tiny/report.json").read_bytes())
         assert report["comparable"] is False
-        assert "no AVX512_VNNI" in report["notes"][0]
+        assert "AVX512_VNNI" in report["notes"][0]
 
     def test_code(self, folder: Path) -> None:
         model = '{"callable": "mine:net", "classes": 10, "input_shape": [3, 32, 32]}'
@@ -179,7 +182,7 @@ class TestRefusals:
     def test_no_name(self, folder: Path, name: str) -> None:
         done = job("run", "m.json", "--output", name, cwd=folder)
         assert done.returncode == 2
-        assert "cannot be a folder's name" in done.stderr
+        assert "error: --output: " in done.stderr
 
     def test_locked(self, folder: Path) -> None:
         from job.storage.local import LocalOutput
@@ -187,21 +190,21 @@ class TestRefusals:
         with LocalOutput(folder / "runs/tiny").locked():
             done = job("run", "m.json", cwd=folder)
         assert done.returncode == 1
-        assert f"written by another run: process {os.getpid()}" in done.stderr
+        assert f"process {os.getpid()}" in done.stderr
 
     def test_unexpected(self, folder: Path) -> None:
         (folder / "termination-log").touch()
         done = job("run", "m.json", cwd=folder, stages=[("broken",)])
         assert done.returncode == 1
-        told = re.fullmatch(
-            r"error: unexpected LookupError: a fault of the job itself "
+        match = re.fullmatch(
+            r"error: unexpected LookupError: a bug in the job "
             r"\(traceback: (.*); exit 1\)\n",
             done.stderr,
         )
-        assert told, done.stderr
+        assert match, done.stderr
         last = (folder / "termination-log").read_text()
-        assert last == "exit 1: unexpected LookupError: a fault of the job itself"
-        trace = Path(told.group(1))
+        assert last == "exit 1: unexpected LookupError: a bug in the job"
+        trace = Path(match.group(1))
         assert "Traceback" in trace.read_text()
         trace.unlink()
 
@@ -220,7 +223,7 @@ class TestMatrix:
         done = job("run", "m.json", cwd=matrix)
         assert done.returncode == 0, done.stderr
         assert "b: model 2 of 2" in done.stderr
-        assert "2 models, all done. INT8 is" in done.stdout
+        assert "2 models" in done.stdout
         assert "Report: runs/tiny/report.html" in done.stdout
         assert (matrix / "runs/tiny/b/report.html").exists()
         again = job("run", "m.json", "--log-format", "json", cwd=matrix)
@@ -232,13 +235,13 @@ class TestMatrix:
         assert json.loads(again.stderr.splitlines()[0])["event"] == "model_started"
         (matrix / "runs/tiny/report.md").unlink()
         rendered = job("report", "runs/tiny", cwd=matrix)
-        assert "2 models, all done. INT8 is" in rendered.stdout
+        assert "2 models" in rendered.stdout
         assert (matrix / "runs/tiny/report.md").exists()
 
     def test_failed_gates(self, matrix: Path) -> None:
         done = job("run", "m.json", cwd=matrix, failing=True)
         assert done.returncode == 3
-        assert "error: 2 of 2 models failed:\n  a: a gate failed, see its report" in done.stderr
+        assert re.search(r"error: 2 of 2 models .*\n  a: .*\n  b: ", done.stderr)
         assert (
             json.loads((matrix / "runs/tiny/report.json").read_bytes())["status"] == "gate_failed"
         )
@@ -267,11 +270,11 @@ class TestMatrix:
         while "steps" not in process.stderr.readline():
             assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        _, told = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=30)
         assert process.returncode == 143
-        assert "b: model 2 of 2" not in told
+        assert "b: model 2 of 2" not in stderr
         again = job("run", "m.json", "--dry-run", cwd=matrix, stages=[("patient",)])
-        assert "goes on from unfinished work" in again.stdout
+        assert RESUMES in again.stdout
 
     def test_code_of_one_model(self, matrix: Path) -> None:
         model = '{"callable": "mine:net", "classes": 10, "input_shape": [3, 32, 32]}'
@@ -313,7 +316,7 @@ class TestQuickCommands:
         assert done.returncode == 2
         assert done.stdout == "m.json: valid\n"
         assert "wrong.json: " in done.stderr
-        assert "cannot read the manifest none.json" in done.stderr
+        assert "none.json" in done.stderr
         assert job("validate", "-", cwd=folder, stdin=_text(folder)).returncode == 0
 
     def test_explain(self, folder: Path) -> None:
@@ -324,7 +327,7 @@ class TestQuickCommands:
 
     def test_version_and_help(self, folder: Path) -> None:
         assert job("--version", cwd=folder).stdout.startswith("job 0.")
-        assert "Exit codes: 0 done; 2 the manifest" in job("--help", cwd=folder).stdout
+        assert re.search(r"\n +3  a gate failed", job("--help", cwd=folder).stdout)
         assert "job run manifests/digits.json --dry-run" in job("run", "-h", cwd=folder).stdout
 
     @pytest.mark.parametrize(

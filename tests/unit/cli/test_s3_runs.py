@@ -19,7 +19,7 @@ from job.uri import S3Uri
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a manifest and what it names, and a scratch folder."""
+    """A folder with a manifest and its files, and a scratch folder."""
     manifest = make_manifest(tmp_path)
     (tmp_path / "m.json").write_text(json.dumps(manifest.resolved))
     monkeypatch.setenv("JOB_SCRATCH", str(tmp_path / "scratch"))
@@ -38,20 +38,20 @@ def original(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> t
     add_matrix(base)
     done = job("run", "m.json", "--output", str(place / "both"), cwd=base, variables=variables)
     assert done.returncode == 0, done.stderr
-    assert "2 models, all done" in done.stdout
+    assert "2 models" in done.stdout
     return place / "run", place / "both"
 
 
 @pytest.fixture
 def finished(s3_server: S3Server, original: tuple[S3Uri, S3Uri], bucket: S3Uri) -> S3Uri:
-    """A run in S3 that is done."""
+    """A finished run in S3."""
     s3_server.copy(original[0], bucket / "run")
     return bucket / "run"
 
 
 @pytest.fixture
 def both(s3_server: S3Server, original: tuple[S3Uri, S3Uri], bucket: S3Uri, folder: Path) -> S3Uri:
-    """A matrix of two models in S3 that is done."""
+    """A finished matrix of two models in S3."""
     add_matrix(folder)
     s3_server.copy(original[1], bucket / "both")
     return bucket / "both"
@@ -68,7 +68,7 @@ class TestRun:
         again = job("run", "m.json", "--output", str(finished), cwd=folder)
         assert again.returncode == 0
         assert "Nothing changed since the last run" in again.stdout
-        assert f"All of it: job fetch {finished} FOLDER" in again.stdout
+        assert f"job fetch {finished} FOLDER" in again.stdout
         assert "scratch" not in again.stdout
 
     def test_the_manifest_may_name_it(self, folder: Path, finished: S3Uri) -> None:
@@ -87,21 +87,21 @@ class TestRun:
     def test_no_bucket(self, folder: Path, s3_server: S3Server) -> None:
         done = job("run", "m.json", "--output", "s3://never-made/run", cwd=folder)
         assert done.returncode == 1
-        assert "error: s3://never-made/run/lease: there is no bucket never-made" in done.stderr
-        assert "Create it, or correct its name and the endpoint." in done.stderr
+        assert "error: s3://never-made/run/" in done.stderr
+        assert "bucket never-made" in done.stderr
 
     def test_a_slash_too_few(self, folder: Path) -> None:
         done = job("run", "m.json", "--output", "s3:/results/run", cwd=folder)
         assert done.returncode == UsageError.exit_code
-        assert "did you mean 's3://results/run'?" in done.stderr
+        assert "'s3://results/run'?" in done.stderr
         assert not (folder / "s3:").exists()
 
     def test_a_scratch_folder_that_cannot_be_written(self, folder: Path, bucket: S3Uri) -> None:
         (folder / "scratch").write_text("")
         done = job("run", "m.json", "--output", str(bucket / "run"), cwd=folder)
         assert done.returncode == 1
-        assert "scratch: a file stands where a folder must be" in done.stderr
-        assert "for a run in S3, by storage.scratch or JOB_SCRATCH" in done.stderr
+        assert str(folder / "scratch") in done.stderr
+        assert "JOB_SCRATCH" in done.stderr
 
 
 class TestReport:
@@ -118,7 +118,7 @@ class TestReport:
     def test_none(self, folder: Path, bucket: S3Uri) -> None:
         done = job("report", str(bucket / "none"), cwd=folder)
         assert (done.returncode, done.stderr.count("\n")) == (UsageError.exit_code, 2)
-        assert f"{bucket / 'none'} holds no run" in done.stderr
+        assert f"{bucket / 'none'} " in done.stderr
 
     def test_unfinished(self, folder: Path, bucket: S3Uri) -> None:
         output = str(bucket / "run")
@@ -126,7 +126,8 @@ class TestReport:
         for command in (["report", output], ["fetch", output, "here"]):
             done = job(*command, cwd=folder)
             assert done.returncode == 2
-            assert "a run that is not finished; it has first_out" in done.stderr
+            assert output in done.stderr
+            assert "first_out" in done.stderr
 
     def test_damaged(self, folder: Path, finished: S3Uri, s3_server: S3Server) -> None:
         entry = index.read(s3_server.store, finished).files["report.json"]
@@ -134,24 +135,24 @@ class TestReport:
         s3_server.client.put_object(Bucket=uri.bucket, Key=uri.key, Body=b"{}")
         done = job("report", str(finished), cwd=folder)
         assert done.returncode == DataError.exit_code
-        assert "is damaged" in done.stderr
-        # One advice, not that for other cases besides.
+        assert "report.json" in done.stderr
+        # One hint only.
         assert done.stderr.count("\n") == 2
 
     def test_a_later_run_that_is_not_finished(
         self, folder: Path, finished: S3Uri, s3_server: S3Server
     ) -> None:
-        """The result before it can be had until there is a new one, and then is gone."""
+        """The earlier result stays available until the later run is finished."""
         before = index.read(s3_server.store, finished)
         only = ("--set", "train.seed=20", "--until", "second")
         done = job("run", "m.json", "--output", str(finished), *only, cwd=folder)
         assert done.returncode == 0, done.stderr
         shown = job("report", str(finished), cwd=folder)
         assert (shown.returncode, "Table I" in shown.stdout) == (0, True)
-        told = "a later run is not finished; this is the result of the one before it"
-        assert shown.stderr == f"note: {finished}: {told}\n"
+        assert shown.stderr.startswith(f"note: {finished}: ")
+        assert shown.stderr.count("\n") == 1
         fetched = job("fetch", str(finished), "here", cwd=folder)
-        assert told in fetched.stderr
+        assert shown.stderr in fetched.stderr
         assert digests(folder / "here") == {p: e.sha256 for p, e in sorted(before.files.items())}
         done = job("run", "m.json", "--output", str(finished), *only[:2], cwd=folder)
         assert done.returncode == 0, done.stderr
@@ -163,7 +164,7 @@ class TestReport:
         assert {found.uri.key.removeprefix(finished.below) for found in stored} == named
         fetched = job("fetch", str(finished), "here", cwd=folder)
         assert (folder / "here/first_out/tens.txt").read_text() == "2"
-        assert "later" not in fetched.stderr
+        assert "note: " not in fetched.stderr
 
     def test_a_damaged_index(self, folder: Path, bucket: S3Uri, s3_server: S3Server) -> None:
         s3_server.store.put(bucket / "run/index/00000001-00000001.json", b"{")
@@ -171,7 +172,7 @@ class TestReport:
             here = ["here"] if command == ["fetch"] else []
             done = job(*command, str(bucket / "run"), *here, cwd=folder)
             assert done.returncode == DataError.exit_code
-            assert "00000001-00000001.json is no index of a run" in done.stderr
+            assert "00000001-00000001.json" in done.stderr
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -188,9 +189,9 @@ class TestFetch:
         assert done.returncode == 0, done.stderr
         found = index.read(s3_server.store, finished)
         assert digests(folder / "here") == {p: e.sha256 for p, e in sorted(found.files.items())}
-        assert "every digest checked (0 were there already)" in done.stdout
+        assert " (0 files " in done.stdout
         again = job("fetch", str(finished), "here", cwd=folder)
-        assert f"({len(found.files)} were there already)" in again.stdout
+        assert f" ({len(found.files)} files " in again.stdout
 
     def test_what_was_fetched_is_a_run_like_any_other(self, folder: Path, finished: S3Uri) -> None:
         job("fetch", str(finished), "here", cwd=folder)
@@ -228,7 +229,7 @@ class TestFetch:
         entry = index.read(s3_server.store, finished).files["third_out/sum.txt"]
         uri = finished / entry.object
         s3_server.client.put_object(Bucket=uri.bucket, Key=uri.key, Body=b"7")
-        with pytest.raises(DataError, match=r"is damaged.*SHA-256"):
+        with pytest.raises(DataError, match=r"third_out/sum\.txt.*SHA-256"):
             fetch(s3_server.store, finished, folder / "here", print)
         assert not (folder / "here/third_out/sum.txt").exists()
 
@@ -258,7 +259,7 @@ class TestFetch:
     ) -> None:
         (folder / "here/first_out").mkdir(parents=True)
         (folder / "here/first_out/thesis.txt").write_text("mine")
-        with pytest.raises(OutputError, match="was not made by job"):
+        with pytest.raises(OutputError, match="first_out"):
             fetch(s3_server.store, finished, folder / "here", print)
         assert names(folder / "here") == ["first_out"]
 
@@ -269,7 +270,7 @@ class TestFetch:
         (here / "first_out").mkdir(parents=True)
         (here / "first_out/stage.json").write_text('{"stage": "of my theatre"}')
         (here / "report.md").write_text("mine")
-        with pytest.raises(OutputError, match="first_out is there already and was not made by job"):
+        with pytest.raises(OutputError, match="first_out"):
             fetch(s3_server.store, finished, here, print)
         assert (here / "report.md").read_text() == "mine"
 
@@ -286,27 +287,27 @@ class TestFetch:
     def test_where_no_folder_can_be(self, folder: Path, finished: S3Uri) -> None:
         done = job("fetch", str(finished), "/proc/here", cwd=folder)
         assert done.returncode == OutputError.exit_code
-        assert "cannot write /proc/here: it cannot be made there" in done.stderr
+        assert "/proc/here" in done.stderr
 
     def test_no_uri(self, folder: Path) -> None:
         done = job("fetch", "runs/digits", "here", cwd=folder)
         assert done.returncode == UsageError.exit_code
-        assert "expected a URI that begins with s3://" in done.stderr
+        assert "s3://" in done.stderr
 
 
 class TestMatrix:
     def test_again_report_and_fetch(self, folder: Path, both: S3Uri, s3_server: S3Server) -> None:
         assert index.read(s3_server.store, both / "b").complete
         again = job("run", "m.json", "--output", str(both), cwd=folder)
-        assert "every result of every model was reused" in again.stdout
+        assert "Nothing changed since the last run" in again.stdout
         shown = job("report", str(both), cwd=folder)
-        assert "2 models, all done" in shown.stdout
+        assert "2 models" in shown.stdout
         fetched = job("fetch", str(both), "here", cwd=folder)
         assert fetched.returncode == 0, fetched.stderr
         assert (folder / "here/report.html").exists()
         assert (folder / "here/b/report.html").exists()
         again = job("run", "m.json", "--output", "here", cwd=folder)
-        assert "every result of every model was reused" in again.stdout
+        assert "Nothing changed since the last run" in again.stdout
 
     def test_the_report_goes_with_the_first_model_that_changes(
         self, folder: Path, both: S3Uri, s3_server: S3Server
@@ -316,10 +317,10 @@ class TestMatrix:
         assert done.returncode == 0, done.stderr
         assert not index.read(s3_server.store, both).complete
         shown = job("report", str(both), cwd=folder)
-        assert "2 models, all done" in shown.stdout
+        assert "2 models" in shown.stdout
         fetched = job("fetch", str(both), "here", cwd=folder)
         assert fetched.returncode == UsageError.exit_code
-        assert "its models are being run again" in fetched.stderr
+        assert str(both) in fetched.stderr
         assert not (folder / "here").exists()
 
 
@@ -333,7 +334,7 @@ CANARIES = {
 def test_secrets_are_nowhere(
     folder: Path, finished: S3Uri, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Credentials that only boto3 may see, through runs that succeed and fail in many ways."""
+    """Credentials appear in no output and no file, in runs that succeed and runs that fail."""
     monkeypatch.setenv("TMPDIR", str(folder / "tmp"))
     (folder / "tmp").mkdir()
     run = ("run", "m.json", "--output", str(finished))

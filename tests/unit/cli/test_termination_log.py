@@ -1,4 +1,4 @@
-"""The one line that Kubernetes shows of a container that has ended."""
+"""The termination message of a container."""
 
 from pathlib import Path
 
@@ -16,17 +16,17 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_one_line(log: Path) -> None:
     log.touch()
-    termination_log.tell("exit 2: m.json: 1 fault\n  /train/epochs: expected an integer\n")
+    termination_log.write("exit 2: m.json: 1 fault\n  /train/epochs: expected an integer\n")
     assert log.read_text() == "exit 2: m.json: 1 fault /train/epochs: expected an integer"
 
 
 def test_what_is_too_long_ends_with_a_whole_letter(log: Path) -> None:
     log.touch()
-    termination_log.tell("x" + "×" * 5000)
+    termination_log.write("x" + "×" * 5000)
     assert len(log.read_bytes()) == 4095
     assert log.read_text(encoding="utf-8").endswith("×")
 
 
 def test_no_file_is_made_where_kubernetes_made_none(log: Path) -> None:
-    termination_log.tell("done")
+    termination_log.write("done")
     assert not log.exists()

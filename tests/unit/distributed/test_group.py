@@ -1,4 +1,4 @@
-"""What Paddle's launcher tells, and what several processes may train."""
+"""The PADDLE_* variables, and which manifests several processes can train."""
 
 from pathlib import Path
 from typing import Any
@@ -41,18 +41,18 @@ class TestLauncher:
         assert found.name == "rank 0 of 2"
 
     @pytest.mark.parametrize(
-        ("changes", "told"),
+        ("changes", "fault"),
         [
-            ({"PADDLE_TRAINER_ID": "2"}, "is 2 and PADDLE_TRAINER_ID 2, but .* names 2 processes"),
-            ({"PADDLE_TRAINER_ENDPOINTS": "a:1"}, "PADDLE_TRAINER_ENDPOINTS names 1 processes"),
-            ({"PADDLE_TRAINER_ENDPOINTS": ""}, "PADDLE_TRAINER_ENDPOINTS names 0 processes"),
-            ({"PADDLE_TRAINER_ID": ""}, "PADDLE_TRAINER_ID: '' is no number"),
-            ({"PADDLE_TRAINERS_NUM": "two"}, "PADDLE_TRAINERS_NUM: 'two' is no number"),
-            ({"PADDLE_TRAINER_ENDPOINTS": "a,b:1"}, "'a' is not HOST:PORT"),
+            ({"PADDLE_TRAINER_ID": "2"}, "NUM is 2 .*TRAINER_ID is 2.* 2 endpoints"),
+            ({"PADDLE_TRAINER_ENDPOINTS": "a:1"}, "PADDLE_TRAINER_ENDPOINTS .*1 endpoints"),
+            ({"PADDLE_TRAINER_ENDPOINTS": ""}, "PADDLE_TRAINER_ENDPOINTS .*0 endpoints"),
+            ({"PADDLE_TRAINER_ID": ""}, "PADDLE_TRAINER_ID: .*''"),
+            ({"PADDLE_TRAINERS_NUM": "two"}, "PADDLE_TRAINERS_NUM: .*'two'"),
+            ({"PADDLE_TRAINER_ENDPOINTS": "a,b:1"}, "HOST:PORT, .*'a'"),
         ],
     )
-    def test_what_does_not_fit(self, changes: dict[str, str], told: str) -> None:
-        with pytest.raises(UsageError, match=told):
+    def test_what_does_not_fit(self, changes: dict[str, str], fault: str) -> None:
+        with pytest.raises(UsageError, match=fault):
             group_of({**TWO, **changes})
 
 
@@ -61,19 +61,19 @@ class TestRules:
         check_shared(manifest(), 4)
 
     @pytest.mark.parametrize(
-        ("changes", "told"),
+        ("changes", "fault"),
         [
-            ({"train__batch_size": 66}, "/train/batch_size: 66 images, of which each of 4 process"),
-            ({"train__freeze_bn_stats": None}, "/train/freeze_bn_stats: must be true"),
-            ({"train__freeze_bn_stats": False}, "/train/freeze_bn_stats: must be true"),
-            ({"train__device": "gpu"}, "/train/device: gpu, and processes share"),
-            ({"quantize__strategy": "post"}, "nothing is trained"),
-            ({"train__max_iters": 0}, "nothing is trained"),
-            ({"matrix": [{"name": "a", "set": {"train.epochs": 2}}]}, "/matrix: they train one"),
+            ({"train__batch_size": 66}, "/train/batch_size: .*4.*66"),
+            ({"train__freeze_bn_stats": None}, "/train/freeze_bn_stats: "),
+            ({"train__freeze_bn_stats": False}, "/train/freeze_bn_stats: "),
+            ({"train__device": "gpu"}, "/train/device: .*gpu"),
+            ({"quantize__strategy": "post"}, "/quantize, /train: "),
+            ({"train__max_iters": 0}, "/quantize, /train: "),
+            ({"matrix": [{"name": "a", "set": {"train.epochs": 2}}]}, "/matrix: "),
         ],
     )
-    def test_what_cannot(self, changes: dict[str, Any], told: str) -> None:
-        with pytest.raises(UsageError, match=f"(?s)4 processes cannot train this together.*{told}"):
+    def test_what_cannot(self, changes: dict[str, Any], fault: str) -> None:
+        with pytest.raises(UsageError, match=f"(?s)4 processes .*{fault}"):
             check_shared(manifest(**changes), 4)
 
     def test_all_faults_at_once(self) -> None:
@@ -81,16 +81,16 @@ class TestRules:
             check_shared(manifest(train__batch_size=2, train__freeze_bn_stats=None), 4)
 
     def test_one_model_of_a_matrix(self) -> None:
-        with pytest.raises(UsageError, match="/matrix: they train one model"):
+        with pytest.raises(UsageError, match="/matrix: "):
             check_shared(manifest(), 4, index=0)
 
 
 def test_a_stage_learns_where_to_meet() -> None:
-    meeting = Rendezvous.of(GROUP, 1234)
-    assert meeting_of(meeting.variables()) == meeting
-    assert meeting.place == (1, 4, "10.0.0.1", 1234)
+    rendezvous = Rendezvous.of(GROUP, 1234)
+    assert meeting_of(rendezvous.variables()) == rendezvous
+    assert rendezvous.place == (1, 4, "10.0.0.1", 1234)
     assert meeting_of({}) is None
-    assert [meeting.threads(cores) for cores in (1, 2, 5)] == [1, 1, 2]
+    assert [rendezvous.threads(cores) for cores in (1, 2, 5)] == [1, 1, 2]
 
 
 def test_identity_is_that_of_the_manifest() -> None:

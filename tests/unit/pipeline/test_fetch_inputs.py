@@ -1,4 +1,4 @@
-"""Inputs in S3: the same images, the same keys as from a local disk, whatever holds them."""
+"""Inputs in S3 give the same images and the same cache keys as inputs on a local disk."""
 
 import json
 import shutil
@@ -302,31 +302,30 @@ class TestFiles:
 
 class TestRefused:
     @pytest.mark.parametrize(
-        ("change", "says"),
+        ("change", "uri"),
         [
-            ({"weights": "s3://{}/none.pdparams"}, "s3://{}/none.pdparams: there is no such obje"),
-            ({"weights": "s3://no-such-bucket-at-all/w"}, "s3://no-such-bucket-at-all/w: there is"),
-            ({"name": None, "inference_model": "s3://{}/none"}, "s3://{}/none: no inference model"),
+            ({"weights": "s3://{}/none.pdparams"}, "s3://{}/none.pdparams: "),
+            ({"weights": "s3://no-such-bucket-at-all/w"}, "s3://no-such-bucket-at-all/w: "),
+            ({"name": None, "inference_model": "s3://{}/none"}, "s3://{}/none: "),
         ],
     )
     def test_missing_files(
-        self, bucket: S3Uri, tmp_path: Path, change: dict[str, Any], says: str
+        self, bucket: S3Uri, tmp_path: Path, change: dict[str, Any], uri: str
     ) -> None:
         filled = {key: text and text.format(bucket.bucket) for key, text in change.items()}
         wanted = manifest(None, tmp_path, DIGITS, **filled)
-        says = says.format(bucket.bucket)
-        with pytest.raises(DataError, match=says) as caught, fetched(wanted):
+        uri = uri.format(bucket.bucket)
+        with pytest.raises(DataError, match=uri) as caught, fetched(wanted):
             pass
         assert caught.value.exit_code == 4
 
     def test_nothing_below_the_prefix(self, bucket: S3Uri, tmp_path: Path) -> None:
         wanted = manifest(f"{bucket}none", tmp_path)
-        says = r"s3://.*/none: there is nothing below"
-        with pytest.raises(DataError, match=says), fetched(wanted):
+        with pytest.raises(DataError, match=r"s3://.*/none: "), fetched(wanted):
             pass
 
     def test_a_missing_manifest(self, bucket: S3Uri) -> None:
-        with pytest.raises(DataError, match=r"s3://.*/m\.json: there is no such object"):
+        with pytest.raises(DataError, match=r"s3://.*/m\.json: "):
             load(f"{bucket}m.json")
 
     def test_a_manifest_that_is_too_long(self, s3_server: S3Server, bucket: S3Uri) -> None:

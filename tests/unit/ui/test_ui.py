@@ -1,4 +1,4 @@
-"""What is shown while a run goes on."""
+"""The displays of a run."""
 
 import io
 import json
@@ -21,7 +21,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def tell(ui: Ui) -> None:
+def show(ui: Ui) -> None:
     """A short run."""
     with ui:
         ui.stage_reused("prepare", "nothing changed")
@@ -35,7 +35,7 @@ def tell(ui: Ui) -> None:
 
 def test_json_lines() -> None:
     stream = io.StringIO()
-    tell(JsonUi(stream))
+    show(JsonUi(stream))
     lines: list[dict[str, Any]] = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [line["event"] for line in lines] == [
         "stage_reused",
@@ -63,7 +63,7 @@ def test_json_lines() -> None:
 
 def test_plain_lines() -> None:
     stream = io.StringIO()
-    tell(PlainUi(stream))
+    show(PlainUi(stream))
     lines = [line.split(" ", 1)[1] for line in stream.getvalue().splitlines()]
     assert lines[:2] == ["prepare: reused: nothing changed", "qat: runs: train.seed changed"]
     assert lines[2] == "qat: 0/100 steps, loss 0.31"
@@ -103,7 +103,7 @@ def test_work_of_another_model_or_of_another_unit_is_no_part_of_the_rate(
 
 def test_bars() -> None:
     stream = Terminal()
-    tell(BarUi(stream))
+    show(BarUi(stream))
     text = re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]", "", stream.getvalue())
     for part in ("✓ prepare", "reused: nothing changed", "qat", "2 images [are] bad", "Put it th"):
         assert part in text
@@ -116,7 +116,7 @@ def test_bars_tell_the_time_left_of_slow_work_and_of_work_begun_anew(
     monkeypatch.setattr("time.monotonic", lambda: now)
     ui = BarUi(Terminal())
 
-    def shown(width: int = 100) -> str:
+    def rendered(width: int = 100) -> str:
         console = Console(file=io.StringIO(), width=width)
         with console.capture() as captured:
             console.print(ui._bars.get_renderable())
@@ -125,17 +125,17 @@ def test_bars_tell_the_time_left_of_slow_work_and_of_work_begun_anew(
     for done in (1, 2):
         now = 100.0 * done
         ui.progress("benchmark", "benchmark", done, 4, "rounds", "batch 1")
-    assert "2/4 rounds 1 min 40 s each 0:03:20 batch 1" in shown()
+    assert "2/4 rounds 1 min 40 s each 0:03:20 batch 1" in rendered()
     ui.progress("benchmark", "benchmark", 2, 4, "rounds", "batch 1, 1 thread, avx512_core_vnni")
-    assert " 0:03:20 " in shown(width=70)
+    assert " 0:03:20 " in rendered(width=70)
     ui.progress("benchmark", "benchmark", 0, 2, "ISA caps")
-    assert "0/2 ISA caps -:--:--" in shown()
+    assert "0/2 ISA caps -:--:--" in rendered()
     for done in (1, 2, 3):
         now += 10
         ui.progress("benchmark", "benchmark", done, 3, "rounds", "batch 50")
-    assert "3/3 rounds 10.0 s each 0:00:0" in shown()
+    assert "3/3 rounds 10.0 s each 0:00:0" in rendered()
     ui.progress("benchmark", "benchmark", 1, 3, "rounds", "batch 1")
-    assert "1/3 rounds -:--:-- batch 1" in shown()
+    assert "1/3 rounds -:--:-- batch 1" in rendered()
 
 
 def test_the_display_that_fits() -> None:
