@@ -27,7 +27,7 @@ def test_search_is_stopped_gone_on_with_and_reported(copy_until: Callable[..., R
     before = tries()
     again = job("run", "m.json", *FALLBACK, "--log-format", "json", cwd=run.folder)
     assert again.of("stage_reused") == ["prepare", "baseline", "qat", "convert"]
-    assert f"fallback: going on after try {len(before)}" in again.err
+    assert f"fallback: resuming after try {len(before)}" in again.err
     audit = report_of(run.output)["audit"]
     steps, kept = audit["fallback"]["steps"], audit["fallback"]["kept"]
     assert [(step["op"], step["top1_drop"]) for step in steps[: len(before)]] == [
