@@ -21,13 +21,13 @@ struct UsageError : Error {
       : Error(2, message, hint) {}
 };
 
-// The model or the packed file is missing, corrupt, or they do not fit.
+// The model or the packed file is missing or corrupt, or they do not match.
 struct DataError : Error {
   explicit DataError(const std::string& message, const std::string& hint = "")
       : Error(4, message, hint) {}
 };
 
-// This machine cannot do what was asked for.
+// This machine cannot run the model with these options.
 struct MachineError : Error {
   explicit MachineError(const std::string& message, const std::string& hint = "")
       : Error(5, message, hint) {}

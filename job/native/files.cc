@@ -12,7 +12,7 @@ std::optional<std::string> ReadFile(const std::string& path) {
   if (!std::filesystem::exists(path)) return {};
   std::ifstream file(path, std::ios::binary);
   const std::string content{std::istreambuf_iterator<char>(file), {}};
-  if (!file) throw DataError(path + ": cannot be read");
+  if (!file) throw DataError(path + ": cannot read the file");
   return content;
 }
 

@@ -1,4 +1,4 @@
-// Files, read whole.
+// Reads whole files.
 #pragma once
 
 #include <optional>
@@ -6,13 +6,13 @@
 
 namespace tester {
 
-// A file's content, or nothing if there is no such file. Throws DataError if it cannot be read.
+// Returns a file's content; nothing for a missing file. Throws DataError if it cannot be read.
 std::optional<std::string> ReadFile(const std::string& path);
 
-// A count as people read it: 1234567 -> "1,234,567".
+// Formats a count with commas: 1234567 -> "1,234,567".
 std::string WithCommas(unsigned __int128 number);
 
-// Sizes joined by x: "3x224x224".
+// Joins sizes by x: "3x224x224".
 template <typename Numbers>
 std::string Joined(const Numbers& numbers) {
   std::string text;

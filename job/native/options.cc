@@ -14,20 +14,20 @@ Runs a saved FP32, fake-quantized or INT8 model on a packed file and prints accu
 one JSON object.
 
   --infer_model PATH      folder of a saved model (fp32, qat_fake or int8 of a run), or its path
-  --infer_data FILE       a packed file (`job pack` writes one)
-  --repeat N              calls with each batch (1)
-  --warmup_size N         batches that are run before, uncounted (0)
-  --batch_size N          images a batch (50)
-  --iterations N          batches to run (all)
-  --num_threads N         threads, a core for each (1)
+  --infer_data FILE       packed file (`job pack` writes one)
+  --repeat N              calls per batch (1)
+  --warmup_size N         batches to run first, without timing (0)
+  --batch_size N          images per batch (50)
+  --iterations N          number of batches (all)
+  --num_threads N         number of threads, each on its own core (1)
   --with_accuracy_layer, --nowith_accuracy_layer
-                          whether the model has an input of labels and accuracy outputs (found in
-                          the model)
-  --profile               list oneDNN's primitives of one call as well
-  --skip_batch_num N      first batches that count for accuracy, not for speed (0)
+                          whether the model must have a label input and accuracy outputs (read
+                          from the model)
+  --profile               also list oneDNN's primitives of one call
+  --skip_batch_num N      number of first batches that count for accuracy but not for speed (0)
 
-Exit codes: 0 done; 2 the command line is wrong; 4 data or model missing or corrupt; 5 this machine
-cannot do it; 1 anything else.
+Exit codes: 0 success; 2 wrong command line; 4 data or model missing or corrupt; 5 this machine
+cannot run the model with these options; 1 any other error.
 )";
 
 namespace {
@@ -39,7 +39,7 @@ struct Argument {
 
 Argument Split(const std::string& text) {
   if (text.rfind("--", 0) != 0) {
-    throw UsageError("unexpected argument '" + text + "'", "--help lists the options.");
+    throw UsageError("unexpected argument '" + text + "'", "Run with --help to list the options.");
   }
   const size_t equals = text.find('=');
   Argument argument{text.substr(2, equals == std::string::npos ? equals : equals - 2), {}};
@@ -67,7 +67,7 @@ bool ToBoolean(const Argument& argument) {
   return value == "true";
 }
 
-// Sets a switch; false if there is none of that name.
+// Sets a switch; returns false for another name.
 bool SetSwitch(const Argument& argument, Options* options) {
   const std::string& name = argument.name;
   if (name == "with-accuracy-layer") {
@@ -79,7 +79,7 @@ bool SetSwitch(const Argument& argument, Options* options) {
   } else if (name == "help") {
     options->help = true;
   } else {
-    // What is printed is always JSON; `job predict` has to be asked for it.
+    // Accepted without effect for compatibility with `job predict`: the tester always prints JSON.
     return name == "json";
   }
   return true;
@@ -103,7 +103,7 @@ void SetValue(const std::string& name, const std::string& value, Options* option
   } else if (name == "skip-batch-num") {
     options->skip_batch_num = ToInteger(name, value, 0);
   } else {
-    throw UsageError("no such option: --" + name, "--help lists the options.");
+    throw UsageError("no such option: --" + name, "Run with --help to list the options.");
   }
 }
 
@@ -120,7 +120,8 @@ Options ParseOptions(int count, char** arguments) {
     SetValue(argument.name, argument.value.value_or(follows ? texts[at] : ""), &options);
   }
   if (!options.help && (options.infer_model.empty() || options.infer_data.empty())) {
-    throw UsageError("--infer_model and --infer_data are needed", "--help lists the options.");
+    throw UsageError("--infer_model and --infer_data are required",
+                     "Run with --help to list the options.");
   }
   return options;
 }

@@ -1,4 +1,4 @@
-// The tutorial's parameters.
+// Command-line options, named as in the tutorial.
 #pragma once
 
 #include <optional>
@@ -9,20 +9,20 @@ namespace tester {
 struct Options {
   std::string infer_model;                  // folder of a saved model, or its path
   std::string infer_data;                   // packed file
-  int repeat = 1;                           // calls with each batch
-  int warmup_size = 0;                      // batches that are run before, uncounted
-  int batch_size = 50;                      // images a batch
-  std::optional<int> iterations;            // batches; all of the file if not given
-  int num_threads = 1;                      // each on a core of its own
-  std::optional<bool> with_accuracy_layer;  // found in the model if not given
+  int repeat = 1;                           // calls per batch
+  int warmup_size = 0;                      // batches run first, without timing
+  int batch_size = 50;                      // images per batch
+  std::optional<int> iterations;            // number of batches; nothing: all
+  int num_threads = 1;                      // each thread has its own core
+  std::optional<bool> with_accuracy_layer;  // nothing: read from the model
   bool profile = false;                     // list oneDNN's primitives of one call
-  int skip_batch_num = 0;                   // first batches that do not count for speed
+  int skip_batch_num = 0;                   // number of first batches without timing
   bool help = false;
 };
 
 extern const char kUsage[];
 
-// Reads `--name value` and `--name=value`, with - or _ between the words of a name.
+// Parses `--name value` and `--name=value`, with - or _ between the words of a name.
 // Throws UsageError.
 Options ParseOptions(int count, char** arguments);
 

@@ -1,9 +1,9 @@
-"""What Python costs: `job predict` against the native tester, interleaved, per batch size.
+"""Measures Python's overhead: `job predict` against the native tester, per batch size.
 
 taskset -c 0 python job/native/overhead.py TESTER MODEL [--batch-sizes 1 16 50] [--rounds 10]
 
-Each round runs both testers once, in turns about who is first, each in a fresh process, on the
-same random images: their values do not matter to the speed.
+Each round runs both testers once in new processes. The order alternates. Both use the same random
+images, because the speed does not depend on the values.
 """
 
 import argparse
@@ -31,36 +31,36 @@ PYTHON = (sys.executable, "-m", "job", "predict", "--json")
 
 
 def write_images(path: Path, model: Path, count: int) -> None:
-    """A packed file of random images for a model that takes images of one size."""
+    """Write a packed file of random images for a model with a fixed input size."""
     shape = read_saved_model(runner.find_model(model)).input_shape
     images = np.random.default_rng(0).random((count, *shape), np.float32)
     batch = (images, np.zeros(count, np.int64))
-    packed.write(path, [batch], shape=shape, transform="none: random numbers, for speed only")
+    packed.write(path, [batch], shape=shape, transform="none: random numbers, for speed")
 
 
 def speed(command: Sequence[str], *arguments: str) -> dict[str, Any]:
-    """The speed that one run of a tester tells."""
+    """Run a tester and return the ``speed`` object of its output."""
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout)["speed"]
-    return found
+    result: dict[str, Any] = json.loads(done.stdout)["speed"]
+    return result
 
 
 def compare(native: Path, model: Path, data: Path, batch_size: int, rounds: int) -> dict[str, Any]:
-    """One row: p50 in ms a call of both, and the paired ratio of images/s, native to Python."""
+    """Return the p50 latency of both testers in ms, and the paired ratio of images/s."""
     fixed: tuple[str, ...] = ("--infer-model", str(model), "--infer-data", str(data))
     fixed += ("--batch-size", str(batch_size))
     commands = {"python": PYTHON, "native": (str(native.absolute()),)}
     pilot = speed(commands["native"], *fixed, "--warmup-size", str(WARMUP_CALLS))
     calls = max(1, math.ceil(1000 * ROUND_SECONDS / (pilot["latency_ms"]["p50"] * pilot["calls"])))
     fixed += ("--warmup-size", str(WARMUP_CALLS), "--repeat", str(calls))
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in commands}
+    speeds: dict[str, list[dict[str, Any]]] = {name: [] for name in commands}
     for number in range(rounds):
         for name in in_turn(list(commands), number):
-            found[name].append(speed(commands[name], *fixed))
-    rates = {name: [one["images_per_second"] for one in runs] for name, runs in found.items()}
+            speeds[name].append(speed(commands[name], *fixed))
+    rates = {name: [each["images_per_second"] for each in runs] for name, runs in speeds.items()}
     p50 = {
-        name: statistics.median(one["latency_ms"]["p50"] for one in runs)
-        for name, runs in found.items()
+        name: statistics.median(each["latency_ms"]["p50"] for each in runs)
+        for name, runs in speeds.items()
     }
     ratio = stats.paired_ratio(rates["python"], rates["native"])
     return {"p50": p50, "ratio": ratio.value, "interval": ratio.interval}

@@ -18,7 +18,7 @@ namespace {
 const char kPackAgain[] =
     "Pack the images again, or remove the sidecar if it belongs to another file.";
 
-// The integers behind a key of a flat JSON object: one number, or an array of them.
+// Returns the value of a key of a flat JSON object: one integer, or an array of integers.
 std::vector<int64_t> Integers(const std::string& json, const std::string& key) {
   const std::string quoted = '"' + key + '"';
   const size_t found = json.find(quoted);
@@ -49,7 +49,8 @@ std::optional<Sidecar> ReadSidecar(const std::string& path) {
   const auto shape = Integers(*json, "shape");
   const auto bytes = Integers(*json, "bytes");
   if (shape.size() != 3 || bytes.size() != 1) {
-    throw DataError(path + ".json: does not tell the shape and the bytes of a file", kPackAgain);
+    throw DataError(path + ".json: expected keys shape (3 integers) and bytes (1 integer)",
+                    kPackAgain);
   }
   return Sidecar{shape, bytes[0]};
 }
@@ -61,38 +62,38 @@ void CheckSidecar(const std::string& path, const Shape& shape, size_t bytes) {
     throw DataError(
         path + ": expected images of " + Joined(shape) + ", found " + Joined(sidecar->shape) +
             " in its sidecar",
-        "Pack the images for this model, or give the model that they were packed for.");
+        "Pack the images for this model, or use the model that they were packed for.");
   }
   if (sidecar->bytes != static_cast<int64_t>(bytes)) {
-    throw DataError(path + ": its sidecar describes a file of " + WithCommas(sidecar->bytes) +
-                        " bytes, found " + WithCommas(bytes),
+    throw DataError(path + ": expected " + WithCommas(sidecar->bytes) +
+                        " bytes as in its sidecar, found " + WithCommas(bytes),
                     kPackAgain);
   }
 }
 
-// Maps a whole file; nullptr for an empty one.
+// Maps a whole file to memory; returns nullptr for an empty file.
 void* Map(const std::string& path, size_t* bytes) {
   const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   struct stat status {};
   if (file < 0 || fstat(file, &status) != 0 || !S_ISREG(status.st_mode)) {
-    const std::string reason = file < 0 ? std::strerror(errno) : "not a file";
+    const std::string reason = file < 0 ? std::strerror(errno) : "not a regular file";
     if (file >= 0) close(file);
-    throw DataError(path + ": cannot be read: " + reason,
-                    "`job pack MANIFEST` writes a packed file.");
+    throw DataError(path + ": cannot read the file: " + reason,
+                    "Write a packed file with `job pack MANIFEST`.");
   }
   *bytes = static_cast<size_t>(status.st_size);
   void* mapping = *bytes ? mmap(nullptr, *bytes, PROT_READ, MAP_PRIVATE, file, 0) : nullptr;
   close(file);
-  if (mapping == MAP_FAILED) throw DataError(path + ": cannot be mapped to memory");
+  if (mapping == MAP_FAILED) throw DataError(path + ": cannot map the file to memory");
   return mapping;
 }
 
 void CheckSize(const std::string& path, const Shape& shape, int64_t count, size_t bytes) {
   if (count < 1) {
-    throw DataError(path + ": the header says " + std::to_string(count) +
-                    " images; at least 1 is needed");
+    throw DataError(path + ": expected at least 1 image, found a header with " +
+                    std::to_string(count) + " images");
   }
-  // The header of a file that is something else can hold any number.
+  // 128 bits avoid an overflow, because the count of a file in another format can be any number.
   unsigned __int128 each = sizeof(float);
   for (const int size : shape) each *= static_cast<unsigned>(size);
   const unsigned __int128 expected =
@@ -101,7 +102,7 @@ void CheckSize(const std::string& path, const Shape& shape, int64_t count, size_
     throw DataError(path + ": expected " + WithCommas(expected) + " bytes for the header's " +
                         WithCommas(count) + " images of " + Joined(shape) +
                         " with their labels, found " + WithCommas(bytes),
-                    "The file is truncated, of another image shape, or not a packed file.");
+                    "The file is truncated, has another image shape, or is not a packed file.");
   }
 }
 
@@ -120,9 +121,9 @@ PackedFile::PackedFile(const std::string& path, const Shape& shape)
   mapping_ = Map(path, &bytes_);
   try {
     if (bytes_ < sizeof(count_)) {
-      throw DataError(path + ": expected an int64 count first, found a file of " +
+      throw DataError(path + ": expected an int64 count at the start, found a file of " +
                           std::to_string(bytes_) + " bytes",
-                      "A packed file holds an int64 count, float32 images, int64 labels.");
+                      "A packed file consists of an int64 count, float32 images and int64 labels.");
     }
     std::memcpy(&count_, mapping_, sizeof(count_));
     CheckSize(path, shape, count_, bytes_);
@@ -133,7 +134,7 @@ PackedFile::PackedFile(const std::string& path, const Shape& shape)
   }
   const char* start = static_cast<const char*>(mapping_) + sizeof(count_);
   images_ = reinterpret_cast<const float*>(start);
-  // The labels begin at any multiple of four bytes.
+  // The labels are copied, because they are aligned to four bytes only.
   labels_.resize(static_cast<size_t>(count_));
   std::memcpy(labels_.data(), images_ + count_ * image_size_, labels_.size() * sizeof(int64_t));
 }
@@ -150,9 +151,9 @@ void PackedFile::CheckLabels(int64_t classes) const {
   if (outside > 0) {
     throw DataError(path_ + ": label " + std::to_string(labels_[first]) + " of image " +
                         std::to_string(first) + " is outside the model's " +
-                        std::to_string(classes) + " classes; " + WithCommas(outside) + " of " +
-                        WithCommas(labels_.size()) + " labels are",
-                    "Check that the file and the model belong together.");
+                        std::to_string(classes) + " classes (invalid labels: " +
+                        WithCommas(outside) + " of " + WithCommas(labels_.size()) + ")",
+                    "Check that the packed file was made for this model.");
   }
 }
 

@@ -12,24 +12,24 @@ namespace tester {
 
 using Shape = std::array<int, 3>;  // channels, height, width
 
-// The shape that the sidecar FILE.json tells; nothing without a sidecar. Throws DataError.
+// Returns the shape in the sidecar FILE.json; nothing without a sidecar. Throws DataError.
 std::optional<Shape> DescribedShape(const std::string& path);
 
-// A packed file, mapped to memory after its size was checked against its header and its sidecar.
+// A packed file mapped to memory. Its size is checked against its header and its sidecar.
 class PackedFile {
  public:
-  // Throws DataError: missing, empty, truncated, or of another shape.
+  // Throws DataError if the file is missing, empty or truncated, or has another shape.
   PackedFile(const std::string& path, const Shape& shape);
   ~PackedFile();
   PackedFile(const PackedFile&) = delete;
   PackedFile& operator=(const PackedFile&) = delete;
 
-  // Throws DataError if a label is not below `classes`.
+  // Throws DataError if a label is negative or not below `classes`.
   void CheckLabels(int64_t classes) const;
 
   int64_t count() const { return count_; }
   const Shape& shape() const { return shape_; }
-  size_t image_size() const { return image_size_; }  // floats
+  size_t image_size() const { return image_size_; }  // number of floats
   const float* image(int64_t index) const { return images_ + index * image_size_; }
   const int64_t* labels() const { return labels_.data(); }
 

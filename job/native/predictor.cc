@@ -14,7 +14,7 @@ namespace tester {
 
 namespace {
 
-// As job/engine/inference/predictor.py configures each kind of model; the reasons are told there.
+// Equal to the configuration in job/engine/inference/predictor.py, which documents the reasons.
 paddle_infer::Config Configuration(const SavedModel& model, int threads) {
   paddle_infer::Config config(model.prefix + ".pdmodel", model.prefix + ".pdiparams");
   config.SetCpuMathLibraryNumThreads(threads);
@@ -37,7 +37,7 @@ paddle_infer::Config Configuration(const SavedModel& model, int threads) {
   return config;
 }
 
-// Does what Paddle may refuse to do with a model that is damaged or not for it.
+// Runs `work` and translates Paddle's exceptions to DataError.
 template <typename Work>
 auto Translated(const std::string& prefix, const Work& work) {
   try {
@@ -45,19 +45,19 @@ auto Translated(const std::string& prefix, const Work& work) {
   } catch (const Error&) {
     throw;
   } catch (const std::exception& error) {
-    // Paddle's own summary, among the frames of its stack.
+    // Paddle's message contains a stack trace; its summary begins with a parenthesis.
     std::istringstream lines(error.what());
-    std::string line, said;
+    std::string line, summary;
     while (std::getline(lines, line)) {
       line.erase(0, line.find_first_not_of(' '));
       if (line.rfind('(', 0) == 0) {
-        said = line;
+        summary = line;
         break;
       }
-      if (!line.empty()) said = line;
+      if (!line.empty()) summary = line;
     }
-    throw DataError(prefix + ": Paddle cannot run this model: " + said,
-                    "Make it anew with the version of the inference library.");
+    throw DataError(prefix + ": Paddle cannot run this model: " + summary,
+                    "Save the model again with the Paddle version of the inference library.");
   }
 }
 
@@ -96,14 +96,16 @@ void Predictor::Run(const Batch& batch) {
       label_->Reshape(model_.label_is_matrix ? two : one);
       label_->CopyFromCpu(batch.labels.data());
     }
-    if (!predictor_->Run()) throw std::runtime_error("it gave no result");
-    // An accuracy is one number, scores are one for each class.
+    if (!predictor_->Run()) throw std::runtime_error("the run returned no result");
+    // An accuracy output has one value; the score output has one value per image and class.
     const size_t expected = label_ ? 1 : batch.labels.size() * static_cast<size_t>(model_.classes);
     for (size_t at = 0; at < outputs_.size(); ++at) {
       const std::vector<int> sizes = outputs_[at]->shape();
       const auto total = std::accumulate(sizes.begin(), sizes.end(), size_t{1}, std::multiplies());
       if (outputs_[at]->type() != paddle_infer::DataType::FLOAT32 || total != expected) {
-        throw std::runtime_error("its outputs are not the float32 ones that it declares");
+        throw std::runtime_error("expected a float32 output of " + std::to_string(expected) +
+                                 " values, found another type or " + std::to_string(total) +
+                                 " values");
       }
       values_[at].resize(total);
       outputs_[at]->CopyToCpu(values_[at].data());

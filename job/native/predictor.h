@@ -1,4 +1,4 @@
-// A saved model, loaded in Paddle Inference.
+// A saved model loaded into Paddle Inference.
 #pragma once
 
 #include <memory>
@@ -15,13 +15,13 @@ struct Batch {
   std::vector<int64_t> labels;  // [N]
 };
 
-// Right answers in a batch; nothing for a top-5 that the accuracy layer does not tell.
+// Number of correct images; `top5` is empty if the model's accuracy layer has no top-5 output.
 struct Right {
   int64_t top1 = 0;
   std::optional<int64_t> top5;
 };
 
-// Version of the inference library, such as 3.2.2.
+// Returns the version of the inference library, such as 3.2.2.
 std::string PaddleVersion();
 
 class Predictor {
@@ -29,11 +29,10 @@ class Predictor {
   // Throws DataError if Paddle cannot load the model.
   Predictor(const SavedModel& model, const Shape& shape, int threads);
 
-  // One call: images and labels in, scores or accuracies out.
-  // Throws DataError if Paddle cannot run the model.
+  // Runs the model once on a batch. Throws DataError if Paddle cannot run the model.
   void Run(const Batch& batch);
 
-  // How many images are right, of the batch that was run last.
+  // Returns the number of correct images of the last batch.
   Right CountRight(const Batch& batch) const;
 
   double load_seconds() const { return load_seconds_; }

@@ -23,7 +23,8 @@ std::vector<std::string> SplitBy(const std::string& text, char separator) {
   return parts;
 }
 
-// The source's data type of such as "src:u8:a:blocked:acdb::f0 wei:s8:..."; may be empty.
+// Returns the data type of the source in descriptors such as
+// "src:u8:a:blocked:acdb::f0 wei:s8:..."; may be empty.
 std::string SourceType(const std::string& descriptors) {
   std::string first;
   for (const auto& part : SplitBy(descriptors, ' ')) {
@@ -50,13 +51,14 @@ std::vector<Primitive> Parse(std::istream& log) {
     const std::string& mark = fields.front();
     const bool is_log = mark.size() >= 7 && mark.compare(mark.size() - 7, 7, "verbose") == 0;
     if (!is_log || exec == fields.begin() + 4) continue;
-    // Behind it: engine, kind, implementation, propagation, descriptors, ..., milliseconds.
+    // The fields after "exec" are engine, kind, implementation, propagation, descriptors, ...,
+    // milliseconds.
     found.push_back({exec[2], exec[3], SourceType(exec[5]), std::atof(fields.back().c_str())});
   }
   return found;
 }
 
-// Where the last of equal runs, at least two, begins; the first one also reorders weights.
+// Returns the start of the last of at least two equal runs. The first run also reorders weights.
 std::vector<Primitive>::const_iterator LastRun(const std::vector<Primitive>& all, int runs) {
   std::vector<std::ptrdiff_t> computing;
   for (std::size_t at = 0; at < all.size(); ++at) {

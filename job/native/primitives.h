@@ -1,4 +1,4 @@
-// Which oneDNN primitives ran, read from oneDNN's own log, as in job/profile/onednn_log.py. Format:
+// Reads the executed primitives from oneDNN's log, as job/profile/onednn_log.py does. Log format:
 // https://uxlfoundation.github.io/oneDNN/dev_guide_verbose.html
 #pragma once
 
@@ -8,7 +8,7 @@
 
 namespace tester {
 
-// Executions of one kind, implementation and data type in one call.
+// Executions with the same kind, implementation and data type in one call.
 struct PrimitiveRow {
   std::string kind;
   std::string implementation;
@@ -17,7 +17,7 @@ struct PrimitiveRow {
   double milliseconds = 0;
 };
 
-// Sums up the last of `runs` equal calls in a log, the slowest rows first.
+// Summarizes the last of `runs` equal calls in a log; the slowest rows are first.
 std::vector<PrimitiveRow> SummarizeLog(std::istream& log, int runs);
 
 }  // namespace tester

@@ -13,7 +13,7 @@ class Message {
  public:
   explicit Message(std::string_view bytes) : rest_(bytes) {}
 
-  // Goes to the next field; false at the end.
+  // Reads the next field; returns false at the end.
   bool Next() {
     if (rest_.empty()) return false;
     const uint64_t tag = Varint();
@@ -32,7 +32,7 @@ class Message {
         Take(4);
         break;
       default:
-        throw std::invalid_argument("a field of an unknown wire type");
+        throw std::invalid_argument("found a field with an unknown wire type");
     }
     is_bytes_ = (tag & 7) == 2;
     return true;
@@ -61,11 +61,11 @@ class Message {
       value |= static_cast<uint64_t>(byte & 0x7f) << shift;
       if (byte < 0x80) return value;
     }
-    throw std::invalid_argument("a number without an end");
+    throw std::invalid_argument("found a number of more than 64 bits");
   }
 
   std::string_view Take(uint64_t count) {
-    if (count > rest_.size()) throw std::invalid_argument("it ends in the middle of a field");
+    if (count > rest_.size()) throw std::invalid_argument("the file ends within a field");
     const std::string_view taken = rest_.substr(0, count);
     rest_.remove_prefix(count);
     return taken;
@@ -122,7 +122,7 @@ Op ParseOp(Message message) {
   return op;
 }
 
-// The message in a field of a message, such as VarType.dense_tensor.
+// Returns the message in a field of a message, such as VarType.dense_tensor.
 Message Inside(Message message, int wanted) {
   std::string_view found;
   while (message.Next()) {
@@ -162,7 +162,7 @@ Program ParseProgram(std::string_view bytes) {
     }
     return program;
   }
-  throw std::invalid_argument("it holds no program");
+  throw std::invalid_argument("the file holds no program");
 }
 
 }  // namespace tester

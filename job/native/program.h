@@ -1,5 +1,5 @@
-// A saved program: the part of Paddle's framework.proto that tells what a model is. Read from the
-// bytes, since the inference library shows a program only to those who run it.
+// A saved program: the part of Paddle's framework.proto that describes a model. The file is parsed
+// here, because the inference library has no API to read a program without running it.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +28,7 @@ struct Program {
   std::map<std::string, Variable> variables;
 };
 
-// Reads the first block of a ProgramDesc. Throws std::invalid_argument if it is none.
+// Parses the first block of a ProgramDesc. Throws std::invalid_argument if the bytes are invalid.
 Program ParseProgram(std::string_view bytes);
 
 }  // namespace tester

@@ -25,7 +25,7 @@ std::string Quoted(const std::string& text) {
   return quoted + '"';
 }
 
-// The shortest text that is read as the same number.
+// Returns the shortest text that parses to the same number.
 std::string Value(double number) {
   char text[32];
   for (int digits = 15; digits <= 17; ++digits) {
@@ -38,7 +38,7 @@ std::string Value(double number) {
 std::string Value(int64_t number) { return std::to_string(number); }
 std::string Value(bool truth) { return truth ? "true" : "false"; }
 
-// An object, indented, of keys with values that are JSON already.
+// An indented JSON object; values are added as JSON text.
 class Object {
  public:
   explicit Object(int depth) : margin_(2 * static_cast<size_t>(depth), ' ') {}

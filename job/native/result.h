@@ -1,4 +1,4 @@
-// What a test found, and its JSON: the same document as `job predict --json` prints.
+// The result of a test, and its JSON object, which `job predict --json` prints as well.
 #pragma once
 
 #include <string>
@@ -14,14 +14,14 @@ namespace tester {
 struct Result {
   std::string paddle;  // version
   SavedModel model;
-  Shape shape;  // of the images
+  Shape shape;  // shape of an image
   Options options;
   int64_t file_images = 0;
   int64_t batch_size = 0;
   int64_t iterations = 0;
-  int64_t images = 0;  // predicted
+  int64_t images = 0;  // number of scored images
   Right right;
-  std::vector<double> milliseconds;  // of each call that counts for speed
+  std::vector<double> milliseconds;  // latency of each timed call
   double load_seconds = 0;
   std::optional<std::vector<PrimitiveRow>> primitives;
 };

@@ -16,7 +16,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int kInt32 = 2, kInt64 = 3;  // VarType.Type
-const char kModelHint[] = "Give a folder such as runs/digits/int8, or the path of a model in it.";
+const char kModelHint[] =
+    "Set --infer_model to a folder such as runs/digits/int8, or to the path of a model in it.";
 
 bool StartsWith(const std::string& text, const std::string& start) {
   return text.rfind(start, 0) == 0;
@@ -43,7 +44,7 @@ int64_t Integer(const Op& op, const std::string& name, int64_t otherwise) {
   return found == op.integers.end() ? otherwise : found->second;
 }
 
-// Variables of the feeds or fetches, in the order of the model's inputs or outputs.
+// Returns the variables of the feed or fetch ops in the order of the model's inputs or outputs.
 std::vector<std::string> Ordered(const Program& program, const std::string& type) {
   std::map<int64_t, std::string> by_column;
   for (const Op& op : program.ops) {
@@ -67,7 +68,7 @@ std::string KindOf(const Program& program) {
   return quantizes ? "fake_quantized" : "fp32";
 }
 
-// The outputs that are accuracies, by their k; `ranked` becomes what they rank.
+// Returns k -> output with the top-k accuracy. Sets `ranked` to the scores that the layer reads.
 std::map<int64_t, std::string> AccuracyOutputs(const Program& program,
                                                const std::vector<std::string>& outputs,
                                                std::string* ranked) {
@@ -129,7 +130,7 @@ std::string FindModel(const std::string& given) {
     }
     std::sort(models.begin(), models.end());
     if (models.size() != 1) {
-      throw DataError(given + ": expected one .pdmodel in it, found " + Listed(models, "none"),
+      throw DataError(given + ": expected one .pdmodel file, found " + Listed(models, "none"),
                       kModelHint);
     }
     prefix = fs::path(given) / models.front();

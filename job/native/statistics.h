@@ -1,4 +1,4 @@
-// Pure statistics, as in job/stats.py.
+// Statistics, as in job/stats.py.
 #pragma once
 
 #include <algorithm>
@@ -9,8 +9,9 @@
 
 namespace tester {
 
-// How many other classes score at least as much as the label's: it is in the top k if they are
-// fewer than k, in whatever order equals are listed. A row with NaN is never right.
+// Returns the number of other classes whose score is at least the label's score. The label is in
+// the top k if this number is less than k, so ties count against the label. A row with NaN is never
+// correct.
 inline size_t Rivals(const float* scores, size_t classes, int64_t label) {
   size_t rivals = 0;
   for (size_t at = 0; at < classes; ++at) {
@@ -20,7 +21,8 @@ inline size_t Rivals(const float* scores, size_t classes, int64_t label) {
   return rivals - 1;
 }
 
-// Percentile by nearest rank: the smallest sample that at least `share` of all do not exceed.
+// Percentile by nearest rank: the smallest sample such that at least `share` of all samples are not
+// larger.
 inline double Percentile(std::vector<double> samples, double share) {
   const auto rank = static_cast<size_t>(std::ceil(share * static_cast<double>(samples.size())));
   const auto wanted = samples.begin() + static_cast<std::ptrdiff_t>(std::max<size_t>(rank, 1) - 1);

@@ -22,14 +22,18 @@ double TimedRun(Predictor* predictor, const Batch& batch) {
 
 void CheckIterations(const Batches& batches, const Options& options, int64_t iterations) {
   if (iterations > batches.count()) {
-    throw UsageError("--iterations " + std::to_string(iterations) + ": the file has " +
-                     std::to_string(batches.count()) + " batches of " +
-                     std::to_string(batches.size()));
+    throw UsageError("--iterations " + std::to_string(iterations) + ": the file has only " +
+                         std::to_string(batches.count()) + " batches of " +
+                         std::to_string(batches.size()) + " images",
+                     "Lower --iterations to at most " + std::to_string(batches.count()) +
+                         ", or lower --batch-size.");
   }
   const int64_t whole = std::min(iterations, batches.whole());
   if (options.skip_batch_num >= whole) {
-    throw UsageError("--skip-batch-num " + std::to_string(options.skip_batch_num) + ": of " +
-                     std::to_string(whole) + " whole batches none is left to time");
+    throw UsageError("--skip-batch-num " + std::to_string(options.skip_batch_num) +
+                         ": no batch remains to be timed, because only " + std::to_string(whole) +
+                         " batches of full size are run",
+                     "Lower --skip-batch-num or --batch-size.");
   }
 }
 
@@ -61,7 +65,7 @@ void Test(Predictor* predictor, Batches* batches, const Options& options, Result
   for (int number = 0; number < options.warmup_size; ++number) {
     predictor->Run(batches->Read(number % batches->whole()));
   }
-  auto told = Clock::now();
+  auto reported_at = Clock::now();
   for (int64_t number = 0; number < result->iterations; ++number) {
     const Batch& batch = batches->Read(number);
     for (int call = 0; call < options.repeat; ++call) {
@@ -71,8 +75,8 @@ void Test(Predictor* predictor, Batches* batches, const Options& options, Result
     }
     result->images += static_cast<int64_t>(batch.labels.size());
     Add(predictor->CountRight(batch), &result->right);
-    if (Clock::now() - told > kProgressPeriod) {
-      told = Clock::now();
+    if (Clock::now() - reported_at > kProgressPeriod) {
+      reported_at = Clock::now();
       std::fprintf(stderr, "%ld/%ld batches\n", number + 1, result->iterations);
     }
   }

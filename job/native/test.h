@@ -1,4 +1,4 @@
-// Runs the batches of a packed file through a model.
+// Runs a model on the batches of a packed file.
 #pragma once
 
 #include "options.h"
@@ -8,14 +8,14 @@
 
 namespace tester {
 
-// Batches of a packed file, copied to memory one at a time.
+// Batches of a packed file; each batch is copied to memory when it is read.
 class Batches {
  public:
   Batches(const PackedFile& file, int64_t size);
 
-  int64_t size() const { return size_; }    // images; the last batch may be smaller
-  int64_t count() const { return count_; }  // of all batches
-  int64_t whole() const { return whole_; }  // of batches that are not smaller
+  int64_t size() const { return size_; }    // images per batch; the last batch may be smaller
+  int64_t count() const { return count_; }  // number of batches
+  int64_t whole() const { return whole_; }  // number of batches of full size
   const Batch& Read(int64_t number);        // valid until the next call
 
  private:
@@ -24,8 +24,8 @@ class Batches {
   Batch batch_;
 };
 
-// Every batch counts for accuracy, whole ones for speed. Fills in what `result` tells of the runs.
-// Throws UsageError: no batch is left to time, or more are asked for than there are.
+// Runs the batches and writes the results to `result`. Every batch counts for accuracy, batches of
+// full size for speed. Throws UsageError if the file has too few batches for the options.
 void Test(Predictor* predictor, Batches* batches, const Options& options, Result* result);
 
 }  // namespace tester

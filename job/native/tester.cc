@@ -26,16 +26,16 @@ namespace {
 
 constexpr int kProfileRuns = 4;
 
-// Keeps this process, and the threads that it will start, on the first of its cores.
+// Pins this process, and the threads that it will start, to the first `threads` usable cores.
 void Pin(int threads) {
   cpu_set_t usable, wanted;
   CPU_ZERO(&usable);
   CPU_ZERO(&wanted);
   sched_getaffinity(0, sizeof(usable), &usable);
   if (threads > CPU_COUNT(&usable)) {
-    throw MachineError("--num-threads: " + std::to_string(threads) + " threads asked for, " +
-                           std::to_string(CPU_COUNT(&usable)) + " cores usable",
-                       "Lower it, or give the container more cores.");
+    throw MachineError("--num-threads: got " + std::to_string(threads) + " threads, but only " +
+                           std::to_string(CPU_COUNT(&usable)) + " cores can be used",
+                       "Lower --num-threads, or give the container more cores.");
   }
   for (int core = 0; core < CPU_SETSIZE && CPU_COUNT(&wanted) < threads; ++core) {
     if (CPU_ISSET(core, &usable)) CPU_SET(core, &wanted);
@@ -45,33 +45,37 @@ void Pin(int threads) {
 
 void CheckLayer(const SavedModel& model, const std::optional<bool>& wanted) {
   if (wanted == true && !model.label) {
-    throw UsageError("--with-accuracy-layer: the model has no input of labels",
-                     "Leave the option out: right answers are then counted from the scores.");
+    throw UsageError(
+        "--with-accuracy-layer: the model has no label input, so it has no accuracy layer",
+        "Omit the option. Then correct answers are counted from the scores.");
   }
   if (wanted == false && model.label) {
-    throw UsageError("--no-with-accuracy-layer: the model has an accuracy layer, fed by '" +
-                         *model.label + "'",
-                     "Leave the option out.");
+    throw UsageError(
+        "--no-with-accuracy-layer: the model has an accuracy layer with label input '" +
+            *model.label + "'",
+        "Omit the option.");
   }
 }
 
-// The shape of the packed images: the model's, or, where that takes any, the sidecar's.
+// Returns the shape of the packed images: the model's shape, or the sidecar's shape if the model
+// accepts any size.
 Shape ShapeOfImages(const SavedModel& model, const std::string& path) {
   const Shape& shape = model.input_shape;
   if (shape[0] > 0 && shape[1] > 0 && shape[2] > 0) return shape;
   const auto described = DescribedShape(path);
   if (!described) {
-    throw DataError("the model takes images of any size, and " + path + " has no sidecar",
-                    "Pack the images with `job pack`, which writes one.");
+    throw DataError(path + " has no sidecar, which must give the image size because the model "
+                           "accepts any size",
+                    "Pack the images with `job pack`, which also writes the sidecar.");
   }
   return *described;
 }
 
-// Runs the first batch in a process of its own, since oneDNN's log would slow what is timed.
+// Runs the first batch in a child process, because oneDNN's log would slow down the timed calls.
 std::vector<PrimitiveRow> Profile(const SavedModel& model, const PackedFile& file,
                                   const Options& options) {
   std::FILE* log = std::tmpfile();
-  if (!log) throw std::runtime_error("no temporary file can be written");
+  if (!log) throw std::runtime_error("cannot create a temporary file for oneDNN's log");
   const pid_t child = fork();
   if (child == 0) {
     setenv("ONEDNN_VERBOSE", "1", 1);
@@ -88,7 +92,8 @@ std::vector<PrimitiveRow> Profile(const SavedModel& model, const PackedFile& fil
   }
   int status = EXIT_FAILURE;
   if (child < 0 || waitpid(child, &status, 0) != child || status != EXIT_SUCCESS) {
-    throw std::runtime_error("the model cannot be profiled; run it without --profile");
+    throw std::runtime_error(
+        "--profile: the process that runs the model with oneDNN's log failed; omit --profile");
   }
   std::ifstream lines("/proc/self/fd/" + std::to_string(fileno(log)));
   auto rows = SummarizeLog(lines, kProfileRuns);
@@ -118,7 +123,7 @@ Result Run(const Options& options) {
 }  // namespace
 
 int Main(int count, char** arguments) {
-  // Paddle and oneDNN print to standard output; the result must stay apart.
+  // Paddle and oneDNN print to standard output, so the result gets its own descriptor.
   const int answers = dup(STDOUT_FILENO);
   dup2(STDERR_FILENO, STDOUT_FILENO);
   try {

@@ -17,20 +17,22 @@ STAGES: tuple[Stage, ...] = (
     accuracy.STAGE,
     benchmark.STAGE,
 )
-# They run the INT8 models of every engine.
+# Stages that run the INT8 models of all engines.
 _OF_ALL_ENGINES = (accuracy.STAGE.name, benchmark.STAGE.name)
 
 
 def stages_for(manifest: Manifest) -> tuple[Stage, ...]:
-    """The stages of one manifest: of the engines besides Paddle, those that it asks for."""
-    left_out = set(PACKAGES).difference(manifest.benchmark.engines)
-    stages = [stage for stage in STAGES if stage.name not in left_out]
+    """Return the stages of a manifest, without the stages of engines that it does not list."""
+    excluded = set(PACKAGES).difference(manifest.benchmark.engines)
+    stages = [stage for stage in STAGES if stage.name not in excluded]
     others = [stage for stage in stages if stage.name in PACKAGES]
     needs = tuple(stage.name for stage in others)
     libraries = tuple(name for stage in others for name in stage.libraries)
 
-    def of_all(stage: Stage) -> Stage:
-        shard = of_all(stage.shard) if stage.shard else None
+    def with_all_engines(stage: Stage) -> Stage:
+        shard = with_all_engines(stage.shard) if stage.shard else None
         return replace(stage, needs=stage.needs + needs, libraries=libraries, shard=shard)
 
-    return tuple(of_all(stage) if stage.name in _OF_ALL_ENGINES else stage for stage in stages)
+    return tuple(
+        with_all_engines(stage) if stage.name in _OF_ALL_ENGINES else stage for stage in stages
+    )

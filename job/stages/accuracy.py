@@ -1,4 +1,4 @@
-"""accuracy: the saved models, loaded again, on the test split."""
+"""accuracy: loads the saved models and scores the test split."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -17,34 +17,34 @@ from job.stages.engine_packages import PACKAGES
 from job.stages.stage import SHARD, TEST, Record, Stage, StageOutput
 
 BATCH = 50
-# Model of the report -> stage that left it, and how it runs.
+# Model name in the report -> stage that writes the model, and mode of the predictor.
 MODELS = {
     "fp32": ("baseline", "onednn"),
     "qat_fake": ("convert", "fake_quantized"),
     "int8": ("int8", "int8"),
 }
 Correct = NDArray[np.bool_]
-# By "MODEL.choice", "MODEL.top1" and "MODEL.top5".
+# Arrays by "MODEL.choice", "MODEL.top1" and "MODEL.top5", one value per image.
 Part = Mapping[str, Any]
 PART = "part.npz"
 
 
 def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:
-    """Write predictions.npz: each model's first choice and the label, per image.
+    """Write predictions.npz: each model's predicted class and the label, per image.
 
-    Parts of the test split that were scored elsewhere are among the inputs, as ``shard-0`` and so
-    on; the others are scored here.
+    Inputs named ``shard-0`` and so on hold the parts of the test split that other processes have
+    scored. This process scores the other parts.
     """
     if manifest.data.format == "synthetic":
-        events.message("not measured: the images are synthetic")
-        return {"skipped": "synthetic images have no accuracy"}
+        events.message("accuracy is not measured, because the images are synthetic")
+        return {"skipped": "accuracy is not measured, because the images are synthetic"}
     test = open_packed(inputs["prepare"].path / TEST, manifest.model.input_shape)
     engines = [name for name in PACKAGES if name in inputs]
     names = (*MODELS, *engines)
     parts = []
     for number, images in enumerate(shards(len(test.labels), manifest.accuracy.shards)):
-        found = inputs.get(f"{SHARD}-{number}")
-        part = read_part(found.path) if found else score_part(names, inputs, test, images, events)
+        shard = inputs.get(f"{SHARD}-{number}")
+        part = read_part(shard.path) if shard else score_part(names, inputs, test, images, events)
         if events.stopping:
             return {}
         parts.append(part)
@@ -64,12 +64,14 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
 def run_shard(
     manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events
 ) -> Record:
-    """Write one part's part.npz; the input ``shard`` tells which part it is."""
+    """Write part.npz for one part of the test split; the input ``shard`` has its number."""
     number = inputs[SHARD].record["number"]
     test = open_packed(inputs["prepare"].path / TEST, manifest.model.input_shape)
     parts = shards(len(test.labels), manifest.accuracy.shards)
     if number >= len(parts):
-        events.message(f"nothing to do: the test split has {len(parts)} parts")
+        events.message(
+            f"part {number} has no images, because the test split has {len(parts)} parts"
+        )
         return {"images": 0}
     images = parts[number]
     names = (*MODELS, *(name for name in PACKAGES if name in inputs))
@@ -81,9 +83,14 @@ def run_shard(
 
 
 def shards(images: int, count: int) -> list[range]:
-    """Cut a test split into parts of whole batches, so that each batch is the same in any cut.
+    """Divide a test split into parts of whole batches, so that batches do not depend on ``count``.
 
-    A split with fewer batches than parts has as many parts as batches.
+    Args:
+        images: number of images.
+        count: number of parts. A split with fewer batches has one part per batch.
+
+    Returns:
+        The image indices of each part.
     """
     batches = -(-images // BATCH)
     cuts = [BATCH * (batches * number // count) for number in range(count)]
@@ -98,9 +105,17 @@ def score_part(
     images: range,
     events: Events,
 ) -> Part:
-    """Each model's first choice, and whether it and the first five are right, per image.
+    """Score some images with each model.
 
-    When the job is asked to stop, what is there by then.
+    Args:
+        names: names of the models.
+        inputs: outputs of the earlier stages.
+        test: the test split.
+        images: indices of the images.
+        events: receives progress.
+
+    Returns:
+        Predicted class, top-1 and top-5 correctness per image; incomplete after a stop request.
     """
     labels = np.asarray(test.labels[images.start : images.stop])
     part: dict[str, Any] = {}
@@ -116,13 +131,13 @@ def score_part(
 
 
 def read_part(folder: Path) -> Part:
-    """What :func:`run_shard` wrote."""
+    """Read the part.npz that :func:`run_shard` wrote."""
     with np.load(folder / PART) as saved:
         return dict(saved)
 
 
 def open_saved(name: str, inputs: Mapping[str, StageOutput]) -> Any:
-    """A saved model, loaded into its engine; each engine on all cores."""
+    """Load a saved model into its engine, which uses all cores."""
     if name == "openvino":
         from job.engine.openvino import convert as openvino
 
@@ -140,7 +155,7 @@ def open_saved(name: str, inputs: Mapping[str, StageOutput]) -> Any:
 def score(
     name: str, model: Any, images: NDArray[np.float32], events: Events
 ) -> NDArray[np.float32]:
-    """A saved model's scores, float32 [N, classes]."""
+    """Return a model's scores, float32 [N, classes]; fewer rows after a stop request."""
     from job.engine.inference.predictor import score_all
 
     parts = []
@@ -153,7 +168,7 @@ def score(
 
 
 def describe(top1: Correct, top5: Correct) -> dict[str, Any]:
-    """One model's row of table I, in percent."""
+    """Return one model's row of table I, in percent."""
     first, five = stats.accuracy(top1), stats.accuracy(top5)
     return {
         "top1": first.percent,
@@ -164,7 +179,7 @@ def describe(top1: Correct, top5: Correct) -> dict[str, Any]:
 
 
 def paired(fp32: Correct, int8: Correct) -> dict[str, Any]:
-    """FP32 against INT8, image by image."""
+    """Compare the top-1 correctness of FP32 and INT8 image by image."""
     comparison = asdict(stats.compare_paired(fp32, int8))
     comparison["top1_drop_interval"] = list(comparison["top1_drop_interval"])
     return comparison

@@ -1,4 +1,4 @@
-"""baseline: the FP32 model, with weights given, trained here, or both."""
+"""baseline: writes the FP32 model, with given weights, trained weights, or both."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,7 +46,7 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
 
 
 def load_weights(manifest: Manifest, session: Any, events: Events) -> None:
-    """Put the weights that the manifest names into the session."""
+    """Load the weights that the manifest names into the session."""
     from job.engine.training import random_weights
     from job.engine.training.session import load_weights as load
     from job.engine.training.session import published_weights
@@ -57,8 +57,8 @@ def load_weights(manifest: Manifest, session: Any, events: Events) -> None:
             random_weights.draw(session, manifest.baseline.train.seed)
         elif model.name and not trains(manifest):
             events.message(
-                "the network starts from random weights and baseline.train.epochs is 0: name a "
-                "file in model.weights, or train the baseline",
+                "the network has random weights, because model.weights is not set and "
+                "baseline.train.epochs is 0; set model.weights, or train the baseline",
                 "warning",
             )
         return
@@ -67,27 +67,29 @@ def load_weights(manifest: Manifest, session: Any, events: Events) -> None:
         session, path, sha256=model.weights_sha256, reset_classifier=model.reset_classifier
     )
     if reset:
-        events.message(f"weights {path}: {', '.join(reset)} start afresh (reset_classifier)")
+        events.message(
+            f"weights {path}: {', '.join(reset)} keep their initial values (reset_classifier)"
+        )
 
 
 def trains(manifest: Manifest) -> bool:
-    """Whether the baseline is trained here."""
+    """Return whether this stage trains the baseline."""
     return has_steps(manifest.baseline.train)
 
 
 def settings(manifest: Manifest) -> Mapping[str, Any]:
-    """What decides the FP32 model."""
+    """Return the settings that can change the FP32 model."""
     model = settings_of(manifest.model, "weights", "inference_model")
     train = manifest.baseline.train
     if not trains(manifest):
-        # Weights that no file gives start afresh, from this seed.
+        # The seed initialises weights that no file sets.
         return {"model": model, "baseline": {"train": {"seed": train.seed}}}
     data = settings_of(manifest.data, "root")
     return {"model": model, "baseline": {"train": settings_of(train)}, "data": data}
 
 
 def files(manifest: Manifest) -> tuple[Path, ...]:
-    """Weights, and training images when it trains."""
+    """Return the files of weights and code, and of training images if the stage trains."""
     return (*model_files(manifest), *(data_files(manifest) if trains(manifest) else ()))
 
 

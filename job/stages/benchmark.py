@@ -1,4 +1,4 @@
-"""benchmark: FP32 against INT8, interleaved, for each ISA cap, scenario and batch size."""
+"""benchmark: times FP32 and INT8 in turn, for each ISA cap, scenario and batch size."""
 
 import json
 from collections.abc import Mapping
@@ -21,27 +21,28 @@ from job.stages.stage import Record, Stage, StageOutput
 
 
 def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:
-    """Write samples.json, every latency that was measured; the record is table II."""
+    """Write samples.json with every measured latency; the record is table II."""
     spec = manifest.benchmark
-    effort = TimingBudget(spec.warmup_batches, spec.min_seconds, spec.min_samples, spec.rounds)
+    budget = TimingBudget(spec.warmup_batches, spec.min_seconds, spec.min_samples, spec.rounds)
     by_cap = {cap: settings_under(cap, manifest) for cap in spec.isa}
     cpu_pinning.check([setting for settings in by_cap.values() for setting in settings])
     rows: list[dict[str, Any]] = []
     raw: list[dict[str, Any]] = []
     for cap, settings in by_cap.items():
         isa = executed_isa(inputs["int8"].path / "model", manifest.model.input_shape, cap)
-        given_up: list[BenchmarkSetting] = []
-        for place, setting in enumerate(settings):
-            native = not any(is_larger(setting, smaller) for smaller in given_up)
-            racing = candidates(inputs, native=native)
-            measured = measure(racing, setting, effort, isa=isa, events=events)
+        without_native: list[BenchmarkSetting] = []
+        for index, setting in enumerate(settings):
+            native = not any(is_larger(setting, smaller) for smaller in without_native)
+            timed = candidates(inputs, native=native)
+            measured = measure(timed, setting, budget, isa=isa, events=events)
             if measured is None:
                 return {}
-            if NATIVE not in {one.label for one in measured.samples}:
-                given_up.append(setting)
-            # The same setting under the first cap; the caps' settings stand in the same order.
+            if NATIVE not in {samples.label for samples in measured.samples}:
+                without_native.append(setting)
+            # All caps have the same settings in the same order, so raw[index] is this setting under
+            # the first cap.
             difference = (
-                score_difference(measured.scores, raw[place]["scores"])
+                score_difference(measured.scores, raw[index]["scores"])
                 if cap != spec.isa[0]
                 else None
             )
@@ -49,7 +50,7 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
             raw.append(asdict(measured))
     (out / "samples.json").write_text(json.dumps(raw))
     parts = breakdowns(manifest, inputs, events)
-    # The report may be made later, and elsewhere.
+    # Recorded here, because the report can be made later on another machine.
     host = read_host().as_report()
     return {} if events.stopping else {"rows": rows, "breakdown": parts, "host": host}
 
@@ -57,21 +58,21 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
 def breakdowns(
     manifest: Manifest, inputs: Mapping[str, StageOutput], events: Events
 ) -> list[dict[str, Any]]:
-    """Where the time goes under each ISA cap, in calls of the smallest batch."""
+    """Measure the time per layer under each ISA cap, with the smallest batch size."""
     fp32, int8 = inputs["baseline"].path / "model", inputs["int8"].path / "model"
     caps, batch_size = manifest.benchmark.isa, min(manifest.benchmark.batch_sizes)
-    found = []
+    measured = []
     for done, cap in enumerate(caps):
         if events.stopping:
             break
-        events.progress("benchmark", done, len(caps), "ISA caps", "where the time goes")
+        events.progress("benchmark", done, len(caps), "ISA caps", "time per layer")
         shape = manifest.model.input_shape
-        found.append(breakdown.measure(fp32, int8, shape, cap, batch_size=batch_size))
-    return found
+        measured.append(breakdown.measure(fp32, int8, shape, cap, batch_size=batch_size))
+    return measured
 
 
 def settings_under(cap: str, manifest: Manifest) -> list[BenchmarkSetting]:
-    """All rows of table II under one ISA cap."""
+    """Return the settings of all rows of table II under one ISA cap."""
     spec, shape = manifest.benchmark, manifest.model.input_shape
     scenarios = [(threads, 1) for threads in spec.threads]
     scenarios += [(1, instances) for instances in spec.instances]
@@ -83,17 +84,17 @@ def settings_under(cap: str, manifest: Manifest) -> list[BenchmarkSetting]:
 
 
 def is_larger(setting: BenchmarkSetting, other: BenchmarkSetting) -> bool:
-    """Whether a setting differs by its larger batch alone.
+    """Return whether a setting differs from another setting only by a larger batch size.
 
-    Native kernels that were hopeless at a small batch, where they cost least besides computing, are
-    so at a larger one, where finding it out takes up to a minute.
+    Native kernels that were too slow to time at a small batch size are too slow at a larger one.
+    Measuring this again would take up to a minute.
     """
     alike = replace(setting, batch_size=other.batch_size) == other
     return alike and setting.batch_size > other.batch_size
 
 
 def candidates(inputs: Mapping[str, StageOutput], *, native: bool) -> list[Candidate]:
-    """What is timed: FP32 in Paddle's engines, and every INT8 model."""
+    """Return the models to time: FP32 in Paddle's engines, and all INT8 models."""
     fp32, int8 = inputs["baseline"].path / "model", inputs["int8"].path / "model"
     paddle = [Candidate(ONEDNN, fp32), Candidate(INT8, int8)]
     if native:
@@ -103,15 +104,15 @@ def candidates(inputs: Mapping[str, StageOutput], *, native: bool) -> list[Candi
 
 
 def executed_isa(int8: Path, input_shape: tuple[int, int, int], cap: str) -> str:
-    """The instruction set of the INT8 kernels that run under a cap, from oneDNN's own log."""
+    """Return the ISA of the INT8 kernels that run under a cap, from oneDNN's log."""
     ran = record_.trace(int8, INT8, input_shape, isa_cap=cap)
     quantized = onednn_log.isa(primitive for primitive in ran if primitive.is_int8)
-    # oneDNN's reference kernels name no instruction set.
+    # oneDNN's reference kernels have no ISA in the log.
     return quantized or onednn_log.isa(ran) or "none"
 
 
 def settings(manifest: Manifest) -> Mapping[str, Any]:
-    """What is timed, and for how long."""
+    """Return the settings that can change the timings."""
     return {"benchmark": settings_of(manifest.benchmark)}
 
 

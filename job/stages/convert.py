@@ -1,4 +1,4 @@
-"""convert: the fake-quantized inference model."""
+"""convert: writes the fake-quantized inference model."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from job.stages.stage import CALIBRATION, Record, Stage, StageOutput
 
 
 def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:  # noqa: ARG001
-    """Write model.pdmodel and model.pdiparams, with weights of int8 values."""
+    """Write model.pdmodel and model.pdiparams; the weights have int8 values."""
     from job.engine.quantize import qat
     from job.engine.training.session import open_session
 
@@ -33,7 +33,7 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
 
 
 def settings(manifest: Manifest) -> Mapping[str, Any]:
-    """What decides the fake-quantized model, apart from the weights."""
+    """Return the settings that can change the fake-quantized model, besides its weights."""
     quantize = settings_of(manifest.quantize, "calibrate", "fallback")
     if manifest.quantize.strategy == POST:
         return {"quantize": quantize}
@@ -41,7 +41,7 @@ def settings(manifest: Manifest) -> Mapping[str, Any]:
 
 
 def files(manifest: Manifest) -> Sequence[Path]:
-    """The user's own network."""
+    """Return the files of the user's network code."""
     return () if manifest.quantize.strategy == POST else callable_files(manifest)
 
 

@@ -1,4 +1,4 @@
-"""What several stages read: the splits of the data set and the external files of a manifest."""
+"""Splits, transforms and external files of the data set, shared by several stages."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from job.storage.files import is_folder
 
 
 def data_files(manifest: Manifest) -> Sequence[Path]:
-    """Files and folders that the data set is read from."""
+    """Return the files and folders of the data set."""
     data = manifest.data
     if data.format in ("digits", "synthetic"):
         return ()
@@ -27,18 +27,19 @@ def data_files(manifest: Manifest) -> Sequence[Path]:
         lists = (data.train_list, data.selection_list, data.val_list)
         return (root, *(manifest.path(name) for name in lists if name and stands_alone(name)))
     if data.format == "class_folders" and is_folder(root):
-        # Not the root, which may hold the manifest and the output as well.
+        # Without the root, because the root can also contain the manifest and the output.
         names = (data.train_dir, data.selection_dir, data.val_dir)
         return tuple(root / name for name in names if name)
     return (root,)
 
 
 def open_splits(manifest: Manifest, out: Path) -> Splits:
-    """The data set's splits; the same ones each time.
+    """Open the data set's splits, which are equal at each call.
 
     Args:
         manifest: names the data set.
-        out: the stage's folder, beside which archives are unpacked once for all stages.
+        out: the stage's folder. Archives are unpacked once for all stages, to ``.cache`` in the
+            folder two levels above.
     """
     model = manifest.model
     cache = out.parent.parent / ".cache"
@@ -53,18 +54,18 @@ def open_splits(manifest: Manifest, out: Path) -> Splits:
 
 
 def normalisation(data: DataSpec) -> Normalisation:
-    """Mean and standard deviation of a manifest."""
+    """Return the mean and standard deviation of a manifest."""
     return Normalisation(data.mean, data.std)
 
 
 def evaluation_transform(manifest: Manifest) -> transforms.Evaluate:
-    """The transform of test, selection and calibration images."""
+    """Return the transform of test, selection and calibration images."""
     _, height, width = manifest.model.input_shape
     return transforms.Evaluate((height, width), manifest.data.resize_short)
 
 
 def training_transform(manifest: Manifest, spec: AugmentSpec) -> transforms.Augment:
-    """The transform of training images."""
+    """Return the transform of training images."""
     return transforms.Augment(
         evaluation_transform(manifest),
         crop=spec.crop,
@@ -78,13 +79,13 @@ def training_transform(manifest: Manifest, spec: AugmentSpec) -> transforms.Augm
 def training_loader(
     manifest: Manifest, part: Part, train: TrainSpec, events: Events, bad: list[BadImage]
 ) -> Loader:
-    """Shuffled, augmented batches of the training split.
+    """Return a loader of shuffled, augmented batches of the training split.
 
     Args:
-        manifest: names transforms and workers.
+        manifest: sets transforms and workers.
         part: the training split.
-        train: batch size and seed.
-        events: told of each bad image.
+        train: sets batch size and random seed.
+        events: receives a warning for each bad image.
         bad: receives each bad image.
     """
 
@@ -100,7 +101,7 @@ def training_loader(
         batch_size=train.batch_size,
         seed=train.seed,
         shuffle=True,
-        # A small last batch would give batch norm poor statistics.
+        # A small last batch would give batch norm inaccurate statistics.
         drop_last=len(part) >= train.batch_size,
         replace_bad=True,
         workers=manifest.data.workers,

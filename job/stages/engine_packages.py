@@ -1,6 +1,7 @@
-"""The engines besides Paddle that INT8 models can be made for and run in.
+"""The packages of the engines besides Paddle.
 
-Each is an extra of its own. Nothing here imports them: to look at what is installed costs nothing.
+Each engine is an extra of this package. This module does not import them, so that the check for
+installed packages is fast.
 """
 
 from collections.abc import Iterable, Mapping
@@ -8,7 +9,7 @@ from importlib.util import find_spec
 
 from job.errors import MachineError
 
-# Engine of /benchmark/engines, and stage -> the packages that it needs, named as they are imported.
+# Engine of /benchmark/engines, also the name of its stage -> import names of its packages.
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "openvino": ("openvino",),
     "onnxruntime": ("onnxruntime", "onnx", "paddle2onnx"),
@@ -16,10 +17,10 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
 
 
 def check_installed(engines: Iterable[str]) -> None:
-    """Make sure that all engines that are asked for are there.
+    """Check that the packages of the given engines are installed.
 
     Raises:
-        MachineError: one is not; it names the command that installs it.
+        MachineError: a package is missing; the hint has the command that installs it.
     """
     for engine in engines:
         missing = [name for name in PACKAGES.get(engine, ()) if find_spec(name) is None]
@@ -27,6 +28,6 @@ def check_installed(engines: Iterable[str]) -> None:
             raise MachineError(
                 f"/benchmark/engines: {engine} needs packages that are not installed: "
                 f"{', '.join(missing)}",
-                f"Install them with `make engines` or `pip install 'job[{engine}]'`, or leave "
-                f"{engine} out.",
+                f"Install them with `make engines` or `pip install 'job[{engine}]'`, or remove "
+                f"{engine} from /benchmark/engines.",
             )

@@ -1,4 +1,4 @@
-"""The search for ops that must stay in FP32: the worst ones, one more at each try."""
+"""Searches the ops to keep in FP32: each try adds the op with the largest error."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 from job.errors import QuantizationError
 
-# Drops are multiples of 100 / images: their rounding must not decide.
+# Drops are multiples of 100 / images, so rounding errors must not decide the comparison.
 TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
 class Score:
-    """How good an INT8 model is.
+    """Accuracy of an INT8 model.
 
     Attributes:
-        top1_drop: points of top-1 that it loses against FP32.
-        worst: the op that differs most of those that are still in INT8; None if none differs.
+        top1_drop: top-1 of FP32 minus top-1 of the INT8 model, in percentage points.
+        worst: the INT8 op with the largest error; None if no INT8 op has an error.
     """
 
     top1_drop: float
@@ -25,13 +25,13 @@ class Score:
 
 @dataclass(frozen=True)
 class Try:
-    """One INT8 model that was scored.
+    """One scored INT8 model.
 
     Attributes:
-        op: left in FP32 besides those of all tries before; None in the first one.
-        top1_drop: its score's.
-        worst: its score's.
-        seconds: that it took.
+        op: op in FP32 in addition to the ops of all earlier tries; None in the first try.
+        top1_drop: see :class:`Score`.
+        worst: see :class:`Score`.
+        seconds: duration of building and scoring.
     """
 
     op: str | None
@@ -42,11 +42,11 @@ class Try:
 
 @dataclass(frozen=True)
 class FallbackResult:
-    """What a search has found.
+    """Result of a search.
 
     Attributes:
-        tries: in their order, at least one.
-        stopped: why there was no further try.
+        tries: the tries in order, at least one.
+        stopped: why the search stopped, as a clause for the report.
     """
 
     tries: tuple[Try, ...]
@@ -54,19 +54,19 @@ class FallbackResult:
 
     @property
     def kept(self) -> int:
-        """How many ops stay in FP32: of the tries with the smallest drop, those of the first."""
-        drops = [one.top1_drop for one in self.tries]
+        """Number of ops to keep in FP32: that of the first try with the smallest drop."""
+        drops = [each.top1_drop for each in self.tries]
         return drops.index(min(drops))
 
     @property
     def ops(self) -> tuple[str, ...]:
-        """The ops that stay in FP32, the worst first."""
-        return left_by(self.tries[: self.kept + 1])
+        """The ops to keep in FP32, in order of the tries."""
+        return fp32_ops(self.tries[: self.kept + 1])
 
 
-def left_by(tries: Sequence[Try]) -> tuple[str, ...]:
-    """The ops that a series of tries has left in FP32."""
-    return tuple(one.op for one in tries if one.op is not None)
+def fp32_ops(tries: Sequence[Try]) -> tuple[str, ...]:
+    """Return the ops that the last of some tries keeps in FP32."""
+    return tuple(each.op for each in tries if each.op is not None)
 
 
 def search(
@@ -78,50 +78,50 @@ def search(
     on_try: Callable[[Sequence[Try]], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> FallbackResult | None:
-    """Leave the worst op in FP32, score the model and go on with the next, until it is good enough.
+    """Keep the op with the largest error in FP32 and score the model, until its accuracy suffices.
 
     Args:
-        score: builds and scores the model with these ops in FP32; None when it was interrupted.
-        max_top1_drop: a drop of so many points is good enough.
-        max_seconds: of all tries together; a try that would not end within them is not begun.
-        earlier: the tries of an interrupted search, which this one goes on from.
-        on_try: told of all tries so far after each one.
-        clock: the time in seconds.
+        score: builds and scores the model with the given ops in FP32; returns None if interrupted.
+        max_top1_drop: largest acceptable top-1 drop, in percentage points.
+        max_seconds: time limit of all tries; a try that would probably exceed it is not started.
+        earlier: the tries of an interrupted search, to resume it.
+        on_try: called with all tries so far after each try.
+        clock: returns the time in seconds.
 
     Returns:
-        What was found, or None when ``score`` was interrupted.
+        The result, or None if ``score`` was interrupted.
 
     Raises:
-        QuantizationError: there is no INT8 model with all ops in INT8.
+        QuantizationError: the model with all ops in INT8 cannot be built.
     """
     tries = list(earlier)
     while not (stopped := reason_to_stop(tries, max_top1_drop, max_seconds)):
         op = tries[-1].worst if tries else None
-        ops = [*left_by(tries), op] if op is not None else []
-        began = clock()
+        ops = [*fp32_ops(tries), op] if op is not None else []
+        started = clock()
         try:
-            found = score(ops)
+            scored = score(ops)
         except QuantizationError as error:
             if not tries:
                 raise
-            stopped = f"with {op} in FP32 as well there is no INT8 model: {error.message}"
+            stopped = f"the model with {op} in FP32, too, could not be built: {error.message}"
             break
-        if found is None:
+        if scored is None:
             return None
-        tries.append(Try(op, found.top1_drop, found.worst, round(clock() - began, 3)))
+        tries.append(Try(op, scored.top1_drop, scored.worst, round(clock() - started, 3)))
         on_try(tries)
     return FallbackResult(tuple(tries), stopped)
 
 
 def reason_to_stop(tries: Sequence[Try], max_top1_drop: float, max_seconds: float) -> str:
-    """Why there is to be no further try; empty if there is."""
+    """Return why the search must stop, as a clause; empty if it must go on."""
     if not tries:
         return ""
     last = tries[-1]
     if last.top1_drop <= max_top1_drop + TOLERANCE:
-        return f"the drop is at most {max_top1_drop:g} points"
+        return f"the top-1 drop is at most {max_top1_drop:g} points"
     if last.worst is None:
-        return "no op that is left in INT8 differs"
-    if sum(one.seconds for one in tries) + last.seconds > max_seconds:
-        return f"another try would take longer than {max_seconds / 60:g} minutes in all"
+        return "no remaining INT8 op has an error"
+    if sum(each.seconds for each in tries) + last.seconds > max_seconds:
+        return f"another try would exceed the time limit of {max_seconds / 60:g} minutes"
     return ""

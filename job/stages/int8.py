@@ -1,4 +1,4 @@
-"""int8: the model that oneDNN runs in INT8, its audit, and the proof that INT8 kernels ran."""
+"""int8: writes the INT8 model and its audit, and checks that oneDNN runs INT8 kernels."""
 
 import json
 from collections.abc import Mapping
@@ -51,7 +51,10 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
         (out / "before.svg").write_text(draw(fake), encoding="utf-8")
         (out / "after.svg").write_text(draw(out / int8.PREFIX), encoding="utf-8")
     (out / "audit.json").write_text(json.dumps(record, indent=2))
-    events.message(f"{audit['int8_ops']} ops in INT8, {audit['fp32_ops']} left in FP32")
+    events.message(
+        f"{audit['int8_ops']} ops run in INT8; {audit['fp32_ops']} convolutions and matrix "
+        "products run in FP32"
+    )
     return record
 
 
@@ -62,7 +65,21 @@ def build(
     images: NDArray[np.float32],
     outcome: FallbackResult | None,
 ) -> dict[str, Any]:
-    """Write the model and check it against the one before its weights were packed; its audit."""
+    """Write the model, and check that packing its weights did not change its scores.
+
+    Args:
+        manifest: sets the ops that run in INT8.
+        fake_quantized: folder of the fake-quantized model.
+        out: existing folder.
+        images: float32 [N, C, H, W], for the comparison.
+        outcome: result of the fallback search, if any.
+
+    Returns:
+        The audit for the report.
+
+    Raises:
+        QuantizationError: the model cannot be built, or packing its weights changed its scores.
+    """
     from job.engine.compare.differences import differences
     from job.engine.inference import predictor
     from job.engine.int8 import build as int8
@@ -79,13 +96,13 @@ def build(
     )
     saved = predictor.Predictor(predictor.configuration(prefix, predictor.INT8, threads=1))
     check_saved(saved.scores(images), expected, exact=read_host().has_vnni)
-    found = differences(fake, prefix, images[:MEASURED_IMAGES])
+    measured = differences(fake, prefix, images[:MEASURED_IMAGES])
     left = audit.left_in_fp32
     return {
         **asdict(audit),
         "left_in_fp32": explained(left, outcome) if outcome else left,
         "fallback": record_of(outcome) if outcome else None,
-        "differences": [asdict(each) for each in found[:NAMED_DIFFERENCES]],
+        "differences": [asdict(each) for each in measured[:NAMED_DIFFERENCES]],
         "bytes": model_bytes(out),
     }
 
@@ -112,12 +129,15 @@ def check_saved(saved: NDArray[np.float32], expected: NDArray[np.float32], *, ex
 
 
 def what_ran(fp32: Path, int8: Path, shape: tuple[int, int, int]) -> dict[str, Any]:
-    """The primitives that oneDNN executed, and the ISA of both models.
+    """Return the primitives that oneDNN executed, and the ISA of both models.
 
     Args:
         fp32: prefix of the FP32 model.
         int8: prefix of the INT8 model.
-        shape: of an image.
+        shape: (channels, height, width).
+
+    Raises:
+        QuantizationError: no INT8 kernel ran.
     """
     from job.engine.inference import predictor
 
@@ -125,8 +145,9 @@ def what_ran(fp32: Path, int8: Path, shape: tuple[int, int, int]) -> dict[str, A
     fp32_ran = record_.trace(fp32, predictor.ONEDNN, shape)
     if not any(primitive.is_int8 for primitive in ran):
         raise QuantizationError(
-            "no INT8 kernel ran: oneDNN executed " + ", ".join(sorted({p.kind for p in ran})),
-            "Run `job doctor`; it names the kernels of a known model.",
+            "oneDNN ran no INT8 kernel of the INT8 model; it ran "
+            + ", ".join(sorted({p.kind for p in ran})),
+            "Run `job doctor` to see which INT8 kernels run for a small test model.",
         )
     return {
         "primitives": onednn_log.summarize(ran),
@@ -135,7 +156,7 @@ def what_ran(fp32: Path, int8: Path, shape: tuple[int, int, int]) -> dict[str, A
 
 
 def settings(manifest: Manifest) -> Mapping[str, Any]:
-    """Which ops may run in INT8."""
+    """Return the settings that can change which ops run in INT8."""
     fallback = manifest.quantize.fallback
     return {
         "quantize": {

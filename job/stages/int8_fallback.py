@@ -1,4 +1,4 @@
-"""Leaving ops in FP32 until the INT8 model is accurate enough: the search's trials."""
+"""Builds and scores INT8 models for the search of ops to keep in FP32."""
 
 import json
 import shutil
@@ -22,10 +22,10 @@ from job.stages.stage import SELECTION, Record, StageOutput
 from job.storage.files import write_bytes
 
 BATCH = 50
-# Each has thousands of values in every layer that counts.
+# Few images are enough, because each has thousands of values in every large layer.
 MEASURED_IMAGES = 8
 TRIES = Path("checkpoints/tries.jsonl")
-# Never published; a trial's model is of no use after its score.
+# Not published, because a trial's model is not needed after its score.
 TRIAL = Path("checkpoints/trial")
 
 
@@ -37,22 +37,28 @@ def fall_back(
     out: Path,
     events: Events,
 ) -> FallbackResult | None:
-    """Search the ops that have to stay in FP32; None when the job was asked to stop.
+    """Search the ops to keep in FP32.
 
-    Each try is a line of tries.jsonl, from which an interrupted search goes on.
+    Each try is a line of tries.jsonl, from which an interrupted search resumes.
 
     Args:
-        manifest: of the run.
-        spec: when to stop.
-        inputs: what the stages before have left.
-        images: float32 [N, C, H, W], to find out on which ops differ.
+        manifest: the run's manifest.
+        spec: limits of the search.
+        inputs: outputs of the earlier stages.
+        images: float32 [N, C, H, W], to measure the error of each op.
         out: the stage's folder.
-        events: told of each try.
+        events: receives progress and messages.
+
+    Returns:
+        The result; None after a stop request.
+
+    Raises:
+        QuantizationError: the model with all ops in INT8 cannot be built.
     """
     path = out / TRIES
     earlier = read_tries(path)
     if earlier:
-        events.message(f"fallback: going on after try {len(earlier)}")
+        events.message(f"fallback: resuming after try {len(earlier)}")
 
     def on_try(tries: Sequence[Try]) -> None:
         write_tries(path, tries)
@@ -69,14 +75,14 @@ def fall_back(
 
 @dataclass
 class Trials:
-    """INT8 models with some ops in FP32, scored on the selection split by the deployed engine.
+    """Builds INT8 models with some ops in FP32, and scores them on the selection split.
 
     Attributes:
-        manifest: of the run.
-        inputs: what the stages before have left.
-        images: float32 [N, C, H, W], to find out on which ops differ.
-        folder: each model's, one after the other.
-        events: told of progress.
+        manifest: the run's manifest.
+        inputs: outputs of the earlier stages.
+        images: float32 [N, C, H, W], to measure the error of each op.
+        folder: folder of the current model; removed after its score.
+        events: receives progress.
     """
 
     manifest: Manifest
@@ -86,7 +92,7 @@ class Trials:
     events: Events
 
     def score(self, ops: Sequence[str]) -> Score | None:
-        """Build and score the model with ``ops`` in FP32; None when asked to stop."""
+        """Build and score the model with ``ops`` in FP32; return None after a stop request."""
         from job.engine.compare.differences import differences
         from job.engine.inference.predictor import INT8
         from job.engine.int8 import build as int8
@@ -104,12 +110,12 @@ class Trials:
         )
         fp32 = self.fp32_right
         right = self.right(self.folder, INT8, f"fallback, {len(ops)} ops in FP32")
-        found = differences(fake, self.folder / int8.PREFIX, self.images[:MEASURED_IMAGES])
+        worst = differences(fake, self.folder / int8.PREFIX, self.images[:MEASURED_IMAGES])
         shutil.rmtree(self.folder)
         if fp32 is None or right is None:
             return None
         drop = 100 * (fp32 - right) / len(self.selection.labels)
-        return Score(drop, found[0].op if found else None)
+        return Score(drop, worst[0].op if worst else None)
 
     @cached_property
     def selection(self) -> Packed:
@@ -119,13 +125,22 @@ class Trials:
 
     @cached_property
     def fp32_right(self) -> int | None:
-        """How many images the FP32 model gets right."""
+        """Number of images that the FP32 model classifies correctly; None after a stop request."""
         from job.engine.inference.predictor import ONEDNN
 
         return self.right(self.inputs["baseline"].path, ONEDNN, "fallback, FP32 model")
 
     def right(self, folder: Path, mode: str, what: str) -> int | None:
-        """How many images a saved model gets right; None when asked to stop."""
+        """Return the number of images that a saved model classifies correctly.
+
+        Args:
+            folder: folder of the model.
+            mode: mode of the predictor.
+            what: name of the work, for the progress display.
+
+        Returns:
+            The number of images; None after a stop request.
+        """
         from job.engine.inference.predictor import Predictor, configuration, score_all
         from job.engine.int8.build import PREFIX
 
@@ -142,30 +157,30 @@ class Trials:
 
 
 def describe(tries: Sequence[Try]) -> str:
-    """The last try in words."""
+    """Return a message about the last try."""
     last = tries[-1]
-    what = "all ops in INT8" if last.op is None else f"{last.op} in FP32 as well"
+    what = "all ops in INT8" if last.op is None else f"{last.op} in FP32, too"
     return f"fallback: top-1 drop {last.top1_drop:.2f} points with {what}"
 
 
 def read_tries(path: Path) -> list[Try]:
-    """The tries of an interrupted search."""
+    """Read the tries of an interrupted search; empty without a file."""
     if not path.exists():
         return []
     return [Try(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def write_tries(path: Path, tries: Sequence[Try]) -> None:
-    """Keep all tries so far, a line of JSON each; what stands there is always whole."""
+    """Write all tries so far atomically, one JSON line each."""
     path.parent.mkdir(exist_ok=True)
     text = "".join(f"{json.dumps(asdict(one))}\n" for one in tries)
     write_bytes(path, text.encode())
 
 
 def record_of(outcome: FallbackResult) -> Record:
-    """The report's ``audit.fallback``."""
+    """Return the ``audit.fallback`` entry of the report."""
     return {
-        "steps": [{"op": one.op, "top1_drop": one.top1_drop} for one in outcome.tries],
+        "steps": [{"op": each.op, "top1_drop": each.top1_drop} for each in outcome.tries],
         "kept": outcome.kept,
         "stopped": outcome.stopped,
     }
@@ -174,10 +189,10 @@ def record_of(outcome: FallbackResult) -> Record:
 def explained(
     left: Sequence[Mapping[str, str]], outcome: FallbackResult
 ) -> list[Mapping[str, Any]]:
-    """What was left in FP32, with the search's reasons for the ops that it chose."""
+    """Return the ops in FP32, with the search's reason for the ops that the search selected."""
     reasons = {
-        after.op: f"fallback: the top-1 drop was {before.top1_drop:.2f} points with it in INT8 "
-        f"and {after.top1_drop:.2f} without"
+        after.op: f"fallback: the top-1 drop was {before.top1_drop:.2f} points with this op in "
+        f"INT8, and {after.top1_drop:.2f} points with this op in FP32"
         for before, after in zip(outcome.tries, outcome.tries[1 : outcome.kept + 1], strict=False)
     }
-    return [{**one, "reason": reasons.get(one["op"], one["reason"])} for one in left]
+    return [{**each, "reason": reasons.get(each["op"], each["reason"])} for each in left]

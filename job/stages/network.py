@@ -1,4 +1,4 @@
-"""The network of a manifest as flat values for the engine."""
+"""Translates a manifest's network and settings to flat values for the engine."""
 
 import sys
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from job.storage.files import is_folder
 
 
 def model_files(manifest: Manifest) -> Sequence[Path]:
-    """Files that the model's weights and code are read from."""
+    """Return the files of the model's weights and code."""
     model = manifest.model
     files = [manifest.path(model.weights)] if model.weights else []
     files += callable_files(manifest)
@@ -23,20 +23,24 @@ def model_files(manifest: Manifest) -> Sequence[Path]:
 
 
 def inference_model_prefix(path: Path) -> Path:
-    """The path without suffix, of a model given as such, as a file, or as the folder it is in."""
+    """Return the path without suffix of a model.
+
+    Args:
+        path: the folder of the model, one of its files, or its path without suffix.
+    """
     if is_folder(path):
-        found = sorted(path.glob("*.pdmodel"))
-        return found[0].with_suffix("") if found else path / "model"
+        programs = sorted(path.glob("*.pdmodel"))
+        return programs[0].with_suffix("") if programs else path / "model"
     return path.with_suffix("") if path.suffix in (".pdmodel", ".pdiparams") else path
 
 
 def has_steps(train: TrainSpec) -> bool:
-    """Whether a training takes any step."""
+    """Return whether a training has at least one step."""
     return (train.epochs if train.max_iters is None else train.max_iters) > 0
 
 
 def recipe(train: TrainSpec) -> Any:
-    """The engine's recipe of a training."""
+    """Return the engine's recipe of a training."""
     from job.engine.training.schedule import Schedule
     from job.engine.training.session import Recipe
 
@@ -62,7 +66,10 @@ def recipe(train: TrainSpec) -> Any:
 
 
 def network(manifest: Manifest, train: TrainSpec) -> dict[str, Any]:
-    """The network as the engine's flat values; the user's own module can then be imported."""
+    """Return the arguments of the engine's ``open_session``.
+
+    The function also adds the folders of the user's code to ``sys.path``.
+    """
     model = manifest.model
     if model.callable:
         sys.path += [str(path) for path in code_folders(manifest) if str(path) not in sys.path]
@@ -81,7 +88,7 @@ def network(manifest: Manifest, train: TrainSpec) -> dict[str, Any]:
 
 
 def quantize_settings(manifest: Manifest) -> dict[str, Any]:
-    """The part of PaddleSlim's configuration for ``quant_aware`` that the manifest sets."""
+    """Return the part of PaddleSlim's ``quant_aware`` configuration that the manifest sets."""
     spec = manifest.quantize
     return {
         "weight_quantize_type": spec.weight_quantize_type,

@@ -1,4 +1,4 @@
-"""What the stages of engines besides Paddle have in common."""
+"""openvino, onnxruntime: convert the fake-quantized model for an engine besides Paddle."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,27 +15,27 @@ from job.stages.stage import CALIBRATION, Record, Stage, StageFunction, StageOut
 
 NEEDS = ("prepare", "convert")
 CHECKED_IMAGES = 16
-# Engines round differently and differ by some percent; a network that was translated wrongly
-# differs by about 1.
+# Correct engines differ by some percent, because they round differently. A wrongly translated
+# network differs by about 1.
 MAX_ERROR = 0.5
 
 
 def differences(
     manifest: Manifest, inputs: Mapping[str, StageOutput], model: Any, events: Events
 ) -> dict[str, float]:
-    """Compare an engine's scores of some images with the fake-quantized model's.
+    """Compare an engine's scores of some images with the fake-quantized model's scores.
 
     Args:
-        manifest: what was asked for.
-        inputs: what prepare and convert left.
-        model: the loaded model.
-        events: told of the result.
+        manifest: the run's manifest.
+        inputs: outputs of prepare and convert.
+        model: the model loaded into the engine.
+        events: receives the result as a message.
 
     Returns:
-        ``relative_error``, by the norm of all scores.
+        ``relative_error``: norm of the differences over the norm of the expected scores.
 
     Raises:
-        QuantizationError: they are other scores altogether.
+        QuantizationError: the relative error is not below ``MAX_ERROR``.
     """
     from job.engine.inference.predictor import FAKE_QUANTIZED, Predictor, configuration
     from job.engine.quantize.qat import calibration_batches
@@ -45,23 +45,25 @@ def differences(
     fake = configuration(inputs["convert"].path / "model", FAKE_QUANTIZED, threads=1)
     expected = Predictor(fake).scores(images)
     error = checked_error(model.scores(images), expected)
-    events.message(f"scores differ from the fake-quantized model's by {100 * error:.2f}%")
+    events.message(
+        f"the scores differ from the fake-quantized model's scores by {100 * error:.2f}%"
+    )
     return {"relative_error": error}
 
 
-def checked_error(found: NDArray[Any], expected: NDArray[Any]) -> float:
-    """Relative error of scores [N, classes], by the norm of them all.
+def checked_error(scores: NDArray[Any], expected: NDArray[Any]) -> float:
+    """Return the relative error of scores [N, classes].
 
     Raises:
-        QuantizationError: they are other scores altogether.
+        QuantizationError: the relative error is not below ``MAX_ERROR``.
     """
     size = float(np.linalg.norm(expected)) or 1.0
-    error = float(np.linalg.norm(found - expected)) / size
+    error = float(np.linalg.norm(scores - expected)) / size
     if not error < MAX_ERROR:
         raise QuantizationError(
-            f"scores differ from the fake-quantized model's by {100 * error:.0f}%: this engine "
-            "does not run the model as it was trained",
-            "Leave it out of /benchmark/engines.",
+            f"this engine's scores differ from the fake-quantized model's scores by "
+            f"{100 * error:.0f}%, expected less than {100 * MAX_ERROR:.0f}%",
+            "Remove this engine from /benchmark/engines.",
         )
     return error
 
@@ -87,9 +89,9 @@ def run_onnxruntime(
 def _converted(
     engine: Any, manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events
 ) -> Record:
-    """Convert the fake-quantized model and compare the scores of both."""
-    made = engine.convert(inputs["convert"].path / "model", out)
-    return {**made, **differences(manifest, inputs, engine.open_model(out, 1), events)}
+    """Convert the fake-quantized model and compare the scores of both models."""
+    record = engine.convert(inputs["convert"].path / "model", out)
+    return {**record, **differences(manifest, inputs, engine.open_model(out, 1), events)}
 
 
 def _stage(name: str, run: StageFunction) -> Stage:

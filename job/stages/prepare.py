@@ -1,4 +1,4 @@
-"""prepare: verified data, three splits apart, evaluation images in the packed format."""
+"""prepare: verifies the data, splits it and packs the evaluation images."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ BATCH = 64
 
 
 def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:  # noqa: ARG001
-    """Write test.bin, selection.bin and calibration.bin; the record tells the splits."""
+    """Write test.bin, selection.bin and calibration.bin; the record describes the splits."""
     splits = open_splits(manifest, out)
     bad: list[BadImage] = []
     counts = {"train": len(splits.train)}
@@ -44,30 +44,33 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
 
 
 def packed_parts(splits: Splits) -> tuple[tuple[str, Part], ...]:
-    """The splits that are packed, by file name."""
+    """Return file name and split of each packed file."""
     return ((CALIBRATION, splits.calibration), (SELECTION, splits.selection), (TEST, splits.test))
 
 
 def pack(
     manifest: Manifest, part: Part, name: str, path: Path, events: Events, bad: list[BadImage]
 ) -> Record:
-    """Pack a split's good images.
+    """Pack the readable images of a split.
 
     Args:
-        manifest: names transforms and workers.
+        manifest: sets transforms and workers.
         part: the split.
-        name: of the split, for progress and messages.
+        name: name of the split, for progress and messages.
         path: the file to write.
-        events: told of progress and of each bad image.
+        events: receives progress and a warning for each bad image.
         bad: receives each bad image.
 
     Returns:
         The content of the file's sidecar, see ``packed.write``.
+
+    Raises:
+        DataError: the split is empty, or too many images are bad.
     """
     if len(part) == 0:
         raise DataError(
             f"the {name} split has no images ({part.how})",
-            "Give more images, or a larger selection_fraction or val_fraction.",
+            "Add images, or raise selection_fraction or val_fraction in /data.",
         )
 
     def on_bad(image: BadImage) -> None:
@@ -94,18 +97,18 @@ def pack(
 
 
 def transform_text(manifest: Manifest, part: Part) -> str:
-    """How packed images are made, in one line."""
+    """Return a description of how the packed images were made, in one line."""
     if part.source.normalised:
-        return f"none: taken as they stand from {Path(part.source.where).name}"
+        return f"none: images of {Path(part.source.where).name} are used unchanged"
     if isinstance(part.source, SyntheticImages):
-        return "none: random numbers, for speed only"
+        return "none: random numbers, for speed measurements only"
     short = manifest.data.resize_short
     resized = f"resize short side to {short}" if short else "resize to the input size"
     return f"{resized}, mean {list(manifest.data.mean)}, std {list(manifest.data.std)}"
 
 
 def counted(loader: Loader, total: int, name: str, events: Events) -> Iterator[tuple[Any, Any]]:
-    """The loader's batches, reporting progress."""
+    """Yield the loader's batches and report progress."""
     done = 0
     for batch in loader.batches():
         yield batch.images, batch.labels
@@ -114,7 +117,7 @@ def counted(loader: Loader, total: int, name: str, events: Events) -> Iterator[t
 
 
 def settings(manifest: Manifest) -> Mapping[str, Any]:
-    """What decides the splits and the packed images."""
+    """Return the settings that can change the splits and the packed images."""
     return {
         "data": settings_of(manifest.data, "augment", "root"),
         "model": {

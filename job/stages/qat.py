@@ -1,4 +1,4 @@
-"""qat: quantization-aware training of the baseline."""
+"""qat: trains the baseline with fake quantization."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from job.stages.stage import CALIBRATION, SELECTION, Record, Stage, StageOutput
 def run(
     manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events
 ) -> Record | None:
-    """Write best.npz, and metrics.jsonl if it trains; nothing to do for strategy ``post``."""
+    """Write best.npz, and metrics.jsonl if the stage trains; only a marker for ``post``."""
     if manifest.quantize.strategy == POST:
         (out / "skipped.json").write_text(json.dumps({"strategy": POST}))
         return {"training": None, "seed": manifest.train.seed, "bad_images": []}
@@ -40,7 +40,10 @@ def run(
             calibration=data / CALIBRATION,
             out=out,
         )
-        events.message(f"no step to train: {scales} scales measured, weights as they are")
+        events.message(
+            f"measured {scales} activation scales; the training has no steps, so the weights are "
+            "unchanged"
+        )
         return {"training": None, "seed": train.seed, "bad_images": []}
     bad: list[BadImage] = []
     part = open_splits(manifest, out).train
@@ -75,12 +78,12 @@ def follower_stage(
     out: Path,
     events: Events,
 ) -> Record | None:
-    """Train on a share of each batch beside the process that does :func:`run`; leaves nothing."""
+    """Train on a share of each batch, together with rank 0, which runs :func:`run`."""
     from job.engine.training import follower
 
     meeting = meeting_of(os.environ)
     if meeting is None:
-        raise AssertionError("there is nobody to train beside")
+        raise AssertionError("follower_stage needs a process group")
     part = open_splits(manifest, out).train
     with training_loader(manifest, part, manifest.train, events, []) as loader:
         trained = follower.follow(
@@ -90,25 +93,25 @@ def follower_stage(
 
 
 def settings(manifest: Manifest) -> Mapping[str, Any]:
-    """What decides the quantized weights."""
+    """Return the settings that can change the quantized weights."""
     if manifest.quantize.strategy == POST:
         return {"quantize": {"strategy": POST}}
-    given = {
-        # Its parameters may have learning rates of their own, which the baseline's output lacks.
+    common = {
+        # The user's code can set learning rates of parameters, which the baseline's output lacks.
         "model": {"callable": manifest.model.callable},
         "quantize": settings_of(manifest.quantize, "post_algo", "fallback"),
     }
     if not has_steps(manifest.train):
-        return {**given, "train": {"max_iters": 0, "seed": manifest.train.seed}}
+        return {**common, "train": {"max_iters": 0, "seed": manifest.train.seed}}
     return {
-        **given,
+        **common,
         "train": settings_of(manifest.train),
         "data": settings_of(manifest.data, "root"),
     }
 
 
 def files(manifest: Manifest) -> tuple[Path, ...]:
-    """The user's own network, and the training images when it trains."""
+    """Return the files of the user's code, and of training images if the stage trains."""
     if manifest.quantize.strategy == POST:
         return ()
     images = data_files(manifest) if has_steps(manifest.train) else ()

@@ -1,4 +1,4 @@
-"""What a stage is."""
+"""The record that describes a stage."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ SELECTION, CALIBRATION, TEST = "selection.bin", "calibration.bin", "test.bin"
 
 @dataclass(frozen=True)
 class StageOutput:
-    """What a finished stage left behind.
+    """Output of a finished stage.
 
     Attributes:
         path: the published folder.
@@ -32,22 +32,22 @@ StageFunction = Callable[[Manifest, Mapping[str, StageOutput], Path, Events], Re
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of the pipeline, run in a process of its own.
+    """One step of the pipeline. Each stage runs in its own process.
 
     Attributes:
-        name: the stage's name, as on the command line.
-        leaves: the folder that it leaves in the output.
-        needs: earlier stages whose output it reads.
-        settings: the part of the manifest that can change its output.
-        files: external files and folders that it reads.
-        run: the work; a module-level function, imported again in the worker process. It returns
-            None when it ended early because another process of its group was asked to stop.
-        host_matters: whether another CPU gives another result.
-        libraries: packages beyond the core whose versions can change its output.
-        shard: does a part of its work on another machine. It needs ``SHARD`` besides, whose record
-            has the part's ``number``; the stage finds what was done among its inputs, by name and
-            number.
-        beside: what other processes do while this one trains, when several train together.
+        name: the stage's name on the command line.
+        output_dir: the stage's folder in the output.
+        needs: earlier stages whose output the stage reads.
+        settings: returns the part of the manifest that can change the stage's output.
+        files: returns the external files and folders that the stage reads.
+        run: a module-level function, which the stage's process imports by name. It returns None if
+            it ended early because another process of its group is stopping.
+        host_matters: whether the result depends on the CPU.
+        libraries: packages beyond the core whose versions can change the output.
+        shard: stage that does a part of the work on another machine. It has the further input
+            ``SHARD``, whose record holds the part's ``number``. The results are inputs of this
+            stage, named ``SHARD``-``number``.
+        follower_stage: stage that the other ranks run while this stage trains in a process group.
     """
 
     name: str

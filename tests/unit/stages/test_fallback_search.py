@@ -1,4 +1,4 @@
-"""The search for ops that must stay in FP32, with made-up scores."""
+"""The search for ops to keep in FP32, with invented scores."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -8,14 +8,14 @@ import pytest
 from job.errors import QuantizationError
 from job.stages.fallback_search import FallbackResult, Score, Try, search
 
-# Op -> points that its INT8 costs; the worst stands first.
+# Op -> top-1 drop in points if the op runs in INT8; the op with the largest error first.
 COSTS = {"first": 0.0, "second": 3.0, "third": 1.0, "fourth": 0.5}
 
 
 def score(ops: Sequence[str]) -> Score:
-    """The drop of all that is left in INT8."""
-    left = [op for op in COSTS if op not in ops]
-    return Score(sum(COSTS[op] for op in left), left[0] if left else None)
+    """Return the sum of the drops of the ops in INT8."""
+    int8 = [op for op in COSTS if op not in ops]
+    return Score(sum(COSTS[op] for op in int8), int8[0] if int8 else None)
 
 
 def find(
@@ -24,7 +24,7 @@ def find(
     limit: float = 0.0,
     seconds: float = 1000,
     earlier: Sequence[Try] = (),
-    told: list[int] | None = None,
+    counts: list[int] | None = None,
 ) -> FallbackResult | None:
     ticks = itertools.count()
     return search(
@@ -32,7 +32,7 @@ def find(
         max_top1_drop=limit,
         max_seconds=seconds,
         earlier=earlier,
-        on_try=lambda tries: told.append(len(tries)) if told is not None else None,
+        on_try=lambda tries: counts.append(len(tries)) if counts is not None else None,
         # Each try takes one second.
         clock=lambda: float(next(ticks)),
     )
@@ -46,19 +46,19 @@ def outcome(found: FallbackResult | None) -> FallbackResult:
 def test_nothing_is_left_when_int8_is_good_enough() -> None:
     found = outcome(find(limit=4.5))
     assert (found.kept, found.ops, len(found.tries)) == (0, (), 1)
-    assert found.stopped == "the drop is at most 4.5 points"
+    assert "4.5 points" in found.stopped
 
 
 def test_the_worst_go_one_at_a_time_until_the_limit_is_reached() -> None:
-    told: list[int] = []
-    found = outcome(find(limit=1.5, told=told))
+    counts: list[int] = []
+    found = outcome(find(limit=1.5, counts=counts))
     assert [(one.op, one.top1_drop) for one in found.tries] == [
         (None, 4.5),
         ("first", 4.5),
         ("second", 1.5),
     ]
     assert found.ops == ("first", "second")
-    assert told == [1, 2, 3]
+    assert counts == [1, 2, 3]
 
 
 def test_a_drop_is_compared_without_its_rounding() -> None:
@@ -68,7 +68,7 @@ def test_a_drop_is_compared_without_its_rounding() -> None:
 def test_of_equal_drops_the_one_with_fewer_ops_in_fp32_is_kept() -> None:
     found = outcome(find(lambda ops: Score(2.0, "abc"[len(ops)] if len(ops) < 3 else None)))
     assert (len(found.tries), found.kept, found.ops) == (4, 0, ())
-    assert found.stopped == "no op that is left in INT8 differs"
+    assert "no remaining INT8 op" in found.stopped
 
 
 def test_the_best_is_kept_when_later_tries_are_worse() -> None:
@@ -83,7 +83,7 @@ def test_the_best_is_kept_when_later_tries_are_worse() -> None:
 def test_no_try_is_begun_that_would_not_end_in_time(seconds: float, tries: int) -> None:
     found = outcome(find(seconds=seconds))
     assert len(found.tries) == tries
-    assert found.stopped.startswith("another try would take longer than")
+    assert f"{seconds / 60:g} minutes" in found.stopped
 
 
 def test_an_interrupted_search_goes_on_where_it_was() -> None:
@@ -127,9 +127,8 @@ def test_a_model_that_cannot_be_made_ends_the_search() -> None:
 
     found = outcome(find(fails))
     assert len(found.tries) == 2
-    assert found.stopped == (
-        "with second in FP32 as well there is no INT8 model: nothing was quantized"
-    )
+    assert "second" in found.stopped
+    assert found.stopped.endswith("nothing was quantized")
 
 
 def test_without_any_int8_model_there_is_nothing_to_keep() -> None:
