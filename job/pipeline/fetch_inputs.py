@@ -1,8 +1,9 @@
-"""What a manifest reads from S3, brought to this machine before a run is planned.
+"""Download the inputs of a manifest from S3, before a run is planned.
 
-Files that are opened by path (weights, models, lists, packed files) are fetched into the cache. Of
-a data set of images only a description is made: what there is, and what each object must be; its
-images are read when they are needed. All of it stays in the cache until the run ends.
+Files that are opened by path (weights, models, lists, packed files) are downloaded into the cache.
+For a data set of images only a description is downloaded, with the name and ETag or checksum of
+each image. The images are read when they are needed. All files stay in the cache until the run
+ends.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,21 +29,25 @@ _SIDECAR = ".json"
 def localized(
     manifest: Manifest, say: Callable[[str], None], index: int | None = None
 ) -> Iterator[Manifest]:
-    """Fetch what a manifest reads from S3, and yield it with the local paths of all that.
+    """Download the inputs of a manifest from S3, and yield the manifest with their local paths.
 
     Args:
-        manifest: of one model or of a matrix.
-        say: is told of what takes its time.
-        index: the one model of a matrix that is wanted; None for all.
+        manifest: a manifest of one model or of a matrix.
+        say: callback for status messages.
+        index: the number of one model of a matrix; None for all models.
+
+    Yields:
+        The manifest; the files stay in the cache until the block ends.
 
     Raises:
-        DataError: something is missing, refused or not what it should be; names bucket and key.
-        TransferFailed: the network or the server fails, attempt after attempt.
+        DataError: an object is missing, access is denied, or its content is wrong. The message
+            names bucket and key.
+        TransferFailed: the network or the server failed at every attempt.
         OutputError: the cache cannot be written, or is too small for one file.
     """
     singles = entries(manifest) or (manifest,)
     if index is not None:
-        singles = singles[max(0, index) : index + 1]  # one that is not there is told of later
+        singles = singles[max(0, index) : index + 1]  # a wrong number is reported later
     if not any(_reads_s3(single) for single in singles):
         yield manifest
         return
@@ -66,14 +71,14 @@ def _reads_s3(manifest: Manifest) -> bool:
 
 
 def _files_of(data: DataSpec) -> Sequence[str]:
-    """Lists or packed files, as the manifest names them."""
+    """Return the lists or packed files, as in the manifest."""
     lists = (data.train_list, data.selection_list, data.val_list)
     files = (data.train_file, data.selection_file, data.val_file)
     return [name for name in (*lists, *files) if name is not None]
 
 
 class _Fetcher:
-    """Fetches, each thing once."""
+    """Downloads each input once."""
 
     def __init__(self, manifest: Manifest, say: Callable[[str], None]) -> None:
         self.say = say
@@ -83,7 +88,7 @@ class _Fetcher:
         self.paths: dict[S3Uri, Path] = {}
 
     def model(self, manifest: Manifest) -> None:
-        """Fetch weights and a ready inference model."""
+        """Download weights and a given inference model."""
         model = manifest.model
         if model.weights and (uri := manifest.uri(model.weights)):
             self._files([self.store.head(uri)])
@@ -91,11 +96,11 @@ class _Fetcher:
             self._inference_model(uri)
 
     def data(self, manifest: Manifest) -> None:
-        """Fetch lists and packed files, and describe images."""
+        """Download lists and packed files, and describe images."""
         data = manifest.data
         if data.format in ("digits", "synthetic"):
             return
-        # Pillow and numpy are not for those who only ask for help.
+        # Pillow and numpy are imported here, because `job --help` does not need them.
         from job.data.s3.describe import describe
         from job.manifest.spec import data_file
 
@@ -105,21 +110,24 @@ class _Fetcher:
             if uri is not None:
                 self._file(uri, with_sidecar=data.format == "packed")
         if root is not None and data.format != "packed" and root not in self.paths:
-            self.say(f"looking through {root}")
+            self.say(f"listing {root}")
             folder = describe(root, manifest, self.access, self.store, self.cache, self.paths)
             self.paths[root] = folder
 
     def _file(self, uri: S3Uri, *, with_sidecar: bool) -> None:
         if uri in self.paths:
             return
-        found = [self.store.head(uri)]
+        objects = [self.store.head(uri)]
         if with_sidecar:
             with suppress(ObjectMissing):
-                found.append(self.store.head(S3Uri(uri.bucket, f"{uri.key}{_SIDECAR}")))
-        self._files(found)
+                objects.append(self.store.head(S3Uri(uri.bucket, f"{uri.key}{_SIDECAR}")))
+        self._files(objects)
 
     def _inference_model(self, uri: S3Uri) -> None:
-        """Fetch both files of a model given as their common name, as one of them, or as a folder.
+        """Download both files of an inference model.
+
+        Args:
+            uri: their common prefix, one of the files, or the folder that contains them.
 
         Raises:
             DataError: there is no such model.
@@ -138,37 +146,37 @@ class _Fetcher:
             if inside:
                 stem = S3Uri(uri.bucket, min(inside).removesuffix(_MODEL_SUFFIXES[0]))
         try:
-            found = [
+            objects = [
                 self.store.head(S3Uri(uri.bucket, f"{stem.key}{suffix}"))
                 for suffix in _MODEL_SUFFIXES
             ]
         except ObjectMissing as error:
             raise DataError(
-                f"{uri}: no inference model: {error.message}",
-                "Name MODEL for MODEL.pdmodel and MODEL.pdiparams, or the prefix they are below.",
+                f"{uri}: no inference model found: {error.message}",
+                "Set MODEL for MODEL.pdmodel and MODEL.pdiparams, or the prefix of their folder.",
             ) from error
-        folder = self._files(found)
+        folder = self._files(objects)
         self.paths.setdefault(uri, folder / stem.name)
 
-    def _files(self, found: Sequence[S3Object]) -> Path:
-        """Fetch files that belong together into one folder."""
+    def _files(self, objects: Sequence[S3Object]) -> Path:
+        """Download objects that belong together into one folder."""
 
         def fetch(folder: Path) -> None:
-            for each in found:
-                self.say(f"fetching {each.uri}, {each.bytes:,} bytes")
+            for each in objects:
+                self.say(f"downloading {each.uri}, {each.bytes:,} bytes")
                 self.store.download(
                     each.uri, folder / each.uri.name, bytes=each.bytes, etag=each.etag
                 )
 
-        name = "\n".join(self.access.name(each) for each in found)
-        folder = self.cache.files(name, sum(each.bytes for each in found), fetch)
-        for each in found:
+        name = "\n".join(self.access.name(each) for each in objects)
+        folder = self.cache.files(name, sum(each.bytes for each in objects), fetch)
+        for each in objects:
             self.paths[each.uri] = folder / each.uri.name
         return folder
 
 
 def as_json(manifest: Manifest) -> Mapping[str, Any]:
-    """Return where a manifest came from and what was fetched, for :func:`from_json`."""
+    """Return the prefix and the local paths of a manifest, for :func:`from_json`."""
     prefix = manifest.prefix
     return {
         "prefix": None if prefix is None else [prefix.bucket, prefix.key],
@@ -176,13 +184,13 @@ def as_json(manifest: Manifest) -> Mapping[str, Any]:
     }
 
 
-def from_json(manifest: Manifest, told: Mapping[str, Any]) -> Manifest:
-    """Return a manifest that knows what :func:`as_json` told of another process's."""
-    prefix = told.get("prefix")
+def from_json(manifest: Manifest, document: Mapping[str, Any]) -> Manifest:
+    """Return a manifest with the prefix and the local paths that :func:`as_json` returned."""
+    prefix = document.get("prefix")
     return replace(
         manifest,
         prefix=None if prefix is None else S3Uri(*prefix),
         localized={
-            S3Uri(bucket, key): Path(path) for bucket, key, path in told.get("localized", ())
+            S3Uri(bucket, key): Path(path) for bucket, key, path in document.get("localized", ())
         },
     )

@@ -1,4 +1,4 @@
-"""Where a run is written: from what the user says to the output that a run works with."""
+"""The location of an output: parse it, and open the output there."""
 
 import hashlib
 import os
@@ -27,19 +27,19 @@ _MINE_ALONE = 0o700
 
 
 def place_of(text: str) -> Location:
-    """Return the folder, or the place in S3, that an option or a manifest names.
+    """Return the folder or the URI that an option or a manifest gives.
 
     Raises:
-        UsageError: it can be neither.
+        UsageError: the text is neither a valid path nor a valid URI.
     """
     if is_uri(text):
         return parse(text)
     too_long = any(len(os.fsencode(part)) > _LONGEST_NAME for part in Path(text).parts)
     if not text.strip() or "\0" in text or too_long:
-        shown = text if len(text) < 80 else f"{text[:80]}..."
+        shortened = text if len(text) < 80 else f"{text[:80]}..."
         raise UsageError(
-            f"--output: {shown!r} cannot be a folder's name",
-            f"Give a path of names of 1 to {_LONGEST_NAME} bytes, such as runs/digits.",
+            f"--output: {shortened!r} is not a valid path",
+            f"Use a path of names of 1 to {_LONGEST_NAME} bytes, such as runs/digits.",
         )
     return expanded(text)
 
@@ -49,30 +49,30 @@ def on_this_machine(text: str, what: str) -> Path:
 
     Args:
         text: the path.
-        what: names it in the message.
+        what: its name in messages.
 
     Raises:
-        UsageError: it is meant for S3.
+        UsageError: the text is a URI.
     """
     if is_uri(text):
         raise UsageError(
             f"{what}: expected a path on this machine, found {without_secrets(text)!a}",
-            "Write it here first, then copy it there.",
+            "Write it to this machine first, then copy it to S3.",
         )
     return Path(text)
 
 
 def open_output(place: Location, manifest: Manifest, say: Say) -> LocalOutput:
-    """Return the output at a place; nothing is read or written yet.
+    """Return the output at a location; the output is not read or written yet.
 
     Args:
-        place: where.
-        manifest: says how to get to S3.
-        say: is told of what a person should know.
+        place: the location.
+        manifest: has the settings for S3.
+        say: callback for messages to the user.
 
     Raises:
-        StorageError: the settings lead to no client for S3.
-        OutputError: the scratch folder cannot be made, or is somebody else's.
+        StorageError: the settings for S3 are invalid.
+        OutputError: the scratch folder cannot be created, or belongs to another user.
     """
     if isinstance(place, Path):
         return LocalOutput(place)
@@ -82,12 +82,12 @@ def open_output(place: Location, manifest: Manifest, say: Say) -> LocalOutput:
 
 
 def open_read_only(place: Location, manifest: Manifest, scratch: Path) -> LocalOutput:
-    """Return the output at a place for planning only; nothing is written there.
+    """Return the output at a location for planning only; the output is not written.
 
     Args:
-        place: where.
-        manifest: says how to get to S3.
-        scratch: a folder in which one for what must be fetched from there is made.
+        place: the location.
+        manifest: has the settings for S3.
+        scratch: a folder for the files that are downloaded from S3.
     """
     if isinstance(place, Path):
         return LocalOutput(place)
@@ -98,23 +98,23 @@ def open_read_only(place: Location, manifest: Manifest, scratch: Path) -> LocalO
 
 
 def store_of(storage: StorageSpec, base: Path, say: Say | None = None) -> ObjectStore:
-    """Return the way to S3.
+    """Return an object store with the settings of a manifest.
 
     Args:
-        storage: what the manifest says of it.
+        storage: the storage section of the manifest.
         base: the folder that its paths are relative to.
-        say: is told of requests that fail time after time.
+        say: callback for messages about requests that fail repeatedly.
     """
     return ObjectStore(make_client(access_of(storage, base).settings), Retry(say=say))
 
 
 def store_of_environment(say: Say | None = None) -> ObjectStore:
-    """Return the way to S3 that the AWS_* variables tell, for commands without a manifest."""
+    """Return an object store with the settings of the AWS_* variables."""
     return ObjectStore(make_client(S3Settings()), Retry(say=say))
 
 
 def _silent(text: str) -> None:
-    """Who only looks has nothing to be told."""
+    """Drop a message."""
 
 
 def _in_s3(
@@ -125,17 +125,17 @@ def _in_s3(
 
 
 def _scratch(place: S3Uri, endpoint: str, given: str | None) -> Path:
-    """Return the folder in which a run with its output in S3 works: one for each output."""
+    """Return the scratch folder of an output in S3; each output has its own."""
     caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     parent = Path(given or os.environ.get("JOB_SCRATCH") or f"{caches}/job").expanduser()
     folder = parent / _folder_name(place, endpoint)
     with output_errors(parent):
         parent.mkdir(parents=True, exist_ok=True)
-        # Others may be able to write to its parent, as in /tmp.
+        # Other users may be able to write to the parent folder, as in /tmp.
         folder.mkdir(mode=_MINE_ALONE, exist_ok=True)
         if folder.stat().st_uid != os.getuid():
             raise OutputError(
-                f"{folder} belongs to another user", "Name another folder with storage.scratch."
+                f"{folder} belongs to another user", "Set storage.scratch to another folder."
             )
     return folder
 
