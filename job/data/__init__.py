@@ -1,5 +1,5 @@
-"""Images from a data set to normalised batches; imports neither paddle nor the manifest's parser.
+"""Data sets: from image files to normalized batches.
 
-``splits.split`` opens the sources, ``transforms`` shapes one image, ``loader.Loader`` makes
-batches, ``packed`` writes and opens the tutorial's binary format.
+``splits.split`` opens the data set, ``transforms`` resizes and crops one image, ``loader.Loader``
+makes batches, ``packed`` writes and opens the packed binary format.
 """

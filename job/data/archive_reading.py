@@ -1,7 +1,7 @@
-"""Reading an archive of images that may be hostile, file by file.
+"""Read the files of an archive that may be hostile.
 
-Only regular files come out, and only so many: no links, no devices, limits on the number of files,
-their size, and the compression ratio.
+Only regular files are accepted: no links and no devices. The number of files, their size and the
+compression ratio are limited.
 """
 
 import gzip
@@ -30,24 +30,24 @@ _EXTENDED_HEADERS = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
 )
-# Paths have at most 4,096 bytes, and before 3.11.10 tarfile takes time by the square of this.
+# Paths have at most 4,096 bytes. Before Python 3.11.10 tarfile needs time quadratic in the length.
 _LONGEST_HEADER = 16 << 10
 _MOST_GLOBAL_KEYS = 1000
 
 Progress = Callable[[int, int], None]
 
-UNPACK_HINT = "If you trust the archive, unpack it by hand and name the folder as data.root."
+UNPACK_HINT = "If you trust the archive, unpack it yourself and set data.root to the folder."
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What an archive may unpack to.
+    """Limits for unpacking an archive.
 
     Attributes:
-        entries: number of files and folders.
-        total_bytes: bytes of all files together.
-        ratio: unpacked bytes for each byte of the archive. Photographs are near 1, the emptiest
-            bitmaps near 100; a deflate bomb reaches 1032.
+        entries: maximum number of files and folders.
+        total_bytes: maximum size of all files together.
+        ratio: maximum number of unpacked bytes per byte of the archive. Photographs are near 1,
+            almost empty bitmaps near 100, a deflate bomb reaches 1032.
     """
 
     entries: int = 20_000_000
@@ -56,18 +56,18 @@ class Limits:
 
 
 class Archive(Protocol):
-    """An archive wherever it is; as text it is what messages call it."""
+    """An archive on a disk or in S3; messages use its text form."""
 
     @property
     def name(self) -> str:
-        """Its file name, whose suffix tells the format."""
+        """The file name, whose suffix gives the format."""
 
     @property
     def bytes(self) -> int:
-        """Its size."""
+        """The size in bytes."""
 
     def open(self) -> BinaryIO:
-        """Open it; a .zip is read here and there, others from front to back."""
+        """Open the archive; a .zip is read with seeks, other formats from start to end."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +81,16 @@ class LocalArchive:
 
     @property
     def name(self) -> str:
-        """Its file name."""
+        """The file name."""
         return self.path.name
 
     @property
     def bytes(self) -> int:
-        """Its size."""
+        """The size in bytes."""
         return self.path.stat().st_size
 
     def open(self) -> BinaryIO:
-        """Open it."""
+        """Open the archive."""
         return self.path.open("rb")
 
 
@@ -99,10 +99,10 @@ class ArchiveEntry:
     """One file of an archive.
 
     Attributes:
-        name: its path as the archive has it.
-        size: in bytes.
-        start: its first byte in an uncompressed tar file.
-        content: to be read before the next entry is asked for.
+        name: its path in the archive.
+        size: its size in bytes.
+        start: the offset of its first byte in an uncompressed tar file.
+        content: its content; read it before you get the next entry.
     """
 
     name: str
@@ -112,25 +112,25 @@ class ArchiveEntry:
 
 
 def is_archive(name: str) -> bool:
-    """Whether the name is that of an archive that ``unpack`` reads."""
+    """Return whether a file name has a suffix of an archive that ``unpack`` reads."""
     return name.lower().endswith(_TAR_SUFFIXES + _ZIP_SUFFIXES)
 
 
 def is_plain_tar(name: str) -> bool:
-    """Whether the name is that of a tar file whose members can be read where they are."""
+    """Return whether a file name has the suffix of an uncompressed tar file."""
     return name.lower().endswith(".tar")
 
 
 def entries(archive: Archive, limits: Limits, progress: Progress | None) -> Iterator[ArchiveEntry]:
-    """The files of an archive, in its order; each is to be read before the next is asked for.
+    """Yield the files of an archive in its order; read each file before you get the next.
 
     Args:
         archive: a .tar, .tar.gz, .tgz or .zip file.
-        limits: what to refuse.
-        progress: called with the archive's bytes done and in all.
+        limits: limits for unpacking.
+        progress: called with the number of bytes read from the archive and its size.
 
     Raises:
-        DataError: damaged, or refused.
+        DataError: the archive is damaged, exceeds a limit, or has links or special files.
     """
     with archive_errors(archive):
         budget = _Budget(archive, limits)
@@ -141,23 +141,27 @@ def entries(archive: Archive, limits: Limits, progress: Progress | None) -> Iter
 
 
 def checked_name(name: str, archive: Archive) -> PurePosixPath:
-    """Return an entry's path, if it stays below the folder that it is unpacked to.
+    """Return the path of an entry, which must stay below the target folder.
+
+    Args:
+        name: the path in the archive.
+        archive: the archive, for messages.
 
     Raises:
-        DataError: it does not.
+        DataError: the path is absolute, empty, or leads out of the target folder.
     """
     path = PurePosixPath(name)
     if path.is_absolute() or not path.parts or ".." in path.parts or set(name) & {"\\", "\0"}:
         raise DataError(
-            f"{archive}: {name!r} leads out of the archive or is no portable path; nothing was "
-            "unpacked"
+            f"{archive}: {name!r} leads out of the target folder or is not a portable path; "
+            "nothing was unpacked"
         )
     return path
 
 
 @contextmanager
 def archive_errors(archive: Archive) -> Iterator[None]:
-    """Translate what the archive readers raise on damaged files."""
+    """Translate the errors of the archive readers on damaged files into a DataError."""
     try:
         yield
     except (
@@ -174,13 +178,13 @@ def archive_errors(archive: Archive) -> Iterator[None]:
         zipfile.BadZipFile,
     ) as error:
         raise DataError(
-            f"{archive}: truncated, damaged or not an archive: {error}",
-            "Fetch it again and compare its digest.",
+            f"{archive}: cannot read the archive (truncated, damaged or not an archive): {error}",
+            "Download it again and compare its checksum.",
         ) from error
 
 
 class _Budget:
-    """Counts what is unpacked and refuses to go above the limits."""
+    """Counts unpacked files and bytes, and fails above the limits."""
 
     def __init__(self, archive: Archive, limits: Limits) -> None:
         self._archive = archive
@@ -193,7 +197,7 @@ class _Budget:
         self._entries += 1
         if self._entries > self._limits.entries:
             raise DataError(
-                f"{self._archive}: holds more than {self._limits.entries:,} files", UNPACK_HINT
+                f"{self._archive}: has more than {self._limits.entries:,} files", UNPACK_HINT
             )
 
     def take_bytes(self, count: int) -> None:
@@ -205,14 +209,14 @@ class _Budget:
             )
         if self._bytes > self._most_by_ratio:
             raise DataError(
-                f"{self._archive}: unpacks to more than {self._limits.ratio} times its size, which "
-                "images do not",
+                f"{self._archive}: unpacks to more than {self._limits.ratio} times its size, "
+                "which is not plausible for images",
                 UNPACK_HINT,
             )
 
 
 class _Metered(io.RawIOBase):
-    """A stream that takes what is read from it off a budget."""
+    """A stream that counts the bytes that are read from it."""
 
     def __init__(self, stream: BinaryIO | gzip.GzipFile, budget: _Budget) -> None:
         self._stream = stream
@@ -225,7 +229,7 @@ class _Metered(io.RawIOBase):
 
 
 class _StrictTarInfo(tarfile.TarInfo):
-    """Tells of a damaged header; tarfile takes one for the end of the archive, in silence."""
+    """Raises an error for a damaged header, which tarfile treats as the end of the archive."""
 
     @classmethod
     def fromtarfile(cls, tar: tarfile.TarFile) -> "_StrictTarInfo":
@@ -236,19 +240,19 @@ class _StrictTarInfo(tarfile.TarInfo):
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"bad header at byte {tar.offset:,}: {error}") from error
 
-    # tarfile reads the following whole, however long, and keeps it in memory.
+    # tarfile reads extended headers into memory, whatever their length.
 
     def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
         if self.type in _EXTENDED_HEADERS and not 0 <= self.size <= _LONGEST_HEADER:
-            raise tarfile.ReadError(f"a header of {self.size:,} bytes at byte {tar.offset:,}")
+            raise tarfile.ReadError(f"header of {self.size:,} bytes at byte {tar.offset:,}")
         if len(tar.pax_headers) > _MOST_GLOBAL_KEYS:
-            raise tarfile.ReadError(f"more than {_MOST_GLOBAL_KEYS} keys for the whole archive")
+            raise tarfile.ReadError(f"more than {_MOST_GLOBAL_KEYS} global header keys")
         if self.type == tarfile.GNUTYPE_SPARSE:
             self._refuse_holes()
         return super()._proc_member(tar)  # type: ignore[misc, no-any-return] # unknown to typeshed
 
     def _refuse_holes(self, *_: object) -> None:
-        raise tarfile.ReadError(f"{self.name!r} is a special file, with holes")
+        raise tarfile.ReadError(f"{self.name!r} is a sparse file, which is not supported")
 
     _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse_holes
 
@@ -262,7 +266,7 @@ def _tar_entries(
         metered = _Metered(gzip.GzipFile(fileobj=raw) if compressed else raw, budget)
         with tarfile.open(fileobj=metered, mode="r|", tarinfo=_StrictTarInfo) as tar:
             while (member := tar.next()) is not None:
-                # The archive would keep a record of every member, a gigabyte for ImageNet.
+                # tarfile keeps a record of every member, which is a gigabyte for ImageNet.
                 tar.members.clear()  # type: ignore[attr-defined] # unknown to typeshed
                 budget.take_entry()
                 if member.isdir():
@@ -271,13 +275,13 @@ def _tar_entries(
                 if content is None:
                     kind = "link" if member.issym() or member.islnk() else "special file"
                     raise DataError(
-                        f"{archive}: {member.name!r} is a {kind}; only files and folders are taken",
+                        f"{archive}: {member.name!r} is a {kind}; expected only files and folders",
                         UNPACK_HINT,
                     )
                 yield ArchiveEntry(member.name, member.size, member.offset_data, content)
                 if progress:
                     progress(raw.tell(), total)
-        # gzip checks its checksum at its very end only.
+        # gzip verifies its checksum only at the end of the stream.
         while metered.read(_CHUNK_BYTES):
             pass
 
@@ -296,17 +300,20 @@ def _zip_entries(
             kind = stat.S_IFMT(member.external_attr >> 16)
             if kind not in (0, stat.S_IFREG):
                 raise DataError(
-                    f"{archive}: {member.filename!r} is a link or special file; only files and "
-                    "folders are taken",
+                    f"{archive}: {member.filename!r} is a link or special file; expected only "
+                    "files and folders",
                     UNPACK_HINT,
                 )
             if member.flag_bits & 1:
-                raise DataError(f"{archive}: {member.filename!r} is encrypted")
+                raise DataError(
+                    f"{archive}: {member.filename!r} is encrypted",
+                    "Use an archive without encryption.",
+                )
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise DataError(
-                    f"{archive}: {member.filename!r} is compressed by method "
-                    f"{member.compress_type}; only deflate and none are taken",
-                    "Make it again with a plain `zip`.",
+                    f"{archive}: {member.filename!r} has compression method "
+                    f"{member.compress_type}; expected stored (0) or deflated (8)",
+                    "Create the archive again with `zip` and its default options.",
                 )
             with opened.open(member) as content:
                 yield ArchiveEntry(member.filename, member.file_size, member.header_offset, content)

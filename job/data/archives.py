@@ -1,6 +1,6 @@
-"""Unpacking an archive of images once, for reading them in any order.
+"""Unpack an archive of images once, so that they can be read in any order.
 
-What comes out lies below a fresh folder, whatever the archive says.
+All files are written below a new folder, whatever the paths in the archive are.
 """
 
 import errno
@@ -43,16 +43,16 @@ def unpack(
     limits: Limits = _DEFAULT_LIMITS,
     progress: Progress | None = None,
 ) -> Path:
-    """Unpack an archive below ``cache``, or find it there from an earlier time.
+    """Unpack an archive below ``cache``, unless an earlier run did.
 
     Args:
         archive: a .tar, .tar.gz, .tgz or .zip file.
-        cache: a folder for unpacked archives, made if missing; several runs may share it.
-        limits: what to refuse.
-        progress: called with the archive's bytes done and in all.
+        cache: a folder for unpacked archives, created if missing; several runs may share it.
+        limits: limits for unpacking.
+        progress: called with the number of bytes read from the archive and its size.
 
     Returns:
-        The folder with the archive's files; complete, since it appears by one rename.
+        The folder with the files of the archive. It is complete, because it appears by one rename.
 
     Raises:
         DataError: the archive is missing, damaged or hostile.
@@ -62,7 +62,7 @@ def unpack(
         with open_regular(archive) as file:
             status = os.fstat(file.fileno())
     except OSError as error:
-        raise DataError(f"{archive}: cannot be read: {error.strerror}") from error
+        raise DataError(f"cannot read {archive}: {error.strerror}", "Check data.root.") from error
     identity = {
         "archive": str(archive.resolve()),
         "bytes": status.st_size,
@@ -83,14 +83,14 @@ def unpack_object(
     limits: Limits = _DEFAULT_LIMITS,
     progress: Progress | None = None,
 ) -> Path:
-    """Unpack an archive while it arrives; see :func:`unpack`.
+    """Unpack an archive while it is downloaded; see :func:`unpack`.
 
     Args:
-        archive: it need not be on this machine.
-        identity: what tells its content from any other.
-        cache: as for :func:`unpack`.
-        limits: as for :func:`unpack`.
-        progress: as for :func:`unpack`.
+        archive: the archive.
+        identity: identifies its content.
+        cache: see :func:`unpack`.
+        limits: see :func:`unpack`.
+        progress: see :func:`unpack`.
     """
 
     def digest() -> str:
@@ -136,7 +136,7 @@ def _read_marker(path: Path) -> Mapping[str, Any]:
 def _unpack_new(archive: Archive, folder: Path, limits: Limits, progress: Progress | None) -> None:
     cache = folder.parent
     with output_errors(cache):
-        # We hold the lock, so these are of runs that were killed.
+        # This run holds the lock, so these folders are from killed runs.
         for stale in cache.glob(f"{_PARTIAL}*"):
             shutil.rmtree(stale)
         shutil.rmtree(folder, ignore_errors=True)
@@ -161,23 +161,26 @@ def _save(entry: ArchiveEntry, archive: Archive, folder: Path) -> None:
         written = _copy(entry.content, file, target)
     if written != entry.size:
         raise DataError(
-            f"{archive}: {entry.name!r} should have {entry.size:,} bytes, found {written:,}; the "
-            "archive is truncated or damaged"
+            f"{archive}: {entry.name!r}: expected {entry.size:,} bytes, found {written:,}; the "
+            "archive is truncated or damaged",
+            "Download it again and compare its checksum.",
         )
 
 
 @contextmanager
 def _name_errors(archive: Archive, name: str) -> Iterator[None]:
-    """Faults that are the name's, not the disk's."""
+    """Translate errors that come from the name of an entry, not from the disk."""
     try:
         yield
     except (FileExistsError, NotADirectoryError) as error:
-        raise DataError(f"{archive}: {name!r} comes twice, or as a file and as a folder") from error
+        raise DataError(
+            f"{archive}: {name!r} is in the archive twice, or both as a file and as a folder"
+        ) from error
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
         raise DataError(
-            f"{archive}: {name[:80]!r}... is too long for a file's name", UNPACK_HINT
+            f"{archive}: {name[:80]!r}... is too long for a file name", UNPACK_HINT
         ) from error
 
 

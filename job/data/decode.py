@@ -1,6 +1,6 @@
-"""Decoding of one image file.
+"""Decode one image file.
 
-EXIF orientation is ignored, as the usual ImageNet tools do: the pixels are taken as stored.
+EXIF orientation is ignored, as in the usual ImageNet tools: pixels are used as stored.
 """
 
 import io
@@ -22,11 +22,11 @@ MAX_PIXELS = 64_000_000
 EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 )
-# Only plain bitmap decoders: others start programs (EPS) or are attacked more often than used.
+# Only plain bitmap formats: other decoders start programs (EPS) or are attacked more than used.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 COLOUR_MODES = {1: "L", 3: "RGB"}
 
-# All that Pillow's decoders were seen to raise on damaged files.
+# All exception types that Pillow's decoders have raised on damaged files.
 _DECODE_FAULTS = (
     OSError,
     SyntaxError,
@@ -44,7 +44,7 @@ _LONGEST_REASON = 160
 
 
 class UnreadableImageError(DataError):
-    """One image cannot be used; ``reason`` says why, without its path."""
+    """One image cannot be used; ``reason`` is the message without the path."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -55,15 +55,15 @@ def decode(path: Path, channels: int, *, max_pixels: int = MAX_PIXELS) -> Pixels
     """Read an image file.
 
     Args:
-        path: the file; its format is known by its content.
-        channels: 1 for gray, 3 for red, green, blue.
-        max_pixels: refuse larger images before their pixels are decoded.
+        path: the file; its content determines the format.
+        channels: 1 for gray, 3 for RGB.
+        max_pixels: larger images are refused before their pixels are decoded.
 
     Returns:
         uint8 ``[height, width, channels]``.
 
     Raises:
-        UnreadableImageError: missing, empty, truncated, not an image, or too large.
+        UnreadableImageError: the file is missing, empty, truncated, not an image, or too large.
     """
     try:
         with _open(path) as file:
@@ -102,17 +102,17 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
     if width * height > max_pixels:
         raise UnreadableImageError(
-            f"{width}x{height} pixels are more than the limit of {max_pixels:,}"
+            f"{width}x{height} pixels exceed the limit of {max_pixels:,} pixels"
         )
 
 
 def _pixels(image: Image.Image, channels: int) -> Pixels:
     if image.mode.startswith("I;16"):
-        # Pillow clips 16-bit gray to 8 bits; its high byte is the picture.
+        # Pillow would clip 16-bit gray at 255, so the high byte is used.
         high_byte = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
         image = Image.fromarray(high_byte)
     elif image.mode in ("I", "F"):
-        raise UnreadableImageError(f"pixels of mode {image.mode!r} have no defined brightness")
+        raise UnreadableImageError(f"pixel mode {image.mode!r} has no defined brightness range")
     pixels = np.asarray(image.convert(COLOUR_MODES[channels]), dtype=np.uint8)
     return pixels.reshape(pixels.shape[0], pixels.shape[1], channels)
 

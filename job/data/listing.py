@@ -1,4 +1,4 @@
-"""Finding a data set's images: lists of paths with labels, folders of class folders."""
+"""Find the images of a data set: lists of paths with labels, or folders of class folders."""
 
 import os
 import posixpath
@@ -16,10 +16,10 @@ from job.errors import DataError
 from job.storage.files import open_regular
 
 CLASS_COUNT = "Set model.classes to the number of classes, or add or remove folders."
-EMPTY_CLASS = "Put images there, or remove the folder and lower model.classes."
+EMPTY_CLASS = "Add images, or remove the folder and lower model.classes."
 _LINKED = (
-    "Put the file itself there, or remove the link. One that leads nowhere counts as well; only "
-    "whole class folders may lie elsewhere."
+    "Replace the link by the file, or remove the link (also if its target is missing). Only class "
+    "folders themselves may be links to other places."
 )
 _SHOWN_NAMES = 5
 # Paths have at most 4,096 bytes.
@@ -29,11 +29,11 @@ _LABEL = re.compile(r"-?[0-9]{1,18}")
 
 @dataclass(frozen=True)
 class DataRoot:
-    """The data set's folder.
+    """The folder of a data set.
 
     Attributes:
-        folder: where its files lie.
-        where: the folder, or the archive that it was unpacked from, as the user knows it.
+        folder: the folder with its files.
+        where: the folder, or the archive it was unpacked from, as in the manifest; for messages.
     """
 
     folder: Path
@@ -41,13 +41,19 @@ class DataRoot:
 
 
 def image_list(place: DataRoot, list_file: str, *, classes: int, channels: int) -> ImageFiles:
-    """Read a list of ``path label`` lines; paths are relative to the data set's folder.
+    """Read a list of ``path label`` lines; paths are relative to the folder of the data set.
 
-    The images themselves are not opened: a missing one is found when it is read.
+    The images are not opened. A missing image is reported when it is read.
+
+    Args:
+        place: the folder of the data set.
+        list_file: the list, relative to the folder.
+        classes: the number of classes; every label is less.
+        channels: 1 (gray) or 3 (RGB).
 
     Raises:
-        DataError: the list is missing, empty or malformed, a label is outside 0 to classes - 1, a
-            path leads out of the data set's folder; names the list and the line.
+        DataError: the list is missing, empty or malformed, a label is outside 0 to classes - 1, or
+            a path leads out of the data set. The message names the list and the line.
     """
     names: list[str] = []
     labels: list[int] = []
@@ -72,10 +78,10 @@ def list_entries(path: Path, named: str, root: str, classes: int) -> Iterator[tu
     """Yield name and label of each line of a list; a name never has ``..`` or a double slash.
 
     Args:
-        path: of the list.
-        named: how messages call it.
-        root: the data set's folder, for messages.
-        classes: every label is below.
+        path: the list.
+        named: the list's name in messages.
+        root: the folder of the data set, for messages.
+        classes: the number of classes; every label is less.
 
     Raises:
         DataError: the list is missing, empty or malformed, or a name leads out of the data set.
@@ -91,7 +97,7 @@ def list_entries(path: Path, named: str, root: str, classes: int) -> Iterator[tu
     if count == 0:
         raise DataError(
             f"{named}: the list is empty",
-            "Each line names an image and its label: `val/n01440764_tench.JPEG 0`.",
+            "Write one image and its label per line, such as `val/n01440764_tench.JPEG 0`.",
         )
 
 
@@ -104,17 +110,21 @@ def _lines(path: Path, named: str) -> Iterator[tuple[str, str]]:
                 yield from _line(line, f"{named}:{number}", first=number == 1)
     except OSError as error:
         raise DataError(
-            f"{named}: the list cannot be read: {error.strerror}", _holds(path.parent)
+            f"cannot read list {named}: {error.strerror}", _content_of(path.parent)
         ) from error
 
 
 def _line(line: bytes, where: str, *, first: bool) -> Iterator[tuple[str, str]]:
     if len(line) == _LONGEST_LINE:
-        raise DataError(f"{where}: a line of more than {len(line):,} bytes; is this a list?")
+        raise DataError(
+            f"{where}: the line has more than {len(line):,} bytes", "Check that the file is a list."
+        )
     try:
         text = (line.removeprefix(b"\xef\xbb\xbf") if first else line).decode().strip()
     except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8 text; is this a list?") from error
+        raise DataError(
+            f"{where}: the line is not UTF-8 text", "Check that the file is a list."
+        ) from error
     if text:
         yield where, text
 
@@ -129,26 +139,26 @@ def _entry(line: str, where: str, classes: int) -> tuple[str, int]:
     if not 0 <= label < classes:
         raise DataError(
             f"{where}: label {label} is outside 0 to {classes - 1}",
-            "model.classes must be greater than every label; labels start at 0.",
+            "Set model.classes to more than the highest label; labels start at 0.",
         )
     return parts[0], label
 
 
 def path_problem(name: str) -> str:
-    """Say how a name leads out of a folder, to be followed by the folder's name; or nothing."""
+    """Return how a name leads out of a folder, to be followed by the folder's name; or empty."""
     if posixpath.isabs(name):
-        return "is an absolute path; expected one inside"
+        return "is an absolute path; expected a path inside"
     if "\0" in name:
-        return "has a NUL byte in it; expected a path inside"
+        return "contains a NUL byte; expected a path inside"
     if ".." in name.split("/"):
-        return "has `..` in it; expected a path inside"
+        return "contains `..`; expected a path inside"
     return ""
 
 
 class _LinkCheck:
-    """Tells whether a path goes through a symbolic link that leaves the folder.
+    """Detects paths that leave a folder through a symbolic link.
 
-    Each folder is listed once, which is far quicker than resolving a million paths.
+    Each folder is listed once, which is much faster than resolving a million paths.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -157,13 +167,13 @@ class _LinkCheck:
         self._bad: dict[str, frozenset[str] | None] = {}
 
     def problem(self, name: str) -> str:
-        """Empty, or what is wrong, to be followed by the folder's name."""
+        """Return the problem of a path, to be followed by the folder's name; or empty."""
         parent, _, base = name.rpartition("/")
         if parent not in self._bad:
             self._bad[parent] = self._leaving(parent)
         leaving = self._bad[parent]
         if leaving is None or base in leaving:
-            return "is reached by a symbolic link that leaves"
+            return "goes through a symbolic link that leaves"
         return ""
 
     def _leaving(self, parent: str) -> frozenset[str] | None:
@@ -177,7 +187,7 @@ class _LinkCheck:
 
 
 def real_paths(folder: Path, names: Sequence[str]) -> Iterator[str]:
-    """Where each name below a folder leads, through all symbolic links.
+    """Yield the real path of each name below a folder, with symbolic links resolved.
 
     Each folder is resolved and listed once.
     """
@@ -192,7 +202,7 @@ def real_paths(folder: Path, names: Sequence[str]) -> Iterator[str]:
 
 
 def _resolved(folder: Path) -> tuple[str, frozenset[str]]:
-    """A folder's real path, and which names in it are symbolic links."""
+    """Return the real path of a folder, and the names of its symbolic links."""
     return os.path.realpath(folder), frozenset(_links(folder))
 
 
@@ -201,23 +211,29 @@ def _links(folder: Path) -> list[str]:
         with os.scandir(folder) as entries:
             return [entry.name for entry in entries if entry.is_symlink()]
     except OSError:
-        # A missing folder is told image by image when they are read.
+        # A missing folder is reported when its images are read.
         return []
 
 
 def class_folders(
     place: DataRoot, folder: str, *, classes: int, channels: int
 ) -> tuple[ImageFiles, Sequence[str]]:
-    """Find the images in a folder of class folders; sorted, their names are labels 0, 1, ...
+    """Find the images in a folder of class folders; their sorted names are labels 0, 1, ...
 
-    Files of other extensions are passed over and counted, hidden files and folders too.
+    Files with other extensions and hidden files are skipped and counted.
+
+    Args:
+        place: the folder of the data set.
+        folder: the folder of class folders, relative to it.
+        classes: the expected number of class folders.
+        channels: 1 (gray) or 3 (RGB).
 
     Returns:
-        The images, and the class names in the labels' order.
+        The images, and the class names in the order of the labels.
 
     Raises:
-        DataError: the folder is missing, holds another number of class folders than ``classes``, or
-            a class has no image; a symbolic link leaves the data set's folder.
+        DataError: the folder is missing, the number of class folders is not ``classes``, a class
+            has no image, or a symbolic link leaves the data set.
     """
     problem = path_problem(folder)
     if problem:
@@ -226,8 +242,8 @@ def class_folders(
     class_names = _class_names(place, folder)
     if len(class_names) != classes:
         raise DataError(
-            f"{folder} in {place.where}: model.classes is {classes}, but there are "
-            f"{len(class_names)} class folders ({_shortened(class_names)})",
+            f"{folder} in {place.where}: expected {classes} class folders (model.classes), found "
+            f"{len(class_names)} ({_shortened(class_names)})",
             CLASS_COUNT,
         )
     escapes = _LinkCheck(place.folder)
@@ -235,14 +251,14 @@ def class_folders(
     labels: list[int] = []
     ignored = 0
     for label, class_name in enumerate(class_names):
-        found, passed_over = _images_below(place, top / class_name, escapes)
-        if not found:
+        images, skipped = _images_below(place, top / class_name, escapes)
+        if not images:
             raise DataError(
-                f"{folder}/{class_name} in {place.where}: this class has no image", EMPTY_CLASS
+                f"{folder}/{class_name} in {place.where}: the class has no image", EMPTY_CLASS
             )
-        names += found
-        labels += [label] * len(found)
-        ignored += passed_over
+        names += images
+        labels += [label] * len(images)
+        ignored += skipped
     source = ImageFiles(
         folder=place.folder,
         where=place.where,
@@ -265,55 +281,57 @@ def _class_names(place: DataRoot, folder: str) -> list[str]:
             )
     except OSError as error:
         raise DataError(
-            f"no folder {folder!r} in {place.where}: {error.strerror}", _holds(top.parent)
+            f"cannot list folder {folder!r} in {place.where}: {error.strerror}",
+            _content_of(top.parent),
         ) from error
 
 
 def _images_below(place: DataRoot, folder: Path, escapes: _LinkCheck) -> tuple[list[str], int]:
-    found: list[str] = []
-    passed_over = 0
+    images: list[str] = []
+    skipped = 0
     for parent, subfolders, files in os.walk(folder):
         relative = os.path.relpath(parent, place.folder)
         for subfolder in subfolders:
-            # os.walk does not follow links, and images must not be left out in silence.
+            # os.walk does not follow links, so these images would be missing without a message.
             if Path(parent, subfolder).is_symlink():
                 raise DataError(
-                    f"{relative}/{subfolder} in {place.where}: a symbolic link to a folder; only "
-                    "class folders themselves may be links"
+                    f"{relative}/{subfolder} in {place.where} is a symbolic link to a folder; only "
+                    "class folders themselves may be links",
+                    "Replace the link by the folder, or remove it.",
                 )
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         for file in files:
             name = posixpath.normpath(f"{relative}/{file}")
             if file.startswith(".") or posixpath.splitext(file)[1].lower() not in EXTENSIONS:
-                passed_over += 1
+                skipped += 1
                 continue
             problem = escapes.problem(name)
             if problem:
                 raise DataError(f"{name!r} {problem} {place.where}", _LINKED)
-            found.append(name)
-    return sorted(found), passed_over
+            images.append(name)
+    return sorted(images), skipped
 
 
 def checked_channels(channels: int) -> int:
-    """Return the channels if image files can be read so.
+    """Return the number of channels, if image files can be converted to it.
 
     Raises:
         DataError: they cannot.
     """
     if channels not in COLOUR_MODES:
         raise DataError(
-            f"image files are read as gray or RGB, but model.input_shape has {channels} channels",
-            "Use 1 or 3 channels, or the packed format.",
+            f"model.input_shape has {channels} channels, but image files have 1 (gray) or 3 (RGB)",
+            "Set 1 or 3 channels, or use data.format packed.",
         )
     return channels
 
 
-def _holds(folder: Path) -> str:
+def _content_of(folder: Path) -> str:
     try:
         names = sorted(entry.name for entry in os.scandir(folder))
     except OSError:
-        return f"The folder {folder} is missing too."
-    return f"{folder} holds {_shortened(names)}." if names else f"{folder} is empty."
+        return f"The folder {folder} is also missing."
+    return f"{folder} contains {_shortened(names)}." if names else f"{folder} is empty."
 
 
 def _shortened(names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Normalised batches from a split, in an order that only seed and epoch decide."""
+"""Normalized batches of a split, in an order that depends only on random seed and epoch."""
 
 import hashlib
 from collections import deque
@@ -17,7 +17,7 @@ from job.errors import DataError
 
 _ORDER_STREAM = 0
 _NAMED_FILES = 5
-# Images that are looked at once too many are bad.
+# How many more images are checked for the error message once too many are bad.
 _LOOKED_AT_FURTHER = 200
 
 
@@ -28,7 +28,7 @@ class Batch:
     Attributes:
         images: float32 ``[n, channels, height, width]``, contiguous.
         labels: int64 ``[n]``.
-        indices: int64 ``[n]``, the images' numbers in their source.
+        indices: int64 ``[n]``, numbers of the images in their source.
     """
 
     images: Floats
@@ -38,34 +38,34 @@ class Batch:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Mean and standard deviation of brightness 0 to 1; one value, or one for each channel."""
+    """Mean and standard deviation of brightness 0 to 1; one value, or one per channel."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
 class Loader:
-    """Batches of one split, epoch after epoch; use as a context or close it.
+    """Batches of one split, epoch after epoch; a context manager.
 
-    A bad image is told to ``on_bad`` once and not read again. It is left out, or, for training,
-    replaced by the next good one of its batch (or of the epoch, if its batch has none): batches
-    then keep their size and their number, whichever files are bad.
+    A bad image is reported to ``on_bad`` once and not read again. It is left out. With
+    ``replace_bad`` it is replaced by the next good image of its batch, or of the epoch if its batch
+    has none. Batches then have the same size and number, whichever files are bad.
 
     Args:
-        source: where the images are.
-        indices: those of the split.
-        transform: makes them of one size.
-        normalisation: for uint8 images; packed ones are taken as they stand.
-        batch_size: images in a batch; the last may be smaller.
-        seed: of the order and the augmentation.
-        shuffle: another order each epoch; otherwise that of ``indices``.
+        source: the images.
+        indices: int64, numbers of the split's images in the source.
+        transform: makes all images the same size.
+        normalisation: mean and standard deviation for uint8 images; not used for a packed source.
+        batch_size: images per batch; the last batch may be smaller.
+        seed: random seed of the order and of the augmentation.
+        shuffle: use another order in each epoch; otherwise the order of ``indices``.
         drop_last: leave out a smaller last batch.
-        replace_bad: for training; see above.
-        workers: decoding processes; with 0, or for packed files, this process decodes itself, and
-            an image that hangs or kills the decoder is then not survived.
-        max_bad_fraction: of the split's images; more bad ones end the job.
-        on_bad: told each bad image.
-        timeout_s: how long 16 images may take before their process is replaced.
+        replace_bad: replace bad images, for training; see above.
+        workers: decoding processes. With 0, or for packed files, this process decodes; an image
+            that crashes or hangs the decoder then stops the job.
+        max_bad_fraction: maximum share of bad images in the split; more stop the job.
+        on_bad: callback for each bad image.
+        timeout_s: timeout of decoding 16 images in seconds; then their process is replaced.
     """
 
     def __init__(
@@ -108,39 +108,43 @@ class Loader:
         self.close()
 
     def close(self) -> None:
-        """End the decoding processes, if any."""
+        """Kill the decoding processes, if any."""
         if self._pool:
             self._pool.close()
         self._pool = None
 
     @property
     def batches_per_epoch(self) -> int:
-        """How many batches an epoch has, if no image that is not replaced is bad."""
+        """The number of batches of an epoch; bad images that are not replaced can reduce it."""
         whole, rest = divmod(len(self._indices), self._batch_size)
         return whole if rest == 0 or self._drop_last else whole + 1
 
     @property
     def bad_images(self) -> Sequence[BadImage]:
-        """The bad images met so far."""
+        """The bad images so far."""
         return tuple(self._bad.values())
 
     def order(self, epoch: int) -> Ints:
-        """The images' numbers in the order of an epoch, a function of seed and epoch alone."""
+        """Return the numbers of the images in the order of an epoch, int64."""
         if not self._shuffle:
             return self._indices
         return generator(self._seed, _ORDER_STREAM, epoch).permutation(self._indices)
 
     @property
     def identity(self) -> str:
-        """Identify what is read by the first epoch's order and labels."""
+        """A checksum of the order and the labels of the first epoch."""
         order = self.order(0)
-        made_of = (
-            np.ascontiguousarray(each, np.int64) for each in (order, self._source.labels[order])
+        arrays = (
+            np.ascontiguousarray(array, np.int64) for array in (order, self._source.labels[order])
         )
-        return hashlib.sha256(b"".join(each.tobytes() for each in made_of)).hexdigest()
+        return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
     def batches(self, epoch: int = 0, start_batch: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, from one of them on; a new call ends the one before.
+        """Yield the batches of an epoch; a new call ends the iteration of the call before.
+
+        Args:
+            epoch: number of the epoch.
+            start_batch: number of the first batch to yield.
 
         Raises:
             DataError: too many images are bad, or all.
@@ -175,11 +179,14 @@ class Loader:
             ahead.append(drawn)
             if _is_good(drawn[1]):
                 return drawn
-        # The epoch's end is reached and its outcomes are all here: look from its beginning.
+        # There is no good image up to the end of the epoch, so search from its start.
         for drawn in self._outcomes(epoch, order):
             if _is_good(drawn[1]):
                 return drawn
-        raise DataError(f"{self._source.where}: none of the {len(order):,} images can be read")
+        raise DataError(
+            f"{self._source.where}: cannot read any of the {len(order):,} images",
+            "Check that the files are images in a supported format.",
+        )
 
     def _outcomes(self, epoch: int, order: Ints) -> Iterator[tuple[int, Outcome]]:
         known = dict(self._bad)
@@ -188,7 +195,7 @@ class Loader:
         for index in order.tolist():
             outcome = known[index] if index in known else next(decoded)[1]
             if self._add_bad(index, outcome) and self._too_many_bad:
-                # Who mends the files will want to know of others, too.
+                # The message names more bad files, so that the user can repair them together.
                 for further in islice(decoded, _LOOKED_AT_FURTHER):
                     self._add_bad(*further)
                 raise self._refusal()
@@ -222,7 +229,7 @@ class Loader:
             return BadImage.of(self._source, index, error.reason)
 
     def _add_bad(self, index: int, outcome: Outcome) -> bool:
-        """Note an image that is bad and was not known for it; False for all others."""
+        """Keep a new bad image; returns False for good images and known bad ones."""
         if not isinstance(outcome, BadImage) or index in self._bad:
             return False
         self._bad[index] = outcome
@@ -240,8 +247,8 @@ class Loader:
         )
         more = f"\n  and {len(self._bad) - _NAMED_FILES} more"
         return DataError(
-            f"{self._source.where}: at least {len(self._bad)} of {len(self._indices):,} images "
-            f"cannot be used; data.max_bad_fraction allows {self._max_bad_fraction:g}\n{named}"
+            f"{self._source.where}: at least {len(self._bad)} of {len(self._indices):,} images are "
+            f"bad, more than data.max_bad_fraction ({self._max_bad_fraction:g}) allows\n{named}"
             f"{more if len(self._bad) > _NAMED_FILES else ''}",
             "Repair or remove these files, or raise data.max_bad_fraction.",
         )
@@ -262,7 +269,7 @@ def _is_good(outcome: Outcome) -> bool:
 
 
 def _with_replacements(drawn: Sequence[tuple[int, Outcome]]) -> list[tuple[int, Outcome]]:
-    """Put the next good image, from the start again after the end, in each bad one's place."""
+    """Replace each bad image by the next good one, which may be at the start of the batch."""
     return [
         next(other for other in chain(drawn[place:], drawn) if _is_good(other[1]))
         for place in range(len(drawn))

@@ -1,4 +1,4 @@
-"""Opening the splits that a manifest names, wherever their files are."""
+"""Open the splits of a manifest, on a local disk or in S3."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,25 +22,30 @@ from job.uri import is_uri
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """A split as the manifest names it, such as ``train_list``."""
+    """A split that the manifest gives.
+
+    Attributes:
+        key: its key in the manifest, such as ``train_list``.
+        source: its images.
+    """
 
     key: str
     source: Source
 
     @property
     def named(self) -> str:
-        """The key, and how many of its files were passed over."""
+        """The key, and the number of its files that were skipped."""
         ignored = 0
         if isinstance(self.source, ImageFiles | RemoteImages):
             ignored = self.source.ignored
         if ignored == 0:
             return self.key
-        return f"{self.key} (passed over {ignored:,} that are not images)"
+        return f"{self.key} (skipped {ignored:,} files that are not images)"
 
 
 @dataclass(frozen=True)
 class Opener:
-    """Opens the splits of a data set; the fields are the arguments of ``splits.split``."""
+    """Opens the splits of a data set; see ``splits.split`` for the fields."""
 
     spec: DataSpec
     classes: int
@@ -51,10 +56,10 @@ class Opener:
     progress: Progress | None
 
     def given(self) -> Mapping[str, Given]:
-        """The splits that the manifest names, by train, selection and val.
+        """Return the splits that the manifest gives, by ``train``, ``selection`` and ``val``.
 
         Raises:
-            DataError: something is missing or malformed.
+            DataError: a file or folder is missing or malformed.
         """
         spec = self.spec
         if spec.format == "digits":
@@ -70,7 +75,7 @@ class Opener:
         return self._class_folders(place)
 
     def _below_root(self, name: str) -> Path:
-        """The path of a list or packed file."""
+        """Return the path of a list or packed file."""
         return self.resolve(data_file(self.spec.root, name))
 
     def _packed(self, name: str) -> Source:
@@ -90,10 +95,12 @@ class Opener:
         if root.is_dir():
             return DataRoot(root, str(root))
         if not root.exists():
-            raise DataError(f"data.root {root} does not exist", "Check data.root in the manifest.")
+            raise DataError(
+                f"data.root {root} does not exist", "Correct data.root in the manifest."
+            )
         if not is_archive(root.name):
             raise DataError(
-                f"data.root {root} is neither a folder nor a .tar, .tar.gz, .tgz or .zip archive"
+                f"data.root {root}: expected a folder or a .tar, .tar.gz, .tgz or .zip archive"
             )
         return DataRoot(unpack(root, self.cache, progress=self.progress), str(root))
 
@@ -102,7 +109,7 @@ class Opener:
         if isinstance(place, DataRoot):
             local = str(self.resolve(name)) if is_uri(name) else name
             return image_list(place, local, classes=self.classes, channels=channels)
-        assert self.remote is not None  # noqa: S101 - only then there is an index
+        assert self.remote is not None  # noqa: S101 - an index exists only for S3
         return remote.remote_list(
             place,
             self.remote,
@@ -122,8 +129,8 @@ class Opener:
             if first[1] != class_names:
                 other = sorted(set(first[1]) ^ set(class_names))
                 raise DataError(
-                    f"{first[0]} and {text} in {source.where} have different classes, so their "
-                    f"labels would differ: {', '.join(other[:5])} in one only"
+                    f"{source.where}: {first[0]} and {text} must have the same class folders, but "
+                    f"only one of them has {', '.join(other[:5])}"
                 )
             opened[name] = Given(f"{name}_dir", source)
         return opened
@@ -135,7 +142,7 @@ class Opener:
         if isinstance(place, DataRoot):
             local, names = class_folders(place, text, classes=classes, channels=channels)
             return local, list(names)
-        assert self.remote is not None  # noqa: S101 - only then there is an index
+        assert self.remote is not None  # noqa: S101 - an index exists only for S3
         images, names = remote.remote_class_folders(
             place, self.remote, text, classes=classes, channels=channels
         )
@@ -148,17 +155,17 @@ def _named(train: str | None, selection: str | None, val: str | None) -> dict[st
 
 
 def checked_labels(source: Source, classes: int) -> Source:
-    """Return a source whose labels all are below ``classes``.
+    """Return a source after checking that its labels are 0 to ``classes`` - 1.
 
     Raises:
-        DataError: some are not.
+        DataError: a label is not.
     """
     outside = np.flatnonzero((source.labels < 0) | (source.labels >= classes))
     if outside.size:
         first = int(outside[0])
         raise DataError(
-            f"{source.where}: label {int(source.labels[first])} of image {first} is outside 0 to "
-            f"{classes - 1}; {outside.size:,} of {len(source):,} labels are",
+            f"{source.where}: {outside.size:,} of {len(source):,} labels are outside 0 to "
+            f"{classes - 1}; the first is label {int(source.labels[first])} of image {first}",
             "Check model.classes, and that this is the right file.",
         )
     return source

@@ -1,11 +1,11 @@
-"""The tutorial's packed binary format (section 4.1), little-endian.
+"""The packed binary format (section 4.1 of the tutorial), little-endian.
 
     int64    count
     float32  images, count x channels x height x width, preprocessed
     int64    labels, count
 
-The format says nothing about the images' shape, so a sidecar ``<file>.json`` describes it. A file
-without one is read all the same; one with another's is refused.
+The format does not contain the shape of the images, so a sidecar ``<file>.json`` describes it. The
+sidecar is optional. A file whose sidecar describes another file is refused.
 """
 
 import json
@@ -27,7 +27,7 @@ _COUNT = np.dtype("<i8")
 _PIXEL = np.dtype("<f4")
 _LABEL = np.dtype("<i8")
 _LONGEST_SIDECAR = 1 << 16
-# 800 MB of labels; a file of holes could claim any number.
+# 800 MB of labels. A sparse file could claim any number.
 _MOST_IMAGES = 100_000_000
 _PACK_AGAIN = "Pack the images again, or remove the sidecar if it belongs to another file."
 
@@ -39,7 +39,7 @@ class Packed:
     """An open packed file.
 
     Attributes:
-        images: float32 ``[n, channels, height, width]``, mapped, read-only.
+        images: float32 ``[n, channels, height, width]``, memory-mapped, read-only.
         labels: int64 ``[n]``.
     """
 
@@ -48,35 +48,35 @@ class Packed:
 
 
 def sidecar(path: Path) -> Path:
-    """The description that belongs to a packed file."""
+    """Return the path of the sidecar of a packed file."""
     return path.with_name(path.name + ".json")
 
 
 def write(
     path: Path, batches: Iterable[tuple[Floats, Ints]], *, shape: Shape, transform: str
 ) -> Mapping[str, Any]:
-    """Write a packed file and its sidecar, holding one batch in memory at a time.
+    """Write a packed file and its sidecar, with one batch in memory at a time.
 
     Args:
-        path: where the file appears, complete, by one rename.
-        batches: pairs of float32 ``[n, channels, height, width]`` and int64 ``[n]``.
+        path: the file; it appears complete by one rename.
+        batches: images, float32 ``[n, channels, height, width]``, and labels, int64 ``[n]``.
         shape: channels, height, width of every image.
-        transform: one sentence for the sidecar on how the images were made.
+        transform: a description of the preprocessing, for the sidecar.
 
     Returns:
         The sidecar's content: format, count, shape, dtype, transform, bytes, sha256.
 
     Raises:
-        DataError: no image came, or one of another shape.
+        DataError: there is no image, or an image has another shape.
         OutputError: the file cannot be written.
     """
-    # Not inside `output_errors` as a whole: the batches read files, whose faults are not ours.
+    # Only the writes are inside output_errors(), because the batches read other files.
     with atomic_write(path) as file:
         count = _write_body(file, path, batches, shape)
         with output_errors(path):
             file.seek(0)
             file.write(np.asarray([count], _COUNT).tobytes())
-            # A kill between the two renames must not leave an old description beside a new file.
+            # If this process is killed, an old sidecar must not stay beside the new file.
             sidecar(path).unlink(missing_ok=True)
     description = {
         "format": "packed",
@@ -100,14 +100,14 @@ def _write_body(
     for images, batch_labels in batches:
         if images.shape != (len(batch_labels), *shape):
             raise DataError(
-                f"{path}: expected images of {_text(shape)} and as many labels, found "
-                f"{list(images.shape)} and {len(batch_labels)} labels"
+                f"{path}: expected {len(batch_labels)} images of {_text(shape)}, one per label, "
+                f"found an array of shape {list(images.shape)}"
             )
         with output_errors(path):
             file.write(np.ascontiguousarray(images, _PIXEL).data)
         labels.append(batch_labels)
     if not sum(map(len, labels)):
-        raise DataError(f"{path}: there is no image to write")
+        raise DataError(f"{path}: no image to write")
     joined = np.concatenate(labels)
     with output_errors(path):
         file.write(joined.astype(_LABEL).tobytes())
@@ -115,14 +115,14 @@ def _write_body(
 
 
 def open_packed(path: Path, shape: Shape) -> Packed:
-    """Map a packed file after checking its size against its header, and its sidecar if it has one.
+    """Memory-map a packed file after checking its size, its header and its sidecar.
 
     Args:
         path: the file.
-        shape: channels, height, width that every image has.
+        shape: channels, height, width of every image.
 
     Raises:
-        DataError: missing, empty, truncated, or of another shape.
+        DataError: the file is missing, empty, truncated, or its images have another shape.
     """
     count = _checked_count(path, shape)
     _check_sidecar(path, shape)
@@ -133,32 +133,45 @@ def open_packed(path: Path, shape: Shape) -> Packed:
 
 
 def read_image(path: Path, shape: Shape, index: int) -> Floats:
-    """One image, float32 ``[channels, height, width]``, of a file that ``open_packed`` checked."""
+    """Return one image, float32 ``[channels, height, width]``, of a file that was checked.
+
+    Args:
+        path: a file that ``open_packed`` checked.
+        shape: channels, height, width.
+        index: number of the image.
+
+    Raises:
+        DataError: the file has become shorter.
+    """
     offset = _COUNT.itemsize + index * _image_bytes(shape)
     values = np.fromfile(path, _PIXEL, math.prod(shape), offset=offset)
     if values.size != math.prod(shape):
-        raise DataError(f"{path}: image {index} is missing; the file has become shorter")
+        raise DataError(
+            f"{path}: image {index} is missing, because the file has become shorter",
+            "Do not change inputs while a job reads them.",
+        )
     return values.reshape(shape).astype(np.float32, copy=False)
 
 
 def read_sidecar(path: Path) -> Mapping[str, Any] | None:
-    """The description beside a packed file, as ``write`` returned it; None if there is none.
+    """Return the content of a packed file's sidecar; None if there is no sidecar.
 
     Raises:
-        DataError: it cannot be read, or is no such description.
+        DataError: the sidecar cannot be read, or has no shape or size.
     """
-    follower_stage = sidecar(path)
+    description_file = sidecar(path)
     try:
-        with open_regular(follower_stage) as file:
+        with open_regular(description_file) as file:
             description = json.loads(file.read(_LONGEST_SIDECAR))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{follower_stage}: cannot be read: {error}", _PACK_AGAIN) from error
+        raise DataError(f"cannot read {description_file}: {error}", _PACK_AGAIN) from error
     known = description if isinstance(description, dict) else {}
     if not isinstance(known.get("shape"), list) or not isinstance(known.get("bytes"), int):
         raise DataError(
-            f"{follower_stage}: does not tell the shape and the bytes of a file", _PACK_AGAIN
+            f"{description_file}: expected the keys shape (a list) and bytes (a number)",
+            _PACK_AGAIN,
         )
     return known
 
@@ -171,11 +184,11 @@ def _check_sidecar(path: Path, shape: Shape) -> None:
         raise DataError(
             f"{path}: expected images of {_text(shape)}, found {_text(description['shape'])[:80]} "
             f"in {sidecar(path).name}",
-            "Pack the images for this model, or give the model that they were packed for.",
+            "Pack the images for this model, or use the model that they were packed for.",
         )
     if description["bytes"] != path.stat().st_size:
         raise DataError(
-            f"{path}: {sidecar(path).name} describes a file of {description['bytes']:,} bytes, "
+            f"{path}: expected {description['bytes']:,} bytes as in {sidecar(path).name}, "
             f"found {path.stat().st_size:,}",
             _PACK_AGAIN,
         )
@@ -187,17 +200,17 @@ def _checked_count(path: Path, shape: Shape) -> int:
             size = os.fstat(file.fileno()).st_size
             header = file.read(_COUNT.itemsize)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        raise DataError(f"cannot read {path}: {error.strerror}", "Check the path.") from error
     if len(header) < _COUNT.itemsize:
         raise DataError(
-            f"{path}: expected an int64 count first, found a file of {size} bytes",
-            "A packed file holds an int64 count, float32 images, int64 labels.",
+            f"{path}: expected an int64 count at the start, found a file of {size} bytes",
+            "Use a packed file: an int64 count, then float32 images, then int64 labels.",
         )
     count = int(np.frombuffer(header, _COUNT)[0])
     if count < 1:
-        raise DataError(f"{path}: the header says {count} images; at least 1 is needed")
+        raise DataError(f"{path}: expected at least 1 image in the header, found {count}")
     if size == _expected_bytes(count, shape) and count > _MOST_IMAGES:
-        raise DataError(f"{path}: {count:,} images; at most {_MOST_IMAGES:,} can be read")
+        raise DataError(f"{path}: expected at most {_MOST_IMAGES:,} images, found {count:,}")
     expected = _expected_bytes(count, shape)
     if size != expected:
         raise DataError(
@@ -209,11 +222,13 @@ def _checked_count(path: Path, shape: Shape) -> int:
 
 
 def _size_hint(size: int, count: int, channels: int) -> str:
-    pixels, left = divmod(size - _COUNT.itemsize - count * _LABEL.itemsize, count * channels * 4)
+    pixels, rest = divmod(size - _COUNT.itemsize - count * _LABEL.itemsize, count * channels * 4)
     side = math.isqrt(max(pixels, 0))
-    if left == 0 and side > 0 and side * side == pixels:
-        return f"Its size fits images of {_text((channels, side, side))}: is the model's input so?"
-    return "The file is truncated, of another image shape, or not a packed file."
+    if rest == 0 and side > 0 and side * side == pixels:
+        return (
+            f"The size matches images of {_text((channels, side, side))}; check model.input_shape."
+        )
+    return "Check that the file is a packed file of this image shape and not truncated."
 
 
 def _expected_bytes(count: int, shape: Shape) -> int:

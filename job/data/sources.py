@@ -1,6 +1,6 @@
-"""Labelled images in random access: files, arrays in memory, the packed binary file.
+"""Labelled images with random access: files, arrays in memory, the packed binary format.
 
-Sources are frozen and picklable, since decoding processes get a copy.
+Sources are frozen and picklable, because decoding processes get a copy.
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from job.data.transforms import Image, Ints, Pixels, generator
 
 
 class Source(Protocol):
-    """Labelled images, read one at a time by their number."""
+    """Labelled images, which are read one by one by their number."""
 
     @property
     def where(self) -> str:
-        """The folder, archive or file as the user knows it, for messages."""
+        """The folder, archive or file as in the manifest, for messages."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -32,20 +32,20 @@ class Source(Protocol):
 
     @property
     def channels(self) -> int:
-        """1 or 3; packed files may have any number."""
+        """The number of channels: 1 or 3, or any number in a packed file."""
 
     @property
     def normalised(self) -> bool:
-        """True if images are float32, ready for the network, and mean and std do not apply."""
+        """True if images are normalized float32, so that mean and std do not apply."""
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Return the number of images."""
 
     def read(self, index: int) -> Image:
-        """One image ``[height, width, channels]``: uint8, or float32 if ``normalised``.
+        """Return one image ``[height, width, channels]``: uint8, or float32 if ``normalised``.
 
         Raises:
-            UnreadableImageError: this image cannot be used; others may.
+            UnreadableImageError: this image cannot be used.
         """
 
 
@@ -55,7 +55,7 @@ class BadImage:
 
     Attributes:
         path: its name in its source.
-        reason: what is wrong with it.
+        reason: why it cannot be used.
     """
 
     path: str
@@ -63,7 +63,7 @@ class BadImage:
 
     @classmethod
     def of(cls, source: Source, index: int, reason: str) -> "BadImage":
-        """Describe image ``index``; bytes of its name that are not UTF-8 are escaped."""
+        """Return a BadImage for image ``index``; non-UTF-8 bytes of its name are escaped."""
         printable = source.names[index].encode(errors="backslashreplace").decode()
         return cls(printable, reason)
 
@@ -77,11 +77,12 @@ class ImageFiles:
 
     Attributes:
         folder: the folder that ``names`` are relative to.
-        where: the folder or archive as the user knows it.
+        where: the folder or archive as in the manifest.
         names: paths relative to ``folder``.
         labels: int64 ``[n]``.
-        channels: 1 (gray) or 3 (RGB); files are converted.
-        ignored: files that were passed over because their extension is not an image's.
+        channels: 1 (gray) or 3 (RGB); images are converted.
+        ignored: number of files that were skipped because of their extension.
+        normalised: False; see ``Source``.
     """
 
     folder: Path
@@ -96,13 +97,20 @@ class ImageFiles:
         return len(self.labels)
 
     def read(self, index: int) -> Image:
-        """uint8 ``[height, width, channels]``; see ``Source.read``."""
+        """Return an image, uint8 ``[height, width, channels]``; see ``Source.read``."""
         return decode(self.folder / self.names[index], self.channels)
 
 
 @dataclass(frozen=True, eq=False)
 class ArrayImages:
-    """Images held in memory, uint8 ``[n, height, width, channels]``."""
+    """Images in memory.
+
+    Attributes:
+        images: uint8 ``[n, height, width, channels]``.
+        labels: int64 ``[n]``.
+        where: the name of the data set.
+        normalised: False; see ``Source``.
+    """
 
     images: Pixels
     labels: Ints
@@ -123,14 +131,14 @@ class ArrayImages:
         return [f"{self.where}#{number}" for number in range(len(self))]
 
     def read(self, index: int) -> Image:
-        """uint8 ``[height, width, channels]``."""
+        """Return an image, uint8 ``[height, width, channels]``."""
         image: Image = self.images[index]
         return image
 
 
 @dataclass(frozen=True, eq=False)
 class PackedImages:
-    """Images of the packed binary format, read as they stand.
+    """Images of the packed binary format, used without further preprocessing.
 
     Attributes:
         path: the file.
@@ -162,24 +170,24 @@ class PackedImages:
         return [f"{self.path.name}#{number}" for number in range(len(self))]
 
     def read(self, index: int) -> Image:
-        """float32 ``[height, width, channels]``, a view of channels first.
+        """Return an image, float32 ``[height, width, channels]``, a view of channels first.
 
         Raises:
-            UnreadableImageError: the image holds NaN or infinity.
+            UnreadableImageError: the image contains NaN or infinity.
         """
         image = packed.read_image(self.path, self.shape, index)
         if not np.isfinite(image).all():
-            raise UnreadableImageError("holds NaN or infinity")
+            raise UnreadableImageError("contains NaN or infinity")
         return image.transpose(1, 2, 0)
 
 
 def digits(channels: int) -> ArrayImages:
-    """scikit-learn's 1,797 handwritten digits, 8x8, gray levels 0 to 16 scaled to 0 to 255.
+    """Return scikit-learn's 1,797 handwritten digits, 8x8, gray levels scaled to 0 to 255.
 
     Args:
         channels: the gray channel is repeated this many times.
     """
-    # scikit-learn takes a second to import; only this data set needs it.
+    # Importing scikit-learn takes a second, and only this data set needs it.
     from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 
     loaded = load_digits()
@@ -194,11 +202,11 @@ _SYNTHETIC_STREAM = 4
 
 @dataclass(frozen=True, eq=False)
 class SyntheticImages:
-    """Random images, drawn when they are read; the same ones each time.
+    """Random images, generated when they are read; the same images each time.
 
     Attributes:
         shape: channels, height, width of every image.
-        labels: int64 ``[n]``; they say nothing about the images.
+        labels: int64 ``[n]``, unrelated to the images.
     """
 
     shape: tuple[int, int, int]
@@ -220,19 +228,19 @@ class SyntheticImages:
         return [f"{self.where}#{number}" for number in range(len(self))]
 
     def read(self, index: int) -> Image:
-        """uint8 ``[height, width, channels]``, every value equally likely."""
+        """Return an image, uint8 ``[height, width, channels]``, with uniform random values."""
         channels, height, width = self.shape
-        drawn = generator(SYNTHETIC_SEED, _SYNTHETIC_STREAM, index)
-        image: Image = drawn.integers(0, 256, (height, width, channels), np.uint8)
+        random = generator(SYNTHETIC_SEED, _SYNTHETIC_STREAM, index)
+        image: Image = random.integers(0, 256, (height, width, channels), np.uint8)
         return image
 
 
 def synthetic(count: int, classes: int, shape: tuple[int, int, int]) -> SyntheticImages:
-    """``count`` random images with the classes in turn.
+    """Return random images with labels 0, 1, ..., ``classes`` - 1, 0, 1, ...
 
     Args:
-        count: how many there are.
-        classes: number of labels.
+        count: number of images.
+        classes: number of classes.
         shape: channels, height, width.
     """
     return SyntheticImages(shape, np.arange(count, dtype=np.int64) % classes)

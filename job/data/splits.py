@@ -1,8 +1,8 @@
 """The splits of a data set: training, calibration, selection of the best weights, test.
 
-A split that the user does not give is cut from another, the same way each time, stratified by
-class. Test, selection and training never share an image; calibration images are training images,
-or, without a training split, images that are in no other split.
+A split that the manifest does not give is cut from another split, stratified by class and the same
+in each run. Test, selection and training never share an image. Calibration images are training
+images, or, without a training split, images that are in no other split.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -23,9 +23,9 @@ from job.manifest.spec import DataSpec
 SPLIT_SEED = 0
 _CUT_STREAM = 2
 _CALIBRATION_STREAM = 3
-# Of a split that has another use, calibration takes at most this share.
+# Without a training split, calibration takes at most this share of another split.
 _BORROWED_SHARE = 0.25
-# Nothing is measured on random images but speed, for which any number will do.
+# Random images are only used to measure speed, so their number does not matter.
 _SYNTHETIC_IMAGES = 16
 
 
@@ -34,10 +34,10 @@ class Part:
     """One split.
 
     Attributes:
-        source: where its images are.
-        indices: int64, the source's images that belong to it, ascending; may be empty for
+        source: the images.
+        indices: int64, ascending, numbers of the split's images in the source; may be empty for
             ``train``.
-        how: one sentence for the report.
+        how: how the split was made, for the report.
     """
 
     source: Source
@@ -50,7 +50,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Splits:
-    """All splits; ``train`` is empty if the manifest gives only test images."""
+    """All splits; ``train`` is empty if the manifest gives no training images."""
 
     train: Part
     calibration: Part
@@ -68,20 +68,21 @@ def split(
     remote: Remote | None = None,
     progress: Progress | None = None,
 ) -> Splits:
-    """Open the data set and settle which image serves what.
+    """Open the data set and divide it into splits.
 
     Args:
-        spec: the manifest's ``data``.
-        classes: the model's classes; every label is below.
+        spec: the ``data`` section of the manifest.
+        classes: the number of classes; every label is less.
         input_shape: channels, height, width of the model's input.
         resolve: makes a path of the manifest absolute.
         cache: folder for an unpacked archive.
-        remote: where the data set is if it is in S3.
-        progress: told of the archive's bytes unpacked so far, and in all.
+        remote: the data set in S3; None if it is on this machine.
+        progress: called with the number of bytes read from an archive and its size.
 
     Raises:
-        DataError: something is missing, malformed, too small to cut, or in two splits.
-        UsageError: neither a training nor a test split is named.
+        DataError: a file is missing or malformed, a split is too small to be divided, or an image
+            is in two splits.
+        UsageError: the manifest gives neither a training nor a test split.
     """
     if spec.format == "synthetic":
         return _synthetic(spec, classes, input_shape)
@@ -92,7 +93,9 @@ def split(
         return _with_training(spec, given)
     if "val" in given:
         return _without_training(spec, given)
-    raise UsageError("/data: name at least the training or the test split (train_... or val_...)")
+    raise UsageError(
+        "/data: expected a training or a test split", "Set one of the keys train_... or val_..."
+    )
 
 
 def _synthetic(spec: DataSpec, classes: int, input_shape: tuple[int, int, int]) -> Splits:
@@ -100,8 +103,8 @@ def _synthetic(spec: DataSpec, classes: int, input_shape: tuple[int, int, int]) 
     source = synthetic(sum(counts), classes, input_shape)
     pieces = np.split(np.arange(len(source)), np.cumsum(counts)[:-1])
     how = f"synthetic: random images, seed {SYNTHETIC_SEED}"
-    nothing = Part(source, np.empty(0, np.int64), "synthetic: none, as nothing is trained")
-    return Splits(nothing, *(Part(source, piece, how) for piece in pieces))
+    empty = Part(source, np.empty(0, np.int64), "synthetic: none, because there is no training")
+    return Splits(empty, *(Part(source, piece, how) for piece in pieces))
 
 
 def _check_apart(given: Mapping[str, Given]) -> None:
@@ -115,14 +118,14 @@ def _check_apart(given: Mapping[str, Given]) -> None:
                     twice = "twice in"
                 raise DataError(
                     f"{name} of {source.where} is {twice} data.{split_given.key}",
-                    "Name each image once: accuracy on images that were trained on means nothing. "
-                    "Links count as what they lead to.",
+                    "Name each image once, because accuracy on training images means nothing. A "
+                    "link counts as its target.",
                 )
             seen[identity] = split_given.key
 
 
 def _identities(source: Source) -> Iterator[tuple[str, Hashable]]:
-    """Each file's name with what is the same for every name of that file."""
+    """Yield the name and the identity of each file; all names of a file have one identity."""
     if isinstance(source, PackedImages):
         status = source.path.stat()
         yield source.path.name, (status.st_dev, status.st_ino)
@@ -151,11 +154,12 @@ def _with_training(spec: DataSpec, given: Mapping[str, Given]) -> Splits:
         taken += count
     if taken >= len(order):
         raise DataError(
-            f"{train.source.where}: data.{train.key} has only {len(order)} images; {taken} would "
-            "be cut off for other splits and none be left for training"
+            f"{train.source.where}: data.{train.key} has only {len(order)} images; "
+            f"the other splits take {taken}, so none remain for training",
+            "Add images, or lower data.val_fraction and data.selection_fraction.",
         )
     rest = np.sort(order[taken:])
-    how = f"all of {train.named}" if taken == 0 else _LEFT.format(train.named)
+    how = f"all of {train.named}" if taken == 0 else _REST.format(train.named)
     training = Part(train.source, rest, how)
     return Splits(training, _calibration(training, spec), cut["selection"], cut["val"])
 
@@ -166,7 +170,7 @@ def _calibration(training: Part, spec: DataSpec) -> Part:
     chosen = np.sort(order[: spec.calibration_images])
     how = f"{len(chosen):,} of the training images, {_STRATIFIED}"
     if len(chosen) < spec.calibration_images:
-        how = f"all {len(chosen):,} training images ({spec.calibration_images:,} were asked for)"
+        how = f"all {len(chosen):,} training images ({spec.calibration_images:,} were requested)"
     return Part(training.source, chosen, how)
 
 
@@ -177,29 +181,29 @@ def _without_training(spec: DataSpec, given: Mapping[str, Given]) -> Splits:
     calibration_count = max(1, min(spec.calibration_images, int(_BORROWED_SHARE * len(order))))
     how = f"{calibration_count:,} images of {lender.key}, {_STRATIFIED}"
     if calibration_count < spec.calibration_images:
-        how += f" ({spec.calibration_images:,} were asked for; at most a quarter is taken)"
+        how += f" ({spec.calibration_images:,} were requested; the limit is a quarter of the split)"
     calibration = Part(lender.source, np.sort(order[:calibration_count]), how)
     rest = order[calibration_count:]
     if "selection" in given:
-        selection = Part(lender.source, np.sort(rest), _LEFT.format(lender.named))
+        selection = Part(lender.source, np.sort(rest), _REST.format(lender.named))
         test = _whole(val)
     else:
         count = max(1, round(spec.selection_fraction * len(order)))
         how = f"{_percent(spec.selection_fraction)} of {val.key}, {_STRATIFIED}"
         selection = Part(val.source, np.sort(rest[:count]), how)
-        test = Part(val.source, np.sort(rest[count:]), _LEFT.format(val.named))
+        test = Part(val.source, np.sort(rest[count:]), _REST.format(val.named))
     if not len(selection) or not len(test):
         raise DataError(
-            f"{lender.source.where}: data.{lender.key} has only {len(order)} images, too few to "
-            "cut splits from",
-            "Give data.train_... and data.selection_... as well, or more images.",
+            f"{lender.source.where}: data.{lender.key} has only {len(order)} images, too few for "
+            "several splits",
+            "Set data.train_... and data.selection_... as well, or add images.",
         )
-    nothing = Part(val.source, np.empty(0, np.int64), "none given")
-    return Splits(nothing, calibration, selection, test)
+    empty = Part(val.source, np.empty(0, np.int64), "none given")
+    return Splits(empty, calibration, selection, test)
 
 
 _STRATIFIED = f"stratified by class, seed {SPLIT_SEED}"
-_LEFT = "what the other splits leave of {}"
+_REST = "the rest of {}, without the other splits"
 
 
 def _whole(given: Given) -> Part:
@@ -211,18 +215,18 @@ def _percent(fraction: float) -> str:
 
 
 def spread(labels: Ints, indices: Ints, stream: int) -> Ints:
-    """Put images in an order whose every stretch holds each class in its proportion.
+    """Order images so that every section of the order has each class in proportion.
 
-    Each class is shuffled and laid out evenly over the interval 0 to 1, shifted at random; the
-    images are then taken in the order of their place.
+    Each class is shuffled and spread evenly over the interval 0 to 1, with a random offset. The
+    images are then sorted by their position in the interval.
 
     Args:
-        labels: int64, of all images.
+        labels: int64, the labels of all images.
         indices: int64, the images to order.
-        stream: keeps orders for different purposes independent.
+        stream: makes orders for different purposes independent.
 
     Returns:
-        int64, ``indices`` in their new order.
+        int64, ``indices`` in the new order.
     """
     rng = generator(SPLIT_SEED, stream)
     shuffled = rng.permutation(indices)

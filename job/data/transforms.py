@@ -1,7 +1,7 @@
-"""From an image of any size to the network's input, as pure functions.
+"""Transform an image of any size to the network's input, with pure functions.
 
-Images are ``[height, width, channels]``, uint8 or float32 (packed files, already normalised).
-Resizing is bilinear with antialiasing, as Pillow and the usual ImageNet tools do it.
+Images are ``[height, width, channels]``, uint8, or float32 for packed files, which are already
+normalized. Resizing is bilinear with antialiasing, as in Pillow and the usual ImageNet tools.
 """
 
 import math
@@ -15,10 +15,10 @@ from PIL import Image as PillowImage
 from job.errors import UsageError
 
 _CROP_ATTEMPTS = 10
-# Keeps the stream of an image's augmentation apart from that of the data order.
+# Makes the random numbers of the augmentation independent of those of the data order.
 _AUGMENT_STREAM = 1
 
-# The array types that pass between the data modules.
+# The array types of the data modules.
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -30,31 +30,37 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Draw:
-    """What an image's random numbers depend on, and nothing else."""
+    """The inputs of an image's random numbers.
+
+    Attributes:
+        seed: random seed.
+        epoch: number of the epoch.
+        index: number of the image in its source.
+    """
 
     seed: int
     epoch: int
     index: int
 
     def generator(self) -> np.random.Generator:
-        """A fresh generator, the same one for the same draw."""
+        """Return a new generator; equal draws give equal generators."""
         return generator(self.seed, _AUGMENT_STREAM, self.epoch, self.index)
 
 
 def generator(seed: int, *stream: int) -> np.random.Generator:
-    """A generator for one purpose; other ``stream`` numbers give independent ones."""
+    """Return a generator; other ``stream`` numbers give independent random numbers."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *stream])))
 
 
 class Transform(Protocol):
-    """Makes an image of ``size`` (height, width), the same one for the same draw."""
+    """Makes an image of ``size`` (height, width); equal draws give equal images."""
 
     @property
     def size(self) -> Size:
-        """Height and width of what comes out."""
+        """Height and width of the result."""
 
     def __call__(self, image: Image, draw: Draw, /) -> Image:
-        """The transformed image, of the same type and channels."""
+        """Return the transformed image, of the same dtype and channels."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +68,12 @@ class Evaluate:
     """The evaluation transform; no randomness.
 
     Attributes:
-        size: height and width that come out.
-        resize_short: the short side is first resized to this, then the centre is cut out; without
-            it the image is resized straight to ``size``, whatever its proportions.
+        size: height and width of the result.
+        resize_short: resize the short side to this, then crop the centre. With None the image is
+            resized directly to ``size``, whatever its aspect ratio.
 
     Raises:
-        UsageError: ``resize_short`` is too small to cut ``size`` out of it.
+        UsageError: ``resize_short`` is less than a side of ``size``.
     """
 
     size: Size
@@ -76,13 +82,13 @@ class Evaluate:
     def __post_init__(self) -> None:
         if self.resize_short is not None and self.resize_short < max(self.size):
             raise UsageError(
-                f"/data/resize_short: {self.resize_short} is less than the network's input of "
-                f"{self.size[0]}x{self.size[1]}",
-                f"Use at least {max(self.size)}, or null to resize straight to the input size.",
+                f"/data/resize_short: expected at least {max(self.size)} for the network's input "
+                f"of {self.size[0]}x{self.size[1]}, found {self.resize_short}",
+                f"Set at least {max(self.size)}, or null to resize directly to the input size.",
             )
 
     def __call__(self, image: Image, _draw: Draw | None = None, /) -> Image:
-        """See ``Transform``; no random numbers are drawn."""
+        """See ``Transform``; uses no random numbers."""
         if self.resize_short is None:
             return resize(image, self.size)
         height, width = image.shape[:2]
@@ -99,14 +105,14 @@ class Augment:
     """The training transform.
 
     Attributes:
-        evaluate: brings the image to size for the crops that need it so.
-        crop: ``random_resized`` cuts a random part and resizes it; ``pad`` surrounds the evaluated
-            image with ``padding`` black pixels (0 in packed files) and cuts at random; ``none``
-            takes the evaluated image.
-        scale: bounds of the cut part's share of the area.
-        ratio: bounds of its width over height.
+        evaluate: the evaluation transform, for the crops ``pad`` and ``none``.
+        crop: ``random_resized`` crops a random part and resizes it. ``pad`` pads the evaluated
+            image with ``padding`` black pixels (0 in packed files) and crops at random. ``none``
+            uses the evaluated image.
+        scale: minimum and maximum area of the random part, as a share of the image.
+        ratio: minimum and maximum of its width divided by its height.
         padding: pixels on each side.
-        flip: mirror every other image at random.
+        flip: mirror the image with a probability of 0.5.
     """
 
     evaluate: Evaluate
@@ -118,13 +124,13 @@ class Augment:
 
     @property
     def size(self) -> Size:
-        """Height and width of what comes out."""
+        """Height and width of the result."""
         return self.evaluate.size
 
     def __call__(self, image: Image, draw: Draw, /) -> Image:
         """See ``Transform``."""
         rng = draw.generator()
-        # Drawn first: the flip then does not depend on how many numbers the crop uses.
+        # The flip is drawn first, because crops use different amounts of random numbers.
         mirrored = self.flip and rng.random() < 0.5
         if self.crop == "random_resized":
             image = self._random_resized(image, rng)
@@ -141,7 +147,7 @@ class Augment:
     def _padded(self, image: Image, rng: np.random.Generator) -> Image:
         height, width = self.size
         top, left = rng.integers(0, 2 * self.padding, size=2, endpoint=True)
-        # np.pad would take longer than all the rest for small images.
+        # np.pad takes longer than the rest of the transform for small images.
         padded = np.zeros(
             (height + 2 * self.padding, width + 2 * self.padding, image.shape[2]), image.dtype
         )
@@ -150,9 +156,10 @@ class Augment:
 
 
 def random_box(height: int, width: int, settings: Augment, rng: np.random.Generator) -> Box:
-    """The random part of Inception's training crop, as (top, left, height, width).
+    """Return the random box of Inception's training crop, as (top, left, height, width).
 
-    After ten draws that do not fit, the largest centred box of an allowed ratio.
+    If ten draws do not fit into the image, the result is the largest centred box with an allowed
+    aspect ratio.
     """
     log_ratio = (math.log(settings.ratio[0]), math.log(settings.ratio[1]))
     for _ in range(_CROP_ATTEMPTS):
@@ -171,7 +178,7 @@ def random_box(height: int, width: int, settings: Augment, rng: np.random.Genera
 
 
 def resize(image: Image, size: Size) -> Image:
-    """Bilinear with antialiasing, to (height, width)."""
+    """Resize an image to (height, width), bilinear with antialiasing."""
     height, width = size
     if image.shape[:2] == (height, width):
         return image
@@ -190,19 +197,19 @@ def _resize_plane(pixels: Image, size: Size) -> Image:
 
 
 def centre_crop(image: Image, size: Size) -> Image:
-    """The middle of an image that is at least of ``size`` (height, width)."""
+    """Return the centre of an image, which is at least of ``size`` (height, width)."""
     top = round((image.shape[0] - size[0]) / 2)
     left = round((image.shape[1] - size[1]) / 2)
     return image[top : top + size[0], left : left + size[1]]
 
 
 def normalize(images: Pixels, mean: tuple[float, ...], std: tuple[float, ...]) -> Floats:
-    """``(x / 255 - mean) / std``, channels first.
+    """Return ``(x / 255 - mean) / std``, channels first.
 
     Args:
         images: uint8 ``[n, height, width, channels]``.
-        mean: one value, or one for each channel, of brightness 0 to 1.
-        std: the same, above 0.
+        mean: one value, or one per channel, of brightness 0 to 1.
+        std: one value, or one per channel, greater than 0.
 
     Returns:
         float32 ``[n, channels, height, width]``, contiguous.
@@ -213,7 +220,7 @@ def normalize(images: Pixels, mean: tuple[float, ...], std: tuple[float, ...]) -
     scale = (1 / 255 / deviation).astype(np.float32).reshape(channels, 1, 1)
     shift = offset.astype(np.float32).reshape(channels, 1, 1)
     result = np.empty((count, channels, height, width), np.float32)
-    # Image by image stays in the cache: twice as fast as one sweep over the batch.
+    # One image fits into the CPU cache, so a loop is twice as fast as one batch operation.
     for pixels, normalised in zip(images, result, strict=True):
         np.multiply(pixels.transpose(2, 0, 1), scale, out=normalised)
         normalised -= shift

@@ -1,4 +1,4 @@
-"""From the manifest's storage settings to access to S3."""
+"""Access to S3 from the storage section of a manifest."""
 
 import os
 from pathlib import Path
@@ -9,10 +9,10 @@ from job.storage.s3.client import S3Settings
 
 
 def access_of(storage: StorageSpec, base: Path) -> Access:
-    """Return the way that a manifest names.
+    """Return access to S3 and to the cache.
 
     Args:
-        storage: the manifest's section.
+        storage: the storage section of the manifest.
         base: the folder that its paths are relative to.
     """
     bundle = None if storage.ca_bundle is None else str(base / storage.ca_bundle)

@@ -1,8 +1,9 @@
-"""Downloads the inputs of a manifest that are in S3, before a run is planned.
+"""Download the inputs of a manifest from S3, before a run is planned.
 
 Files that are opened by path (weights, models, lists, packed files) are downloaded into the cache.
-A data set of images is only listed, with size and checksum of each object; its images are read
-when they are needed. The downloads stay in the cache until the run ends.
+For a data set of images only a description is downloaded, with the name and ETag or checksum of
+each image. The images are read when they are needed. All files stay in the cache until the run
+ends.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,22 +28,25 @@ _SIDECAR = ".json"
 
 @contextmanager
 def localized(manifest: Manifest, say: Say, index: int | None = None) -> Iterator[Manifest]:
-    """Download the inputs of a manifest, and yield the manifest with their local paths.
+    """Download the inputs of a manifest from S3, and yield the manifest with their local paths.
 
     Args:
-        manifest: manifest of one model or of a matrix.
-        say: callback for status messages during downloads.
-        index: position of the one model of a matrix to run; None for all models.
+        manifest: a manifest of one model or of a matrix.
+        say: callback for status messages.
+        index: the number of one model of a matrix; None for all models.
+
+    Yields:
+        The manifest; the files stay in the cache until the block ends.
 
     Raises:
-        DataError: an input is missing, not readable or not as expected; names bucket and key.
-        TransferFailed: a request failed after all retries.
+        DataError: an object is missing, access is denied, or its content is wrong. The message
+            names bucket and key.
+        TransferFailed: the network or the server failed at every attempt.
         OutputError: the cache cannot be written, or is too small for one file.
     """
     singles = entries(manifest) or (manifest,)
     if index is not None:
-        # The run itself reports an index that does not exist.
-        singles = singles[max(0, index) : index + 1]
+        singles = singles[max(0, index) : index + 1]  # a wrong number is reported later
     if not any(_reads_s3(single) for single in singles):
         yield manifest
         return
@@ -66,7 +70,7 @@ def _reads_s3(manifest: Manifest) -> bool:
 
 
 def _files_of(data: DataSpec) -> Sequence[str]:
-    """Return the paths of lists and packed files in the manifest."""
+    """Return the lists or packed files, as in the manifest."""
     lists = (data.train_list, data.selection_list, data.val_list)
     files = (data.train_file, data.selection_file, data.val_file)
     return [name for name in (*lists, *files) if name is not None]
@@ -83,7 +87,7 @@ class _Fetcher:
         self.paths: dict[S3Uri, Path] = {}
 
     def model(self, manifest: Manifest) -> None:
-        """Download weights and inference model."""
+        """Download weights and a given inference model."""
         model = manifest.model
         if model.weights and (uri := manifest.uri(model.weights)):
             self._files([self.store.head(uri)])
@@ -91,11 +95,11 @@ class _Fetcher:
             self._inference_model(uri)
 
     def data(self, manifest: Manifest) -> None:
-        """Download lists and packed files, and list the images."""
+        """Download lists and packed files, and describe images."""
         data = manifest.data
         if data.format in ("digits", "synthetic"):
             return
-        # Pillow and numpy would slow down `job --help`.
+        # Pillow and numpy are imported here, because `job --help` does not need them.
         from job.data.s3.describe import describe
         from job.manifest.spec import data_file
 
@@ -122,7 +126,7 @@ class _Fetcher:
         """Download both files of an inference model.
 
         Args:
-            uri: the common name of both files, one of them, or the prefix that they are below.
+            uri: their common prefix, one of the files, or the folder that contains them.
 
         Raises:
             DataError: the model does not exist.
@@ -147,18 +151,18 @@ class _Fetcher:
             ]
         except ObjectMissing as error:
             raise DataError(
-                f"{uri}: expected an inference model, found none: {error.message}",
-                "Give MODEL for MODEL.pdmodel and MODEL.pdiparams, or the prefix they are below.",
+                f"{uri}: no inference model found: {error.message}",
+                "Set MODEL for MODEL.pdmodel and MODEL.pdiparams, or the prefix of their folder.",
             ) from error
         folder = self._files(objects)
         self.paths.setdefault(uri, folder / stem.name)
 
     def _files(self, objects: Sequence[S3Object]) -> Path:
-        """Download files that belong together into one folder."""
+        """Download objects that belong together into one folder."""
 
         def fetch(folder: Path) -> None:
             for each in objects:
-                self.say(f"downloading {each.uri} ({each.bytes:,} bytes)")
+                self.say(f"downloading {each.uri}, {each.bytes:,} bytes")
                 self.store.download(
                     each.uri, folder / each.uri.name, bytes=each.bytes, etag=each.etag
                 )
@@ -171,7 +175,7 @@ class _Fetcher:
 
 
 def as_json(manifest: Manifest) -> Mapping[str, Any]:
-    """Return the manifest's S3 prefix and its downloads, for :func:`from_json`."""
+    """Return the prefix and the local paths of a manifest, for :func:`from_json`."""
     prefix = manifest.prefix
     return {
         "prefix": None if prefix is None else [prefix.bucket, prefix.key],
@@ -179,13 +183,13 @@ def as_json(manifest: Manifest) -> Mapping[str, Any]:
     }
 
 
-def from_json(manifest: Manifest, origin: Mapping[str, Any]) -> Manifest:
-    """Return the manifest with the result of :func:`as_json` in another process."""
-    prefix = origin.get("prefix")
+def from_json(manifest: Manifest, document: Mapping[str, Any]) -> Manifest:
+    """Return a manifest with the prefix and the local paths that :func:`as_json` returned."""
+    prefix = document.get("prefix")
     return replace(
         manifest,
         prefix=None if prefix is None else S3Uri(*prefix),
         localized={
-            S3Uri(bucket, key): Path(path) for bucket, key, path in origin.get("localized", ())
+            S3Uri(bucket, key): Path(path) for bucket, key, path in document.get("localized", ())
         },
     )

@@ -1,4 +1,4 @@
-"""Where a run is written: turns the text of an option or a manifest into an output."""
+"""The location of an output: parse it, and open the output there."""
 
 import hashlib
 import os
@@ -28,20 +28,19 @@ _OWNER_ONLY = 0o700
 
 
 def place_of(text: str) -> Location:
-    """Return the folder or the S3 prefix that an option or a manifest names.
+    """Return the folder or the URI that an option or a manifest gives.
 
     Raises:
-        UsageError: the text is neither a valid path nor a valid S3 URI.
+        UsageError: the text is neither a valid path nor a valid URI.
     """
     if is_uri(text):
         return parse(text)
     too_long = any(len(os.fsencode(part)) > _MAX_NAME_BYTES for part in Path(text).parts)
     if not text.strip() or "\0" in text or too_long:
-        excerpt = text if len(text) < 80 else f"{text[:80]}..."
+        shortened = text if len(text) < 80 else f"{text[:80]}..."
         raise UsageError(
-            f"--output: {excerpt!r} is not a valid folder name",
-            f"Give a path such as runs/digits, in which each name has 1 to {_MAX_NAME_BYTES} "
-            "bytes.",
+            f"--output: {shortened!r} is not a valid path",
+            f"Use a path of names of 1 to {_MAX_NAME_BYTES} bytes, such as runs/digits.",
         )
     return expanded(text)
 
@@ -51,7 +50,7 @@ def on_this_machine(text: str, what: str) -> Path:
 
     Args:
         text: the path.
-        what: name of the option or argument, for the error message.
+        what: its name in messages.
 
     Raises:
         UsageError: the text is a URI.
@@ -59,21 +58,21 @@ def on_this_machine(text: str, what: str) -> Path:
     if is_uri(text):
         raise UsageError(
             f"{what}: expected a path on this machine, found {without_secrets(text)!a}",
-            "Write to a local path, then copy the result to S3.",
+            "Write it to this machine first, then copy it to S3.",
         )
     return Path(text)
 
 
 def open_output(place: Location, manifest: Manifest, say: Say) -> LocalOutput:
-    """Return the output at a location. Nothing is read or written yet.
+    """Return the output at a location; the output is not read or written yet.
 
     Args:
-        place: the folder or S3 prefix.
-        manifest: provides the settings for S3.
-        say: callback for warnings about S3.
+        place: the location.
+        manifest: has the settings for S3.
+        say: callback for messages to the user.
 
     Raises:
-        StorageError: no S3 client can be created from the settings.
+        StorageError: the settings for S3 are invalid.
         OutputError: the scratch folder cannot be created, or belongs to another user.
     """
     if isinstance(place, Path):
@@ -84,12 +83,12 @@ def open_output(place: Location, manifest: Manifest, say: Say) -> LocalOutput:
 
 
 def open_read_only(place: Location, manifest: Manifest, scratch: Path) -> LocalOutput:
-    """Return the output at a location for reading. Nothing is written to the location.
+    """Return the output at a location for planning only; the output is not written.
 
     Args:
-        place: the folder or S3 prefix.
-        manifest: provides the settings for S3.
-        scratch: the folder in which a folder for downloads is created.
+        place: the location.
+        manifest: has the settings for S3.
+        scratch: a folder for the files that are downloaded from S3.
     """
     if isinstance(place, Path):
         return LocalOutput(place)
@@ -100,23 +99,23 @@ def open_read_only(place: Location, manifest: Manifest, scratch: Path) -> LocalO
 
 
 def store_of(storage: StorageSpec, base: Path, say: Say | None = None) -> ObjectStore:
-    """Return an S3 client with a manifest's settings.
+    """Return an object store with the settings of a manifest.
 
     Args:
-        storage: the manifest's settings.
-        base: the folder that its relative paths start at.
-        say: callback for a warning when requests keep failing.
+        storage: the storage section of the manifest.
+        base: the folder that its paths are relative to.
+        say: callback for messages about requests that fail repeatedly.
     """
     return ObjectStore(make_client(access_of(storage, base).settings), Retry(say=say))
 
 
 def store_of_environment(say: Say | None = None) -> ObjectStore:
-    """Return an S3 client with the settings of the AWS_* variables, for use without a manifest."""
+    """Return an object store with the settings of the AWS_* variables."""
     return ObjectStore(make_client(S3Settings()), Retry(say=say))
 
 
 def _silent(text: str) -> None:
-    """Drop a warning, because reading does not change the output."""
+    """Drop a message."""
 
 
 def _in_s3(
@@ -127,17 +126,17 @@ def _in_s3(
 
 
 def _scratch(place: S3Uri, endpoint: str, given: str | None) -> Path:
-    """Return the local working folder of an output in S3. Each output has its own."""
+    """Return the scratch folder of an output in S3; each output has its own."""
     caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     parent = Path(given or os.environ.get("JOB_SCRATCH") or f"{caches}/job").expanduser()
     folder = parent / _folder_name(place, endpoint)
     with output_errors(parent):
         parent.mkdir(parents=True, exist_ok=True)
-        # Other users may be able to write to the parent, for example in /tmp.
+        # Other users may be able to write to the parent folder, as in /tmp.
         folder.mkdir(mode=_OWNER_ONLY, exist_ok=True)
         if folder.stat().st_uid != os.getuid():
             raise OutputError(
-                f"{folder} belongs to another user", "Name another folder with storage.scratch."
+                f"{folder} belongs to another user", "Set storage.scratch to another folder."
             )
     return folder
 

@@ -1,1 +1,1 @@
-"""Where a run is written."""
+"""Output folders and files, on a local disk and in S3."""

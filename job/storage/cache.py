@@ -1,12 +1,12 @@
-"""A bounded folder of what was read from S3, shared by processes and by jobs.
+"""A folder of limited size for downloads from S3, shared by processes and by jobs.
 
     blobs/AA/HASH        an image or a piece of a file: its SHA-256, then its content
-    files/HASH/          files that others open by their path, with what they must be
-    files/.HASH/         the same while they arrive; a killed transfer goes on there
+    files/HASH/          files that are opened by their path, with sizes, times and checksums
+    files/.HASH/         the same folder during a download; a killed download resumes there
 
-Each entry appears by one rename and is checked when it is read, so a crash, a full disk or a
-damaged disk costs a transfer and no more. What was used longest ago goes first. A folder that a
-process uses is locked, and the kernel frees the lock whatever ends the process.
+Each entry appears by one rename and is verified when it is read. So a crash, a full disk or a
+damaged disk costs one more download. The least recently used entries are removed first. A folder in
+use is locked; the kernel releases the lock when the process ends.
 """
 
 import hashlib
@@ -27,10 +27,10 @@ from job.storage.lock import file_lock, lock
 
 _DIGEST_BYTES = 32
 _FILES = ".files.json"
-# A process looks at the whole only after writing this share of it.
+# A process checks the size of the whole cache after it has written this share of the limit.
 _STEP = 0.02
 _FULL, _EMPTIER = 0.9, 0.8
-# An unfinished write this old is of a process that was killed; a big transfer may go on later.
+# An incomplete entry of this age is from a killed process. A large download may be resumed later.
 _STALE_BLOB_S, _STALE_FILES_S = 600.0, 24 * 3600.0
 _PAUSE_S = 10.0
 
@@ -40,8 +40,8 @@ class Cache:
     """Content by name; processes that use the same folder share it.
 
     Attributes:
-        root: the folder; made when something is put into it.
-        most_bytes: what it may hold; exceeded by no more than what is being written.
+        root: the folder; it is created when the first entry is written.
+        most_bytes: the size limit; entries that are being written can exceed it.
     """
 
     root: Path
@@ -52,7 +52,7 @@ class Cache:
     _held: list[int] = field(default_factory=list)
 
     def get(self, name: str) -> bytes | None:
-        """Return a blob, None when it is not there or was damaged."""
+        """Return a blob; None if it is missing or damaged."""
         path = self._blob(name)
         try:
             content = path.read_bytes()
@@ -62,14 +62,14 @@ class Cache:
             return None
         blob = content[_DIGEST_BYTES:]
         if hashlib.sha256(blob).digest() != content[:_DIGEST_BYTES]:
-            _forget(path)
+            _unlink(path)
             return None
         with suppress(OSError):
             os.utime(path)
         return blob
 
     def put(self, name: str, blob: bytes) -> None:
-        """Keep a blob if there is room; a disk that is full or read-only does not matter."""
+        """Store a blob if there is room; a full or read-only disk is not an error."""
         if len(blob) > self.most_bytes * _STEP or time.monotonic() < self._not_before:
             return
         path = self._blob(name)
@@ -83,7 +83,7 @@ class Cache:
                 file.write(blob)
         except (OSError, OutputError):
             self.trim(0)
-            # Should the disk be full of other things, do not try at each blob.
+            # The disk may be full of other files, so do not try again for every blob.
             self._not_before = time.monotonic() + _PAUSE_S
             return
         self._written += len(blob)
@@ -91,30 +91,31 @@ class Cache:
             self.trim(0)
 
     def files(self, name: str, bytes_: int, fetch: Callable[[Path], None]) -> Path:
-        """Return a folder of files, which stays there for as long as this object lives.
+        """Return a folder of files, which stays in the cache until :meth:`release`.
 
         Args:
-            name: of the whole.
-            bytes_: how much they have.
-            fetch: puts them into a folder; what it left there when it was killed is still there.
+            name: identifies the content of the files.
+            bytes_: their total size.
+            fetch: downloads the files into a folder. The folder keeps the files of a killed
+                download.
 
         Raises:
-            OutputError: the cache cannot be written, or is smaller than the files.
+            OutputError: the cache cannot be written, or its limit is less than ``bytes_``.
         """
         folder = self.root / "files" / _hashed(name)
         if bytes_ > self.most_bytes * _FULL:
             raise OutputError(
-                f"the cache in {self.root} may hold {self.most_bytes:,} bytes, too few for "
-                f"{bytes_:,} bytes of {name}",
-                "Raise storage.cache_gib, or put the file on the machine's own disk.",
+                f"{name} needs {bytes_:,} bytes, but the cache at {self.root} is limited to "
+                f"{self.most_bytes:,} bytes",
+                "Raise storage.cache_gib, or copy the file to a local disk.",
             )
         with output_errors(self.root):
-            # Says why, should it be impossible.
+            # Creates the folder again to get the error, if there is one.
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not self._is_ours():
                 raise OutputError(
                     f"{self.root} belongs to another user",
-                    "Name a folder of your own with storage.scratch or JOB_SCRATCH.",
+                    "Set storage.scratch or JOB_SCRATCH to a folder that belongs to you.",
                 )
             folder.parent.mkdir(parents=True, exist_ok=True)
             with file_lock(_lock_of(folder)):
@@ -125,17 +126,17 @@ class Cache:
         return folder
 
     def kept_files(self, name: str) -> Path | None:
-        """Return a folder of files if it is there; it may go as soon as it is not used."""
+        """Return a folder of files if the cache has it; it is not locked and can be removed."""
         folder = self.root / "files" / _hashed(name)
         return folder if (folder / _FILES).is_file() else None
 
     def release(self) -> None:
-        """Let the folders go that :meth:`files` returned."""
+        """Unlock the folders that :meth:`files` returned."""
         while self._held:
             os.close(self._held.pop())
 
     def trim(self, room: int) -> None:
-        """Remove what was used longest ago if the whole, with ``room`` bytes more, is too much."""
+        """Remove the least recently used entries until there is room for ``room`` bytes more."""
         self._written = 0
         with suppress(OSError), file_lock(self.root / ".lock", wait=False):
             entries = sorted(self._entries())
@@ -149,9 +150,9 @@ class Cache:
                     total -= size
 
     def _is_ours(self) -> bool:
-        """Make the folder, and tell whether it is this user's.
+        """Create the folder, and return whether it belongs to this user.
 
-        Whoever else could write to it could put anything in the place of what was read.
+        Another owner could replace its content.
         """
         if self._ours is None:
             with suppress(OSError):
@@ -168,7 +169,7 @@ class Cache:
         return self.root / "blobs" / hashed[:2] / hashed[2:]
 
     def _entries(self) -> Iterator[tuple[float, int, Path]]:
-        """Yield time of last use, size and path of each entry; clear half-done ones away."""
+        """Yield time of last use, size and path of each entry; remove stale incomplete entries."""
         now = time.time()
         for shard in _listed(self.root / "blobs"):
             for entry in _listed(Path(shard.path)):
@@ -176,7 +177,7 @@ class Cache:
                     status = entry.stat()
                     old = now - status.st_mtime
                     if entry.name.startswith(".") and old > _STALE_BLOB_S:
-                        _forget(Path(entry.path))
+                        _unlink(Path(entry.path))
                     yield status.st_mtime, status.st_size, Path(entry.path)
         for entry in _listed(self.root / "files"):
             if entry.is_dir():
@@ -187,7 +188,7 @@ class Cache:
                         _remove_unfinished(path)
 
     def _hold(self, folder: Path) -> bool:
-        """Lock a folder and tell whether its files are whole; what is not is removed."""
+        """Lock a folder and return whether its files are intact; a damaged folder is removed."""
         try:
             descriptor = lock(folder, shared=True, create=False)
         except FileNotFoundError:
@@ -202,7 +203,7 @@ class Cache:
 
 
 def _fill(folder: Path, fetch: Callable[[Path], None]) -> None:
-    """Fetch files beside the folder and give them its name when all are there."""
+    """Download files into a temporary folder, and rename it when all files are complete."""
     partial = folder.with_name(f".{folder.name}")
     partial.mkdir(exist_ok=True)
     fetch(partial)
@@ -215,7 +216,7 @@ def _fill(folder: Path, fetch: Callable[[Path], None]) -> None:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Tell whether files are as they arrived; content is read only where the time differs."""
+    """Return whether files are unchanged; content is read only if the time differs."""
     try:
         described: Mapping[str, Any] = json.loads((folder / _FILES).read_bytes())
         for name, (size, time_ns, sha256) in described.items():
@@ -231,14 +232,14 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _remove(path: Path) -> bool:
-    """Remove an entry unless a process uses it; returns whether it is gone."""
+    """Remove an entry unless a process uses it; returns whether it was removed."""
     if not path.is_dir():
-        _forget(path)
+        _unlink(path)
         return True
     try:
         with file_lock(path, wait=False, create=False):
-            # The description goes first: what is left of a folder is never taken for whole.
-            _forget(path / _FILES)
+            # The description is removed first: a folder without it counts as incomplete.
+            _unlink(path / _FILES)
             shutil.rmtree(path, ignore_errors=True)
     except FileNotFoundError:
         return True
@@ -248,13 +249,13 @@ def _remove(path: Path) -> bool:
 
 
 def _remove_unfinished(path: Path) -> None:
-    """Remove what a killed transfer left, unless another process goes on with it."""
+    """Remove the files of a killed download, unless another process has resumed it."""
     with suppress(OSError), file_lock(_lock_of(path), wait=False):
         shutil.rmtree(path)
 
 
 def _lock_of(folder: Path) -> Path:
-    """The lock of a folder while it is filled; some folders share one."""
+    """Return the lock file of a folder during a download; some folders share one."""
     return folder.with_name(f"{folder.name.removeprefix('.')[:2]}.lock")
 
 
@@ -270,7 +271,7 @@ def _size(folder: Path) -> int:
     return sum(entry.stat().st_size for entry in _listed(folder))
 
 
-def _forget(path: Path) -> None:
+def _unlink(path: Path) -> None:
     with suppress(OSError):
         path.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""The content of files and folders, identified by hash."""
+"""Checksums of files and folders."""
 
 import hashlib
 import io
@@ -13,7 +13,8 @@ from typing import Any, Protocol
 from job.errors import DataError
 
 MISSING = "missing"
-# A file changed twice within one tick of the clock keeps its size and time, as git found too.
+# A file that changes twice within one tick of the clock keeps its size and time (git has the same
+# problem). So the checksum of a file that changed less than 2 s ago is not kept.
 _SETTLED_NS = 2_000_000_000
 
 
@@ -25,10 +26,10 @@ class Readable(Protocol):
 
 
 class Digests:
-    """SHA-256 of files, remembered by path, size and modification time.
+    """SHA-256 of files, kept by path, size and modification time.
 
     Args:
-        store: a JSON file from an earlier run that holds what is already known; may be absent.
+        store: a JSON file with the checksums of an earlier run; may be missing.
     """
 
     def __init__(self, store: Path) -> None:
@@ -39,7 +40,7 @@ class Digests:
         try:
             known = json.loads(store.read_bytes())
         except (OSError, ValueError):
-            return  # it only saves time: without it every file is read again
+            return  # without the store every file is read again
         if isinstance(known, dict):
             self._known = known
 
@@ -62,13 +63,13 @@ class Digests:
     def identify(self, path: Path) -> str:
         """Identify the content of an external file or folder, once in the life of this object.
 
-        A file counts by its SHA-256. A folder counts by the name, size and modification time of
-        every file below it: reading a million images to learn that none changed would take longer
-        than the job. The output folder may lie in it and does not count. A path that is not there
-        gives ``MISSING``.
+        A file is identified by its SHA-256. A folder is identified by the name, size and
+        modification time of every file below it, because reading a million images would take longer
+        than the job. The output folder is left out if it is below the folder. A missing path gives
+        ``MISSING``.
 
         Raises:
-            DataError: it is there but cannot be read.
+            DataError: the path exists but cannot be read.
         """
         if path not in self._identified:
             try:
@@ -76,12 +77,12 @@ class Digests:
             except OSError as error:
                 raise DataError(
                     f"cannot read {error.filename or path}: {error.strerror}",
-                    "Check who may read it, and that its disk is well.",
+                    "Check its permissions, and its disk for errors.",
                 ) from error
         return self._identified[path]
 
     def as_json(self) -> Mapping[str, Any]:
-        """Return what is known, in the form that the constructor reads."""
+        """Return the checksums in the form that the constructor reads."""
         return dict(sorted(self._known.items()))
 
 
@@ -126,7 +127,7 @@ class _Limited(io.RawIOBase):
 
 
 def _identify(path: Path, digests: Digests) -> str:
-    """Identify an external file or folder, letting errors of the file system fly."""
+    """Identify an external file or folder; raises OSError."""
     if path.is_dir():
         digest = hashlib.sha256()
         output = digests.store.parent
@@ -141,14 +142,14 @@ def _identify(path: Path, digests: Digests) -> str:
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
-    """Return what tells one folder from all others."""
+    """Return the identity of a file or folder, whatever its path."""
     return status.st_dev, status.st_ino
 
 
 def _entries(folder: Path | str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
-    """Yield ``path size time`` of each file below a folder, but for those in folders ``above``.
+    """Yield ``path size time`` of each file below a folder, without the folders in ``above``.
 
-    Links are followed, unless they lead to a folder that they are in.
+    Symbolic links are followed, except to a folder that contains the link.
     """
     identity = _identity(Path(folder).stat())
     if identity in above:

@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees all of one or nothing, and saying why it cannot be done."""
+"""Atomic writes of files, and error messages for outputs that cannot be written."""
 
 import errno
 import glob
@@ -15,34 +15,40 @@ from job.errors import OutputError
 
 # Suffix of files that are not complete yet. What a killed process left is recognized by it.
 TEMPORARY = ".tmp"
-_AGAIN = "then run the same command again: it goes on where it stopped."
+_AGAIN = "then run the same command again: it resumes where it stopped."
 _FULL = {
-    errno.ENOSPC: ("the disk is full, {free:,} bytes are free", f"Free some space, {_AGAIN}"),
-    errno.EDQUOT: ("the disk quota is used up", f"Free some space, {_AGAIN}"),
+    errno.ENOSPC: ("the disk is full ({free:,} bytes are free)", f"Free some space, {_AGAIN}"),
+    errno.EDQUOT: ("the disk quota is exhausted", f"Free some space, {_AGAIN}"),
     errno.EFBIG: (
-        "the file would exceed the size that is allowed",
-        f"Raise that limit (ulimit -f) or use another file system, {_AGAIN}",
+        "the file would exceed the file size limit",
+        f"Raise the limit (ulimit -f) or use another file system, {_AGAIN}",
     ),
 }
 _FORBIDDEN = {
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
-    errno.ENOTDIR: "a part of the path is a file, not a folder",
-    errno.EEXIST: "a file stands where a folder must be",
+    errno.ENOTDIR: "one part of the path is a file, not a folder",
+    errno.EEXIST: "expected a folder, found a file",
 }
 _ELSEWHERE = (
-    "Choose another folder, or change who may write there. What `job run` writes to is named by "
-    "--output; for a run in S3, by storage.scratch or JOB_SCRATCH."
+    "Choose another folder, or change its permissions. Set the folder of `job run` with --output; "
+    "for a run in S3, with storage.scratch or JOB_SCRATCH."
 )
 
 
 @contextmanager
 def output_errors(root: Path) -> Iterator[None]:
-    """Translate what the file system says about the output into an OutputError.
+    """Translate errors of the file system about an output into an OutputError.
 
-    A refusal that concerns a file outside ``root`` is no fault of the output and flies on; a full
-    disk counts wherever it is met.
+    A full disk is translated for every path. Missing permissions are translated only for ``root``
+    and paths above or below it; other errors are raised unchanged.
+
+    Args:
+        root: the file or folder that is written.
+
+    Raises:
+        OutputError: see above.
     """
     try:
         yield
@@ -60,20 +66,20 @@ def output_errors(root: Path) -> Iterator[None]:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, unless it is there.
+    """Create a folder and its parents if they are missing.
 
     Raises:
-        OutputError: there can be none, as in /proc.
-        OSError: for another reason.
+        OutputError: the file system has no such folders, for example /proc.
+        OSError: the folder cannot be created for another reason.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileNotFoundError as error:
-        raise OutputError(f"cannot write {path}: it cannot be made there", _ELSEWHERE) from error
+        raise OutputError(f"cannot create folder {path}", _ELSEWHERE) from error
 
 
 def _related(where: Path, root: Path) -> bool:
-    """Tell whether one path is below the other: folders above the output are created with it."""
+    """Return whether one path is below the other: an output is created with its parent folders."""
     return where.is_relative_to(root) or root.is_relative_to(where)
 
 
@@ -86,7 +92,7 @@ def is_folder(path: Path) -> bool:
 
 
 def free_bytes(path: Path) -> int:
-    """Return the bytes free on the disk of a path that need not exist yet; 0 when unknown."""
+    """Return the free bytes on the disk of a path, which may not exist yet; 0 if unknown."""
     for candidate in (path.absolute(), *path.absolute().parents):
         with suppress(OSError):
             return shutil.disk_usage(candidate).free
@@ -172,18 +178,18 @@ def remove_temporary_files(folder: Path, names: Iterable[str]) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace a file by a JSON value; NaN and infinity are refused, as JSON has none.
+    """Write or replace a JSON file atomically; JSON has no NaN and no infinity.
 
     Raises:
         OutputError: the file cannot be written; an older one stays as it was.
-        ValueError: the value holds NaN or infinity.
+        ValueError: the value contains NaN or infinity.
     """
     text = json.dumps(value, indent=2, allow_nan=False)
     write_bytes(path, f"{text}\n".encode())
 
 
 def read_json(path: Path) -> Any:
-    """Return a JSON file's value; None when it is missing or not whole."""
+    """Return the value of a JSON file; None if the file is missing or incomplete."""
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -191,7 +197,7 @@ def read_json(path: Path) -> Any:
 
 
 def sync(path: Path) -> None:
-    """Bring a file, or a folder's list of names, to the disk."""
+    """Flush a file, or the entries of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -200,17 +206,17 @@ def sync(path: Path) -> None:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file for reading; links are followed.
+    """Open a regular file for reading; symbolic links are followed.
 
     Raises:
-        OSError: it cannot be opened, or is something else; ``strerror`` says so.
+        OSError: the file cannot be opened or is not a regular file; see ``strerror``.
     """
     try:
         # Without O_NONBLOCK, opening a named pipe waits for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError as error:
-        # A NUL byte, or half of a surrogate pair.
-        raise OSError(errno.EINVAL, "no file can have this name", str(path)) from error
+        # The name contains a NUL byte or half of a surrogate pair.
+        raise OSError(errno.EINVAL, "not a valid file name", str(path)) from error
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)

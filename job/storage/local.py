@@ -1,13 +1,13 @@
 """The output folder of a run on a local disk.
 
-    <output>/manifest.json  what the run is made from, with defaults and overrides
+    <output>/manifest.json  the manifest of the run, with defaults and overrides
     <output>/report.json    with report.md and report.html, once the run is complete
-    <output>/<leaves>/      what a stage left, with its stage.json; appears with one rename
-    <output>/logs/          what each stage's process printed
+    <output>/<stage dir>/   the files of a finished stage and stage.json; appears by one rename
+    <output>/logs/          the output of each stage's process
     <output>/.partial/      unfinished stages with their checkpoints
     <output>/.lock          with .digests.json and .report.json, for the job itself
 
-``stage.json`` is written last, so a folder that has one is whole.
+``stage.json`` is written last, so a folder with this file is complete.
 """
 
 import os
@@ -37,26 +37,26 @@ from job.uri import S3Uri
 
 STAGE_FILE = "stage.json"
 KEY_FILE = ".key"
-# What a stage resumes from, in its folder; never published.
+# The folder of a stage's checkpoints; it is never published.
 RESUME = "checkpoints"
 MANIFEST = "manifest.json"
-# The last one is written last: where it is, the others are.
+# The last file is written last: if it exists, the others are complete.
 REPORTS = ("report.json", "report.md", "report.html", ".report.json")
-# Why the last run ended without a report, unless the next one goes on from there.
+# The error that ended the last run without a report, unless the next run can resume.
 FAILURE = "failure.json"
-# Which state of an output in S3 the folder stands for.
+# The state of the output in S3 that the folder corresponds to.
 S3_STATE = ".s3.json"
 
 
 @dataclass(frozen=True)
 class Published:
-    """What a stage left behind and how it came to be.
+    """The result of a finished stage.
 
     Attributes:
         path: the published folder.
         stage: the stage's name.
-        key: its key.
-        ingredients: what the key was made of.
+        key: its cache key.
+        ingredients: the values that the cache key is made of.
         seconds: how long the stage took.
         finished_at: when it ended, ISO 8601 in UTC.
         files: ``sha256``, ``bytes`` and ``mtime_ns`` of each file by relative path.
@@ -73,9 +73,12 @@ class Published:
     record: Mapping[str, Any]
 
     def damage(self, digests: Digests) -> str | None:
-        """Say which file is not as it was published, or return None.
+        """Return a sentence on the first file that is not as published, or None.
 
-        Size and time are compared; content only where the time alone differs.
+        Size and time are compared. Content is compared only if the time alone differs.
+
+        Args:
+            digests: checksums of the files.
         """
         for name, entry in self.files.items():
             path = self.path / name
@@ -98,7 +101,7 @@ class LocalOutput:
         root: the folder.
     """
 
-    # How much of the time to stop in a stage may take to save its state.
+    # The share of the stop grace period in which a stage may save its state.
     saving_share = 1.0
 
     def __init__(self, root: Path) -> None:
@@ -109,10 +112,10 @@ class LocalOutput:
 
     @contextmanager
     def locked(self, *, stages: bool = True) -> Iterator[int]:
-        """Create the folder and keep other runs out.
+        """Create the folder and lock it.
 
         Args:
-            stages: False for the folder of a matrix, whose models have stages in their own.
+            stages: False for the folder of a matrix, whose models have folders of their own.
 
         Yields:
             The lock's file descriptor, for worker processes to inherit.
@@ -132,44 +135,44 @@ class LocalOutput:
                 yield descriptor
 
     def published(self, output_dir: str) -> Published | None:
-        """Return what a stage left in a folder; None when there is nothing whole."""
+        """Return the result of a finished stage by its folder; None if there is none."""
         path = self.root / output_dir
         document = read_json(path / STAGE_FILE)
         known = [field.name for field in fields(Published) if field.name != "path"]
         if not isinstance(document, dict) or not document.keys() >= set(known):
-            return None  # a version of the job that kept other fields wrote it
+            return None  # another version of the job, with other fields, wrote it
         return Published(path=path, **{name: document[name] for name in known})
 
     def damage(self, published: Published) -> str | None:
-        """Say which file is not as it was published, or return None."""
+        """Return a sentence on the first file that is not as published, or None."""
         return published.damage(self.digests)
 
     def display_path(self, output_dir: str) -> Path | S3Uri:
-        """Return where something is, as a person knows it."""
+        """Return the path or URI of an output folder to show to the user."""
         return self.root / output_dir
 
     def download(self, output_dir: Iterable[str]) -> None:
-        """Make sure that all files of published folders are at hand."""
+        """Download the files of published folders that are not on this machine."""
 
     def check(self) -> None:
-        """Make sure that this run may still write.
+        """Check that this run may still write.
 
         Raises:
             JobError: it may not.
         """
 
     def sync(self, stop: StopSignals, grace_seconds: float) -> None:
-        """Bring what is new to where it outlives this machine; nowhere for a local folder.
+        """Upload what is new. A local folder has nothing to upload.
 
         Args:
-            stop: where signals are kept meanwhile.
-            grace_seconds: how long it may take after a signal.
+            stop: receives signals during the upload.
+            grace_seconds: how long the upload may take after a signal.
         """
 
     def partial(self, stage: str, key: str) -> tuple[Path, bool]:
-        """Return the folder of an unfinished stage, and whether work with this key is in it.
+        """Return the folder of an unfinished stage, and whether the stage can resume there.
 
-        Work that was begun with another key is thrown away.
+        Unfinished work with another cache key is removed.
         """
         path = self.partials / stage
         if self.unfinished(stage, key):
@@ -189,14 +192,14 @@ class LocalOutput:
         seconds: float,
         record: Mapping[str, Any],
     ) -> Published:
-        """Make a finished stage's folder visible under its own name, whole or not at all.
+        """Give the folder of a finished stage its final name, by one rename.
 
         Args:
             stage: the stage's name.
-            leaves: the folder that it leaves.
-            ingredients: what its key was made of.
-            seconds: how long it took.
-            record: what it returned.
+            output_dir: the name of the folder in the output.
+            ingredients: the values that the cache key is made of.
+            seconds: how long the stage took.
+            record: the JSON object that the stage returned.
         """
         path = self.partials / stage
         remove_temporary(path)
@@ -212,86 +215,84 @@ class LocalOutput:
         )
         document = {name: value for name, value in vars(result).items() if name != "path"}
         write_json(path / STAGE_FILE, document)
-        self._show(path, output_dir)
+        self._publish(path, output_dir)
         return result
 
     def unfinished(self, stage: str, key: str) -> bool:
-        """Tell whether work of an interrupted run with this key can be gone on with."""
-        begun = self.partials / stage / KEY_FILE
+        """Return whether a stage with this cache key can resume the work of an interrupted run."""
+        key_file = self.partials / stage / KEY_FILE
         return (
-            begun.is_file()
-            and begun.read_text(encoding="ascii") == key
-            and any(path.is_file() for path in (begun.parent / RESUME).rglob("*"))
+            key_file.is_file()
+            and key_file.read_text(encoding="ascii") == key
+            and any(path.is_file() for path in (key_file.parent / RESUME).rglob("*"))
         )
 
     def check_ours(self, folders: Sequence[str]) -> None:
-        """Refuse a folder in which something that the run would replace is not the job's.
+        """Refuse a folder with files that the run would replace but that no run wrote.
 
         Args:
-            folders: what the stages leave.
+            folders: the output folders of the stages.
 
         Raises:
-            OutputError: naming what stands in the way.
+            OutputError: names the first such file or folder.
         """
-        if is_our_lock(self.root) or any(
-            self._left_by_a_stage(output_dir) for output_dir in folders
-        ):
+        if is_our_lock(self.root) or any(map(self._is_stage_output, folders)):
             return
         for name in (*folders, *REPORTS, MANIFEST, "logs"):
             if os.path.lexists(self.root / name):
                 raise OutputError(
-                    f"{self.root / name} is there already and was not made by job",
+                    f"{self.root / name} already exists and was not written by job",
                     "Choose an empty or new folder.",
                 )
 
-    def _left_by_a_stage(self, output_dir: str) -> bool:
-        """Tell a stage's record, of whichever version of the job, from a file of that name."""
+    def _is_stage_output(self, output_dir: str) -> bool:
+        """Return whether a folder has the stage.json of any version of the job."""
         document = read_json(self.root / output_dir / STAGE_FILE)
         return isinstance(document, dict) and document.keys() >= {"stage", "key", "files"}
 
     def recover(self, stages: Iterable[tuple[str, str]]) -> None:
-        """Publish stages that were finished when a run was killed in the middle of publishing.
+        """Publish finished stages of a run that was killed while it published them.
 
         Args:
-            stages: (name, leaves) of each stage.
+            stages: (name, output folder) of each stage.
         """
         for stage, output_dir in stages:
             path = self.partials / stage
             if (path / STAGE_FILE).is_file():
-                self._show(path, output_dir)
+                self._publish(path, output_dir)
             _tidy(self.root / output_dir)
             remove(self._aside(output_dir))
 
     def retract(self) -> None:
-        """Remove the report: from here on it would describe another run."""
+        """Remove the report, because the results that it describes are about to change."""
         for name in REPORTS:
             (self.root / name).unlink(missing_ok=True)
 
     def keep_manifest(self, resolved: Mapping[str, Any]) -> None:
-        """Write down what the folder is made from, before anything in it changes."""
+        """Write the manifest of this run, before any result in the folder changes."""
         if read_json(self.root / MANIFEST) != resolved:
             write_json(self.root / MANIFEST, resolved)
 
     def note_failure(self, error: JobError | None, resolved: Mapping[str, Any]) -> None:
-        """Write down why a run ends without a report, for those who join it with others.
+        """Write the error that ends a run without a report; the matrix report reads it.
 
         Args:
-            error: what ends it; None while that is not known.
-            resolved: the manifest that it ran.
+            error: the error; None removes the one of an earlier run.
+            resolved: the manifest of this run.
         """
         if error is None:
             (self.root / FAILURE).unlink(missing_ok=True)
             return
-        told = {"message": str(error), "exit_code": error.exit_code, "manifest": resolved}
-        write_json(self.root / FAILURE, told)
+        failure = {"message": str(error), "exit_code": error.exit_code, "manifest": resolved}
+        write_json(self.root / FAILURE, failure)
 
     def save_digests(self) -> None:
-        """Keep the digests of this run's files for the next one."""
+        """Write the checksums of this run's files for the next run."""
         if self.digests.changed:
             write_json(self.digests.store, self.digests.as_json())
 
-    def _show(self, path: Path, output_dir: str) -> None:
-        """Rename a whole folder to its place; what stood there goes first aside, then away."""
+    def _publish(self, path: Path, output_dir: str) -> None:
+        """Rename a complete folder to its final name, and remove the one it replaces."""
         self.retract()
         target, aside = self.root / output_dir, self._aside(output_dir)
         remove(aside)
@@ -299,7 +300,7 @@ class LocalOutput:
             target.rename(aside)
         path.rename(target)
         sync(self.root)
-        # Only now is the stage safe: what it would resume from must not go before.
+        # The checkpoints are removed only now, because until here the stage might have to resume.
         _tidy(target)
         remove(aside)
 
@@ -308,13 +309,13 @@ class LocalOutput:
 
 
 def remove(path: Path) -> None:
-    """Remove a folder and all below it, if it is there."""
+    """Remove a folder and everything below it, if it exists."""
     if path.exists():
         shutil.rmtree(path)
 
 
 def _tidy(published: Path) -> None:
-    """Remove from a published folder what an unfinished one needs."""
+    """Remove the cache key and the checkpoints from a published folder."""
     if (published / STAGE_FILE).is_file():
         (published / KEY_FILE).unlink(missing_ok=True)
         remove(published / RESUME)
@@ -330,7 +331,7 @@ def remove_temporary(path: Path) -> None:
 
 
 def _describe(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield name and identity of each file to publish, once it is on the disk."""
+    """Flush each file to publish to the disk, and yield its name, size, time and checksum."""
     for folder, _, names in sorted(os.walk(path)):
         for name in sorted(names):
             file = Path(folder, name)

@@ -1,4 +1,4 @@
-"""One run at a time writes to an output folder."""
+"""Locks on files and folders, and the lock of an output folder."""
 
 import fcntl
 import json
@@ -58,12 +58,11 @@ def file_lock(path: Path, *, wait: bool = True, create: bool = True) -> Iterator
 def locked(root: Path) -> Iterator[int]:
     """Hold the lock of an output folder and yield its file descriptor.
 
-    The kernel frees the lock when the last process that holds the descriptor is gone. Worker
-    processes inherit it, so that a worker which outlives its run keeps other runs out.
+    Worker processes inherit the descriptor, so a worker that outlives its run still holds the lock.
 
     Raises:
-        OutputError: another run holds the lock; the message says which.
-        OSError: the lock's file cannot be written.
+        OutputError: another run holds the lock; the message names its process.
+        OSError: the lock file cannot be written.
     """
     descriptor = _acquire(root)
     try:
@@ -75,7 +74,7 @@ def locked(root: Path) -> Iterator[int]:
 
 
 def is_our_lock(root: Path) -> bool:
-    """Tell whether a folder holds a lock file of this program: that of others says other things."""
+    """Return whether a folder has a lock file that this program wrote."""
     try:
         holder = json.loads((root / NAME).read_bytes())
     except (OSError, ValueError):
@@ -93,8 +92,8 @@ def _acquire(root: Path) -> int:
             holder = _read(root / NAME)
             if _may_live(holder) or time.monotonic() > deadline:
                 raise OutputError(
-                    f"{root} is being written by another run: {_describe(holder)}",
-                    "Wait for it to end, stop it, or choose another folder with --output.",
+                    f"cannot lock {root}: another run is writing to it: {_describe(holder)}",
+                    "Wait for the other run, stop it, or choose another folder with --output.",
                 ) from error
             time.sleep(0.05)
 
@@ -105,7 +104,7 @@ def _ourselves() -> Mapping[str, Any]:
 
 
 def _may_live(holder: Mapping[str, Any]) -> bool:
-    """Tell whether the process that wrote the lock may still run; unknown counts as yes."""
+    """Return whether the process that wrote the lock may be alive; True for another machine."""
     if not holder or holder.get("host") != socket.gethostname():
         return bool(holder)
     return Path("/proc", str(holder.get("pid"))).exists()
@@ -113,9 +112,9 @@ def _may_live(holder: Mapping[str, Any]) -> bool:
 
 def _describe(holder: Mapping[str, Any]) -> str:
     if not holder:
-        return "a process that did not say who it is"
+        return "an unknown process"
     text = "process {pid} on {host}, started {started}".format(**holder)
-    return text if _may_live(holder) else f"{text}, which is gone but left a worker behind"
+    return text if _may_live(holder) else f"{text} (it has ended; its worker process still runs)"
 
 
 def _write(descriptor: int, holder: Mapping[str, Any]) -> None:

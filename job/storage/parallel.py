@@ -1,4 +1,4 @@
-"""A few threads that work off a list."""
+"""Threads that process a list or run in the background."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -9,13 +9,18 @@ T = TypeVar("T")
 
 
 def each(action: Callable[[T], None], items: Iterable[T], threads: int) -> None:
-    """Call an action for each item, several at a time; returns when all are done.
+    """Call an action for each item in several threads, and return when all calls are done.
 
-    After a failure no further item is begun. The threads are daemons, unlike those of
-    concurrent.futures, which would keep a process that must end from ending.
+    After the first failure no further call starts. The threads are daemon threads, because threads
+    of concurrent.futures would delay the exit of a process that must stop.
+
+    Args:
+        action: called with one item.
+        items: the items.
+        threads: how many threads to use at most.
 
     Raises:
-        Exception: the first that an action raised.
+        Exception: the first exception of an action.
     """
     waiting: SimpleQueue[T] = SimpleQueue()
     for item in items:
@@ -44,10 +49,10 @@ def each(action: Callable[[T], None], items: Iterable[T], threads: int) -> None:
 
 
 class Background:
-    """Something that is done in a thread, which ends with the process at the latest.
+    """An action that runs in a daemon thread.
 
     Args:
-        action: what to do; it begins at once.
+        action: the action; it starts immediately.
     """
 
     def __init__(self, action: Callable[[], None]) -> None:
@@ -57,10 +62,10 @@ class Background:
         self._thread.start()
 
     def done_within(self, seconds: float) -> bool:
-        """Wait, and tell whether it is done.
+        """Wait up to ``seconds`` and return whether the action is done.
 
         Raises:
-            Exception: what the action raised.
+            Exception: the exception of the action.
         """
         self._thread.join(timeout=max(0.0, seconds))
         if self._failures:

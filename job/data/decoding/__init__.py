@@ -1,1 +1,1 @@
-"""Decoding of images in worker processes."""
+"""Decode images in worker processes."""

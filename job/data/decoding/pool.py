@@ -1,8 +1,8 @@
-"""Decoding in processes that may die or hang without harm to the job.
+"""Decode images in worker processes, which may crash or hang without stopping the job.
 
-Images go out in chunks. Results come back in the order asked for, whatever the number of processes.
-When a process dies or is killed for taking too long, a new one takes its place and the images it
-was at are tried again one by one, so that only the guilty one is given up.
+Images are sent in chunks. The order of the results does not depend on the number of processes. If a
+process crashes, or is killed after its timeout, a new process replaces it. The images of its
+current task are tried again one by one, so that only the image that caused the crash is lost.
 """
 
 import os
@@ -29,8 +29,8 @@ TASK_TIMEOUT_S = 60.0
 _START_TIMEOUT_S = 120.0
 _START_ATTEMPTS = 3
 _CHUNK_IMAGES = 16
-# Signals first, while imports take their time: the terminal sends Ctrl-C to the whole group, but
-# when to stop is the parent's decision.
+# Signals are ignored before the slow imports. The terminal sends Ctrl-C to the whole process group,
+# but the parent decides when to stop.
 _START = """
 import signal
 import sys
@@ -53,24 +53,24 @@ class _Process:
     since: float = field(default_factory=time.monotonic)
 
     def overdue(self, timeout_s: float) -> float | None:
-        """When to stop waiting for it, on the monotonic clock; None while it has nothing to do."""
+        """Return its deadline on the monotonic clock; None if it has no task."""
         if not self.started:
             return self.since + _START_TIMEOUT_S
         return self.since + timeout_s if self.tasks else None
 
 
 class DecodePool:
-    """A few decoding processes for one source and one transform; use as a context or close it.
+    """Decoding processes for one source and one transform; a context manager.
 
-    The processes die with the thread that made them, even if that is killed.
+    The kernel kills the processes when the thread that created them ends, even by SIGKILL.
 
     Args:
         source: uint8 images.
-        transform: what is done to each.
-        seed: of the augmentation.
+        transform: applied to each image.
+        seed: random seed of the augmentation.
         workers: number of processes, at least 1.
-        ahead: how many images to decode before they are asked for, about.
-        timeout_s: how long the images of one task may take.
+        ahead: about how many images to decode ahead of need.
+        timeout_s: timeout of one task in seconds.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class DecodePool:
         self.close()
 
     def close(self) -> None:
-        """End the processes; the second time, do nothing."""
+        """Kill the processes; a second call does nothing."""
         for process in self._processes:
             _end(process)
         if self._processes:
@@ -116,21 +116,23 @@ class DecodePool:
 
     @property
     def process_ids(self) -> Sequence[int]:
-        """The processes that decode at the moment."""
+        """The process ids of the current processes."""
         return [each.process.pid for each in self._processes]
 
     def decode(self, epoch: int, indices: Sequence[int]) -> Iterator[Outcome]:
-        """Decode images, some of them ahead of need.
+        """Yield decoded images in the order of ``indices``.
+
+        A new call ends the iteration of the call before.
 
         Args:
-            epoch: for the augmentation.
-            indices: numbers in the source.
+            epoch: epoch of the augmentation.
+            indices: numbers of the images in the source.
 
-        Returns:
-            For each, in this order, the image or why there is none. A new call ends the one before.
+        Yields:
+            The image, uint8 ``[height, width, channels]``, or a BadImage with the reason.
 
         Raises:
-            JobError: processes cannot be started, or the source fails for every image.
+            JobError: the processes cannot be started, or the source fails for every image.
         """
         self._waiting.clear()
         self._outcomes = {}
@@ -167,12 +169,12 @@ class DecodePool:
                 least_busy.since = time.monotonic()
             least_busy.tasks.append(task)
             least_busy.sent += 1
-            # If it has died, reading from it tells, and the task is taken back then.
+            # If the process has died, _receive() notices it and sends the task to another one.
             with suppress(OSError):
                 least_busy.connection.send(task)
 
     def _step(self) -> None:
-        """Wait for news from the processes, and act on it."""
+        """Wait for messages of the processes, or for a deadline, and handle them."""
         deadlines = [each.overdue(self._timeout_s) for each in self._processes]
         next_deadline = min(
             (deadline for deadline in deadlines if deadline is not None),
@@ -193,55 +195,57 @@ class DecodePool:
     def _receive(self, process: _Process) -> None:
         try:
             while process.connection.poll():
-                self._note(process, process.connection.recv())
+                self._handle(process, process.connection.recv())
         except (EOFError, OSError, pickle.UnpicklingError):
             process.process.kill()
             self._replace(process, _death(process.process.wait()))
 
-    def _note(self, process: _Process, news: object) -> None:
+    def _handle(self, process: _Process, message: object) -> None:
         process.since = time.monotonic()
-        if not isinstance(news, Done):
+        if not isinstance(message, Done):
             process.started = True
             self._failed_starts = 0
             return
-        if news.error is not None:
-            raise news.error
+        if message.error is not None:
+            raise message.error
         task = process.tasks.popleft()
         slot = process.slots[process.done % len(process.slots)]
         process.done += 1
         if task.chunk not in self._outcomes:
             return
-        # The process writes to this slot again once it gets another task.
+        # The process reuses this slot for another task.
         images = slot[: len(task.indices)].copy()
         outcomes = self._outcomes[task.chunk]
         for place, index in enumerate(task.indices):
-            reason = news.bad.get(place)
+            reason = message.bad.get(place)
             outcomes[task.offset + place] = (
                 images[place] if reason is None else BadImage.of(self._source, index, reason)
             )
 
     def _replace(self, process: _Process, reason: str) -> None:
-        """Start another process for a dead one, which leaves its tasks."""
+        """Start a new process, and send it the tasks of the dead one."""
         _end(process)
         if not process.started:
             self._failed_starts += 1
             if self._failed_starts >= _START_ATTEMPTS:
                 raise JobError(
-                    f"decoding processes do not start: the last one {reason}",
-                    "The log shows what they said; data.workers 0 decodes without processes.",
+                    f"decoding processes failed to start {self._failed_starts} times; the last one "
+                    f"{reason}",
+                    "See the log for their error messages, or set data.workers to 0 to decode "
+                    "without processes.",
                 )
-        left = [task for task in process.tasks if task.chunk in self._outcomes]
-        # Tasks are done in turn, so the oldest is the one that it was at.
-        if left and left[0] is process.tasks[0]:
-            left[:1] = self._blame(left[0], reason)
-        self._waiting.extendleft(reversed(left))
+        open_tasks = [task for task in process.tasks if task.chunk in self._outcomes]
+        # Tasks are processed in order, so the process died during the oldest one.
+        if open_tasks and open_tasks[0] is process.tasks[0]:
+            open_tasks[:1] = self._split(open_tasks[0], reason)
+        self._waiting.extendleft(reversed(open_tasks))
         self._processes[self._processes.index(process)] = self._start()
 
-    def _blame(self, task: DecodeTask, reason: str) -> list[DecodeTask]:
+    def _split(self, task: DecodeTask, reason: str) -> list[DecodeTask]:
+        """Return a task for each image; an image that was already tried alone is a bad image."""
         if task.retry:
-            told = f"the process that decoded it {reason}, twice"
             self._outcomes[task.chunk][task.offset] = BadImage.of(
-                self._source, task.indices[0], told
+                self._source, task.indices[0], f"the decoding process {reason}, twice"
             )
             return []
         return [
@@ -280,5 +284,5 @@ def _death(exit_code: int) -> str:
     if exit_code == -signal.SIGKILL:
         return "was killed (out of memory?)"
     if exit_code < 0:
-        return f"died of {signal.Signals(-exit_code).name}"
-    return f"ended with exit code {exit_code}"
+        return f"was killed by {signal.Signals(-exit_code).name}"
+    return f"exited with code {exit_code}"

@@ -1,8 +1,8 @@
-"""A decoding process: reads and transforms images for ``pool.DecodePool``.
+"""A decoding process, which reads and transforms images for ``pool.DecodePool``.
 
-It is not started through multiprocessing, which would import the parent's main module again. It
-shares three file descriptors with its parent: a socket for tasks, a file with what it needs to
-know, and memory for the pixels.
+It is not started by multiprocessing, which would import the parent's main module again. It shares
+three file descriptors with its parent: a socket for tasks, a file with the setup, and memory for
+the pixels.
 """
 
 import contextlib
@@ -32,10 +32,13 @@ _ALIVE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Setup:
-    """What a decoding process is told once.
+    """The setup of a decoding process.
 
     Attributes:
-        slot_shape: of the shared memory: slots, images a slot, height, width, channels.
+        source: the images.
+        transform: applied to each image.
+        seed: random seed of the augmentation.
+        slot_shape: shape of the shared memory: slots, images per slot, height, width, channels.
     """
 
     source: Source
@@ -49,11 +52,11 @@ class DecodeTask:
     """Images to decode into one slot.
 
     Attributes:
-        chunk: number of the chunk that the images are of.
-        offset: place of the first image in its chunk.
-        epoch: for the augmentation.
-        indices: the images' numbers in the source.
-        retry: a process died or hung over these images before.
+        chunk: number of the chunk of the images.
+        offset: position of the first image in its chunk.
+        epoch: epoch of the augmentation.
+        indices: numbers of the images in the source.
+        retry: True if a process crashed or hung with these images before.
     """
 
     chunk: int
@@ -65,16 +68,16 @@ class DecodeTask:
 
 @dataclass(frozen=True)
 class Ready:
-    """A process says that it has started, or that it waits for the network and for no image."""
+    """Message of a process that has started, or that waits for the network."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """A process says that its oldest task is done.
+    """Message of a process whose oldest task is done.
 
     Attributes:
-        bad: maps places in the task to reasons.
-        error: what no other image would be spared; the job ends with it.
+        bad: the reasons of bad images by position in the task.
+        error: an error that affects every image; it ends the job.
     """
 
     bad: dict[int, str]
@@ -83,35 +86,43 @@ class Done:
 
 @runtime_checkable
 class FetchedImage(Protocol):
-    """A source whose images are fetched before they can be read."""
+    """A source whose images are downloaded before they can be read."""
 
     def prefetch(self, indices: Sequence[int]) -> None:
-        """Begin to fetch images."""
+        """Start to download images."""
 
     def ready(self, index: int, seconds: float) -> bool:
-        """Wait until an image can be read without waiting; whether it can."""
+        """Wait for an image, and return whether it can be read without waiting."""
 
 
 def decode_one(source: Source, transform: Transform, draw: Draw) -> Image:
     """Read and transform one image.
 
+    Args:
+        source: the images.
+        transform: applied to the image.
+        draw: number of the image, random seed and epoch.
+
+    Returns:
+        ``[height, width, channels]``, uint8, or float32 for a normalized source.
+
     Raises:
-        UnreadableImageError: it cannot be used.
+        UnreadableImageError: the image cannot be used.
     """
     return transform(source.read(draw.index), draw)
 
 
 def shared_slots(descriptor: int, shape: tuple[int, ...]) -> Pixels:
-    """Map the shared memory as uint8 of the given shape."""
+    """Map shared memory as a uint8 array of the given shape."""
     memory = mmap.mmap(descriptor, int(np.prod(shape)))
     return np.frombuffer(memory, np.uint8).reshape(shape)
 
 
 def main(arguments: list[str]) -> None:
-    """Serve tasks until the parent closes its end of the socket.
+    """Process tasks until the parent closes the socket.
 
     Args:
-        arguments: the parent's process id and the descriptors of socket, setup and pixels.
+        arguments: the parent's process id, and the descriptors of socket, setup and pixels.
     """
     parent, socket, setup_file, memory = map(int, arguments)
     _belong_to(parent)
@@ -128,18 +139,18 @@ def _belong_to(parent: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit(1)
-    # If memory runs out, the kernel should take this process and not the job.
+    # If memory runs out, the kernel should kill this process and not the job.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")
 
 
 def _whole(descriptor: int) -> bytes:
-    # Reading would move the one position that all processes share.
+    # read() would move the file position, which all processes share.
     return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
 
 
 def _tasks(connection: "Connection[Any, Any]", source: Source) -> Iterator[DecodeTask]:
-    """Yield the tasks in turn; those that have come already are being fetched meanwhile."""
+    """Yield the tasks in order; images of the tasks behind them are downloaded meanwhile."""
     waiting: deque[DecodeTask] = deque()
     while True:
         try:

@@ -1,1 +1,1 @@
-"""Data sets that are read from S3."""
+"""Data sets in S3."""

@@ -1,4 +1,4 @@
-"""Archives in S3: unpacked while they arrive, or, if tar files, read where they are."""
+"""Archives in S3: unpacked during the download, or, for tar files, read in place."""
 
 import json
 from collections.abc import Mapping
@@ -32,60 +32,63 @@ _UNKNOWN_TIME = datetime.fromtimestamp(0, UTC)
 class RemoteArchive:
     """An archive in S3."""
 
-    found: S3Object
+    entry: S3Object
     store: ObjectStore
 
     def __str__(self) -> str:
-        return str(self.found.uri)
+        return str(self.entry.uri)
 
     @property
     def name(self) -> str:
-        """Its file name."""
-        return self.found.uri.name
+        """The file name."""
+        return self.entry.uri.name
 
     @property
     def bytes(self) -> int:
-        """Its size."""
-        return self.found.bytes
+        """The size in bytes."""
+        return self.entry.bytes
 
     def open(self) -> BinaryIO:
-        """Open it; nothing of it is kept on this machine."""
-        return cast(BinaryIO, RangeReader(self.store, self.found))
+        """Open the archive; its content is not stored on this machine."""
+        return cast(BinaryIO, RangeReader(self.store, self.entry))
 
 
-def description(found: S3Object) -> bytes:
-    """What tells an archive's content from any other, to plan a run with."""
-    return json.dumps(_identity(found)).encode()
+def description(entry: S3Object) -> bytes:
+    """Return JSON that identifies the content of an archive, for planning a run."""
+    return json.dumps(_identity(entry)).encode()
 
 
 def unpack_remote(
     remote: Remote, described: Path, cache: Path, *, progress: Progress | None
 ) -> Path:
-    """Unpack an archive below ``cache`` while it arrives; see ``archives.unpack``.
+    """Unpack an archive below ``cache`` during its download; see ``archives.unpack``.
 
     Args:
         remote: the archive.
         described: a file with its :func:`description`.
         cache: a folder for unpacked archives.
-        progress: called with the archive's bytes done and in all.
+        progress: called with the number of bytes read from the archive and its size.
+
+    Returns:
+        The folder with the files of the archive.
 
     Raises:
-        DataError: it is damaged or hostile, or is no longer what it was.
+        DataError: the archive is damaged or hostile, or has changed since it was described.
     """
     try:
-        told: Mapping[str, Any] = json.loads(described.read_bytes())
-        found = S3Object(remote.uri, told["bytes"], told["etag"], _UNKNOWN_TIME)
+        identity: Mapping[str, Any] = json.loads(described.read_bytes())
+        entry = S3Object(remote.uri, identity["bytes"], identity["etag"], _UNKNOWN_TIME)
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DataError(f"{described}: damaged: {error}", "Remove it.") from error
-    archive = RemoteArchive(found, remote.access.store())
-    return unpack_object(archive, _identity(found), cache, progress=progress)
+        raise DataError(f"{described} is damaged: {error}", "Remove this file.") from error
+    archive = RemoteArchive(entry, remote.access.store())
+    return unpack_object(archive, _identity(entry), cache, progress=progress)
 
 
 def members_of(archive: Archive, limits: Limits) -> list[Member]:
-    """List the files of an uncompressed tar file, with their digests; all of it is read once.
+    """List the files of an uncompressed tar file with their checksums; reads the whole file.
 
     Raises:
-        DataError: it is damaged or hostile.
+        DataError: the tar file is damaged or hostile.
     """
     members = []
     with archive_errors(archive):
@@ -93,18 +96,20 @@ def members_of(archive: Archive, limits: Limits) -> list[Member]:
             name = checked_name(entry.name, archive).as_posix()
             sha256, size = hash_stream(entry.content)
             if size != entry.size:
-                raise DataError(f"{archive}: {name!r} should have {entry.size:,} bytes")
+                raise DataError(
+                    f"{archive}: {name!r}: expected {entry.size:,} bytes, found {size:,}"
+                )
             members.append(Member(name, size, sha256, entry.start))
     return members
 
 
 def members_of_file(path: Path, uri: S3Uri, limits: Limits) -> list[Member]:
-    """List the files of a tar file that has been fetched; see :func:`members_of`."""
+    """List the files of a downloaded tar file; see :func:`members_of`."""
     try:
         return members_of(LocalArchive(path), limits)
     except DataError as error:
         raise DataError(error.message.replace(str(path), str(uri)), error.hint) from error
 
 
-def _identity(found: S3Object) -> dict[str, Any]:
-    return {"bytes": found.bytes, "etag": found.etag}
+def _identity(entry: S3Object) -> dict[str, Any]:
+    return {"bytes": entry.bytes, "etag": entry.etag}

@@ -1,4 +1,4 @@
-"""Describes a data set of images in S3, for planning and for those that read it."""
+"""Describe a data set of images in S3, for planning and for reading it."""
 
 import hashlib
 import posixpath
@@ -23,7 +23,7 @@ from job.uri import S3Uri
 
 _THREADS = 16
 _SHARDS_AT_ONCE = 2
-# A tar file that takes more of the cache than this is read twice instead of kept.
+# A tar file that is larger than this share of the cache is not stored in the cache.
 _SHARE = 0.25
 _FILE = "description"
 
@@ -39,24 +39,24 @@ def describe(
     """Describe a data set: an archive, a tar file, a prefix of tar files or of images.
 
     Args:
-        root: its address.
-        manifest: names its lists or folders.
-        access: the way there.
-        store: the way there, open.
-        cache: keeps the description.
-        paths: the lists that have been fetched.
+        root: the URI of the data set.
+        manifest: gives its lists or folders.
+        access: access to S3, for threads.
+        store: an open object store.
+        cache: stores the description.
+        paths: the local paths of the downloaded lists.
 
     Returns:
-        A file that is the same as long as the data set is.
+        A file that has the same content as long as the data set does not change.
 
     Raises:
-        DataError: there is nothing, or it is damaged.
+        DataError: the data set is empty, missing or damaged.
     """
     if is_archive(root.name):
-        found = store.head(root)
+        archive = store.head(root)
         if is_plain_tar(root.name):
-            return _of_shards(root, [found], access, store, cache)
-        return _kept(cache, description(found))
+            return _of_shards(root, [archive], access, store, cache)
+        return _kept(cache, description(archive))
     objects = _listed(root, manifest, store, paths)
     shards = [entry for entry in objects if is_plain_tar(entry.uri.name)]
     if shards and not any(_is_image(entry) for entry in objects):
@@ -71,9 +71,9 @@ def _is_image(entry: S3Object) -> bool:
 def _listed(
     root: S3Uri, manifest: Manifest, store: ObjectStore, paths: Mapping[S3Uri, Path]
 ) -> Sequence[S3Object]:
-    """List what the manifest reads below a prefix, and no more: its output may be there too.
+    """List the objects that the manifest reads; the prefix may also contain an output.
 
-    Tar files directly below it are listed as well, for the case that they hold the images.
+    Tar files directly below the prefix are listed too, because they may contain the images.
     """
     data, wanted = manifest.data, None
     if data.format == "class_folders":
@@ -82,16 +82,16 @@ def _listed(
     else:
         wanted = set(_names(root, data, manifest, paths))
         tops = sorted({root / name.partition("/")[0] for name in wanted if "/" in name})
-    found = _list_below(tops, store)
+    objects = _list_below(tops, store)
     for entry in store.directly_in(root):
         if is_plain_tar(entry.uri.name) or (wanted and entry.uri.name in wanted):
-            found[entry.uri] = entry
-    if not found:
-        raise DataError(f"{root}: there is nothing below", "Correct data.root, or put it there.")
+            objects[entry.uri] = entry
+    if not objects:
+        raise DataError(f"{root}: no objects found", "Correct data.root, or upload the data set.")
     return [
         entry
-        for uri, entry in sorted(found.items())
-        # Some programs make objects that stand for folders.
+        for uri, entry in sorted(objects.items())
+        # Some programs create empty objects for folders.
         if not uri.key.endswith("/")
         and (wanted is None or is_plain_tar(uri.name) or uri.key.removeprefix(root.below) in wanted)
     ]
@@ -100,7 +100,7 @@ def _listed(
 def _names(
     root: S3Uri, data: DataSpec, manifest: Manifest, paths: Mapping[S3Uri, Path]
 ) -> Sequence[str]:
-    """The images that the lists name."""
+    """Return the image names in the lists."""
     names = []
     for text in (data.train_list, data.selection_list, data.val_list):
         if text:
@@ -113,26 +113,26 @@ def _names(
 
 
 def _list_below(tops: Sequence[S3Uri], store: ObjectStore) -> dict[S3Uri, S3Object]:
-    """List prefixes, each of their folders by itself: an answer has a thousand names at most."""
+    """List prefixes; each folder has its own request, because a response has at most 1,000 keys."""
     folders: list[S3Uri] = []
-    found: dict[S3Uri, S3Object] = {}
+    objects: dict[S3Uri, S3Object] = {}
 
     def open_(top: S3Uri) -> None:
         folders.extend(store.folders(top))
-        found.update((entry.uri, entry) for entry in store.directly_in(top))
+        objects.update((entry.uri, entry) for entry in store.directly_in(top))
 
     def list_(folder: S3Uri) -> None:
-        found.update((entry.uri, entry) for entry in store.list(folder))
+        objects.update((entry.uri, entry) for entry in store.list(folder))
 
     each(open_, tops, _THREADS)
     each(list_, folders, _THREADS)
-    return found
+    return objects
 
 
 def _of_shards(
     root: S3Uri, shards: Sequence[S3Object], access: Access, store: ObjectStore, cache: Cache
 ) -> Path:
-    """Index the members of tar files; each is read once as long as it does not change."""
+    """Index the members of tar files; a tar file that has not changed is read only once."""
     members: dict[S3Uri, Sequence[Member]] = {}
 
     def index(shard: S3Object) -> None:
@@ -144,9 +144,9 @@ def _of_shards(
 
 
 def _members(shard: S3Object, access: Access, store: ObjectStore) -> Sequence[Member]:
-    """Return a tar file's members, from an earlier time or by reading it.
+    """Return the members of a tar file, from the cache or by reading it.
 
-    One that fits well is kept in the cache, from where its members are then read.
+    A small tar file is stored in the cache, and its members are read there.
     """
     cache = access.cache()
     name = f"members of {access.name(shard)}"
@@ -155,11 +155,11 @@ def _members(shard: S3Object, access: Access, store: ObjectStore) -> Sequence[Me
     if known is not None:
         return known
     try:
-        found = _fetched_members(shard, access, store, cache)
-        _keep(cache, name, remote_index.of_members(found))
+        members = _fetched_members(shard, access, store, cache)
+        _keep(cache, name, remote_index.of_members(members))
     finally:
         cache.release()
-    return found
+    return members
 
 
 def _fetched_members(
@@ -176,13 +176,13 @@ def _fetched_members(
                 folder = cache.files(access.name(shard), shard.bytes, fetch)
             return members_of_file(folder / shard.uri.name, shard.uri, limits)
         except OutputError:
-            # No room: read it where it is.
+            # The cache has no room, so the tar file is read in S3.
             cache.release()
     return members_of(RemoteArchive(shard, store), limits)
 
 
 def _kept(cache: Cache, content: bytes) -> Path:
-    """Put a description into the cache, under a name that tells its content."""
+    """Store a description in the cache, under a name that depends on its content."""
     return _keep(cache, f"description {hashlib.sha256(content).hexdigest()}", content)
 
 

@@ -1,4 +1,4 @@
-"""A data set in S3: its images are read when they are needed, ahead of need, through the cache."""
+"""A data set in S3, whose images are read through the cache and ahead of need."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,18 +20,19 @@ from job.storage.s3.prefetch import FetchAhead, PieceReader
 from job.uri import S3Uri
 
 _MISSING = -1
+_NAMED_CLASSES = 5
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A data set's prefix or archive in S3, and the way there."""
+    """The prefix or archive of a data set in S3, and access to it."""
 
     uri: S3Uri
     access: Access
 
 
 def remote_of(manifest: Manifest) -> Remote | None:
-    """Where a manifest's images are, None if they are on this machine."""
+    """Return the data set in S3 of a manifest; None if its images are on this machine."""
     if manifest.data.format in ("digits", "synthetic", "packed"):
         return None
     uri = manifest.uri(manifest.data.root or ".")
@@ -43,13 +44,14 @@ class RemoteImages:
     """Image files in S3, each an object or a member of a tar file.
 
     Attributes:
-        index: of all files.
-        places: int64 ``[n]``, the images' places in the index; -1 for those that are not there.
-        names: as the list has them.
+        index: the index of all files.
+        places: int64 ``[n]``, positions of the images in the index; -1 for missing images.
+        names: the names in the list.
         labels: int64 ``[n]``.
-        channels: 1 (gray) or 3 (RGB); files are converted.
-        reader: reads them.
-        ignored: files that were passed over because their extension is not an image's.
+        channels: 1 (gray) or 3 (RGB); images are converted.
+        reader: reads the images.
+        ignored: number of files that were skipped because of their extension.
+        normalised: False; see ``Source``.
     """
 
     index: RemoteIndex
@@ -69,7 +71,7 @@ class RemoteImages:
 
     @property
     def where(self) -> str:
-        """The prefix, or the tar file."""
+        """The URI of the prefix or the tar file, for messages."""
         return str(self.index.root)
 
     @cached_property
@@ -77,25 +79,25 @@ class RemoteImages:
         return FetchAhead(self.reader)
 
     def prefetch(self, indices: Sequence[int]) -> None:
-        """Begin to fetch images that will be read soon."""
-        there = [index for index in indices if self.places[index] != _MISSING]
-        self._ahead.start({index: self.index.piece(int(self.places[index])) for index in there})
+        """Start to download images that will be read soon."""
+        existing = [index for index in indices if self.places[index] != _MISSING]
+        self._ahead.start({index: self.index.piece(int(self.places[index])) for index in existing})
 
     def ready(self, index: int, seconds: float) -> bool:
-        """Wait until an image that is being fetched can be read without waiting."""
+        """Wait for an image, and return whether it can be read without waiting."""
         return self._ahead.wait(index, seconds)
 
     def read(self, index: int) -> Image:
-        """uint8 ``[height, width, channels]``; see ``Source.read``.
+        """Return an image, uint8 ``[height, width, channels]``.
 
         Raises:
-            UnreadableImageError: there is no such object, or it is no image.
-            DataError: it changed, or access to it is refused.
-            TransferFailed: the network or the server fails.
+            UnreadableImageError: the object does not exist or is not an image.
+            DataError: the object has changed, or access is denied.
+            TransferFailed: the network or the server failed at every attempt.
         """
         place = int(self.places[index])
         if place == _MISSING:
-            raise UnreadableImageError("no such object")
+            raise UnreadableImageError("the object does not exist")
         return decode_content(self._ahead.take(index, self.index.piece(place)), self.channels)
 
 
@@ -105,12 +107,15 @@ def remote_list(
     """Read a list of ``path label`` lines; see ``listing.image_list``.
 
     Args:
-        index: of the data set.
-        remote: the way there.
-        path: of the list, on this machine.
-        named: what messages call it.
-        classes: every label is below.
-        channels: of the images.
+        index: the index of the data set.
+        remote: access to the data set.
+        path: the list, on this machine.
+        named: the list's name in messages.
+        classes: the number of classes; every label is less.
+        channels: 1 (gray) or 3 (RGB).
+
+    Raises:
+        DataError: see ``listing.image_list``.
     """
     names: list[str] = []
     labels: list[int] = []
@@ -132,31 +137,31 @@ def remote_list(
 def remote_class_folders(
     index: RemoteIndex, remote: Remote, folder: str, *, classes: int, channels: int
 ) -> tuple[RemoteImages, Sequence[str]]:
-    """Find the images below a prefix with a folder for each class; as ``listing.class_folders``."""
+    """Find the images below a prefix of class folders; see ``listing.class_folders``."""
     problem = path_problem(folder)
     if problem:
         raise DataError(f"{folder!r} {problem} {remote.uri}")
     prefix = "" if folder == "." else f"{folder.strip('/')}/"
-    found: dict[str, list[int]] = {}
+    by_class: dict[str, list[int]] = {}
     ignored = 0
     for number, name in enumerate(index.names):
         class_name, slash, rest = name.removeprefix(prefix).partition("/")
         if not name.startswith(prefix) or not slash or class_name.startswith((".", "__MACOSX")):
             continue
-        images = found.setdefault(class_name, [])
+        images = by_class.setdefault(class_name, [])
         hidden = any(part.startswith(".") for part in rest.split("/"))
         if hidden or not name.lower().endswith(tuple(EXTENSIONS)):
             ignored += 1
         else:
             images.append(number)
-    _check_classes(remote, folder, found, classes)
-    class_names = sorted(found)
-    places = np.concatenate([np.asarray(found[name], np.int64) for name in class_names])
+    _check_classes(remote, folder, by_class, classes)
+    class_names = sorted(by_class)
+    places = np.concatenate([np.asarray(by_class[name], np.int64) for name in class_names])
     source = RemoteImages(
         index=index,
         places=places,
         names=tuple(index.names[number] for number in places),
-        labels=np.repeat(np.arange(classes), [len(found[name]) for name in class_names]),
+        labels=np.repeat(np.arange(classes), [len(by_class[name]) for name in class_names]),
         channels=checked_channels(channels),
         reader=PieceReader(remote.access),
         ignored=ignored,
@@ -164,19 +169,20 @@ def remote_class_folders(
     return source, class_names
 
 
-def _check_classes(remote: Remote, folder: str, found: dict[str, list[int]], classes: int) -> None:
-    if not found:
+def _check_classes(
+    remote: Remote, folder: str, by_class: dict[str, list[int]], classes: int
+) -> None:
+    if not by_class:
         raise DataError(
-            f"{remote.uri}: nothing is below {folder}/", "Correct data.root or the folder's name."
+            f"{remote.uri}: no objects below {folder}/", "Correct data.root or the folder's name."
         )
-    if len(found) != classes:
+    if len(by_class) != classes:
+        more = ", ..." if len(by_class) > _NAMED_CLASSES else ""
         raise DataError(
-            f"{folder} in {remote.uri}: model.classes is {classes}, but there are {len(found)} "
-            f"class folders ({', '.join(sorted(found)[:5])}{', ...' if len(found) > 5 else ''})",
+            f"{folder} in {remote.uri}: expected {classes} class folders (model.classes), found "
+            f"{len(by_class)} ({', '.join(sorted(by_class)[:_NAMED_CLASSES])}{more})",
             CLASS_COUNT,
         )
-    for name, images in found.items():
+    for name, images in by_class.items():
         if not images:
-            raise DataError(
-                f"{folder}/{name} in {remote.uri}: this class has no image", EMPTY_CLASS
-            )
+            raise DataError(f"{folder}/{name} in {remote.uri}: the class has no image", EMPTY_CLASS)

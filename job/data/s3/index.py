@@ -1,4 +1,4 @@
-"""What a data set in S3 holds, as one file: names, sizes, and what each file must be.
+"""The index of a data set in S3, as one file: names, sizes and identities of its files.
 
     {"kind": "objects"}
     ["train/cat/0.jpg", 91342, "\\"9e107d9d372bb6826bd81d3542a419d6\\""]
@@ -6,8 +6,9 @@
     {"kind": "members", "shards": [["a.tar", 104857600, "\\"...\\""]]}
     ["train/cat/0.jpg", 91342, "SHA-256", 0, 1536]
 
-An object has its ETag at the time of listing; a member of a tar file has its digest, the number of
-its tar file and its place in it. The bucket is not told: a copy in another is the same data set.
+An object has its ETag at the time of listing. A member of a tar file has its SHA-256, the number of
+its tar file and its offset there. The bucket is left out, because a copy in another bucket is the
+same data set.
 """
 
 import itertools
@@ -35,7 +36,14 @@ _DAMAGE = (OSError, ValueError, RecursionError, TypeError, LookupError, StopIter
 
 @dataclass(frozen=True)
 class Member:
-    """A file in a tar file."""
+    """A file in a tar file.
+
+    Attributes:
+        name: its path in the tar file.
+        bytes: its size.
+        sha256: its checksum in hex.
+        start: the offset of its first byte.
+    """
 
     name: str
     bytes: int
@@ -48,12 +56,12 @@ class RemoteIndex:
     """The files of a data set.
 
     Attributes:
-        root: what the names are relative to.
-        names: sorted.
-        sizes: in bytes, int64.
-        marks: of each file: the object's ETag, or the member's SHA-256.
+        root: the URI that the names are relative to.
+        names: the sorted names of the files.
+        sizes: int64 ``[n]``, sizes in bytes.
+        marks: the ETag of each object, or the SHA-256 of each member.
         shards: the tar files; empty if the files are objects.
-        places: int64 ``[n, 2]``, number of the tar file and first byte in it; None for objects.
+        places: int64 ``[n, 2]``, number of the tar file and offset there; None for objects.
     """
 
     root: S3Uri
@@ -65,11 +73,11 @@ class RemoteIndex:
 
     @cached_property
     def positions(self) -> Mapping[str, int]:
-        """The place of each name."""
+        """The position of each name."""
         return {name: place for place, name in enumerate(self.names)}
 
     def piece(self, place: int) -> Piece:
-        """What is to be read for a file."""
+        """Return the piece that holds the file at a position."""
         size = int(self.sizes[place])
         if self.places is None:
             uri = S3Uri(self.root.bucket, self.root.below + self.names[place])
@@ -78,17 +86,17 @@ class RemoteIndex:
         return Piece(self.shards[shard], start, size, self.marks[place])
 
 
-def of_objects(root: S3Uri, found: Iterable[S3Object]) -> bytes:
-    """The content of an index of objects below a prefix."""
-    rows = [(each.uri.key.removeprefix(root.below), each.bytes, each.etag) for each in found]
+def of_objects(root: S3Uri, objects: Iterable[S3Object]) -> bytes:
+    """Return the content of an index of objects below a prefix."""
+    rows = [(each.uri.key.removeprefix(root.below), each.bytes, each.etag) for each in objects]
     return _content({"kind": OBJECTS}, sorted(rows))
 
 
 def of_shards(root: S3Uri, shards: Sequence[tuple[S3Object, Sequence[Member]]]) -> bytes:
-    """The content of an index of tar files.
+    """Return the content of an index of tar files.
 
     Raises:
-        DataError: two of them hold a file of the same name.
+        DataError: two files have the same name.
     """
     rows = sorted(
         (member.name, member.bytes, member.sha256, number, member.start)
@@ -98,22 +106,22 @@ def of_shards(root: S3Uri, shards: Sequence[tuple[S3Object, Sequence[Member]]]) 
     for before, after in itertools.pairwise(rows):
         if before[0] == after[0]:
             both = " and ".join(sorted({str(shards[row[3]][0].uri) for row in (before, after)}))
-            raise DataError(f"{both}: {after[0]!r} comes twice", "Each image needs its own name.")
-    told = [
+            raise DataError(f"{both}: duplicate name {after[0]!r}", "Give each image its own name.")
+    described = [
         (shard.uri.key.removeprefix(root.below), shard.bytes, shard.etag) for shard, _ in shards
     ]
-    if len(told) == 1 and shards[0][0].uri == root:
-        told = [("", *told[0][1:])]
-    return _content({"kind": MEMBERS, "shards": told}, rows)
+    if len(described) == 1 and shards[0][0].uri == root:
+        described = [("", *described[0][1:])]
+    return _content({"kind": MEMBERS, "shards": described}, rows)
 
 
 def of_members(members: Iterable[Member]) -> bytes:
-    """The content of a list of one tar file's members."""
+    """Return the content of a list of the members of one tar file."""
     return _content({}, [(each.name, each.bytes, each.sha256, each.start) for each in members])
 
 
 def read_members(path: Path) -> list[Member] | None:
-    """Read such a list; None if it is damaged or gone."""
+    """Read a list of :func:`of_members`; None if it is damaged or missing."""
     try:
         lines = _lines(path)
         next(lines)
@@ -123,10 +131,10 @@ def read_members(path: Path) -> list[Member] | None:
 
 
 def read(path: Path, root: S3Uri) -> RemoteIndex:
-    """Read an index that one of the above wrote.
+    """Read an index of :func:`of_objects` or :func:`of_shards`.
 
     Raises:
-        DataError: it is damaged.
+        DataError: the file is damaged.
     """
     try:
         lines = _lines(path)
@@ -143,8 +151,8 @@ def read(path: Path, root: S3Uri) -> RemoteIndex:
         )
         places = np.asarray(columns[3:5], np.int64).T.reshape(-1, 2)
         return RemoteIndex(root, names, np.asarray(sizes, np.int64), marks, shards, places)
-    except _DAMAGE as error:
-        raise DataError(f"{path}: a damaged index of {root}: {error}", "Remove it.") from error
+    except (OSError, ValueError, TypeError, LookupError, StopIteration) as error:
+        raise DataError(f"{path}: damaged index of {root}: {error}", "Remove this file.") from error
 
 
 def _content(header: Mapping[str, Any], rows: Iterable[Sequence[Any]]) -> bytes:

@@ -1,1 +1,1 @@
-"""S3: objects, and an output folder in a bucket."""
+"""Objects in S3, and an output in a bucket."""

@@ -1,4 +1,4 @@
-"""How a process gets to S3, and what it keeps of it on this machine; processes hand it on."""
+"""Settings of S3 and of the local cache, which can be passed to another process."""
 
 import os
 from collections.abc import Iterator
@@ -17,12 +17,12 @@ _GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Access:
-    """The way to S3 and to the cache.
+    """Access to S3 and to the cache.
 
     Attributes:
-        settings: of the client.
-        cache_root: the cache's folder.
-        cache_bytes: what it may hold.
+        settings: settings of the client.
+        cache_root: the folder of the cache.
+        cache_bytes: the size limit of the cache.
     """
 
     settings: S3Settings
@@ -30,31 +30,31 @@ class Access:
     cache_bytes: int
 
     def store(self) -> ObjectStore:
-        """Return a client of this process's own."""
+        """Return an object store with a new client, for this process only."""
         session = make_session()
         client = make_client(self.settings, session=session)
         return ObjectStore(client, get=FastGet(client, session, self.settings.ca_bundle))
 
     def cache(self) -> Cache:
-        """Return this process's view of the cache."""
+        """Return the cache, for this process only."""
         return Cache(self.cache_root, self.cache_bytes)
 
-    def name(self, found: S3Object) -> str:
-        """Name an object's content: another content has another name."""
+    def name(self, entry: S3Object) -> str:
+        """Return a name for the content of an object, different for different content."""
         variables = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
         server = self.settings.endpoint_url or next(
             filter(None, map(os.environ.get, variables)), ""
         )
-        return f"{server} {found.uri} {found.etag} {found.bytes}"
+        return f"{server} {entry.uri} {entry.etag} {entry.bytes}"
 
 
 @contextmanager
 def input_errors() -> Iterator[None]:
-    """Say of an input that cannot be had what a missing or changed file would be said of.
+    """Translate errors of S3 about an input into the errors of an input file.
 
     Raises:
-        DataError: it is missing, refused, or no longer what it was.
-        TransferFailed: the network or the server fails; the same command may succeed later.
+        DataError: the object is missing, has changed, or access is denied.
+        TransferFailed: the network or the server failed; the same command may succeed later.
     """
     try:
         yield
@@ -63,8 +63,8 @@ def input_errors() -> Iterator[None]:
     except ObjectChanged as error:
         raise DataError(
             error.message,
-            "Leave inputs alone while a job reads them; run the same command again, and what "
-            "depends on this object is done anew.",
+            "Do not change inputs while a job reads them. Run the same command again: it repeats "
+            "the stages that depend on this object.",
         ) from error
     except StorageError as error:
         raise DataError(error.message, error.hint) from error

@@ -1,4 +1,4 @@
-"""The one place where a client for S3 is made."""
+"""Settings and creation of the S3 client."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,19 +8,19 @@ from job.storage.s3.errors import described
 
 CONNECTIONS = 16
 _CONNECT_SECONDS = 10
-# Of silence, not of the whole answer.
+# Time without any byte from the server, not the time of the whole response.
 _READ_SECONDS = 20
 
 
 @dataclass(frozen=True)
 class S3Settings:
-    """Where the storage is; credentials come from boto3's own chain and stand in no manifest.
+    """How to connect to S3. Credentials come from boto3's credential chain, never from a manifest.
 
     Attributes:
-        endpoint_url: the server; None means AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, or AWS itself.
-        region: None means AWS_REGION, the profile's, or the server's default.
+        endpoint_url: the server; None means AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, or AWS.
+        region: None means AWS_REGION, the profile's region, or the server's default.
         addressing: ``path`` (server/bucket/key), ``virtual`` (bucket.server/key) or ``auto``.
-        ca_bundle: a file of certificates to trust; None means AWS_CA_BUNDLE or the usual ones.
+        ca_bundle: a file of trusted certificates; None means AWS_CA_BUNDLE or boto3's default.
     """
 
     endpoint_url: str | None = None
@@ -45,16 +45,17 @@ def make_client(
 ) -> Any:
     """Return a boto3 client, which threads may share.
 
-    It tries nothing again by itself: :class:`job.storage.s3.retry.Retry` does, bodies included.
+    The client does not retry: :class:`job.storage.s3.retry.Retry` does, and it also retries when
+    the body of a response is cut off.
 
     Args:
-        settings: where the storage is.
+        settings: how to connect.
         session: see :func:`make_session`; None makes a new one.
-        connect_seconds: how long a connection may take.
-        read_seconds: how long the server may be silent.
+        connect_seconds: timeout of connecting.
+        read_seconds: timeout of waiting for the next byte.
 
     Raises:
-        StorageError: the settings, or the AWS_* variables, lead to no client.
+        StorageError: the settings or the AWS_* variables are invalid.
     """
     import boto3
     from botocore.config import Config
@@ -65,7 +66,7 @@ def make_client(
         read_timeout=read_seconds,
         max_pool_connections=CONNECTIONS,
         retries={"mode": "standard", "total_max_attempts": 1},
-        # Signing the body's SHA-256 has every server check it; not all know the newer checksums.
+        # Every server verifies a signed SHA-256 of the body; not all support the newer checksums.
         s3={"addressing_style": settings.addressing, "payload_signing_enabled": True},
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
@@ -80,6 +81,6 @@ def make_client(
         )
     except (BotoCoreError, ValueError) as error:
         raise StorageError(
-            f"no client for S3 can be made: {described(error)}",
+            f"cannot create an S3 client: {described(error)}",
             "Correct the storage section of the manifest, or the AWS_* variables.",
         ) from error

@@ -1,4 +1,4 @@
-"""What an output in S3 holds: sending files, naming them in an index, removing what none names."""
+"""The files of an output in S3: upload, download, the index, and removal of old objects."""
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -25,20 +25,20 @@ from job.storage.s3.snapshot import Kept, is_log
 from job.uri import S3Uri
 
 _THREADS = 4
-# Runs that are remembered, so that what they left without an index is removed.
+# How many earlier runs an index lists. Their objects without an index entry are removed.
 _RUNS_KNOWN = 50
 
 Say = Callable[[str], None]
 
 
 class Contents:
-    """What an output in S3 holds, as the newest index has it.
+    """The files of an output in S3, according to its newest index.
 
     Args:
         uri: the output.
-        store: how to get there.
+        store: access to S3.
         run: the name of this run.
-        say: is told of what a person should know.
+        say: callback for messages to the user.
     """
 
     def __init__(self, uri: S3Uri, store: ObjectStore, run: str, say: Say) -> None:
@@ -51,13 +51,16 @@ class Contents:
         self._number = 0
 
     def read_only(self) -> None:
-        """Read what is there, without the right to write."""
+        """Read the newest index, without a lease."""
         self._know(newest(self.store, self.uri) or EMPTY)
 
     def take_over(self, lease: Lease) -> Index:
-        """Write the first index of a lease, and return the one that was found.
+        """Write the first index of a lease, and return the index before it.
 
-        From here on no older run can write. What such runs left without an index is removed.
+        From here on no older run can write. Objects of older runs that no index names are removed.
+
+        Args:
+            lease: the lease of this run.
 
         Raises:
             OutputError: another run has taken over.
@@ -79,13 +82,14 @@ class Contents:
         return base
 
     def put(self, kept: Mapping[str, Kept], lease: Lease) -> None:
-        """Make the output hold these files, and no others; nothing is sent that is there.
+        """Make the output hold exactly these files; files that S3 already has are not uploaded.
 
-        A stage of which a file is neither here nor there is left out: it runs again when needed.
+        A stage is left out if one of its files is neither on this machine nor in S3. It runs again
+        when its result is needed.
 
         Args:
             kept: the files by path.
-            lease: the right to do so.
+            lease: the lease of this run.
 
         Raises:
             OutputError: another run has taken over.
@@ -97,22 +101,26 @@ class Contents:
         new = {file.content: at for at, file in kept.items() if file.content not in known}
         each(lambda at: known.update([self._send(at, kept[at])]), new.values(), _THREADS)
         files = {path: known[file.content] for path, file in kept.items()}
-        # What stages of earlier runs printed is not fetched, and stays.
+        # Logs of earlier runs are not downloaded, so they are kept here.
         files |= {p: e for p, e in self.index.files.items() if is_log(p) and p not in files}
         if files != self.index.files:
             self._write(replace(self.index.holding(files), number=self._number), lease)
 
     def fetch(self, paths: Iterable[str], root: Path) -> None:
-        """Download files into their places below a folder, several at a time.
+        """Download files to the same paths below a folder, several at a time.
+
+        Args:
+            paths: paths in the output.
+            root: the folder.
 
         Raises:
-            DataError: a file is not what the index says.
-            OSError: it cannot be written.
+            DataError: an object is missing or differs from the index.
+            OSError: a file cannot be written.
         """
 
         def one(path: str) -> None:
             if path not in self.index.files:
-                raise ObjectMissing(f"{self.uri / path} is gone")
+                raise ObjectMissing(f"{self.uri / path} is not in the index")
             entry, target = self.index.files[path], root / path
             target.parent.mkdir(parents=True, exist_ok=True)
             self.store.download(
@@ -124,32 +132,32 @@ class Contents:
         except (ObjectMissing, ObjectChanged) as error:
             raise DataError(
                 f"{self.uri} is damaged: {error.message}",
-                "Run again with --from the stage that leaves that folder: data/ is of prepare, "
-                "fp32/ of baseline, qat_fake/ of convert, the others of the stage of their name.",
+                "Run again with --from STAGE. The stage of data/ is prepare, of fp32/ baseline, of "
+                "qat_fake/ convert; other folders have the name of their stage.",
             ) from error
 
     @property
     def strays(self) -> int:
-        """How many objects lie among those of runs, of no run that the index knows."""
+        """The number of objects below ``runs/`` of runs that the index does not list."""
         return sum(where.split("/")[1] not in self.index.runs for where in self._stored)
 
     def lost(self, kept: Mapping[str, Kept]) -> set[str]:
-        """Return the folders of which a file is neither there nor, as it was published, here."""
-        there = {entry.content for entry in self.index.entries}
+        """Return the folders with a file that neither S3 nor this machine has as published."""
+        in_s3 = {entry.content for entry in self.index.entries}
         return {
             path.partition("/")[0]
             for path, file in kept.items()
-            if file.content not in there and not file.is_here()
+            if file.content not in in_s3 and not file.is_here()
         }
 
     def _send(self, path: str, file: Kept) -> tuple[tuple[str, int], IndexEntry]:
-        """Upload a file under a name that no other has."""
+        """Upload a file under an unused name."""
         where = f"{RUNS}/{self.run}/{self._number}/{path}"
         self.store.upload(self.uri / where, file.path, sha256=file.sha256, length=file.bytes)
         return file.content, IndexEntry(where, file.bytes, file.sha256)
 
     def _write(self, index: Index, lease: Lease) -> None:
-        """Write an index and, once it is the newest, remove what only older ones named."""
+        """Write an index and, once it is the newest, remove objects that only older ones name."""
         lease.verify()
         try:
             older = write(self.store, self.uri, index)
@@ -157,20 +165,20 @@ class Contents:
             lease.verify()
             raise
         named = {entry.object for entry in index.entries}
-        gone = {entry.object for entry in self.index.entries} - named
+        unused = {entry.object for entry in self.index.entries} - named
         self.index = index
-        self._clean([*sorted(gone), *(f"{INDEXES}/{name}" for name in older)])
+        self._clean([*sorted(unused), *(f"{INDEXES}/{name}" for name in older)])
 
     def _know(self, base: Index) -> None:
-        """Take an index for the truth, but for files, or a result, whose objects are gone."""
+        """Keep an index, without the files, or the result, whose objects are missing."""
         self._stored = {
-            found.uri.key.removeprefix(self.uri.below): found.bytes
-            for found in self.store.list(self.uri / RUNS)
+            entry.uri.key.removeprefix(self.uri.below): entry.bytes
+            for entry in self.store.list(self.uri / RUNS)
         }
-        there = {path: entry for path, entry in base.files.items() if self._has(entry)}
-        if len(there) < len(base.files):
-            there = {path: entry for path, entry in there.items() if path not in REPORTS}
-        known = base.holding(there)
+        stored = {path: entry for path, entry in base.files.items() if self._has(entry)}
+        if len(stored) < len(base.files):
+            stored = {path: entry for path, entry in stored.items() if path not in REPORTS}
+        known = base.holding(stored)
         whole = all(map(self._has, known.before.values()))
         self.index = known if whole else replace(known, before={})
 
@@ -178,26 +186,26 @@ class Contents:
         return self._stored.get(entry.object) == entry.bytes
 
     def _sweep(self, base: Index) -> None:
-        """Remove what runs before this one left and no index names.
+        """Remove objects of earlier runs that no index names.
 
-        Only below the prefixes of runs that the index knows: nothing else is the job's.
+        Only the prefixes of runs that the index lists belong to the job.
         """
         known = {f"{RUNS}/{run}" for run in base.runs}
         named = {entry.object for entry in self.index.entries}
 
-        def left(where: str) -> bool:
+        def unused(where: str) -> bool:
             return "/".join(where.split("/")[:2]) in known and where not in named
 
         older = [name for name in names(self.store, self.uri) if name < self.index.name]
-        self._clean([*filter(left, self._stored), *(f"{INDEXES}/{name}" for name in older)])
+        self._clean([*filter(unused, self._stored), *(f"{INDEXES}/{name}" for name in older)])
         with suppress(StorageError):  # not every store lists unfinished uploads
             self.store.abort_unfinished(
-                self.uri / RUNS, lambda key: left(key.removeprefix(self.uri.below))
+                self.uri / RUNS, lambda key: unused(key.removeprefix(self.uri.below))
             )
 
     def _clean(self, objects: Iterable[str]) -> None:
-        """Remove what no index names any longer; what stays is removed by a later run."""
+        """Remove objects that no index names; a later run removes those that fail here."""
         try:
             self.store.delete([self.uri / where for where in objects])
         except StorageError as error:
-            self.say(f"superseded objects could not be removed: {error.message}")
+            self.say(f"cannot remove superseded objects: {error.message}")

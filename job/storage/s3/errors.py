@@ -1,4 +1,4 @@
-"""What boto3 and botocore raise, translated in one place."""
+"""Translation of the errors of boto3, botocore and urllib3."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -8,43 +8,46 @@ from typing import Any
 from job.errors import ObjectChanged, ObjectMissing, StorageError, TransferFailed
 from job.uri import S3Uri
 
-_WAIT = "Run the same command again: nothing that is done is lost."
+_WAIT = "Run the same command again: it resumes where it stopped."
 _CREDENTIALS = (
-    "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run where a role is given."
+    "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role."
 )
-# Codes that come with other statuses than 429 and 5xx.
-_PASSING = {
-    "RequestTimeout": "the server waited too long for the request",
-    "IncompleteBody": "what was sent arrived cut off",
-    "BadDigest": "what was sent arrived changed",
-    "XAmzContentSHA256Mismatch": "what was sent arrived changed",
-    "XAmzContentChecksumMismatch": "what was sent arrived changed",
-    "OperationAborted": "another request was changing it",
-    "ConditionalRequestConflict": "another request was changing it",
+# Error codes for which a retry can help, although the status is neither 429 nor 5xx.
+_TEMPORARY = {
+    "RequestTimeout": "the server timed out waiting for the request",
+    "IncompleteBody": "the server received an incomplete body",
+    "BadDigest": "the server received a body with another checksum",
+    "XAmzContentSHA256Mismatch": "the server received a body with another checksum",
+    "XAmzContentChecksumMismatch": "the server received a body with another checksum",
+    "OperationAborted": "it conflicts with another request",
+    "ConditionalRequestConflict": "it conflicts with another request",
 }
 _THROTTLED = ("SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded")
 _REFUSED = {
     "AccessDenied": "access is denied",
-    "AllAccessDisabled": "access is switched off",
+    "AllAccessDisabled": "access is disabled",
     "AccountProblem": "the account has a problem",
-    "InvalidAccessKeyId": "the access key is not known there",
-    "InvalidToken": "the session token is not valid there",
+    "InvalidAccessKeyId": "the server does not know the access key",
+    "InvalidToken": "the session token is not valid",
     "ExpiredToken": "the session token has expired",
-    "SignatureDoesNotMatch": "the secret key does not belong to the access key",
+    "SignatureDoesNotMatch": "the signature does not match; the secret key may be wrong",
 }
 
 
 @contextmanager
 def s3_errors(uri: S3Uri) -> Iterator[None]:
-    """Translate what a request about an object raises.
+    """Translate the errors of a request about an object.
+
+    Args:
+        uri: the object, for messages.
 
     Raises:
-        TransferFailed: time-outs, broken connections, truncated answers, 5xx, throttling.
-        ObjectMissing: there is no such object.
-        ObjectChanged: its ETag is not the one that was asked for.
-        StorageError: anything else; trying again would not help.
+        TransferFailed: timeouts, broken connections, truncated responses, 5xx, throttling.
+        ObjectMissing: the object does not exist.
+        ObjectChanged: the ETag of the object is not the requested one.
+        StorageError: another error, for which a retry cannot help.
     """
-    # botocore takes a third of a second to import: not for runs on a local disk
+    # Importing botocore takes a third of a second, which runs on a local disk do not need.
     from botocore import exceptions
     from botocore.parsers import ResponseParserError
     from urllib3.exceptions import HTTPError
@@ -54,31 +57,31 @@ def s3_errors(uri: S3Uri) -> Iterator[None]:
     except exceptions.ClientError as error:
         raise _of_answer(uri, error.response) from error
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
-        raise StorageError(f"{uri}: no credentials were found", _CREDENTIALS) from error
+        raise StorageError(f"{uri}: no credentials found", _CREDENTIALS) from error
     except exceptions.SSLError as error:
         if "WRONG_VERSION_NUMBER" in str(error) or "record layer failure" in str(error):
             raise StorageError(
                 f"{uri}: the server does not speak TLS",
-                "Write http:// for https:// in the endpoint, or correct its port.",
+                "Replace https:// by http:// in the endpoint, or correct its port.",
             ) from error
         raise StorageError(
-            f"{uri}: the server's certificate cannot be trusted: {described(error)}",
-            "Give the certificates of your authority with storage.ca_bundle or AWS_CA_BUNDLE.",
+            f"{uri}: cannot verify the server's certificate: {described(error)}",
+            "Set storage.ca_bundle or AWS_CA_BUNDLE to the certificates of your authority.",
         ) from error
     except (exceptions.HTTPClientError, exceptions.ConnectionError, HTTPError) as error:
         if "Invalid header value" in str(error):
-            # The text goes on with the header itself, credentials and all.
+            # The rest of the error's text is the header itself, with credentials.
             raise StorageError(
-                f"{uri}: no request can be written: a credential holds a line break",
-                "Set the AWS_* variables, or the profile, anew.",
+                f"{uri}: cannot send requests: a credential contains a line break",
+                "Correct the AWS_* variables or the profile.",
             ) from None
         raise TransferFailed(
             f"{uri}: {described(error)}", f"Check the network and the endpoint. {_WAIT}"
         ) from error
     except ResponseParserError as error:
-        raise TransferFailed(f"{uri}: the server's answer was cut off", _WAIT) from error
+        raise TransferFailed(f"{uri}: the server's response was cut off", _WAIT) from error
     except exceptions.IncompleteReadError as error:
-        raise TransferFailed(f"{uri}: the object arrived cut off", _WAIT) from error
+        raise TransferFailed(f"{uri}: the object was cut off", _WAIT) from error
     except exceptions.BotoCoreError as error:
         raise StorageError(
             f"{uri}: {described(error)}",
@@ -87,44 +90,46 @@ def s3_errors(uri: S3Uri) -> Iterator[None]:
 
 
 def _of_answer(uri: S3Uri, response: Mapping[str, Any]) -> StorageError:
-    """Return the error for an answer that is none of success."""
+    """Return the error for a response that is not a success."""
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     code = str(response.get("Error", {}).get("Code", status))
-    if code in _PASSING:
-        return TransferFailed(f"{uri}: {_PASSING[code]} ({code})", _WAIT)
+    if code in _TEMPORARY:
+        return TransferFailed(f"{uri}: {_TEMPORARY[code]} ({code})", _WAIT)
     if status == 429 or code in _THROTTLED:
-        return TransferFailed(f"{uri}: the server asks for fewer requests ({code})", _WAIT)
+        return TransferFailed(f"{uri}: the server throttles requests ({code})", _WAIT)
     if status >= 500 and status != 501:
         return TransferFailed(f"{uri}: the server failed with {status} ({code})", _WAIT)
     if code == "NoSuchBucket":
         return StorageError(
-            f"{uri}: there is no bucket {uri.bucket}",
+            f"{uri}: bucket {uri.bucket} does not exist",
             "Create it, or correct its name and the endpoint.",
         )
     if status == 404:
         return ObjectMissing(
-            f"{uri}: there is no such object", "Correct bucket and key, or put it there."
+            f"{uri}: the object does not exist", "Correct bucket and key, or upload the object."
         )
     if status == 412:
-        return ObjectChanged(f"{uri}: it changed while it was read", "Run the same command again.")
+        return ObjectChanged(
+            f"{uri}: the object changed while it was read", "Run the same command again."
+        )
     if code == "RequestTimeTooSkewed":
         return StorageError(
             f"{uri}: this machine's clock differs too much from the server's", "Set the clock."
         )
     if status in (401, 403) or code in _REFUSED:
-        why = _REFUSED.get(code, "access is denied")
+        reason = _REFUSED.get(code, "access is denied")
         return StorageError(
-            f"{uri}: {why} ({status} {code})",
-            "Check which credentials are used, and what they may do in this bucket.",
+            f"{uri}: {reason} ({status} {code})",
+            "Check which credentials are used, and their permissions in this bucket.",
         )
-    said = str(response.get("Error", {}).get("Message", ""))[:200]
+    message = str(response.get("Error", {}).get("Message", ""))[:200]
     return StorageError(
-        f"{uri}: the server refused with {status} ({code}): {said}",
-        "Check the storage section of the manifest against what the server supports.",
+        f"{uri}: the server rejected the request with {status} ({code}): {message}",
+        "Check that the server supports the settings in the storage section of the manifest.",
     )
 
 
 def described(error: Exception) -> str:
-    """Return an error's first line, without name, password and query that an endpoint may hold."""
+    """Return the first line of an error, without user, password and query of an endpoint."""
     line = (str(error).splitlines() or [type(error).__name__])[0][:300]
     return re.sub(r"(?<=[^\s?])\?[^\s`'\"]*", "?...", re.sub(r"//[^/@\s]+@", "//", line))

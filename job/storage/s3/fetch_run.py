@@ -1,4 +1,4 @@
-"""A finished run in S3, brought to a local folder or read in place."""
+"""Download a finished run from S3, or read its report in S3."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from job.storage.s3.snapshot import PARTIALS, is_record
 from job.uri import S3Uri
 
 REPORT_FILE = "report.json"
-_TO_ITS_END = "Run the job to its end, with the same command."
+_TO_ITS_END = "Run the job again with the same command, until it is finished."
 _THREADS = 4
 _TRIES = 3
 
@@ -28,7 +28,13 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class FetchResult:
-    """What came of it: files in all, those that were there already, and the bytes of all."""
+    """The result of a download.
+
+    Attributes:
+        files: number of files of the run.
+        there: how many of them were on this machine before.
+        bytes: total size of all files.
+    """
 
     files: int
     there: int
@@ -42,7 +48,13 @@ class FetchResult:
 
 @dataclass(frozen=True)
 class _Result:
-    """The files of the last finished run, the index that names them, and whether it is old."""
+    """The files of the last finished run.
+
+    Attributes:
+        files: by path.
+        index: the name of the index that lists them.
+        superseded: True if a later run has started, which is not finished.
+    """
 
     files: Mapping[str, IndexEntry]
     index: str
@@ -50,30 +62,30 @@ class _Result:
 
 
 def read_report(store: ObjectStore, output: S3Uri, say: Say) -> Mapping[str, Any]:
-    """Return a finished run's report.json, checked against the index.
+    """Return report.json of a finished run, verified against the index.
 
     Args:
-        store: where.
-        output: of the run.
-        say: is told if a later run has begun, which is not finished.
+        store: access to S3.
+        output: the output of the run.
+        say: callback for a message if a later run is not finished.
 
     Raises:
-        NoRun: no run has written there.
+        NoRun: no run has written to the output.
         UsageError: the run is not finished.
-        DataError: the report is not what the run wrote.
+        DataError: the report differs from what the run wrote.
     """
-    found = _finished(store, output)
-    _tell(output, found, say)
-    return _report(store, output, found)
+    result = _finished(store, output)
+    _warn_if_superseded(output, result, say)
+    return _report(store, output, result)
 
 
-def _report(store: ObjectStore, output: S3Uri, found: _Result) -> Mapping[str, Any]:
-    entry = found.files[REPORT_FILE]
+def _report(store: ObjectStore, output: S3Uri, result: _Result) -> Mapping[str, Any]:
+    entry = result.files[REPORT_FILE]
     try:
         document = json.loads(store.read(output / entry.object, sha256=entry.sha256))
     except (ObjectMissing, ObjectChanged, ValueError) as error:
         raise DataError(
-            f"{output} is damaged: {_what(error)}", "Run the job again with --from report."
+            f"{output} is damaged: {_message(error)}", "Run the job again with --from report."
         ) from error
     if not isinstance(document, dict):
         raise DataError(f"{output / REPORT_FILE} is not a JSON object", "Run the job again.")
@@ -81,84 +93,89 @@ def _report(store: ObjectStore, output: S3Uri, found: _Result) -> Mapping[str, A
 
 
 def read_records(store: ObjectStore, output: S3Uri, names: Sequence[str]) -> Mapping[str, Any]:
-    """Return the JSON files of an output that are there, finished or not, by name.
+    """Return JSON files of an output by name, also of a run that is not finished.
+
+    Args:
+        store: access to S3.
+        output: the output of the run.
+        names: paths in the output; missing ones are left out of the result.
 
     Raises:
-        NoRun: no run has written there.
-        DataError: one of them is not what the run wrote.
+        NoRun: no run has written to the output.
+        DataError: a file differs from what the run wrote.
     """
-    found = index.read(store, output)
+    newest = index.read(store, output)
     try:
         return {
             name: json.loads(store.read(output / entry.object, sha256=entry.sha256))
-            for name, entry in found.files.items()
+            for name, entry in newest.files.items()
             if name in names
         }
     except (ObjectMissing, ObjectChanged, ValueError) as error:
         raise DataError(
-            f"{output} is damaged, or has just changed: {_what(error)}", "Try again in a moment."
+            f"{output} is damaged, or has just changed: {_message(error)}", "Try again in a moment."
         ) from error
 
 
 def fetch(store: ObjectStore, output: S3Uri, folder: Path, say: Say) -> FetchResult:
-    """Bring a finished run, or all runs of a matrix, to a folder; every digest is checked.
+    """Download a finished run, or all runs of a matrix, and verify every checksum.
 
-    Each file appears whole or not at all, records after what they describe. What is there already
-    is not fetched again, and a broken transfer goes on where it stopped.
+    Each file appears by one rename, and a record after the files that it describes. Files that the
+    folder already has are not downloaded again. An interrupted download resumes.
 
     Args:
-        store: where.
-        output: of the run.
-        folder: made when missing.
-        say: is told if a later run has begun, which is not finished.
+        store: access to S3.
+        output: the output of the run.
+        folder: where to put the files; created if missing.
+        say: callback for a message if a later run is not finished.
 
     Raises:
-        NoRun: no run has written there.
+        NoRun: no run has written to the output.
         UsageError: the run is not finished.
-        DataError: an object is not what the run wrote.
-        OutputError: the folder cannot be written, or holds something else.
+        DataError: an object differs from what the run wrote.
+        OutputError: the folder cannot be written, or has files that no run wrote.
     """
-    found = _finished(store, output)
-    told = _report(store, output, found).get("matrix", ())
-    models = [output / str(each["model"]) for each in told if each["report"] is not None]
+    result = _finished(store, output)
+    rows = _report(store, output, result).get("matrix", ())
+    models = [output / str(row["model"]) for row in rows if row["report"] is not None]
     results = {model: _finished(store, model) for model in models}
-    if models and any(each.superseded for each in (found, *results.values())):
+    if models and any(each.superseded for each in (result, *results.values())):
         raise UsageError(
-            f"{output}: its models are being run again; some are newer than the report on them all",
+            f"{output}: a model is newer than the matrix report, because it is being run again",
             _TO_ITS_END,
         )
-    _tell(output, found, say)
-    done = _fetch_run(store, output, found, folder)
-    for model, result in results.items():
-        done += _fetch_run(store, model, result, folder / model.name)
-    return done
+    _warn_if_superseded(output, result, say)
+    fetched = _fetch_run(store, output, result, folder)
+    for model, model_result in results.items():
+        fetched += _fetch_run(store, model, model_result, folder / model.name)
+    return fetched
 
 
-def _fetch_run(store: ObjectStore, output: S3Uri, found: _Result, folder: Path) -> FetchResult:
+def _fetch_run(store: ObjectStore, output: S3Uri, result: _Result, folder: Path) -> FetchResult:
     local = LocalOutput(folder)
-    local.check_ours(sorted({path.partition("/")[0] for path in found.files if "/" in path}))
+    local.check_ours(sorted({path.partition("/")[0] for path in result.files if "/" in path}))
     with local.locked(stages=False):
-        return _fetch_all(store, output, found, local.root)
+        return _fetch_all(store, output, result, local.root)
 
 
 def _finished(store: ObjectStore, output: S3Uri) -> _Result:
-    found = index.read(store, output)
-    if not found.result:
-        stages = [path.partition("/")[0] for path in found.files if _is_stage(path)]
+    newest = index.read(store, output)
+    if not newest.result:
+        stages = [path.partition("/")[0] for path in newest.files if _is_stage(path)]
         raise UsageError(
-            f"{output} holds a run that is not finished; it has {', '.join(stages) or 'nothing'}",
+            f"the run in {output} is not finished; finished stages: {', '.join(stages) or 'none'}",
             _TO_ITS_END,
         )
-    return _Result(found.result, found.name, not found.complete)
+    return _Result(newest.result, newest.name, not newest.complete)
 
 
-def _tell(output: S3Uri, found: _Result, say: Say) -> None:
-    if found.superseded:
-        say(f"{output}: a later run is not finished; this is the result of the one before it")
+def _warn_if_superseded(output: S3Uri, result: _Result, say: Say) -> None:
+    if result.superseded:
+        say(f"{output}: a later run is not finished; this is the result of the run before it")
 
 
-def _what(error: Exception) -> str:
-    """Return what is wrong, without the advice for other cases."""
+def _message(error: Exception) -> str:
+    """Return the message of an error without its hint, which is for other cases."""
     return error.message if isinstance(error, JobError) else str(error)
 
 
@@ -166,24 +183,24 @@ def _is_stage(path: str) -> bool:
     return is_record(path) and path.endswith(f"/{STAGE_FILE}")
 
 
-def _fetch_all(store: ObjectStore, output: S3Uri, found: _Result, root: Path) -> FetchResult:
-    """Fetch what an index names; should a newer run replace it meanwhile, what that one names."""
+def _fetch_all(store: ObjectStore, output: S3Uri, result: _Result, root: Path) -> FetchResult:
+    """Download the files of a run. If a newer run replaces it meanwhile, download that one."""
     for _ in range(_TRIES):
         try:
-            return _fetch_files(store, output, found, root)
+            return _fetch_files(store, output, result, root)
         except (ObjectMissing, ObjectChanged) as error:
             newer = _finished(store, output)
-            if newer.index == found.index:
+            if newer.index == result.index:
                 raise DataError(
                     f"{output} is damaged: {error.message}",
-                    "Run the job again with --from the stage that leaves it.",
+                    "Run the job again with --from STAGE, the stage that writes this file.",
                 ) from error
-            found = newer
-    raise DataError(f"{output} changes faster than it can be fetched", "Try again later.")
+            result = newer
+    raise DataError(f"{output} changed {_TRIES} times during the download", "Try again later.")
 
 
-def _fetch_files(store: ObjectStore, output: S3Uri, found: _Result, root: Path) -> FetchResult:
-    files = {p: entry for p, entry in found.files.items() if not p.startswith(f"{PARTIALS}/")}
+def _fetch_files(store: ObjectStore, output: S3Uri, result: _Result, root: Path) -> FetchResult:
+    files = {p: entry for p, entry in result.files.items() if not p.startswith(f"{PARTIALS}/")}
     there = {path for path, entry in files.items() if _holds(root / path, entry)}
 
     def one(path: str) -> None:
@@ -201,7 +218,7 @@ def _fetch_files(store: ObjectStore, output: S3Uri, found: _Result, root: Path) 
         some(stages)
         for path in stages:
             _keep_times((root / path).parent)
-        # A report says that all the rest is there; the last of its files says so of the report.
+        # A report means that all other files are complete; its last file means that the report is.
         some(path for path in files if not path.startswith(".") and path not in stages)
         some(path for path in files if path.startswith("."))
     return FetchResult(len(files), len(there), sum(entry.bytes for entry in files.values()))
@@ -215,8 +232,8 @@ def _holds(path: Path, entry: IndexEntry) -> bool:
 
 
 def _keep_times(folder: Path) -> None:
-    """Give files the times that they were published with, by which a run knows them again."""
+    """Set the published times of files, so that a run need not read them to trust them."""
     for name, entry in read_json(folder / STAGE_FILE)["files"].items():
         if not (folder / name).exists():
-            raise DataError(f"the run is damaged: {folder / name} is missing", "Run it again.")
+            raise DataError(f"the run is damaged: {folder / name} is missing", "Run the job again.")
         os.utime(folder / name, ns=(entry["mtime_ns"], entry["mtime_ns"]))

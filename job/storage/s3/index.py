@@ -1,12 +1,12 @@
-"""The index of an output in S3: which files there are, and which objects hold them.
+"""The index of an output in S3: the paths of its files, and the objects with their content.
 
-    <output>/index/<epoch>-<number>.json  the newest one is what the output holds
-    <output>/runs/<run>/<commit>/<path>   what the indexes name; no object is ever written twice
-    <output>/lease/<epoch>-<run>.json     who may write, see :mod:`job.storage.s3.lease`
+    <output>/index/<epoch>-<number>.json  the newest index lists the files of the output
+    <output>/runs/<run>/<commit>/<path>   the objects that the indexes name; none is overwritten
+    <output>/lease/<epoch>-<run>.json     the right to write, see :mod:`job.storage.s3.lease`
 
-Whoever holds the lease has an epoch of its own, higher than all before. An index is written under
-a name of its epoch, and the highest name counts: what a run writes that lost its lease without
-noticing is never the newest, on any store, without conditional writes.
+Each lease has an epoch, higher than all epochs before. The name of an index starts with its epoch,
+and the index with the highest name is the newest. So an index of a run that lost its lease without
+noticing is never the newest. This works on any store, without conditional writes.
 """
 
 import json
@@ -28,17 +28,17 @@ _NAME = re.compile(r"(\d{8})-(\d{8})\.json")
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _LONGEST_PATH = 900
-# Written last, by a run that is finished.
+# The files that a finished run writes last.
 _REPORT = {"report.json", ".report.json"}
 _LOST = (
-    "Put the index back as it was (a versioned bucket still has it). Or run the job again, which "
-    f"writes another one; what lies below {RUNS}/ then stays until you remove it."
+    "Restore the index, if the bucket keeps versions. Or run the job again, which writes a new "
+    f"index; remove the old objects below {RUNS}/ yourself."
 )
 _DAMAGED = (
-    "Put the object back as it was (a versioned bucket still has it). Or remove it and run the job "
-    "again: what no other index names is made anew."
+    "Restore the object, if the bucket keeps versions. Or remove it and run the job again, which "
+    "repeats the stages that no other index lists."
 )
-# Each index that is gone was replaced by a newer one; a reader is not overtaken for ever.
+# A missing index was replaced by a newer one. So many replacements during one read are an error.
 _TRIES = 10
 
 
@@ -47,9 +47,9 @@ class IndexEntry:
     """A file of the output.
 
     Attributes:
-        object: where it is, relative to the output's URI.
+        object: the object's key, relative to the output's URI.
         bytes: its size.
-        sha256: its digest in hex.
+        sha256: its checksum in hex.
     """
 
     object: str
@@ -63,20 +63,20 @@ class IndexEntry:
 
     @property
     def content(self) -> tuple[str, int]:
-        """What tells equal files."""
+        """Identifies the content."""
         return self.sha256, self.bytes
 
 
 @dataclass(frozen=True)
 class Index:
-    """What an output holds at one moment.
+    """The files of an output at one time.
 
     Attributes:
-        epoch: of the lease that its writer held.
+        epoch: the epoch of the writer's lease.
         number: counts the indexes of an epoch.
-        runs: every run that has written below ``runs/``, by the names of their folders.
-        files: by the path in the output folder, with slashes.
-        before: the files of the last finished run, while a later one is not finished.
+        runs: the names of the runs that have written below ``runs/``.
+        files: the files by path in the output folder, with slashes.
+        before: the files of the last finished run, while a later run is not finished.
     """
 
     epoch: int
@@ -87,12 +87,12 @@ class Index:
 
     @property
     def name(self) -> str:
-        """Its object's name; later indexes have higher ones."""
+        """The name of its object; later indexes have higher names."""
         return f"{self.epoch:08d}-{self.number:08d}.json"
 
     @property
     def state(self) -> list[str]:
-        """Tells it from every other index, also from one of an output that was emptied since."""
+        """Identifies the index, also after the output was emptied and used again."""
         return [self.name, *self.runs[-1:]]
 
     @property
@@ -102,16 +102,16 @@ class Index:
 
     @property
     def result(self) -> Mapping[str, IndexEntry]:
-        """The files of the last finished run; empty if none ever was."""
+        """The files of the last finished run; empty if there is none."""
         return self.files if self.complete else self.before
 
     @property
     def entries(self) -> tuple[IndexEntry, ...]:
-        """All that must stay in the store."""
+        """All files whose objects must stay in the store."""
         return (*self.files.values(), *self.before.values())
 
     def holding(self, files: Mapping[str, IndexEntry]) -> Self:
-        """Return the index of the same output once it has these files and no others."""
+        """Return an index with exactly these files."""
         after = replace(self, files=files, before={})
         return after if after.complete else replace(after, before=self.result)
 
@@ -121,21 +121,21 @@ class Index:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Self:
-        """Read an object's content; nothing in it is trusted.
+        """Parse and validate the content of an object.
 
         Raises:
-            ValueError: it is not an index, or names what it must not.
+            ValueError: the content is not a valid index.
         """
         document = json.loads(content)
         if not isinstance(document, dict) or document.get("version") != _VERSION:
-            raise ValueError(f"it is not of version {_VERSION}")
+            raise ValueError(f"expected an object of version {_VERSION}")
         runs, before = document.get("runs"), document.get("before", {})
         if not isinstance(runs, list) or not all(
             isinstance(run, str) and _RUN.fullmatch(run) for run in runs
         ):
-            raise ValueError("its runs are not a list of names")
+            raise ValueError("runs: expected a list of names")
         if before and not (isinstance(before, dict) and before.keys() >= _REPORT):
-            raise ValueError("the files before it are not those of a finished run")
+            raise ValueError("before: expected the files of a finished run")
         return cls(
             epoch=_count(document.get("epoch"), "epoch"),
             number=_count(document.get("number"), "number"),
@@ -145,27 +145,27 @@ class Index:
         )
 
 
-# What an output holds before its first run.
+# The index of an output before its first run.
 EMPTY = Index(0, 0)
 
 
 def _files(files: Any, runs: list[str]) -> Mapping[str, IndexEntry]:
     if not isinstance(files, dict):
-        raise ValueError("its files are not an object")
+        raise ValueError("files: expected an object")
     folders = {str(each) for path in files for each in PurePosixPath(path).parents}
     if both := sorted(folders & files.keys()):
-        raise ValueError(f"{both[0][:100]!a} is a file and a folder")
+        raise ValueError(f"{both[0][:100]!a} is both a file and a folder")
     return {_path(path): _entry(path, entry, runs) for path, entry in files.items()}
 
 
 def _count(value: Any, what: str) -> int:
     if type(value) is not int or value < 0:
-        raise ValueError(f"its {what} is {value!r}")
+        raise ValueError(f"{what}: expected a whole number of at least 0, found {value!r}")
     return value
 
 
 def _path(path: str) -> str:
-    """Check a path that may become a file on a reader's disk."""
+    """Return a path after checking it, because a download uses it as a file name."""
     pure = PurePosixPath(path)
     if (
         pure.is_absolute()
@@ -176,87 +176,90 @@ def _path(path: str) -> str:
         or "\\" in path
         or len(path.encode()) > _LONGEST_PATH
     ):
-        raise ValueError(f"{path[:100]!a} is no path below the output")
+        raise ValueError(f"{path[:100]!a} is not a valid path below the output")
     return path
 
 
 def _entry(path: str, entry: Any, runs: list[str]) -> IndexEntry:
     if not isinstance(entry, dict) or entry.keys() != {"object", "bytes", "sha256"}:
-        raise ValueError(f"{path!a} has not object, bytes and sha256")
+        raise ValueError(f"{path!a}: expected object, bytes and sha256")
     where, digest = entry["object"], entry["sha256"]
     parts = where.split("/") if isinstance(where, str) else []
     if len(parts) < 3 or parts[0] != RUNS or parts[1] not in runs:
-        raise ValueError(f"{path!a} lies outside of {RUNS}/")
+        raise ValueError(f"{path!a}: its object is not below {RUNS}/ of a listed run")
     if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
-        raise ValueError(f"{path!a} has no SHA-256")
+        raise ValueError(f"{path!a}: sha256 is not a SHA-256")
     return IndexEntry(_path(where), _count(entry["bytes"], f"size of {path!a}"), digest)
 
 
 def names(store: ObjectStore, output: S3Uri) -> tuple[str, ...]:
-    """Return the names of an output's indexes, the newest last; foreign objects do not count."""
-    found = (each.uri.name for each in store.list(output / INDEXES))
-    return tuple(sorted(name for name in found if _NAME.fullmatch(name)))
+    """Return the names of an output's indexes, the newest last; other objects are ignored."""
+    listed = (entry.uri.name for entry in store.list(output / INDEXES))
+    return tuple(sorted(name for name in listed if _NAME.fullmatch(name)))
 
 
 def epoch_of(name: str) -> int:
-    """Return the epoch in an index's name."""
+    """Return the epoch in the name of an index."""
     return int(name.partition("-")[0])
 
 
 def newest(store: ObjectStore, output: S3Uri) -> Index | None:
-    """Return what an output holds; None when no run has ever written to it.
+    """Return the newest index of an output; None if no run has written to the output.
 
     Raises:
         StorageError: the newest index cannot be read.
-        DataError: it is none, or not the one that was written there.
+        DataError: the newest index is damaged.
     """
     for _ in range(_TRIES):
-        found = names(store, output)
-        if not found:
+        listed = names(store, output)
+        if not listed:
             return None
-        with suppress(ObjectMissing):  # a newer one is there by now
-            return _named(store, output, found[-1])
+        with suppress(ObjectMissing):  # a newer index has replaced it
+            return _named(store, output, listed[-1])
     raise StorageError(
-        f"{output}: its index changes faster than it can be read", "Try again in a moment."
+        f"{output}: its index changed {_TRIES} times while it was read", "Try again in a moment."
     )
 
 
 def write(store: ObjectStore, output: S3Uri, index: Index) -> tuple[str, ...]:
-    """Write an index, and return the names of all older ones.
+    """Write an index, and return the names of all older indexes.
 
     Raises:
-        ObjectChanged: one of a higher epoch is there: this one does not count.
-        StorageError: the store does not list what was written.
+        ObjectChanged: an index of a higher epoch exists, so this one is not the newest.
+        StorageError: the store does not list the index that was written.
     """
     store.put(output / INDEXES / index.name, index.as_bytes())
-    found = names(store, output)
-    # The run that wrote a newer one has perhaps removed this one already.
-    if found and found[-1] > index.name:
-        raise ObjectChanged(f"{output}: {found[-1]} is newer than {index.name}")
-    if index.name not in found:
+    listed = names(store, output)
+    # The run that wrote a newer index may already have removed this one.
+    if listed and listed[-1] > index.name:
+        raise ObjectChanged(f"{output}: index {listed[-1]} is newer than {index.name}")
+    if index.name not in listed:
         raise StorageError(
-            f"{output}: the store does not list {index.name}, which was just written",
-            "Use a store that lists at once what was put there.",
+            f"{output}: the store does not list index {index.name}, which was just written",
+            "Use a store that lists an object as soon as it is written.",
         )
-    return found[:-1]
+    return listed[:-1]
 
 
 def take_over(
     store: ObjectStore, output: S3Uri, claim: Callable[[Index, int], Index]
 ) -> tuple[Index, Index]:
-    """Write the first index of a new epoch, on top of all that were written before.
+    """Write the first index of a new epoch, based on the newest index before.
 
-    Once it is there, whoever still writes in an older epoch is told so by :func:`write`. What was
-    written while this one was on its way is found by looking again, and taken over as well: no run
-    is told that its index counts, and then finds it gone.
+    From then on :func:`write` fails for runs with an older epoch. An index that such a run wrote
+    during the takeover is found by listing again, and the new index is written again on top of it.
+    So every index for which :func:`write` succeeded is taken over.
 
     Args:
-        store: where.
+        store: access to S3.
         output: the output.
-        claim: makes the index of the new epoch from the one before and a number.
+        claim: makes the index of the new epoch from the index before and a number.
 
     Returns:
-        The index before, and the one that was written.
+        The index before, and the index that was written.
+
+    Raises:
+        StorageError: other runs wrote an index at every attempt.
     """
     base = newest(store, output) or EMPTY
     for number in range(_TRIES):
@@ -264,9 +267,12 @@ def take_over(
         older = [name for name in write(store, output, index) if epoch_of(name) < index.epoch]
         if not older or older[-1] == base.name:
             return base, index
-        with suppress(ObjectMissing):  # a newer run has taken over meanwhile: write() will tell
+        with suppress(ObjectMissing):  # a newer run has taken over; the next write() fails
             base = _named(store, output, older[-1])
-    raise StorageError(f"{output}: it is written too often to be taken over", "Try again.")
+    raise StorageError(
+        f"{output}: cannot take over, its index changed {_TRIES} times",
+        "Run the same command again.",
+    )
 
 
 def _named(store: ObjectStore, output: S3Uri, name: str) -> Index:
@@ -275,22 +281,22 @@ def _named(store: ObjectStore, output: S3Uri, name: str) -> Index:
     try:
         index = Index.from_bytes(content)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{uri} is no index of a run: {error}", _DAMAGED) from error
+        raise DataError(f"{uri} is not a valid index: {error}", _DAMAGED) from error
     if index.name != name:
-        raise DataError(f"{uri} says that it is {index.name}", _DAMAGED)
+        raise DataError(f"{uri} is damaged: its content is index {index.name}", _DAMAGED)
     return index
 
 
 def read(store: ObjectStore, output: S3Uri) -> Index:
-    """Return what an output holds, for those who only read.
+    """Return the newest index of an output that has one.
 
     Raises:
-        NoRun: no run has written to it.
-        DataError: its index is damaged or gone.
+        NoRun: no run has written to the output.
+        DataError: the index is damaged or missing.
     """
     index = newest(store, output)
     if index is None:
         if any(True for _ in store.list(output / RUNS)):
-            raise DataError(f"{output} holds files of a run, but no index of them", _LOST)
-        raise NoRun(f"{output} holds no run", "Give the output of a run, as its manifest has it.")
+            raise DataError(f"{output} has files of a run, but no index", _LOST)
+        raise NoRun(f"no run in {output}", "Give the output of a run, as in its manifest.")
     return index

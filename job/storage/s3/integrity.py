@@ -1,4 +1,4 @@
-"""Whether what arrived from S3 is what the store holds."""
+"""Verify checksums of objects that were read from S3."""
 
 import hashlib
 import re
@@ -10,11 +10,11 @@ from job.errors import ObjectChanged, TransferFailed
 from job.storage.digests import hash_file
 from job.uri import S3Uri
 
-_AGAIN = "Run the same command again; if it stays so, put the object there anew."
+_AGAIN = "Run the same command again. If it fails again, upload the object again."
 
 
 def md5_of(etag: str) -> str | None:
-    """Return the MD5 that an ETag is, if it looks like one; None for those of parts."""
+    """Return the MD5 in an ETag; None for the ETag of an upload in parts."""
     text = etag.strip('"')
     return text if re.fullmatch("[0-9a-f]{32}", text) else None
 
@@ -26,37 +26,42 @@ def check(
     response: Mapping[str, Any],
     seen: set[str],
 ) -> bool:
-    """Compare what arrived with its digest; a file that fails is removed.
-
-    Returns:
-        Whether a digest proves it. Otherwise there was none to compare with, or what looked like
-        an MD5 was none: then its length at least must be known to be right.
+    """Compare received content with its checksum; a file with another checksum is removed.
 
     Args:
         uri: the object.
-        content: what arrived, or the file that holds it.
-        sha256: what its digest must be, if that is known to the caller.
-        response: the answer, for the digests that it tells.
-        seen: digests that did not fit before. Who gets the same twice got what the store holds.
+        content: the received content, or the file that holds it.
+        sha256: the expected SHA-256, if the caller knows it.
+        response: the response, whose metadata or ETag may hold a checksum.
+        seen: wrong checksums of earlier attempts. If the same one comes twice, the transfer is
+            intact and the store holds this content.
+
+    Returns:
+        True if a checksum matches. False if there is none, or if the ETag looks like an MD5 but is
+        not; the caller must then check the length.
+
+    Raises:
+        TransferFailed: the checksum does not match; a retry may help.
+        ObjectChanged: the SHA-256 does not match, for the second time.
     """
-    wanted = sha256 or response.get("Metadata", {}).get("sha256")
-    md5 = None if wanted else md5_of(response["ETag"])
-    if not wanted and not md5:
+    expected = sha256 or response.get("Metadata", {}).get("sha256")
+    md5 = None if expected else md5_of(response["ETag"])
+    if not expected and not md5:
         return False
-    found = _digest("sha256" if wanted else "md5", content)
-    if found == (wanted or md5):
+    actual = _checksum("sha256" if expected else "md5", content)
+    if actual == (expected or md5):
         return True
-    if md5 and found in seen:
-        return False  # an ETag that stays another was no MD5, as where a store encrypts
+    if md5 and actual in seen:
+        return False  # not an MD5: stores that encrypt have other ETags
     if isinstance(content, Path):
         content.unlink()
-    if found in seen:
-        raise ObjectChanged(f"{uri}: its SHA-256 is {found}, not {wanted}", _AGAIN)
-    seen.add(found)
-    raise TransferFailed(f"{uri}: the object arrived changed", _AGAIN)
+    if actual in seen:
+        raise ObjectChanged(f"{uri}: SHA-256 is {actual}, expected {expected}", _AGAIN)
+    seen.add(actual)
+    raise TransferFailed(f"{uri}: the checksum of the received object does not match", _AGAIN)
 
 
-def _digest(kind: str, content: bytes | Path) -> str:
+def _checksum(kind: str, content: bytes | Path) -> str:
     if isinstance(content, bytes):
         return hashlib.new(kind, content, usedforsecurity=False).hexdigest()
     return hash_file(content, kind)

@@ -1,14 +1,14 @@
-"""One run at a time writes to an output in S3, on any store that lists what was put.
+"""The lease of an output in S3: one run at a time writes, on any store with consistent listings.
 
-A run that wants to write puts a claim under a name of its own, then lists all claims. It wins if no
-other claim is alive: of two that put theirs at once, each sees the other, both withdraw and try
-again after a random pause. The winner renews its claim; one that is not renewed for its
-``lease_seconds`` is dead, and so is one whose process is known to be gone. Ages are those that the
-store tells, its own clock against its own, so that no machine's clock matters.
+A run that wants to write puts a claim under an unused name, then lists all claims. It gets the
+lease if no other claim is alive. If two runs put their claims at the same time, each sees the other
+claim; both withdraw and try again after a random pause. The holder renews its claim. A claim is
+dead if it was not renewed for its ``lease_seconds``, or if its process has ended on this machine.
+Ages are differences of the store's own clock, so the clocks of the machines do not matter.
 
-A claim's name begins with its epoch, which must be higher than any seen. A run that was stopped in
-the middle of anything for longer than its lease has been overtaken by a higher epoch, and whatever
-it writes afterwards is not the newest (see :mod:`job.storage.s3.index`).
+A claim's name starts with its epoch, which is higher than all epochs before. If a run is suspended
+for longer than its lease, another run takes over with a higher epoch. An index that the suspended
+run writes later is not the newest (see :mod:`job.storage.s3.index`).
 """
 
 import json
@@ -35,9 +35,9 @@ CANDIDATE, HOLDER, RELEASED = "candidate", "holder", "released"
 _RENEWALS = 4
 _WITHDRAWN_SECONDS = 1.0
 _POLL_SECONDS = 1.0
-# Whoever is asked to stop must leave so much of the time for it.
+# A run that must stop reserves this time for releasing its lease.
 RELEASE_SECONDS = 2.0
-# The store's clock is told in whole seconds.
+# The store reports its clock in whole seconds.
 _CLOCK_SECONDS = 1.0
 _UNKNOWN: Mapping[str, Any] = {"state": HOLDER, "lease_seconds": 3600.0, "host": "?", "pid": "?"}
 
@@ -46,35 +46,35 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Claim:
-    """Somebody's claim as it stood in the store.
+    """A claim of any run, as read from the store.
 
     Attributes:
-        found: the object.
-        told: what it says of its owner.
-        age_seconds: since it was put or renewed, by the store's clock.
+        object: the claim's object.
+        owner: the content: state, lease_seconds, and the process of the run.
+        age_seconds: time since the claim was put or renewed, by the store's clock.
     """
 
-    found: S3Object
-    told: Mapping[str, Any]
+    object: S3Object
+    owner: Mapping[str, Any]
     age_seconds: float
 
     @property
     def epoch(self) -> int:
-        """Its epoch."""
-        return index.epoch_of(self.found.uri.name)
+        """The epoch in its name."""
+        return index.epoch_of(self.object.uri.name)
 
     @property
     def alive(self) -> bool:
-        """False once others may take over."""
-        if self.told["state"] == RELEASED or known_gone(self.told):
+        """False if another run may take over."""
+        if self.owner["state"] == RELEASED or known_gone(self.owner):
             return False
-        return bool(self.age_seconds <= self.told["lease_seconds"] + _CLOCK_SECONDS)
+        return bool(self.age_seconds <= self.owner["lease_seconds"] + _CLOCK_SECONDS)
 
     def __str__(self) -> str:
-        started = self.told.get("started", "an unknown time")
+        started = self.owner.get("started", "an unknown time")
         return (
-            f"process {self.told['pid']} on {self.told['host']}, started {started}, "
-            f"heard of {self.age_seconds:.0f} s ago"
+            f"process {self.owner['pid']} on {self.owner['host']}, started {started}, "
+            f"last renewed {self.age_seconds:.0f} s ago"
         )
 
 
@@ -83,11 +83,13 @@ class Lease:
     """The right to write to an output.
 
     Attributes:
-        store: where.
+        store: access to S3.
         output: the output.
-        run: this run's name.
-        epoch: this lease's; higher than all before.
-        lease_seconds: how long it holds without being renewed.
+        run: the name of this run.
+        epoch: the epoch of this lease, higher than all before.
+        lease_seconds: how long the lease is valid without renewal.
+        lost: a description of the run that took over; empty if none did.
+        ended: True once this run has released the lease.
     """
 
     store: ObjectStore
@@ -105,22 +107,22 @@ class Lease:
 
     def put(self, state: str) -> None:
         """Write or renew the claim."""
-        told = {**ourselves(), "state": state, "lease_seconds": self.lease_seconds}
-        self.store.put(self.claim, json.dumps(told).encode())
+        owner = {**ourselves(), "state": state, "lease_seconds": self.lease_seconds}
+        self.store.put(self.claim, json.dumps(owner).encode())
 
     def verify(self) -> None:
-        """Make sure that nobody has taken over.
+        """Check that no other run has taken over.
 
         Raises:
-            OutputError: somebody has, or this run has given the lease up.
+            OutputError: another run has, or this run has released the lease.
         """
         if self.ended:
-            raise OutputError(f"{self.output}: this run has ended already")
+            raise OutputError(f"{self.output}: this run has already released its lease")
         if not self.lost:
             above = [
                 claim
                 for claim in claims(self.store, self.output, above=self.epoch)
-                if claim.told["state"] != CANDIDATE
+                if claim.owner["state"] != CANDIDATE
             ]
             written = [
                 name
@@ -131,8 +133,8 @@ class Lease:
                 self.lost = str(above[-1]) if above else "a run that has ended"
         if self.lost:
             raise OutputError(
-                f"{self.output} was taken over while this run did not answer, by {self.lost}",
-                "Nothing of it is lost: run the same command again once the other has ended.",
+                f"{self.output}: this run renewed its lease too late; taken over by {self.lost}",
+                "No result is lost. Run the same command again after the other run has ended.",
             )
 
 
@@ -145,18 +147,18 @@ def acquire(
     say: Say,
     pause: Callable[[float], None] = time.sleep,
 ) -> Lease:
-    """Get the right to write to an output, waiting for the lease of a run that has died.
+    """Get the lease of an output; waits until the lease of a dead run expires.
 
     Args:
-        store: where.
+        store: access to S3.
         output: the output.
-        run: this run's name.
-        lease_seconds: how long the lease holds without being renewed.
-        say: is told what is waited for.
-        pause: sleeps.
+        run: the name of this run.
+        lease_seconds: how long the lease is valid without renewal.
+        say: callback for status messages while waiting.
+        pause: sleeps for a number of seconds.
 
     Raises:
-        OutputError: another run writes there and is alive.
+        OutputError: another run holds the lease and is alive.
     """
     while True:
         _wait_for_others(store, output, say, pause)
@@ -166,13 +168,13 @@ def acquire(
         try:
             lease.put(CANDIDATE)
             listed = claims(store, output)
-            others = [claim for claim in listed if claim.found.uri != lease.claim]
+            others = [claim for claim in listed if claim.object.uri != lease.claim]
             unseen = len(others) == len(listed)
             if not unseen and not any(c.alive or c.epoch >= lease.epoch for c in others):
                 lease.put(HOLDER)
-                # Had this process been stopped since, another might have won in the meantime.
+                # If this process was suspended meanwhile, another run may have got the lease.
                 lease.verify()
-                store.delete([other.found.uri for other in others])
+                store.delete([other.object.uri for other in others])
                 return lease
         except BaseException:
             store.delete([lease.claim])
@@ -183,7 +185,7 @@ def acquire(
 
 @contextmanager
 def renewed(lease: Lease) -> Iterator[None]:
-    """Renew a lease in the background, and give it up at the end."""
+    """Renew a lease in the background, and release it at the end."""
     ended = threading.Event()
 
     def work() -> None:
@@ -192,9 +194,9 @@ def renewed(lease: Lease) -> Iterator[None]:
                 lease.verify()
                 lease.put(HOLDER)
             except OutputError:
-                return  # it is noted in the lease, and told by whoever wants to write
+                return  # the next verify() raises the error again
             except StorageError:
-                continue  # out of reach just now; before anything is written it is verified
+                continue  # S3 may be reachable again later; every write verifies the lease
 
     thread = threading.Thread(target=work, name="lease", daemon=True)
     thread.start()
@@ -204,7 +206,7 @@ def renewed(lease: Lease) -> Iterator[None]:
         lease.ended = True
         ended.set()
         if not lease.lost:
-            # Who cannot tell leaves a lease that ends by itself.
+            # If S3 cannot be reached, the lease expires by itself.
             with suppress(StorageError):
                 Background(partial(_release, thread, lease)).done_within(RELEASE_SECONDS)
 
@@ -215,57 +217,57 @@ def _release(thread: threading.Thread, lease: Lease) -> None:
 
 
 def claims(store: ObjectStore, output: S3Uri, above: int = 0) -> list[Claim]:
-    """Return all claims on an output of epochs above one, the newest last."""
+    """Return the claims on an output with an epoch greater than ``above``, the newest last."""
     listing = store.listing(output / LEASES)
-    found = []
-    for each in listing.found:
-        if not each.uri.name[:8].isdecimal() or index.epoch_of(each.uri.name) <= above:
+    claimed = []
+    for entry in listing.objects:
+        if not entry.uri.name[:8].isdecimal() or index.epoch_of(entry.uri.name) <= above:
             continue
-        age = (listing.at - each.modified).total_seconds()
+        age = (listing.at - entry.modified).total_seconds()
         try:
-            found.append(Claim(each, _told(store.read(each.uri)), age))
+            claimed.append(Claim(entry, _owner(store.read(entry.uri)), age))
         except ObjectMissing:
-            continue  # withdrawn since it was listed
-    return sorted(found, key=lambda claim: (claim.epoch, claim.found.uri))
+            continue  # withdrawn after the listing
+    return sorted(claimed, key=lambda claim: (claim.epoch, claim.object.uri))
 
 
-def _told(content: bytes) -> Mapping[str, Any]:
-    """Read a claim; one that cannot be understood is taken for that of a living run."""
+def _owner(content: bytes) -> Mapping[str, Any]:
+    """Parse a claim; a damaged claim counts as the claim of a live run."""
     try:
-        told = json.loads(content)
+        owner = json.loads(content)
     except ValueError:
         return _UNKNOWN
-    if not isinstance(told, dict) or type(told.get("lease_seconds")) not in (int, float):
+    if not isinstance(owner, dict) or type(owner.get("lease_seconds")) not in (int, float):
         return _UNKNOWN
-    return {**_UNKNOWN, **told}
+    return {**_UNKNOWN, **owner}
 
 
 def _wait_for_others(
     store: ObjectStore, output: S3Uri, say: Say, pause: Callable[[float], None]
 ) -> None:
-    """Return once no other claim is alive.
+    """Return when no other claim is alive.
 
     Raises:
-        OutputError: one was renewed meanwhile: its run lives.
+        OutputError: a claim was renewed meanwhile, so its run is alive.
     """
     waited_for: dict[S3Uri, S3Object] = {}
     while rivals := _alive(claims(store, output)):
         for rival in rivals:
-            uri = rival.found.uri
+            uri = rival.object.uri
             before = waited_for.get(uri)
             if before is None:
-                waited_for[uri] = rival.found
-                say(f"waiting whether this run still lives: {rival}")
-            elif before.modified != rival.found.modified and rival.told["state"] == HOLDER:
+                waited_for[uri] = rival.object
+                say(f"waiting to see whether this run is still alive: {rival}")
+            elif before.modified != rival.object.modified and rival.owner["state"] == HOLDER:
                 raise OutputError(
-                    f"{output} is being written by another run: {rival}",
-                    "Wait for it to end, stop it, or choose another place with --output.",
+                    f"cannot lock {output}: another run is writing to it: {rival}",
+                    "Wait for the other run, stop it, or choose another output with --output.",
                 )
         pause(_POLL_SECONDS)
 
 
-def _alive(found: Sequence[Claim]) -> list[Claim]:
-    return [claim for claim in found if claim.alive]
+def _alive(claimed: Sequence[Claim]) -> list[Claim]:
+    return [claim for claim in claimed if claim.alive]
 
 
 def _claim(output: S3Uri, epoch: int, run: str) -> S3Uri:
@@ -273,5 +275,5 @@ def _claim(output: S3Uri, epoch: int, run: str) -> S3Uri:
 
 
 def new_run() -> str:
-    """Return a name for a run that no other has."""
+    """Return a unique name for a run."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"

@@ -1,9 +1,9 @@
-"""Objects in S3-compatible storage: read and written whole, tried again, checked.
+"""Read, write and list objects in S3-compatible storage, with retries and checksums.
 
-Only requests that every S3-compatible store answers are made: no conditional writes, no checksum
-algorithms, nothing of AWS alone. What is read is checked against the SHA-256 that the caller knows
-or that the object's metadata holds (what this module uploads has it), else against its ETag where
-that is an MD5.
+Only requests that every S3-compatible store supports are used: no conditional writes, no checksum
+algorithms, nothing specific to AWS. Content is verified with the SHA-256 that the caller knows or
+that the object's metadata has (uploads of this module add it), or else with its ETag if that is an
+MD5.
 """
 
 import glob
@@ -26,9 +26,9 @@ from job.uri import S3Uri
 
 _BLOCK_BYTES = 1 << 20
 _THREADS = 4
-# Digits of the digest of an ETag, by which parts of different objects are told apart.
+# Digits of the checksum of an ETag in the name of a partial download.
 _MARK = 16
-_AGAIN = "Run the same command again; if it stays so, put the object there anew."
+_AGAIN = "Run the same command again. If it fails again, upload the object again."
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,12 @@ class S3Object:
     """An object as the store describes it.
 
     Attributes:
-        uri: where it is.
+        uri: bucket and key.
         bytes: its size.
-        etag: identifies its content, quotes included.
-        modified: when it was put there, by the store's clock.
-        sha256: as kept in its metadata; None for listed objects and those of other programs.
+        etag: identifies its content; includes the quotes.
+        modified: when it was written, by the store's clock.
+        sha256: the checksum in its metadata; None for listed objects and for objects that other
+            programs wrote.
     """
 
     uri: S3Uri
@@ -54,7 +55,7 @@ class S3Object:
 class Listing:
     """Objects below a prefix, and the store's clock when it listed them."""
 
-    found: tuple[S3Object, ...]
+    objects: tuple[S3Object, ...]
     at: datetime
 
 
@@ -62,10 +63,10 @@ class ObjectStore:
     """Objects by URI; threads may share it.
 
     Args:
-        client: as :func:`job.storage.s3.client.make_client` returns it.
-        retry: how patiently.
-        get: reads an object or a range for :meth:`read` and :meth:`read_range`, as
-            ``client.get_object`` does; a :class:`job.storage.s3.fast_get.FastGet` for many.
+        client: see :func:`job.storage.s3.client.make_client`.
+        retry: number and pauses of the attempts.
+        get: reads an object or a range for :meth:`read` and :meth:`read_range`. The default is
+            ``client.get_object``; :class:`job.storage.s3.fast_get.FastGet` is faster.
     """
 
     def __init__(
@@ -82,10 +83,10 @@ class ObjectStore:
         """Describe an object.
 
         Raises:
-            ObjectMissing: there is none; or no bucket: the answer does not tell.
-            StorageError: as every method may.
+            ObjectMissing: the object or the bucket does not exist.
+            StorageError: another failure; every method can raise it.
         """
-        return _found(uri, self._ask(uri, self.client.head_object))
+        return _described(uri, self._call(uri, self.client.head_object))
 
     def read(
         self,
@@ -99,13 +100,13 @@ class ObjectStore:
 
         Args:
             uri: the object.
-            length: what its size must be.
-            sha256: what its digest must be.
-            etag: what its ETag must be.
+            length: the expected size in bytes.
+            sha256: the expected SHA-256.
+            etag: the expected ETag.
 
         Raises:
-            ObjectMissing: there is no such object.
-            ObjectChanged: its ETag is another, or its digest is, time after time.
+            ObjectMissing: the object does not exist.
+            ObjectChanged: the ETag does not match, or the same wrong SHA-256 came twice.
         """
         seen: set[str] = set()
 
@@ -113,22 +114,28 @@ class ObjectStore:
             response = self._get(**_of(uri), **_pinned(etag))
             content = _body(response)
             if len(content) != (response["ContentLength"] if length is None else length):
-                raise TransferFailed(f"{uri}: the object arrived cut off", _AGAIN)
+                raise TransferFailed(f"{uri}: the object was cut off", _AGAIN)
             proven = check(uri, content, sha256, response, seen)
-            # A shorter answer may look whole.
+            # A truncated response can have a matching Content-Length.
             if not proven and length is None and len(content) != self.head(uri).bytes:
-                raise TransferFailed(f"{uri}: the object arrived cut off", _AGAIN)
+                raise TransferFailed(f"{uri}: the object was cut off", _AGAIN)
             return content
 
         return self.retry.call(uri, attempt)
 
     def read_range(self, uri: S3Uri, start: int, length: int, *, etag: str | None = None) -> bytes:
-        """Return ``length`` bytes from ``start`` on; fewer only where the object ends.
+        """Return ``length`` bytes from ``start``, or fewer if the object ends before.
+
+        Args:
+            uri: the object.
+            start: the first byte.
+            length: the number of bytes.
+            etag: the expected ETag.
 
         Raises:
-            ObjectMissing: there is no such object.
-            ObjectChanged: its ETag is another.
-            StorageError: it ends before ``start``, among other things.
+            ObjectMissing: the object does not exist.
+            ObjectChanged: the ETag does not match.
+            StorageError: the object ends before ``start``, or another failure.
         """
 
         def attempt() -> bytes:
@@ -138,7 +145,7 @@ class ObjectStore:
             first, last, whole = _extent(uri, response)
             wanted = min(length, whole - start)
             if first != start or last - first + 1 != wanted or len(content) != wanted:
-                raise TransferFailed(f"{uri}: another range arrived than was asked for", _AGAIN)
+                raise TransferFailed(f"{uri}: the server sent another range", _AGAIN)
             return content
 
         return self.retry.call(uri, attempt) if length > 0 else b""
@@ -152,131 +159,132 @@ class ObjectStore:
         sha256: str | None = None,
         etag: str | None = None,
     ) -> S3Object:
-        """Put an object into a file, whole and checked or not at all.
+        """Download an object to a file, which appears complete and verified by one rename.
 
-        A broken transfer goes on where it stopped, also in a later call: what has arrived waits
-        beside the file, under a name that holds the ETag. Nothing but one block is held in memory.
+        An interrupted download resumes, also in a later call: the received part is kept beside the
+        file, under a name with a checksum of the ETag. Only one block is held in memory.
 
         Args:
             uri: the object.
-            path: the file; its folder is there.
-            bytes: what its size must be.
-            sha256: what its digest must be; its metadata's if not given.
-            etag: what its ETag must be.
+            path: the file; its folder must exist.
+            bytes: the expected size.
+            sha256: the expected SHA-256; the default is the one in the object's metadata.
+            etag: the expected ETag.
+
+        Returns:
+            The object.
 
         Raises:
-            ObjectMissing: there is no such object.
-            ObjectChanged: ETag, size or digest are others, or it changed meanwhile.
+            ObjectMissing: the object does not exist.
+            ObjectChanged: ETag, size or SHA-256 do not match, or the object changed meanwhile.
             OSError: the file cannot be written.
         """
-        found = self.head(uri)
-        if (etag or found.etag, found.bytes if bytes is None else bytes) != (
-            found.etag,
-            found.bytes,
+        current = self.head(uri)
+        if (etag or current.etag, current.bytes if bytes is None else bytes) != (
+            current.etag,
+            current.bytes,
         ):
             raise ObjectChanged(
-                f"{uri}: it has {found.bytes:,} bytes and the ETag {found.etag}, not "
-                f"{'any' if bytes is None else format(bytes, ',')} and {etag or 'any'}",
-                "Something replaced it: put the right object there, or begin anew.",
+                f"{uri}: found {current.bytes:,} bytes with ETag {current.etag}, expected "
+                f"{'any size' if bytes is None else f'{bytes:,} bytes'} with ETag {etag or 'any'}",
+                "The object was replaced. Upload the right object, or run the job again.",
             )
-        part = _part(path, found.etag)
+        part = _part(path, current.etag)
         seen: set[str] = set()
 
         def attempt() -> None:
-            self._append(found, part)
-            check(uri, part, sha256 or found.sha256, {"ETag": found.etag}, seen)
+            self._append(current, part)
+            check(uri, part, sha256 or current.sha256, {"ETag": current.etag}, seen)
 
         self.retry.call(uri, attempt, lambda: part.stat().st_size if part.exists() else 0)
         replace_file(part, path)
         for other in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * _MARK}.part"):
             other.unlink()
-        return found
+        return current
 
     def put(self, uri: S3Uri, content: bytes) -> None:
-        """Put an object there, whole or not at all; one that is there is replaced."""
+        """Write or replace an object in one request."""
         Upload(self.client, self.retry).small(uri, content)
 
     def upload(self, uri: S3Uri, path: Path, *, sha256: str, length: int) -> None:
-        """Put a file there, in parts that go in parallel when it is long.
+        """Upload a file; a large file is uploaded in several parts at the same time.
 
         Args:
-            uri: where.
+            uri: the object.
             path: the file; it may grow meanwhile.
-            sha256: the digest of its first ``length`` bytes, which is kept as metadata.
-            length: how much of it to put there.
+            sha256: the SHA-256 of its first ``length`` bytes; it is stored as metadata.
+            length: how many bytes to upload.
 
         Raises:
-            ObjectChanged: the file holds something else, or what arrives does, time after time.
+            ObjectChanged: the file has another SHA-256, or the uploaded object has, several times.
         """
         Upload(self.client, self.retry).file(uri, path, sha256, length)
 
     def list(self, prefix: S3Uri) -> Iterator[S3Object]:
-        """Yield the objects below a prefix, in the order of their keys."""
+        """Yield the objects below a prefix, sorted by key."""
         for page in self._pages(prefix):
             yield from _listed(prefix, page)
 
     def folders(self, prefix: S3Uri) -> tuple[S3Uri, ...]:
-        """Return what is directly below a prefix and has objects below itself."""
-        found = [
+        """Return the folders directly below a prefix."""
+        prefixes = [
             S3Uri(prefix.bucket, entry["Prefix"].removesuffix("/"))
             for page in self._pages(prefix, Delimiter="/")
             for entry in page.get("CommonPrefixes", ())
         ]
-        return tuple(found)
+        return tuple(prefixes)
 
     def directly_in(self, prefix: S3Uri) -> Iterator[S3Object]:
-        """Yield the objects below a prefix that are in none of its folders."""
+        """Yield the objects directly below a prefix, without those in its folders."""
         for page in self._pages(prefix, Delimiter="/"):
             yield from _listed(prefix, page)
 
     def listing(self, prefix: S3Uri) -> Listing:
-        """Return the objects below a prefix and the time by the store's own clock."""
+        """Return the objects below a prefix and the time of the store's clock."""
         pages = list(self._pages(prefix))
-        found = tuple(found for page in pages for found in _listed(prefix, page))
-        return Listing(found, _date(prefix, pages[-1]))
+        objects = tuple(entry for page in pages for entry in _listed(prefix, page))
+        return Listing(objects, _date(prefix, pages[-1]))
 
     def delete(self, uris: Sequence[S3Uri]) -> None:
-        """Remove objects; those that are not there do not matter."""
+        """Delete objects; missing ones are ignored."""
         each(self._delete, uris, _THREADS)
 
-    def _append(self, found: S3Object, part: Path) -> None:
-        """Fetch what is missing of a file; what arrives before a failure stays."""
+    def _append(self, entry: S3Object, part: Path) -> None:
+        """Download the missing rest of an object; received bytes are kept after a failure."""
         with part.open("ab") as file:
             start = file.tell()
-            if start > found.bytes:
+            if start > entry.bytes:
                 file.truncate(0)
                 start = 0
-            if start == found.bytes:
+            if start == entry.bytes:
                 return
             response = self.client.get_object(
-                **_of(found.uri), **_pinned(found.etag), Range=f"bytes={start}-"
+                **_of(entry.uri), **_pinned(entry.etag), Range=f"bytes={start}-"
             )
-            if _extent(found.uri, response) != (start, found.bytes - 1, found.bytes):
-                raise TransferFailed(
-                    f"{found.uri}: another range arrived than was asked for", _AGAIN
-                )
+            if _extent(entry.uri, response) != (start, entry.bytes - 1, entry.bytes):
+                raise TransferFailed(f"{entry.uri}: the server sent another range", _AGAIN)
             for block in iter(lambda: response["Body"].read(_BLOCK_BYTES), b""):
                 file.write(block)
-            if file.tell() != found.bytes:
-                raise TransferFailed(f"{found.uri}: the object arrived cut off", _AGAIN)
+            if file.tell() != entry.bytes:
+                raise TransferFailed(f"{entry.uri}: the object was cut off", _AGAIN)
 
     def abort_unfinished(self, prefix: S3Uri, ours: Callable[[str], bool]) -> int:
-        """Free what uploads hold that were never completed; returns how many there were.
+        """Abort incomplete multipart uploads below a prefix; returns their number.
 
         Args:
-            prefix: where to look.
-            ours: tells by its key whether an upload may be given up.
+            prefix: the prefix.
+            ours: returns for a key whether its upload may be aborted.
         """
         return Upload(self.client, self.retry).abort_unfinished(prefix, ours)
 
     def _delete(self, uri: S3Uri) -> None:
-        self._ask(uri, self.client.delete_object)
+        self._call(uri, self.client.delete_object)
 
-    def _ask(self, uri: S3Uri, request: Callable[..., Any]) -> Any:
+    def _call(self, uri: S3Uri, request: Callable[..., Any]) -> Any:
         return self.retry.call(uri, lambda: request(**_of(uri)))
 
     def _pages(self, prefix: S3Uri, **options: str) -> Iterator[Mapping[str, Any]]:
-        """Yield the answers that list what is below a prefix; each is tried again by itself."""
+        """Yield the pages of a listing; each page is retried separately."""
         token: dict[str, str] = {}
         while True:
             page = self.retry.call(
@@ -292,7 +300,7 @@ class ObjectStore:
 
 
 def _part(path: Path, etag: str) -> Path:
-    """Return where what has arrived of an object waits."""
+    """Return the path of a partial download."""
     mark = hashlib.sha256(etag.encode()).hexdigest()[:_MARK]
     return path.with_name(f".{path.name}.{mark}.part")
 
@@ -309,7 +317,7 @@ def _pinned(etag: str | None) -> dict[str, str]:
     return {"IfMatch": etag} if etag else {}
 
 
-def _found(uri: S3Uri, response: Mapping[str, Any]) -> S3Object:
+def _described(uri: S3Uri, response: Mapping[str, Any]) -> S3Object:
     return S3Object(
         uri,
         response["ContentLength"],
@@ -326,19 +334,19 @@ def _listed(prefix: S3Uri, page: Mapping[str, Any]) -> Iterator[S3Object]:
 
 
 def _date(uri: S3Uri, response: Mapping[str, Any]) -> datetime:
-    """Return the time at which the store answered."""
+    """Return the time of a response by the store's clock."""
     text = response["ResponseMetadata"]["HTTPHeaders"].get("date", "")
     try:
         return parsedate_to_datetime(text)
     except ValueError as error:
-        raise TransferFailed(f"{uri}: the answer's date is {text!r}", _AGAIN) from error
+        raise TransferFailed(f"{uri}: the response has no valid date: {text!r}", _AGAIN) from error
 
 
 def _extent(uri: S3Uri, response: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Return first and last byte of an answer, and the object's size."""
+    """Return the first and last byte of a response, and the object's size."""
     text = response.get("ContentRange", "")
     match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", text)
     if match is None:
-        raise TransferFailed(f"{uri}: the answer's range is {text!r}", _AGAIN)
+        raise TransferFailed(f"{uri}: the response has no valid range: {text!r}", _AGAIN)
     first, last, whole = map(int, match.groups())
     return first, last, whole

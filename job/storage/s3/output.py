@@ -1,9 +1,9 @@
-"""An output in S3: worked on in a local folder, kept in objects that an index names.
+"""An output in S3: a local folder for the stages, and objects that an index lists.
 
-The local folder is an ordinary output folder, which may be lost at any time. What it holds is sent
-to S3 whenever a stage is finished, a checkpoint is written or the run ends; the index that names it
-is written last. On a fresh machine only the stages' records are fetched; files follow when a stage
-that runs reads them.
+The local folder is an ordinary output folder, which may be lost at any time. Its files are uploaded
+when a stage finishes, when a checkpoint is written and when the run ends. The index that lists them
+is written last. On another machine only the stages' records are downloaded; other files are
+downloaded when a stage reads them.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from typing import Any
 
 from job.errors import DataError, StorageError
 from job.process.signals import StopSignals, stopped
+from job.storage.digests import hash_file
 from job.storage.files import output_errors, read_json, write_json
 from job.storage.local import (
     MANIFEST,
@@ -41,6 +42,7 @@ from job.storage.s3.snapshot import (
     snapshot,
     unfinished_files,
 )
+from job.text_format import plural
 from job.uri import S3Uri
 
 _PINS = ".pins"
@@ -52,14 +54,14 @@ class S3Output(LocalOutput):
     """An output in S3.
 
     Args:
-        uri: where it is.
-        store: how to get there.
-        scratch: the local folder; of this output alone.
-        lease_seconds: how long a run that died keeps others out.
-        say: is told of what a person should know.
+        uri: the output.
+        store: access to S3.
+        scratch: the local folder, used only for this output.
+        lease_seconds: how long a dead run blocks other runs.
+        say: callback for messages to the user.
     """
 
-    # The rest is for sending it.
+    # The rest of the time is for the upload.
     saving_share = 0.6
 
     def __init__(
@@ -77,11 +79,14 @@ class S3Output(LocalOutput):
 
     @contextmanager
     def locked(self, *, stages: bool = True) -> Iterator[int]:
-        """Keep other runs out, here and everywhere, and take over what the output holds.
+        """Lock the output in S3 and the local folder, and take over the files of the output.
+
+        Args:
+            stages: see :meth:`LocalOutput.locked`.
 
         Raises:
-            OutputError: another run writes there.
-            StorageError: S3 cannot be reached, or refuses.
+            OutputError: another run writes to the output.
+            StorageError: S3 cannot be reached, or rejects a request.
         """
         lease = acquire(
             self.store,
@@ -101,57 +106,57 @@ class S3Output(LocalOutput):
                 ended.set()
 
     def read_only(self) -> None:
-        """Fetch the records into an empty folder, for those who only look; nothing is locked."""
+        """Download the records into an empty folder, without a lock."""
         self.root.mkdir(parents=True, exist_ok=True)
         self.contents.read_only()
         self._start_from()
 
     def display_path(self, output_dir: str) -> Path | S3Uri:
-        """Return where something is, as a person knows it."""
+        """Return the URI of an output folder to show to the user."""
         return self.uri / output_dir
 
     def damage(self, published: Published) -> str | None:
-        """Say which file is neither here nor in S3 as it was published, or return None.
+        """Return a sentence on the first file that is damaged here and in S3, or None.
 
-        What is wrong here and right in S3 is removed here, to be fetched when it is needed.
+        A file that is damaged here but not in S3 is removed here, and downloaded when needed.
         """
         for name, entry in published.files.items():
             alone = replace(published, files={name: entry})
-            found = alone.damage(self.digests)
-            if found is None:
+            damage = alone.damage(self.digests)
+            if damage is None:
                 continue
-            kept = self.contents.index.files.get(f"{published.path.name}/{name}")
-            if kept is None or kept.content != (entry["sha256"], entry["bytes"]):
-                return found
+            stored = self.contents.index.files.get(f"{published.path.name}/{name}")
+            if stored is None or stored.content != (entry["sha256"], entry["bytes"]):
+                return damage
             (published.path / name).unlink(missing_ok=True)
         return None
 
     def download(self, output_dir: Iterable[str]) -> None:
-        """Fetch the files of published folders that are not here yet.
+        """Download the files of published folders that are not on this machine.
 
         Raises:
-            DataError: a file in S3 is not what the index says.
+            DataError: an object is missing or differs from the index.
         """
-        wanted = {}
+        missing = {}
         for folder in output_dir:
             for name, entry in read_json(self.root / folder / STAGE_FILE)["files"].items():
                 if not (self.root / folder / name).exists():
-                    wanted[f"{folder}/{name}"] = entry["mtime_ns"]
-        self._get(wanted)
-        for path, mtime_ns in wanted.items():
-            # As published: a file of that size and time need not be read again to be trusted.
+                    missing[f"{folder}/{name}"] = entry["mtime_ns"]
+        self._get(missing)
+        for path, mtime_ns in missing.items():
+            # A file with its published size and time need not be read again to be trusted.
             os.utime(self.root / path, ns=(mtime_ns, mtime_ns))
 
     def unfinished(self, stage: str, key: str) -> bool:
-        """Tell whether work of an interrupted run with this key can be gone on with."""
-        return super().unfinished(stage, key) or self._unfinished_there(stage, key)
+        """Return whether a stage with this cache key can resume the work of an interrupted run."""
+        return super().unfinished(stage, key) or self._unfinished_in_s3(stage, key)
 
     def partial(self, stage: str, key: str) -> tuple[Path, bool]:
-        """Return the folder of an unfinished stage, fetched if only S3 has it."""
+        """Return the folder of an unfinished stage, downloaded if only S3 has it."""
         with self._changing:
-            # What is sent from here on is not the result that the report tells of.
+            # The report does not describe the files that are uploaded from here on.
             self.retract()
-            if not super().unfinished(stage, key) and self._unfinished_there(stage, key):
+            if not super().unfinished(stage, key) and self._unfinished_in_s3(stage, key):
                 self._fetch_unfinished(stage)
             path = self.partials / stage
             if super().unfinished(stage, key):
@@ -161,27 +166,28 @@ class S3Output(LocalOutput):
             return super().partial(stage, key)
 
     def keep_manifest(self, resolved: Mapping[str, Any]) -> None:
-        """Write down what the output is made from; a report on something else goes first."""
+        """Write the manifest of this run; the report of another manifest is removed first."""
         with self._changing:
             if read_json(self.root / MANIFEST) != resolved:
                 self.retract()
             super().keep_manifest(resolved)
 
     def recover(self, stages: Iterable[tuple[str, str]]) -> None:
-        """Publish here what a killed run had finished."""
+        """Publish finished stages of a killed run in the local folder."""
         with self._changing:
             super().recover(stages)
 
     def publish(self, *args: Any, **values: Any) -> Published:
-        """Make a finished stage's folder visible here; :meth:`keep` does so for others."""
+        """Publish a finished stage in the local folder; :meth:`sync` uploads it."""
         with self._changing:
             return super().publish(*args, **values)
 
     def check(self) -> None:
-        """Make sure that this run may still write.
+        """Check that this run may still write.
 
         Raises:
             OutputError: another run has taken over.
+            JobError: an upload in the background failed.
         """
         if self._failure is not None:
             raise self._failure
@@ -189,16 +195,16 @@ class S3Output(LocalOutput):
             self._lease.verify()
 
     def sync(self, stop: StopSignals, grace_seconds: float) -> None:
-        """Send what is new to S3, and then the index that names it.
+        """Upload new files to S3, and then the index that lists them.
 
         Args:
-            stop: where signals are kept meanwhile.
-            grace_seconds: how long all of stopping may take after a signal.
+            stop: receives signals during the upload.
+            grace_seconds: how long stopping may take in total after a signal.
 
         Raises:
-            OutputError: another run has taken over; nothing is visible.
-            StorageError: S3 cannot be reached, or refuses.
-            Stopped: a signal came, and the time after it was too short.
+            OutputError: another run has taken over; the index is not written.
+            StorageError: S3 cannot be reached, or rejects a request.
+            Stopped: a signal came, and the upload did not finish in time.
         """
         with stop.deferred():
             sending = Background(self._commit)
@@ -208,21 +214,25 @@ class S3Output(LocalOutput):
 
     def _commit(self) -> None:
         if self._lease is None:
-            raise AssertionError("an output is written that is not locked")
+            raise AssertionError("cannot write to an output that is not locked")
         with self._changing, output_errors(self.root):
             self.contents.put(snapshot(self.root, self.root / _PINS), self._lease)
             remove(self.root / _PINS)
             write_json(self.root / S3_STATE, self.contents.index.state)
 
     def _take_over(self, lease: Lease) -> None:
-        """Begin where the newest index stands; where it names nothing, with what is here."""
+        """Start from the newest index, or from the local folder if the index is empty."""
         base = self.contents.take_over(lease)
         if not self.contents.index.entries:
-            if kept := len([*self.root.glob(f"*/{STAGE_FILE}")]):
-                told = f"{self.uri} has no index of a run"
-                self.say(f"{told}; {kept} finished stages on this machine are sent")
+            if stages := len([*self.root.glob(f"*/{STAGE_FILE}")]):
+                self.say(
+                    f"{self.uri} has no index of a run; "
+                    f"uploading {plural(stages, 'finished stage')} from this machine"
+                )
             if strays := self.contents.strays:
-                self.say(f"{strays} objects below {self.uri / RUNS}, of no index, stay there")
+                self.say(
+                    f"keeping {plural(strays, 'object')} below {self.uri / RUNS} without an index"
+                )
         elif read_json(self.root / S3_STATE) != base.state:
             self._start_from()
         if self.contents.lost(dict(published_files(self.root))):
@@ -230,13 +240,12 @@ class S3Output(LocalOutput):
         write_json(self.root / S3_STATE, self.contents.index.state)
 
     def _start_from(self) -> None:
-        """Make the local folder hold nothing but what the index names, its records at once."""
+        """Remove files from the local folder that the index does not list; download the records."""
         files = self.contents.index.files
         (self.root / S3_STATE).unlink(missing_ok=True)
         for stage_file in self.root.glob(f"*/{STAGE_FILE}"):
             entry = files.get(f"{stage_file.parent.name}/{STAGE_FILE}")
-            digest = hashlib.sha256(stage_file.read_bytes()).hexdigest()
-            if entry is None or entry.sha256 != digest:
+            if entry is None or entry.sha256 != hash_file(stage_file):
                 remove(stage_file.parent)
         remove(self.partials)
         self.partials.mkdir(parents=True)
@@ -249,40 +258,40 @@ class S3Output(LocalOutput):
         with output_errors(self.root):
             self.contents.fetch(paths, self.root)
 
-    def _unfinished_there(self, stage: str, key: str) -> bool:
+    def _unfinished_in_s3(self, stage: str, key: str) -> bool:
         entry = self.contents.index.files.get(key_path(stage))
         return entry is not None and entry.sha256 == hashlib.sha256(key.encode()).hexdigest()
 
     def _fetch_unfinished(self, stage: str) -> None:
-        """Fetch a stage's unfinished work; a damaged checkpoint is named and passed over."""
+        """Download the unfinished work of a stage; a damaged checkpoint is reported and skipped."""
         remove(self.partials / stage)
         for path in unfinished_files(stage, self.contents.index.files):
             try:
                 self._get([path])
             except DataError as error:
                 if not is_checkpoint(path):
-                    self.say(f"unfinished work of {stage} is lost, it begins anew: {error.message}")
+                    self.say(f"{stage} cannot resume and starts again: {error.message}")
                     remove(self.partials / stage)
                     return
-                self.say(f"a checkpoint is passed over: {error.message}")
+                self.say(f"skipping a damaged checkpoint: {error.message}")
 
     def _watch(self, ended: threading.Event) -> None:
-        """Send unfinished work whenever a stage has written a checkpoint."""
+        """Upload unfinished work whenever a stage has written a checkpoint."""
         sent: frozenset[tuple[str, int]] = frozenset()
         failing = False
         while not ended.wait(_WATCH_SECONDS):
-            found = checkpoints(self.root)
-            if found <= sent:
+            written = checkpoints(self.root)
+            if written <= sent:
                 continue
             try:
                 self._commit()
             except StorageError as error:
                 if not failing:
-                    self.say(f"a checkpoint could not be sent, going on: {error.message}")
+                    self.say(f"cannot upload a checkpoint, trying again later: {error.message}")
                 failing = True
             except BaseException as error:
                 if not ended.is_set():
                     self._failure = error
                 return
             else:
-                sent, failing = found, False
+                sent, failing = written, False

@@ -1,4 +1,4 @@
-"""Who is at work: enough to tell a person, and for this machine to know whether it still is."""
+"""Describe a process for messages, and check on the same machine whether it has ended."""
 
 import os
 import socket
@@ -12,20 +12,20 @@ _STATE, _START_TICKS = 0, 19
 
 
 def ourselves() -> dict[str, Any]:
-    """Describe this process, for others to find in a claim."""
+    """Describe this process, for its claim."""
     return {
         "pid": os.getpid(),
         "host": socket.gethostname(),
-        "started": _first_asked(),
+        "started": _started(),
         "process": {"kernel": _kernel(), "start": _start(os.getpid())},
     }
 
 
 def known_gone(owner: Mapping[str, Any]) -> bool:
-    """Tell whether a process that described itself is gone for certain.
+    """Return whether a process has certainly ended.
 
-    Only a process of this very kernel and process namespace can be looked for; of another machine,
-    or another container, nothing is known.
+    Only a process of the same kernel and process namespace can be checked. The result is False for
+    a process on another machine or in another container.
     """
     process, pid = owner.get("process"), owner.get("pid")
     if not isinstance(process, dict) or not isinstance(pid, int) or not process.get("start"):
@@ -36,13 +36,13 @@ def known_gone(owner: Mapping[str, Any]) -> bool:
 
 
 @cache
-def _first_asked() -> str:
+def _started() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @cache
 def _kernel() -> str:
-    """Identify the running kernel and this process's namespace; empty if that cannot be told."""
+    """Identify the running kernel and the process namespace; empty if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -51,11 +51,11 @@ def _kernel() -> str:
 
 
 def _start(pid: int) -> str:
-    """Return when a process started, in ticks since boot; empty if it is gone."""
+    """Return the start time of a process in ticks since boot; empty if it has ended."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:
         return ""
-    # The name before the last bracket may hold anything.
+    # The process name before the last bracket can contain any character.
     fields = text.rpartition(")")[2].split()
     return "" if fields[_STATE] in "ZX" else fields[_START_TICKS]

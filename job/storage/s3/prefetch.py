@@ -1,4 +1,4 @@
-"""Reading objects, or pieces of them, through the cache, ahead of need."""
+"""Read objects, or pieces of objects, through the cache and ahead of need."""
 
 import hashlib
 import os
@@ -22,9 +22,9 @@ class Piece:
 
     Attributes:
         of: the object.
-        start: the piece's first byte; None for the whole object.
-        bytes: the piece's length.
-        sha256: the piece's digest; None for a whole object, which its ETag vouches for.
+        start: the first byte of the piece; None for the whole object.
+        bytes: the length of the piece.
+        sha256: the checksum of the piece; None for a whole object, which the ETag identifies.
     """
 
     of: S3Object
@@ -34,14 +34,21 @@ class Piece:
 
 
 class Fetches(Protocol):
-    """Reads one piece; threads share it."""
+    """Reads one piece; threads may share it."""
 
     def fetch(self, piece: Piece) -> bytes:
         """Return a piece's content."""
 
 
 class PieceReader:
-    """Reads pieces; threads may share it. A copy in another process has its own client."""
+    """Reads pieces through the cache; threads may share it.
+
+    A copy in another process has its own client.
+
+    Args:
+        access: access to S3 and to the cache.
+        store: an open object store; None makes one when it is needed.
+    """
 
     def __init__(self, access: Access, store: ObjectStore | None = None) -> None:
         self.access = access
@@ -56,15 +63,15 @@ class PieceReader:
         """Return a piece's content.
 
         Raises:
-            DataError: it is gone, refused, or no longer what it was.
-            TransferFailed: the network or the server fails, attempt after attempt.
+            DataError: the object is missing, has changed, or access is denied.
+            TransferFailed: the network or the server failed at every attempt.
         """
         name = self.access.name(piece.of)
         if piece.start is not None:
             name = f"{name} {piece.start} {piece.bytes}"
         content = self._cache.get(name)
         if content is None and piece.start is not None:
-            content = self._of_whole(piece)
+            content = self._from_cached_file(piece)
             if content is not None:
                 return content
         if content is None:
@@ -73,8 +80,8 @@ class PieceReader:
             self._cache.put(name, content)
         return content
 
-    def _of_whole(self, piece: Piece) -> bytes | None:
-        """Read a piece of an object that the cache has as a file."""
+    def _from_cached_file(self, piece: Piece) -> bytes | None:
+        """Read a piece of an object that the cache has as a file; None if it does not."""
         folder = self._cache.kept_files(self.access.name(piece.of))
         if folder is None or piece.start is None:
             return None
@@ -89,17 +96,17 @@ class PieceReader:
         return content if hashlib.sha256(content).hexdigest() == piece.sha256 else None
 
     def _fetch(self, piece: Piece) -> bytes:
-        found, store = piece.of, self._client()
+        whole, store = piece.of, self._client()
         if piece.start is None:
-            return store.read(found.uri, length=found.bytes, etag=found.etag)
+            return store.read(whole.uri, length=whole.bytes, etag=whole.etag)
         start, seen = piece.start, set[str]()
 
         def attempt() -> bytes:
-            content = store.read_range(found.uri, start, piece.bytes, etag=found.etag)
-            check(found.uri, content, piece.sha256, {"ETag": ""}, seen)
+            content = store.read_range(whole.uri, start, piece.bytes, etag=whole.etag)
+            check(whole.uri, content, piece.sha256, {"ETag": ""}, seen)
             return content
 
-        return store.retry.call(found.uri, attempt)
+        return store.retry.call(whole.uri, attempt)
 
     def _client(self) -> ObjectStore:
         with self._lock:
@@ -109,7 +116,7 @@ class PieceReader:
 
 
 class _Arriving:
-    """A piece on its way: its content, or the error that kept it away."""
+    """The content of a piece that is being read, or its error."""
 
     def __init__(self) -> None:
         self.done = threading.Event()
@@ -118,13 +125,13 @@ class _Arriving:
 
 
 class FetchAhead:
-    """Reads pieces before they are asked for, several at a time.
+    """Reads pieces ahead of need, several at a time.
 
-    The threads are daemons: a process that must end does not wait for the network.
+    The threads are daemon threads, so that a process which must stop does not wait for the network.
 
     Args:
-        reader: has ``fetch``, which threads call.
-        threads: how many at a time.
+        reader: reads one piece; threads call it.
+        threads: number of pieces that are read at the same time.
     """
 
     def __init__(self, reader: Fetches, threads: int = THREADS) -> None:
@@ -135,19 +142,19 @@ class FetchAhead:
             threading.Thread(target=self._work, name=f"fetch-{number}", daemon=True).start()
 
     def start(self, pieces: Mapping[int, Piece]) -> None:
-        """Begin to read pieces, by numbers under which they are asked for later."""
+        """Start to read pieces; :meth:`take` returns them by these numbers."""
         for number, piece in pieces.items():
             if number not in self._arriving:
                 arriving = self._arriving[number] = _Arriving()
                 self._wanted.put((piece, arriving))
 
     def wait(self, number: int, seconds: float) -> bool:
-        """Wait for a piece; returns whether it, or its error, is there."""
+        """Wait for a piece, and return whether the piece or its error is available."""
         arriving = self._arriving.get(number)
         return arriving is None or arriving.done.wait(seconds)
 
     def take(self, number: int, piece: Piece) -> bytes:
-        """Return a piece, whether or not it was begun, and forget it.
+        """Return and drop a piece; a piece that was not started is read now.
 
         Raises:
             DataError, TransferFailed: as :meth:`PieceReader.fetch`.

@@ -1,4 +1,4 @@
-"""An object as a file that is read from front to back, or here and there."""
+"""An object as a seekable file."""
 
 import io
 
@@ -11,18 +11,19 @@ _AHEAD = 3
 
 
 class RangeReader(io.RawIOBase):
-    """Reads an object block by block, a few blocks ahead; a broken transfer costs one block.
+    """Reads an object in blocks, a few blocks ahead; a broken transfer repeats one block only.
 
     Args:
-        store: reads ranges.
-        found: the object; should it change, reading fails.
+        store: access to S3.
+        entry: the object; if its ETag changes, reading fails with a DataError.
+        block_bytes: the size of a block.
     """
 
     def __init__(
-        self, store: ObjectStore, found: S3Object, *, block_bytes: int = _BLOCK_BYTES
+        self, store: ObjectStore, entry: S3Object, *, block_bytes: int = _BLOCK_BYTES
     ) -> None:
         self._store = store
-        self._found = found
+        self._object = entry
         self._block_bytes = block_bytes
         self._ahead = FetchAhead(self, threads=_AHEAD)
         self._position = 0
@@ -36,29 +37,29 @@ class RangeReader(io.RawIOBase):
             return self._store.read_range(piece.of.uri, start, piece.bytes, etag=piece.of.etag)
 
     def readable(self) -> bool:
-        """It can be read."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """It can be read anywhere."""
+        """Return True."""
         return True
 
     def tell(self) -> int:
-        """The position."""
+        """Return the position."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Set the position."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._found.bytes}
+        """Set the position and return it."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._object.bytes}
         position = base[whence] + offset
         if position < 0:
-            raise ValueError(f"a position of {position}")
+            raise ValueError(f"expected a position of at least 0, found {position}")
         self._position = position
         return position
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        """Read what the block at the position still has, and no more than the buffer takes."""
-        if self._position >= self._found.bytes or not len(buffer):
+        """Read up to the end of the current block, at most as much as the buffer holds."""
+        if self._position >= self._object.bytes or not len(buffer):
             return 0
         number, start = divmod(self._position, self._block_bytes)
         if number != self._block:
@@ -69,7 +70,7 @@ class RangeReader(io.RawIOBase):
         return len(part)
 
     def _take(self, number: int) -> bytes:
-        last = (self._found.bytes - 1) // self._block_bytes
+        last = (self._object.bytes - 1) // self._block_bytes
         sequential = number == self._block + 1
         until = min(last, number + _AHEAD) if sequential else number
         self._ahead.start({each: self._piece(each) for each in range(number, until + 1)})
@@ -77,4 +78,4 @@ class RangeReader(io.RawIOBase):
 
     def _piece(self, number: int) -> Piece:
         start = number * self._block_bytes
-        return Piece(self._found, start, min(self._block_bytes, self._found.bytes - start), None)
+        return Piece(self._object, start, min(self._block_bytes, self._object.bytes - start), None)

@@ -1,4 +1,4 @@
-"""Trying again what may succeed next time, with growing and random pauses."""
+"""Retries with growing random pauses."""
 
 import random
 import time
@@ -12,23 +12,23 @@ from job.uri import S3Uri
 
 T = TypeVar("T")
 
-# Most failures pass sooner, and nobody need hear of them.
-_SAID_AT = 4
+# Earlier failures are not reported, because most succeed at the next attempt.
+_REPORTED_AT = 4
 
 
 @dataclass(frozen=True)
 class Retry:
-    """How often and how patiently.
+    """Number and pauses of the attempts.
 
-    The pause before each further attempt is drawn evenly between 0 and a bound that doubles each
-    time: clients that failed together do not come back together.
+    The pause before each further attempt is random between 0 and a bound that doubles each time, so
+    that clients which failed at the same time do not retry at the same time.
 
     Attributes:
-        attempts: attempts in a row without progress, at least 1.
+        attempts: the maximum number of attempts in a row without progress, at least 1.
         first_seconds: the first bound.
-        longest_seconds: the bound stops growing here.
-        sleep: pauses.
-        say: is told of a failure once it has lasted; None for where nobody listens.
+        longest_seconds: the largest bound.
+        sleep: sleeps for a number of seconds.
+        say: callback for a message after several failures in a row; None for no message.
     """
 
     attempts: int = 8
@@ -40,16 +40,16 @@ class Retry:
     def call(
         self, uri: S3Uri, action: Callable[[], T], progress: Callable[[], int] = lambda: 0
     ) -> T:
-        """Return what an action returns, however often it takes.
+        """Call an action until it succeeds, and return its result.
 
         Args:
-            uri: what it is about, for messages.
-            action: one attempt; a further one may go on where the last one stopped.
-            progress: tells how far the action has come; more than before begins the count anew.
+            uri: the object, for messages.
+            action: one attempt; it may resume where the last attempt stopped.
+            progress: returns the progress of the action. Progress resets the count of attempts.
 
         Raises:
-            TransferFailed: all attempts failed; the message is the last one's.
-            StorageError: it failed in a way that no further attempt can mend.
+            TransferFailed: all attempts failed; the message is from the last attempt.
+            StorageError: a failure for which a retry cannot help.
         """
         failed, reached = 0, progress()
         while True:
@@ -62,7 +62,7 @@ class Retry:
                 if failed >= self.attempts:
                     tried = "1 attempt" if failed == 1 else f"{failed} attempts"
                     raise TransferFailed(f"{error.message} (after {tried})", error.hint) from error
-                if failed == _SAID_AT and self.say:
-                    self.say(f"{error.message}; attempt {failed} of {self.attempts}, trying again")
+                if failed == _REPORTED_AT and self.say:
+                    self.say(f"{error.message} (attempt {failed} of {self.attempts}), trying again")
             bound = min(self.longest_seconds, self.first_seconds * 2 ** (failed - 1))
             self.sleep(random.uniform(0, bound))  # noqa: S311

@@ -1,4 +1,4 @@
-"""What of an output folder goes to S3, held still while it is sent."""
+"""The files of an output folder that are uploaded to S3, protected from changes meanwhile."""
 
 import os
 import shutil
@@ -17,13 +17,13 @@ PARTIALS = ".partial"
 
 @dataclass(frozen=True)
 class Kept:
-    """A file to send.
+    """A file to upload.
 
     Attributes:
-        path: holds the content, in its first ``bytes`` bytes; not there if it is in S3 only.
-        bytes: how much of it.
-        sha256: the digest of that.
-        mtime_ns: when it was published; None for what was read just now.
+        path: the file, whose first ``bytes`` bytes count; it is missing if only S3 has it.
+        bytes: how many bytes of the file count.
+        sha256: the SHA-256 of these bytes.
+        mtime_ns: the modification time when it was published; None if it was read just now.
     """
 
     path: Path
@@ -33,11 +33,11 @@ class Kept:
 
     @property
     def content(self) -> tuple[str, int]:
-        """What tells equal files."""
+        """Identifies the content."""
         return self.sha256, self.bytes
 
     def is_here(self) -> bool:
-        """Whether the file still holds the content; it is read only if its time differs."""
+        """Return whether the file still has the content; it is read only if its time differs."""
         try:
             stat = self.path.stat()
         except FileNotFoundError:
@@ -48,47 +48,48 @@ class Kept:
 
 
 def snapshot(root: Path, pins: Path) -> dict[str, Kept]:
-    """Return what an output folder holds, by path with slashes.
+    """Return the files of an output folder by path with slashes.
 
     Args:
         root: the output folder.
-        pins: a folder on the same disk for links to files that a stage at work will replace.
+        pins: a folder on the same disk, for links to files that a running stage will replace.
     """
-    found = dict(published_files(root))
+    kept = dict(published_files(root))
     names = (MANIFEST, *REPORTS, FAILURE)
     for path in (*(root / name for name in names), *(root / LOGS).glob("*.log")):
         if path.is_file():
-            found[path.relative_to(root).as_posix()] = _as_it_is(path)
+            kept[path.relative_to(root).as_posix()] = _current(path)
     for path in _pinned(root / PARTIALS, pins):
-        found[f"{PARTIALS}/{path.relative_to(pins).as_posix()}"] = _as_it_is(path)
-    return found
+        kept[f"{PARTIALS}/{path.relative_to(pins).as_posix()}"] = _current(path)
+    return kept
 
 
 def checkpoints(root: Path) -> frozenset[tuple[str, int]]:
-    """Return name and time of every whole checkpoint of unfinished stages."""
-    found = set()
+    """Return path and time of every complete checkpoint of unfinished stages."""
+    complete = set()
     for path in (root / PARTIALS).glob(f"*/{RESUME}/*"):
-        with suppress(FileNotFoundError):  # an older one goes when a newer one is there
+        with suppress(FileNotFoundError):  # the stage removes older checkpoints
             if path.suffix != TEMPORARY:
-                found.add((str(path), path.stat().st_mtime_ns))
-    return frozenset(found)
+                complete.add((str(path), path.stat().st_mtime_ns))
+    return frozenset(complete)
 
 
 def published_files(root: Path) -> Iterator[tuple[str, Kept]]:
-    """Yield the files of finished stages; their digests are known."""
+    """Yield the files of finished stages, with the checksums in their stage.json."""
     for stage_file in sorted(root.glob(f"*/{STAGE_FILE}")):
         folder = stage_file.parent
-        yield f"{folder.name}/{STAGE_FILE}", _as_it_is(stage_file)
+        yield f"{folder.name}/{STAGE_FILE}", _current(stage_file)
         for name, entry in read_json(stage_file)["files"].items():
             kept = Kept(folder / name, entry["bytes"], entry["sha256"], entry["mtime_ns"])
             yield f"{folder.name}/{name}", kept
 
 
 def _pinned(partials: Path, pins: Path) -> Iterator[Path]:
-    """Yield links to the files of stages that can be resumed.
+    """Yield links to the files of stages that can resume.
 
-    A stage replaces its files whole or appends to them, and writes a checkpoint after all that it
-    refers to. So checkpoints are linked first: what is linked later is as new, or newer.
+    A stage replaces its files atomically or appends to them. It writes a checkpoint after the files
+    that the checkpoint refers to. So checkpoints are linked first: files that are linked later are
+    as new as the checkpoint, or newer.
     """
     remove(pins)
     for folder in sorted(partials.glob("*")):
@@ -113,35 +114,35 @@ def _link(path: Path, pin: Path) -> None:
         shutil.copyfile(path, pin)
 
 
-def _as_it_is(path: Path) -> Kept:
-    """Identify what a file holds now; what is appended later does not count."""
+def _current(path: Path) -> Kept:
+    """Identify the current content of a file; bytes that are appended later do not count."""
     with path.open("rb") as file:
         sha256, length = hash_stream(file, path.stat().st_size)
     return Kept(path, length, sha256)
 
 
 def is_record(path: str) -> bool:
-    """Tell whether a file is one that planning looks at, not an artifact."""
+    """Return whether a file is a record, which planning reads, and not an artifact."""
     folder, _, name = path.partition("/")
     return path in (MANIFEST, *REPORTS, FAILURE) or (name == STAGE_FILE and folder != PARTIALS)
 
 
 def is_log(path: str) -> bool:
-    """Tell whether a file is what a stage's process printed."""
+    """Return whether a file is the log of a stage."""
     return path.startswith(f"{LOGS}/")
 
 
 def unfinished_files(stage: str, paths: Iterable[str]) -> list[str]:
-    """Return those of some paths that a stage goes on from: its unfinished work, its log."""
+    """Return the paths of the unfinished work and the log of a stage."""
     inside, log = f"{PARTIALS}/{stage}/", f"{LOGS}/{stage}.log"
     return sorted(path for path in paths if path.startswith(inside) or path == log)
 
 
 def is_checkpoint(path: str) -> bool:
-    """Tell whether a file of unfinished work is one of several to go on from."""
+    """Return whether a file of unfinished work is a checkpoint."""
     return f"/{RESUME}/" in path
 
 
 def key_path(stage: str) -> str:
-    """Return the path of the file that holds the key of a stage's unfinished work."""
+    """Return the path of the file with the cache key of a stage's unfinished work."""
     return f"{PARTIALS}/{stage}/{KEY_FILE}"

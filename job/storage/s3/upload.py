@@ -1,4 +1,4 @@
-"""Putting objects into S3: in one request, or in parts that go in parallel."""
+"""Upload objects to S3: in one request, or in several parts at the same time."""
 
 import base64
 import hashlib
@@ -15,24 +15,24 @@ from job.uri import S3Uri
 
 T = TypeVar("T")
 
-# At most this much per thread is held in memory; S3 takes 10,000 parts of 5 MiB and more.
+# Memory per thread. S3 allows 10,000 parts of at least 5 MiB.
 PART_BYTES = 8 << 20
 _MOST_PARTS = 10_000
 _THREADS = 4
-# How often a long file is sent when what is read back is something else.
+# How many times a large file is uploaded if the uploaded object has another checksum.
 _TIMES = 3
 _AGAIN = "Run the same command again."
 
 
 class Upload:
-    """Puts objects there and makes sure that what arrived is what was sent.
+    """Uploads objects and verifies them.
 
-    Each request carries the MD5 of its body, which the store checks; the ETag that comes back is
-    compared as well. Where that is no MD5, as in buckets that encrypt, the object is read back.
+    Each request has the MD5 of its body, which the store verifies. The ETag of the response is
+    compared too. If it is not an MD5, as in encrypted buckets, the object is read back.
 
     Args:
         client: see :class:`job.storage.s3.objects.ObjectStore`.
-        retry: how patiently.
+        retry: number and pauses of the attempts.
     """
 
     def __init__(self, client: Any, retry: Retry) -> None:
@@ -40,7 +40,7 @@ class Upload:
         self.retry = retry
 
     def small(self, uri: S3Uri, content: bytes) -> None:
-        """Put an object there in one request."""
+        """Write an object in one request."""
         sha256 = hashlib.sha256(content).hexdigest()
         md5 = _md5(content)
 
@@ -53,15 +53,17 @@ class Upload:
                 Metadata={"sha256": sha256},
             )
             if response["ETag"].strip('"') != md5.hex() and not self._holds(uri, sha256):
-                raise TransferFailed(f"{uri}: it arrived changed", _AGAIN)
+                raise TransferFailed(
+                    f"{uri}: the checksum of the uploaded object does not match", _AGAIN
+                )
 
         self.retry.call(uri, attempt)
 
     def file(self, uri: S3Uri, path: Path, sha256: str, length: int) -> None:
-        """Put the first ``length`` bytes of a file there.
+        """Upload the first ``length`` bytes of a file.
 
         Raises:
-            ObjectChanged: they have another digest.
+            ObjectChanged: these bytes, or the uploaded object, have another SHA-256.
         """
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -74,47 +76,50 @@ class Upload:
                 for _ in range(_TIMES):
                     if self._in_parts(uri, path, descriptor, sha256, length):
                         return
-                raise ObjectChanged(f"{uri}: it arrived changed {_TIMES} times", _AGAIN)
+                raise ObjectChanged(
+                    f"{uri}: the checksum of the uploaded object did not match {_TIMES} times",
+                    _AGAIN,
+                )
         finally:
             os.close(descriptor)
 
     def abort_unfinished(self, prefix: S3Uri, ours: Callable[[str], bool]) -> int:
-        """Free what uploads that were never completed hold; returns how many there were.
+        """Abort incomplete multipart uploads below a prefix; returns their number.
 
         Args:
-            prefix: where to look.
-            ours: tells by its key whether an upload may be aborted.
+            prefix: the prefix.
+            ours: returns for a key whether its upload may be aborted.
         """
         response = self.retry.call(
             prefix,
             lambda: self.client.list_multipart_uploads(Bucket=prefix.bucket, Prefix=prefix.below),
         )
-        found = [entry for entry in response.get("Uploads", ()) if ours(entry["Key"])]
-        for entry in found:
+        uploads = [entry for entry in response.get("Uploads", ()) if ours(entry["Key"])]
+        for entry in uploads:
             uri = S3Uri(prefix.bucket, entry["Key"])
             self._abort(uri, entry["UploadId"])
-        return len(found)
+        return len(uploads)
 
     def _in_parts(self, uri: S3Uri, path: Path, descriptor: int, sha256: str, length: int) -> bool:
-        """Put a long file there and return whether it arrived as it was sent.
+        """Upload a large file in parts, and return whether its checksum matches.
 
-        The parts of an upload that fails are given up.
+        An upload that fails is aborted.
         """
         size = max(PART_BYTES, -(-length // _MOST_PARTS))
         starts = range(0, length, size)
-        begun = self._ask(
+        created = self._call(
             uri,
             lambda: self.client.create_multipart_upload(
                 Bucket=uri.bucket, Key=uri.key, Metadata={"sha256": sha256}
             ),
         )
-        upload, etags = begun["UploadId"], [""] * len(starts)
+        upload, etags = created["UploadId"], [""] * len(starts)
         digests = [b""] * len(starts)
 
         def send(number: int) -> None:
             content = _read(descriptor, starts[number], min(size, length - starts[number]))
             digests[number] = _md5(content)
-            response = self._ask(
+            response = self._call(
                 uri,
                 lambda: self.client.upload_part(
                     Bucket=uri.bucket,
@@ -150,15 +155,15 @@ class Upload:
                     MultipartUpload={"Parts": parts},
                 )
             except self.client.exceptions.NoSuchUpload:
-                # An earlier attempt was carried out and only its answer was lost, if it is there.
+                # If the object exists, an earlier attempt succeeded and its response was lost.
                 self.client.head_object(Bucket=uri.bucket, Key=uri.key)
 
         self.retry.call(uri, attempt)
 
     def _abort(self, uri: S3Uri, upload: str) -> None:
-        """Give an upload up; should that fail, a later run does it."""
+        """Abort an upload; if that fails, a later run does it."""
         try:
-            self._ask(
+            self._call(
                 uri,
                 lambda: self.client.abort_multipart_upload(
                     Bucket=uri.bucket, Key=uri.key, UploadId=upload
@@ -168,7 +173,7 @@ class Upload:
             return
 
     def _holds(self, uri: S3Uri, sha256: str) -> bool:
-        """Read what was put there, where its ETag does not prove it."""
+        """Read an uploaded object back, and return whether its SHA-256 matches."""
 
         def attempt() -> str:
             body = self.client.get_object(Bucket=uri.bucket, Key=uri.key)["Body"]
@@ -176,12 +181,12 @@ class Upload:
 
         return self.retry.call(uri, attempt) == sha256
 
-    def _ask(self, uri: S3Uri, request: Callable[[], T]) -> T:
+    def _call(self, uri: S3Uri, request: Callable[[], T]) -> T:
         return self.retry.call(uri, request)
 
 
 def _read(descriptor: int, start: int, length: int) -> bytes:
-    """Read so many bytes; fewer if the file ends before."""
+    """Read ``length`` bytes; fewer if the file ends before."""
     blocks = []
     while length and (block := os.pread(descriptor, length, start)):
         blocks.append(block)
@@ -205,5 +210,5 @@ def _base64(digest: bytes) -> str:
 
 def _changed(path: Path) -> ObjectChanged:
     return ObjectChanged(
-        f"{path} was changed while it was uploaded", "Leave the output alone while the job runs."
+        f"{path} changed during its upload", "Do not change the output while the job runs."
     )

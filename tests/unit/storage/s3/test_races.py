@@ -118,7 +118,7 @@ class MemoryStore:
         return Listing(found, _time(self.scheduler.now))
 
     def list(self, prefix: S3Uri) -> Sequence[S3Object]:
-        return self.listing(prefix).found
+        return self.listing(prefix).objects
 
 
 def _time(seconds: float) -> datetime:
