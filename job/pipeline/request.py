@@ -1,4 +1,4 @@
-"""What a run is asked to do: the one argument that every kind of run and plan takes."""
+"""The request for a run or a plan: stages, output and report."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -191,7 +191,7 @@ def pair(manifest: Manifest, inputs: Inputs, out: Path, events: Events) -> Recor
 
 def beside_pair(manifest: Manifest, inputs: Inputs, out: Path, events: Events) -> Record:
     meeting = meeting_of(os.environ)
-    events.message(f"beside {meeting.rank if meeting else 'nobody'} with {sorted(inputs)}")
+    events.message(f"beside {meeting.rank if meeting else 'none'} with {sorted(inputs)}")
     events.progress("pair", 1, 1, "steps")
     (manifest.base / BESIDE).touch()
     return {}

@@ -356,18 +356,18 @@ def test_secrets_are_nowhere(
         ((*run, "--set", "data.root=s3://AKIA:canary@results/run"), 2, [], {}),
         ((*run, "--set", "data.root=s3://data/x?X-Amz-Signature=canary"), 2, [], {}),
     ]
-    said = 0
+    stderr_chars = 0
     for arguments, code, stages, variables in commands:
         options: dict[str, Any] = {"stages": stages} if stages else {}
         done = job(*arguments, cwd=folder, variables={**CANARIES, **variables}, **options)
         assert done.returncode == code, done.stderr
         assert "anary" not in done.stdout + done.stderr, arguments
         assert "CANARY" not in done.stdout + done.stderr, arguments
-        said += len(done.stderr)
+        stderr_chars += len(done.stderr)
     paths = [path for path in folder.rglob("*") if path.is_file()]
     assert any(path.name.startswith("job-traceback") for path in paths)
     contents = [path.read_bytes() for path in paths]
     contents += [s3_server.store.read(each.uri) for each in s3_server.store.list(finished)]
     assert len(contents) > 40
-    assert said > 1000
+    assert stderr_chars > 1000
     assert not any(b"anary" in content or b"CANARY" in content for content in contents)
