@@ -134,7 +134,7 @@ class ChildProcess:
                 pass_fds=(theirs.fileno(), *inherit),
                 start_new_session=own_session,
             )
-        except OSError:
+        except BaseException:
             ours.close()
             raise
         finally:

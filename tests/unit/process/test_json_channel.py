@@ -18,6 +18,11 @@ from job.process.environment import environment
 from job.process.json_channel import ChildProcess, JsonChannel, describe_exit, run_child
 
 
+@pytest.fixture(autouse=True)
+def child_processes() -> None:
+    """Start real child processes instead of forking them."""
+
+
 def work(request: Mapping[str, Any], channel: JsonChannel) -> None:
     """Do what the request names."""
     match request["do"]:
