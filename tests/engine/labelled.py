@@ -1,4 +1,4 @@
-"""Saved models with the tutorial's accuracy layer, made from models without one."""
+"""Adds the tutorial's accuracy layer to saved models."""
 
 import shutil
 from pathlib import Path
@@ -7,9 +7,9 @@ from job.engine.inference.paddle_format import OpDesc, ProgramDesc, VarType, mak
 
 
 def add_accuracy_layer(source: Path, target: Path) -> None:
-    """Copy a model, adding an input of labels [N, 1] and its top-1 and top-5 as only outputs.
+    """Copy a model, add a label input [N, 1], and make top-1 and top-5 accuracy its only outputs.
 
-    Works on the program's bytes: Paddle's Python API would drop what its INT8 passes noted.
+    The program is edited as a message, because Paddle's Python API drops attributes of INT8 ops.
     """
     program = read_program(Path(f"{source}.pdmodel"))
     block = program.blocks[0]
@@ -26,11 +26,11 @@ def add_accuracy_layer(source: Path, target: Path) -> None:
         declare(program, f"{name}.accuracy", VarType.FP32, [])
         declare(program, f"{name}.correct", VarType.INT32, [])
         declare(program, f"{name}.total", VarType.INT32, [])
-        found = {"Out": f"{name}.values", "Indices": f"{name}.indices"}
-        ops.append(make_op("top_k_v2", {"X": scores}, found, {"k": k}))
-        told = {part: f"{name}.{part.lower()}" for part in ("Accuracy", "Correct", "Total")}
-        ops.append(make_op("accuracy", {**found, "Label": "label"}, told, {}))
-        ops.append(make_op("fetch", {"X": told["Accuracy"]}, {"Out": "fetch"}, {"col": column}))
+        best = {"Out": f"{name}.values", "Indices": f"{name}.indices"}
+        ops.append(make_op("top_k_v2", {"X": scores}, best, {"k": k}))
+        results = {part: f"{name}.{part.lower()}" for part in ("Accuracy", "Correct", "Total")}
+        ops.append(make_op("accuracy", {**best, "Label": "label"}, results, {}))
+        ops.append(make_op("fetch", {"X": results["Accuracy"]}, {"Out": "fetch"}, {"col": column}))
     kept = [OpDesc.FromString(op.SerializeToString()) for op in [feed, *ops]]
     del block.ops[:]
     block.ops.extend(kept)
@@ -39,7 +39,7 @@ def add_accuracy_layer(source: Path, target: Path) -> None:
 
 
 def declare(program: ProgramDesc, name: str, data_type: int, dims: list[int]) -> None:
-    """Declare a variable that does not outlive a run."""
+    """Declare a variable that is not persistable."""
     variable = program.blocks[0].vars.add(name=name, persistable=False)
     variable.type.type = VarType.DENSE_TENSOR
     variable.type.dense_tensor.tensor.data_type = data_type

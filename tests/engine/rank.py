@@ -1,7 +1,7 @@
-"""One of several processes that train the tiny network together: RANK SIZE PORT FOLDER SETTINGS.
+"""One process of a data-parallel training: rank.py RANK SIZE PORT FOLDER NAME SETTINGS.
 
-``FOLDER/fp32`` holds the baseline. Rank 0 trains into ``FOLDER/NAME``; the others leave their state
-there.
+``FOLDER/fp32`` holds the baseline. Rank 0 trains into ``FOLDER/NAME``. The other ranks write their
+state to this folder.
 """
 
 import json
@@ -11,12 +11,12 @@ from pathlib import Path
 import tiny
 
 from job.engine.training import checkpoints, follower, programs
-from job.engine.training.loop import Schedule
+from job.engine.training.schedule import Schedule
 
 
 def main() -> None:
-    rank, size, port, folder, name, told = sys.argv[1:]
-    settings = json.loads(told)
+    rank, size, port, folder, name, options = sys.argv[1:]
+    settings = json.loads(options)
     meeting = (int(rank), int(size), "127.0.0.1", int(port))
     out = Path(folder, name)
     stop_after = settings.pop("stop_after", None)

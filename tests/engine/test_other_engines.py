@@ -1,4 +1,4 @@
-"""INT8 models for OpenVINO and ONNX Runtime: the same weights and scales, as close to FP32."""
+"""INT8 models for OpenVINO and ONNX Runtime: same weights and scales, same error against FP32."""
 
 import re
 from pathlib import Path
@@ -24,7 +24,7 @@ CHOSEN = ("convnet", "mobilenet_v2", "mobilenet_v3_small", "resnet18", "squeezen
 
 @pytest.fixture(params=["openvino", "onnxruntime"])
 def engine(request: pytest.FixtureRequest) -> ModuleType:
-    """An engine's module; both are extras."""
+    """The conversion module of an engine; both engines are extras."""
     name = request.param
     pytest.importorskip(name, reason=f"{name} is an extra: make engines")
     import importlib
@@ -34,7 +34,7 @@ def engine(request: pytest.FixtureRequest) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def quantized(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Networks quantized once, by name."""
+    """Function that quantizes a network by name, once per name."""
     made: dict[str, tiny.Quantized] = {}
 
     def of(name: str) -> tiny.Quantized:
@@ -100,19 +100,19 @@ def test_batch_sizes_may_change(engine: ModuleType, quantized: Any, tmp_path: Pa
 
 
 def runtime(model: Any, images: np.ndarray) -> list[dict[str, str]]:
-    """What OpenVINO made of the model: type, output type and inputs' types of each node."""
-    found = []
+    """Return the type, the output type and the input types of each node of the compiled model."""
+    nodes = []
     for op in model.compiled(images.shape).get_runtime_model().get_ordered_ops():
-        told = {key: value.astype(str) for key, value in op.get_rt_info().items()}
+        info = {key: value.astype(str) for key, value in op.get_rt_info().items()}
         before = [each.get_node().get_rt_info()["layerType"] for each in op.input_values()]
-        found.append({**told, "inputs": " ".join(each.astype(str) for each in before)})
-    return found
+        nodes.append({**info, "inputs": " ".join(each.astype(str) for each in before)})
+    return nodes
 
 
 @needs_vnni
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "lenet"])
 def test_openvino_runs_no_more_than_it_must(name: str, quantized: Any, tmp_path: Path) -> None:
-    """Only the images are quantized by an op of their own, and weights are constants to kernels."""
+    """Only the images have a separate quantize op, and weights are constants of the kernels."""
     pytest.importorskip("openvino", reason="openvino is an extra: make engines")
     from job.engine.openvino import convert as openvino
 
@@ -128,12 +128,12 @@ def test_openvino_runs_no_more_than_it_must(name: str, quantized: Any, tmp_path:
 
 
 def test_a_model_that_is_not_there(engine: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is missing"):
+    with pytest.raises(DataError, match=r"/model\."):
         engine.open_model(tmp_path, 1)
 
 
 def test_a_pool_that_onnx_does_not_know(quantized: Any, tmp_path: Path) -> None:
-    """VGG's adaptive pool makes a larger plane of a small one at 64 pixels."""
+    """At 64 pixels, the output of VGG's adaptive pool is larger than its input."""
     pytest.importorskip("onnxruntime", reason="onnxruntime is an extra: make engines")
     from job.engine.onnxruntime import convert as onnxruntime
 
@@ -154,7 +154,7 @@ def test_a_model_that_onnx_runtime_refuses(
 
     finished = onnx_graph.OnnxGraph.finished
     monkeypatch.setattr(onnx_graph.OnnxGraph, "finished", without_an_input)
-    with pytest.raises(QuantizationError, match=r"cannot run the fake-quantized model: .*nothing"):
+    with pytest.raises(QuantizationError, match=r"ONNX Runtime .*nothing"):
         converted(onnxruntime, quantized("convnet").folder / "fake", tmp_path / "out")
 
 
@@ -184,7 +184,7 @@ def test_a_model_whose_ops_onnx_runtime_does_not_have(
     opset = onnx.helper.make_opsetid("", onnxruntime.OPSET)
     model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
     monkeypatch.setattr(onnx_graph.OnnxGraph, "finished", lambda _: model)
-    with pytest.raises(QuantizationError, match=f"ONNX Runtime cannot run .*{re.escape(says)}"):
+    with pytest.raises(QuantizationError, match=f"ONNX Runtime .*{re.escape(says)}"):
         converted(onnxruntime, quantized("convnet").folder / "fake", tmp_path / "out")
 
 
@@ -194,5 +194,5 @@ def test_a_model_that_openvino_cannot_read(tmp_path: Path) -> None:
 
     for suffix in ("pdmodel", "pdiparams"):
         (tmp_path / f"fake.{suffix}").write_bytes(b"no model")
-    with pytest.raises(QuantizationError, match="OpenVINO cannot read the fake-quantized model"):
+    with pytest.raises(QuantizationError, match=r"OpenVINO .*fake-quantized"):
         converted(openvino, tmp_path / "fake", tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Tiny models and data for the engine's tests, and a stand-in for the stage's events."""
+"""Tiny models and data for the engine's tests, and a fake receiver of a stage's events."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ SETTINGS: dict[str, Any] = {
 
 @dataclass
 class News:
-    """Keeps what it is told; stops the work after a number of steps."""
+    """Records messages, and requests a stop after a number of steps."""
 
     stop_after: int | None = None
     messages: list[str] = field(default_factory=list)
@@ -59,7 +59,7 @@ class News:
 
 
 def examples(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images whose class is the bright quarter, float32 [count, 1, 8, 8], and labels int64."""
+    """Return images float32 [count, 1, 8, 8] and labels int64; the class is the bright quarter."""
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, CLASSES, count)
     images = generator.normal(0, 0.5, (count, *SHAPE)).astype("float32")
@@ -70,7 +70,7 @@ def examples(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Batches:
-    """A loader over arrays, in an order that only the epoch decides."""
+    """A loader of arrays; the order depends on the epoch only."""
 
     def __init__(self, count: int = 64, batch: int = 16, shift: int = 0) -> None:
         self.images, self.labels = examples(count, seed=1)
@@ -87,13 +87,13 @@ class Batches:
 
 
 def pack(path: Path, count: int, seed: int) -> Path:
-    """A packed file of examples."""
+    """Write a packed file of examples."""
     packed.write(path, [examples(count, seed)], shape=SHAPE, transform="made up")
     return path
 
 
 def open_tiny(**changes: Any) -> Session:
-    """A session of a small convnet."""
+    """Open a session of a small convnet."""
     values: dict[str, Any] = {
         "name": "convnet",
         "callable_": None,
@@ -108,7 +108,7 @@ def open_tiny(**changes: Any) -> Session:
 
 
 def recipe(**changes: Any) -> Recipe:
-    """A short training."""
+    """Return the recipe of a short training."""
     values: dict[str, Any] = {
         "epochs": 0,
         "max_iters": 8,
@@ -127,7 +127,7 @@ def recipe(**changes: Any) -> Recipe:
 def session_of(
     build: Callable[[], Any], shape: tuple[int, int, int] = (3, 20, 20), classes: int = 10
 ) -> Session:
-    """An untrained session of a network that ``build`` returns."""
+    """Open a session of the untrained network that ``build`` returns."""
     scope = programs.static.Scope()
     executor = programs.static.Executor(programs.cpu())
     classifier = programs.from_network(
@@ -182,7 +182,7 @@ def train_qat(
     meeting: tuple[int, int, str, int] | None = None,
     **changes: Any,
 ) -> dict[str, Any]:
-    """Quantization-aware training of a baseline."""
+    """Train a baseline with fake quantization."""
     out.mkdir(exist_ok=True)
     calibration = out / "calibration.bin"
     if not calibration.exists():
@@ -205,19 +205,19 @@ def train_qat(
 
 
 def scores(prefix: Path, mode: str, images: np.ndarray) -> np.ndarray:
-    """Scores of a saved model in Paddle Inference."""
+    """Return the scores of a saved model in Paddle Inference."""
     return predictor.Predictor(predictor.configuration(prefix, mode, threads=1)).scores(images)
 
 
 def error(found: np.ndarray, expected: np.ndarray) -> float:
-    """Relative error of scores, what all images have in common apart."""
+    """Return the relative error of scores, after subtracting the mean over images."""
     found, expected = found - found.mean(0), expected - expected.mean(0)
     return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """A network quantized without training, and its scores in three forms."""
+    """A network quantized without training, and the scores of its three models."""
 
     folder: Path
     images: np.ndarray
@@ -228,17 +228,17 @@ class Quantized:
 
     @property
     def fake_error(self) -> float:
-        """Of the fake-quantized model against FP32."""
+        """Relative error of the fake-quantized model against FP32."""
         return error(self.fake, self.fp32)
 
     @property
     def int8_error(self) -> float:
-        """Of the INT8 model against FP32."""
+        """Relative error of the INT8 model against FP32."""
         return error(self.int8, self.fp32)
 
 
 def assert_close(quantized: Quantized, bound: float) -> None:
-    """INT8 is near FP32, and not much further from it than what was trained."""
+    """Assert that INT8 is close to FP32, and not much less accurate than fake quantization."""
     assert quantized.int8_error < bound
     assert quantized.int8_error < WORSE_THAN_FAKE * quantized.fake_error + SLACK
 

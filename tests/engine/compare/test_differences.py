@@ -1,4 +1,4 @@
-"""Which INT8 ops differ from the fake-quantized model, and what leaving them in FP32 brings."""
+"""The error of each INT8 op, and the effect of keeping the op in FP32."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ class Network(nn.Layer):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A folder with a trained network, fp32/model, and fake/model made of it."""
+    """A folder with a trained network, fp32/model, and its fake-quantized model, fake/model."""
     folder = tmp_path_factory.mktemp("trained")
     fp32 = tiny.train_baseline(folder / "fp32", max_iters=60)
     calibration = tiny.pack(folder / "calibration.bin", 48, seed=4)
@@ -61,7 +61,7 @@ def trained(tmp_path_factory):
 @needs_vnni
 @pytest.mark.parametrize("remedy", [True, False])
 def test_a_fault_of_the_engine_is_named(trained, tmp_path, monkeypatch, remedy):
-    """Residual sums that are cut off at half their range, see ``widen_signed_residuals``."""
+    """Residual sums that are clipped at half their range, see ``widen_signed_residuals``."""
     if not remedy:
         monkeypatch.setattr(int8, "widen_signed_residuals", lambda *_: [])
     images, _ = tiny.examples(16, seed=9)
@@ -92,7 +92,7 @@ def test_ops_without_weights_are_found_by_what_they_read(tmp_path, monkeypatch):
 
 
 def spoil(fake, out, value):
-    """Make the scale of a value far too small, so that nearly all of it is cut off."""
+    """Make the scale of a value far too small, so that most of its range is clipped."""
     program = paddle_format.read_program(fake.with_suffix(".pdmodel"))
     parameters = paddle_format.read_parameters(fake.with_suffix(".pdiparams"), program)
     parameters[f"{value}@scale"] = parameters[f"{value}@scale"] * np.float32(0.03)

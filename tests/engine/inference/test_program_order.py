@@ -1,4 +1,4 @@
-"""Equal models are equal files, in whatever order Paddle leaves their ops."""
+"""Equal models become equal files, independently of the order of ops that Paddle produces."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.engine
 
 
 def shuffled(program: ProgramDesc, seed: int) -> ProgramDesc:
-    """The same program with its ops in another order that is right as well."""
+    """Return the same program with its ops in another valid order."""
     draw = np.random.default_rng(seed)
     block = program.blocks[0]
     ops = [type(op).FromString(op.SerializeToString()) for op in block.ops]

@@ -1,4 +1,4 @@
-"""The regression net of INT8 models: each network close to FP32, on INT8 kernels."""
+"""Regression tests of INT8 models: each network runs INT8 kernels and is close to FP32."""
 
 import sys
 
@@ -21,7 +21,7 @@ from job.profile import record as record_
 pytestmark = pytest.mark.engine
 
 
-# Rounding to 8 bits alone leaves more than this in each op.
+# Rounding to 8 bits alone causes a larger error than this in each op.
 ROUNDED_DB = 30
 
 OWN = """
@@ -169,7 +169,7 @@ def test_concatenation_of_signed_and_unsigned(own, tmp_path, types):
 def test_paddle_still_has_the_fault_without_the_remedy(
     own, tmp_path, monkeypatch, remedy, signed, end
 ):
-    """When this fails, Paddle was repaired and the remedy can go."""
+    """If this test fails, Paddle was fixed and the correction can be removed."""
     monkeypatch.setattr(int8, remedy, lambda *_: [])
     session = tiny.session_of(lambda: own.Residual(signed, end, norm=True, pool=False))
     quantized = tiny.quantize(session, tmp_path)
@@ -229,7 +229,7 @@ def relative(error, values):
 
 
 def fake_types(folder):
-    """Op types of the fake-quantized program, in its order."""
+    """Return the op types of the fake-quantized program, in order."""
     scope = programs.static.Scope()
     executor = programs.static.Executor(programs.cpu())
     program, _, _ = programs.load_inference_model(folder / "fake", executor, scope)

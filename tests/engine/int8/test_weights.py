@@ -1,4 +1,4 @@
-"""One byte a weight, and the scales of matrices."""
+"""Weights are stored as bytes, and matrices have correct scales."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.engine
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tiny.Quantized:
-    """An INT8 model whose weights outweigh its program."""
+    """An INT8 model whose weights are larger than its program."""
     folder = tmp_path_factory.mktemp("weights")
     return tiny.quantize(tiny.open_tiny(width=4.0), folder)
 
@@ -37,7 +37,7 @@ def test_foreign_parameters_are_refused(made: tiny.Quantized, tmp_path: Path) ->
     program, _ = parameters(made.folder / "fake")
     longer = tmp_path / "longer.pdiparams"
     longer.write_bytes((made.folder / "fake.pdiparams").read_bytes() + b"more")
-    with pytest.raises(paddle_format.QuantizationError, match="4 bytes more"):
+    with pytest.raises(paddle_format.QuantizationError, match=r"longer\.pdiparams: .*\d"):
         paddle_format.read_parameters(longer, program)
 
 
@@ -61,7 +61,7 @@ def test_matrices_are_scaled_by_their_own_columns(made: tiny.Quantized) -> None:
 def test_paddle_still_reads_matrices_transposed(
     made: tiny.Quantized, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """When this fails Paddle was mended, and the correction can go."""
+    """If this test fails, Paddle was fixed and the correction can be removed."""
     monkeypatch.setattr(int8, "correct_matrix_scales", lambda prefix: 0)
     shape = ["conv2d", "matmul_v2", "elementwise_add"]
     _, uncorrected = int8.build(made.folder / "fake", tmp_path, shape, made.images)
@@ -71,5 +71,5 @@ def test_paddle_still_reads_matrices_transposed(
 
 @pytest.mark.parametrize("name", ["fake", int8.PREFIX])
 def test_quantized_models_are_no_source(made: tiny.Quantized, name: str) -> None:
-    with pytest.raises(DataError, match="quantized or optimized already"):
+    with pytest.raises(DataError, match=rf"/{name}: .*quantize|/{name}: .*fused_conv2d"):
         tiny.open_tiny(name=None, inference_model=made.folder / name)

@@ -1,4 +1,4 @@
-"""Several processes that train one model: what one would learn, the same in each of them."""
+"""Data-parallel training: all processes get the same weights as a single process."""
 
 import json
 import os
@@ -33,19 +33,20 @@ def folder(tmp_path_factory):
 
 
 def train(folder, name, size, **settings):
-    """Train in ``size`` processes, into ``folder/name``; returns their codes and what they said.
+    """Train in ``size`` processes, into ``folder/name``; return their exit codes and logs.
 
-    When one fails the others are killed, as those who supervise them do.
+    If one process fails, the others are killed, as their supervisors would do.
     """
     (folder / name).mkdir(exist_ok=True)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    script, told = Path(__file__).parents[1].joinpath("rank.py"), json.dumps(settings)
+    script, options = Path(__file__).parents[1].joinpath("rank.py"), json.dumps(settings)
     logs = [folder / name / f"{rank}.log" for rank in range(size)]
     processes = []
     for rank, log in enumerate(logs):
         with log.open("wb") as file:
-            command = [sys.executable, script, *map(str, (rank, size, port, folder, name, told))]
+            arguments = (rank, size, port, folder, name, options)
+            command = [sys.executable, script, *map(str, arguments)]
             path = os.pathsep.join(filter(None, sys.path))
             processes.append(
                 subprocess.Popen(
@@ -61,8 +62,8 @@ def train(folder, name, size, **settings):
 
 
 def trained(folder, name, size, **settings):
-    codes, said = train(folder, name, size, **settings)
-    assert set(codes) == {0}, "\n".join(said)
+    codes, logs = train(folder, name, size, **settings)
+    assert set(codes) == {0}, "\n".join(logs)
     return folder / name
 
 
@@ -119,9 +120,9 @@ def test_two_stop_and_one_goes_on(folder, alone):
 
 @pytest.mark.full
 def test_other_images_are_noticed(folder):
-    codes, said = train(folder, "other-labels", 2)
+    codes, logs = train(folder, "other-labels", 2)
     assert codes == [-signal.SIGKILL, 1]
-    assert "DataError: rank 1 " in said[1]
+    assert "DataError: rank 1 " in logs[1]
 
 
 def test_every_weight_and_every_average_is_shared(folder):

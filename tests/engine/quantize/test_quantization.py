@@ -1,4 +1,4 @@
-"""Post-training, PACT, patterns, and ready inference models as sources."""
+"""Post-training quantization, PACT, name patterns, and inference models as the FP32 model."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def own_module(tmp_path, monkeypatch):
 
 
 def convert_and_build(folder, out, session=None, *, settings=None, pact=False):
-    """The fake-quantized and the INT8 model of the best weights in ``folder``."""
+    """Write the fake-quantized and the INT8 model of the best weights in ``folder``."""
     settings = settings or tiny.SETTINGS
     session = session or tiny.open_tiny()
     out.mkdir(exist_ok=True)
@@ -221,7 +221,7 @@ def test_ready_inference_model_is_a_source(fp32, tmp_path):
 )
 @pytest.mark.parametrize("last", [programs.paddle.nn.functional.softmax, lambda logits: logits])
 def test_softmax_at_the_end_is_cut(fp32, tmp_path, last, copy):
-    """Older Paddle saved a copy of each output, and so does a loaded model that is saved again."""
+    """Older Paddle versions save a copy of each output, as does saving a loaded model again."""
     session = fp32.session
     program = session.classifier.evaluation.clone(for_test=True)
     with session.active(), programs.static.program_guard(program):
@@ -255,14 +255,14 @@ def test_a_scale_that_changes_scores_stays(fp32, tmp_path, scale):
 
 
 def test_inference_model_that_does_not_fit_is_refused(fp32, tmp_path):
-    with pytest.raises(DataError, match=r"nowhere.pdmodel is missing"):
+    with pytest.raises(DataError, match=r"nowhere\.pdmodel"):
         tiny.open_tiny(name=None, inference_model=tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"the model's output has shape \[-1, 4\], expected"):
+    with pytest.raises(DataError, match=r"\[-1, 4\].*\[-1, 5\]"):
         tiny.open_tiny(name=None, inference_model=fp32.out / "model", classes=5)
     for suffix in (".pdmodel", ".pdiparams"):
         content = (fp32.out / f"model{suffix}").read_bytes()
         (tmp_path / f"cut{suffix}").write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match="not a Paddle inference model"):
+    with pytest.raises(DataError, match="/cut: "):
         tiny.open_tiny(name=None, inference_model=tmp_path / "cut")
 
 
@@ -274,7 +274,7 @@ def test_callable_is_checked(own_module):
     ):
         with pytest.raises(UsageError, match=message):
             tiny.open_tiny(name=None, callable_=target)
-    with pytest.raises(UsageError, match=r"shape \[-1, 5\], expected \[-1, 4\]"):
+    with pytest.raises(UsageError, match=r"\[-1, 5\].*\[-1, 4\]"):
         tiny.open_tiny(
             name=None, callable_="paddle.vision.models:LeNet", input_shape=(1, 28, 28), classes=5
         ) and None

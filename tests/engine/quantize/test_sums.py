@@ -1,4 +1,4 @@
-"""Networks with unusual residual sums: each close to FP32, and nothing left in FP32 unasked."""
+"""Networks with unusual residual sums are close to FP32, with no unexpected op in FP32."""
 
 import pytest
 import tiny
@@ -35,7 +35,7 @@ def convolution(inputs, outputs, size):
 
 
 def branch():
-    """Two convolutions: Paddle folds no sum into one that reads the residual itself."""
+    """Two convolutions, because Paddle does not fuse a sum into a convolution of the residual."""
     return nn.Sequential(convolution(16, 16, 3), nn.ReLU(), convolution(16, 16, 3))
 
 
@@ -113,7 +113,7 @@ def test_early_reader_leaves_the_sum_quantized_without_training(early_reader, tm
 
 
 class Gated(Network):
-    """A residual without negative values, of which Paddle may think otherwise."""
+    """A residual without negative values, which Paddle can treat as signed."""
 
     def __init__(self, gate, end):
         super().__init__()
@@ -144,7 +144,7 @@ class TwoReaders(Network):
 
 
 class Broadcast(Network):
-    """A sum of an unsigned residual and a plane of one value a channel."""
+    """A sum of an unsigned residual and a plane with one value per channel."""
 
     def __init__(self):
         super().__init__()

@@ -135,7 +135,7 @@ def test_nan_loss_names_the_step_and_keeps_what_was_good(tmp_path):
 
     out = tmp_path / "out"
     out.mkdir()
-    with pytest.raises(TrainingError, match=r"not finite after step 6 \(learning rate 0.02\)"):
+    with pytest.raises(TrainingError, match=r"step 6 \(.* 0\.02\)"):
         baseline.train(
             tiny.open_tiny(),
             tiny.recipe(checkpoint_seconds=0.0),
@@ -435,7 +435,7 @@ def test_scales_are_calibrated_before_the_first_step(fp32):
 
 
 def test_averages_move_at_the_rate_that_is_set(fp32, tmp_path):
-    """From the same warm average, a step moves it by (1 - rate) of the way to what is measured."""
+    """A step moves the average by (1 - rate) of the distance to the measured value."""
     moved = {}
     for rate in (0.9, 0.75, 0.5):
         out = tmp_path / str(rate)
@@ -465,7 +465,7 @@ def test_averages_of_weights_start_warm(fp32, tmp_path):
 
 @pytest.mark.parametrize("rate", [fake_quantize.FIXED_RATE, 0.5])
 def test_averages_move_once_a_step(rate):
-    """Also those of a tensor that a convolution and a sum read, with a quantize op for each."""
+    """Also if a convolution and a sum read the same tensor, with one quantize op each."""
     session = tiny.open_tiny(name="resnet18", input_shape=(3, 16, 16), width=0.25)
     images = np.random.default_rng(0).standard_normal((4, 3, 16, 16)).astype("float32")
     classifier, scope = session.classifier, session.scope
@@ -544,7 +544,7 @@ def test_weights_of_another_model_are_refused(fp32):
 def test_classifier_of_another_size_is_refused_or_reset(fp32):
     path = fp32.out / "weights.pdparams"
     session = tiny.open_tiny(classes=7)
-    with pytest.raises(DataError, match=r"has shape \[64, 4\], expected \[64, 7\]") as caught:
+    with pytest.raises(DataError, match=r"\[64, 4\].*\[64, 7\]") as caught:
         load_weights(session, path, sha256=None, reset_classifier=False)
     assert "/model/reset_classifier" in caught.value.hint
     names = load_weights(session, path, sha256=None, reset_classifier=True)
@@ -552,7 +552,7 @@ def test_classifier_of_another_size_is_refused_or_reset(fp32):
 
 
 def test_weights_of_a_network_with_other_heads_can_be_loaded_again(tmp_path):
-    """GoogLeNet's other two outputs, which nothing here trains, have weights and classes too."""
+    """The two auxiliary outputs of GoogLeNet, which are not trained, have class weights, too."""
 
     def open_(classes):
         return tiny.open_tiny(
