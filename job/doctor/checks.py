@@ -24,7 +24,12 @@ _SMOKE = """
 import json, sys
 from pathlib import Path
 from job.doctor.smoke import run
-Path(sys.argv[1]).write_text(json.dumps(run()))
+from job.errors import JobError
+try:
+    result = run()
+except JobError as error:
+    result = {"error": error.message}
+Path(sys.argv[1]).write_text(json.dumps(result))
 """
 # The versions that INT8 is tested with; see pyproject.toml.
 _PINNED = {"paddlepaddle": "3.2.2", "paddleslim": "2.6.0"}
