@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import re
 import resource
 import stat
 import tarfile
@@ -104,7 +105,7 @@ def test_a_killed_run_leaves_nothing_that_is_taken_for_whole(tmp_path: Path) -> 
 @pytest.mark.parametrize("evil", ["../evil.png", "set/../../evil.png", "/evil.png", "a\\..\\b"])
 def test_paths_that_lead_out_are_refused(tmp_path: Path, name: str, evil: str) -> None:
     archive = make(tmp_path / name, {"set/cat/0.png": b"cat", evil: b"evil"})
-    with pytest.raises(DataError, match="leads out of the archive or is no portable path"):
+    with pytest.raises(DataError, match=re.escape(repr(evil))):
         unpack(archive, tmp_path / "cache")
     assert_nothing_left(tmp_path / "cache")
     assert not list(tmp_path.rglob("evil.png"))
@@ -136,21 +137,21 @@ def test_links_in_zips_are_refused(tmp_path: Path) -> None:
         member = zipfile.ZipInfo("set/link.png")
         member.external_attr = (stat.S_IFLNK | 0o777) << 16
         opened.writestr(member, "/etc/passwd")
-    with pytest.raises(DataError, match="is a link or special file"):
+    with pytest.raises(DataError, match=r"'set/link\.png'"):
         unpack(archive, tmp_path / "cache")
 
 
 @pytest.mark.parametrize("name", ["a.tar", "a.zip"])
 def test_a_file_that_comes_twice_is_refused(tmp_path: Path, name: str) -> None:
     archive = make(tmp_path / name, {"set/a": b"1", "set/a/b": b"2"})
-    with pytest.raises(DataError, match="comes twice, or as a file and as a folder"):
+    with pytest.raises(DataError, match="'set/a/b'"):
         unpack(archive, tmp_path / "cache")
 
 
 @pytest.mark.parametrize("name", ["a.tar.gz", "a.zip"])
 def test_bombs_are_refused_by_their_ratio(tmp_path: Path, name: str) -> None:
     archive = make(tmp_path / name, {"set/zeros.png": bytes(20_000_000)})
-    with pytest.raises(DataError, match="more than 200 times its size"):
+    with pytest.raises(DataError, match="200 times"):
         unpack(archive, tmp_path / "cache")
     assert_nothing_left(tmp_path / "cache")
 
@@ -158,9 +159,9 @@ def test_bombs_are_refused_by_their_ratio(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["a.tar", "a.zip"])
 def test_the_number_and_size_of_files_are_limited(tmp_path: Path, name: str) -> None:
     archive = make(tmp_path / name)
-    with pytest.raises(DataError, match="holds more than 2 files"):
+    with pytest.raises(DataError, match="2 files"):
         unpack(archive, tmp_path / "cache", limits=Limits(entries=2))
-    with pytest.raises(DataError, match="unpacks to more than 1,000 bytes"):
+    with pytest.raises(DataError, match="1,000 bytes"):
         unpack(archive, tmp_path / "cache", limits=Limits(total_bytes=1000))
 
 
@@ -171,7 +172,7 @@ def test_truncated_archives_are_refused(tmp_path: Path, name: str, share: float)
     archive = make(tmp_path / name, noise)
     content = archive.read_bytes()
     archive.write_bytes(content[: int(share * len(content)) // 512 * 512])
-    with pytest.raises(DataError, match="truncated, damaged or not an archive"):
+    with pytest.raises(DataError, match=re.escape(str(archive))):
         unpack(archive, tmp_path / "cache")
     assert_nothing_left(tmp_path / "cache")
 
@@ -185,12 +186,12 @@ def test_damaged_archives_are_refused(tmp_path: Path, name: str) -> None:
     place = 512 + 4 * (512 + 3072) + 10
     content[place : place + 40] = bytes(40)
     archive.write_bytes(content)
-    with pytest.raises(DataError, match="truncated, damaged or not an archive"):
+    with pytest.raises(DataError, match=re.escape(str(archive))):
         unpack(archive, tmp_path / "cache")
 
 
 def test_a_missing_archive_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"a\.tar: cannot be read: No such file"):
+    with pytest.raises(DataError, match=r"a\.tar: No such file"):
         unpack(tmp_path / "a.tar", tmp_path / "cache")
 
 
@@ -208,7 +209,7 @@ def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
 
 def test_a_name_that_is_too_long_is_the_archives_fault(tmp_path: Path) -> None:
     archive = make_zip(tmp_path / "a.zip", {"set/" + "x" * 300: b"cat"})
-    with pytest.raises(DataError, match=r"'set/xxx.*\.\.\. is too long for a file's name"):
+    with pytest.raises(DataError, match="'set/xxx"):
         unpack(archive, tmp_path / "cache")
     assert_nothing_left(tmp_path / "cache")
 
@@ -217,7 +218,7 @@ def test_a_zip_with_an_empty_name_is_refused(tmp_path: Path) -> None:
     archive = tmp_path / "a.zip"
     with zipfile.ZipFile(archive, "w") as opened:
         opened.writestr(zipfile.ZipInfo(""), b"cat")
-    with pytest.raises(DataError, match="truncated, damaged or not an archive"):
+    with pytest.raises(DataError, match=re.escape(str(archive))):
         unpack(archive, tmp_path / "cache")
 
 
@@ -225,7 +226,7 @@ def test_a_thousand_headers_before_one_file_are_refused(tmp_path: Path) -> None:
     header = tarfile.TarInfo.create_pax_global_header({"comment": "x"})
     archive = tmp_path / "a.tar"
     archive.write_bytes(header * 5000 + bytes(1024))
-    with pytest.raises(DataError, match="truncated, damaged or not an archive"):
+    with pytest.raises(DataError, match=re.escape(str(archive))):
         unpack(archive, tmp_path / "cache")
 
 
@@ -235,7 +236,7 @@ def test_a_long_header_is_not_read(tmp_path: Path) -> None:
         member = tarfile.TarInfo("set/a.png")
         member.pax_headers = {"comment": "1" * 100_000}
         tar.addfile(member)
-    with pytest.raises(DataError, match=r"a header of 100,\d+ bytes at byte"):
+    with pytest.raises(DataError, match=r"100,\d+ bytes at byte"):
         unpack(archive, tmp_path / "cache")
 
 
@@ -250,7 +251,7 @@ def test_files_with_holes_are_refused_before_their_maps_are_read(
         member.pax_headers = {version: value, "GNU.sparse.minor": "0"}
         member.size = 1024
         tar.addfile(member, io.BytesIO(b"1\n" * 512))
-    with pytest.raises(DataError, match="is a special file, with holes"):
+    with pytest.raises(DataError, match="sparse"):
         unpack(archive, tmp_path / "cache")
 
 
@@ -258,11 +259,11 @@ def test_methods_that_take_much_memory_are_refused(tmp_path: Path) -> None:
     archive = tmp_path / "a.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_LZMA) as opened:
         opened.writestr("set/a.png", b"cat")
-    with pytest.raises(DataError, match="is compressed by method 14; only deflate and none"):
+    with pytest.raises(DataError, match="method 14"):
         unpack(archive, tmp_path / "cache")
 
 
 def test_a_device_is_no_archive(tmp_path: Path) -> None:
     (tmp_path / "a.tar").symlink_to("/dev/zero")
-    with pytest.raises(DataError, match=r"a\.tar: cannot be read: not a regular file"):
+    with pytest.raises(DataError, match=r"a\.tar: not a regular file"):
         unpack(tmp_path / "a.tar", tmp_path / "cache")

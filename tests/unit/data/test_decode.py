@@ -87,7 +87,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path) ->
     path = tmp_path / "a.png"
     Image.new("1", (9000, 9000)).save(path)
     assert path.stat().st_size < 100_000
-    with pytest.raises(UnreadableImageError, match="9000x9000 pixels are more than the limit"):
+    with pytest.raises(UnreadableImageError, match="9000x9000 pixels"):
         decode(path, 3)
 
 

@@ -41,14 +41,14 @@ def test_a_list_gives_paths_and_labels(place: DataRoot) -> None:
         ("a.png one\n", r"list\.txt:1: expected `path label`"),
         ("a.png 1.5\n", r"list\.txt:1: expected `path label`"),
         (f"a.png {'9' * 5000}\n", r"list\.txt:1: expected `path label`"),
-        ("x\0y/a.png 1\n", r"list\.txt:1: .* has a NUL byte"),
+        ("x\0y/a.png 1\n", r"list\.txt:1: .*NUL"),
         ("a.png ²\n", r"list\.txt:1: expected `path label`"),
-        ("a.png 0\nb.png 10\n", r"list\.txt:2: label 10 is outside 0 to 9"),
-        ("a.png -1\n", r"list\.txt:1: label -1 is outside 0 to 9"),
-        ("../a.png 1\n", r"list\.txt:1: '\.\./a\.png' has `\.\.` in it"),
-        ("x/../../a.png 1\n", r"list\.txt:1: .* has `\.\.` in it"),
-        ("/etc/passwd 1\n", r"list\.txt:1: '/etc/passwd' is an absolute path"),
-        (b"a.png 1\n\xff\xd8\xff 1\n", r"list\.txt:2: not UTF-8 text"),
+        ("a.png 0\nb.png 10\n", r"list\.txt:2: .*10 .*0 to 9"),
+        ("a.png -1\n", r"list\.txt:1: .*-1 .*0 to 9"),
+        ("../a.png 1\n", r"list\.txt:1: '\.\./a\.png' "),
+        ("x/../../a.png 1\n", r"list\.txt:1: .*`\.\.`"),
+        ("/etc/passwd 1\n", r"list\.txt:1: '/etc/passwd' "),
+        (b"a.png 1\n\xff\xd8\xff 1\n", r"list\.txt:2: .*UTF-8"),
     ],
 )
 def test_a_bad_list_names_the_line(place: DataRoot, content: str | bytes, message: str) -> None:
@@ -58,7 +58,7 @@ def test_a_bad_list_names_the_line(place: DataRoot, content: str | bytes, messag
 
 def test_a_missing_list_says_what_there_is(place: DataRoot) -> None:
     save_image(place.folder / "val_list.png")
-    with pytest.raises(DataError, match=r"gone\.txt: the list cannot be read: No such(.|\n)*holds"):
+    with pytest.raises(DataError, match=r"gone\.txt: No such(.|\n)*val_list\.png"):
         image_list(place, "gone.txt", classes=10, channels=3)
 
 
@@ -77,13 +77,13 @@ def test_links_that_leave_the_root_are_refused(place: DataRoot) -> None:
     (place.folder / "near").symlink_to("inside")
     assert len(read_list(place, "b.png 1\nnear/b.png 2\n")) == 2
     for name in ("a.png", "way/a.png"):
-        with pytest.raises(DataError, match=rf"{name}' is reached by a symbolic link that leaves"):
+        with pytest.raises(DataError, match=rf"{name}' .*link"):
             read_list(place, f"b.png 1\n{name} 1\n")
 
 
 def test_four_channels_are_refused(place: DataRoot) -> None:
     (place.folder / "list.txt").write_text("a.png 1\n")
-    with pytest.raises(DataError, match=r"gray or RGB, but model\.input_shape has 4 channels"):
+    with pytest.raises(DataError, match=r"model\.input_shape .*4 channels"):
         image_list(place, "list.txt", classes=10, channels=4)
 
 
@@ -103,19 +103,19 @@ def test_class_folders_give_sorted_labels(place: DataRoot) -> None:
 
 def test_the_number_of_class_folders_must_be_the_models(place: DataRoot) -> None:
     save_folders(place.folder / "train", ["cat", "dog"], 1)
-    message = r"model\.classes is 3, but there are 2 class folders \(cat, dog\)"
+    message = r"3 class folders.* 2 \(cat, dog\)"
     with pytest.raises(DataError, match=message):
         class_folders(place, "train", classes=3, channels=3)
 
 
 def test_bad_class_folders_are_named(place: DataRoot) -> None:
     train = save_folders(place.folder / "train", ["cat", "dog"], 1)
-    with pytest.raises(DataError, match=r"no folder 'tarin' in .*\n.*holds train\."):
+    with pytest.raises(DataError, match=r"'tarin' in .*\n.* train\."):
         class_folders(place, "tarin", classes=2, channels=3)
-    with pytest.raises(DataError, match=r"'\.\./x' has `\.\.` in it"):
+    with pytest.raises(DataError, match=r"'\.\./x' "):
         class_folders(place, "../x", classes=2, channels=3)
     (train / "dog/0.png").rename(train / "dog/0.txt")
-    with pytest.raises(DataError, match=r"train/dog in .*: this class has no image"):
+    with pytest.raises(DataError, match=r"train/dog in "):
         class_folders(place, "train", classes=2, channels=3)
 
 
@@ -124,11 +124,11 @@ def test_links_in_class_folders_stay_inside(place: DataRoot) -> None:
     (train / "dog/link.png").symlink_to("0.png")
     assert len(class_folders(place, "train", classes=2, channels=3)[0]) == 3
     (train / "dog/away.png").symlink_to("/etc/passwd")
-    with pytest.raises(DataError, match=r"away\.png' is reached by a symbolic link that leaves"):
+    with pytest.raises(DataError, match=r"away\.png' .*link"):
         class_folders(place, "train", classes=2, channels=3)
     (train / "dog/away.png").unlink()
     (train / "dog/deep").symlink_to("../cat")
-    with pytest.raises(DataError, match=r"dog/deep in .*: a symbolic link to a folder"):
+    with pytest.raises(DataError, match=r"dog/deep in .*link"):
         class_folders(place, "train", classes=2, channels=3)
 
 
@@ -152,7 +152,7 @@ def test_a_list_that_never_ends_is_refused(place: DataRoot, kind: str) -> None:
         os.mkfifo(path)
     else:
         path.mkdir()
-    with pytest.raises(DataError, match="the list cannot be read: "):
+    with pytest.raises(DataError, match=r"list\.txt: "):
         image_list(place, "list.txt", classes=10, channels=3)
 
 
@@ -160,5 +160,5 @@ def test_a_list_without_lines_is_not_read_whole(place: DataRoot) -> None:
     path = place.folder / "list.txt"
     path.touch()
     os.truncate(path, 1 << 40)
-    with pytest.raises(DataError, match=r"list\.txt:1: a line of more than 65,536 bytes"):
+    with pytest.raises(DataError, match=r"list\.txt:1: .*65,536 bytes"):
         image_list(place, "list.txt", classes=10, channels=3)

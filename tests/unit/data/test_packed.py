@@ -69,9 +69,9 @@ def test_the_sidecar_describes_the_file(written: Path) -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda content: b"", "expected an int64 count first, found a file of 0 bytes"),
-        (lambda content: b"\0" * 8, "the header says 0 images"),
-        (lambda content: b"\xff" * 8 + content[8:], "the header says -1 images"),
+        (lambda content: b"", "int64 count .*0 bytes"),
+        (lambda content: b"\0" * 8, "header.* 0$"),
+        (lambda content: b"\xff" * 8 + content[8:], "header.* -1$"),
         (lambda content: content[:-1], "expected 424 bytes for the header's 4 images of 2x3x4 "),
         (lambda content: content + b"\0", "found 425"),
         (lambda content: b"\xff" * 7 + b"\x7f" + content[8:], "header's 9,223,372,036,854,775,807"),
@@ -97,16 +97,16 @@ def test_a_sidecar_of_another_shape_is_told_though_the_size_fits(written: Path) 
 
 def test_a_sidecar_of_another_file_is_told(written: Path) -> None:
     rewrite_sidecar(written, bytes=425)
-    with pytest.raises(DataError, match=r"a\.bin\.json describes a file of 425 bytes, found 424"):
+    with pytest.raises(DataError, match=r"expected 425 bytes .*a\.bin\.json.*found 424"):
         packed.open_packed(written, SHAPE)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", r"a\.bin\.json: cannot be read: Expecting property name"),
-        ("[1]", r"a\.bin\.json: does not tell the shape and the bytes"),
-        ('{"shape": "2x3x4", "bytes": 424}', "does not tell the shape"),
+        ("{", r"a\.bin\.json: Expecting property name"),
+        ("[1]", r"a\.bin\.json: .*shape.*bytes"),
+        ('{"shape": "2x3x4", "bytes": 424}', "shape.*bytes"),
     ],
 )
 def test_a_damaged_sidecar_is_told(written: Path, text: str, message: str) -> None:
@@ -167,7 +167,7 @@ assert not opened.images[{count - 1}].any()
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"a\.bin: cannot be read: No such file"):
+    with pytest.raises(DataError, match=r"a\.bin: No such file"):
         packed.open_packed(tmp_path / "a.bin", SHAPE)
 
 
@@ -175,7 +175,7 @@ def test_another_image_size_is_recognised(tmp_path: Path) -> None:
     images = np.zeros((2, 3, 8, 8), np.float32)
     batch = [(images, np.zeros(2, np.int64))]
     packed.write(tmp_path / "a.bin", batch, shape=(3, 8, 8), transform="none")
-    with pytest.raises(DataError, match="Its size fits images of 3x8x8"):
+    with pytest.raises(DataError, match="images of 3x8x8"):
         packed.open_packed(tmp_path / "a.bin", (3, 16, 16))
 
 
@@ -186,7 +186,7 @@ def test_images_with_nan_are_bad(tmp_path: Path) -> None:
     packed.write(path, [(images, np.zeros(2, np.int64))], shape=SHAPE, transform="none")
     source = PackedImages(path=path, shape=SHAPE, labels=np.zeros(2, np.int64))
     assert source.read(0).shape == (3, 4, 2)
-    with pytest.raises(DataError, match="holds NaN or infinity"):
+    with pytest.raises(DataError, match="NaN or infinity"):
         source.read(1)
 
 
@@ -199,9 +199,9 @@ def test_a_failure_leaves_the_old_file(written: Path) -> None:
 
     with pytest.raises(DataError, match="a bad image"):
         packed.write(written, failing(), shape=SHAPE, transform="none")
-    with pytest.raises(DataError, match="there is no image to write"):
+    with pytest.raises(DataError, match=r"a\.bin: no image"):
         packed.write(written, [], shape=SHAPE, transform="none")
-    with pytest.raises(DataError, match=r"expected images of 3x3x4 .* found \[3, 2, 3, 4\]"):
+    with pytest.raises(DataError, match=r"expected .*3x3x4.* \[3, 2, 3, 4\]"):
         packed.write(written, some_batches(), shape=(3, 3, 4), transform="none")
     assert written.read_bytes() == before
     assert len(list(written.parent.iterdir())) == 2
@@ -221,7 +221,7 @@ def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
 
 def test_a_sidecar_of_nothing_but_brackets_is_told(written: Path) -> None:
     packed.sidecar(written).write_text("[" * 50_000)
-    with pytest.raises(DataError, match=r"a\.bin\.json: cannot be read: "):
+    with pytest.raises(DataError, match=r"a\.bin\.json: "):
         packed.open_packed(written, SHAPE)
 
 
@@ -229,11 +229,11 @@ def test_a_file_of_holes_does_not_fill_the_memory(tmp_path: Path) -> None:
     path, count = tmp_path / "a.bin", 200_000_000_000
     path.write_bytes(struct.pack("<q", count))
     os.truncate(path, 8 + count * (4 + 8))
-    with pytest.raises(DataError, match=r"200,000,000,000 images; at most 100,000,000 can be read"):
+    with pytest.raises(DataError, match=r"100,000,000 images.*200,000,000,000"):
         packed.open_packed(path, (1, 1, 1))
 
 
 def test_a_pipe_is_no_packed_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.bin")
-    with pytest.raises(DataError, match=r"a\.bin: cannot be read: not a regular file"):
+    with pytest.raises(DataError, match=r"a\.bin: not a regular file"):
         packed.open_packed(tmp_path / "a.bin", SHAPE)

@@ -198,7 +198,7 @@ class TestImages:
         (folder / "train/cat/0.png").unlink()
         put(s3_server, folder, bucket / "a")
         wanted = manifest(f"{bucket}a", tmp_path, LISTS)
-        says = r"1 of \d+ images.*(.|\n)*  train/cat/0.png: no such object"
+        says = r"1 of \d+ images.*(.|\n)*  train/cat/0.png: "
         with opened(wanted, tmp_path) as (_, there), pytest.raises(DataError, match=says):
             batches(there.train)
 
@@ -210,9 +210,7 @@ class TestImages:
         with opened(manifest(f"{bucket}a", tmp_path), tmp_path) as (_, there):
             save_image(folder / "train/cat/0.png", 999)
             put(s3_server, folder / "train/cat", bucket / "a/train/cat")
-            says = (
-                rf"s3://{bucket.bucket}/a/train/cat/0\.png: it changed(.|\n)*run the same command"
-            )
+            says = rf"s3://{bucket.bucket}/a/train/cat/0\.png: .*changed"
             with pytest.raises(DataError, match=says) as caught:
                 batches(there.train, workers)
             assert caught.value.exit_code == 4

@@ -37,12 +37,10 @@ def test_a_process_that_dies_costs_only_the_guilty_image() -> None:
     source = TroubledSource(100, bad=(2,), deadly=(20, 21), crashing=(99,))
     with pool(source) as decoding:
         bad = reasons(source, decoding)
-        assert bad == {
-            2: "the file is empty",
-            20: "the process that decoded it was killed (out of memory?), twice",
-            21: "the process that decoded it was killed (out of memory?), twice",
-            99: "the process that decoded it ended with exit code 3, twice",
-        }
+        assert bad.keys() == {2, 20, 21, 99}
+        assert bad[2] == "the file is empty"
+        assert "killed" in bad[20] == bad[21]
+        assert "code 3" in bad[99]
         assert len(decoding.process_ids) == 2
 
 
@@ -51,7 +49,8 @@ def test_a_process_that_hangs_is_replaced() -> None:
     started = time.monotonic()
     with pool(source, timeout_s=0.7) as decoding:
         bad = reasons(source, decoding)
-    assert bad == {5: "the process that decoded it took longer than 0.7 s, twice"}
+    assert bad.keys() == {5}
+    assert "0.7 s" in bad[5]
     assert time.monotonic() - started < 20
 
 
@@ -74,7 +73,7 @@ def test_processes_killed_from_outside_cost_no_image() -> None:
 def test_processes_that_cannot_start_are_an_error() -> None:
     with (
         pool(Unstartable(5), workers=1) as decoding,
-        pytest.raises(JobError, match="do not start: the last one ended with exit code 7"),
+        pytest.raises(JobError, match=r"3 times.*code 7"),
     ):
         list(decoding.decode(0, range(5)))
 

@@ -133,9 +133,9 @@ def test_what_is_no_success_is_told_by_boto3(
     s3_server.store.put(bucket / "a", b"content")
     for store in (quick, quick):
         assert store.read(bucket / "a") == b"content"
-    with pytest.raises(ObjectMissing, match="there is no such object"):
+    with pytest.raises(ObjectMissing, match=str(bucket / "b")):
         quick.read(bucket / "b")
-    with pytest.raises(ObjectChanged, match="it changed while it was read"):
+    with pytest.raises(ObjectChanged, match=str(bucket / "a")):
         quick.read(bucket / "a", etag='"0123"')
     with pytest.raises(StorageError, match="416"):
         quick.read_range(bucket / "a", 100, 5)

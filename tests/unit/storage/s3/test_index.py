@@ -66,21 +66,21 @@ def test_a_result_stays_until_there_is_another() -> None:
         (document(runs=["../up"]), "runs"),
         (document(runs="one"), "runs"),
         (document(files=[]), "files"),
-        (document(files={"../a": entry()["a"]}), "no path below"),
-        (document(files={"/etc/passwd": entry()["a"]}), "no path below"),
-        (document(files={"a//b": entry()["a"]}), "no path below"),
-        (document(files={"a\\b": entry()["a"]}), "no path below"),
-        (document(files={"a\nb": entry()["a"]}), "no path below"),
-        (document(files={"": entry()["a"]}), "no path below"),
+        (document(files={"../a": entry()["a"]}), "not a valid path"),
+        (document(files={"/etc/passwd": entry()["a"]}), "not a valid path"),
+        (document(files={"a//b": entry()["a"]}), "not a valid path"),
+        (document(files={"a\\b": entry()["a"]}), "not a valid path"),
+        (document(files={"a\nb": entry()["a"]}), "not a valid path"),
+        (document(files={"": entry()["a"]}), "not a valid path"),
         (document(files={"a": None}), "object, bytes and sha256"),
-        (document(before=["report.json"]), "not those of a finished run"),
-        (document(before=entry()), "not those of a finished run"),
-        (document(before={"../a": entry()["a"], **REPORT}), "no path below"),
-        (document(before={**entry(object="runs/two/1/a"), **REPORT}), "outside"),
-        (document(files=entry(object="runs/two/1/a")), "outside"),
-        (document(files=entry(object="index/one/1")), "outside"),
-        (document(files=entry(object="runs/one/../../x")), "no path below"),
-        (document(files=entry(object=7)), "outside"),
+        (document(before=["report.json"]), "before"),
+        (document(before=entry()), "before"),
+        (document(before={"../a": entry()["a"], **REPORT}), "not a valid path"),
+        (document(before={**entry(object="runs/two/1/a"), **REPORT}), "not below"),
+        (document(files=entry(object="runs/two/1/a")), "not below"),
+        (document(files=entry(object="index/one/1")), "not below"),
+        (document(files=entry(object="runs/one/../../x")), "not a valid path"),
+        (document(files=entry(object=7)), "not below"),
         (document(files=entry(bytes=-1)), "size"),
         (document(files=entry(bytes=1.0)), "size"),
         (document(files=entry(sha256="0" * 63)), "SHA-256"),
@@ -106,7 +106,7 @@ def test_anything_else_is_refused(value: Any) -> None:
 def test_the_highest_epoch_counts(s3_server: S3Server, bucket: S3Uri) -> None:
     output = bucket / "out"
     assert index.newest(s3_server.store, output) is None
-    with pytest.raises(NoRun, match="holds no run"):
+    with pytest.raises(NoRun, match=str(output)):
         index.read(s3_server.store, output)
     for epoch, number in ((2, 0), (1, 99), (2, 1), (1, 100)):
         written = Index(epoch, number)
@@ -135,22 +135,22 @@ def test_one_that_goes_while_it_is_read(s3_server: S3Server, bucket: S3Uri) -> N
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"{}", "is no index of a run"), (Index(1, 1).as_bytes(), "says that it is 00000001")],
+    [(b"{}", "version"), (Index(1, 1).as_bytes(), "00000001-00000001")],
 )
 def test_a_damaged_one(s3_server: S3Server, bucket: S3Uri, content: bytes, message: str) -> None:
     put(s3_server, bucket, "00000007-00000001.json", content)
-    with pytest.raises(DataError, match=rf"(?s){message}.*Or remove it and run the job again"):
+    with pytest.raises(DataError, match=rf"00000007-00000001\.json .*{message}"):
         index.newest(s3_server.store, bucket)
 
 
 def test_removed_while_what_it_named_is_there(s3_server: S3Server, bucket: S3Uri) -> None:
     s3_server.store.put(bucket / "runs/r1/1/report.json", b"{}")
-    with pytest.raises(DataError, match="holds files of a run, but no index of them"):
+    with pytest.raises(DataError, match=str(bucket)):
         index.read(s3_server.store, bucket)
 
 
 def test_a_file_that_is_a_folder_too_is_refused() -> None:
     entry = IndexEntry("runs/r1/1/x", 1, "0" * 64)
     both = Index(1, 1, runs=("r1",), files={"int8": entry, "int8/model": entry})
-    with pytest.raises(ValueError, match="'int8' is a file and a folder"):
+    with pytest.raises(ValueError, match="'int8'"):
         Index.from_bytes(both.as_bytes())

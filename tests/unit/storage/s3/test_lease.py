@@ -42,11 +42,11 @@ class TestOneAtATime:
         with renewed(lease), pytest.raises(OutputError) as raised:
             get(s3_server, bucket, heard=heard)
         us = ourselves()
-        assert f"{bucket} is being written by another run: process {us['pid']}" in str(raised.value)
+        assert f"process {us['pid']}" in str(raised.value)
         assert f"on {us['host']}, started {us['started']}" in str(raised.value)
-        assert "Wait for it to end" in str(raised.value)
+        assert str(bucket) in str(raised.value)
         assert len(heard) == 1
-        assert heard[0].startswith("waiting whether this run still lives: process")
+        assert f"process {us['pid']}" in heard[0]
 
     def test_released_is_free_at_once(self, s3_server: S3Server, bucket: S3Uri) -> None:
         for epoch in (1, 2, 3):
@@ -147,17 +147,17 @@ class TestTakingOver:
     def test_a_paused_run_notices(self, s3_server: S3Server, bucket: S3Uri) -> None:
         paused = get(s3_server, bucket, 1.0)
         claim = elsewhere(s3_server, bucket, epoch=paused.epoch + 1)
-        with pytest.raises(OutputError, match=r"was taken over.*by process 7 on node-3"):
+        with pytest.raises(OutputError, match=r"process 7 on node-3"):
             paused.verify()
         s3_server.store.delete([claim])
-        with pytest.raises(OutputError, match="was taken over"):
+        with pytest.raises(OutputError, match="process 7 on node-3"):
             paused.verify()  # once lost, lost for good
 
     def test_also_when_the_other_has_ended(self, s3_server: S3Server, bucket: S3Uri) -> None:
         paused = get(s3_server, bucket)
         later = Index(paused.epoch + 1, 0)
         s3_server.store.put(bucket / INDEXES / later.name, later.as_bytes())
-        with pytest.raises(OutputError, match="by a run that has ended"):
+        with pytest.raises(OutputError, match="a run that has ended"):
             paused.verify()
 
     def test_two_never_hold_one_epoch(self, s3_server: S3Server, bucket: S3Uri) -> None:
@@ -182,7 +182,7 @@ class TestTakingOver:
                 later = Index(5, 3)
                 s3_server.store.put(bucket / INDEXES / later.name, later.as_bytes())
 
-        with pytest.raises(OutputError, match="by a run that has ended"):
+        with pytest.raises(OutputError, match="a run that has ended"):
             get(s3_server, bucket, store=Pausing(s3_server.client))
         assert claims(s3_server.store, bucket) == []
         assert get(s3_server, bucket).epoch == 6
@@ -195,11 +195,11 @@ class TestRenewing:
         with renewed(lease):
             time.sleep(2.5)
             (after,) = claims(s3_server.store, bucket)
-        assert after.found.modified > before.found.modified
+        assert after.object.modified > before.object.modified
         assert after.alive
         (released,) = claims(s3_server.store, bucket)
         assert not released.alive
-        with pytest.raises(OutputError, match="has ended already"):
+        with pytest.raises(OutputError, match=str(bucket)):
             lease.verify()
 
 

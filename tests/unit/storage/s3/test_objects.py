@@ -93,12 +93,12 @@ class TestReading:
             lambda: s3_server.store.read(bucket / "a", etag=etag),
             lambda: s3_server.store.read_range(bucket / "a", 0, 1, etag=etag),
         ):
-            with pytest.raises(ObjectChanged, match=f"{bucket / 'a'}: it changed"):
+            with pytest.raises(ObjectChanged, match=f"{bucket / 'a'}: "):
                 read()
 
     def test_a_wrong_digest(self, s3_server: S3Server, bucket: S3Uri) -> None:
         s3_server.store.put(bucket / "a", b"one")
-        with pytest.raises(ObjectChanged, match="its SHA-256 is"):
+        with pytest.raises(ObjectChanged, match="SHA-256"):
             store(s3_server.client).read(bucket / "a", sha256=sha(b"two"))
 
     @pytest.mark.parametrize("known", [True, False])
@@ -156,7 +156,7 @@ class TestReading:
     def test_delete(self, s3_server: S3Server, bucket: S3Uri) -> None:
         s3_server.store.put(bucket / "a", b"")
         s3_server.store.delete([bucket / "a", bucket / "never"])
-        with pytest.raises(ObjectMissing, match=f"{bucket / 'a'}: there is no such object"):
+        with pytest.raises(ObjectMissing, match=f"{bucket / 'a'}: "):
             s3_server.store.head(bucket / "a")
 
 
@@ -229,7 +229,7 @@ class TestDownload:
             s3_server.store.put(bucket / "a", b"two")
             return real(**given)
 
-        with pytest.raises(ObjectChanged, match="it changed while it was read"):
+        with pytest.raises(ObjectChanged, match=str(bucket / "a")):
             store(s3_server.client, get_object=get).download(bucket / "a", tmp_path / "a")
         assert not (tmp_path / "a").exists()
 
@@ -294,7 +294,7 @@ class TestUpload:
         monkeypatch.setattr(s3_upload, "PART_BYTES", 5 << 20)
         content = bytes(11 << 20)
         (tmp_path / "a").write_bytes(content)
-        with pytest.raises(ObjectChanged, match="was changed while it was uploaded"):
+        with pytest.raises(ObjectChanged, match=str(tmp_path / "a")):
             s3_server.store.upload(
                 bucket / "a", tmp_path / "a", sha256="0" * 64, length=len(content)
             )
@@ -333,19 +333,19 @@ class TestErrors:
         ("error", "kind", "message"),
         [
             (answer(500, "InternalError"), TransferFailed, "failed with 500"),
-            (answer(503, "SlowDown"), TransferFailed, "fewer requests"),
-            (answer(429, "TooManyRequests"), TransferFailed, "fewer requests"),
-            (answer(400, "RequestTimeout"), TransferFailed, "waited too long"),
-            (answer(400, "BadDigest"), TransferFailed, "arrived changed"),
+            (answer(503, "SlowDown"), TransferFailed, "throttl"),
+            (answer(429, "TooManyRequests"), TransferFailed, "throttl"),
+            (answer(400, "RequestTimeout"), TransferFailed, "RequestTimeout"),
+            (answer(400, "BadDigest"), TransferFailed, "BadDigest"),
             (ReadTimeoutError(endpoint_url="http://x"), TransferFailed, "timeout"),
             (EndpointConnectionError(endpoint_url="http://x"), TransferFailed, "connect"),
-            (answer(404, "NoSuchKey"), ObjectMissing, "no such object"),
+            (answer(404, "NoSuchKey"), ObjectMissing, "does not exist"),
             (answer(412, "PreconditionFailed"), ObjectChanged, "changed"),
-            (answer(404, "NoSuchBucket"), StorageError, "no bucket bkt"),
+            (answer(404, "NoSuchBucket"), StorageError, "bucket bkt"),
             (answer(403, "AccessDenied"), StorageError, "access is denied"),
             (answer(403, "ExpiredToken"), StorageError, "has expired"),
             (answer(403, "RequestTimeTooSkewed"), StorageError, "clock"),
-            (answer(501, "NotImplemented"), StorageError, "refused with 501"),
+            (answer(501, "NotImplemented"), StorageError, "501"),
             (answer(400, "InvalidArgument"), StorageError, "said so"),
             (NoCredentialsError(), StorageError, "no credentials"),
         ],
@@ -378,7 +378,7 @@ class TestErrors:
         self, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIACANARY\n4711")
-        with pytest.raises(StorageError, match="a credential holds a line break") as raised:
+        with pytest.raises(StorageError, match="line break") as raised:
             ObjectStore(make_client(S3Settings())).head(S3Uri("bkt", "a"))
         assert type(raised.value) is StorageError
         assert "CANARY" not in str(raised.value)
@@ -386,7 +386,7 @@ class TestErrors:
     def test_a_server_without_tls(self, s3_server: S3Server) -> None:
         url = s3_server.url.replace("http:", "https:")
         client = make_client(S3Settings(endpoint_url=url))
-        with pytest.raises(StorageError, match="does not speak TLS\nWrite http://") as raised:
+        with pytest.raises(StorageError, match=r"TLS(.|\n)*http://") as raised:
             ObjectStore(client).head(S3Uri("bkt", "a"))
         assert type(raised.value) is StorageError
 
@@ -395,7 +395,7 @@ class TestErrors:
             make_client(S3Settings(endpoint_url="nonsense"))
 
     def test_a_real_missing_bucket(self, s3_server: S3Server) -> None:
-        with pytest.raises(StorageError, match="there is no bucket never-made"):
+        with pytest.raises(StorageError, match="bucket never-made"):
             s3_server.store.put(S3Uri("never-made", "a"), b"")
 
 
@@ -426,7 +426,8 @@ class TestRetrying:
         retry = Retry(sleep=lambda seconds: None, say=told.append)
         assert retry.call(S3Uri("bkt", "a"), heal) == "there"
         (text,) = told
-        assert "asks for fewer requests (SlowDown); attempt 4 of 8, trying again" in text
+        assert "SlowDown" in text
+        assert "attempt 4 of 8" in text
         failures = [answer(503, "SlowDown")] * 3
         assert retry.call(S3Uri("bkt", "a"), heal) == "there"
         assert len(told) == 1
