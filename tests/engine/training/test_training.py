@@ -10,17 +10,11 @@ import tiny
 from paddle import seed, static  # noqa: TID251
 from tiers import full_but
 
-from job.data import packed
-from job.engine.inference import predictor
 from job.engine.quantize import fake_quantize, qat, scales
-from job.engine.quantize import pact as clipping
 from job.engine.training import checkpoints, programs
 from job.engine.training import loop as training
-from job.engine.training.baseline import export
 from job.engine.training.collective import SingleProcess
-from job.engine.training.session import load_weights
-from job.engine.weights.match import read_pdparams
-from job.errors import DataError, MachineError, TrainingError
+from job.errors import MachineError, TrainingError
 from job.process.environment import environment
 
 pytestmark = pytest.mark.engine
@@ -341,128 +335,6 @@ def test_best_weights_of_steps_that_a_kill_took_are_told_as_such(tmp_path):
     assert record["best_step"] in (8, 12)
 
 
-@pytest.mark.parametrize("freeze", [True, False, None])
-def test_frozen_statistics_stay_bit_identical(fp32, tmp_path, freeze):
-    # 2 steps are fewer than the epoch's 4: None freezes.
-    record = tiny.train_qat(fp32, tmp_path / "qat", freeze=freeze, max_iters=2)
-    assert record["freeze_bn_stats"] == (freeze is not False)
-    before = checkpoints.read_arrays(fp32.out / "weights.npz")
-    after = checkpoints.read_arrays(tmp_path / "qat/best.npz")
-    # A batch norm frozen after its gradient was made gives NaN.
-    assert all(np.isfinite(values).all() for values in after.values())
-    statistics = programs.batch_norm_statistics(fp32.session.classifier.evaluation)
-    assert statistics
-    same = [np.array_equal(before[name], after[name]) for name in sorted(statistics)]
-    assert all(same) if freeze is not False else not any(same)
-    changed = [n for n in before.keys() - statistics if not np.array_equal(before[n], after[n])]
-    assert len(changed) == len(before.keys() - statistics)
-
-
-@pytest.mark.parametrize("pact", [False, True])
-def test_scales_are_measured_without_a_step(fp32, tmp_path, pact):
-    calibration = tiny.pack(tmp_path / "calibration.bin", 48, seed=4)
-    measured = qat.measure_scales(
-        tiny.open_tiny(),
-        tiny.SETTINGS,
-        weights=fp32.out / "weights.npz",
-        pact=pact,
-        calibration=calibration,
-        out=tmp_path,
-    )
-    best = checkpoints.read_arrays(tmp_path / "best.npz")
-    for name, value in checkpoints.read_arrays(fp32.out / "weights.npz").items():
-        np.testing.assert_array_equal(best[name], value)
-    assert measured > 10
-    assert not (tmp_path / "checkpoints").exists()
-    (tmp_path / "fake").mkdir()
-    qat.convert(
-        tiny.open_tiny(), tiny.SETTINGS, best=tmp_path / "best.npz", pact=pact,
-        out=tmp_path / "fake",
-    )  # fmt: skip
-    images, _ = tiny.examples(64, 9)
-    expected = tiny.scores(fp32.out / "model", "native", images)
-    found = tiny.scores(tmp_path / "fake/model", predictor.FAKE_QUANTIZED, images)
-    assert tiny.error(found, expected) < 0.1
-
-
-def test_calibration_measures_what_no_bound_cuts_off(fp32, tmp_path):
-    images, labels = tiny.examples(48, 4)
-    calibration = tmp_path / "bright.bin"
-    packed.write(calibration, [(100 * images, labels)], shape=tiny.SHAPE, transform="made up")
-    best = {}
-    for pact in (False, True):
-        qat.measure_scales(
-            tiny.open_tiny(),
-            tiny.SETTINGS,
-            weights=fp32.out / "weights.npz",
-            pact=pact,
-            calibration=calibration,
-            out=tmp_path,
-        )
-        best[pact] = checkpoints.read_arrays(tmp_path / "best.npz")
-    clipped = {name: name.replace(".clipped", "") for name in best[True] if ".clipped@s" in name}
-    assert max(best[True][name][0] for name in clipped) > clipping.INITIAL_THRESHOLD
-    for name, plain in clipped.items():
-        assert best[True][name] == pytest.approx(best[False][plain], rel=1e-5), name
-
-
-def test_scales_are_calibrated_before_the_first_step(fp32):
-    session = tiny.open_tiny()
-    images, _ = tiny.examples(32, 9)
-    classifier, scope = session.classifier, session.scope
-    with session.active():
-        programs.write_variables(scope, checkpoints.read_arrays(fp32.out / "weights.npz"))
-        fake_quantize.keep_bias_adds_whole(classifier.evaluation)
-        evaluation = classifier.evaluation.clone(for_test=True)
-        quantized = fake_quantize.insert(evaluation, scope, tiny.SETTINGS, for_test=True)
-        batches = [images[:16], images[16:]]
-        count = scales.calibrate(
-            classifier, quantized, None, scope, session.executor, batches, moving_rate=0.9
-        )
-        sources = scales.scale_sources(quantized)
-        block = classifier.evaluation.global_block()
-        activations = {s: n for s, n in sources.items() if not block.var(n).persistable}
-        assert count == len(activations) > 10
-        for scale, name in activations.items():
-            largest = [
-                np.abs(session.executor.run(classifier.evaluation, {"image": b}, [name])[0]).max()
-                for b in batches
-            ]
-            (found,) = programs.read_variables(scope, [scale])[scale]
-            assert found == pytest.approx(np.mean(largest), rel=1e-5), name
-        for scale, values in scales.weight_scales(quantized, scope).items():
-            np.testing.assert_array_equal(programs.read_variables(scope, [scale])[scale], values)
-
-
-def test_averages_move_at_the_rate_that_is_set(fp32, tmp_path):
-    """A step moves the average by (1 - rate) of the distance to the measured value."""
-    moved = {}
-    for rate in (0.9, 0.75, 0.5):
-        out = tmp_path / str(rate)
-        settings = {**tiny.SETTINGS, "moving_rate": rate}
-        tiny.train_qat(fp32, out, freeze=True, settings=settings, max_iters=1)
-        best = checkpoints.read_arrays(out / "best.npz")
-        moved[rate] = {name: value for name, value in best.items() if value.shape == (1,)}
-    moving = [name for name in moved[0.9] if moved[0.9][name] != moved[0.5][name]]
-    assert len(moving) > 5
-    shares = [
-        (moved[0.75][name] - moved[0.9][name]) / (moved[0.5][name] - moved[0.9][name])
-        for name in moving
-    ]
-    assert np.median(shares) == pytest.approx((0.9 - 0.75) / (0.9 - 0.5), rel=0.02)
-
-
-def test_averages_of_weights_start_warm(fp32, tmp_path):
-    settings = {**tiny.SETTINGS, "weight_quantize_type": "abs_max"}
-    tiny.train_qat(fp32, tmp_path / "qat", settings=settings, max_iters=1)
-    weights = checkpoints.read_arrays(fp32.out / "weights.npz")
-    best = checkpoints.read_arrays(tmp_path / "qat/best.npz")
-    scales_of = {name: best[f"{name}@scale"] for name in weights if f"{name}@scale" in best}
-    assert len(scales_of) == 11
-    for name, scale in scales_of.items():
-        assert scale == pytest.approx(np.abs(weights[name]).max(), rel=1e-5), name
-
-
 @pytest.mark.parametrize("rate", [fake_quantize.FIXED_RATE, 0.5])
 def test_averages_move_once_a_step(rate):
     """Also if a convolution and a sum read the same tensor, with one quantize op each."""
@@ -517,50 +389,3 @@ def test_metrics_of_a_killed_run_are_cut_back_to_its_checkpoint(tmp_path):
     tiny.train_baseline(out)
     steps = [line["step"] for line in metrics(out) if "loss" in line]
     assert steps == list(range(1, 9))
-
-
-def test_exported_weights_can_be_loaded_again(fp32, tmp_path):
-    images, _ = tiny.examples(20, 0)
-    path = fp32.out / "weights.pdparams"
-    arrays = read_pdparams(path, None)
-    assert list(arrays) == list(fp32.session.classifier.weight_names)
-    session = tiny.open_tiny(seed=77)
-    assert load_weights(session, path, sha256=None, reset_classifier=False) == []
-    export(session, tmp_path)
-    expected = tiny.scores(fp32.out / "model", "native", images)
-    np.testing.assert_array_equal(tiny.scores(tmp_path / "model", "native", images), expected)
-
-
-def test_weights_of_another_model_are_refused(fp32):
-    path = fp32.out / "weights.pdparams"
-    with pytest.raises(DataError, match=r"shape \[.*\[") as caught:
-        load_weights(tiny.open_tiny(width=1.0), path, sha256=None, reset_classifier=True)
-    assert "/model/width" in caught.value.hint
-    with pytest.raises(DataError, match="of 10 weights"):
-        session = tiny.open_tiny(name="lenet", input_shape=(1, 28, 28), width=1.0)
-        load_weights(session, path, sha256=None, reset_classifier=True)
-
-
-def test_classifier_of_another_size_is_refused_or_reset(fp32):
-    path = fp32.out / "weights.pdparams"
-    session = tiny.open_tiny(classes=7)
-    with pytest.raises(DataError, match=r"\[64, 4\].*\[64, 7\]") as caught:
-        load_weights(session, path, sha256=None, reset_classifier=False)
-    assert "/model/reset_classifier" in caught.value.hint
-    names = load_weights(session, path, sha256=None, reset_classifier=True)
-    assert names == ["head.2.weight", "head.2.bias"]
-
-
-def test_weights_of_a_network_with_other_heads_can_be_loaded_again(tmp_path):
-    """The two auxiliary outputs of GoogLeNet, which are not trained, have class weights, too."""
-
-    def open_(classes):
-        return tiny.open_tiny(
-            name="googlenet", input_shape=(3, 224, 224), width=1.0, classes=classes
-        )
-
-    export(open_(4), tmp_path)
-    path = tmp_path / "weights.pdparams"
-    assert load_weights(open_(4), path, sha256=None, reset_classifier=False) == []
-    reset = load_weights(open_(7), path, sha256=None, reset_classifier=True)
-    assert reset == ["_fc_out.weight", "_fc_out.bias"]
