@@ -29,6 +29,8 @@ from job.storage.s3.prefetch import Piece
 from job.uri import S3Uri
 
 OBJECTS, MEMBERS = "objects", "members"
+# What reading a damaged index raises. Deeply nested JSON raises RecursionError.
+_DAMAGE = (OSError, ValueError, TypeError, LookupError, StopIteration, RecursionError)
 _UNKNOWN_TIME = datetime.fromtimestamp(0, UTC)
 # What reading a damaged file raises; deeply nested JSON raises RecursionError.
 _DAMAGE = (OSError, ValueError, RecursionError, TypeError, LookupError, StopIteration)
@@ -153,7 +155,7 @@ def read(path: Path, root: S3Uri) -> RemoteIndex:
         if not ((places[:, 0] >= 0) & (places[:, 0] < len(shards))).all():
             raise ValueError(f"a file is in a shard that is none of the {len(shards)} shards")
         return RemoteIndex(root, names, np.asarray(sizes, np.int64), marks, shards, places)
-    except (OSError, ValueError, TypeError, LookupError, StopIteration) as error:
+    except _DAMAGE as error:
         raise DataError(f"{path}: damaged index of {root}: {error}", "Remove this file.") from error
 
 
