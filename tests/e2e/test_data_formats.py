@@ -143,7 +143,7 @@ class TestPacked:
 
     def test_label_outside_the_classes(self, folder: Path) -> None:
         done = job("run", "m.json", "--set", "model.classes=5", cwd=folder, expect=4)
-        assert "is outside 0 to 4" in done.err
+        assert "outside 0 to 4" in done.err
         assert "Check model.classes" in done.err
 
 
