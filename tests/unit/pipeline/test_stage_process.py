@@ -111,7 +111,7 @@ class TestErrors:
         )
         assert done.returncode == OutputError.exit_code
         assert done.stderr.startswith("cannot write")
-        assert "the file would exceed the size that is allowed" in done.stderr
+        assert "ulimit" in done.stderr
 
 
 class TestExplainCrash:
