@@ -19,6 +19,9 @@ BASE ?= docker.io/library/python:3.11-slim-bookworm
 COMPILE := uv pip compile pyproject.toml --generate-hashes --no-header --quiet \
 	--python-version 3.11 --python-platform x86_64-manylinux_2_28
 
+# Where it is set, each process compiles the job's modules anew, which takes a second of CPU time.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help

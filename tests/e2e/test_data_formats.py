@@ -87,6 +87,7 @@ class TestClassFolders:
         damaged = job("run", "m.json", "--until", "prepare", cwd=tmp_path, expect=4)
         assert f"{archive}: " in damaged.err
 
+    @pytest.mark.full
     def test_changed_images(self, tmp_path: Path) -> None:
         """Only what is read counts: neither the output nor the manifest beside the images."""
         draw_images(tmp_path / "train", 16)
