@@ -29,8 +29,6 @@ from job.storage.s3.prefetch import Piece
 from job.uri import S3Uri
 
 OBJECTS, MEMBERS = "objects", "members"
-# What reading a damaged index raises. Deeply nested JSON raises RecursionError.
-_DAMAGE = (OSError, ValueError, TypeError, LookupError, StopIteration, RecursionError)
 _UNKNOWN_TIME = datetime.fromtimestamp(0, UTC)
 # What reading a damaged file raises; deeply nested JSON raises RecursionError.
 _DAMAGE = (OSError, ValueError, RecursionError, TypeError, LookupError, StopIteration)
