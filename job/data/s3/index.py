@@ -148,6 +148,8 @@ def read(path: Path, root: S3Uri) -> RemoteIndex:
             for name, size, etag in header["shards"]
         )
         places = np.asarray(columns[3:5], np.int64).T.reshape(-1, 2)
+        if np.any((places[:, 0] < 0) | (places[:, 0] >= len(shards))):
+            raise ValueError(f"expected numbers of {len(shards)} tar files, found another number")
         return RemoteIndex(root, names, np.asarray(sizes, np.int64), marks, shards, places)
     except (OSError, ValueError, TypeError, LookupError, StopIteration) as error:
         raise DataError(f"{path}: damaged index of {root}: {error}", "Remove this file.") from error
