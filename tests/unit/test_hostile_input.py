@@ -1,4 +1,4 @@
-"""Ten thousand hostile inputs: accepted rightly, or refused clearly with the right exit code."""
+"""Hostile inputs: accepted correctly, or refused with a clear message and the right exit code."""
 
 import io
 import json

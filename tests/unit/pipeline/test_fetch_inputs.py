@@ -1,4 +1,4 @@
-"""Inputs in S3: the same images, the same keys as from a local disk, whatever holds them."""
+"""Inputs in S3: the same images and cache keys as from a local disk."""
 
 import json
 import shutil
