@@ -1,7 +1,7 @@
-"""A proxy in front of an S3 server that goes wrong as networks do, on a seeded schedule.
+"""A proxy in front of an S3 server that injects network faults, on a seeded schedule.
 
-It answers with errors, stalls, resets connections before and after the server has done its work,
-cuts answers off and changes bytes in either direction.
+It responds with errors, stalls, resets connections before and after the server has processed a
+request, cuts responses off and changes bytes in either direction.
 """
 
 import http.client
@@ -31,11 +31,11 @@ class Schedule:
     """Decides what happens to each request.
 
     Attributes:
-        seed: of all decisions.
-        share: of the requests that go wrong.
-        stall_seconds: longer than the client waits.
-        injected: how many faults of each kind there were.
-        kinds: that may happen.
+        seed: random seed of all decisions.
+        share: share of the requests with a fault.
+        stall_seconds: length of a stall; more than the client's timeout.
+        kinds: the kinds of faults.
+        injected: the number of faults of each kind so far.
     """
 
     seed: int
@@ -50,25 +50,25 @@ class Schedule:
         self._next: list[str] = []
 
     def begin(self, *, share: float, first: str | None = None) -> None:
-        """Begin a transfer: its first request meets a fault, if one is given."""
+        """Start a transfer; ``first`` is the fault of its first request."""
         with self._lock:
             self.share = share
             self._next = [first] if first else []
 
     def fault(self, method: str, body: bytes) -> str:
-        """Return what happens to a request; empty if nothing does."""
+        """Return the fault of a request; empty for no fault."""
         with self._lock:
             kind = ""
             if self._next:
                 kind = self._next.pop()
             elif self._random.random() < self.share:
                 kind = self._random.choice(self.kinds)
-            # What has no bytes cannot have others.
+            # An empty body has no bytes to change.
             if (kind == "changed up" and not body) or (
                 kind in ("cut off", "shortened", "changed down") and method != "GET"
             ):
                 kind = "reset after"
-            # The code stands in the body, and an answer to HEAD has none.
+            # The error code is in the body, and a response to HEAD has no body.
             if kind == "RequestTimeout" and method == "HEAD":
                 kind = "500"
             if kind:
@@ -76,12 +76,12 @@ class Schedule:
             return kind
 
     def cut(self, content: bytes) -> bytes:
-        """Return the beginning of some bytes, shorter than they are."""
+        """Return a shorter beginning of some bytes."""
         with self._lock:
             return content[: self._random.randrange(len(content))]
 
     def changed(self, content: bytes) -> bytes:
-        """Return the same bytes but for one."""
+        """Return the bytes with one byte changed."""
         with self._lock:
             place = self._random.randrange(len(content))
             other = content[place] ^ self._random.randrange(1, 256)
@@ -90,7 +90,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Request:
-    """What a client asks."""
+    """A request of a client."""
 
     method: str
     target: str
@@ -113,7 +113,7 @@ class Handler(socketserver.BaseRequestHandler):
             return
 
     def receive(self) -> Request | None:
-        """Return the next request; None at the connection's end."""
+        """Return the next request; None at the end of the connection."""
         while _HEAD_END not in self.buffer:
             if not self.more():
                 return None
@@ -138,7 +138,7 @@ class Handler(socketserver.BaseRequestHandler):
         return bool(block)
 
     def answer(self, request: Request) -> bool:
-        """Answer a request, or not; returns whether the connection goes on."""
+        """Handle a request; returns whether the connection stays open."""
         schedule = self.server.schedule
         kind = schedule.fault(request.method, request.body)
         if kind == "reset before":
@@ -166,7 +166,7 @@ class Handler(socketserver.BaseRequestHandler):
         headers: list[tuple[str, str]],
         content: bytes,
     ) -> None:
-        """Pass the server's answer on, perhaps not as it was."""
+        """Send the server's response, perhaps with a fault."""
         schedule, sent = self.server.schedule, content
         length = next((value for name, value in headers if name.lower() == "content-length"), "0")
         if request.method != "HEAD":
@@ -184,7 +184,7 @@ class Handler(socketserver.BaseRequestHandler):
         self.request.sendall(head.encode("latin1") + sent)
 
     def refuse(self, request: Request, kind: str) -> None:
-        """Answer with an error of the server's, as S3 words it."""
+        """Send an error response in the format of S3."""
         code = _CODES.get(kind, kind)
         body = f"<Error><Code>{code}</Code><Message>as scheduled</Message></Error>".encode()
         head = f"HTTP/1.1 {_STATUS[kind]} -\r\nContent-Type: application/xml\r\n"
@@ -192,13 +192,13 @@ class Handler(socketserver.BaseRequestHandler):
         self.request.sendall(head.encode() + (b"" if request.method == "HEAD" else body))
 
     def reset(self) -> bool:
-        """Have the connection end with RST."""
+        """Close the connection with RST."""
         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         return False
 
 
 class Proxy(socketserver.ThreadingTCPServer):
-    """The proxy; answers go wrong as its schedule says."""
+    """The proxy; its schedule decides about faults."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -212,15 +212,15 @@ class Proxy(socketserver.ThreadingTCPServer):
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL of the proxy."""
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def shutdown_request(self, request: Any) -> None:
-        # Not shut down first, which would send FIN where RST is wanted.
+        # No shutdown before, because it would send FIN instead of RST.
         self.close_request(request)
 
     def forward(self, request: Request, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
-        """Ask the server itself; return its status, headers and content."""
+        """Send the request to the server; return status, headers and content."""
         connection = http.client.HTTPConnection(self.upstream, timeout=30)
         headers = {name: value for name, value in request.headers.items() if name != "connection"}
         headers["content-length"] = str(len(body))

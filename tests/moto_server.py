@@ -1,6 +1,6 @@
-"""A real HTTP server that speaks S3: moto's, in a process of its own.
+"""A real S3 server over HTTP: moto, in its own process.
 
-``python tests/moto_server.py`` serves on a free port of the loopback interface, which it prints.
+``python tests/moto_server.py`` serves on a free loopback port, and prints the port.
 """
 
 import os
@@ -17,7 +17,7 @@ from job.storage.s3.client import S3Settings, make_client
 from job.storage.s3.objects import ObjectStore
 from job.uri import S3Uri
 
-# moto takes any; that they are these shows that nothing asks the machine's own.
+# moto accepts any credentials. These show that no test uses the credentials of the machine.
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "testing",
     "AWS_SECRET_ACCESS_KEY": "testing",
@@ -32,9 +32,9 @@ class S3Server:
     """The running server.
 
     Attributes:
-        url: where it listens.
+        url: its URL.
         process: its process.
-        client: a boto3 client of the job's making, for tests to look and meddle with.
+        client: a boto3 client of the job, for direct access in tests.
     """
 
     url: str
@@ -43,16 +43,16 @@ class S3Server:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What a process needs to use the server."""
+        """The environment variables of a process that uses the server."""
         return {**CREDENTIALS, "AWS_ENDPOINT_URL_S3": self.url}
 
     @property
     def store(self) -> ObjectStore:
-        """The job's own view of it."""
+        """An object store on the server."""
         return ObjectStore(self.client)
 
     def copy(self, source: S3Uri, target: S3Uri) -> None:
-        """Copy all that is below a prefix."""
+        """Copy all objects below a prefix."""
         for each in self.store.list(source):
             self.client.copy_object(
                 Bucket=target.bucket,
@@ -61,11 +61,11 @@ class S3Server:
             )
 
     def pause(self) -> None:
-        """Have it answer nothing, with all connections open."""
+        """Suspend the server; connections stay open."""
         self.process.send_signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        """End a pause."""
+        """Resume the server."""
         self.process.send_signal(signal.SIGCONT)
 
     def bucket(self) -> S3Uri:
@@ -103,7 +103,7 @@ def main() -> None:
     from job.process.parent_death import die_with_parent
 
     die_with_parent(os.getppid())
-    # A connection for each request would be half of the tests' time.
+    # One connection per request would take half of the time of the tests.
     WSGIRequestHandler.protocol_version = "HTTP/1.1"
     application = DomainDispatcherApplication(create_backend_app)
     server = make_server("127.0.0.1", 0, application, threaded=True)

@@ -1,8 +1,8 @@
-"""How fast training images come from S3, beside the same images on the local disk.
+"""Measure how fast training images are read from S3, compared with the local disk.
 
-``python tests/s3_throughput.py`` draws photographs of the size of ImageNet's, serves them on the
-loopback interface, and prints the decoded and augmented images a second of each way to hold them:
-on the local disk, as objects, as members of tar files; for S3 with an empty and with a full cache.
+``python tests/s3_throughput.py`` generates photographs of ImageNet's size and serves them on the
+loopback interface. It prints the decoded and augmented images/s of each way to store them: on the
+local disk, as objects, as members of tar files; for S3 with an empty and with a full cache.
 The ways take turns, so that other load on the machine affects all of them.
 
 With ``--gets`` it compares boto3's ``get_object`` with the job's own GET instead: requests a second
@@ -99,20 +99,20 @@ def manifest(root: str, endpoint: str | None, scratch: Path, cache_gib: float) -
 
 @dataclass(frozen=True)
 class Speed:
-    """Decoded and augmented training images: how fast, and what each one costs in CPU time."""
+    """Decoded and augmented training images/s, and CPU time per image."""
 
     images_per_second: float
     cpu_ms: float
 
 
 def cpu_seconds() -> float:
-    """CPU time of this process and of those that it has ended."""
+    """CPU time of this process and of its child processes that have ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def measured(wanted: Manifest, workers: int) -> Speed:
-    """Read an epoch; the clock starts when the processes have started and nothing is read ahead."""
+    """Read an epoch; the time starts after the processes have read the warm-up images."""
     cpu = cpu_seconds()
     with localized(wanted, lambda text: None) as ready:
         part = split(
@@ -190,7 +190,7 @@ def cost_of_gets(get: Callable[..., Mapping[str, Any]], key: str) -> tuple[float
 
 
 def measure(folder: Path, fast: str, slow: S3Server, options: argparse.Namespace) -> None:
-    """Measure each way in turns; the figures are medians, the ratios those of the rounds."""
+    """Measure the ways in turns; figures are medians, ratios are medians over the rounds."""
     local = manifest(str(folder / "served/images"), None, folder, 1)
     ways = {
         "objects, cache empty": manifest("s3://images", fast, folder / "a", 1),
@@ -202,17 +202,19 @@ def measure(folder: Path, fast: str, slow: S3Server, options: argparse.Namespace
     if options.moto:
         upload(folder / "served/images", slow)
         ways["objects, moto's server"] = manifest("s3://images", slow.url, folder / "f", 1)
-    # Fills what is full, and indexes the shards.
+    # This fills the full cache, and indexes the shards.
     for wanted in ways.values():
         measured(wanted, options.workers)
-    found: dict[str, list[tuple[Speed, Speed]]] = {way: [] for way in ways}
+    speeds: dict[str, list[tuple[Speed, Speed]]] = {way: [] for way in ways}
     for number in range(options.rounds):
         for way, wanted in ways.items():
             if not way.endswith("full"):
                 set_aside(wanted, folder / "aside" / f"{number}-{way}")
-            found[way].append((measured(local, options.workers), measured(wanted, options.workers)))
+            speeds[way].append(
+                (measured(local, options.workers), measured(wanted, options.workers))
+            )
     print(f"images/s with {options.workers} decoding process(es), {options.images} images")
-    for way, pairs in found.items():
+    for way, pairs in speeds.items():
         disk, s3 = (
             statistics.median(each.images_per_second for each in column)
             for column in zip(*pairs, strict=True)
@@ -228,10 +230,10 @@ def measure(folder: Path, fast: str, slow: S3Server, options: argparse.Namespace
 
 
 def set_aside(wanted: Manifest, aside: Path) -> None:
-    """Empty a cache of its images; descriptions and shards stay.
+    """Empty a cache of images; descriptions and shards stay.
 
-    They are not removed: ext4 looks at each inode that was freed within the last minutes before it
-    makes another, and what comes next would pay for that.
+    The images are moved and not removed. ext4 checks each inode that was freed in the last minutes
+    before it allocates another, which would slow down the next measurement.
     """
     blobs = Path(str(wanted.storage.scratch)) / "inputs/blobs"
     if blobs.exists():

@@ -1,7 +1,7 @@
-"""A small, fast S3 server of a folder: GET, HEAD and listings, without signatures or writes.
+"""A small, fast S3 server for a folder: GET, HEAD and listings, without signatures and writes.
 
-``python tests/static_s3.py FOLDER`` serves FOLDER/BUCKET/KEY on a free port, which it prints. It is
-for measuring how fast the job reads: moto's server spends more time on a request than the job does.
+``python tests/static_s3.py FOLDER`` serves FOLDER/BUCKET/KEY on a free port, and prints the port.
+It measures how fast the job reads; moto's server needs more time for a request than the job.
 """
 
 import hashlib
@@ -20,29 +20,29 @@ _DATE = formatdate(0, usegmt=True)
 
 
 class Objects:
-    """What is served, read once."""
+    """The served objects; their checksums are computed once."""
 
     def __init__(self, root: Path) -> None:
-        self.found: dict[str, tuple[Path, int, str]] = {}
+        self.files: dict[str, tuple[Path, int, str]] = {}
         for path in sorted(root.rglob("*")):
             if path.is_file():
                 digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-                self.found[str(path.relative_to(root))] = (path, path.stat().st_size, digest)
+                self.files[str(path.relative_to(root))] = (path, path.stat().st_size, digest)
 
     def listing(self, bucket: str, query: dict[str, list[str]]) -> bytes:
         prefix = query.get("prefix", [""])[0]
         delimiter = query.get("delimiter", [""])[0]
         after = query.get("continuation-token", [""])[0]
         entries, folders = [], set()
-        names = [name.partition("/")[2] for name in self.found if name.startswith(f"{bucket}/")]
+        names = [name.partition("/")[2] for name in self.files if name.startswith(f"{bucket}/")]
         for key in sorted(names):
             if not key.startswith(prefix) or key <= after:
                 continue
-            inner, found, _ = key.removeprefix(prefix).partition(delimiter or "\0")
-            if found:
+            inner, delimited, _ = key.removeprefix(prefix).partition(delimiter or "\0")
+            if delimited:
                 folders.add(f"{prefix}{inner}{delimiter}")
                 continue
-            _, size, digest = self.found[f"{bucket}/{key}"]
+            _, size, digest = self.files[f"{bucket}/{key}"]
             entries.append(
                 f"<Contents><Key>{escape(key)}</Key><Size>{size}</Size><ETag>&quot;{digest}&quot;"
                 "</ETag><LastModified>2020-01-01T00:00:00.000Z</LastModified></Contents>"
@@ -58,7 +58,7 @@ class Objects:
 
 
 class Handler(socketserver.BaseRequestHandler):
-    """Answers the requests of one connection."""
+    """Handles the requests of one connection."""
 
     objects: Objects
 
@@ -82,28 +82,28 @@ class Handler(socketserver.BaseRequestHandler):
             body = self.objects.listing(name, parse_qs(address.query))
             self.send(200, len(body), "Content-Type: application/xml\r\n", body)
             return
-        if name not in self.objects.found:
+        if name not in self.objects.files:
             self.send(404, 0, "", b"")
             return
-        path, size, digest = self.objects.found[name]
-        told = f'ETag: "{digest}"\r\nLast-Modified: {_DATE}\r\nAccept-Ranges: bytes\r\n'
+        path, size, digest = self.objects.files[name]
+        headers = f'ETag: "{digest}"\r\nLast-Modified: {_DATE}\r\nAccept-Ranges: bytes\r\n'
         if method == "HEAD":
-            self.send(200, size, told, b"")
+            self.send(200, size, headers, b"")
             return
         start, count, status = 0, size, 200
         if ranged := re.search(r"\r\nrange: *bytes=(\d+)-(\d*)", head, re.IGNORECASE):
             start = int(ranged[1])
             last = min(int(ranged[2] or size - 1), size - 1)
             count, status = last - start + 1, 206
-            told += f"Content-Range: bytes {start}-{last}/{size}\r\n"
-        self.send(status, count, told, b"")
+            headers += f"Content-Range: bytes {start}-{last}/{size}\r\n"
+        self.send(status, count, headers, b"")
         with path.open("rb") as file:
             while count:
                 sent = os.sendfile(self.request.fileno(), file.fileno(), start, count)
                 start, count = start + sent, count - sent
 
-    def send(self, status: int, length: int, told: str, body: bytes) -> None:
-        head = f"HTTP/1.1 {status} -\r\nContent-Length: {length}\r\nDate: {_DATE}\r\n{told}\r\n"
+    def send(self, status: int, length: int, headers: str, body: bytes) -> None:
+        head = f"HTTP/1.1 {status} -\r\nContent-Length: {length}\r\nDate: {_DATE}\r\n{headers}\r\n"
         self.request.sendall(head.encode("latin1") + body)
 
 

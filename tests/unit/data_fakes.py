@@ -16,7 +16,7 @@ from job.data.transforms import Ints
 
 
 def save_image(path: Path, seed: int = 0, size: tuple[int, int] = (12, 10)) -> Path:
-    """A random picture of (width, height); the extension says the format."""
+    """Save a random picture of (width, height); the extension gives the format."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
     Image.fromarray(pixels).save(path)
@@ -24,7 +24,7 @@ def save_image(path: Path, seed: int = 0, size: tuple[int, int] = (12, 10)) -> P
 
 
 def save_folders(root: Path, classes: Sequence[str], images: int) -> Path:
-    """A folder of class folders with so many pictures each."""
+    """Make a folder of class folders with ``count`` pictures each."""
     for label, name in enumerate(classes):
         for number in range(images):
             save_image(root / name / f"{number}.png", 100 * label + number)
@@ -33,7 +33,7 @@ def save_folders(root: Path, classes: Sequence[str], images: int) -> Path:
 
 @dataclass(frozen=True)
 class TroubledSource:
-    """Images of one colour each; some are bad, some end or stop the process that reads them."""
+    """Images of one colour each; some are bad, some crash or stop the process that reads them."""
 
     count: int
     bad: tuple[int, ...] = ()
@@ -69,7 +69,7 @@ class TroubledSource:
 
 @dataclass(frozen=True)
 class Unstartable(TroubledSource):
-    """Cannot be unpickled: its process ends at once."""
+    """Cannot be unpickled, so its process exits immediately."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return (os._exit, (7,))

@@ -1,7 +1,7 @@
-"""Hostile input for tests: valid documents, damaged and twisted, and a check of what comes of them.
+"""Hostile input for tests, made from valid documents, and a check of the result.
 
-Every input must be accepted rightly or refused by a ``JobError`` with the right exit code and a
-message that can be printed; anything else that is raised fails the test as it stands.
+Every input must be accepted correctly, or refused by a ``JobError`` with the right exit code and a
+printable message. Any other exception fails the test.
 """
 
 import json
@@ -85,15 +85,15 @@ def examples(count: int) -> settings:
 
 
 def judged(kind: str, act: Callable[[], T], *allowed: type[JobError]) -> T | None:
-    """Do something with a hostile input; count whether it was accepted.
+    """Call an action with a hostile input, and count whether the input was accepted.
 
     Args:
-        kind: of input, for the counts.
-        act: what is done.
-        allowed: errors that may refuse it; their exit codes are checked with them.
+        kind: the kind of input, for the counts.
+        act: the action.
+        allowed: the errors that may refuse the input; their exit codes are checked too.
 
     Returns:
-        What ``act`` returned, None if it was refused.
+        The result of ``act``; None if the input was refused.
     """
     counts = COUNTS.setdefault(kind, Counter())
     started = time.monotonic()
@@ -103,10 +103,10 @@ def judged(kind: str, act: Callable[[], T], *allowed: type[JobError]) -> T | Non
         counts["refused"] += 1
         assert isinstance(error, allowed), f"{type(error).__name__}: {error}"
         assert error.exit_code in {each.exit_code for each in allowed}
-        said = str(error)
-        assert said.strip()
-        assert len(said) < LONGEST_MESSAGE
-        assert "Traceback" not in said
+        message = str(error)
+        assert message.strip()
+        assert len(message) < LONGEST_MESSAGE
+        assert "Traceback" not in message
         result = None
     else:
         counts["accepted"] += 1
@@ -115,11 +115,11 @@ def judged(kind: str, act: Callable[[], T], *allowed: type[JobError]) -> T | Non
 
 
 def damaged(contents: Sequence[bytes], *tokens: bytes) -> st.SearchStrategy[bytes]:
-    """One of some valid contents with one to four places cut, repeated, flipped or overwritten.
+    """A valid content with one to four changes: cut, repeated, flipped or overwritten bytes.
 
     Args:
-        contents: valid ones; a piece of one may be put into another.
-        tokens: fragments of the format to put in, besides those that hurt any.
+        contents: valid contents; a piece of one may be inserted into another.
+        tokens: fragments of the format to insert, in addition to the general ones.
     """
     fragments = _FRAGMENTS | st.sampled_from(tokens) if tokens else _FRAGMENTS
     change = st.tuples(st.sampled_from(_CHANGES), st.floats(0, 1), st.floats(0, 1), fragments)
@@ -174,11 +174,11 @@ _CHANGES = (_truncate, _flip, _cut, _repeat, _insert, _overwrite, _splice)
 
 
 def twisted(documents: Sequence[Any], pointers: Sequence[str]) -> st.SearchStrategy[bytes]:
-    """A valid JSON document with one to three values replaced, keys put in or left out, as text.
+    """A valid JSON document with one to three keys replaced, added or removed, as text.
 
     Args:
-        documents: valid ones.
-        pointers: of keys that may be set.
+        documents: valid documents.
+        pointers: JSON pointers of the keys that may be set.
     """
     change = st.tuples(st.sampled_from(pointers), st.booleans(), JSON_VALUES)
     return st.builds(
@@ -199,12 +199,12 @@ def _twist(document: Any, changes: Sequence[tuple[str, bool, Any]], extra: str) 
         else:
             node.pop(last, None)
             node[f"{last}{extra}" if value is None else last] = value
-    # Half of a surrogate pair can only be written in JSON's escapes.
+    # Half of a surrogate pair can only be written with JSON's escapes.
     return json.dumps(copy).encode()
 
 
 def counted() -> str:
-    """What was tried so far, in lines."""
+    """Return the counts so far as lines of text."""
     lines = [
         f"  {kind}: {sum(counts.values()):,} inputs, {counts['accepted']:,} accepted, "
         f"{counts['refused']:,} refused"

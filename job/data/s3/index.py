@@ -150,8 +150,8 @@ def read(path: Path, root: S3Uri) -> RemoteIndex:
             for name, size, etag in header["shards"]
         )
         places = np.asarray(columns[3:5], np.int64).T.reshape(-1, 2)
-        if not ((places[:, 0] >= 0) & (places[:, 0] < len(shards))).all():
-            raise ValueError(f"a file is in a shard that is none of the {len(shards)} shards")
+        if np.any((places[:, 0] < 0) | (places[:, 0] >= len(shards))):
+            raise ValueError(f"expected numbers of {len(shards)} tar files, found another number")
         return RemoteIndex(root, names, np.asarray(sizes, np.int64), marks, shards, places)
     except _DAMAGE as error:
         raise DataError(f"{path}: damaged index of {root}: {error}", "Remove this file.") from error

@@ -85,8 +85,8 @@ def test_a_wrong_file_says_found_and_expected(written: Path, edit: object, messa
 
 
 def rewrite_sidecar(path: Path, **changes: object) -> None:
-    follower_stage = packed.sidecar(path)
-    follower_stage.write_text(json.dumps(json.loads(follower_stage.read_text()) | changes))
+    sidecar_file = packed.sidecar(path)
+    sidecar_file.write_text(json.dumps(json.loads(sidecar_file.read_text()) | changes))
 
 
 def test_a_sidecar_of_another_shape_is_told_though_the_size_fits(written: Path) -> None:

@@ -1,4 +1,4 @@
-"""The bounded cache of what is read from S3."""
+"""The cache of downloads from S3."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""The output folder: locks, publishing, damage, and what the file system refuses."""
+"""The output folder: locks, publishing, damage, and errors of the file system."""
 
 import errno
 import json

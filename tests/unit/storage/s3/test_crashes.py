@@ -38,11 +38,11 @@ REQUESTS += ("list_multipart_uploads",)
 
 
 class Mortal:
-    """A client whose process is killed after so many requests.
+    """A client whose process is killed after some requests.
 
     Args:
-        client: the real one.
-        last: the number of the last request, from 1; 0 for a long life.
+        client: the real client.
+        last: the number of the last request, from 1; 0 for no limit.
     """
 
     def __init__(self, client: Any, last: int) -> None:
@@ -96,7 +96,7 @@ def work(client: Any, output: S3Uri, scratch: Path, version: int) -> None:
 
 
 def train(out: Path, keep: Callable[[], None]) -> None:
-    """Write a checkpoint after each step, going on from the last one."""
+    """Write a checkpoint after each step, resuming from the last one."""
     (out / "checkpoints").mkdir(exist_ok=True)
     done = max((int(path.name) for path in (out / "checkpoints").iterdir()), default=0)
     for step in range(done + 1, STEPS + 1):
@@ -106,7 +106,7 @@ def train(out: Path, keep: Callable[[], None]) -> None:
 
 
 def visible(server: S3Server, output: S3Uri) -> Mapping[str, bytes]:
-    """What a reader finds at this moment; every file that is named must be there and right."""
+    """Return the files of the output; every listed file must exist with the right content."""
     found = index.newest(server.store, output)
     files = found.files if found else {}
     return {
@@ -116,7 +116,7 @@ def visible(server: S3Server, output: S3Uri) -> Mapping[str, bytes]:
 
 
 def check_whole(server: S3Server, output: S3Uri, version: int) -> None:
-    """The output holds this version, all of it, and nothing else."""
+    """Check that the output has exactly the files of this version."""
     files = dict(visible(server, output))
     for name, output_dir in CHAIN:
         assert files.pop(f"{output_dir}/file") == content(name, version).encode()
@@ -145,12 +145,12 @@ def check_no_mixture(server: S3Server, output: S3Uri) -> None:
         assert files["report.json"] == content("report", version).encode()
 
 
-class TrainingPlan:
-    """One output after the other, each killed once and begun again.
+class KilledRuns:
+    """Runs on one output after the other; each is killed once and started again.
 
     Args:
         server: the server.
-        base: for scratch folders.
+        base: folder for the scratch folders.
     """
 
     def __init__(self, server: S3Server, base: Path) -> None:
@@ -191,8 +191,8 @@ def test_killed_after_every_request(
     before: int | None,
     every: int,
 ) -> None:
-    """Every second time the disk is lost as well, and another machine goes on."""
-    course = TrainingPlan(s3_server, tmp_path)
+    """Every second time the disk is lost too, and another machine resumes."""
+    course = KilledRuns(s3_server, tmp_path)
     original = bucket / "original"
     if before is not None:
         course.requests(original, tmp_path / "first", before)

@@ -1,4 +1,4 @@
-"""The quick way to read objects gives what boto3's own gives, and leaves the rest to boto3."""
+"""The fast GET returns the same as boto3, and boto3 handles errors."""
 
 import time
 from collections.abc import Callable
@@ -19,7 +19,7 @@ KEYS = ("plain.jpg", "a b/+%25/~x", "ä/ö (1).jpg", "a=b&c;d,e:f@g!", "'quoted'
 
 
 class Counted:
-    """A client that counts boto3's own requests for objects."""
+    """A client that counts the requests for objects that boto3 sends."""
 
     def __init__(self, client: Any) -> None:
         self.client, self.own = client, 0
@@ -81,7 +81,7 @@ def test_it_takes_less_processor_time(
 
 
 def test_virtual_hosts_and_other_regions(client: Counted) -> None:
-    """The address is that of boto3's request, whatever it was made of."""
+    """The URL and the region are those of boto3's request."""
     asked: list[str] = []
 
     def answer(request: Any, **_: Any) -> Any:
@@ -107,7 +107,7 @@ def test_virtual_hosts_and_other_regions(client: Counted) -> None:
 
 
 class _Pool:
-    """Keeps the requests and gives an empty answer."""
+    """Keeps the requests and returns an empty response."""
 
     status, headers, data = 200, {"content-length": "0", "etag": "x"}, b""
 

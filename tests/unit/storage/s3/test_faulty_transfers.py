@@ -34,16 +34,16 @@ ATTEMPTS = 7
 
 @dataclass(frozen=True)
 class Bench:
-    """What the transfers are made with.
+    """The stores and servers of the transfers.
 
     Attributes:
-        store: goes through the proxy.
-        quick: the same, reading as the data sets are read.
-        truth: goes to the server itself.
-        schedule: of the faults.
-        bucket: of the test's own.
-        folder: for files.
-        url: of the proxy.
+        store: an object store behind the proxy.
+        quick: the same, with the fast GET of data sets.
+        truth: an object store on the server itself.
+        schedule: the schedule of the faults.
+        bucket: the bucket of the test.
+        folder: a folder for files.
+        url: the URL of the proxy.
     """
 
     store: ObjectStore

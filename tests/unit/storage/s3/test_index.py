@@ -1,4 +1,4 @@
-"""The index of an output in S3: what is read of it, and which one counts."""
+"""The index of an output in S3: validation, and which index is the newest."""
 
 import json
 from typing import Any

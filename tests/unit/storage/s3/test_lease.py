@@ -1,4 +1,4 @@
-"""Who may write to an output in S3."""
+"""The lease of an output in S3."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ def get(server: S3Server, output: S3Uri, seconds: float = 60.0, **given: Any) ->
 
 
 def elsewhere(server: S3Server, output: S3Uri, epoch: int = 1, seconds: float = 1.0) -> S3Uri:
-    """Put the claim of a holder on another machine, of whose process nothing is known."""
+    """Put the claim of a holder on another machine, whose process cannot be checked."""
     uri = output / LEASES / f"{epoch:08d}-other.json"
     told = {"pid": 7, "host": "node-3", "started": "2026-01-02T03:04:05+00:00"}
     told |= {"state": HOLDER, "lease_seconds": seconds}

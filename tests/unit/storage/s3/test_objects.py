@@ -31,11 +31,11 @@ def sha(content: bytes) -> str:
 
 
 class Meddling:
-    """A client whose answers a test changes; the requests themselves are real.
+    """A client with replaced methods; the requests are real.
 
     Args:
-        client: the real one.
-        methods: what to call instead, with the real method first.
+        client: the real client.
+        methods: functions to call instead, with the real method as first argument.
     """
 
     def __init__(self, client: Any, **methods: Any) -> None:
@@ -48,7 +48,7 @@ class Meddling:
 
 
 class Body:
-    """A body that ends, or breaks, before its end."""
+    """A body that is cut off or raises an error."""
 
     def __init__(self, content: bytes, error: Exception | None = None) -> None:
         self.content, self.error = content, error

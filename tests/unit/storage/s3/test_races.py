@@ -1,9 +1,9 @@
-"""Runs that race for one output, in every order and with every pause that seeds can think of.
+"""Runs that race for one output, in random orders and with random pauses.
 
-The protocol of leases and indexes runs as it stands, in threads, against a store in memory. A
-scheduler lets one thread do one request at a time and moves the store's clock; threads are stalled
-for longer than their leases. Nothing but this must hold: the run that was told that its index is
-the newest has it built upon by every later one.
+The real protocol of leases and indexes runs in threads against a store in memory. A scheduler lets
+one thread send one request at a time and moves the store's clock. Threads are suspended for longer
+than their leases. The test checks one property: if writing an index succeeded, every later index is
+based on it.
 """
 
 import random
@@ -31,7 +31,7 @@ SEEDS = 400
 
 
 class Scheduler:
-    """Lets one thread go on at a time, in an order that a seed decides."""
+    """Lets one thread run at a time, in an order that depends on a seed."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)  # noqa: S311
@@ -87,7 +87,7 @@ class Scheduler:
 
 
 class MemoryStore:
-    """A store that is consistent, and nothing more; its clock is told in whole seconds."""
+    """A consistent store, whose clock has whole seconds."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
@@ -130,14 +130,14 @@ class Race:
     """Several runs on one output.
 
     Attributes:
-        store: where they race.
-        told: what runs were told to be the newest, in that order: each holds all that came before.
-        refused: how many were told that another run is writing.
-        overtaken: how many were told so later.
+        store: the store.
+        confirmed: the files of each index that was written successfully, in order.
+        refused: how many runs did not get the lease.
+        overtaken: how many runs lost the lease.
     """
 
     store: MemoryStore
-    told: list[frozenset[str]]
+    confirmed: list[frozenset[str]]
     refused: int = 0
     overtaken: int = 0
 
@@ -162,7 +162,7 @@ class Race:
 
         try:
             _, mine = index.take_over(store, OUTPUT, claim)
-            self.told.append(frozenset(mine.files))
+            self.confirmed.append(frozenset(mine.files))
             for commit in range(COMMITS):
                 self.store.scheduler.wait(LEASE_SECONDS / 4)
                 held.verify()
@@ -172,7 +172,7 @@ class Race:
                 mine = replace(mine, number=mine.number + 1, files=files)
                 held.verify()
                 older = index.write(store, OUTPUT, mine)
-                self.told.append(frozenset(mine.files))
+                self.confirmed.append(frozenset(mine.files))
                 store.delete([OUTPUT / INDEXES / old for old in older])
             held.put(RELEASED)
         except (OutputError, ObjectChanged):
@@ -181,8 +181,8 @@ class Race:
 
 @pytest.fixture(autouse=True)
 def strangers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if each run were on a machine of its own."""
-    monkeypatch.setattr(lease, "known_gone", lambda told: False)
+    """Treat each run as if it were on its own machine."""
+    monkeypatch.setattr(lease, "known_gone", lambda owner: False)
     assert owner.known_gone is not lease.known_gone
 
 
@@ -194,9 +194,9 @@ def test_no_order_of_events_loses_what_a_run_was_told_to_be_kept(
         scheduler = Scheduler(seed)
         race = Race(MemoryStore(scheduler), [])
         scheduler.run([partial(race.run, f"run-{number}") for number in range(3)])
-        for before, after in zip(race.told, race.told[1:], strict=False):
+        for before, after in zip(race.confirmed, race.confirmed[1:], strict=False):
             assert before <= after, f"seed {seed}: {sorted(before - after)} was lost"
         refused, overtaken = refused + race.refused, overtaken + race.overtaken
-        commits += len(race.told)
+        commits += len(race.confirmed)
     tell(f"{cases(SEEDS)} races: {commits} commits, {refused} refused, {overtaken} overtaken")
     assert min(refused, overtaken) > cases(50)
