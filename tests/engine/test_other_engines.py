@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+from tiers import full_but
 from tiny import NETWORKS, needs_vnni
 
 from job.engine.int8.audit import WEIGHTED
@@ -57,7 +58,7 @@ def converted(engine: ModuleType, fake: Path, out: Path) -> tuple[dict[str, Any]
 
 
 @needs_vnni
-@pytest.mark.parametrize("name", CHOSEN)
+@pytest.mark.parametrize("name", full_but(CHOSEN, ["convnet", "resnet18"]))
 def test_networks_are_as_close_to_fp32_as_what_was_trained(
     name: str, engine: ModuleType, quantized: Any, tmp_path: Path
 ) -> None:
@@ -110,7 +111,7 @@ def runtime(model: Any, images: np.ndarray) -> list[dict[str, str]]:
 
 
 @needs_vnni
-@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "lenet"])
+@pytest.mark.parametrize("name", full_but(["mobilenet_v2", "resnet18", "lenet"], ["resnet18"]))
 def test_openvino_runs_no_more_than_it_must(name: str, quantized: Any, tmp_path: Path) -> None:
     """Only the images have a separate quantize op, and weights are constants of the kernels."""
     pytest.importorskip("openvino", reason="openvino is an extra: make engines")

@@ -249,7 +249,7 @@ def broken_file(case: str, folder: Path, target: Path) -> None:
         ("other shape", ["1x8x8", "1x4x16"]),
         ("other size", ["15,056 bytes", "57 images", "1x8x8"]),
         ("no count", ["int64", "2 bytes"]),
-        ("empty", ["data.bin", "0"]),
+        ("empty", ["data.bin", " 0"]),
         ("huge count", ["4,611,686,018,427,387,904 images"]),
         ("other sidecar", ["1,328 bytes", "15,056"]),
         ("no sidecar", ["data.bin.json", "shape", "bytes"]),

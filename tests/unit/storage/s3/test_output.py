@@ -479,9 +479,8 @@ class TestUnfinishedWork:
         self, s3_server: S3Server, output: S3Uri, tmp_path: Path
     ) -> None:
         again(tmp_path, output, stages=COUNTING[:1])
-        process = start(
-            tmp_path, output, "first", "counting", FAKE_OVERRIDES="run.max_minutes=0.07"
-        )
+        slow = {"FAKE_STEP_SECONDS": "0.3", "FAKE_OVERRIDES": "run.max_minutes=0.07"}
+        process = start(tmp_path, output, "first", "counting", **slow)
         assert process.wait(60) == TimeLimitReached.exit_code == 1
         assert "run.max_minutes in stage counting\n" in (tmp_path / "err.txt").read_text()
         assert 0 < steps_there(s3_server, output) < STEPS
