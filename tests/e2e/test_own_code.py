@@ -105,7 +105,7 @@ def test_in_the_current_directory(folder: Path, tmp_path: Path) -> None:
     (here / "package").mkdir(parents=True)
     shutil.move(folder / "mine.py", here / "package/nets.py")
     module = ("--set", "model.callable=package.nets:network", "--allow-code")
-    output = ("--output", folder / "out", "--until", "baseline")
+    output = ("--output", folder / "out", "--until", "baseline", "--allow-slow-isa")
     script = ("-c", "import sys; sys.path.pop(0); from job.cli.main import main; main()")
     job("run", folder / "m.json", *module, *output, cwd=here, command=script)
     assert (folder / "out/fp32/model.pdmodel").exists()

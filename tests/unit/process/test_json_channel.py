@@ -1,6 +1,7 @@
 """Child processes, with this module as the program that they run."""
 
 import os
+import resource
 import signal
 import socket
 import sys
@@ -128,7 +129,9 @@ def test_a_killed_child_is_named_by_its_signal() -> None:
 def test_peak_memory_is_that_of_the_child() -> None:
     with closing(start("memory", request={"bytes": 300_000_000})) as child:
         child.wait()
-        assert 300_000_000 < child.peak_bytes < 600_000_000
+        # Linux counts the memory of the process that forked, until the child executes its program.
+        forked = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        assert 300_000_000 < child.peak_bytes <= max(600_000_000, forked)
 
 
 def test_a_child_dies_with_its_parent() -> None:
