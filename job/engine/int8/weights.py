@@ -12,6 +12,7 @@ from job.engine.inference.paddle_format import (
     add_variable,
     attribute,
     insert_ops,
+    is_int8,
     make_op,
     put_in_order,
     read_parameters,
@@ -145,12 +146,13 @@ def repack(source: Path, target: Path) -> None:
 def int8_ops(program: ProgramDesc) -> list[OpDesc]:
     """Return the ops with weights that run in INT8."""
     ops = program.blocks[0].ops
-    return [op for op in ops if op.type in LAYOUTS and scale_attribute(op) is not None]
+    # Convolutions that stay in FP32 have the attribute as well, with one scale of 1.
+    return [op for op in ops if op.type in LAYOUTS and is_int8(op)]
 
 
-def scale_attribute(op: OpDesc) -> OpDesc.Attr | None:
-    """Return the op's per-channel weight scales; None if the op does not run in INT8."""
-    return next((a for a in op.attrs if a.name == "Scale_weights" and len(a.floats)), None)
+def scale_attribute(op: OpDesc) -> OpDesc.Attr:
+    """Return the per-channel weight scales of an op that runs in INT8."""
+    return next(a for a in op.attrs if a.name == "Scale_weights")
 
 
 def weight_name(op: OpDesc) -> str:

@@ -9,7 +9,7 @@ import pytest
 import tiny
 from paddle import ParamAttr, nn, scale  # noqa: TID251
 
-from job.engine.inference import paddle_format
+from job.engine.inference import paddle_format, predictor
 from job.engine.int8 import build as int8
 from job.engine.int8 import weights
 from job.errors import DataError
@@ -124,4 +124,23 @@ NETWORKS = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_int8_computes_what_was_trained(name: str, tmp_path: Path) -> None:
     made = tiny.quantize(tiny.session_of(NETWORKS[name]), tmp_path)
-    assert snr_db(made.int8, made.fake) > 24
+    saved = tiny.scores(tmp_path / int8.PREFIX, predictor.INT8, made.images)
+    assert snr_db(saved, made.fake) > 24
+
+
+def depthwise() -> nn.Layer:
+    """A network with a depthwise convolution between two others."""
+    return nn.Sequential(
+        *(nn.Conv2D(3, 8, 3, bias_attr=False), nn.ReLU()),
+        *(nn.Conv2D(8, 8, 3, groups=8, bias_attr=False), nn.ReLU()),
+        *(nn.Conv2D(8, 8, 3, bias_attr=False), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2D(1), nn.Flatten(), nn.Linear(8, 10)),
+    )
+
+
+def test_convolutions_in_fp32_keep_their_weights(tmp_path: Path) -> None:
+    session = tiny.session_of(depthwise)
+    made = tiny.quantize(session, tmp_path, skip_ops=["depthwise_conv2d"])
+    saved = tiny.scores(tmp_path / int8.PREFIX, predictor.INT8, made.images)
+    assert made.audit.fp32_ops == 1
+    assert snr_db(saved, made.fake) > 24
