@@ -16,11 +16,13 @@ from job.engine.int8.graph_fixes import (
     keep_unsigned_residuals_apart,
     skip_pools,
     widen_signed_residuals,
+    write_factors_as_constants,
 )
 from job.engine.int8.skip_ops import skip
-from job.engine.int8.weights import correct_matrix_scales, repack
+from job.engine.int8.weights import repack, restore_matrices
 from job.engine.training.programs import cpu, load_inference_model, save_inference_model
 from job.errors import QuantizationError
+from job.host import read_host
 
 __all__ = [
     "PREFIX",
@@ -91,10 +93,11 @@ def build(
         widened = widen_signed_residuals(program, scope)
         keep_unsigned_residuals_apart(program)
         pools = skip_pools(program, widened)
+        write_factors_as_constants(program, scope)
         save_inference_model(program, work / "prepared", logits, executor)
     optimize(work / "prepared", work, int8_op_types(quantize_op_types), images)
     optimized = work / "_optimized"
-    corrected = correct_matrix_scales(optimized)
+    corrected = restore_matrices(optimized, fake_quantized, vnni=read_host().has_vnni)
     scores = Predictor(configuration(optimized, INT8, threads=1)).scores(images)
     repack(optimized, out / PREFIX)
     ops = read_ops(Path(f"{optimized}.pdmodel"))

@@ -195,3 +195,57 @@ def is_global(op: Any, sides: Sequence[int]) -> bool:
 def has_uneven_windows(sides: Sequence[int], outputs: Sequence[int]) -> bool:
     """Return whether an adaptive pool's windows have different sizes."""
     return any(side % output != 0 for side, output in zip(sides, outputs, strict=True))
+
+
+def write_factors_as_constants(program: Program, scope: static.Scope) -> int:
+    """Replace ops that multiply by a number by ops that read the number from a variable.
+
+    Paddle's squash passes merge ``scale``, and ``dropout`` that scales its output, with the
+    quantize and dequantize ops next to them. The factor is then missing from the INT8 graph. The
+    passes leave ``elementwise_mul`` and ``elementwise_add`` with a constant as they are.
+
+    Returns:
+        The number of replaced ops.
+    """
+    block = program.global_block()
+    replaced = 0
+    for op in list(block.ops):
+        steps = constant_steps(op)
+        if steps is not None:
+            replace_by_constants(block, op, steps, scope)
+            replaced += 1
+    program._sync_with_cpp()
+    return replaced
+
+
+def constant_steps(op: Any) -> list[tuple[str, float]] | None:
+    """Return the op types and numbers that compute the same as an op; None for other ops."""
+    if op.type == "dropout" and op.attr("dropout_implementation") == "downgrade_in_infer":
+        return [("elementwise_mul", 1.0 - op.attr("dropout_prob"))]
+    if op.type != "scale" or op.input("ScaleTensor"):
+        return None
+    factor, bias = op.attr("scale"), op.attr("bias")
+    if not op.attr("bias_after_scale"):
+        bias *= factor
+    return [("elementwise_mul", factor), *([("elementwise_add", bias)] if bias else [])]
+
+
+def replace_by_constants(
+    block: Any, op: Any, steps: Sequence[tuple[str, float]], scope: static.Scope
+) -> None:
+    """Replace an op by steps that each read one constant."""
+    value, output = op.input("X")[0], op.output("Out")[0]
+    index = block.ops.index(op)
+    block._remove_op(index)
+    for number, (kind, constant) in enumerate(steps):
+        name = f"{output}@constant{number}"
+        block.create_var(name=name, shape=[1], dtype="float32", persistable=True)
+        write_variables(scope, {name: np.array([constant], "float32")})
+        result = output if number == len(steps) - 1 else f"{output}@step{number}"
+        if result != output:
+            block.create_var(name=result, shape=block.var(output).shape, dtype="float32")
+        inputs, attributes = {"X": [value], "Y": [name]}, {"axis": -1}
+        block._insert_op(
+            index + number, type=kind, inputs=inputs, outputs={"Out": [result]}, attrs=attributes
+        )
+        value = result

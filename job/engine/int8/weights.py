@@ -1,5 +1,6 @@
-"""Corrects weight scales of fully connected layers, and stores INT8 weights as bytes."""
+"""Restores the trained weights of fully connected layers, and stores INT8 weights as bytes."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,41 +10,114 @@ from job.engine.inference.paddle_format import (
     ProgramDesc,
     VarType,
     add_variable,
+    attribute,
     insert_ops,
+    is_int8,
     make_op,
     put_in_order,
     read_parameters,
     read_program,
     write_model,
 )
+from job.engine.quantize.fake_quantize import DEQUANTIZE
 
 INT8_MAX = 127.0
+# Dimensions of a fully connected layer's weight.
+MATRIX = 2
 # Weight slot and axis of the output channels.
 LAYOUTS = {"fused_conv2d": ("Filter", 0), "conv2d": ("Filter", 0), "fc": ("W", 1)}
 SMALLEST = np.float32(1e-12)
 
 
-def correct_matrix_scales(prefix: Path) -> int:
-    """Correct the weight scales of fully connected layers in place.
+@dataclass(frozen=True)
+class TrainedMatrix:
+    """A matrix of the fake-quantized model.
 
-    Paddle's pass reads the [inputs, outputs] matrix as if it were transposed. It computes the
-    scales from unrelated weights, so large weights of a column are clipped at 127.
+    Attributes:
+        steps: float32 [inputs, outputs], the quantized values, -127 to 127.
+        scales: float32 [outputs], the largest magnitude of each column; at least ``SMALLEST``.
+    """
+
+    steps: np.ndarray
+    scales: np.ndarray
+
+    @property
+    def values(self) -> np.ndarray:
+        """The dequantized weights."""
+        return self.steps * (self.scales / INT8_MAX)
+
+    def equals(self, stored: np.ndarray) -> bool:
+        """Whether ``stored`` are these weights, restored along the right or the wrong axis."""
+        if stored.shape != self.steps.shape:
+            return False
+        bound = 1e-5 * float(self.scales.max())
+        right = np.allclose(stored, self.values, atol=bound)
+        rows = (self.scales / INT8_MAX)[:, None]
+        return right or (_is_square(stored) and np.allclose(stored, self.steps * rows, atol=bound))
+
+
+def _is_square(matrix: np.ndarray) -> bool:
+    return matrix.ndim == MATRIX and matrix.shape[0] == matrix.shape[1]
+
+
+def restore_matrices(prefix: Path, fake_quantized: Path, *, vnni: bool) -> int:
+    """Set weights and scales of fully connected layers to the trained ones, in place.
+
+    Paddle's passes read the matrix [inputs, outputs] as if it were transposed. They compute the
+    scales from unrelated weights, so large weights of a column are clipped at 127. If the matrix
+    is square, they also restore its weights along the wrong axis.
 
     Args:
         prefix: prefix of the model that Paddle's passes saved.
+        fake_quantized: prefix of the fake-quantized model.
+        vnni: whether the CPU has AVX512_VNNI. Without it, oneDNN adds two products in 16 bits,
+            which overflow. Weights of half as many steps avoid the overflow. oneDNN protects
+            convolutions itself.
 
     Returns:
-        The number of layers whose scales were changed.
+        The number of layers whose weights or scales were changed.
     """
+    steps = INT8_MAX if vnni else INT8_MAX / 2
     program = read_program(Path(f"{prefix}.pdmodel"))
     parameters = read_parameters(Path(f"{prefix}.pdiparams"), program)
-    corrected = 0
+    # A weight that is neither was changed by another pass, which folded an op into it.
+    trained = {
+        name: weight
+        for name, weight in trained_matrices(fake_quantized).items()
+        if name in parameters and weight.equals(parameters[name])
+    }
+    changed = set()
+    # Layers that stay in FP32 read the same variables, so all matrices are restored.
+    for name, weight in trained.items():
+        if not np.allclose(parameters[name], weight.values, atol=1e-5 * weight.scales.max()):
+            changed.add(name)
+        parameters[name] = weight.values.astype("float32")
     for op in int8_ops(program):
-        weight = parameters[weight_name(op)]
-        if weight.ndim == 2:
-            corrected += correct_scales(op, weight)
+        name = weight_name(op)
+        if parameters[name].ndim != MATRIX:
+            continue
+        columns = np.abs(parameters[name]).max(axis=0)
+        scales = trained[name].scales if name in trained else np.maximum(columns, SMALLEST)
+        if set_scales(op, steps / scales):
+            changed.add(name)
     write_model(prefix, program, parameters)
-    return corrected
+    return len(changed)
+
+
+def trained_matrices(fake_quantized: Path) -> dict[str, TrainedMatrix]:
+    """Return the quantized matrices [inputs, outputs] of a fake-quantized model by name."""
+    program = read_program(Path(f"{fake_quantized}.pdmodel"))
+    parameters = read_parameters(Path(f"{fake_quantized}.pdiparams"), program)
+    matrices = {}
+    for op in program.blocks[0].ops:
+        slots = {slot.parameter: slot.arguments[0] for slot in op.inputs if slot.arguments}
+        if op.type != DEQUANTIZE or slots["X"] not in parameters:
+            continue
+        steps = parameters[slots["X"]].astype("float32")
+        if steps.ndim == MATRIX and attribute(op, "quant_axis") == 1:
+            scales = np.maximum(parameters[slots["Scale"]].astype("float32"), SMALLEST)
+            matrices[slots["X"]] = TrainedMatrix(steps, scales.reshape(-1))
+    return matrices
 
 
 def repack(source: Path, target: Path) -> None:
@@ -72,12 +146,13 @@ def repack(source: Path, target: Path) -> None:
 def int8_ops(program: ProgramDesc) -> list[OpDesc]:
     """Return the ops with weights that run in INT8."""
     ops = program.blocks[0].ops
-    return [op for op in ops if op.type in LAYOUTS and scale_attribute(op) is not None]
+    # Convolutions that stay in FP32 have the attribute as well, with one scale of 1.
+    return [op for op in ops if op.type in LAYOUTS and is_int8(op)]
 
 
-def scale_attribute(op: OpDesc) -> OpDesc.Attr | None:
-    """Return the op's per-channel weight scales; None if the op does not run in INT8."""
-    return next((a for a in op.attrs if a.name == "Scale_weights" and len(a.floats)), None)
+def scale_attribute(op: OpDesc) -> OpDesc.Attr:
+    """Return the per-channel weight scales of an op that runs in INT8."""
+    return next(a for a in op.attrs if a.name == "Scale_weights")
 
 
 def weight_name(op: OpDesc) -> str:
@@ -86,18 +161,13 @@ def weight_name(op: OpDesc) -> str:
     return next(i.arguments[0] for i in op.inputs if i.parameter == slot)
 
 
-def correct_scales(op: OpDesc, weight: np.ndarray) -> bool:
-    """Set the scale of each column of a matrix [inputs, outputs] to 127 / its largest magnitude.
-
-    Returns:
-        Whether the scales changed.
-    """
-    scales = (INT8_MAX / np.maximum(np.abs(weight).max(axis=0), SMALLEST)).astype("float32")
-    attribute = scale_attribute(op)
-    if np.allclose(attribute.floats, scales, rtol=1e-4):
+def set_scales(op: OpDesc, scales: np.ndarray) -> bool:
+    """Set the op's scale for each channel; return whether a scale changed."""
+    stored = scale_attribute(op).floats
+    if np.allclose(stored, scales, rtol=1e-4):
         return False
-    del attribute.floats[:]
-    attribute.floats.extend(scales.tolist())
+    del stored[:]
+    stored.extend(scales.astype("float32").tolist())
     return True
 
 
