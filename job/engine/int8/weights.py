@@ -80,7 +80,7 @@ def restore_matrices(prefix: Path, fake_quantized: Path, *, vnni: bool) -> int:
     steps = INT8_MAX if vnni else INT8_MAX / 2
     program = read_program(Path(f"{prefix}.pdmodel"))
     parameters = read_parameters(Path(f"{prefix}.pdiparams"), program)
-    # A weight that is neither was changed by another pass, which folded an op into it.
+    # Other values mean that another pass folded an op into the weight: keep them.
     trained = {
         name: weight
         for name, weight in trained_matrices(fake_quantized).items()
@@ -98,8 +98,11 @@ def restore_matrices(prefix: Path, fake_quantized: Path, *, vnni: bool) -> int:
             continue
         columns = np.abs(parameters[name]).max(axis=0)
         scales = trained[name].scales if name in trained else np.maximum(columns, SMALLEST)
-        if set_scales(op, steps / scales):
+        stored = scale_attribute(op).floats
+        if not np.allclose(stored, INT8_MAX / scales, rtol=1e-4):
             changed.add(name)
+        del stored[:]
+        stored.extend((steps / scales).astype("float32").tolist())
     write_model(prefix, program, parameters)
     return len(changed)
 
@@ -159,16 +162,6 @@ def weight_name(op: OpDesc) -> str:
     """Return the name of the op's weight variable."""
     slot = LAYOUTS[op.type][0]
     return next(i.arguments[0] for i in op.inputs if i.parameter == slot)
-
-
-def set_scales(op: OpDesc, scales: np.ndarray) -> bool:
-    """Set the op's scale for each channel; return whether a scale changed."""
-    stored = scale_attribute(op).floats
-    if np.allclose(stored, scales, rtol=1e-4):
-        return False
-    del stored[:]
-    stored.extend(scales.astype("float32").tolist())
-    return True
 
 
 def store_as_int8(
