@@ -27,6 +27,8 @@ DTYPES = {
 }
 DTYPE_IDS = {dtype: number for number, dtype in DTYPES.items()}
 NOT_STORED = ("feed", "fetch")
+# Attribute with the Python call stack that created an op.
+CALL_STACK = "op_callstack"
 
 
 def read_program(path: Path) -> ProgramDesc:
@@ -107,10 +109,14 @@ def put_in_order(program: ProgramDesc) -> None:
 
     The order that PaddleSlim and Paddle's passes produce differs from process to process. Here each
     op follows the ops that it depends on, depth first. A weight is thus restored directly before
-    its use.
+    its use. Call stacks are removed, because they contain paths of the machine.
     """
     block = program.blocks[0]
     ops = [OpDesc.FromString(op.SerializeToString()) for op in block.ops]
+    for op in ops:
+        attributes = [attr for attr in op.attrs if attr.name != CALL_STACK]
+        del op.attrs[:]
+        op.attrs.extend(attributes)
     needs = dependencies(ops)
     ranks = _ranks(ops, needs)
     needed = set().union(*needs)

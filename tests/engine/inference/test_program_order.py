@@ -76,3 +76,10 @@ def test_an_op_that_works_in_place_stays_behind_those_that_read_what_was_there()
     program.blocks.add(idx=0, parent_idx=-1).ops.extend(ops)
     put_in_order(program)
     assert [op.type for op in program.blocks[0].ops] == ["feed", "a", "b", "c", "sum", "fetch"]
+
+
+@pytest.mark.parametrize("name", ["fake", "model"])
+def test_saved_models_contain_no_path_of_this_machine(made: tiny.Quantized, name: str) -> None:
+    content = Path(made.folder / f"{name}.pdmodel").read_bytes()
+    assert b".py" not in content
+    assert b"callstack" not in content
