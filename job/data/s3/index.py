@@ -30,8 +30,17 @@ from job.uri import S3Uri
 
 OBJECTS, MEMBERS = "objects", "members"
 _UNKNOWN_TIME = datetime.fromtimestamp(0, UTC)
-# What reading a damaged file raises; deeply nested JSON raises RecursionError.
-_DAMAGE = (OSError, ValueError, RecursionError, TypeError, LookupError, StopIteration)
+# What reading a damaged file raises. Deeply nested JSON raises RecursionError, and a number above
+# 64 bits OverflowError.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    RecursionError,
+    OverflowError,
+    TypeError,
+    LookupError,
+    StopIteration,
+)
 
 
 @dataclass(frozen=True)
