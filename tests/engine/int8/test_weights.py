@@ -106,7 +106,7 @@ def factor_behind(block: Callable[[Any], Any]) -> Callable[[], nn.Layer]:
             self.head = nn.Linear(8, 10)
 
         def forward(self, x: Any) -> Any:
-            x = nn.functional.relu(block(nn.functional.relu(self.one(x))))
+            x = block(nn.functional.relu(self.one(x)))
             return self.head(self.two(x).mean([2, 3]))
 
     return Network
