@@ -114,7 +114,7 @@ def in_own_process(step: str, model: str, work: Path) -> None:
     if done.exists():
         return
     command = [sys.executable, __file__, f"--{step}", model, "--work", str(work)]
-    # NNCF sends usage statistics unless it believes to be tested.
+    # This variable stops NNCF from sending usage statistics.
     made = subprocess.run(
         command, env={**os.environ, "CI": "true"}, capture_output=True, text=True, check=False
     )

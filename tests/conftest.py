@@ -47,7 +47,7 @@ def _place(item: pytest.Item) -> int:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
-    """An S3 server that this process, and those that it starts, find by the environment."""
+    """An S3 server; environment variables direct this process and its children to it."""
     with served() as server:
         yield server
 

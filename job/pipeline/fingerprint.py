@@ -196,7 +196,7 @@ def _read_source(path: Path, module: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _executed(tree: ast.Module) -> Iterator[ast.AST]:
-    """Yield every node of a module but those that only type checkers read."""
+    """Yield the nodes of a module, except blocks under ``if TYPE_CHECKING``."""
     waiting: list[ast.AST] = [tree]
     while waiting:
         node = waiting.pop()

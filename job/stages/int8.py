@@ -113,8 +113,8 @@ def check_saved(saved: NDArray[np.float32], expected: NDArray[np.float32], *, ex
     Args:
         saved: scores of the model that was loaded from disk.
         expected: scores of the same images before the weights were packed.
-        exact: require equal bits. Without VNNI, oneDNN halves the weights of signed inputs to
-            avoid overflow, and an odd weight is then rounded by the last bit of its FP32 value.
+        exact: require equal bits. Without VNNI, scores were seen to differ after loading. A
+            likely cause is that oneDNN halves some weights there, and rounds odd ones.
 
     Raises:
         QuantizationError: the scores differ.

@@ -52,7 +52,7 @@ def run(
     tmp: str = "rw",
     options: Sequence[str] = (),
 ) -> Ended:
-    """Run the image to its end, whatever that is; options come after those that lock it down."""
+    """Run the image to its end; ``options`` follow the options that restrict the container."""
     done = subprocess.run(
         command(*arguments, volume=volume, user=user, tmp=tmp, options=options),
         stdin=subprocess.DEVNULL,

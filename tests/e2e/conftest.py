@@ -1,4 +1,4 @@
-"""One tiny run that all tests share; copies of it for those that change something."""
+"""One tiny run that all tests share, and copies for tests that change files."""
 
 import fcntl
 import os

@@ -42,7 +42,7 @@ def is_resumed(run: Run, stage: str, *arguments: str) -> bool:
 
 
 def kill_when(happened: Callable[[], bool], run: Run, *arguments: str) -> None:
-    """Start the run, kill -9 it when something happens, and see that all of it is gone."""
+    """Start the run, send SIGKILL at an event, and check that all its processes ended."""
     process = start("run", "m.json", *arguments, cwd=run.folder, err=run.folder / "err.txt")
     try:
         wait_until(happened, process)

@@ -204,7 +204,7 @@ class Contents:
             )
 
     def _clean(self, objects: Iterable[str]) -> None:
-        """Remove objects that no index names; a later run removes those that fail here."""
+        """Remove objects that no index names. A later run retries removals that fail."""
         try:
             self.store.delete([self.uri / where for where in objects])
         except StorageError as error:

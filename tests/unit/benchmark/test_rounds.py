@@ -40,7 +40,7 @@ class Model:
 
 @dataclass
 class Events:
-    """Events of a stage; ``stopping`` is what a stage is told."""
+    """Events of a stage; ``stopping`` is the stop request."""
 
     stopping: bool = False
     recorder: Recorder = field(default_factory=Recorder)
