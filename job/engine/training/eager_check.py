@@ -1,0 +1,74 @@
+"""Compares a user's network as a static program with the same network in eager execution."""
+
+import numpy as np
+import paddle
+
+from job.engine.training import programs, zoo
+from job.engine.training.session import Session
+from job.engine.training.tracing import code_errors, logits_of
+from job.errors import UsageError
+
+# Not 1, because code that assumes a batch of one image would not be noticed.
+IMAGES = 3
+# Rounding differs by about 1e-6, because the order of sums differs.
+MAX_ERROR = 1e-3
+
+
+def check_against_eager(session: Session, target: str, classes: int) -> float:
+    """Compare the scores of random images.
+
+    Args:
+        session: the network's programs and weights.
+        target: ``package.module:function`` of the network.
+        classes: number of classes.
+
+    Returns:
+        The norm of the differences over the norm of the eager scores.
+
+    Raises:
+        UsageError: the scores differ.
+    """
+    images = np.random.default_rng(0).standard_normal((IMAGES, *session.input_shape))
+    images = images.astype("float32")
+    classifier = session.classifier
+    with session.active():
+        (scores,) = session.executor.run(
+            classifier.evaluation, {programs.IMAGE: images}, [classifier.logits]
+        )
+    weights = programs.read_variables(session.scope, list(classifier.weight_names.values()))
+    named = {key: weights[name] for key, name in classifier.weight_names.items()}
+    with code_errors(target):
+        expected = eager_scores(target, classes, named, images)
+    error = float(np.linalg.norm(scores - expected) / (np.linalg.norm(expected) or 1.0))
+    if not error <= MAX_ERROR:
+        raise UsageError(
+            f"/model/callable: {target} computes other scores as a static program than in eager "
+            f"execution: relative error {error:.2g}, expected at most {MAX_ERROR:g}",
+            "The program is built by one call of the network. Remove code that depends on the "
+            "values or the number of images, and random numbers in evaluation.",
+        )
+    return error
+
+
+def eager_scores(
+    target: str, classes: int, weights: dict[str, np.ndarray], images: np.ndarray
+) -> np.ndarray:
+    """Return the scores [N, classes] of a network in eager execution.
+
+    Args:
+        target: ``package.module:function`` of the network.
+        classes: number of classes.
+        weights: values by the network's names.
+        images: float32 [N, C, H, W].
+    """
+    paddle.disable_static()
+    try:
+        network = zoo.from_callable(target, classes=classes)
+        network.eval()
+        for key, tensor in network.state_dict().items():
+            if key in weights:
+                tensor.set_value(weights[key])
+        with paddle.no_grad():
+            return np.asarray(logits_of(network(paddle.to_tensor(images))).numpy())
+    finally:
+        paddle.enable_static()

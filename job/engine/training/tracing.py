@@ -1,0 +1,224 @@
+"""Builds a network in a static program, as Paddle would run it eagerly.
+
+A static program is built by calling the network once with variables that have no values. Python
+code that needs a value would then silently do something else than in eager execution. Here such
+code either works or is rejected with its file and line.
+"""
+
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import paddle
+from paddle import nn, static
+from paddle.base.framework import Variable
+
+import job
+from job.engine.training.legacy_functions import legacy_functions, replaced
+from job.errors import JobError, UsageError
+
+PADDLE, OURS = (str(Path(file).parent) for file in (paddle.__file__, job.__file__))
+OUTPUT_NAMES = ("logits", "out", "output", "scores")
+# Functions whose argument is a list of sizes.
+OF_SIZES = ("expand", "broadcast_to", "tile", "zeros", "ones", "full", "rand", "randn")
+
+
+class BatchSize(int):
+    """The unknown number of images: -1, as in Paddle, with the variable that has this size.
+
+    Products and quotients with known numbers are unknown, too. ``reshape`` computes such a size
+    from the other sizes.
+    """
+
+    source: Variable
+
+    def _unknown(self, _: Any) -> "BatchSize":
+        return self
+
+    __mul__ = __rmul__ = __floordiv__ = __truediv__ = _unknown
+
+
+@contextmanager
+def eager_semantics() -> Iterator[None]:
+    """Make code of a network inside the context do what it would do in eager execution."""
+    functions = {"reshape": reshape}
+    functions |= {name: with_variable_sizes(getattr(paddle, name)) for name in OF_SIZES}
+    methods = {name: value for name, value in functions.items() if hasattr(Variable, name)}
+    values = {"__bool__": truth, "shape": property(shape_of)}
+    with (
+        legacy_functions(),
+        replaced(paddle, functions),
+        replaced(Variable, {**methods, **values}),
+        replaced(nn.Layer, {"register_buffer": register_buffer}),
+    ):
+        yield
+
+
+_original_shape = Variable.shape
+_original_reshape = paddle.reshape
+_original_register_buffer = nn.Layer.register_buffer
+
+
+def truth(_: Variable) -> bool:
+    """Return whether a variable is true; only Paddle itself may ask, and means "is not None".
+
+    Raises:
+        UsageError: code of the network asks.
+    """
+    frame = sys._getframe(1)
+    if frame.f_code.co_filename.startswith(PADDLE):
+        return True
+    raise UsageError(
+        f"/model/callable: {place(frame)} decides by the value of a tensor, which differs from "
+        "image to image",
+        "Compute both results and select one with paddle.where, or decide before the network runs.",
+    )
+
+
+def place(frame: FrameType) -> str:
+    """Return the file and line of a frame."""
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def shape_of(variable: Variable) -> tuple[int, ...]:
+    """Return a variable's shape; the network's own code gets :class:`BatchSize` for the batch."""
+    shape = _original_shape.fget(variable)
+    if not shape or shape[0] != -1 or sys._getframe(1).f_code.co_filename.startswith(PADDLE):
+        return shape
+    size = BatchSize(-1)
+    size.source = variable
+    return type(shape)((size, *shape[1:]))
+
+
+def reshape(x: Variable, shape: Any, name: str | None = None) -> Variable:
+    """Call ``paddle.reshape``; 0, the size of the input, replaces one of two unknown sizes."""
+    if isinstance(shape, list | tuple) and len(shape) > 1 and isinstance(shape[0], BatchSize):
+        unknown = [size for size in shape[1:] if not isinstance(size, Variable) and size == -1]
+        shape = [0 if unknown else -1, *shape[1:]]
+    return _original_reshape(x, shape, name)
+
+
+def with_variable_sizes(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that reads unknown sizes in its arguments when the program runs."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        known = {key: variable_sizes(value) for key, value in kwargs.items()}
+        return function(*map(variable_sizes, args), **known)
+
+    return call
+
+
+def variable_sizes(value: Any) -> Any:
+    """Return a list of sizes with a variable for the number of images; other values unchanged."""
+    if not isinstance(value, list | tuple) or not any(isinstance(v, BatchSize) for v in value):
+        return value
+    return [paddle.shape(v.source)[0] if isinstance(v, BatchSize) else v for v in value]
+
+
+def register_buffer(layer: nn.Layer, name: str, tensor: Any, persistable: bool = True) -> None:
+    """Register a buffer; a variable becomes a weight that no optimizer changes."""
+    if not isinstance(tensor, Variable):
+        _original_register_buffer(layer, name, tensor, persistable)
+        return
+    _original_register_buffer(layer, name, None, persistable)
+    layer._buffers[name] = constant(tensor)
+
+
+def constant(variable: Variable) -> Variable:
+    """Return a weight with the value of a variable that depends on no input."""
+    executor, scope = static.Executor(paddle.CPUPlace()), static.Scope()
+    program = variable.block.program.clone()._prune([variable])
+    with static.scope_guard(scope):
+        (value,) = executor.run(program, fetch_list=[variable.name])
+    weight = static.create_global_var(
+        list(value.shape), 0, str(value.dtype), persistable=True, force_cpu=True
+    )
+    startup = static.default_startup_program()
+    with static.program_guard(startup):
+        paddle.assign(value, output=startup.global_block().var(weight.name))
+    return weight
+
+
+def logits_of(outputs: Any) -> Any:
+    """Return the logits among a network's outputs.
+
+    These are the output, the first of several outputs, or the output with the usual name.
+
+    Raises:
+        UsageError: the outputs hold no tensor that can be selected.
+    """
+    if isinstance(outputs, list | tuple) and outputs:
+        return logits_of(outputs[0])
+    if isinstance(outputs, Mapping):
+        named = [outputs[name] for name in OUTPUT_NAMES if name in outputs]
+        if len(outputs) == 1:
+            named = list(outputs.values())
+        if named:
+            return logits_of(named[0])
+        found = f"a dict with {', '.join(map(repr, outputs))}"
+    elif isinstance(outputs, Variable | paddle.Tensor):
+        return outputs
+    else:
+        found = type(outputs).__name__
+    raise UsageError(
+        f"/model/callable: the network returned {found}, expected a tensor [N, classes]",
+        "Return the logits, or a list, tuple or dict whose first entry or 'logits' entry they are.",
+    )
+
+
+@contextmanager
+def code_errors(target: str | None) -> Iterator[None]:
+    """Translate errors of a user's code into errors that name the file and line.
+
+    Args:
+        target: name of the code, for the message; None for a network of the zoo.
+
+    Raises:
+        UsageError: the code inside the context raised an error.
+    """
+    try:
+        yield
+    except JobError:
+        raise
+    except Exception as error:
+        if target is None or is_shape_error(error):
+            raise
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise UsageError(
+            f"/model/callable: {target} failed at {failing_place(error)}: {type(error).__name__}: "
+            f"{lines[0] if lines else ''}",
+            "Call the network with a variable of paddle.static.data, in static mode and with "
+            "FLAGS_enable_pir_api=0, to see the whole error.",
+        ) from error
+
+
+def is_shape_error(error: Exception) -> bool:
+    """Return whether Paddle reported that shapes do not fit."""
+    return isinstance(error, ValueError | RuntimeError) and "InvalidArgument" in str(error)
+
+
+def failing_place(error: Exception) -> str:
+    """Return the last place in the network's code, or Paddle's function if there is none."""
+    frames = [
+        (frame.f_code.co_filename, line, frame.f_code.co_name)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    own = [f"{name}:{line}" for name, line, _ in frames if is_own(name)]
+    layers = [called for name, _, called in frames if name.startswith(f"{PADDLE}/nn")]
+    return own[-1] if own else f"Paddle's function {layers[-1]}"
+
+
+def places_in(message: str) -> list[str]:
+    """Return the places in the network's code that an error message of Paddle names."""
+    found = re.findall(r'File "(.+)", line (\d+)', message)
+    return [f"{name}:{line}" for name, line in found if is_own(name)]
+
+
+def is_own(file: str) -> bool:
+    """Return whether a file belongs neither to Paddle nor to this program."""
+    return not file.startswith((PADDLE, OURS, "<"))

@@ -1,0 +1,225 @@
+"""Networks as users write them; each has images of [1, 8, 8] and is called as own_networks:NAME."""
+
+# ruff: noqa: TID251, I001
+import numpy as np
+
+# Before paddle, because it selects the legacy program format.
+import job.engine  # noqa: F401
+import paddle
+from paddle import nn
+from paddle.nn import functional
+
+
+class Network(nn.Layer):
+    """Named layers, and a function of them."""
+
+    def __init__(self, call, **layers):
+        super().__init__()
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+        self._call = call
+
+    def forward(self, x):
+        return self._call(self, x)
+
+
+def conv(inputs, outputs, stride=1, act=nn.ReLU, **options):
+    layers = [nn.Conv2D(inputs, outputs, 3, stride, 1, bias_attr=False, **options)]
+    return nn.Sequential(*layers, nn.BatchNorm2D(outputs), *([act()] if act else []))
+
+
+def head(channels, classes):
+    return nn.Sequential(nn.AdaptiveAvgPool2D(1), nn.Flatten(), nn.Linear(channels, classes))
+
+
+class Attention(nn.Layer):
+    def __init__(self, width, heads, product):
+        super().__init__()
+        self.heads, self.product = heads, product
+        self.norm = nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x):
+        _, tokens, width = x.shape
+        each = width // self.heads
+        qkv = self.qkv(self.norm(x)).reshape([-1, tokens, 3, self.heads, each])
+        q, k, v = qkv.transpose([2, 0, 3, 1, 4])
+        weights = functional.softmax(self.product(q * each**-0.5, k.transpose([0, 1, 3, 2])))
+        y = self.product(weights, v).transpose([0, 2, 1, 3]).reshape([-1, tokens, width])
+        return x + self.out(y)
+
+
+def transformer(num_classes, product):
+    def call(m, x):
+        x = m.patches(x).flatten(2).transpose([0, 2, 1])
+        return m.head(m.norm(m.blocks(x)).mean(1))
+
+    return Network(
+        call,
+        patches=nn.Conv2D(1, 32, 2, 2),
+        blocks=nn.Sequential(Attention(32, 4, product), Attention(32, 4, product)),
+        norm=nn.LayerNorm(32),
+        head=nn.Linear(32, num_classes),
+    )
+
+
+def attention_by_function(num_classes):
+    return transformer(num_classes, paddle.matmul)
+
+
+def attention_by_operator(num_classes):
+    return transformer(num_classes, lambda a, b: a @ b)
+
+
+def class_token(num_classes):
+    def call(m, x):
+        x = m.patches(x).flatten(2).transpose([0, 2, 1])
+        token = m.token.expand([x.shape[0], -1, -1])
+        return m.head(m.block(paddle.concat([token, x], axis=1))[:, 0])
+
+    network = Network(
+        call,
+        patches=nn.Conv2D(1, 32, 2, 2),
+        block=Attention(32, 4, paddle.matmul),
+        head=nn.Linear(32, num_classes),
+    )
+    network.token = network.create_parameter(
+        [1, 1, 32], default_initializer=nn.initializer.Normal()
+    )
+    return network
+
+
+def sigmoid_gate(num_classes):
+    def call(m, x):
+        x = m.first(x)
+        gate = functional.sigmoid(m.up(functional.relu(m.down(m.pool(x)))))
+        return m.head(x * gate)
+
+    return Network(
+        call,
+        first=conv(1, 16),
+        pool=nn.AdaptiveAvgPool2D(1),
+        down=nn.Conv2D(16, 4, 1),
+        up=nn.Conv2D(4, 16, 1),
+        head=head(16, num_classes),
+    )
+
+
+def batch_norm_without_affine(num_classes):
+    return nn.Sequential(
+        nn.Conv2D(1, 16, 3, bias_attr=False),
+        nn.BatchNorm2D(16, weight_attr=False, bias_attr=False),
+        nn.ReLU(),
+        conv(16, 32, 2),
+        head(32, num_classes),
+    )
+
+
+def stochastic_depth(num_classes):
+    def call(m, x):
+        x = m.first(x)
+        y = m.block(x)
+        if m.training:
+            y = y * (paddle.rand([1]) < 0.8).astype("float32") / 0.8
+        return m.head(functional.relu(x + y))
+
+    block = nn.Sequential(conv(16, 16), conv(16, 16, act=None))
+    return Network(call, first=conv(1, 16), block=block, head=head(16, num_classes))
+
+
+def dropped_channels(num_classes):
+    return nn.Sequential(conv(1, 16), nn.Dropout2D(0.3), conv(16, 16), head(16, num_classes))
+
+
+class Normalized(nn.Layer):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.register_buffer("mean", paddle.full([1, 1, 1, 1], 0.1))
+        self.register_buffer("index", paddle.to_tensor(np.arange(64)[::-1].copy()))
+        self.body = nn.Sequential(conv(1, 16), conv(16, 32, 2), head(32, num_classes))
+
+    def forward(self, x):
+        x = paddle.gather(x.flatten(1), self.index, axis=1).reshape([-1, 1, 8, 8])
+        return self.body(x - self.mean)
+
+
+def buffers(num_classes):
+    return Normalized(num_classes)
+
+
+def dict_output(num_classes):
+    def call(m, x):
+        return {"features": m.first(x), "logits": m.head(m.first(x))}
+
+    return Network(call, first=conv(1, 16), head=head(16, num_classes))
+
+
+def flat_by_batch_size(num_classes):
+    def call(m, x):
+        return m.head(m.first(x).reshape([x.shape[0], -1]))
+
+    return Network(call, first=conv(1, 16, 2), head=nn.Linear(256, num_classes))
+
+
+def shuffled_channels(num_classes):
+    def call(m, x):
+        images, channels, height, width = m.first(x).shape
+        y = m.first(x).reshape([images, 2, channels // 2, height, width])
+        y = y.transpose([0, 2, 1, 3, 4]).reshape([images, channels, height, width])
+        return m.head(m.second(y))
+
+    return Network(
+        call, first=conv(1, 16), second=conv(16, 16, groups=2), head=head(16, num_classes)
+    )
+
+
+# From here on: networks that a static program cannot hold.
+
+
+def branch_on_value(num_classes):
+    def call(m, x):
+        y = m.first(x)
+        if y.mean() > 0:
+            y = y + 1.0
+        return m.head(y)
+
+    return Network(call, first=conv(1, 16), head=head(16, num_classes))
+
+
+def loop_over_images(num_classes):
+    def call(m, x):
+        y = m.first(x).mean([2, 3])
+        for _ in range(x.shape[0]):
+            y = y + 1.0
+        return m.head(y)
+
+    return Network(call, first=conv(1, 16), head=nn.Linear(16, num_classes))
+
+
+def random_in_evaluation(num_classes):
+    def call(m, x):
+        return m.head(m.first(x) + paddle.randn([1, 16, 8, 8]))
+
+    return Network(call, first=conv(1, 16), head=head(16, num_classes))
+
+
+def number_of_tensor(num_classes):
+    def call(m, x):
+        return m.head(m.first(x) * float(x.mean()))
+
+    return Network(call, first=conv(1, 16), head=head(16, num_classes))
+
+
+def channels_last(num_classes):
+    def call(m, x):
+        return m.head(functional.relu(m.first(x.transpose([0, 2, 3, 1]))).mean([1, 2]))
+
+    return Network(
+        call,
+        first=nn.Conv2D(1, 16, 3, data_format="NHWC"),
+        head=nn.Linear(16, num_classes),
+    )
+
+
+def no_tensor(num_classes):
+    return Network(lambda m, x: "scores", head=head(1, num_classes))
