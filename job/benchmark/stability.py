@@ -164,12 +164,12 @@ def _figures(
         )
     if interval is None:
         yield Reason(
-            "one round gives no confidence interval for the ratio", "Raise benchmark.rounds."
+            "one round gives no confidence interval of the speedup", "Raise benchmark.rounds."
         )
     elif is_wide(ratio, interval):
         width = (interval[1] - interval[0]) / ratio
         yield Reason(
-            f"the 95% interval of the ratio is as wide as {_percent(width)} of the ratio",
+            f"the 95% interval of the speedup has a width of {_percent(width)} of the speedup",
             "Raise benchmark.rounds.",
         )
 

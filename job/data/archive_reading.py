@@ -153,7 +153,7 @@ def checked_name(name: str, archive: Archive) -> PurePosixPath:
     path = PurePosixPath(name)
     if path.is_absolute() or not path.parts or ".." in path.parts or set(name) & {"\\", "\0"}:
         raise DataError(
-            f"{archive}: {name!r} leads out of the target folder or is not a portable path; "
+            f"{archive}: {name!r} is a path outside the target folder, or is not a portable path; "
             "nothing was unpacked"
         )
     return path

@@ -19,7 +19,7 @@ CLASS_COUNT = "Set model.classes to the number of classes, or add or remove fold
 EMPTY_CLASS = "Add images, or remove the folder and lower model.classes."
 _LINKED = (
     "Replace the link by the file, or remove the link (also if its target is missing). Only class "
-    "folders themselves may be links to other places."
+    "folders may be links to paths outside the data set."
 )
 _SHOWN_NAMES = 5
 # Paths have at most 4,096 bytes.
@@ -173,7 +173,7 @@ class _LinkCheck:
             self._bad[parent] = self._leaving(parent)
         leaving = self._bad[parent]
         if leaving is None or base in leaving:
-            return "goes through a symbolic link that leaves"
+            return "contains a symbolic link to a path outside"
         return ""
 
     def _leaving(self, parent: str) -> frozenset[str] | None:

@@ -118,8 +118,8 @@ def _check_apart(given: Mapping[str, Given]) -> None:
                     twice = "twice in"
                 raise DataError(
                     f"{name} of {source.where} is {twice} data.{split_given.key}",
-                    "Name each image once, because accuracy on training images means nothing. A "
-                    "link counts as its target.",
+                    "Name each image once, because accuracy on training images does not apply to "
+                    "new images. A link is the same image as its target.",
                 )
             seen[identity] = split_given.key
 

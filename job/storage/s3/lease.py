@@ -257,7 +257,7 @@ def _wait_for_others(
             before = waited_for.get(uri)
             if before is None:
                 waited_for[uri] = rival.object
-                say(f"waiting to see whether this run is still alive: {rival}")
+                say(f"waiting to find out whether this run still renews its lock: {rival}")
             elif before.modified != rival.object.modified and rival.owner["state"] == HOLDER:
                 raise OutputError(
                     f"cannot lock {output}: another run is writing to it: {rival}",

@@ -114,11 +114,11 @@ class ObjectStore:
             response = self._get(**_of(uri), **_pinned(etag))
             content = _body(response)
             if len(content) != (response["ContentLength"] if length is None else length):
-                raise TransferFailed(f"{uri}: the object was cut off", _AGAIN)
+                raise TransferFailed(f"{uri}: the received object is incomplete", _AGAIN)
             proven = check(uri, content, sha256, response, seen)
             # A truncated response can have a matching Content-Length.
             if not proven and length is None and len(content) != self.head(uri).bytes:
-                raise TransferFailed(f"{uri}: the object was cut off", _AGAIN)
+                raise TransferFailed(f"{uri}: the received object is incomplete", _AGAIN)
             return content
 
         return self.retry.call(uri, attempt)
@@ -145,7 +145,9 @@ class ObjectStore:
             first, last, whole = _extent(uri, response)
             wanted = min(length, whole - start)
             if first != start or last - first + 1 != wanted or len(content) != wanted:
-                raise TransferFailed(f"{uri}: the server sent another range", _AGAIN)
+                raise TransferFailed(
+                    f"{uri}: the server returned another range than requested", _AGAIN
+                )
             return content
 
         return self.retry.call(uri, attempt) if length > 0 else b""
@@ -262,11 +264,13 @@ class ObjectStore:
                 **_of(entry.uri), **_pinned(entry.etag), Range=f"bytes={start}-"
             )
             if _extent(entry.uri, response) != (start, entry.bytes - 1, entry.bytes):
-                raise TransferFailed(f"{entry.uri}: the server sent another range", _AGAIN)
+                raise TransferFailed(
+                    f"{entry.uri}: the server returned another range than requested", _AGAIN
+                )
             for block in iter(lambda: response["Body"].read(_BLOCK_BYTES), b""):
                 file.write(block)
             if file.tell() != entry.bytes:
-                raise TransferFailed(f"{entry.uri}: the object was cut off", _AGAIN)
+                raise TransferFailed(f"{entry.uri}: the received object is incomplete", _AGAIN)
 
     def abort_unfinished(self, prefix: S3Uri, ours: Callable[[str], bool]) -> int:
         """Abort incomplete multipart uploads below a prefix; returns their number.

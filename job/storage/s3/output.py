@@ -287,7 +287,9 @@ class S3Output(LocalOutput):
                 self._commit()
             except StorageError as error:
                 if not failing:
-                    self.say(f"cannot upload a checkpoint, trying again later: {error.message}")
+                    self.say(
+                        f"cannot upload a checkpoint; the upload is retried later: {error.message}"
+                    )
                 failing = True
             except BaseException as error:
                 if not ended.is_set():
