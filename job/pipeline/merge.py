@@ -94,7 +94,7 @@ def _result_of(name: str, single: Manifest, place: Location) -> ModelResult:
         error.exit_code = failure["exit_code"]
         return ModelResult(name, None, error)
     if report or failure:
-        reason = "its result was computed with settings that differ from this manifest"
+        reason = "its result was computed with other settings than in this manifest"
     elif records is None:
         reason = "its run has not started"
     else:
