@@ -1,6 +1,6 @@
-"""The commands of ``job``: parses arguments, calls the packages below, prints the result.
+"""The commands of ``job``: parse arguments, call the lower packages, print the result.
 
-Each command imports its modules when it runs, because imports would slow down ``--help``.
+Each command imports its modules when it runs. Imports at the top would slow down ``--help``.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The commands of the tutorial's section 4: pack the test split, and run a model on it."""
+"""``job pack`` and ``job predict``: pack the test split, and run a model on the packed file."""
 
 import json
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""Explains why a stage's process ended, from its exit code, its log and the machine's state."""
+"""Explains why a stage's process ended, from exit code, log, memory and free disk space."""
 
 import re
 import signal

@@ -119,7 +119,7 @@ def _is_of(document: Any, single: Manifest) -> bool:
 
 
 def _measured_on(found: Sequence[ModelResult]) -> Mapping[str, Any]:
-    """Return host and versions of the first model that has a report, not of this machine."""
+    """Return host and versions of the machine that measured the first model that has a report."""
     reports = [model.run.report for model in found if model.run and model.run.report]
     return {name: reports[0][name] for name in ("host", "versions")} if reports else {}
 
