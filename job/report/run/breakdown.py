@@ -1,4 +1,4 @@
-"""Where the time of one call goes: sections of a report and texts of the terminal."""
+"""Time of one call by kind of primitive: sections of a report, and texts for the terminal."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ NONE = text_format.DASH
 
 
 def breakdown_sections(report: Mapping[str, Any]) -> tuple[Section, ...]:
-    """Return a section for each ISA cap; the plot in the first covers all caps."""
+    """Return one section for each ISA cap. The first section contains the plot of all caps."""
     sections = []
     for number, part in enumerate(report["breakdown"]):
         blocks: list[Block] = [] if number else [Plot("breakdown")]

@@ -1,9 +1,9 @@
 """Read, write and list objects in S3-compatible storage, with retries and checksums.
 
 Only requests that every S3-compatible store supports are used: no conditional writes, no checksum
-algorithms, nothing specific to AWS. Content is verified with the SHA-256 that the caller knows or
-that the object's metadata has (uploads of this module add it), or else with its ETag if that is an
-MD5.
+algorithms, nothing specific to AWS. Content is verified with the SHA-256 that the caller passes or
+that the object's metadata contains (uploads of this module add it). Otherwise it is verified with
+the ETag, if the ETag is an MD5.
 """
 
 import glob
@@ -161,10 +161,10 @@ class ObjectStore:
         sha256: str | None = None,
         etag: str | None = None,
     ) -> S3Object:
-        """Download an object to a file, which appears complete and verified by one rename.
+        """Download an object under a temporary name, verify it, and rename it to ``path``.
 
-        An interrupted download resumes, also in a later call: the received part is kept beside the
-        file, under a name with a checksum of the ETag. Only one block is held in memory.
+        An interrupted download resumes, also in a later call. The received part is kept next to
+        the file, under a name with a checksum of the ETag. Memory use is one block.
 
         Args:
             uri: the object.
@@ -218,7 +218,7 @@ class ObjectStore:
             length: how many bytes to upload.
 
         Raises:
-            ObjectChanged: the file has another SHA-256, or the uploaded object has, several times.
+            ObjectChanged: the SHA-256 of the file or, after several uploads, of the object differs.
         """
         Upload(self.client, self.retry).file(uri, path, sha256, length)
 
