@@ -4,8 +4,9 @@
     float32  images, count x channels x height x width, preprocessed
     int64    labels, count
 
-The format does not contain the shape of the images, so a sidecar ``<file>.json`` describes it. The
-sidecar is optional. A file whose sidecar describes another file is refused.
+The format does not contain the shape of the images. Therefore a second file, the sidecar
+``<file>.json``, contains the shape. The sidecar is optional. If it describes another file, the
+packed file is rejected.
 """
 
 import json
@@ -58,7 +59,7 @@ def write(
     """Write a packed file and its sidecar, with one batch in memory at a time.
 
     Args:
-        path: the file; it appears complete by one rename.
+        path: the file. It is written under a temporary name, then renamed.
         batches: images, float32 ``[n, channels, height, width]``, and labels, int64 ``[n]``.
         shape: channels, height, width of every image.
         transform: a description of the preprocessing, for the sidecar.

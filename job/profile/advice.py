@@ -1,4 +1,4 @@
-"""Rules that turn the breakdown of a call's time into advice, one rule for each kind of loss."""
+"""Rules that derive advice from the breakdown of a call's time: one rule per cause of lost time."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -66,8 +66,8 @@ class Advice:
     """One piece of advice.
 
     Attributes:
-        milliseconds: the time of a call that it is about.
-        text: what takes the time, and what to do.
+        milliseconds: the part of a call's time to which the advice applies.
+        text: the cause of this time, and what to do.
     """
 
     milliseconds: float
@@ -100,7 +100,7 @@ def _rank(name: str) -> int:
 
 
 def reorders(evidence: Evidence) -> Advice | None:
-    """Much of the time goes into converting and copying values."""
+    """Conversions and copies of values take much of the time."""
     kinds = by_kind([p for p in evidence.primitives if p.kind == REORDER])
     spent = sum(map(total_ms, kinds.values()))
     if (
