@@ -289,7 +289,7 @@ def _pods(manifest: Manifest, options: PodOptions) -> int:
 def _dns_label(name: str) -> str:
     """Convert a manifest's name to a DNS label: lower-case letters, digits and dashes.
 
-    A converted name gets a checksum, because different names must not become equal.
+    A checksum is appended to a converted name, so that different names remain different.
     """
     label = "-".join(re.findall("[a-z0-9]+", name.lower()))
     if label == name and len(label) <= _MAX_NAME:

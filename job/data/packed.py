@@ -1,4 +1,4 @@
-"""The packed binary format (section 4.1 of the tutorial), little-endian.
+"""The packed binary format of PaddleSlim's INT8 tutorial (section 4.1), little-endian.
 
     int64    count
     float32  images, count x channels x height x width, preprocessed
