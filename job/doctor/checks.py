@@ -158,7 +158,7 @@ def allocator_finding(host: Host) -> Finding:
         NOTE,
         "glibc",
         "jemalloc makes small INT8 calls about 3 to 14 % faster. Install libjemalloc2 and set "
-        "LD_PRELOAD=libjemalloc.so.2, both for the job and where the model is served.",
+        "LD_PRELOAD=libjemalloc.so.2 for the job and for the program that serves the model.",
     )
 
 

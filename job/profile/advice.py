@@ -44,19 +44,20 @@ INT8_ISA = {"amx_int8": "avx512_core_amx", "avx512_vnni": "avx512_core_vnni"}
 BYTES = {"f32": 4, "s32": 4, "bf16": 2, "f16": 2, "u8": 1, "s8": 1}
 
 ELSEWHERE = (
-    "No setting avoids this. /benchmark/engines compares with engines that plan memory differently."
+    "No manifest key avoids this. Other engines plan memory differently: list them in "
+    "/benchmark/engines to compare."
 )
 CURES = {
     QUANTIZE: "FP32 ops between INT8 ops require conversions. Run these FP32 ops in INT8 as well "
     "(/quantize/quantize_op_types), or run their neighbours in FP32 (/int8/skip_ops).",
-    SIGN: "A sum has the signed type of its residual, but the ops after its relu read unsigned "
-    f"values. {ELSEWHERE}",
-    LAYOUT: "Neighbouring ops use different memory layouts ({formats}). Find the ops that oneDNN "
-    "does not run in the list of operators after conversion, and replace them in the network.",
+    SIGN: "A residual sum is written as signed values, because its residual is signed. The ops "
+    f"after its relu read unsigned values. {ELSEWHERE}",
+    LAYOUT: "Neighbouring ops use different memory layouts ({formats}). In the list of operators "
+    "after conversion, find the ops that oneDNN does not run. Replace them in the network.",
     RESCALE: "Neighbouring ops have different scales. Quantize the op between them as well "
     "(/quantize/quantize_op_types), so that they share one scale.",
-    COPY: "A sum is fused into its convolution, which overwrites the residual. A residual that is "
-    f"read again is copied first. {ELSEWHERE}",
+    COPY: "A sum is fused into its convolution, which overwrites the residual. If another op reads "
+    f"the residual later, the residual is copied first. {ELSEWHERE}",
 }
 CURES[DEQUANTIZE] = CURES[QUANTIZE]
 

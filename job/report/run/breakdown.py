@@ -49,8 +49,8 @@ def _largest_share(part: Mapping[str, Any]) -> str:
     return (
         f"No single cause of lost time was found. The largest part of INT8's time, "
         f"{text_format.significant(spent)} of {text_format.significant(whole)} ms, is {kind}, "
-        f"{ratio} as fast as in FP32. Only faster kernels would reduce it, for example on a CPU "
-        "with more INT8 instructions."
+        f"{ratio} as fast as in FP32. Faster kernels would reduce it, for example on a CPU with "
+        "more INT8 instructions."
     )
 
 
