@@ -30,7 +30,9 @@ _LABEL = np.dtype("<i8")
 _LONGEST_SIDECAR = 1 << 16
 # 800 MB of labels. A sparse file could claim any number.
 _MOST_IMAGES = 100_000_000
-_PACK_AGAIN = "Pack the images again, or remove the sidecar if it belongs to another file."
+_PACK_AGAIN = (
+    "Pack the images again. If the sidecar FILE.json describes another file, remove the sidecar."
+)
 
 Shape = tuple[int, int, int]
 

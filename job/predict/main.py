@@ -154,9 +154,9 @@ def open_data(path: Path, tester: Tester) -> Any:
         described = packed.read_sidecar(path)
         if described is None:
             raise DataError(
-                f"{path} has no sidecar, which must give the image size because the model accepts "
-                f"any size {list(shape)}",
-                "Pack the images with `job pack`, which also writes the sidecar.",
+                f"{path}: the sidecar {packed.sidecar(path).name} is missing; it must contain the "
+                f"image size, because the model accepts any size {list(shape)}",
+                "Pack the images with `job pack`. It also writes the sidecar.",
             )
         shape = tuple(described["shape"])
     data = packed.open_packed(path, shape)
