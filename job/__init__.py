@@ -1,3 +1,3 @@
-"""Turns a JSON manifest into an INT8 vision model and a report on its accuracy and speed."""
+"""Builds an INT8 vision model from a JSON manifest, and reports its accuracy and speed."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Lets ``python -m job`` run the command ``job``."""
+"""Entry point of ``python -m job``, which is the same as the command ``job``."""
 
 from job.cli.main import main
 

@@ -5,21 +5,21 @@
     │   ├── ManifestError 2  the manifest is invalid; lists all faults
     │   └── NoRun         2  the output to read contains no run
     ├── GateFailed        3  a gate failed; all artifacts and the report are written
-    ├── DataError         4  data or weights are missing, corrupt or of another model
+    ├── DataError         4  data or weights are missing, corrupt or belong to another model
     ├── MachineError      5  this machine cannot run the job
     ├── TrainingError     1  training cannot continue (NaN loss)
-    ├── QuantizationError 1  an INT8 model could not be made or verified
+    ├── QuantizationError 1  an INT8 model could not be built or verified
     ├── IncomparableSamples 1  timings of different hosts, ISAs or thread counts were compared
     ├── OutputError       1  the output cannot be written (full disk, locked by another run)
     ├── StorageError      1  S3 is unreachable, rejects a request, or returns a wrong response
     │   ├── ObjectMissing 1  the object does not exist
     │   ├── ObjectChanged 1  the object changed while it was read
     │   └── TransferFailed 1 a retry may succeed; users see it after the last retry
-    ├── StageCrashed      1  a stage's process died; names its log
+    ├── StageCrashed      1  a stage's process ended without a result; the message names its log
     ├── TimeLimitReached  1  run.max_minutes have passed; the next run resumes
     ├── MatrixFailed         some models of a matrix failed; exit code of the first of them
     ├── Unfinished        1  a model of a matrix runs on another machine and has no result yet
-    ├── PeerLost          1  lost another process of the same training; the next run resumes
+    ├── PeerLost          1  lost the connection to another training process; the next run resumes
     ├── LeaderEnded          rank 0 ended; exit code of rank 0
     └── Stopped     128+sig  a signal stopped the job; the next run resumes
 
@@ -123,7 +123,7 @@ class TrainingError(JobError):
 
 
 class QuantizationError(JobError):
-    """An INT8 model could not be made or verified."""
+    """An INT8 model could not be built or verified."""
 
 
 class IncomparableSamples(JobError):
@@ -151,7 +151,7 @@ class TransferFailed(StorageError):
 
 
 class StageCrashed(JobError):
-    """A stage's process died without reporting an error."""
+    """A stage's process ended without reporting an error."""
 
 
 class TimeLimitReached(JobError):

@@ -16,9 +16,9 @@ class Events(Protocol):
         Args:
             what: name of the work, such as ``qat`` or ``benchmark``.
             done: finished units, of ``total``.
-            total: units in all.
+            total: total number of units.
             unit: plural noun, such as ``images``, ``steps``, ``rounds``.
-            note: short state, such as ``loss 0.31``.
+            note: short status, such as ``loss 0.31``.
         """
 
     def message(self, text: str, level: str = "info") -> None:

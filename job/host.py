@@ -1,7 +1,8 @@
 """Describes this machine: CPU, memory, and the limits of the container.
 
-All values are read from ``/proc`` and ``/sys``, below a root that a test can replace. Limits come
-from control groups (version 1 and 2), because a container sees all cores of the host.
+All values are read from ``/proc`` and ``/sys``. Tests can pass another root folder. CPU and memory
+limits are read from the control groups (version 1 and 2), because ``/proc`` shows all cores of the
+host, also in a container.
 """
 
 import os
@@ -60,8 +61,9 @@ class Host:
     def usable_cores(self) -> int:
         """Number of cores that can run at the same time, at least 1.
 
-        A fractional CPU limit is rounded down. OpenMP threads wait for each other at barriers, so
-        one thread above the limit would be throttled and would delay all others.
+        A fractional CPU limit is rounded down. OpenMP threads wait for each other at barriers. If
+        there were more threads than the limit allows, one of them would be throttled and would
+        delay all other threads.
         """
         if self.quota_cores is None:
             return max(1, self.affinity)
@@ -143,7 +145,7 @@ def memory_limit(root: Path = Path("/")) -> int | None:
 
 @dataclass(frozen=True)
 class Throttling:
-    """How often the container hit its CPU limit, and how long it was throttled, since its start."""
+    """Number of times the container reached its CPU limit, and time throttled, since its start."""
 
     periods: int
     seconds: float

@@ -1,6 +1,6 @@
-"""Render a manifest as a Kubernetes Job: ``k8s/base/job.yaml`` with the manifest and the options.
+"""Renders a manifest as a Kubernetes Job, from ``k8s/base/job.yaml`` and the options.
 
-``k8s/base/job.yaml`` is the only definition of the Job; kustomize builds on it too.
+``k8s/base/job.yaml`` is the only definition of the Job. The kustomize overlays use it too.
 """
 
 import copy
@@ -92,11 +92,11 @@ class PodOptions:
 def render(manifest: Manifest, options: PodOptions) -> str:
     """Return the YAML of a ConfigMap with the manifest, and of the Job that runs the manifest.
 
-    A matrix becomes an Indexed Job with one model per pod. ``processes`` gives a PaddleJob for
-    Kubeflow's training operator.
+    For a matrix, the result is an Indexed Job with one model per pod. If ``processes`` is set, the
+    result is a PaddleJob for Kubeflow's training operator.
 
     Raises:
-        UsageError: Kubernetes would reject an option, or the results would be lost.
+        UsageError: Kubernetes would reject an option, or the output would be deleted with the pod.
     """
     import yaml
 
@@ -289,7 +289,7 @@ def _pods(manifest: Manifest, options: PodOptions) -> int:
 def _dns_label(name: str) -> str:
     """Convert a manifest's name to a DNS label: lower-case letters, digits and dashes.
 
-    A converted name gets a checksum, because different names must not become equal.
+    A checksum is appended to a converted name, so that different names remain different.
     """
     label = "-".join(re.findall("[a-z0-9]+", name.lower()))
     if label == name and len(label) <= _MAX_NAME:

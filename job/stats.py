@@ -82,8 +82,9 @@ def topk_correct(
     """Return for each image whether its label is among the k highest scores.
 
     Ties count against the model: a label is in the top k only if fewer than k other classes have
-    the same or a higher score. Without ties and with k = 1 this is ``argmax``. So a model with the
-    same score for every class is never correct by chance. A row with NaN is not correct.
+    the same or a higher score. Therefore a model with the same score for every class is never
+    correct. Without ties and with k = 1, the result is the same as with ``argmax``. A row with NaN
+    is not correct.
 
     Args:
         scores: [N, C] float32, higher is better.
@@ -248,8 +249,8 @@ def percentiles(samples: Sequence[float] | NDArray[np.float64]) -> Percentiles:
 def mean_throughput(rounds: Sequence[float]) -> float:
     """Return the geometric mean of images/s over rounds.
 
-    The ratio of two geometric means is the geometric mean of the rounds' ratios. So the images/s
-    and the ratio in a table agree.
+    The ratio of two geometric means is the geometric mean of the rounds' ratios. Therefore the
+    images/s and the speedup in a table are consistent.
 
     Raises:
         ValueError: there are no rounds, or a rate is not positive and finite.
@@ -261,8 +262,9 @@ def paired_ratio(fp32_rounds: Sequence[float], int8_rounds: Sequence[float]) -> 
     """Return the speedup of INT8 over FP32 from interleaved rounds, with its 95% interval.
 
     The speedup is the geometric mean of the rounds' ratios. The interval is a paired t interval of
-    their logarithms, because round i of both models ran right after each other, so a disturbance
-    slows both. A bootstrap of few rounds would give too narrow an interval.
+    the logarithms of the ratios. It is paired because both models ran alternately in each round, so
+    that a disturbance slows both models. A bootstrap of few rounds would give too narrow an
+    interval.
 
     Args:
         fp32_rounds: images/s of FP32, one value per round.

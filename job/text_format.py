@@ -1,4 +1,4 @@
-"""Formats numbers the same way in Markdown, HTML and the terminal, and suggests spellings."""
+"""Formats numbers for Markdown, HTML and the terminal, and finds similar spellings."""
 
 import difflib
 from collections.abc import Iterable

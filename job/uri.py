@@ -98,7 +98,7 @@ def parse(text: str) -> S3Uri:
 
 
 def _check_key(excerpt: str, key: str) -> None:
-    """Check that a key means the same as a path on disk and in the URL of a request."""
+    """Check that a key is also valid as a path on disk and in the URL of a request."""
     parts = key.split("/")
     if any(part in ("", ".", "..") for part in parts):
         raise UsageError(

@@ -1,1 +1,1 @@
-"""Interleaved timing of the models, in processes of their own."""
+"""Interleaved timing of models. Each model runs in a separate process."""

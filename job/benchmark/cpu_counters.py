@@ -1,4 +1,4 @@
-"""The kernel's counters for the cores that models are timed on.
+"""Reads the kernel's counters of the cores on which models are timed.
 
 Sources: proc_stat(5) and the kernel's cgroup-v1 and cgroup-v2 documents.
 """

@@ -1,10 +1,10 @@
-"""Interleaved timing: every round starts new processes for each model and times them in turns.
+"""Interleaved timing: every round starts new processes for each model and times them alternately.
 
-The other models are suspended while one is timed. So drift, throttling and other processes affect
-all models equally, and the ratio is computed per round. Two processes running the same model can
-differ in speed by one to three percent for their whole lifetime, probably because of their memory
-layout. A process that is started first can also be slower (ResNet50 in FP32: by one to four
-percent). A ratio from one pair of processes would contain this difference, however long they ran.
+While one model is timed, the other models are suspended. Drift, throttling and other processes
+therefore affect all models equally. The speedup is computed for each round. Two processes running
+the same model can differ in speed by one to three percent for their whole lifetime. The process
+that is started first can also be slower (ResNet50 in FP32: by one to four percent). The speedup of
+a single pair of processes contains these differences, for any duration of the measurement.
 Therefore every round starts new processes, in alternating order.
 """
 
@@ -41,9 +41,9 @@ class TimingBudget:
     """How long each model is timed.
 
     Attributes:
-        warmup_batches: uncounted calls of each model in each round; fewer if they take longer than
-            ``round_seconds``.
-        min_seconds: minimum timing of each model in seconds, over all rounds.
+        warmup_batches: untimed calls of each model in each round. If they would take longer than
+            ``round_seconds``, fewer calls are made.
+        min_seconds: minimum measurement time of each model in seconds, over all rounds.
         min_samples: minimum number of timed calls of each model, over all rounds and instances.
         rounds: number of rounds.
     """
@@ -55,12 +55,12 @@ class TimingBudget:
 
     @property
     def warmup(self) -> int:
-        """Number of uncounted calls in each round."""
+        """Number of untimed calls in each round."""
         return max(self.warmup_batches, LEAST_WARMUP)
 
     @property
     def round_seconds(self) -> float:
-        """Minimum timing of each model in one round, in seconds."""
+        """Minimum measurement time of each model in one round, in seconds."""
         return self.min_seconds / self.rounds
 
 
@@ -238,7 +238,7 @@ def fastest_call(group: InstanceGroup, batches: int, limit: float) -> float:
 
 
 def is_competitive(label: str, fastest: Mapping[str, float]) -> bool:
-    """Return whether an FP32 engine may still be the faster one.
+    """Return whether an FP32 engine can be the faster engine, as far as it was measured.
 
     Args:
         label: label of the engine.
@@ -253,7 +253,8 @@ def timed(
 ) -> dict[str, list[list[float]]] | None:
     """Return each model's latencies in one round, as [instance][call]; None if the job is stopping.
 
-    The models take short turns, so that a short disturbance of the machine affects all of them.
+    Each model runs for a short time before the next model runs, so that a short disturbance of the
+    machine affects all models.
     """
     batches = math.ceil(budget.min_samples / budget.rounds / len(groups[0].timers))
     latencies: dict[str, list[list[float]]] = {f.label: [[] for _ in f.timers] for f in groups}

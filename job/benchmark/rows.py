@@ -71,7 +71,7 @@ def compare(fp32: Samples, int8: Samples) -> dict[str, Any]:
 
 
 def describe(samples: Samples, engine: str) -> dict[str, Any]:
-    """Return one model's half of a row; the latencies of all instances count."""
+    """Return the figures of one model in a row, from the latencies of all instances."""
     quantiles = stats.percentiles(samples.all)
     histogram = stats.latency_histogram(samples.all)
     return {

@@ -70,7 +70,7 @@ class Samples:
         label: how the model ran: ``native``, ``onednn``, ``int8``, ``openvino``, ``onnxruntime``
             or ``nothing``.
         rounds: milliseconds a call, as [round][instance][call].
-        peak_rss_bytes: peak memory of the process that used most.
+        peak_rss_bytes: largest peak memory of the model's processes.
         conditions: the conditions of the measurement.
     """
 
@@ -86,7 +86,7 @@ class Samples:
 
     @property
     def rates(self) -> list[float]:
-        """Images a second of each round, summed over its instances."""
+        """Images/s of each round, as the sum over all instances."""
         images = self.conditions.setting.batch_size
         return [
             sum(1000.0 * images * len(instance) / sum(instance) for instance in one)

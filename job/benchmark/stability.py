@@ -1,7 +1,7 @@
-"""Decides whether a measurement is stable, and gives the reasons and remedies if it is not.
+"""Decides whether a measurement is stable. If it is not, gives the reasons and what to do.
 
-Each threshold is far above the values of an idle machine, and close to the value from which
-disturbances change the results.
+Each threshold is far above the values on an idle machine, and close to the lowest value at which a
+disturbance changes the results.
 """
 
 import math
@@ -31,7 +31,7 @@ _FREE_CORES = (
 
 @dataclass(frozen=True)
 class Reason:
-    """A reason why a measurement is unstable, and the remedy."""
+    """A reason why a measurement is unstable, and what to do."""
 
     what: str
     advice: str
@@ -164,12 +164,12 @@ def _figures(
         )
     if interval is None:
         yield Reason(
-            "one round gives no confidence interval for the ratio", "Raise benchmark.rounds."
+            "one round gives no confidence interval of the speedup", "Raise benchmark.rounds."
         )
     elif is_wide(ratio, interval):
         width = (interval[1] - interval[0]) / ratio
         yield Reason(
-            f"the 95% interval of the ratio is as wide as {_percent(width)} of the ratio",
+            f"the 95% interval of the speedup has a width of {_percent(width)} of the speedup",
             "Raise benchmark.rounds.",
         )
 

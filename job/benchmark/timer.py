@@ -1,7 +1,7 @@
 """Starts processes that time one model each and run :mod:`job.benchmark.timer_main`.
 
-A process without a command is suspended (SIGSTOP). Its threads may wait in a spin loop, which would
-take processor time from the model that is being timed.
+While a process has no command, it is suspended (SIGSTOP). Otherwise its threads could wait in a
+spin loop and take processor time from the model that is being timed.
 """
 
 import signal
@@ -41,7 +41,7 @@ class Timer:
     """A process that times one model, which it loads on command.
 
     Attributes:
-        label: of its candidate.
+        label: the label of the candidate.
         process: the child process.
         peak_rss_bytes: peak memory of the process at its last answer.
         cpu_seconds: processor time that the process had used at its last answer.
@@ -160,7 +160,7 @@ class InstanceGroup:
 
     @property
     def peak_rss_bytes(self) -> int:
-        """Peak memory of the process that used most."""
+        """Largest peak memory of the processes, in bytes."""
         return max(timer.peak_rss_bytes for timer in self.timers)
 
     def scores(self, images: int) -> list[list[float]]:

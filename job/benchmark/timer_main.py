@@ -1,15 +1,15 @@
 """The process that times one saved model; :mod:`job.benchmark.timer` starts it.
 
-The request holds ``path``, ``mode``, ``shape`` [channels, height, width], ``batch_size``,
-``threads`` and ``cores``. The process imports its engine on any core, because several processes
-import at the same time. Everything else runs on the requested cores, on command. Each command is a
-JSON object and has one answer:
+The request contains ``path``, ``mode``, ``shape`` [channels, height, width], ``batch_size``,
+``threads`` and ``cores``. The process imports its engine before it is pinned, because several
+processes import at the same time. After the import it is pinned to the requested cores, and runs
+commands. Each command is a JSON object and has one answer:
 
 * {"do": "load"} is the first command. The answer {} means that the model is loaded.
 * {"do": "time", "seconds": s, "batches": n, "limit": l, "start_ns": t, "keep_busy": b} times calls
   from the monotonic time t on, for at least s seconds and n batches, but no longer than l seconds
-  (and at least one batch). The answer is {"milliseconds": [...]}. If b is true, uncounted calls
-  follow until the next command, because other instances may still be timed.
+  (and at least one batch). The answer is {"milliseconds": [...]}. If b is true, the process makes
+  untimed calls until the next command, because other instances may still be timed.
 * {"do": "pause"} ends these calls. The answer is {}.
 * {"do": "scores", "images": n}: the answer is {"scores": [[...], ...]} of the first n images.
 

@@ -1,4 +1,4 @@
-"""Explains manifest keys, from the schema alone."""
+"""Explains manifest keys. All texts are read from the manifest's schema."""
 
 import json
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class Explanation:
 
     Attributes:
         pointer: JSON pointer, such as ``/train/epochs``.
-        meaning: what the key does, its unit, when to change it.
+        meaning: the description of the key: effect, unit, and when to change it.
         types: JSON types of a valid value.
         allowed: the allowed values in words.
         required: whether the key is required.

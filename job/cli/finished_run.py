@@ -15,7 +15,7 @@ def report(
         str | None,
         typer.Option(
             metavar="DIR",
-            help="Write the report to this folder. Default: the run's folder; none for S3.",
+            help="Write the report to this folder. Default: the run's folder. For S3, no default.",
         ),
     ] = None,
 ) -> None:

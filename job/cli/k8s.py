@@ -25,8 +25,8 @@ def render(
     overrides: Overrides = None,
     image: Annotated[str | None, typer.Option(help="Image with registry and tag.")] = None,
     namespace: Annotated[str | None, typer.Option(help="Namespace of the Job.")] = None,
-    cpus: Annotated[int | None, typer.Option(min=1, help="Number of CPUs. [default: 4]")] = None,
-    memory: Annotated[str | None, typer.Option(help="Memory. [default: 16Gi]")] = None,
+    cpus: Annotated[int | None, typer.Option(min=1, help="CPUs of each pod. [default: 4]")] = None,
+    memory: Annotated[str | None, typer.Option(help="Memory of each pod. [default: 16Gi]")] = None,
     storage: Annotated[
         str | None, typer.Option(help="Scratch space on the node's disk. [default: 20Gi]")
     ] = None,
@@ -49,14 +49,14 @@ def render(
         bool,
         typer.Option(
             "--score",
-            help="Score the parts of the test split. Needs the output of a run until int8.",
+            help="Score each part of the test split in its own pod. Run until stage int8 first.",
         ),
     ] = False,
     processes: Annotated[
         int | None,
         typer.Option(
             min=2,
-            help="Pods that train together: print a PaddleJob that runs until stage qat.",
+            help="Number of pods that share the training. Prints a PaddleJob that runs stage qat.",
         ),
     ] = None,
     service_account: Annotated[
@@ -65,9 +65,9 @@ def render(
 ) -> None:
     """Print a Job that runs a manifest, and a ConfigMap with the manifest.
 
-    A manifest with a matrix becomes an Indexed Job with one pod per model; `job merge` combines
-    the results. With --processes, the command prints a PaddleJob for Kubeflow's training operator.
-    Relative paths in the manifest start at /work.
+    For a manifest with a matrix, the command prints an Indexed Job with one pod per model. `job
+    merge` combines the results. With --processes, the command prints a PaddleJob for Kubeflow's
+    training operator. Relative paths in the manifest are relative to /work.
 
     \b
     Examples:

@@ -1,6 +1,6 @@
-"""The commands of ``job``: parses arguments, calls the packages below, prints the result.
+"""The commands of ``job``: parse arguments, call the lower packages, print the result.
 
-Each command imports its modules when it runs, because imports would slow down ``--help``.
+Each command imports its modules when it runs. Imports at the top would slow down ``--help``.
 """
 
 import json
@@ -48,8 +48,8 @@ First steps:
 
 app = typer.Typer(
     name="job",
-    help="Turn a JSON manifest into an INT8 model and a report on its accuracy and speed: FP32 "
-    "baseline, quantization-aware training, oneDNN INT8, benchmark.",
+    help="Build an INT8 model from a JSON manifest, and report its accuracy and speed. The stages "
+    "are FP32 baseline, quantization-aware training, oneDNN INT8 and benchmark.",
     epilog=_EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -109,22 +109,23 @@ def run(
         bool,
         typer.Option(
             "--allow-code",
-            help="Allow the manifest's model.callable to run its Python code.",
+            help="Allow the run to execute the Python code in the manifest's model.callable.",
         ),
     ] = False,
     allow_slow_isa: Annotated[
         bool,
         typer.Option(
             "--allow-slow-isa",
-            help="Run on a CPU without AVX512_VNNI. The report is marked not comparable.",
+            help="Run on a CPU without AVX512_VNNI. The report is marked as not comparable.",
         ),
     ] = False,
     log_format: LogFormatOption = LogFormat.text,
 ) -> None:
     """Run all stages of a manifest, from the data to the report.
 
-    A stage is reused if its settings, inputs and libraries have not changed. To resume an
-    interrupted run, run the same command again: training resumes from its last checkpoint.
+    The result of a stage is reused if its settings, inputs and libraries have not changed. To
+    resume an interrupted run, run the same command again. Training resumes from its last
+    checkpoint.
 
     \b
     Examples:
@@ -132,11 +133,11 @@ def run(
       job run manifests/digits.json --set train.max_iters=100 --output runs/quick
       job run manifests/digits.json --dry-run
       job run manifests/digits.json --from benchmark
-      generate-manifest | job run - --log-format json
+      cat m.json | job run - --log-format json
       job run manifests/tutorial-tables.json
 
-    The last manifest has a matrix: several models, each with its own output folder, and one
-    report of all models.
+    manifests/tutorial-tables.json contains several models (a matrix). Each model has its own
+    output folder. One report compares the models.
 
     To train stage qat with several processes, use Paddle's launcher:
 
@@ -186,8 +187,8 @@ def merge(
 ) -> None:
     """Combine the per-model results of a matrix into one report.
 
-    Can be run at any time, also repeatedly. The report shows which models failed and which have
-    no result yet. The exit code is 0 when all models have passed.
+    Run the command at any time, as often as needed. The report shows which models failed and
+    which have no result yet. The exit code is 0 if all models have passed.
 
     \b
     Examples:
@@ -217,8 +218,8 @@ def score(
 ) -> None:
     """Score one part of a large test split on this machine.
 
-    Other machines score the other parts. The models come from a run that has finished stage int8.
-    The next `job run` reuses the scored parts, and scores the missing parts itself.
+    Other machines score the other parts. First run `job run --until int8`, because scoring reads
+    the saved models. The next `job run` reuses the scored parts and scores the missing parts.
 
     \b
     Examples:
@@ -260,7 +261,7 @@ def validate(
     \b
     Examples:
       job validate manifests/*.json
-      generate-manifest | job validate -
+      cat m.json | job validate -
     """
     from job.manifest import load
 
@@ -303,9 +304,9 @@ def explain(
 def doctor(
     as_json: JsonOption = False,
 ) -> None:
-    """Check whether this machine can run the job, including a real INT8 inference.
+    """Check whether this machine can run the job. One check runs a small INT8 model.
 
-    The exit code is 5 if it cannot.
+    The exit code is 5 if the machine cannot run the job.
 
     \b
     Examples:

@@ -21,16 +21,18 @@ Overrides = Annotated[
     typer.Option(
         "--set",
         metavar="POINTER=VALUE",
-        help="Override a key, such as train.epochs=3. The value is read as JSON, else as text. "
-        "Can be repeated.",
+        help="Override a key, such as train.epochs=3. A value that is not valid JSON is read as "
+        "text. Repeat the option to override several keys.",
     ),
 ]
 OutputOption = Annotated[
     str | None,
-    typer.Option(metavar="DIR|S3URI", help="Write here instead of to the manifest's output."),
+    typer.Option(metavar="DIR|S3URI", help="Output of the run, instead of the manifest's output."),
 ]
 LogFormatOption = Annotated[
     LogFormat,
-    typer.Option(help="Progress as text (bars on a terminal), or as one JSON object a line."),
+    typer.Option(
+        help="Print progress as text (bars on a terminal), or as JSON (one object per line)."
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]

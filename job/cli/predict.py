@@ -1,4 +1,4 @@
-"""The commands of the tutorial's section 4: pack the test split, and run a model on it."""
+"""``job pack`` and ``job predict``: pack the test split, and run a model on the packed file."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -73,21 +73,26 @@ def predict(
             "--infer-data", "--infer_data", metavar="FILE", help="Packed file, see `job pack`."
         ),
     ],
-    repeat: Annotated[int, typer.Option(min=1, help="Timed calls for each batch.")] = 1,
+    repeat: Annotated[int, typer.Option(min=1, help="Number of timed calls for each batch.")] = 1,
     warmup_size: Annotated[
         int,
-        typer.Option("--warmup-size", "--warmup_size", min=0, help="Untimed batches at the start."),
+        typer.Option(
+            "--warmup-size", "--warmup_size", min=0, help="Number of untimed batches at the start."
+        ),
     ] = 0,
     batch_size: Annotated[
         int, typer.Option("--batch-size", "--batch_size", min=1, help="Images per batch.")
     ] = 50,
     iterations: Annotated[
-        int | None, typer.Option(min=1, help="Batches to run.  [default: all]")
+        int | None, typer.Option(min=1, help="Number of batches to run.  [default: all]")
     ] = None,
     num_threads: Annotated[
         int,
         typer.Option(
-            "--num-threads", "--num_threads", min=1, help="Threads, each on its own core."
+            "--num-threads",
+            "--num_threads",
+            min=1,
+            help="Number of threads, each pinned to its own core.",
         ),
     ] = 1,
     with_accuracy_layer: Annotated[
@@ -107,15 +112,15 @@ def predict(
             "--skip-batch-num",
             "--skip_batch_num",
             min=0,
-            help="First batches to leave out of the speed; they count for accuracy.",
+            help="Number of batches at the start that count for accuracy, but not for speed.",
         ),
     ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Run a saved FP32, fake-quantized or INT8 model on a packed file.
 
-    Accuracy counts every image once. Speed is measured over whole calls, from images to scores. A
-    smaller last batch is not timed.
+    For accuracy, every image is counted once. For speed, whole calls are timed, from the images to
+    the scores. A smaller last batch is not timed.
 
     \b
     Examples:

@@ -85,7 +85,12 @@ def _print_matrix_result(result: MatrixResult, as_json: bool) -> None:
 
 
 def print_tables(report: Mapping[str, Any], output: Location | None) -> None:
-    """Print the tables of a report and the location of its files; None if it has no files."""
+    """Print the tables of a report and the location of its files.
+
+    Args:
+        report: the content of report.json.
+        output: the location of the report's files; None if no files were written.
+    """
     terminal.print_tables(report, Console())
     if isinstance(output, Path):
         print(f"\nReport: {_short(output / 'report.html')} (also report.md, report.json)")

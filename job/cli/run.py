@@ -1,4 +1,4 @@
-"""What ``job run`` does on this machine: plans a run, runs it, or trains together with rank 0."""
+"""``job run`` on this machine: print a plan, run a manifest, or train together with rank 0."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -43,7 +43,7 @@ class RunOptions:
 
 
 def check_code(manifest: Manifest, allowed: bool) -> None:
-    """Check that the user allowed custom code, if any model of the manifest has some.
+    """Check that the user allowed custom code, if a model of the manifest needs it.
 
     Raises:
         UsageError: the manifest runs custom code, and ``allowed`` is False.

@@ -1,7 +1,7 @@
-"""The termination message of a container: the last line of a run, where Kubernetes reads it.
+"""The termination message of a container: the last message of a run.
 
 Kubernetes creates ``/dev/termination-log`` and shows its content as the container's termination
-message (``kubectl describe pod``). Without this file nothing is written.
+message (``kubectl describe pod``). If the file does not exist, nothing is written.
 """
 
 from contextlib import suppress

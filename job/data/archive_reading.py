@@ -1,4 +1,4 @@
-"""Read the files of an archive that may be hostile.
+"""Reads the files of an untrusted archive.
 
 Only regular files are accepted: no links and no devices. The number of files, their size and the
 compression ratio are limited.
@@ -46,8 +46,8 @@ class Limits:
     Attributes:
         entries: maximum number of files and folders.
         total_bytes: maximum size of all files together.
-        ratio: maximum number of unpacked bytes per byte of the archive. Photographs are near 1,
-            almost empty bitmaps near 100, a deflate bomb reaches 1032.
+        ratio: maximum number of unpacked bytes per byte of the archive. The ratio is about 1 for
+            photographs, about 100 for almost empty bitmaps, and up to 1032 for a deflate bomb.
     """
 
     entries: int = 20_000_000
@@ -102,7 +102,7 @@ class ArchiveEntry:
         name: its path in the archive.
         size: its size in bytes.
         start: the offset of its first byte in an uncompressed tar file.
-        content: its content; read it before you get the next entry.
+        content: its content; read the content before you request the next entry.
     """
 
     name: str
@@ -122,7 +122,7 @@ def is_plain_tar(name: str) -> bool:
 
 
 def entries(archive: Archive, limits: Limits, progress: Progress | None) -> Iterator[ArchiveEntry]:
-    """Yield the files of an archive in its order; read each file before you get the next.
+    """Yield the files of an archive in order. Read each file before you request the next file.
 
     Args:
         archive: a .tar, .tar.gz, .tgz or .zip file.
@@ -148,12 +148,12 @@ def checked_name(name: str, archive: Archive) -> PurePosixPath:
         archive: the archive, for messages.
 
     Raises:
-        DataError: the path is absolute, empty, or leads out of the target folder.
+        DataError: the path is absolute, empty, or outside the target folder.
     """
     path = PurePosixPath(name)
     if path.is_absolute() or not path.parts or ".." in path.parts or set(name) & {"\\", "\0"}:
         raise DataError(
-            f"{archive}: {name!r} leads out of the target folder or is not a portable path; "
+            f"{archive}: {name!r} is a path outside the target folder, or is not a portable path; "
             "nothing was unpacked"
         )
     return path

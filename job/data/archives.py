@@ -1,6 +1,6 @@
 """Unpack an archive of images once, so that they can be read in any order.
 
-All files are written below a new folder, whatever the paths in the archive are.
+All files are written below a new folder. Paths in the archive to other places are rejected.
 """
 
 import errno
@@ -43,7 +43,7 @@ def unpack(
     limits: Limits = _DEFAULT_LIMITS,
     progress: Progress | None = None,
 ) -> Path:
-    """Unpack an archive below ``cache``, unless an earlier run did.
+    """Unpack an archive below ``cache``, unless an earlier run has unpacked it.
 
     Args:
         archive: a .tar, .tar.gz, .tgz or .zip file.
@@ -52,10 +52,11 @@ def unpack(
         progress: called with the number of bytes read from the archive and its size.
 
     Returns:
-        The folder with the files of the archive. It is complete, because it appears by one rename.
+        The folder with the files of the archive. The folder is complete, because it is renamed
+        after all files are written.
 
     Raises:
-        DataError: the archive is missing, damaged or hostile.
+        DataError: the archive is missing, damaged, or exceeds a limit.
         OutputError: the cache cannot be written.
     """
     try:

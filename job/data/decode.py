@@ -57,7 +57,7 @@ def decode(path: Path, channels: int, *, max_pixels: int = MAX_PIXELS) -> Pixels
     Args:
         path: the file; its content determines the format.
         channels: 1 for gray, 3 for RGB.
-        max_pixels: larger images are refused before their pixels are decoded.
+        max_pixels: larger images are rejected before their pixels are decoded.
 
     Returns:
         uint8 ``[height, width, channels]``.

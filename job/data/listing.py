@@ -19,7 +19,7 @@ CLASS_COUNT = "Set model.classes to the number of classes, or add or remove fold
 EMPTY_CLASS = "Add images, or remove the folder and lower model.classes."
 _LINKED = (
     "Replace the link by the file, or remove the link (also if its target is missing). Only class "
-    "folders themselves may be links to other places."
+    "folders may be links to paths outside the data set."
 )
 _SHOWN_NAMES = 5
 # Paths have at most 4,096 bytes.
@@ -53,7 +53,7 @@ def image_list(place: DataRoot, list_file: str, *, classes: int, channels: int) 
 
     Raises:
         DataError: the list is missing, empty or malformed, a label is outside 0 to classes - 1, or
-            a path leads out of the data set. The message names the list and the line.
+            a path is outside the data set. The message names the list and the line.
     """
     names: list[str] = []
     labels: list[int] = []
@@ -84,7 +84,7 @@ def list_entries(path: Path, named: str, root: str, classes: int) -> Iterator[tu
         classes: the number of classes; every label is less.
 
     Raises:
-        DataError: the list is missing, empty or malformed, or a name leads out of the data set.
+        DataError: the list is missing, empty or malformed, or a name is outside the data set.
     """
     count = 0
     for where, line in _lines(path, named):
@@ -145,7 +145,7 @@ def _entry(line: str, where: str, classes: int) -> tuple[str, int]:
 
 
 def path_problem(name: str) -> str:
-    """Return how a name leads out of a folder, to be followed by the folder's name; or empty."""
+    """Return why a name is not inside a folder, as text before the folder's name; or empty."""
     if posixpath.isabs(name):
         return "is an absolute path; expected a path inside"
     if "\0" in name:
@@ -173,7 +173,7 @@ class _LinkCheck:
             self._bad[parent] = self._leaving(parent)
         leaving = self._bad[parent]
         if leaving is None or base in leaving:
-            return "goes through a symbolic link that leaves"
+            return "contains a symbolic link to a path outside"
         return ""
 
     def _leaving(self, parent: str) -> frozenset[str] | None:
@@ -233,7 +233,7 @@ def class_folders(
 
     Raises:
         DataError: the folder is missing, the number of class folders is not ``classes``, a class
-            has no image, or a symbolic link leaves the data set.
+            has no image, or the target of a symbolic link is outside the data set.
     """
     problem = path_problem(folder)
     if problem:
@@ -316,7 +316,7 @@ def checked_channels(channels: int) -> int:
     """Return the number of channels, if image files can be converted to it.
 
     Raises:
-        DataError: they cannot.
+        DataError: image files cannot be converted to this number of channels.
     """
     if channels not in COLOUR_MODES:
         raise DataError(

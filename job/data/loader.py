@@ -47,9 +47,9 @@ class Normalisation:
 class Loader:
     """Batches of one split, epoch after epoch; a context manager.
 
-    A bad image is reported to ``on_bad`` once and not read again. It is left out. With
-    ``replace_bad`` it is replaced by the next good image of its batch, or of the epoch if its batch
-    has none. Batches then have the same size and number, whichever files are bad.
+    A bad image is reported to ``on_bad`` once and not read again. By default it is omitted. With
+    ``replace_bad``, the next good image of its batch replaces it, or the next good image of the
+    epoch if its batch has none. Then bad images do not change the size or the number of batches.
 
     Args:
         source: the images.
@@ -59,11 +59,11 @@ class Loader:
         batch_size: images per batch; the last batch may be smaller.
         seed: random seed of the order and of the augmentation.
         shuffle: use another order in each epoch; otherwise the order of ``indices``.
-        drop_last: leave out a smaller last batch.
+        drop_last: omit a smaller last batch.
         replace_bad: replace bad images, for training; see above.
         workers: decoding processes. With 0, or for packed files, this process decodes; an image
             that crashes or hangs the decoder then stops the job.
-        max_bad_fraction: maximum share of bad images in the split; more stop the job.
+        max_bad_fraction: maximum share of bad images in the split. Above it, the run fails.
         on_bad: callback for each bad image.
         timeout_s: timeout of decoding 16 images in seconds; then their process is replaced.
     """

@@ -158,7 +158,7 @@ def checked_labels(source: Source, classes: int) -> Source:
     """Return a source after checking that its labels are 0 to ``classes`` - 1.
 
     Raises:
-        DataError: a label is not.
+        DataError: a label is outside this range.
     """
     outside = np.flatnonzero((source.labels < 0) | (source.labels >= classes))
     if outside.size:

@@ -1,11 +1,12 @@
-"""The packed binary format (section 4.1 of the tutorial), little-endian.
+"""The packed binary format of PaddleSlim's INT8 tutorial (section 4.1), little-endian.
 
     int64    count
     float32  images, count x channels x height x width, preprocessed
     int64    labels, count
 
-The format does not contain the shape of the images, so a sidecar ``<file>.json`` describes it. The
-sidecar is optional. A file whose sidecar describes another file is refused.
+The format does not contain the shape of the images. Therefore a second file, the sidecar
+``<file>.json``, contains the shape. The sidecar is optional. If it describes another file, the
+packed file is rejected.
 """
 
 import json
@@ -29,7 +30,9 @@ _LABEL = np.dtype("<i8")
 _LONGEST_SIDECAR = 1 << 16
 # 800 MB of labels. A sparse file could claim any number.
 _MOST_IMAGES = 100_000_000
-_PACK_AGAIN = "Pack the images again, or remove the sidecar if it belongs to another file."
+_PACK_AGAIN = (
+    "Pack the images again. If the sidecar FILE.json describes another file, remove the sidecar."
+)
 
 Shape = tuple[int, int, int]
 
@@ -58,7 +61,7 @@ def write(
     """Write a packed file and its sidecar, with one batch in memory at a time.
 
     Args:
-        path: the file; it appears complete by one rename.
+        path: the file. It is written under a temporary name, then renamed.
         batches: images, float32 ``[n, channels, height, width]``, and labels, int64 ``[n]``.
         shape: channels, height, width of every image.
         transform: a description of the preprocessing, for the sidecar.

@@ -1,8 +1,8 @@
 """The splits of a data set: training, calibration, selection of the best weights, test.
 
-A split that the manifest does not give is cut from another split, stratified by class and the same
-in each run. Test, selection and training never share an image. Calibration images are training
-images, or, without a training split, images that are in no other split.
+If the manifest does not give a split, the split is taken from another split, stratified by class.
+The result is the same in each run. Test, selection and training never share an image. Calibration
+images are training images. Without a training split, they are images that are in no other split.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -118,8 +118,8 @@ def _check_apart(given: Mapping[str, Given]) -> None:
                     twice = "twice in"
                 raise DataError(
                     f"{name} of {source.where} is {twice} data.{split_given.key}",
-                    "Name each image once, because accuracy on training images means nothing. A "
-                    "link counts as its target.",
+                    "Name each image once, because accuracy on training images does not apply to "
+                    "new images. A link is the same image as its target.",
                 )
             seen[identity] = split_given.key
 

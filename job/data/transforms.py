@@ -69,8 +69,8 @@ class Evaluate:
 
     Attributes:
         size: height and width of the result.
-        resize_short: resize the short side to this, then crop the centre. With None the image is
-            resized directly to ``size``, whatever its aspect ratio.
+        resize_short: length to which the short side is resized before the centre crop. None: the
+            image is resized directly to ``size``, which can change its aspect ratio.
 
     Raises:
         UsageError: ``resize_short`` is less than a side of ``size``.

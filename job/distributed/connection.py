@@ -1,4 +1,4 @@
-"""A connection between two processes of the job that carries JSON objects, one a line."""
+"""A connection between two processes of the job, for JSON objects, one per line."""
 
 import json
 import select
@@ -22,10 +22,10 @@ Message = Mapping[str, Any]
 
 
 class JsonConnection:
-    """A connection that carries JSON objects, one a line.
+    """A connection for JSON objects, one per line.
 
     Args:
-        connection: a connected socket; this object owns it from now on.
+        connection: a connected socket. This object closes it.
 
     Attributes:
         open: False after the peer closed the connection or sent an invalid line.
@@ -47,8 +47,8 @@ class JsonConnection:
     def receive(self, seconds: float = 0.0) -> list[Message]:
         """Return the objects that have arrived; clear ``open`` if the peer closed the connection.
 
-        A line that is not a JSON object also clears ``open``, because the peer is then not a
-        process of the job.
+        A line that is not a JSON object also clears ``open``. Such a line shows that the peer is
+        not a process of the job.
 
         Args:
             seconds: timeout for the first object.

@@ -1,8 +1,9 @@
-"""Control connections between rank 0 and each other rank, open as long as the processes run.
+"""Control connections between rank 0 and each other rank. They are open while the processes run.
 
-Rank 0 announces on them when training starts and how the run ended. Either side treats a closed
-connection as the death of its peer. The supervising process of each rank then ends its training
-process, because a process that waits inside a collective operation notices a dead peer only late.
+Rank 0 sends a message when training starts, and the outcome when the run has ended. A closed
+connection means that the peer has ended. The supervising process of each rank then ends its own
+training process. This is needed because a process inside a collective operation detects the loss of
+a peer only after the timeout of the operation.
 """
 
 import os
@@ -29,14 +30,14 @@ _RESUME = "Run the same command again; training resumes from the last checkpoint
 
 
 class Coordinator:
-    """Rank 0's side: accepts connections, and sends the outcome of the run on exit.
+    """Rank 0: accepts connections, and sends the outcome of the run on exit.
 
     Args:
         group: the group; this process is its rank 0.
         common: what all ranks must have in common, see :func:`job.distributed.group.identity`.
 
     Attributes:
-        failure: the error to send on exit although the block raised none, such as a failed gate.
+        failure: the error to send on exit if the block raised no error, such as a failed gate.
 
     Raises:
         MachineError: the endpoint's port cannot be opened.
@@ -134,7 +135,7 @@ class Coordinator:
             self.poll(_RETRY_SECONDS)
 
     def call(self) -> Rendezvous:
-        """Start the training on all other ranks, and return where the ranks meet."""
+        """Start the training on all other ranks, and return the address of the rendezvous."""
         rendezvous = Rendezvous.of(self.group, _free_port(self.group.host))
         for connection in self._participants.values():
             connection.send(train=rendezvous.port)
@@ -182,7 +183,7 @@ class Coordinator:
 
 
 class Participant:
-    """The side of every other rank: connects to rank 0 on entry.
+    """A rank other than 0: connects to rank 0 on entry.
 
     Args:
         group: the group, and which rank this process is.
@@ -202,7 +203,7 @@ class Participant:
         self._connection.close()
 
     def poll(self, seconds: float = 0.0) -> Rendezvous | None:
-        """Read messages from rank 0; return where to train if rank 0 starts a training.
+        """Read messages from rank 0. If rank 0 starts a training, return the rendezvous.
 
         Args:
             seconds: timeout for the first message.

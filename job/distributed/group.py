@@ -1,8 +1,9 @@
-"""The process group of a training, as described by the PADDLE_* variables, and its rules.
+"""The process group of a training, and the checks of its manifest.
 
 ``python -m paddle.distributed.launch`` starts the same command several times, on one or on several
-machines, and sets the PADDLE_* variables. Rank 0 runs all stages and alone writes the output. The
-other ranks (:mod:`job.pipeline.follower`) wait for rank 0 and train together with it.
+machines. It describes the group in the PADDLE_* variables. Rank 0 runs all stages. Only rank 0
+writes the output. The other ranks (:mod:`job.pipeline.follower`) wait for rank 0 and train together
+with it.
 """
 
 import hashlib
@@ -50,7 +51,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Rendezvous:
-    """The address at which the training processes of all ranks meet. Rank 0 listens there."""
+    """The address to which the training processes of all ranks connect. Rank 0 listens there."""
 
     rank: int
     size: int
@@ -132,7 +133,7 @@ def check_shared(manifest: Manifest, size: int, index: int | None = None) -> Non
         index: position of the one model of a matrix to run; None without a matrix.
 
     Raises:
-        UsageError: they do not; the message lists every fault.
+        UsageError: they would give another training; the message lists every fault.
     """
     faults = list(_faults(manifest, size, index))
     if faults:

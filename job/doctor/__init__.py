@@ -1,1 +1,1 @@
-"""Checks whether a machine can run the job, including a real INT8 inference."""
+"""Checks whether a machine can run the job. One check runs a small INT8 model."""

@@ -1,4 +1,4 @@
-"""Checks whether this machine can run the job, and what to do if it cannot."""
+"""Checks whether this machine can run the job, and gives advice for each problem."""
 
 import json
 import shutil
@@ -158,7 +158,7 @@ def allocator_finding(host: Host) -> Finding:
         NOTE,
         "glibc",
         "jemalloc makes small INT8 calls about 3 to 14 % faster. Install libjemalloc2 and set "
-        "LD_PRELOAD=libjemalloc.so.2, both for the job and where the model is served.",
+        "LD_PRELOAD=libjemalloc.so.2 for the job and for the program that serves the model.",
     )
 
 
@@ -184,8 +184,8 @@ def smoke_test() -> Mapping[str, Any]:
     """Run a real INT8 inference in a child process.
 
     Returns:
-        The result of :func:`job.doctor.smoke.run`; or ``error``: how the process ended, with the
-        last line that it printed.
+        The result of :func:`job.doctor.smoke.run`. If the process failed, the key ``error`` with
+        the exit code or signal of the process and the last line that it printed.
     """
     with tempfile.TemporaryDirectory(prefix="job-doctor-") as folder:
         result = Path(folder, "smoke.json")

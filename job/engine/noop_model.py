@@ -1,4 +1,4 @@
-"""A model that computes nothing: its latency is the fixed cost of a call."""
+"""A model that computes nothing. Its latency is the overhead of a call."""
 
 import tempfile
 import warnings

@@ -1,4 +1,4 @@
-"""The manifest: read it, validate it once, and turn it into frozen records."""
+"""Reads a manifest, validates it once, and converts it to frozen dataclasses."""
 
 from job.manifest.load import entries, load, parse
 from job.manifest.spec import Manifest

@@ -1,4 +1,4 @@
-"""Custom networks (``model.callable``): who may allow their code, and where it is imported from."""
+"""Custom networks (``model.callable``): checks permission, and finds the folders of their code."""
 
 import os
 import sys
@@ -62,8 +62,9 @@ def callable_files(manifest: Manifest) -> Sequence[Path]:
 def code_folders(manifest: Manifest) -> tuple[Path, ...]:
     """Return the folders to import custom modules from, after all installed packages.
 
-    Returns no folder for a package that the environment allows. Otherwise the author of a manifest
-    could place a package of the same name, or of a dependency's name, next to the manifest.
+    If the environment variable JOB_ALLOWED_CODE allows the package, no folder is returned.
+    Otherwise the author of a manifest could put another package of the same name into the
+    manifest's folder, or another package with the name of a dependency.
     """
     target = manifest.model.callable
     if not target or _is_listed(target):

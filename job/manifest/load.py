@@ -1,6 +1,6 @@
-"""Load a manifest: read JSON, validate it once, and build frozen records.
+"""Loads a manifest: reads JSON, validates it once, and builds frozen dataclasses.
 
-The schema (``schemas/manifest.schema.json``) holds all defaults, so the records have none.
+The schema (``schemas/manifest.schema.json``) contains all defaults. The dataclasses have none.
 """
 
 import typing
@@ -56,7 +56,7 @@ def parse(
     *,
     prefix: S3Uri | None = None,
 ) -> Manifest:
-    """Validate a JSON document and build records from it. The document is not changed.
+    """Validate a JSON document and return a manifest. The document is not changed.
 
     Args:
         document: manifest as returned by ``json.loads``.

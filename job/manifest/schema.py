@@ -102,7 +102,7 @@ def fill(value: Any, node: Node) -> Any:
 
 
 def normalise(value: Any, node: Node) -> Any:
-    """Convert 3.0 to an integer and 3 to a float by schema type: equal settings are equal JSON."""
+    """Convert 3.0 to 3 or 3 to 3.0 by the schema's type, so that equal settings give equal JSON."""
     if isinstance(value, dict):
         children = properties(node)
         # Objects with arbitrary keys, such as `set` of a matrix entry, are not converted.

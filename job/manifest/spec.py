@@ -1,6 +1,6 @@
-"""The records of a valid manifest: one field for each key that has several values.
+"""Dataclasses of a valid manifest: one field for each key.
 
-Keys with one allowed value, such as ``quantize.dtype``, exist in the schema only.
+Keys with only one allowed value, such as ``quantize.dtype``, exist in the schema only.
 """
 
 import posixpath
@@ -102,7 +102,8 @@ class TrainSpec:
 class QatTrainSpec(TrainSpec):
     """Quantization-aware training.
 
-    ``freeze_bn_stats`` None freezes the statistics when training is shorter than one epoch.
+    If ``freeze_bn_stats`` is None, batch-norm statistics are frozen in training of less than one
+    epoch.
     """
 
     freeze_bn_stats: bool | None
@@ -157,14 +158,14 @@ class AccuracySpec:
 
 @dataclass(frozen=True)
 class BenchmarkSpec:
-    """What is timed.
+    """Settings of the benchmark. A row is one line of the speed table.
 
     Attributes:
-        threads: threads of one instance, one row per value.
-        instances: number of one-thread instances, one row per value.
-        isa: caps of oneDNN's instruction set, one row per value.
-        min_seconds: minimum timing per model and row.
-        min_samples: minimum number of timed calls per model and row.
+        threads: numbers of threads of one process; one row per value.
+        instances: numbers of one-thread processes that run at the same time; one row per value.
+        isa: caps of oneDNN's instruction set; one row per value.
+        min_seconds: minimum measurement time of each model in each row, in seconds.
+        min_samples: minimum number of timed calls of each model in each row.
     """
 
     batch_sizes: tuple[int, ...]
@@ -209,7 +210,7 @@ class EntrySpec:
 
 @dataclass(frozen=True)
 class StorageSpec:
-    """Access to S3, cache and lease; None means the setting of the environment."""
+    """Access to S3, size of the cache, lifetime of the lock; None: the environment's setting."""
 
     endpoint_url: str | None
     region: str | None
@@ -235,7 +236,7 @@ class Manifest:
     Attributes:
         output: output location: a folder relative to the current directory, or an S3 URI.
         resolved: the manifest as JSON, with defaults and overrides, without ``$schema``. Parsing
-            it gives the same records.
+            it gives an equal manifest.
         base: absolute folder that paths in ``model`` and ``data`` are relative to: the folder of
             the manifest's file, or the current directory for standard input.
         prefix: S3 prefix that paths are relative to instead, for a manifest read from S3.

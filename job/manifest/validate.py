@@ -1,4 +1,4 @@
-"""Schema validation: one fault per place, described in words."""
+"""Validates a document against the schema, and reports at most one fault per place."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Measures Python's overhead: `job predict` against the native tester, per batch size.
+"""Measures the overhead of Python: compares `job predict` with the native tester by batch size.
 
 taskset -c 0 python job/native/overhead.py TESTER MODEL [--batch-sizes 1 16 50] [--rounds 10]
 

@@ -16,7 +16,7 @@ namespace tester {
 namespace {
 
 const char kPackAgain[] =
-    "Pack the images again, or remove the sidecar if it belongs to another file.";
+    "Pack the images again. If the sidecar FILE.json describes another file, remove the sidecar.";
 
 // Returns the value of a key of a flat JSON object: one integer, or an array of integers.
 std::vector<int64_t> Integers(const std::string& json, const std::string& key) {

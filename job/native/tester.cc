@@ -64,9 +64,9 @@ Shape ShapeOfImages(const SavedModel& model, const std::string& path) {
   if (shape[0] > 0 && shape[1] > 0 && shape[2] > 0) return shape;
   const auto described = DescribedShape(path);
   if (!described) {
-    throw DataError(path + " has no sidecar, which must give the image size because the model "
-                           "accepts any size",
-                    "Pack the images with `job pack`, which also writes the sidecar.");
+    throw DataError(path + ": the sidecar FILE.json is missing; it must contain the image size, "
+                           "because the model accepts any size",
+                    "Pack the images with `job pack`. It also writes the sidecar.");
   }
   return *described;
 }

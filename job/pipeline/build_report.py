@@ -1,4 +1,4 @@
-"""Builds report.json from the records of all stages and decides the gates."""
+"""Builds report.json from the records of all stages, and compares the result with the gates."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ def build(
         manifest: the manifest of the run.
         outputs: record and folder of each stage.
         stage_rows: name, status, seconds and key of each stage.
-        notes: notes on the run, such as a waived requirement.
+        notes: notes on the run, such as a CPU without AVX512_VNNI.
     """
     records = {name: output.record for name, output in outputs.items()}
     accuracy = None if "skipped" in records["accuracy"] else dict(records["accuracy"])
@@ -83,7 +83,7 @@ def versions(outputs: Mapping[str, StageOutput]) -> dict[str, str]:
 def gates(
     manifest: Manifest, accuracy: Mapping[str, Any] | None, rows: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return the verdict on each gate that the manifest sets."""
+    """Return the result of each gate that the manifest sets."""
     spec = manifest.gates
     verdicts = []
     if spec.max_top1_drop is not None and accuracy is not None:
@@ -104,7 +104,7 @@ def verdict(name: str, limit: float, value: float, passed: bool) -> dict[str, An
 
 
 def synthetic_notes(manifest: Manifest) -> list[str]:
-    """Return a note that limits the figures if the images are synthetic."""
+    """Return a note that only speed was measured, if the images are synthetic."""
     if manifest.data.format != "synthetic":
         return []
     model = manifest.model
@@ -117,7 +117,7 @@ def synthetic_notes(manifest: Manifest) -> list[str]:
 
 
 def training_notes(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return notes on settings of QAT that differ from the baseline's."""
+    """Return notes on settings of QAT that differ from the training of the baseline."""
     qat = records["qat"]["training"]
     if qat is None:
         return ["Post-training quantization: the scales are from the calibration split only."]
@@ -194,7 +194,7 @@ def artifacts(outputs: Mapping[str, StageOutput]) -> list[dict[str, Any]]:
 
 
 def files(output: StageOutput) -> dict[str, dict[str, Any]]:
-    """Return size and SHA-256 of a stage's files, from stage.json: the files may be in S3 only."""
+    """Return size and SHA-256 of a stage's files, as in stage.json. The files may be in S3 only."""
     record: dict[str, dict[str, dict[str, Any]]]
     record = json.loads((output.path / "stage.json").read_bytes())
     return record["files"]

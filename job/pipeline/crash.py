@@ -1,4 +1,4 @@
-"""Explains why a stage's process ended, from its exit code, its log and the machine's state."""
+"""Explains why a stage's process ended, from exit code, log, memory and free disk space."""
 
 import re
 import signal
@@ -15,7 +15,7 @@ _NOTHING_FREE_BYTES = 1 << 20
 _GIB = 1 << 30
 _MEANING = {
     signal.SIGSEGV: "invalid memory access",
-    signal.SIGABRT: "it aborted itself, usually in a library",
+    signal.SIGABRT: "the process called abort, usually in a library",
     signal.SIGILL: "this CPU lacks an instruction that a library used",
     signal.SIGBUS: "memory could not be mapped, often because /dev/shm or a disk is full",
     signal.SIGFPE: "division by zero",

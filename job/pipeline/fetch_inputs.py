@@ -1,9 +1,9 @@
 """Download the inputs of a manifest from S3, before a run is planned.
 
 Files that are opened by path (weights, models, lists, packed files) are downloaded into the cache.
-For a data set of images only a description is downloaded, with the name and ETag or checksum of
-each image. The images are read when they are needed. All files stay in the cache until the run
-ends.
+For a data set of images, only a list is downloaded. It contains the name and the ETag or checksum
+of each image. The images are read when they are needed. All files stay in the cache until the run
+has ended.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,8 +39,8 @@ def localized(manifest: Manifest, say: Say, index: int | None = None) -> Iterato
         The manifest; the files stay in the cache until the block ends.
 
     Raises:
-        DataError: an object is missing, access is denied, or its content is wrong. The message
-            names bucket and key.
+        DataError: an object is missing, access is denied, or a checksum does not match. The
+            message names bucket and key.
         TransferFailed: the network or the server failed at every attempt.
         OutputError: the cache cannot be written, or is too small for one file.
     """

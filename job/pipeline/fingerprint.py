@@ -1,8 +1,9 @@
-"""The cache key of a stage: a hash of everything that can change its output.
+"""The cache key of a stage: a hash of everything that can change the stage's output.
 
-A key is made of ingredients, which are stored with the results, so that a later plan can name the
-setting, file or version that changed. Outputs of earlier stages enter by content, so a stage that
-ran again with the same result does not make the next stage run again.
+The hashed values are called ingredients. They are stored with the results, so that a later plan
+can name the setting, file or version that changed. For the output of an earlier stage, the hash of
+its content is used. If that stage runs again with the same result, the next stage does not run
+again.
 """
 
 import ast
@@ -71,7 +72,7 @@ def ingredients(
         upstream: output digest of each stage in ``stage.needs``.
         digests: cached digests of files.
         versions: see :func:`library_versions`.
-        host: this machine; an ingredient only if ``stage.host_matters``.
+        host: this machine. It is used only if ``stage.host_matters``.
     """
     found: dict[str, Any] = {
         "stage": stage.name,
@@ -138,8 +139,8 @@ def _version(package: str) -> str:
 def source_digests(module: str) -> Mapping[str, str]:
     """Return the SHA-256 of a stage's module and of each of the job's modules that it needs.
 
-    Imports are followed in the source, wherever they stand, without running anything. A module
-    that is named in a string, to be started as a process, counts as well.
+    Import statements are read from the source, also inside functions. No code is executed. A
+    module that a string names, because it is started as a process, is included.
     """
     found: dict[str, str] = {}
     waiting = [module, _ENVIRONMENT]

@@ -1,6 +1,6 @@
-"""What every rank except rank 0 does: waits for rank 0, trains with it, and ends as it ends.
+"""The work of every rank except rank 0: wait for rank 0, train with it, exit with its result.
 
-Such a rank neither locks nor writes the output. It works in a temporary folder. If the training
+These ranks neither lock nor write the output. Each works in a temporary folder. If the training
 fails, the folder is kept, because it contains the log.
 """
 

@@ -1,6 +1,6 @@
 """Runs the models of a matrix, one after the other, and writes one report of all models.
 
-    <output>/<model>/     an ordinary run with its own stages and report
+    <output>/<model>/     the run of one model, with its own stages and report
     <output>/report.json  the matrix report, with report.md and report.html
 
 A model that fails does not stop the others; the matrix report shows its error.
@@ -192,13 +192,13 @@ def _run_one(
 def write_report(
     made: Mapping[str, Any], folder: LocalOutput, ui: Ui, *, again: bool = False
 ) -> Mapping[str, Any]:
-    """Write a matrix report, unless the same report is there; return the report that is there.
+    """Write a matrix report, unless the folder already contains the same report. Return it.
 
     Args:
         made: the report from :func:`build`.
         folder: the output of the whole matrix, locked.
         ui: receives the start and the end of the stage ``report``.
-        again: write the report even if the same report is there.
+        again: write the report even if the folder contains the same report.
     """
     # The key covers the whole report except the time at which it was made.
     key = report_key(**{**made, "created_at": None})
@@ -219,7 +219,7 @@ def build(
     Args:
         manifest: the manifest of the matrix.
         models: the result of each model; models that did not fail have a report.
-        notes: notes on the run, such as a waived requirement.
+        notes: notes on the run, such as a CPU without AVX512_VNNI.
         host: the machine on which the models were measured; None means this machine.
         versions: versions of the libraries on that machine; None means this machine.
     """
@@ -242,7 +242,7 @@ def build(
 
 
 def _notes(models: Sequence[ModelResult]) -> list[str]:
-    """Return each note of the models' reports once; if not all models have it, with their names."""
+    """Return each note of the models' reports once. Name the models if not all have the note."""
     models_of: dict[str, list[str]] = {}
     done = [(model.name, model.run.report) for model in models if model.run and model.run.report]
     for name, report in done:

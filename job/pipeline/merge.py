@@ -94,7 +94,7 @@ def _result_of(name: str, single: Manifest, place: Location) -> ModelResult:
         error.exit_code = failure["exit_code"]
         return ModelResult(name, None, error)
     if report or failure:
-        reason = "its result was made with other settings than this manifest's"
+        reason = "its result was computed with other settings than in this manifest"
     elif records is None:
         reason = "its run has not started"
     else:
@@ -119,7 +119,7 @@ def _is_of(document: Any, single: Manifest) -> bool:
 
 
 def _measured_on(found: Sequence[ModelResult]) -> Mapping[str, Any]:
-    """Return host and versions of the first model that has a report, not of this machine."""
+    """Return host and versions of the machine that measured the first model that has a report."""
     reports = [model.run.report for model in found if model.run and model.run.report]
     return {name: reports[0][name] for name in ("host", "versions")} if reports else {}
 

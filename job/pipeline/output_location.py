@@ -1,4 +1,4 @@
-"""The location of an output: parse it, and open the output there."""
+"""Parses the location of an output, and opens the output at this location."""
 
 import hashlib
 import os
@@ -68,7 +68,7 @@ def open_output(place: Location, manifest: Manifest, say: Say) -> LocalOutput:
 
     Args:
         place: the location.
-        manifest: has the settings for S3.
+        manifest: contains the settings for S3.
         say: callback for messages to the user.
 
     Raises:
@@ -87,7 +87,7 @@ def open_read_only(place: Location, manifest: Manifest, scratch: Path) -> LocalO
 
     Args:
         place: the location.
-        manifest: has the settings for S3.
+        manifest: contains the settings for S3.
         scratch: a folder for the files that are downloaded from S3.
     """
     if isinstance(place, Path):

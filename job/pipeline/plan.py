@@ -1,4 +1,4 @@
-"""Decides which stages run and why, without running any."""
+"""Decides which stages run, and why. It runs no stage."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class PlannedStage:
     Attributes:
         name: the stage's name.
         action: ``run`` or ``reuse``.
-        reason: why, such as ``quantize.moving_rate changed``.
+        reason: reason for the action, such as ``quantize.moving_rate changed``.
         reads: external files and folders, and output folders of earlier stages.
         writes: the stage's output folder.
         missing: external files in ``reads`` that do not exist.
@@ -56,8 +56,8 @@ class Verdict:
 
     Attributes:
         reason: why the stage runs or does not run.
-        ingredients: the ingredients of its cache key; None while an earlier stage must run first.
-        reusable: its earlier result; None if the stage must run.
+        ingredients: the values of the stage's cache key; None if an earlier stage must run first.
+        reusable: the earlier result of the stage; None if the stage must run.
     """
 
     reason: str
@@ -67,7 +67,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Planner:
-    """Everything that the decision about a stage depends on.
+    """Decides whether a stage runs, from the manifest, earlier results, versions and host.
 
     Attributes:
         manifest: the valid manifest.
@@ -75,7 +75,7 @@ class Planner:
         versions: installed versions, see :func:`job.pipeline.fingerprint.library_versions`.
         host: this machine.
         forced: names of the stages that run even if nothing changed.
-        from_stage: the stage after ``--from``, which the reason names.
+        from_stage: the value of ``--from``. The reason names it.
     """
 
     manifest: Manifest
@@ -120,7 +120,7 @@ class Planner:
         return Verdict(UNCHANGED, now, before)
 
     def plan(self, stages: Sequence[Stage]) -> tuple[PlannedStage, ...]:
-        """Decide about each stage, assuming that every stage that runs changes its output."""
+        """Decide for each stage whether it runs, as if every stage that runs changes its output."""
         upstream: dict[str, str] = {}
         planned = []
         for stage in stages:
@@ -154,7 +154,7 @@ class Planner:
 
 
 def digest_of(published: Published) -> str:
-    """Return a digest of a stage's output that does not depend on when or where it was made."""
+    """Return a digest of a stage's output, without measured times."""
     files = {name: str(entry["sha256"]) for name, entry in published.files.items()}
     return output_digest(files, published.record)
 

@@ -45,7 +45,7 @@ def report_key(**made_of: Any) -> str:
     """Return the cache key of a report.
 
     Args:
-        made_of: everything that can change the report, as JSON values.
+        made_of: the values that can change the report, as JSON values.
     """
     content = json.dumps({"job": job.__version__, **made_of}, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
@@ -133,7 +133,7 @@ def write(document: Mapping[str, Any], folder: Path, *, source: Location) -> Non
     Args:
         document: the report, as :func:`read` returns it.
         folder: where to write; created if missing.
-        source: where the report was read; its own report.json is not overwritten.
+        source: location from which the report was read. The report.json there is not overwritten.
 
     Raises:
         OutputError: the folder cannot be written.

@@ -40,7 +40,7 @@ class RunRequest:
     Attributes:
         output: the folder or S3 prefix to write to. A missing folder is created.
         stages_for: returns all stages of one model's manifest, in order.
-        report: how the report is made; None plans and writes none.
+        report: how the report is built; None: no report is planned or written.
         from_stage: this stage and the stages that depend on it run even if nothing changed.
         until_stage: the last stage to run; None runs all stages and writes the report.
     """

@@ -166,7 +166,9 @@ def keep_unfinished(folder: LocalOutput, stop: StopSignals, manifest: Manifest, 
     try:
         folder.sync(stop, manifest.run.grace_seconds)
     except JobError as error:
-        StageEvents(ui, STORAGE).warn(f"unfinished work is only on this machine: {error}")
+        StageEvents(ui, STORAGE).warn(
+            f"the upload of unfinished work failed, so it exists only on this machine: {error}"
+        )
 
 
 def _report(runner: StageRunner, request: RunRequest) -> Mapping[str, Any] | None:

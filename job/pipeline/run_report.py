@@ -1,4 +1,4 @@
-"""When the report of a run is current, and when it must be written."""
+"""Decides whether the report of a run is up to date, or must be written again."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,9 +1,9 @@
-"""Parts of the accuracy stage that other machines compute, each in its own output.
+"""Parts (shards) of the accuracy stage. Other machines compute them, each in its own output.
 
-    <output>/shards/<number>/   an ordinary output with one stage, the part's
+    <output>/shards/<number>/   an output with one stage, which computes this part
 
-A part is reused only if its cache key is the same here: same models, same split, same libraries,
-same kind of CPU. The stage computes every other part itself.
+A part is reused only if its cache key equals the key on this machine: same models, same split,
+same libraries, same kind of CPU. The stage computes all missing parts.
 """
 
 import os
@@ -23,7 +23,7 @@ FOLDER = "shards"
 
 
 def roomy_folder() -> Path:
-    """Return the folder for short-lived large files: JOB_SCRATCH, else the temporary folder.
+    """Return the folder for large temporary files: JOB_SCRATCH, or the temporary folder if unset.
 
     JOB_SCRATCH exists because /tmp may be small in a container.
     """

@@ -1,7 +1,7 @@
 """Runs one stage in a child process (:mod:`job.pipeline.stage_main`) and supervises it.
 
-The child has its own session, because Ctrl-C must reach only this process. This process then asks
-the child to save its state.
+The child runs in its own session, so that Ctrl-C sends a signal only to the parent process. The
+parent then asks the child to save its state.
 """
 
 import math

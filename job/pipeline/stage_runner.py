@@ -93,7 +93,7 @@ class StageRunner:
         self.digests[stage.name] = digest_of(result)
 
     def report(self, config: ReportConfig, *, forced: bool) -> Mapping[str, Any]:
-        """Return the report; write report.json and its renderings unless they are current.
+        """Return the report. Write report.json, .md and .html unless they are up to date.
 
         Args:
             config: how the report is made.

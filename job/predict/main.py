@@ -2,8 +2,9 @@
 
 The request has the fields of ``job.predict.runner.Trial``, ``prefix``, ``cores`` (one for each
 thread) and ``profile_runs``. The process sends {"progress": [done, total]} and then {"result":
-{...}}. If ``profile_runs`` is not 0, it runs the first batch that many times instead, for oneDNN's
-log. The environment variables for thread counts are set before this process starts.
+{...}}. If ``profile_runs`` is not 0, it runs only the first batch, ``profile_runs`` times, and
+oneDNN logs the primitives. The environment variables for thread counts are set before this process
+starts.
 """
 
 import gc
@@ -56,8 +57,8 @@ class Tester:
             labels: int64 [N] or [N, 1], see ``saved.label_rank``.
 
         Returns:
-            The scores [N, classes]; or top-1 and perhaps top-5 accuracy (0 to 1) of a model with
-            an accuracy layer.
+            The scores [N, classes]. For a model with an accuracy layer: top-1 accuracy (0 to 1),
+            and top-5 accuracy if the model has this output.
 
         Raises:
             DataError: Paddle cannot run the model.
@@ -153,9 +154,9 @@ def open_data(path: Path, tester: Tester) -> Any:
         described = packed.read_sidecar(path)
         if described is None:
             raise DataError(
-                f"{path} has no sidecar, which must give the image size because the model accepts "
-                f"any size {list(shape)}",
-                "Pack the images with `job pack`, which also writes the sidecar.",
+                f"{path}: the sidecar {packed.sidecar(path).name} is missing; it must contain the "
+                f"image size, because the model accepts any size {list(shape)}",
+                "Pack the images with `job pack`. It also writes the sidecar.",
             )
         shape = tuple(described["shape"])
     data = packed.open_packed(path, shape)
@@ -200,7 +201,7 @@ class Batches:
 
 
 def test(tester: Tester, batches: Batches, request: Mapping[str, Any], send: Send) -> Any:
-    """Run the batches. All count for accuracy; those of full size count for speed.
+    """Run the batches. Accuracy includes all batches. Speed includes only batches of full size.
 
     Returns:
         ``images`` in ``iterations`` batches, ``top1`` and ``top5`` correct answers, and
@@ -274,7 +275,7 @@ def work(request: Mapping[str, Any], send: Send) -> None:
 
 
 def main(request: Mapping[str, Any], channel: JsonChannel) -> None:
-    """Do the work on the requested cores."""
+    """Load and run the model on the requested cores."""
     # Set before Paddle is imported, because threads inherit the cores.
     os.sched_setaffinity(0, request["cores"])
     # A garbage collection during a call would be counted as inference.

@@ -1,4 +1,4 @@
-"""Writes a manifest's test split to a packed file (tutorial, section 4.1)."""
+"""Writes a manifest's test split to a packed file, see :mod:`job.data.packed`."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The tester: accuracy and speed of a saved model on a packed file (tutorial, section 4).
+"""Measures accuracy and speed of a saved model on a packed file.
 
 The work runs in child processes (:mod:`job.predict.main`), because Paddle reads its thread count
 when it is imported, and oneDNN reads its log setting when its library loads.
@@ -32,12 +32,12 @@ class Trial:
         infer_model: folder of a saved model, or the model's path with or without suffix.
         infer_data: packed file.
         repeat: number of calls with each batch.
-        warmup_size: number of uncounted batches at the start.
+        warmup_size: number of untimed batches at the start.
         batch_size: images of a batch.
         iterations: number of batches; None for all batches of the file.
         num_threads: number of threads, each pinned to its own core.
         with_accuracy_layer: whether the model must have an accuracy layer; None to accept both.
-        skip_batch_num: number of first batches that do not count for speed.
+        skip_batch_num: number of batches at the start that are not included in the speed.
     """
 
     infer_model: Path
@@ -58,7 +58,7 @@ def predict(trial: Trial, ui: Ui) -> dict[str, Any]:
         DataError: the model or the packed file is missing or invalid, or they do not match.
         UsageError: the options do not match the model or the file.
         MachineError: there are fewer cores than threads.
-        StageCrashed: the child process died.
+        StageCrashed: the child process ended without a result.
     """
     result, _ = _run(trial, ui, profile_runs=0)
     return document(trial, result)

@@ -1,7 +1,7 @@
-"""Child processes that exchange JSON objects with their parent and die with it.
+"""Child processes that exchange JSON objects with their parent and end when the parent ends.
 
-The parent starts a :class:`ChildProcess`; the module that the child runs calls :func:`run_child`.
-The objects travel over a socket of their own, because libraries print to standard output.
+The parent starts a :class:`ChildProcess`. The module that the child runs calls :func:`run_child`.
+The objects are sent through a separate socket, because libraries print to standard output.
 """
 
 import json
@@ -27,10 +27,10 @@ _ORPHAN_SECONDS = 1.0
 
 
 class JsonChannel:
-    """One end of a connection that carries JSON objects, one a line.
+    """One end of a connection for JSON objects, one per line.
 
     Args:
-        connection: a connected socket; the channel owns it from now on.
+        connection: a connected socket. The channel closes it.
 
     Attributes:
         closed: whether the peer has closed the connection.
@@ -94,8 +94,8 @@ class ChildProcess:
         environment: all environment variables of the process.
         log: receives standard output and error; None for this process's standard error.
         inherit: further file descriptors that stay open in the process.
-        own_session: start a session, which Ctrl-C in a terminal does not reach. Then ``kill`` and
-            ``close`` also end the processes that the process has started.
+        own_session: start the process in a new session, so that it does not receive Ctrl-C from the
+            terminal. Then ``kill`` and ``close`` also end the child processes of the process.
 
     Attributes:
         channel: the connection to the process.
@@ -184,7 +184,7 @@ class ChildProcess:
             os.kill(self.pid, signum)
 
     def kill(self) -> None:
-        """Kill the process, and its process group if it has a session of its own."""
+        """Kill the process. If it was started in a new session, also kill its process group."""
         self.signal(signal.SIGKILL)
         self._signal_group(signal.SIGKILL)
 
@@ -210,7 +210,8 @@ class ChildProcess:
 def run_child(work: Callable[[Mapping[str, Any], JsonChannel], None]) -> None:
     """Run a child's work on the parent's request: ``python -m MODULE DESCRIPTOR PARENT_PID``.
 
-    The parent's :meth:`ChildProcess.receive` raises a JobError of the work as the same class.
+    If the work raises a JobError, the parent's :meth:`ChildProcess.receive` raises an error of the
+    same class.
     """
     descriptor, parent = map(int, sys.argv[1:])
     die_with_parent(parent)

@@ -1,6 +1,6 @@
-"""Stop signals: SIGTERM from a scheduler, SIGINT from Ctrl-C, SIGHUP from a terminal.
+"""Handles the stop signals SIGTERM (scheduler), SIGINT (Ctrl-C) and SIGHUP (terminal).
 
-SIGALRM enforces the time limit of the job.
+SIGALRM enforces the time limit of the run.
 """
 
 import signal

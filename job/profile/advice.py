@@ -1,4 +1,4 @@
-"""Rules that turn the breakdown of a call's time into advice, one rule for each kind of loss."""
+"""Rules that derive advice from the breakdown of a call's time: one rule per cause of lost time."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -44,19 +44,20 @@ INT8_ISA = {"amx_int8": "avx512_core_amx", "avx512_vnni": "avx512_core_vnni"}
 BYTES = {"f32": 4, "s32": 4, "bf16": 2, "f16": 2, "u8": 1, "s8": 1}
 
 ELSEWHERE = (
-    "No setting avoids this. /benchmark/engines compares with engines that plan memory differently."
+    "No manifest key avoids this. Other engines plan memory differently: list them in "
+    "/benchmark/engines to compare."
 )
 CURES = {
     QUANTIZE: "FP32 ops between INT8 ops require conversions. Run these FP32 ops in INT8 as well "
     "(/quantize/quantize_op_types), or run their neighbours in FP32 (/int8/skip_ops).",
-    SIGN: "A sum has the signed type of its residual, but the ops after its relu read unsigned "
-    f"values. {ELSEWHERE}",
-    LAYOUT: "Neighbouring ops use different memory layouts ({formats}). Find the ops that oneDNN "
-    "does not run in the list of operators after conversion, and replace them in the network.",
+    SIGN: "A residual sum is written as signed values, because its residual is signed. The ops "
+    f"after its relu read unsigned values. {ELSEWHERE}",
+    LAYOUT: "Neighbouring ops use different memory layouts ({formats}). In the list of operators "
+    "after conversion, find the ops that oneDNN does not run. Replace them in the network.",
     RESCALE: "Neighbouring ops have different scales. Quantize the op between them as well "
     "(/quantize/quantize_op_types), so that they share one scale.",
-    COPY: "A sum is fused into its convolution, which overwrites the residual. A residual that is "
-    f"read again is copied first. {ELSEWHERE}",
+    COPY: "A sum is fused into its convolution, which overwrites the residual. If another op reads "
+    f"the residual later, the residual is copied first. {ELSEWHERE}",
 }
 CURES[DEQUANTIZE] = CURES[QUANTIZE]
 
@@ -66,8 +67,8 @@ class Advice:
     """One piece of advice.
 
     Attributes:
-        milliseconds: the time of a call that it is about.
-        text: what takes the time, and what to do.
+        milliseconds: the part of a call's time to which the advice applies.
+        text: the cause of this time, and what to do.
     """
 
     milliseconds: float
@@ -100,7 +101,7 @@ def _rank(name: str) -> int:
 
 
 def reorders(evidence: Evidence) -> Advice | None:
-    """Much of the time goes into converting and copying values."""
+    """Conversions and copies of values take much of the time."""
     kinds = by_kind([p for p in evidence.primitives if p.kind == REORDER])
     spent = sum(map(total_ms, kinds.values()))
     if (

@@ -94,14 +94,14 @@ def account(fp32: Recording, evidence: Evidence) -> dict[str, Any]:
 
 
 def outside_ms(model: Recording) -> float:
-    """Return the milliseconds of a call outside its primitives: the framework's own work."""
+    """Return the milliseconds of a call that are not spent in oneDNN primitives."""
     return round(max(0.0, model.milliseconds - total_ms(model.primitives)), 4)
 
 
 def left_in_fp32(
     primitives: Sequence[Primitive], layers: Sequence[Layer]
 ) -> list[tuple[str, Primitive]]:
-    """Return name (empty if unknown) and primitive of what runs in FP32, the slowest first."""
+    """Return name (empty if unknown) and primitive of each op in FP32, the slowest first."""
     items = [(layer.name, layer.int8) for layer in layers if not layer.int8.is_int8]
     items += [
         ("", p)

@@ -1,6 +1,6 @@
 """The process that times a saved model, then logs its primitives; ``record`` starts it.
 
-The request holds ``prefix``, ``mode``, ``shape`` [channels, height, width], ``batch_size``,
+The request contains ``prefix``, ``mode``, ``shape`` [channels, height, width], ``batch_size``,
 ``threads``, ``timed`` and ``logged`` (numbers of calls). After each call the process prints the
 duration, such as ``timed_call_ms=8.25``. The lines of oneDNN's log before a ``logged_call_ms`` line
 belong to that call.
@@ -50,8 +50,8 @@ def main(request: Mapping[str, Any], channel: JsonChannel) -> None:  # noqa: ARG
 def call(predictor: "Predictor", times: int, label: str) -> None:
     """Run the model and print the duration of each call in milliseconds.
 
-    The duration is the processor time of the calling thread, which spins while it waits for the
-    model's other threads. So it does not include time in which another process used the core.
+    The duration is the processor time of the calling thread. While the thread waits for the model's
+    other threads, it spins. Time in which another process used the core is not included.
     """
     for _ in range(times):
         started = time.thread_time_ns()

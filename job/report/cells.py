@@ -59,7 +59,7 @@ def grid_of(title: str, cells: Sequence[Cell[Row]], rows: Sequence[Row], note: s
 
 
 def setting_cells(report: Mapping[str, Any]) -> list[Cell[Measured]]:
-    """Return the columns batch and threads, or batch and scenario if instances were measured."""
+    """Return the columns batch and threads, or batch and scenario if throughput was measured."""
     batch = Column("Batch", True), lambda row: str(row.setting.batch_size)
     if has_instances(report):
         return [batch, (Column("Scenario"), lambda row: scenario_name(row.setting))]
@@ -88,7 +88,7 @@ def engine_notes(rows: Sequence[SpeedRow], speeds: Sequence[EngineSpeed]) -> Seq
 
 
 def gates_grid(report: Mapping[str, Any]) -> Grid:
-    """Return limit, measured value and verdict of each gate; a matrix also names the model."""
+    """Return limit, measured value and result of each gate; for a matrix, also the model's name."""
     several = is_matrix(report)
     rows = tuple(
         (
@@ -115,7 +115,7 @@ def gate_limit(name: str, limit: float) -> str:
 
 
 def gate_value(value: float, limit: float) -> str:
-    """Return a measured value with enough digits to differ from a limit that it misses."""
+    """Return a measured value as text, with enough digits to show that it misses the limit."""
     digits = 2
     while digits < 8 and value != limit and round(value, digits) == limit:
         digits += 1

@@ -1,4 +1,4 @@
-"""Summary of a report: verdict, headline, notices and four figures."""
+"""Summary of a report: headline, notices and four figures."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Rows of tables I and II as plain records. A run's report is read as a matrix of one model."""
+"""Rows of tables I and II as dataclasses. A run's report is treated as a matrix of one model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -53,12 +53,12 @@ class MatrixAccuracyRow:
 
 @dataclass(frozen=True)
 class Setting:
-    """What distinguishes one row of table II from another.
+    """The setting of one row of table II.
 
     Attributes:
         batch_size: images per batch.
-        threads: threads of one instance.
-        instances: processes that ran side by side.
+        threads: threads of one process.
+        instances: number of processes that ran at the same time.
         isa_cap: highest instruction set that oneDNN could use, or ``all``.
     """
 
@@ -150,7 +150,7 @@ class SpeedRow:
 class LatencyRow:
     """Table II, continued: one model's latency of a batch in ms and its peak memory in bytes.
 
-    A percentile is None if so few batches were timed that it would be the slowest of them.
+    A percentile is None if too few batches were timed: it would equal the slowest batch.
     """
 
     setting: Setting
@@ -201,7 +201,7 @@ def caps_differ(report: Mapping[str, Any]) -> bool:
 
 
 def has_instances(report: Mapping[str, Any]) -> bool:
-    """Return whether the benchmark ran several instances side by side."""
+    """Return whether the benchmark ran several processes at the same time."""
     return any(setting.instances > 1 for setting in settings(report))
 
 
@@ -213,7 +213,7 @@ def scenario_name(setting: Setting) -> str:
 
 
 def load_name(report: Mapping[str, Any], setting: Setting) -> str:
-    """Return a setting's name among those with its ISA cap, such as ``batch 1, 2 threads``."""
+    """Return a setting's name without its ISA cap, such as ``batch 1, 2 threads``."""
     scenarios = {(each.threads, each.instances) for each in settings(report)}
     named = f", {scenario_name(setting)}" if scenarios != {(1, 1)} else ""
     return f"batch {setting.batch_size}{named}"

@@ -1,4 +1,4 @@
-"""benchmark: times FP32 and INT8 in turn, for each ISA cap, scenario and batch size."""
+"""benchmark: times FP32 and INT8 alternately, for each ISA cap, scenario and batch size."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Searches the ops to keep in FP32: each try adds the op with the largest error."""
+"""Searches for ops to keep in FP32. Each try adds the op with the largest error."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -54,7 +54,7 @@ class FallbackResult:
 
     @property
     def kept(self) -> int:
-        """Number of ops to keep in FP32: that of the first try with the smallest drop."""
+        """Number of ops that the first try with the smallest top-1 drop keeps in FP32."""
         drops = [each.top1_drop for each in self.tries]
         return drops.index(min(drops))
 
@@ -78,7 +78,7 @@ def search(
     on_try: Callable[[Sequence[Try]], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> FallbackResult | None:
-    """Keep the op with the largest error in FP32 and score the model, until its accuracy suffices.
+    """Keep one more op in FP32 per try and score the model, until the top-1 drop is small enough.
 
     Args:
         score: builds and scores the model with the given ops in FP32; returns None if interrupted.

@@ -1,4 +1,4 @@
-"""int8: writes the INT8 model and its audit, and checks that oneDNN runs INT8 kernels."""
+"""int8: writes the INT8 model and the list of its operators (audit), and checks its kernels."""
 
 import json
 from collections.abc import Mapping
@@ -108,13 +108,13 @@ def build(
 
 
 def check_saved(saved: NDArray[np.float32], expected: NDArray[np.float32], *, exact: bool) -> None:
-    """Compare the scores [N, classes] of the saved model with those before it was saved.
+    """Compare the scores [N, classes] of the model before and after it was saved.
 
     Args:
         saved: scores of the model that was loaded from disk.
         expected: scores of the same images before the weights were packed.
-        exact: require equal bits. Without VNNI, scores were seen to differ after loading. A
-            likely cause is that oneDNN halves some weights there, and rounds odd ones.
+        exact: require equal bits. Without AVX512_VNNI, scores can differ after loading. A likely
+            cause is that oneDNN then halves some weights and rounds odd weights.
 
     Raises:
         QuantizationError: the scores differ.

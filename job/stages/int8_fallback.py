@@ -1,4 +1,4 @@
-"""Builds and scores INT8 models for the search of ops to keep in FP32."""
+"""Builds and scores INT8 models for the search for ops to keep in FP32."""
 
 import json
 import shutil
@@ -37,7 +37,7 @@ def fall_back(
     out: Path,
     events: Events,
 ) -> FallbackResult | None:
-    """Search the ops to keep in FP32.
+    """Search for the ops to keep in FP32.
 
     Each try is a line of tries.jsonl, from which an interrupted search resumes.
 

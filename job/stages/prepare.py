@@ -97,7 +97,7 @@ def pack(
 
 
 def transform_text(manifest: Manifest, part: Part) -> str:
-    """Return a description of how the packed images were made, in one line."""
+    """Return a description of the preprocessing of the packed images, in one line."""
     if part.source.normalised:
         return f"none: images of {Path(part.source.where).name} are used unchanged"
     if isinstance(part.source, SyntheticImages):

@@ -20,7 +20,7 @@ from job.stages.stage import CALIBRATION, SELECTION, Record, Stage, StageOutput
 def run(
     manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events
 ) -> Record | None:
-    """Write best.npz, and metrics.jsonl if the stage trains; only a marker for ``post``."""
+    """Write best.npz, and metrics.jsonl if the stage trains. For ``post``, write only a marker."""
     if manifest.quantize.strategy == POST:
         (out / "skipped.json").write_text(json.dumps({"strategy": POST}))
         return {"training": None, "seed": manifest.train.seed, "bad_images": []}

@@ -1,4 +1,4 @@
-"""The record that describes a stage."""
+"""The dataclass that describes a stage."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,9 +44,9 @@ class Stage:
             it ended early because another process of its group is stopping.
         host_matters: whether the result depends on the CPU.
         libraries: packages beyond the core whose versions can change the output.
-        shard: stage that does a part of the work on another machine. It has the further input
-            ``SHARD``, whose record holds the part's ``number``. The results are inputs of this
-            stage, named ``SHARD``-``number``.
+        shard: stage that computes one part of the work on another machine. Its input ``SHARD`` has
+            a record with the ``number`` of the part. The results are inputs of this stage, named
+            ``SHARD``-``number``.
         follower_stage: stage that the other ranks run while this stage trains in a process group.
     """
 

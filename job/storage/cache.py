@@ -4,9 +4,10 @@
     files/HASH/          files that are opened by their path, with sizes, times and checksums
     files/.HASH/         the same folder during a download; a killed download resumes there
 
-Each entry appears by one rename and is verified when it is read. So a crash, a full disk or a
-damaged disk costs one more download. The least recently used entries are removed first. A folder in
-use is locked; the kernel releases the lock when the process ends.
+An entry is written under a temporary name, then renamed. It is verified when it is read. If it is
+missing or damaged, for example after a crash, it is downloaded again. The least recently used
+entries are removed first. A folder in use is locked. The kernel releases the lock when the process
+ends.
 """
 
 import hashlib
@@ -37,7 +38,7 @@ _PAUSE_S = 10.0
 
 @dataclass
 class Cache:
-    """Content by name; processes that use the same folder share it.
+    """Stores content under a name. Processes that use the same folder share the content.
 
     Attributes:
         root: the folder; it is created when the first entry is written.
@@ -69,7 +70,7 @@ class Cache:
         return blob
 
     def put(self, name: str, blob: bytes) -> None:
-        """Store a blob if there is room; a full or read-only disk is not an error."""
+        """Store a blob if there is space. If the disk is full or read-only, store nothing."""
         if len(blob) > self.most_bytes * _STEP or time.monotonic() < self._not_before:
             return
         path = self._blob(name)

@@ -61,12 +61,12 @@ class Digests:
         return digest
 
     def identify(self, path: Path) -> str:
-        """Identify the content of an external file or folder, once in the life of this object.
+        """Return the identity of an external file or folder. It is computed once for each object.
 
         A file is identified by its SHA-256. A folder is identified by the name, size and
         modification time of every file below it, because reading a million images would take longer
-        than the job. The output folder is left out if it is below the folder. A missing path gives
-        ``MISSING``.
+        than the run. The output folder is excluded if it is below the folder. For a missing path,
+        the identity is ``MISSING``.
 
         Raises:
             DataError: the path exists but cannot be read.

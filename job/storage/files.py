@@ -48,7 +48,7 @@ def output_errors(root: Path) -> Iterator[None]:
         root: the file or folder that is written.
 
     Raises:
-        OutputError: see above.
+        OutputError: the disk is full, or ``root`` is not writable.
     """
     try:
         yield
@@ -69,7 +69,7 @@ def make_folder(path: Path) -> None:
     """Create a folder and its parents if they are missing.
 
     Raises:
-        OutputError: the file system has no such folders, for example /proc.
+        OutputError: the file system does not support new folders, for example /proc.
         OSError: the folder cannot be created for another reason.
     """
     try:

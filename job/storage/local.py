@@ -2,10 +2,10 @@
 
     <output>/manifest.json  the manifest of the run, with defaults and overrides
     <output>/report.json    with report.md and report.html, once the run is complete
-    <output>/<stage dir>/   the files of a finished stage and stage.json; appears by one rename
+    <output>/<stage dir>/   the files of a finished stage and stage.json; renamed when complete
     <output>/logs/          the output of each stage's process
     <output>/.partial/      unfinished stages with their checkpoints
-    <output>/.lock          with .digests.json and .report.json, for the job itself
+    <output>/.lock          internal, like .digests.json and .report.json
 
 ``stage.json`` is written last, so a folder with this file is complete.
 """
@@ -55,10 +55,10 @@ class Published:
     Attributes:
         path: the published folder.
         stage: the stage's name.
-        key: its cache key.
-        ingredients: the values that the cache key is made of.
-        seconds: how long the stage took.
-        finished_at: when it ended, ISO 8601 in UTC.
+        key: the stage's cache key.
+        ingredients: the values from which the cache key is computed.
+        seconds: duration of the stage.
+        finished_at: time at which the stage ended, ISO 8601 in UTC.
         files: ``sha256``, ``bytes`` and ``mtime_ns`` of each file by relative path.
         record: the JSON object that the stage returned.
     """
@@ -155,14 +155,14 @@ class LocalOutput:
         """Download the files of published folders that are not on this machine."""
 
     def check(self) -> None:
-        """Check that this run may still write.
+        """Check that this run still holds the lock of the output.
 
         Raises:
-            JobError: it may not.
+            JobError: the run has lost the lock.
         """
 
     def sync(self, stop: StopSignals, grace_seconds: float) -> None:
-        """Upload what is new. A local folder has nothing to upload.
+        """Upload new files. For a local folder, do nothing.
 
         Args:
             stop: receives signals during the upload.
@@ -228,7 +228,7 @@ class LocalOutput:
         )
 
     def check_ours(self, folders: Sequence[str]) -> None:
-        """Refuse a folder with files that the run would replace but that no run wrote.
+        """Check that every file that the run would replace was written by an earlier run.
 
         Args:
             folders: the output folders of the stages.

@@ -19,7 +19,7 @@ _HOLDER = {"pid", "host", "started"}
 
 
 def lock(path: Path, *, shared: bool = False, wait: bool = True, create: bool = True) -> int:
-    """Lock a file or a folder and return its descriptor, which holds the lock until it is closed.
+    """Lock a file or a folder, and return its descriptor. Closing the descriptor releases the lock.
 
     The kernel also releases the lock when the last process that holds the descriptor ends.
 
@@ -58,7 +58,8 @@ def file_lock(path: Path, *, wait: bool = True, create: bool = True) -> Iterator
 def locked(root: Path) -> Iterator[int]:
     """Hold the lock of an output folder and yield its file descriptor.
 
-    Worker processes inherit the descriptor, so a worker that outlives its run still holds the lock.
+    Worker processes inherit the descriptor. If a worker still runs after the run's process has
+    ended, the folder stays locked.
 
     Raises:
         OutputError: another run holds the lock; the message names its process.

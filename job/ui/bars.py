@@ -81,7 +81,7 @@ class BarUi:
         self._bars.stop()
 
     def model_started(self, model: str, number: int, count: int) -> None:
-        """Print the name of the model; remove bars that a failed model has left."""
+        """Print the name of the model, and remove the bars of a model that failed before."""
         self._clear()
         self._print(f"[bold cyan]{escape(model)}[/]  [dim]model {number} of {count}[/]")
 

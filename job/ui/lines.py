@@ -15,7 +15,7 @@ _JSON_SECONDS = 1.0
 
 
 class _Lines:
-    """A display that has nothing to start or to restore."""
+    """Base class of displays that need no start and no end."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""The display of a run: progress bars for a person, text lines for a log, JSON for a program.
+"""The display of a run: progress bars on a terminal, text lines in a log, or JSON for programs.
 
 Everything is written to standard error, because standard output is for results.
 """

@@ -49,7 +49,7 @@ class Pace:
         self._shown_at: dict[str, float] = {}
 
     def due(self, name: str, done: int, total: int) -> bool:
-        """Add a sample, and return whether to show it; finished work is always shown."""
+        """Add a sample, and return whether to show it. The last sample is always shown."""
         now = time.monotonic()
         self._rates.setdefault(name, Rate()).add(now, done)
         if done < total and now - self._shown_at.get(name, -self._every) < self._every:
@@ -58,7 +58,7 @@ class Pace:
         return True
 
     def forget(self) -> None:
-        """Drop all samples, because later work with the same name is other work."""
+        """Drop all samples, because the next work can have the same name."""
         self._rates.clear()
 
     def rate(self, name: str) -> float | None:

@@ -2,7 +2,7 @@
 
 Images are sent in chunks. The order of the results does not depend on the number of processes. If a
 process crashes, or is killed after its timeout, a new process replaces it. The images of its
-current task are tried again one by one, so that only the image that caused the crash is lost.
+current task are decoded again one by one, so that only the image that caused the crash is skipped.
 """
 
 import os
@@ -69,7 +69,7 @@ class DecodePool:
         transform: applied to each image.
         seed: random seed of the augmentation.
         workers: number of processes, at least 1.
-        ahead: about how many images to decode ahead of need.
+        ahead: approximate number of images to decode before they are requested.
         timeout_s: timeout of one task in seconds.
     """
 

@@ -1,7 +1,7 @@
 """A decoding process, which reads and transforms images for ``pool.DecodePool``.
 
-It is not started by multiprocessing, which would import the parent's main module again. It shares
-three file descriptors with its parent: a socket for tasks, a file with the setup, and memory for
+multiprocessing is not used, because it would import the parent's main module again. The process
+inherits three file descriptors: a socket for tasks, a file with the setup, and shared memory for
 the pixels.
 """
 

@@ -73,7 +73,7 @@ def unpack_remote(
         The folder with the files of the archive.
 
     Raises:
-        DataError: the archive is damaged or hostile, or has changed since it was described.
+        DataError: the archive is damaged, exceeds a limit, or has changed since it was described.
     """
     try:
         identity: Mapping[str, Any] = json.loads(described.read_bytes())
@@ -88,7 +88,7 @@ def members_of(archive: Archive, limits: Limits) -> list[Member]:
     """List the files of an uncompressed tar file with their checksums; reads the whole file.
 
     Raises:
-        DataError: the tar file is damaged or hostile.
+        DataError: the tar file is damaged or exceeds a limit.
     """
     members = []
     with archive_errors(archive):

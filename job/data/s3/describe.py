@@ -36,7 +36,7 @@ def describe(
     cache: Cache,
     paths: Mapping[S3Uri, Path],
 ) -> Path:
-    """Describe a data set: an archive, a tar file, a prefix of tar files or of images.
+    """Describe a data set. It is an archive, a tar file, or a prefix with tar files or images.
 
     Args:
         root: the URI of the data set.

@@ -1,4 +1,4 @@
-"""A data set in S3, whose images are read through the cache and ahead of need."""
+"""A data set in S3. Its images are read through the cache, before they are needed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

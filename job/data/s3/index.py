@@ -7,7 +7,7 @@
     ["train/cat/0.jpg", 91342, "SHA-256", 0, 1536]
 
 An object has its ETag at the time of listing. A member of a tar file has its SHA-256, the number of
-its tar file and its offset there. The bucket is left out, because a copy in another bucket is the
+its tar file and its offset there. The bucket is omitted, because a copy in another bucket is the
 same data set.
 """
 

@@ -184,7 +184,7 @@ class FakeOps:
         return output
 
     def same(self, op: OpDesc) -> str:
-        """Return the variable that an op computes that does not run in INT8; empty if unknown."""
+        """Return the output of an op that does not run in INT8; empty if unknown."""
         if op.type in ("quantize", "dequantize"):
             return self.names.get(inputs_of(op)[0], "")
         return self.names.get(outputs_of(op)[0], "")

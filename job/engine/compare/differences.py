@@ -1,12 +1,13 @@
 """Measures the error that each INT8 op adds.
 
-The error is local: it is the error of one op, given its inputs. The reference is the same op of the
-fake-quantized model, computed in floating point with the trained weights. Its input is the value in
-the INT8 model before rounding to 8 bits. The reference output is rounded to its trained scale where
-INT8 ops read it. The error of an op thus consists of the rounding of its inputs and of errors in
-its integer arithmetic. Keeping the op in FP32 removes exactly this error. Clipping by a scale
-counts for the ops that read the clipped values. A scale that differs from the trained scale counts
-for the op that writes with this scale.
+The error is the error of one op for given inputs. The reference is the same op of the
+fake-quantized model, computed in floating point with the trained weights. The input of the
+reference is the value in the INT8 model before rounding to 8 bits. If INT8 ops read the output, the
+output of the reference is rounded to its trained scale. Therefore the error of an op consists of
+the rounding of its inputs and of errors in its integer arithmetic. If the op is kept in FP32, this
+error is removed. Clipping by a scale is part of the error of the ops that read the clipped values.
+If a scale differs from the trained scale, the difference is part of the error of the op that writes
+with this scale.
 """
 
 import math
@@ -42,7 +43,7 @@ class Difference:
 
 
 def differences(fake: Path, int8: Path, images: np.ndarray) -> list[Difference]:
-    """Return the INT8 ops that add an error, in order of rising signal-to-noise ratio.
+    """Return the INT8 ops that add an error, the lowest signal-to-noise ratio first.
 
     Args:
         fake: prefix of the fake-quantized model.

@@ -75,7 +75,7 @@ class Reference:
     def unrounded(self, values: Values, of_rounded: Values) -> Values:
         """Return the inputs of the ops without the error of rounding to the trained scales.
 
-        Other errors remain in the inputs, because they count for the ops that made them.
+        Other errors remain in the inputs, because they are errors of the ops that computed them.
         """
         inputs = {name: values[written] for name, written in self.written.items()}
         for name in inputs.keys() & self.outputs.keys():

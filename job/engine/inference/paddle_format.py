@@ -2,7 +2,7 @@
 
 Paddle's Python API drops the attributes that Paddle's INT8 passes add to ops, so this module parses
 the files itself. A ``.pdmodel`` is a ``ProgramDesc`` message
-(paddle/fluid/framework/framework.proto). A ``.pdiparams`` holds the persistable variables in the
+(paddle/fluid/framework/framework.proto). A ``.pdiparams`` contains the persistable variables in the
 order of their names. Each variable consists of: version (uint32), level-of-detail count (uint64),
 version (uint32), length (int32) and bytes of a ``TensorDesc`` message, raw data.
 """
@@ -105,11 +105,12 @@ def write_model(prefix: Path, program: ProgramDesc, parameters: Mapping[str, np.
 
 
 def put_in_order(program: ProgramDesc) -> None:
-    """Order ops and variables by the graph alone, so that equal models become equal files.
+    """Sort ops and variables by the graph only, so that equal models are saved as equal files.
 
-    The order that PaddleSlim and Paddle's passes produce differs from process to process. Here each
-    op follows the ops that it depends on, depth first. A weight is thus restored directly before
-    its use. Call stacks are removed, because they contain paths of the machine.
+    The order that PaddleSlim and Paddle's passes produce differs from process to process. This
+    function sorts each op after the ops that it depends on, depth first. Therefore a weight is
+    dequantized directly before its use. Call stacks are removed, because they contain paths of the
+    machine.
     """
     block = program.blocks[0]
     ops = [OpDesc.FromString(op.SerializeToString()) for op in block.ops]

@@ -52,7 +52,7 @@ def configuration(prefix: Path, mode: str, *, threads: int, log: bool = False) -
 
 
 def keep_only(config: inference.Config, wanted: str) -> None:
-    """Switch off every pass except ``wanted``."""
+    """Disable every pass except ``wanted``."""
     for name in config.pass_builder().all_passes():
         if name != wanted:
             config.delete_pass(name)

@@ -55,7 +55,7 @@ def read_saved_model(prefix: Path) -> SavedModel:
     except (OSError, DecodeError) as error:
         raise DataError(f"{path}: not a Paddle model: {error}") from error
     if not program.blocks:
-        raise DataError(f"{path}: not a Paddle model: it holds no program")
+        raise DataError(f"{path}: not a Paddle model: it contains no program")
     ops = program.blocks[0].ops
     inputs = [names(op.outputs, "Out")[0] for op in ordered(ops, "feed")]
     outputs = [names(op.inputs, "X")[0] for op in ordered(ops, "fetch")]

@@ -1,1 +1,1 @@
-"""Builds and audits the INT8 model for oneDNN."""
+"""Builds the INT8 model for oneDNN, and lists its operators."""

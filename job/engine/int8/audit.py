@@ -42,7 +42,8 @@ class Audit:
         ops_after: number of ops of the INT8 model by type.
         int8_ops: number of ops of the INT8 model that compute on 8-bit integers.
         fp32_ops: number of convolutions and matrix products that run in FP32.
-        left_in_fp32: ``op``, ``type`` and ``reason`` of each of these, and of skipped pools.
+        left_in_fp32: ``op``, ``type`` and ``reason`` of each op in ``fp32_ops``, and of each
+            skipped pool.
         folded: number of batch norms, activations and residual adds that were fused into other ops.
         corrected: number of ``matrix_scales`` and ``residual_sums`` whose wrong scales were
             corrected.
@@ -70,7 +71,7 @@ def audit(
     kept: Sequence[Left],
     corrected: Mapping[str, int],
 ) -> Audit:
-    """Make the audit of an INT8 model.
+    """Count the ops of an INT8 model, and list the ops that stay in FP32.
 
     Args:
         before: number of ops of the fake-quantized model by type.
@@ -79,7 +80,8 @@ def audit(
         corrected: number of corrected scales, see :class:`Audit`.
 
     Raises:
-        QuantizationError: no convolution or matrix product runs in INT8, or an op of ``kept`` does.
+        QuantizationError: no convolution or matrix product runs in INT8, or an op of ``kept`` runs
+            in INT8.
     """
     after = Counter(op.type for op in ops)
     int8 = [op for op in ops if is_int8(op)]

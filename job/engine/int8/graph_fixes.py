@@ -51,8 +51,8 @@ class Graph:
     def is_unsigned(self, name: str) -> bool:
         """Return whether Paddle quantizes ``name`` to u8.
 
-        Paddle does so behind a relu, and behind a relu6 that is fused into a convolution. It
-        quantizes all other values to s8, even if they are never negative.
+        Paddle quantizes the output of a relu to u8, and the output of a relu6 that is fused into a
+        convolution. It quantizes all other values to s8, even if they are never negative.
         """
         op = self.source(name)
         if op is None or op.type == "relu":
@@ -93,9 +93,10 @@ def residual_adds(graph: Graph) -> Iterator[Any]:
 def signed_residuals(program: Program) -> Iterator[tuple[str, str]]:
     """Yield (output, scale variable) of each relu(add(a, b)) with both a and b signed.
 
-    oneDNN's convolution with a fused add writes the data type of its residual operand. Behind a
-    relu, Paddle computes the output's scale for u8 with 255 steps. If the operand is signed, the
-    values are written as s8, so values above 127 steps, half the range, would be clipped.
+    oneDNN's convolution with a fused add writes its output in the data type of the residual. For
+    the output of a relu, Paddle computes the scale for u8 with 255 steps. If the residual is
+    signed, the output is written as s8 with at most 127 steps. Without a correction, values above
+    half the range are clipped.
     """
     graph = Graph(program)
     adds = {op.output("Out")[0]: op for op in residual_adds(graph)}
@@ -142,7 +143,7 @@ def keep_apart(graph: Graph, add: Any) -> None:
 
 
 def widen_signed_residuals(program: Program, scope: static.Scope) -> list[str]:
-    """Widen the scales of :func:`signed_residuals` so that 127 steps span their range.
+    """Widen the scales of :func:`signed_residuals` so that the range of a sum has 127 steps.
 
     Returns:
         The names of the outputs.
@@ -157,7 +158,7 @@ def widen_signed_residuals(program: Program, scope: static.Scope) -> list[str]:
 
 
 def skip_pools(program: Program, widened: Sequence[str]) -> dict[str, str]:
-    """Keep pools in FP32 that oneDNN cannot run in INT8 or would round too coarsely.
+    """Keep a pool in FP32 if oneDNN cannot run it in INT8 or would round its result too much.
 
     Args:
         program: the fake-quantized program.
@@ -201,8 +202,8 @@ def write_factors_as_constants(program: Program, scope: static.Scope) -> int:
     """Replace ops that multiply by a number by ops that read the number from a variable.
 
     Paddle's squash passes merge ``scale``, and ``dropout`` that scales its output, with the
-    quantize and dequantize ops next to them. The factor is then missing from the INT8 graph. The
-    passes leave ``elementwise_mul`` and ``elementwise_add`` with a constant as they are.
+    adjacent quantize and dequantize ops. The INT8 graph then lacks the factor. The passes do not
+    change ``elementwise_mul`` and ``elementwise_add`` with a constant.
 
     Returns:
         The number of replaced ops.

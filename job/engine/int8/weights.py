@@ -47,7 +47,7 @@ class TrainedMatrix:
         return self.steps * (self.scales / INT8_MAX)
 
     def equals(self, stored: np.ndarray) -> bool:
-        """Whether ``stored`` are these weights, restored along the right or the wrong axis."""
+        """Whether ``stored`` are these weights, dequantized along the correct or the wrong axis."""
         if stored.shape != self.steps.shape:
             return False
         bound = 1e-5 * float(self.scales.max())
@@ -61,7 +61,7 @@ def _is_square(matrix: np.ndarray) -> bool:
 
 
 def restore_matrices(prefix: Path, fake_quantized: Path, *, vnni: bool) -> int:
-    """Set weights and scales of fully connected layers to the trained ones, in place.
+    """Set weights and scales of fully connected layers to the trained values, in place.
 
     Paddle's passes read the matrix [inputs, outputs] as if it were transposed. They compute the
     scales from unrelated weights, so large weights of a column are clipped at 127. If the matrix
@@ -70,9 +70,9 @@ def restore_matrices(prefix: Path, fake_quantized: Path, *, vnni: bool) -> int:
     Args:
         prefix: prefix of the model that Paddle's passes saved.
         fake_quantized: prefix of the fake-quantized model.
-        vnni: whether the CPU has AVX512_VNNI. Without it, oneDNN adds two products in 16 bits,
-            which overflow. Weights of half as many steps avoid the overflow. oneDNN protects
-            convolutions itself.
+        vnni: whether the CPU has AVX512_VNNI. Without it, oneDNN adds two products in 16 bits, and
+            the sum can overflow. To avoid the overflow, weights then use half of their steps. For
+            convolutions, oneDNN avoids the overflow.
 
     Returns:
         The number of layers whose weights or scales were changed.

@@ -1,11 +1,11 @@
 """Converts the fake-quantized model to an INT8 model for ONNX Runtime, and runs it.
 
-paddle2onnx translates the network in FP32. Afterwards this module adds the trained scales in the
-form for which ONNX Runtime has integer kernels: weights as int8 with one scale per channel, biases
-as int32, batch norms folded into both, and QuantizeLinear and DequantizeLinear where the
-fake-quantized model has these ops. paddle2onnx's conversion of quantized models is not used,
-because it needs the scale of every op's output, which training does not measure, and keeps weights
-in FP32.
+paddle2onnx translates the network in FP32. Then this module adds the trained scales, so that ONNX
+Runtime uses its integer kernels. Weights are stored as int8 with one scale per channel, and biases
+as int32. Batch norms are folded into weights and biases. QuantizeLinear and DequantizeLinear
+replace the quantize and dequantize ops of the fake-quantized model. paddle2onnx's conversion of
+quantized models is not used, because it keeps weights in FP32. It also needs the scale of every
+op's output, which training does not measure.
 """
 
 import tempfile

@@ -1,4 +1,4 @@
-"""Rewrites the fake-quantized model for paddle2onnx: FP32 weights, and clips as range markers."""
+"""Rewrites the fake-quantized model for paddle2onnx, with FP32 weights and a clip per scale."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -100,7 +100,7 @@ def share_quantizers(graph: OnnxGraph) -> None:
 
 
 def drop_idle_activations(graph: OnnxGraph) -> None:
-    """Remove each relu or clip whose effect its unsigned quantizers have too.
+    """Remove each relu or clip that does not change the result of the quantizers after it.
 
     ONNX Runtime then fuses more ops.
     """
@@ -141,7 +141,7 @@ def is_never_negative(graph: OnnxGraph, name: str) -> bool:
 
 
 def count(graph: OnnxGraph) -> dict[str, int]:
-    """Return the number of ``quantizers``, and of ``unsigned`` ones with zero point 0."""
+    """Return the number of ``quantizers``, and of ``unsigned`` quantizers with zero point 0."""
     zeros = [graph.tensors[n.input[2]] for n in graph.nodes if n.op_type == "QuantizeLinear"]
     return {"quantizers": len(zeros), "unsigned": sum(int(zero == 0) for zero in zeros)}
 

@@ -1,9 +1,10 @@
 """Converts the fake-quantized model to an INT8 model for OpenVINO, and runs it.
 
 OpenVINO's low precision transformations replace FakeQuantize ops by integer kernels. The speed of
-these kernels depends on the form of the graph. ``convert`` therefore stores weights as int8 with
-one scale per channel, folds batch norms into scale and bias, keeps one FakeQuantize where quantized
-ops read a value and none elsewhere, and uses unsigned steps for values that are never negative.
+these kernels depends on the form of the graph. ``convert`` stores weights as int8 with one scale
+per channel, and folds batch norms into scale and bias. It keeps one FakeQuantize for each value
+that quantized ops read, and removes all others. For values that are never negative it uses unsigned
+steps.
 """
 
 from pathlib import Path
@@ -101,7 +102,8 @@ def transpose_weights(model: ov.Model) -> None:
     """Store the weights of fully connected layers with one row per output.
 
     OpenVINO's kernels need this layout. If OpenVINO transposes the weights while it loads a model,
-    they are no constants for its kernels, and OpenVINO does not reorder them to the fastest layout.
+    the kernels do not treat them as constants. OpenVINO then does not reorder the weights to the
+    fastest layout.
     """
     for op in model.get_ordered_ops():
         scaled = op.input_value(1).get_node() if op.get_type_name() == "MatMul" else None
@@ -196,7 +198,7 @@ def is_int8_weight(op: ov.Node) -> bool:
 
 
 class OpenVINOModel:
-    """A loaded model; compiled for each shape of images, because fixed shapes run faster.
+    """A loaded model. It is compiled for each shape of images, because fixed shapes run faster.
 
     Args:
         folder: folder of the model.

@@ -1,10 +1,10 @@
-"""Rewrites residual sums so that OpenVINO fuses them into convolutions at no cost.
+"""Rewrites residual sums so that OpenVINO fuses them into convolutions without extra operations.
 
-In the saved model both operands of a residual sum are quantized, each with its own scale. OpenVINO
-then scales and clips the convolution's result before it adds the other operand. Here the sum is
-computed in steps of that operand, so that only the addition remains. The scale moves into the
-weight scales and the bias of the convolution, and into the bounds of the FakeQuantize behind the
-sum.
+In the saved model, both operands of a residual sum are quantized, each with its own scale. OpenVINO
+then scales and clips the convolution's result before it adds the other operand. In the rewritten
+model, the sum is computed in steps of the other operand, so that only the addition remains. The
+scale is folded into the weight scales and the bias of the convolution, and into the bounds of the
+FakeQuantize after the sum.
 """
 
 from collections.abc import Iterable

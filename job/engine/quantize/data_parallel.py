@@ -1,8 +1,8 @@
 """Data-parallel quantization-aware training.
 
 Gradients and the loss are averaged over the processes, and quantizers use the maximum over the
-processes. Weights, scales and losses are then equal in all processes, and equal to those of a
-single process that trains on the whole batch.
+processes. Therefore weights, scales and losses are equal in all processes. They are the weights,
+scales and losses of a single process that trains on the whole batch, except for rounding.
 """
 
 from typing import Any
@@ -83,8 +83,8 @@ def all_reduce(block: Any, index: int, name: str, how: int, *, role: int = 0) ->
 def share_scales(program: Program) -> int:
     """Update each moving average with the maximum over the images of all processes.
 
-    The op reduces the sum of the moving average. This is enough, because the sum grows with the
-    measured value.
+    The op reduces only the sum of the moving average, because the sum increases with the measured
+    value.
 
     Args:
         program: changed by :func:`job.engine.quantize.fake_quantize.measure_apart`.

@@ -141,9 +141,10 @@ def measures_images(op: Any) -> bool:
 def measure_apart(program: Program, moving_rate: float) -> int:
     """Update the moving averages of a training program in separate ops.
 
-    A ``quantize_linear`` op measures, averages and quantizes at the same time, always with a moving
-    rate of 0.9, because it has no attribute for the rate. Here these ops only quantize. An op that
-    measures and averages, and a division that computes the scale, are inserted before each.
+    A ``quantize_linear`` op measures, averages and quantizes. Its moving rate is always 0.9,
+    because the op has no attribute for the rate. After this function, these ops only quantize. Two
+    ops are inserted before each of them: one op measures and averages, and a division computes the
+    scale.
 
     Args:
         program: fake-quantized training program.

@@ -104,7 +104,7 @@ def mean_largest(
 def warm_averages(
     training: Program, scales: Mapping[str, np.ndarray], moving_rate: float
 ) -> dict[str, np.ndarray]:
-    """Return state and sum of each moving average, as after infinitely many equal batches."""
+    """Return state and sum of each moving average, as their limits for many equal batches."""
     state = np.array([1.0 / (1.0 - moving_rate)], "float32")
     values = {}
     for op in training.global_block().ops:

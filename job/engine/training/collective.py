@@ -1,8 +1,9 @@
 """The processes that train one model together, and their synchronization.
 
-On CPU, Paddle's distributed API does not work with static programs (3.2), but its parts do: a TCP
-store for rendezvous, gloo's communicator, and the op ``all_reduce`` in a program. Rank 0 makes the
-training program and sends it to the other ranks, so that all ranks run the ops in the same order.
+On CPU, Paddle's distributed API (3.2) does not work with static programs. This module uses the
+parts that work: a TCP store for rendezvous, gloo's communicator, and the op ``all_reduce``. Rank 0
+builds the training program and sends it to the other ranks, so that all ranks run the ops in the
+same order.
 """
 
 import json
@@ -127,7 +128,7 @@ class ProcessGroup(SingleProcess):
         """Wait for all other processes.
 
         gloo times out a collective operation after half a minute. Another process may need longer
-        to evaluate, save or read images, so long waits happen here.
+        to evaluate, save or read images. This function waits without that timeout.
         """
         self.agree(False)
 
@@ -203,9 +204,10 @@ class ProcessGroup(SingleProcess):
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Translate any failure of the store, and block SIGTERM meanwhile.
+    """Translate any failure of the store, and block SIGTERM during the block.
 
-    A signal would interrupt the store's calls and its thread, which inherits this signal mask.
+    Without the signal mask, a signal would interrupt the calls of the store and its thread. The
+    thread inherits the mask.
 
     Raises:
         PeerLost: the store failed; the message holds the store's error.

@@ -1,4 +1,4 @@
-"""Makes the allocator keep freed memory from step to step of a training.
+"""Configures the allocator so that each step of a training reuses the memory of the last step.
 
 Each step allocates and frees the same gigabytes. By default an allocator returns large blocks to
 the system immediately, and the system must clear every page again for the next step. This takes a

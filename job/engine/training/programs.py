@@ -1,7 +1,7 @@
 """Static programs of a classifier, built from a network or read from a saved inference model.
 
 Paddle's quantization needs static programs of the legacy format. All code that trains or exports a
-classifier uses the :class:`Classifier` record.
+classifier uses the dataclass :class:`Classifier`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -246,8 +246,8 @@ def from_inference_model(
 def before_softmax(block: paddle.base.framework.Block, output: str) -> str:
     """Return the variable before a final softmax or copy; without these, the output itself.
 
-    Older Paddle versions save a copy of each output. So does Paddle when a loaded model is saved
-    again.
+    Older Paddle versions save a copy of each output. Paddle also adds a copy when a loaded model is
+    saved again.
     """
     for op in reversed(block.ops):
         if output not in op.output_arg_names:
@@ -271,7 +271,7 @@ def copies(op: paddle.base.framework.Operator) -> bool:
 def add_shape_outputs(program: Program) -> None:
     """Add the XShape output to reshaping ops.
 
-    Their gradients need it, but saving a model removes it.
+    The gradients of these ops need the XShape output, but a saved model does not contain it.
     """
     block = program.global_block()
     for op in block.ops:

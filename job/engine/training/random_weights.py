@@ -1,8 +1,8 @@
-"""Random weights for an untrained network whose speed alone is measured.
+"""Random weights for an untrained network of which only the speed is measured.
 
-With Paddle's initial weights the activations shrink from layer to layer, until all images get the
-same scores (MobileNetV1: within 1e-16). Wrong results of kernels and engines would then be
-invisible.
+With Paddle's initial weights, activations become smaller from layer to layer, until all images have
+the same scores (MobileNetV1: within 1e-16). Wrong results of kernels and engines would then not
+change the scores.
 """
 
 import numpy as np
@@ -22,9 +22,9 @@ BOUNDS = {
 def draw(session: Session, seed: int) -> None:
     """Write random weights to a session; equal seeds give equal weights.
 
-    Weights of layers preserve the variance of activations behind a relu (He et al., 2015). Batch
-    norms and biases get values that a trained network could have, so that no engine can skip them
-    as zero.
+    The weights of layers preserve the variance of activations after a relu (He et al., 2015). Batch
+    norms and biases have values that are possible in a trained network, so that no engine can skip
+    them as zero.
     """
     block = session.classifier.train.global_block()
     generator = np.random.default_rng(seed)

@@ -122,7 +122,7 @@ def place(device: str) -> paddle.CPUPlace | paddle.CUDAPlace:
         )
     if paddle.device.cuda.device_count() == 0:
         raise MachineError(
-            "device: found gpu, but Paddle sees no GPU",
+            "device: found gpu, but Paddle finds no GPU",
             "Check nvidia-smi and CUDA_VISIBLE_DEVICES, or set the device to cpu.",
         )
     return paddle.CUDAPlace(0)

@@ -48,8 +48,8 @@ class ResidualBlock(nn.Layer):
 class ConvNet(nn.Layer):
     """A small residual network for images of 8 to 64 pixels.
 
-    Most of its computation follows the first halving of the resolution. On CPUs, the memory traffic
-    of full-resolution activations costs more than their accuracy is worth.
+    Most of its layers run after the first halving of the resolution, because activations at full
+    resolution need much memory traffic on CPUs.
     """
 
     def __init__(self, channels: int, num_classes: int, width: float) -> None:

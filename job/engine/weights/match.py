@@ -102,7 +102,7 @@ def arrays_of(document: Any, path: Path) -> dict[str, NDArray[Any]]:
             arrays[str(key)] = array
     if not arrays:
         raise DataError(
-            f"weights {path}: the file holds no arrays",
+            f"weights {path}: the file contains no arrays",
             "Name a file of weights, not of optimizer state.",
         )
     return arrays

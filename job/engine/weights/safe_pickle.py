@@ -1,9 +1,10 @@
 """Reads a pickle of arrays in plain containers without running code from it.
 
-Python's unpickler is unsafe even with restricted globals: a few bytes can make it allocate
-gigabytes (its memo, an array's shape), hash nested tuples for hours, or set attributes of loaded
-objects. This module therefore executes the pickle instructions itself, but only those that
-paddle.save writes. It creates arrays only from bytes that the file contains.
+Python's unpickler is unsafe, even with restricted globals. A few bytes can cause it to allocate
+gigabytes (for its memo, or for the shape of an array), to hash nested tuples for hours, or to set
+attributes of loaded objects. This module therefore executes the pickle instructions itself. It
+accepts only the instructions that paddle.save writes. It creates arrays only from bytes that the
+file contains.
 """
 
 import io

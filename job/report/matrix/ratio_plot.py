@@ -47,7 +47,7 @@ def ratios(report: Mapping[str, Any]) -> tuple[Figure, str]:
 
 
 def _look(setting: Setting, measured: tuple[Setting, ...]) -> tuple[str, str]:
-    """Return colour and marker: a colour for each ISA cap, a marker for all else."""
+    """Return colour and marker: the colour for the ISA cap, the marker for the other settings."""
     caps = list(dict.fromkeys(other.isa_cap for other in measured))
     shapes = list(dict.fromkeys(replace(other, isa_cap="") for other in measured))
     shape = shapes.index(replace(setting, isa_cap=""))

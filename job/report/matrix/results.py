@@ -94,7 +94,7 @@ def _accuracy_note(report: Mapping[str, Any]) -> str:
 
 
 def speed_grid(report: Mapping[str, Any]) -> Grid:
-    """Return table II with all settings and the published figures in columns of their own."""
+    """Return table II with all settings. Published figures are in separate columns."""
     rows = speed_rows(report)
     cells: list[Cell[SpeedRow]] = [MODEL, *setting_cells(report), CAP, *MEASURED]
     if _any_published(rows):
@@ -108,7 +108,7 @@ def speed_grid(report: Mapping[str, Any]) -> Grid:
 
 
 def speed_grids(report: Mapping[str, Any]) -> tuple[Grid, ...]:
-    """Return table II for narrow screens, one for each setting, published figures in own rows."""
+    """Return one table II per setting, for narrow screens. Published figures have separate rows."""
     rows = speed_rows(report)
     published = _any_published(rows)
     columns = (

@@ -1,4 +1,4 @@
-"""The parts of a report, independent of the output format. All text is plain and unescaped."""
+"""Building blocks of a report, for all output formats. All text is plain and unescaped."""
 
 from dataclasses import dataclass
 

@@ -8,7 +8,7 @@ from job.report.render.blocks import Section
 
 @dataclass(frozen=True)
 class Card:
-    """One figure of the summary; ``good`` is None if there is no verdict."""
+    """One figure of the summary. ``good`` is None if the figure is neither good nor bad."""
 
     title: str
     value: str
@@ -21,10 +21,10 @@ class Summary:
     """The summary at the top of a report.
 
     Attributes:
-        passed: whether no gate failed.
-        headline: verdict, speed, accuracy and size in words.
-        notices: facts that limit how the figures may be used.
-        cards: four figures, the verdict first.
+        passed: True if all gates passed.
+        headline: one sentence with result, speed, accuracy and size.
+        notices: warnings about the use of the figures.
+        cards: four figures. The first shows the result of the gates.
     """
 
     passed: bool
@@ -40,7 +40,7 @@ class Page:
     Attributes:
         name: the title.
         created_at: time at which the report was created, ISO 8601.
-        summary: verdict, headline, notices and cards.
+        summary: headline, notices and cards.
         sections: everything below the summary.
         draw: returns the ``<svg>`` element and the plain-text caption of a plot, by its name.
     """

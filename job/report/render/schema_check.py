@@ -1,4 +1,4 @@
-"""Validation of report.json, of a run or of a matrix, against its schema."""
+"""Validates report.json of a run or of a matrix against its schema."""
 
 import json
 import math

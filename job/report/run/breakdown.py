@@ -1,4 +1,4 @@
-"""Where the time of one call goes: sections of a report and texts of the terminal."""
+"""Time of one call by kind of primitive: sections of a report, and texts for the terminal."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ NONE = text_format.DASH
 
 
 def breakdown_sections(report: Mapping[str, Any]) -> tuple[Section, ...]:
-    """Return a section for each ISA cap; the plot in the first covers all caps."""
+    """Return one section for each ISA cap. The first section contains the plot of all caps."""
     sections = []
     for number, part in enumerate(report["breakdown"]):
         blocks: list[Block] = [] if number else [Plot("breakdown")]
@@ -49,8 +49,8 @@ def _largest_share(part: Mapping[str, Any]) -> str:
     return (
         f"No single cause of lost time was found. The largest part of INT8's time, "
         f"{text_format.significant(spent)} of {text_format.significant(whole)} ms, is {kind}, "
-        f"{ratio} as fast as in FP32. Only faster kernels would reduce it, for example on a CPU "
-        "with more INT8 instructions."
+        f"{ratio} as fast as in FP32. Faster kernels would reduce it, for example on a CPU with "
+        "more INT8 instructions."
     )
 
 

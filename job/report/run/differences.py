@@ -35,9 +35,10 @@ def differences_grid(report: Mapping[str, Any]) -> Grid:
         *figures("Signal-to-noise dB", "Largest error %"),
     )
     note = (
-        "The error that each INT8 operator adds, compared with the same operator of the "
-        "fake-quantized model on the same inputs before they are rounded to 8 bits. Largest error: "
-        "in percent of the largest correct value. Rounding alone gives 30 to 45 dB."
+        "Each row shows the error that one INT8 operator adds. The operator is compared with the "
+        "same operator of the fake-quantized model, on the same inputs before they are rounded to "
+        "8 bits. Largest error: in percent of the largest correct value. Rounding alone gives 30 "
+        "to 45 dB."
     )
     return Grid("INT8 operators with the largest errors", columns, rows, note)
 
@@ -56,7 +57,7 @@ def fallback_grid(report: Mapping[str, Any]) -> Grid:
     )
     columns = (*words("Moved to FP32"), *figures("Operators in FP32", "Top-1 drop"), *words(""))
     note = (
-        "Each row moves one more operator to FP32. Top-1 drop: FP32 minus INT8 on the selection "
+        "Each row keeps one more operator in FP32. Top-1 drop: FP32 minus INT8 on the selection "
         f"split, in percentage points. The search stopped because {fallback['stopped']}."
     )
     return Grid("Fallback to FP32", columns, rows, note)

@@ -70,7 +70,7 @@ def zoomed(lows: Sequence[float], highs: Sequence[float]) -> tuple[float, float]
     """Return axis limits, in percent, at which the intervals and their differences are visible.
 
     The axis starts at a round number well below the lowest bound, or at 0 if that number is below
-    10. The space at the right is for the figures beside the bars.
+    10. The space at the right is for the numbers next to the bars.
     """
     low, high = min(lows), max(highs)
     span = max(high - low, 0.2)

@@ -14,7 +14,7 @@ Facts = Sequence[tuple[str, str]]
 def _shortened(
     rows: Sequence[tuple[str, ...]], what: str, limit: int = MAX_ROWS
 ) -> tuple[tuple[tuple[str, ...], ...], str]:
-    """Return the first rows, and a note that names the place of the others."""
+    """Return the first rows, and a note that report.json contains the other rows."""
     if len(rows) <= limit:
         return tuple(rows), ""
     more = text_format.count(len(rows) - limit)

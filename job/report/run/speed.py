@@ -71,7 +71,7 @@ def latency_grids(report: Mapping[str, Any]) -> tuple[Grid, ...]:
 
 
 def fp32_grid(report: Mapping[str, Any]) -> Grid:
-    """Return FP32 in both engines, because speedups are over the faster engine."""
+    """Return FP32 with native and oneDNN kernels, because speedups are over the faster of them."""
     cells: list[Cell[SpeedRow]] = [
         *((CAP,) if caps_differ(report) else ()),
         *setting_cells(report),

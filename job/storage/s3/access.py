@@ -40,7 +40,7 @@ class Access:
         return Cache(self.cache_root, self.cache_bytes)
 
     def name(self, entry: S3Object) -> str:
-        """Return a name for the content of an object, different for different content."""
+        """Return a name for the content of an object. Different content has another name."""
         variables = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
         server = self.settings.endpoint_url or next(
             filter(None, map(os.environ.get, variables)), ""

@@ -45,8 +45,8 @@ def make_client(
 ) -> Any:
     """Return a boto3 client, which threads may share.
 
-    The client does not retry: :class:`job.storage.s3.retry.Retry` does, and it also retries when
-    the body of a response is cut off.
+    The client does not retry requests. :class:`job.storage.s3.retry.Retry` retries them, also when
+    the body of a response is incomplete.
 
     Args:
         settings: how to connect.

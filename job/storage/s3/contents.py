@@ -57,7 +57,8 @@ class Contents:
     def take_over(self, lease: Lease) -> Index:
         """Write the first index of a lease, and return the index before it.
 
-        From here on no older run can write. Objects of older runs that no index names are removed.
+        After this call, no older run can write. Objects of older runs that no index names are
+        removed.
 
         Args:
             lease: the lease of this run.
@@ -82,10 +83,10 @@ class Contents:
         return base
 
     def put(self, kept: Mapping[str, Kept], lease: Lease) -> None:
-        """Make the output hold exactly these files; files that S3 already has are not uploaded.
+        """Write an index of exactly these files. Files that are already in S3 are not uploaded.
 
-        A stage is left out if one of its files is neither on this machine nor in S3. It runs again
-        when its result is needed.
+        A stage is omitted if one of its files is neither on this machine nor in S3. The stage runs
+        again when its result is needed.
 
         Args:
             kept: the files by path.

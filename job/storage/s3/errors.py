@@ -19,15 +19,15 @@ _TEMPORARY = {
     "BadDigest": "the server received a body with another checksum",
     "XAmzContentSHA256Mismatch": "the server received a body with another checksum",
     "XAmzContentChecksumMismatch": "the server received a body with another checksum",
-    "OperationAborted": "it conflicts with another request",
-    "ConditionalRequestConflict": "it conflicts with another request",
+    "OperationAborted": "the request conflicts with another request",
+    "ConditionalRequestConflict": "the request conflicts with another request",
 }
 _THROTTLED = ("SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded")
 _REFUSED = {
     "AccessDenied": "access is denied",
     "AllAccessDisabled": "access is disabled",
     "AccountProblem": "the account has a problem",
-    "InvalidAccessKeyId": "the server does not know the access key",
+    "InvalidAccessKeyId": "the access key does not exist on the server",
     "InvalidToken": "the session token is not valid",
     "ExpiredToken": "the session token has expired",
     "SignatureDoesNotMatch": "the signature does not match; the secret key may be wrong",
@@ -61,12 +61,12 @@ def s3_errors(uri: S3Uri) -> Iterator[None]:
     except exceptions.SSLError as error:
         if "WRONG_VERSION_NUMBER" in str(error) or "record layer failure" in str(error):
             raise StorageError(
-                f"{uri}: the server does not speak TLS",
+                f"{uri}: the server does not support TLS on this port",
                 "Replace https:// by http:// in the endpoint, or correct its port.",
             ) from error
         raise StorageError(
             f"{uri}: cannot verify the server's certificate: {described(error)}",
-            "Set storage.ca_bundle or AWS_CA_BUNDLE to the certificates of your authority.",
+            "Set storage.ca_bundle or AWS_CA_BUNDLE to the server's CA certificates.",
         ) from error
     except (exceptions.HTTPClientError, exceptions.ConnectionError, HTTPError) as error:
         if "Invalid header value" in str(error):
@@ -79,9 +79,9 @@ def s3_errors(uri: S3Uri) -> Iterator[None]:
             f"{uri}: {described(error)}", f"Check the network and the endpoint. {_WAIT}"
         ) from error
     except ResponseParserError as error:
-        raise TransferFailed(f"{uri}: the server's response was cut off", _WAIT) from error
+        raise TransferFailed(f"{uri}: the server's response is incomplete", _WAIT) from error
     except exceptions.IncompleteReadError as error:
-        raise TransferFailed(f"{uri}: the object was cut off", _WAIT) from error
+        raise TransferFailed(f"{uri}: the received object is incomplete", _WAIT) from error
     except exceptions.BotoCoreError as error:
         raise StorageError(
             f"{uri}: {described(error)}",

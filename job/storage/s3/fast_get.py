@@ -1,4 +1,4 @@
-"""Read many small objects with little CPU time per request, so that training does not wait."""
+"""Reads small objects with less CPU time per request than boto3."""
 
 import io
 import re
@@ -32,13 +32,14 @@ class _Bucket:
 
 
 class FastGet:
-    """``client.get_object``, two to three times as fast for small objects; threads may share it.
+    """Replaces ``client.get_object``. For small objects it is two to three times as fast.
 
-    For each request boto3 resolves the endpoint, validates the parameters and parses the response
-    against its model. Here only the first request to a bucket is made by boto3, and its URL and
-    region are reused. Later requests are signed by botocore's signer and sent by urllib3. If a
-    response is not a success, boto3 repeats the request, because it can interpret the error. boto3
-    also makes every request if there are no credentials or if a proxy is configured.
+    Threads may share an instance. For each request, boto3 resolves the endpoint, validates the
+    parameters and parses the response against its model. This class uses boto3 only for the first
+    request to a bucket, and reuses the URL and the region. Later requests are signed by botocore's
+    signer and sent by urllib3. If a response is not a success, boto3 repeats the request, because
+    boto3 can interpret the error. If there are no credentials, or if a proxy is configured, boto3
+    sends every request.
 
     Args:
         client: see :func:`job.storage.s3.client.make_client`.

@@ -32,7 +32,7 @@ class FetchResult:
 
     Attributes:
         files: number of files of the run.
-        there: how many of them were on this machine before.
+        there: number of files that were on this machine before.
         bytes: total size of all files.
     """
 
@@ -120,8 +120,9 @@ def read_records(store: ObjectStore, output: S3Uri, names: Sequence[str]) -> Map
 def fetch(store: ObjectStore, output: S3Uri, folder: Path, say: Say) -> FetchResult:
     """Download a finished run, or all runs of a matrix, and verify every checksum.
 
-    Each file appears by one rename, and a record after the files that it describes. Files that the
-    folder already has are not downloaded again. An interrupted download resumes.
+    Each file is downloaded under a temporary name, then renamed. A record is written after the
+    files that it describes. Files that are already in the folder are not downloaded again. An
+    interrupted download resumes.
 
     Args:
         store: access to S3.

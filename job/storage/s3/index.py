@@ -4,9 +4,10 @@
     <output>/runs/<run>/<commit>/<path>   the objects that the indexes name; none is overwritten
     <output>/lease/<epoch>-<run>.json     the right to write, see :mod:`job.storage.s3.lease`
 
-Each lease has an epoch, higher than all epochs before. The name of an index starts with its epoch,
-and the index with the highest name is the newest. So an index of a run that lost its lease without
-noticing is never the newest. This works on any store, without conditional writes.
+Each lease has an epoch: a number that is higher than all earlier epochs. The name of an index
+starts with its epoch, and the index with the highest name is the newest. If a run has lost its
+lease and still writes an index, this index has an old epoch and is never the newest. Conditional
+writes are not needed.
 """
 
 import json
@@ -76,7 +77,7 @@ class Index:
         number: counts the indexes of an epoch.
         runs: the names of the runs that have written below ``runs/``.
         files: the files by path in the output folder, with slashes.
-        before: the files of the last finished run, while a later run is not finished.
+        before: the files of the last finished run. They are kept until a later run has finished.
     """
 
     epoch: int
@@ -246,9 +247,10 @@ def take_over(
 ) -> tuple[Index, Index]:
     """Write the first index of a new epoch, based on the newest index before.
 
-    From then on :func:`write` fails for runs with an older epoch. An index that such a run wrote
-    during the takeover is found by listing again, and the new index is written again on top of it.
-    So every index for which :func:`write` succeeded is taken over.
+    After this call, :func:`write` fails for runs with an older epoch. The function lists the
+    indexes again after it has written the new one. If an older run wrote an index during the
+    takeover, the new index is written again, based on that index. So no index for which
+    :func:`write` succeeded is lost.
 
     Args:
         store: access to S3.

@@ -33,8 +33,8 @@ def check(
         content: the received content, or the file that holds it.
         sha256: the expected SHA-256, if the caller knows it.
         response: the response, whose metadata or ETag may hold a checksum.
-        seen: wrong checksums of earlier attempts. If the same one comes twice, the transfer is
-            intact and the store holds this content.
+        seen: wrong checksums of earlier attempts. If a wrong checksum occurs twice, the transfer
+            is intact, and the object in the store has this content.
 
     Returns:
         True if a checksum matches. False if there is none, or if the ETag looks like an MD5 but is

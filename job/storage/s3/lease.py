@@ -1,10 +1,11 @@
 """The lease of an output in S3: one run at a time writes, on any store with consistent listings.
 
-A run that wants to write puts a claim under an unused name, then lists all claims. It gets the
-lease if no other claim is alive. If two runs put their claims at the same time, each sees the other
-claim; both withdraw and try again after a random pause. The holder renews its claim. A claim is
-dead if it was not renewed for its ``lease_seconds``, or if its process has ended on this machine.
-Ages are differences of the store's own clock, so the clocks of the machines do not matter.
+To acquire the lease, a run writes a claim (a small object) under an unused name, then lists all
+claims. The run has the lease if all other claims are expired. If two runs write their claims at the
+same time, each lists the other claim. Both then delete their claims and retry after a random pause.
+The holder renews its claim. A claim is expired if it was not renewed for its ``lease_seconds``, or
+if its process has ended on this machine. Ages are computed from the store's clock only, so the
+clocks of the machines do not matter.
 
 A claim's name starts with its epoch, which is higher than all epochs before. If a run is suspended
 for longer than its lease, another run takes over with a higher epoch. An index that the suspended
@@ -65,7 +66,7 @@ class Claim:
 
     @property
     def alive(self) -> bool:
-        """False if another run may take over."""
+        """False if the claim is expired, so that another run may take over."""
         if self.owner["state"] == RELEASED or known_gone(self.owner):
             return False
         return bool(self.age_seconds <= self.owner["lease_seconds"] + _CLOCK_SECONDS)
@@ -114,7 +115,7 @@ class Lease:
         """Check that no other run has taken over.
 
         Raises:
-            OutputError: another run has, or this run has released the lease.
+            OutputError: another run has taken over, or this run has released the lease.
         """
         if self.ended:
             raise OutputError(f"{self.output}: this run has already released its lease")
@@ -147,7 +148,7 @@ def acquire(
     say: Say,
     pause: Callable[[float], None] = time.sleep,
 ) -> Lease:
-    """Get the lease of an output; waits until the lease of a dead run expires.
+    """Acquire the lease of an output. Wait until the lease of a run that has ended expires.
 
     Args:
         store: access to S3.
@@ -158,7 +159,7 @@ def acquire(
         pause: sleeps for a number of seconds.
 
     Raises:
-        OutputError: another run holds the lease and is alive.
+        OutputError: another run holds the lease and renews it.
     """
     while True:
         _wait_for_others(store, output, say, pause)
@@ -257,7 +258,7 @@ def _wait_for_others(
             before = waited_for.get(uri)
             if before is None:
                 waited_for[uri] = rival.object
-                say(f"waiting to see whether this run is still alive: {rival}")
+                say(f"waiting to find out whether this run still renews its lock: {rival}")
             elif before.modified != rival.object.modified and rival.owner["state"] == HOLDER:
                 raise OutputError(
                     f"cannot lock {output}: another run is writing to it: {rival}",

@@ -1,9 +1,9 @@
 """Read, write and list objects in S3-compatible storage, with retries and checksums.
 
 Only requests that every S3-compatible store supports are used: no conditional writes, no checksum
-algorithms, nothing specific to AWS. Content is verified with the SHA-256 that the caller knows or
-that the object's metadata has (uploads of this module add it), or else with its ETag if that is an
-MD5.
+algorithms, nothing specific to AWS. Content is verified with the SHA-256 that the caller passes or
+that the object's metadata contains (uploads of this module add it). Otherwise it is verified with
+the ETag, if the ETag is an MD5.
 """
 
 import glob
@@ -114,11 +114,11 @@ class ObjectStore:
             response = self._get(**_of(uri), **_pinned(etag))
             content = _body(response)
             if len(content) != (response["ContentLength"] if length is None else length):
-                raise TransferFailed(f"{uri}: the object was cut off", _AGAIN)
+                raise TransferFailed(f"{uri}: the received object is incomplete", _AGAIN)
             proven = check(uri, content, sha256, response, seen)
             # A truncated response can have a matching Content-Length.
             if not proven and length is None and len(content) != self.head(uri).bytes:
-                raise TransferFailed(f"{uri}: the object was cut off", _AGAIN)
+                raise TransferFailed(f"{uri}: the received object is incomplete", _AGAIN)
             return content
 
         return self.retry.call(uri, attempt)
@@ -145,7 +145,9 @@ class ObjectStore:
             first, last, whole = _extent(uri, response)
             wanted = min(length, whole - start)
             if first != start or last - first + 1 != wanted or len(content) != wanted:
-                raise TransferFailed(f"{uri}: the server sent another range", _AGAIN)
+                raise TransferFailed(
+                    f"{uri}: the server returned another range than requested", _AGAIN
+                )
             return content
 
         return self.retry.call(uri, attempt) if length > 0 else b""
@@ -159,10 +161,10 @@ class ObjectStore:
         sha256: str | None = None,
         etag: str | None = None,
     ) -> S3Object:
-        """Download an object to a file, which appears complete and verified by one rename.
+        """Download an object under a temporary name, verify it, and rename it to ``path``.
 
-        An interrupted download resumes, also in a later call: the received part is kept beside the
-        file, under a name with a checksum of the ETag. Only one block is held in memory.
+        An interrupted download resumes, also in a later call. The received part is kept next to
+        the file, under a name with a checksum of the ETag. Memory use is one block.
 
         Args:
             uri: the object.
@@ -216,7 +218,7 @@ class ObjectStore:
             length: how many bytes to upload.
 
         Raises:
-            ObjectChanged: the file has another SHA-256, or the uploaded object has, several times.
+            ObjectChanged: the SHA-256 of the file or, after several uploads, of the object differs.
         """
         Upload(self.client, self.retry).file(uri, path, sha256, length)
 
@@ -262,11 +264,13 @@ class ObjectStore:
                 **_of(entry.uri), **_pinned(entry.etag), Range=f"bytes={start}-"
             )
             if _extent(entry.uri, response) != (start, entry.bytes - 1, entry.bytes):
-                raise TransferFailed(f"{entry.uri}: the server sent another range", _AGAIN)
+                raise TransferFailed(
+                    f"{entry.uri}: the server returned another range than requested", _AGAIN
+                )
             for block in iter(lambda: response["Body"].read(_BLOCK_BYTES), b""):
                 file.write(block)
             if file.tell() != entry.bytes:
-                raise TransferFailed(f"{entry.uri}: the object was cut off", _AGAIN)
+                raise TransferFailed(f"{entry.uri}: the received object is incomplete", _AGAIN)
 
     def abort_unfinished(self, prefix: S3Uri, ours: Callable[[str], bool]) -> int:
         """Abort incomplete multipart uploads below a prefix; returns their number.

@@ -1,9 +1,9 @@
 """An output in S3: a local folder for the stages, and objects that an index lists.
 
-The local folder is an ordinary output folder, which may be lost at any time. Its files are uploaded
-when a stage finishes, when a checkpoint is written and when the run ends. The index that lists them
-is written last. On another machine only the stages' records are downloaded; other files are
-downloaded when a stage reads them.
+The local folder has the same layout as a local output. It may be deleted between runs. Its files
+are uploaded when a stage finishes, when a checkpoint is written and when the run ends. The index is
+written last. On another machine, only the stages' records are downloaded at the start. Other files
+are downloaded when a stage reads them.
 """
 
 import hashlib
@@ -57,7 +57,7 @@ class S3Output(LocalOutput):
         uri: the output.
         store: access to S3.
         scratch: the local folder, used only for this output.
-        lease_seconds: how long a dead run blocks other runs.
+        lease_seconds: time for which a killed run keeps the output locked.
         say: callback for messages to the user.
     """
 
@@ -118,7 +118,7 @@ class S3Output(LocalOutput):
     def damage(self, published: Published) -> str | None:
         """Return a sentence on the first file that is damaged here and in S3, or None.
 
-        A file that is damaged here but not in S3 is removed here, and downloaded when needed.
+        If only the file on this machine is damaged, it is removed and downloaded when needed.
         """
         for name, entry in published.files.items():
             alone = replace(published, files={name: entry})
@@ -183,7 +183,7 @@ class S3Output(LocalOutput):
             return super().publish(*args, **values)
 
     def check(self) -> None:
-        """Check that this run may still write.
+        """Check that this run still holds the lease of the output.
 
         Raises:
             OutputError: another run has taken over.
@@ -287,7 +287,9 @@ class S3Output(LocalOutput):
                 self._commit()
             except StorageError as error:
                 if not failing:
-                    self.say(f"cannot upload a checkpoint, trying again later: {error.message}")
+                    self.say(
+                        f"cannot upload a checkpoint; the upload is retried later: {error.message}"
+                    )
                 failing = True
             except BaseException as error:
                 if not ended.is_set():

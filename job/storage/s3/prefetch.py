@@ -1,4 +1,4 @@
-"""Read objects, or pieces of objects, through the cache and ahead of need."""
+"""Reads objects, or pieces of objects, through the cache, before they are needed."""
 
 import hashlib
 import os
@@ -18,7 +18,7 @@ THREADS = 8
 
 @dataclass(frozen=True)
 class Piece:
-    """An object as it was when the run was planned, or a piece of it.
+    """An object, or a piece of it, in the version that was listed when the run was planned.
 
     Attributes:
         of: the object.
@@ -47,7 +47,7 @@ class PieceReader:
 
     Args:
         access: access to S3 and to the cache.
-        store: an open object store; None makes one when it is needed.
+        store: an open object store; None: a store is opened when it is needed.
     """
 
     def __init__(self, access: Access, store: ObjectStore | None = None) -> None:
@@ -125,7 +125,7 @@ class _Arriving:
 
 
 class FetchAhead:
-    """Reads pieces ahead of need, several at a time.
+    """Reads pieces before they are needed, several at a time.
 
     The threads are daemon threads, so that a process which must stop does not wait for the network.
 

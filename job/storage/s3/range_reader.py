@@ -11,7 +11,7 @@ _AHEAD = 3
 
 
 class RangeReader(io.RawIOBase):
-    """Reads an object in blocks, a few blocks ahead; a broken transfer repeats one block only.
+    """Reads an object in blocks, a few blocks in advance. A broken transfer repeats only its block.
 
     Args:
         store: access to S3.

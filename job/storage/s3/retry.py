@@ -20,8 +20,8 @@ _REPORTED_AT = 4
 class Retry:
     """Number and pauses of the attempts.
 
-    The pause before each further attempt is random between 0 and a bound that doubles each time, so
-    that clients which failed at the same time do not retry at the same time.
+    The pause before each retry is random, between 0 and a bound that doubles each time. If several
+    clients fail at the same time, they retry at different times.
 
     Attributes:
         attempts: the maximum number of attempts in a row without progress, at least 1.

@@ -1,4 +1,4 @@
-"""The files of an output folder that are uploaded to S3, protected from changes meanwhile."""
+"""The files of an output folder that are uploaded to S3, fixed at one time."""
 
 import os
 import shutil
@@ -20,8 +20,8 @@ class Kept:
     """A file to upload.
 
     Attributes:
-        path: the file, whose first ``bytes`` bytes count; it is missing if only S3 has it.
-        bytes: how many bytes of the file count.
+        path: the file; it is missing if it is only in S3.
+        bytes: number of bytes to upload, from the start of the file.
         sha256: the SHA-256 of these bytes.
         mtime_ns: the modification time when it was published; None if it was read just now.
     """

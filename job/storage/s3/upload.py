@@ -28,7 +28,8 @@ class Upload:
     """Uploads objects and verifies them.
 
     Each request has the MD5 of its body, which the store verifies. The ETag of the response is
-    compared too. If it is not an MD5, as in encrypted buckets, the object is read back.
+    compared too. If it is not an MD5, as in encrypted buckets, the object is downloaded and
+    compared.
 
     Args:
         client: see :class:`job.storage.s3.objects.ObjectStore`.
