@@ -9,7 +9,7 @@ import numpy as np
 
 from job.engine.inference import predictor, runtime
 from job.engine.int8 import build as int8
-from job.engine.quantize import fake_quantize, scales
+from job.engine.quantize import fake_quantize, grid, scales
 from job.engine.training import programs
 from job.engine.training.session import open_session
 from job.profile import onednn_log
@@ -86,6 +86,7 @@ def quantize(session: Any, images: np.ndarray, out: Path) -> tuple[np.ndarray, f
         fake_quantize.keep_bias_adds_whole(classifier.evaluation)
         evaluation = classifier.evaluation.clone(for_test=True)
         quantized = fake_quantize.insert(evaluation, session.scope, SETTINGS, for_test=True)
+        grid.use_unsigned_steps(quantized)
         scales.calibrate(
             classifier,
             quantized,

@@ -12,7 +12,7 @@ from job.data import packed
 from job.data.loader import Batch
 from job.engine.inference import predictor
 from job.engine.int8 import build as int8
-from job.engine.quantize import fake_quantize, qat, scales
+from job.engine.quantize import fake_quantize, grid, qat, scales
 from job.engine.training import baseline, programs
 from job.engine.training.schedule import Schedule
 from job.engine.training.session import Recipe, Session, open_session
@@ -281,6 +281,7 @@ def quantize(
         fake_quantize.keep_bias_adds_whole(classifier.evaluation)
         evaluation = classifier.evaluation.clone(for_test=True)
         quantized = fake_quantize.insert(evaluation, scope, settings, for_test=True)
+        grid.use_unsigned_steps(quantized)
         scales.calibrate(
             classifier, quantized, None, scope, session.executor, [images], moving_rate=0.9
         )

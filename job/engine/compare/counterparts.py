@@ -16,9 +16,9 @@ from job.engine.compare.op_graph import weight_of as int8_weight_of
 from job.engine.compare.op_graph import writes_fp32
 from job.engine.inference.paddle_format import OpDesc, attribute, inputs_of, is_int8, outputs_of
 from job.engine.int8.audit import ACTIVATIONS
-from job.engine.int8.graph_fixes import Graph
 from job.engine.int8.skip_ops import output_of, weight_of
 from job.engine.quantize.fake_quantize import DEQUANTIZE, QUANTIZE
+from job.engine.quantize.graph import Graph
 
 ADD = "elementwise_add"
 # Type of an INT8 op without weights -> its type in the fake-quantized model.

@@ -20,6 +20,7 @@ from job.engine.int8.graph_fixes import (
 )
 from job.engine.int8.skip_ops import skip
 from job.engine.int8.weights import repack, restore_matrices
+from job.engine.quantize.grid import remove_steps
 from job.engine.training.programs import cpu, load_inference_model, save_inference_model
 from job.errors import QuantizationError
 from job.host import read_host
@@ -88,6 +89,7 @@ def build(
     with static.scope_guard(scope):
         executor = static.Executor(cpu())
         program, _, logits = load_inference_model(fake_quantized, executor, scope)
+        remove_steps(program)
         before = Counter(op.type for op in program.global_block().ops)
         skipped = skip(program, quantize_op_types, quantized_ops, skip_ops)
         widened = widen_signed_residuals(program, scope)

@@ -6,7 +6,8 @@ from typing import Any
 from paddle.static import Program
 
 from job.engine.int8.audit import Left
-from job.engine.int8.graph_fixes import Graph, keep_apart
+from job.engine.int8.graph_fixes import keep_apart
+from job.engine.quantize.graph import Graph
 from job.errors import UsageError
 from job.text_format import close_matches
 

@@ -9,8 +9,9 @@ from paddle.static import Program
 
 from job.data.packed import open_packed
 from job.engine.inference.saved_model import PREFIX
-from job.engine.quantize import data_parallel, fake_quantize, scales
+from job.engine.quantize import data_parallel, fake_quantize, post_training, scales
 from job.engine.quantize import pact as clipping
+from job.engine.quantize.grid import unsigned_values, use_unsigned_steps
 from job.engine.training import loop as training
 from job.engine.training import programs
 from job.engine.training.baseline import model_bytes
@@ -46,7 +47,9 @@ def prepare(session: Session, settings: Mapping[str, Any], *, pact: bool) -> Non
 def quantized_evaluation(session: Session, settings: Mapping[str, Any]) -> Program:
     """Return a copy of the evaluation program with quantize and dequantize ops."""
     evaluation = session.classifier.evaluation.clone(for_test=True)
-    return fake_quantize.insert(evaluation, session.scope, settings, for_test=True)
+    quantized = fake_quantize.insert(evaluation, session.scope, settings, for_test=True)
+    use_unsigned_steps(quantized)
+    return quantized
 
 
 def train(
@@ -134,6 +137,7 @@ def open_trainer(
     programs.write_variables(session.scope, read_arrays(weights))
     program = fake_quantize.insert(classifier.train, session.scope, settings, for_test=False)
     evaluation = quantized_evaluation(session, settings)
+    use_unsigned_steps(program, unsigned_values(evaluation))
     if calibration is not None:
         scales.calibrate(
             classifier,
@@ -254,7 +258,7 @@ def convert_post_training(
         calibration: packed file of the calibration images.
         input_shape: (channels, height, width).
         algorithm: method that determines activation ranges, see
-            :func:`job.engine.quantize.fake_quantize.post_training`.
+            :func:`job.engine.quantize.post_training.post_training`.
         out: existing folder.
 
     Returns:
@@ -263,7 +267,7 @@ def convert_post_training(
     Raises:
         QuantizationError: no op was quantized.
     """
-    program = fake_quantize.post_training(
+    program = post_training.post_training(
         fp32 / PREFIX,
         out / PREFIX,
         calibration_batches(calibration, input_shape),
