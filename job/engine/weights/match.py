@@ -121,7 +121,7 @@ def match(
         given: arrays by the names that the network gives its weights.
         wanted: expected shape of each weight of the network.
         source: file of the weights, for messages.
-        reset_classifier: leave out the last layer if its shape differs.
+        reset_classifier: omit the last layer if its shape differs.
 
     Returns:
         The arrays by name; without the last layer if it is reset.
