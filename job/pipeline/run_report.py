@@ -40,7 +40,7 @@ def key_of_report(
     Args:
         manifest: the valid manifest.
         made_of: cache key and output digest of each stage, by stage name.
-        config: how the report is made.
+        config: how the report is built.
     """
     return report_key(
         manifest=manifest.resolved,

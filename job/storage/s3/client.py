@@ -50,7 +50,7 @@ def make_client(
 
     Args:
         settings: how to connect.
-        session: see :func:`make_session`; None makes a new one.
+        session: see :func:`make_session`; None: a new session is created.
         connect_seconds: timeout of connecting.
         read_seconds: timeout of waiting for the next byte.
 
