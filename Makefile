@@ -8,9 +8,9 @@ MANIFEST ?= manifests/digits.json
 PADDLE_ROOT ?=
 MODEL ?= runs/digits/int8
 DATA ?= digits-test.bin
-# Set to run some of the tests: make test TESTS=tests/unit. The same for make test-all.
+# Tests to run, for make test and make test-all: make test TESTS=tests/unit
 TESTS ?= tests
-# Processes that run them. Each takes whole files, in the order of tests/conftest.py.
+# Number of test processes. Each runs whole test files, in the order of tests/conftest.py.
 WORKERS ?= 2
 # Command that builds and runs the image: docker if its daemon responds, otherwise podman.
 CONTAINER ?= $(shell docker info >/dev/null 2>&1 && echo docker || echo podman)
@@ -19,7 +19,7 @@ BASE ?= docker.io/library/python:3.11-slim-bookworm
 COMPILE := uv pip compile pyproject.toml --generate-hashes --no-header --quiet \
 	--python-version 3.11 --python-platform x86_64-manylinux_2_28
 
-# Where it is set, each process compiles the job's modules anew, which takes a second of CPU time.
+# If PYTHONDONTWRITEBYTECODE is set, each process compiles all modules again, for a second of CPU time.
 unexport PYTHONDONTWRITEBYTECODE
 
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
@@ -32,10 +32,10 @@ help: ## List the targets.
 run: $(VENV)/installed ## Set up the environment, then run $(MANIFEST).
 	$(BIN)/job run $(MANIFEST)
 
-test: $(VENV)/installed-tests ## Set up, then run the tests, in at most 8 minutes.
+test: $(VENV)/installed-tests ## Set up the environment, then run the tests (at most 8 minutes).
 	$(PYTEST) $(TESTS)
 
-test-all: $(VENV)/installed-tests ## Also the slow ones, with 10 times the generated cases.
+test-all: $(VENV)/installed-tests ## Run all tests, also the slow tests, with 10 times the generated cases.
 	$(PYTEST) --full $(TESTS)
 
 check: $(VENV)/installed-tests ## Check lint, format, types and import layers.
@@ -45,7 +45,7 @@ check: $(VENV)/installed-tests ## Check lint, format, types and import layers.
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-bench: $(VENV)/installed ## Compare INT8 speed and accuracy with the record; RECORD=1 overwrites it.
+bench: $(VENV)/installed ## Compare INT8 speed and accuracy with the recorded figures. RECORD=1 overwrites them.
 	$(BIN)/job run tests/bench/manifest.json --output runs/bench --from benchmark
 	$(BIN)/python tests/bench/compare.py runs/bench $(if $(RECORD),--record)
 
@@ -59,7 +59,7 @@ lock: ## Resolve the dependencies and write the lock files (needs uv).
 	$(COMPILE) --extra openvino --extra onnxruntime --extra compare -c requirements.lock -o job/engine/engines.lock \
 	  $$(sed -n 's/^\([a-z0-9_.-]*\)==.*/--no-emit-package \1/p' requirements.lock)
 
-engines: $(VENV)/installed-engines ## Install OpenVINO, ONNX Runtime and NNCF too.
+engines: $(VENV)/installed-engines ## Install OpenVINO, ONNX Runtime and NNCF.
 
 native: ## Build the native tester with the inference library in $(PADDLE_ROOT).
 	cmake -S job/native -B build/native -DPADDLE_ROOT=$(abspath $(PADDLE_ROOT))
@@ -75,7 +75,7 @@ image: ## Build the image $(IMAGE) with docker or podman.
 	  --build-arg REVISION=$$(git rev-parse HEAD) \
 	  --build-arg CREATED=$$(date -u -d @$$(git log -1 --format=%ct) +%Y-%m-%dT%H:%M:%SZ) .
 
-image-test: image $(VENV)/installed-tests ## Build the image and test runs, signals, limits and users.
+image-test: image $(VENV)/installed-tests ## Build the image, then test it: runs, signals, limits and users.
 	CONTAINER="$(CONTAINER)" JOB_IMAGE=$(IMAGE) $(BIN)/python -m pytest tests/container
 
 image-size: ## List the image's size by layer and by package.

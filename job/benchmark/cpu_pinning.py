@@ -36,7 +36,7 @@ def pinned(setting: BenchmarkSetting) -> list[int]:
 
 
 def spread(cores: Sequence[int], sharing: Mapping[int, frozenset[int]]) -> list[int]:
-    """Order cores so that one logical core of each physical core comes first.
+    """Order cores: first one logical core of each physical core, then the others.
 
     Args:
         cores: logical cores in the preferred order.

@@ -56,7 +56,7 @@ def render(
         int | None,
         typer.Option(
             min=2,
-            help="Number of pods that share the training. Prints a PaddleJob that runs stage qat.",
+            help="Number of pods that share the training. Prints a PaddleJob that stops after qat.",
         ),
     ] = None,
     service_account: Annotated[

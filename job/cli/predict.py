@@ -27,7 +27,7 @@ def pack(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the test split in the tutorial's packed binary format.
+    """Write the test split to one binary file (packed format).
 
     The file contains the number of images (int64), the preprocessed images (float32) and their
     labels (int64). FILE.json describes it: shape, transform, checksum.

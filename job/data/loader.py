@@ -54,7 +54,7 @@ class Loader:
     Args:
         source: the images.
         indices: int64, numbers of the split's images in the source.
-        transform: makes all images the same size.
+        transform: resizes all images to the same size.
         normalisation: mean and standard deviation for uint8 images; not used for a packed source.
         batch_size: images per batch; the last batch may be smaller.
         seed: random seed of the order and of the augmentation.

@@ -37,7 +37,7 @@ class Part:
         source: the images.
         indices: int64, ascending, numbers of the split's images in the source; may be empty for
             ``train``.
-        how: how the split was made, for the report.
+        how: how the split was created, for the report.
     """
 
     source: Source
@@ -74,7 +74,7 @@ def split(
         spec: the ``data`` section of the manifest.
         classes: the number of classes; every label is less.
         input_shape: channels, height, width of the model's input.
-        resolve: makes a path of the manifest absolute.
+        resolve: returns the absolute path of a path in the manifest.
         cache: folder for an unpacked archive.
         remote: the data set in S3; None if it is on this machine.
         progress: called with the number of bytes read from an archive and its size.

@@ -15,16 +15,16 @@ one JSON object.
 
   --infer_model PATH      folder of a saved model (fp32, qat_fake or int8 of a run), or its path
   --infer_data FILE       packed file (`job pack` writes one)
-    --repeat N              number of timed calls for each batch (1)
-    --warmup_size N         number of untimed batches at the start (0)
+  --repeat N              number of timed calls for each batch (1)
+  --warmup_size N         number of untimed batches at the start (0)
   --batch_size N          images per batch (50)
   --iterations N          number of batches (all)
-    --num_threads N         number of threads, each pinned to its own core (1)
+  --num_threads N         number of threads, each pinned to its own core (1)
   --with_accuracy_layer, --nowith_accuracy_layer
                           whether the model must have a label input and accuracy outputs (read
                           from the model)
   --profile               also list oneDNN's primitives of one call
-    --skip_batch_num N      number of batches at the start that count for accuracy, not for speed (0)
+  --skip_batch_num N      number of batches at the start that count for accuracy, not for speed (0)
 
 Exit codes: 0 success; 2 wrong command line; 4 data or model missing or corrupt; 5 this machine
 cannot run the model with these options; 1 any other error.

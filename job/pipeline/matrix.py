@@ -64,7 +64,7 @@ class MatrixResult:
     """The result of a matrix run.
 
     Attributes:
-        output: the folder or S3 prefix that holds the results.
+        output: the folder or S3 prefix that contains the results.
         models: one result for each model of the matrix, in order.
         report: content of report.json; None if ``until_stage`` ended the runs before the report.
     """

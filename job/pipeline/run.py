@@ -35,7 +35,7 @@ class RunResult:
     """The result of a run.
 
     Attributes:
-        output: the folder or S3 prefix that holds the run.
+        output: the folder or S3 prefix that contains the run.
         rows: one row for each selected stage.
         report: content of report.json; None if ``until_stage`` ended the run before the report.
     """

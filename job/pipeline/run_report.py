@@ -25,7 +25,7 @@ def reason_to_write(
     if request.from_stage == REPORT:
         return f"--from {REPORT}"
     if any(stage.action == "run" for stage in planned):
-        return "stages before it run"
+        return "earlier stages run"
     outputs = {stage.name: folder.published(stage.output_dir) for stage in stages}
     made_of = {name: (each.key, digest_of(each)) for name, each in outputs.items() if each}
     key = key_of_report(manifest, made_of, request.report)
@@ -40,7 +40,7 @@ def key_of_report(
     Args:
         manifest: the valid manifest.
         made_of: cache key and output digest of each stage, by stage name.
-        config: how the report is made.
+        config: how the report is built.
     """
     return report_key(
         manifest=manifest.resolved,

@@ -21,7 +21,7 @@ def run_shard(manifest: Manifest, number: int, request: RunRequest, ui: Ui) -> R
     Args:
         manifest: the valid manifest of the whole run.
         number: the part, from 0.
-        request: ``output`` is the output of the whole run, which holds the earlier stages.
+        request: ``output`` is the output of the whole run, which contains the earlier stages.
         ui: shows progress.
 
     Raises:

@@ -74,7 +74,8 @@ def run_stage(
     Raises:
         Stopped: a signal stopped the stage before its work was done.
         TimeLimitReached: the job's time limit stopped the stage.
-        StageCrashed: the process died, or raised another exception than a JobError.
+        StageCrashed: the process ended without a result, or raised an exception that is not a
+            JobError.
         JobError: the stage raised it; the class is the same.
     """
     offset = task.log.stat().st_size if task.log.exists() else 0

@@ -44,7 +44,7 @@ class StageRunner:
         stop: collects stop signals.
         lock: file descriptor of the output's lock. The processes of stages inherit the
             descriptor, so the output stays locked until they have ended.
-        output: the output of the run, which also holds the parts that other machines have scored.
+        output: the output of the run, with the parts that other machines have scored.
         coordinator: the connections to the other ranks, if several processes train together.
 
     Attributes:
@@ -96,7 +96,7 @@ class StageRunner:
         """Return the report. Write report.json, .md and .html unless they are up to date.
 
         Args:
-            config: how the report is made.
+            config: how the report is built.
             forced: write the report even if it is current.
         """
         self.stop.check()

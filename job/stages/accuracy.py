@@ -32,7 +32,7 @@ PART = "part.npz"
 def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:
     """Write predictions.npz: each model's predicted class and the label, per image.
 
-    Inputs named ``shard-0`` and so on hold the parts of the test split that other processes have
+    Inputs named ``shard-0`` and so on contain the parts of the test split that other processes have
     scored. This process scores the other parts.
     """
     if manifest.data.format == "synthetic":

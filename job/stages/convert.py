@@ -33,7 +33,7 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
 
 
 def settings(manifest: Manifest) -> Mapping[str, Any]:
-    """Return the settings that can change the fake-quantized model, besides its weights."""
+    """Return the settings that can change the fake-quantized model, except its weights."""
     quantize = settings_of(manifest.quantize, "calibrate", "fallback")
     if manifest.quantize.strategy == POST:
         return {"quantize": quantize}

@@ -1,4 +1,4 @@
-"""The packages of the engines besides Paddle.
+"""The packages of the engines other than Paddle.
 
 Each engine is an extra of this package. This module does not import them, so that the check for
 installed packages is fast.

@@ -1,4 +1,4 @@
-"""openvino, onnxruntime: convert the fake-quantized model for an engine besides Paddle."""
+"""openvino, onnxruntime: convert the fake-quantized model for an engine other than Paddle."""
 
 from collections.abc import Mapping
 from pathlib import Path

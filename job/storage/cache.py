@@ -53,7 +53,7 @@ class Cache:
     _held: list[int] = field(default_factory=list)
 
     def get(self, name: str) -> bytes | None:
-        """Return a blob; None if it is missing or damaged."""
+        """Return a blob, or None if it is missing or damaged."""
         path = self._blob(name)
         try:
             content = path.read_bytes()

@@ -142,7 +142,7 @@ def _identify(path: Path, digests: Digests) -> str:
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
-    """Return the identity of a file or folder, whatever its path."""
+    """Return the identity of a file or folder. It does not depend on the path."""
     return status.st_dev, status.st_ino
 
 

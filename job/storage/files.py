@@ -149,7 +149,7 @@ def replace_file(complete: Path, path: Path, *, durable: bool = True) -> None:
 
 @contextmanager
 def _named(path: Path, temporary: Path) -> Iterator[None]:
-    """Make an OSError about the temporary file name the file that the user knows."""
+    """In an OSError about the temporary file, replace its name by the final name."""
     try:
         yield
     except OSError as error:

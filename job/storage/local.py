@@ -197,7 +197,7 @@ class LocalOutput:
         Args:
             stage: the stage's name.
             output_dir: the name of the folder in the output.
-            ingredients: the values that the cache key is made of.
+            ingredients: the values from which the cache key is computed.
             seconds: how long the stage took.
             record: the JSON object that the stage returned.
         """

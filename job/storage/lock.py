@@ -84,7 +84,7 @@ def is_our_lock(root: Path) -> bool:
 
 
 def _acquire(root: Path) -> int:
-    """Take the lock. The worker process of a killed run gets some time to end."""
+    """Take the lock. Wait a short time for the worker process of a killed run to end."""
     deadline = time.monotonic() + _ORPHAN_SECONDS
     while True:
         try:

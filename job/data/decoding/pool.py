@@ -223,7 +223,7 @@ class DecodePool:
             )
 
     def _replace(self, process: _Process, reason: str) -> None:
-        """Start a new process, and send it the tasks of the dead one."""
+        """Start a new process, and send it the tasks of the process that has ended."""
         _end(process)
         if not process.started:
             self._failed_starts += 1

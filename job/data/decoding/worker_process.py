@@ -150,7 +150,7 @@ def _whole(descriptor: int) -> bytes:
 
 
 def _tasks(connection: "Connection[Any, Any]", source: Source) -> Iterator[DecodeTask]:
-    """Yield the tasks in order; images of the tasks behind them are downloaded meanwhile."""
+    """Yield the tasks in order, while the images of later tasks are downloaded."""
     waiting: deque[DecodeTask] = deque()
     while True:
         try:

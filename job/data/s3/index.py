@@ -86,7 +86,7 @@ class RemoteIndex:
         return {name: place for place, name in enumerate(self.names)}
 
     def piece(self, place: int) -> Piece:
-        """Return the piece that holds the file at a position."""
+        """Return the piece that contains the file at a position."""
         size = int(self.sizes[place])
         if self.places is None:
             uri = S3Uri(self.root.bucket, self.root.below + self.names[place])

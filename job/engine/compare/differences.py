@@ -47,7 +47,7 @@ def differences(fake: Path, int8: Path, images: np.ndarray) -> list[Difference]:
 
     Args:
         fake: prefix of the fake-quantized model.
-        int8: prefix of the INT8 model made from it.
+        int8: prefix of the INT8 model that was built from it.
         images: float32 [N, C, H, W].
     """
     chunk = max(1, CHUNK_PIXELS // (images.shape[2] * images.shape[3]))

@@ -73,7 +73,7 @@ def writes_fp32(op: OpDesc) -> bool:
 
 
 def original_name(output: str, readers: dict[str, list[OpDesc]]) -> str:
-    """Return the name of an output before Paddle's passes inserted a dequantize op behind it."""
+    """Return the name of an output before Paddle's passes inserted a dequantize op after it."""
     for op in readers[output]:
         if op.type == "dequantize":
             return outputs_of(op)[0]

@@ -19,7 +19,7 @@ class Probe:
 
     Args:
         prefix: prefix of the model.
-        scales: variables to read -> scale of the variables that hold 8-bit integers; None for
+        scales: variables to read -> scale of the variables that contain 8-bit integers; None for
             other variables.
     """
 

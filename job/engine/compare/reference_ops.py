@@ -25,12 +25,12 @@ class Reference:
 
     Args:
         fake: prefix of the fake-quantized model.
-        int8: prefix of the INT8 model made from it.
+        int8: prefix of the INT8 model that was built from it.
 
     Attributes:
         outputs: variable of the fake-quantized model -> INT8 op that computes it.
         reads: variables of the INT8 model that :meth:`expected` needs -> scale of the variables
-            that hold 8-bit integers; None for other variables.
+            that contain 8-bit integers; None for other variables.
     """
 
     def __init__(self, fake: Path, int8: Path) -> None:

@@ -54,7 +54,7 @@ def read_parameters(path: Path, program: ProgramDesc) -> dict[str, np.ndarray]:
 
     Args:
         path: the file.
-        program: the program whose variables the file holds.
+        program: the program whose variables the file contains.
 
     Returns:
         The arrays by variable name.

@@ -113,7 +113,7 @@ def kind_of(ops: Sequence[OpDesc]) -> str:
 
 
 def accuracy_outputs(ops: Sequence[OpDesc], outputs: Sequence[str]) -> dict[int, str]:
-    """Return k -> name of the output that holds the top-k accuracy."""
+    """Return k -> name of the output with the top-k accuracy."""
     sizes = {
         names(op.outputs, "Indices")[0]: next((a.i for a in op.attrs if a.name == "k"), 1)
         for op in ops

@@ -110,7 +110,7 @@ def build(
 
 
 def optimize(prefix: Path, cache: Path, op_types: set[str], images: np.ndarray) -> None:
-    """Run Paddle's passes to make the INT8 graph, run the graph once and save it to ``cache``.
+    """Run Paddle's passes to build the INT8 graph, run the graph once and save it to ``cache``.
 
     Raises:
         QuantizationError: Paddle failed.

@@ -172,7 +172,7 @@ def is_never_negative(value: ov.Output) -> bool:
 
 
 def drop_repeated_quantizers(model: ov.Model) -> None:
-    """Remove a FakeQuantize behind a max pool whose input has the same steps."""
+    """Remove a FakeQuantize after a max pool whose input has the same steps."""
     for op in model.get_ordered_ops():
         pool = op.input_value(0).get_node() if op.get_type_name() == FAKE_QUANTIZE else None
         if pool is None or pool.get_type_name() != "MaxPool":

@@ -155,7 +155,7 @@ def fold(residual: Sum) -> None:
 
 
 def readers_of(targets: Iterable[ov.Input]) -> list[ov.Input]:
-    """Return the inputs that read a sum, directly or behind relus."""
+    """Return the inputs that read a sum, directly or after relus."""
     readers = []
     for target in targets:
         op = target.get_node()

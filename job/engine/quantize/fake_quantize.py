@@ -52,7 +52,7 @@ def insert(
 
     Args:
         program: FP32 program, not changed.
-        scope: holds the weights; receives the initial scales.
+        scope: contains the weights; receives the initial scales.
         settings: configuration of ``quant_aware``; overrides ``FIXED_SETTINGS``.
         for_test: False for a training program, which must already have its optimizer.
 
@@ -202,7 +202,7 @@ def convert(quantized: Program, scope: static.Scope) -> Program:
 
     Args:
         quantized: program of :func:`insert` with ``for_test``.
-        scope: holds the weights, which become int8 values.
+        scope: contains the weights, which become int8 values.
     """
     graph = IrGraph(core.Graph(quantized.desc), for_test=True)
     QuantWeightPass(scope, cpu()).apply(graph)

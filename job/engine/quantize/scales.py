@@ -33,7 +33,7 @@ def calibrate(
         classifier: the FP32 programs.
         quantized: fake-quantized inference program, which names the scales.
         training: fake-quantized training program, or None.
-        scope: holds the weights; receives the scales.
+        scope: contains the weights; receives the scales.
         executor: runs the FP32 program.
         batches: float32 images [N, C, H, W].
         moving_rate: moving rate of the averages in ``training``.

@@ -26,7 +26,7 @@ def train(
     out: Path,
     events: Events,
 ) -> dict[str, Any]:
-    """Train by a recipe; the session then holds the best weights.
+    """Train by a recipe; the session then contains the best weights.
 
     Args:
         session: classifier with its initial weights.
@@ -71,8 +71,8 @@ def train(
 def export(session: Session, out: Path) -> int:
     """Write the inference model and its weights to ``out``.
 
-    ``weights.npz`` holds every variable by its name in the program, for later stages.
-    ``weights.pdparams`` holds the same values by the network's names, for ``/model/weights``.
+    ``weights.npz`` contains every variable by its name in the program, for later stages.
+    ``weights.pdparams`` contains the same values by the network's names, for ``/model/weights``.
 
     Returns:
         The size of the inference model in bytes.

@@ -32,7 +32,7 @@ class Progress:
         seconds: time spent in steps and evaluations.
         images: number of images trained on.
         best: the best evaluation so far; None before the first one.
-        history: thinned metrics of the steps.
+        history: reduced metrics of the steps.
         evaluations: all evaluations so far.
     """
 

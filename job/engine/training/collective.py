@@ -177,7 +177,7 @@ class ProcessGroup(SingleProcess):
         """Broadcast variables from rank 0 to all processes.
 
         Args:
-            scope: holds the variables.
+            scope: contains the variables.
             state: name -> (shape, dtype).
         """
         program = Program()
@@ -195,7 +195,7 @@ class ProcessGroup(SingleProcess):
             static.Executor(cpu()).run(program)
 
     def leave(self) -> None:
-        """Wait, as rank 0, until all processes are done, because rank 0 holds the store."""
+        """Wait, as rank 0, until all processes are done, because the store runs in rank 0."""
         with store_errors():
             self._store.add("done", 1)
             while self.rank == 0 and self._store.add("done", 0) < self.size:
@@ -210,7 +210,7 @@ def store_errors() -> Iterator[None]:
     thread inherits the mask.
 
     Raises:
-        PeerLost: the store failed; the message holds the store's error.
+        PeerLost: the store failed; the message contains the store's error.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:

@@ -131,7 +131,7 @@ class Trainer:
         learning_rate: name of the learning rate's variable.
         evaluation: inference program; its variables are saved when its accuracy is best.
         logits: name of the [N, classes] output of ``evaluation``.
-        scope: holds the variables of both programs.
+        scope: contains the variables of both programs.
         executor: runs both programs.
         peers: the processes that train together.
         data: identifies the training images, so that the processes can compare theirs.
@@ -334,7 +334,7 @@ class Stepper:
         program: training program with its optimizer.
         loss: name of the scalar loss.
         learning_rate: name of the learning rate's variable.
-        scope: holds the program's variables.
+        scope: contains the program's variables.
         executor: runs the program.
         peers: the processes that train together.
         seed: random seed of the program's ops, such as dropout.

@@ -1,4 +1,4 @@
-"""The metrics of a training: one JSON line per step, and a thinned history for the report."""
+"""The metrics of a training: one JSON line per step, and a reduced history for the report."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from job.storage.files import write_bytes
 
 
 class Metrics:
-    """Writes each step and evaluation as a JSON line, and keeps a thinned history in ``progress``.
+    """Writes each step and evaluation as a JSON line, and keeps a reduced history in ``progress``.
 
     Args:
         path: the file. Lines after ``progress.step`` are removed from it.

@@ -93,7 +93,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Session:
-    """A classifier's programs; ``scope`` holds its weights."""
+    """A classifier's programs; ``scope`` contains its weights."""
 
     classifier: Classifier
     scope: static.Scope

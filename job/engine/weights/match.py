@@ -32,8 +32,8 @@ def read_pdparams(path: Path, sha256: str | None) -> dict[str, NDArray[Any]]:
         The arrays by the names that the network gives its weights.
 
     Raises:
-        DataError: the file is missing, corrupt or too large, has another checksum, or holds
-            other objects than arrays.
+        DataError: the file is missing, corrupt or too large, has another checksum, or
+            contains other objects than arrays.
     """
     content = _content(path)
     checksum = hashlib.sha256(content).hexdigest()
@@ -90,7 +90,7 @@ def arrays_of(document: Any, path: Path) -> dict[str, NDArray[Any]]:
     ``paddle.save`` stores a tensor as an array or as (name, array).
 
     Raises:
-        DataError: the document is not a dictionary or holds no array.
+        DataError: the document is not a dictionary or contains no array.
     """
     if not isinstance(document, Mapping):
         raise DataError(f"weights {path}: expected arrays by name, found {type(document).__name__}")
@@ -121,7 +121,7 @@ def match(
         given: arrays by the names that the network gives its weights.
         wanted: expected shape of each weight of the network.
         source: file of the weights, for messages.
-        reset_classifier: leave out the last layer if its shape differs.
+        reset_classifier: omit the last layer if its shape differs.
 
     Returns:
         The arrays by name; without the last layer if it is reset.

@@ -219,7 +219,7 @@ class _Machine:
         target.set_state(state, self)
 
     def get(self, number: int) -> Any:
-        """Return the value that the memo holds under a number."""
+        """Return the value in the memo under a number."""
         if number not in self.memo:
             raise UnpicklingError(f"the memo has no value {number}")
         return self.memo[number]
@@ -297,7 +297,7 @@ def load(content: bytes) -> Any:
         values of an array.
 
     Raises:
-        UnpicklingError: the pickle is damaged or holds another kind of object.
+        UnpicklingError: the pickle is damaged or contains another kind of object.
     """
     machine = _Machine(len(content))
     try:

@@ -14,7 +14,7 @@ _READ_SECONDS = 20
 
 @dataclass(frozen=True)
 class S3Settings:
-    """How to connect to S3. Credentials come from boto3's credential chain, never from a manifest.
+    """How to connect to S3. boto3's credential chain finds the credentials; a manifest has none.
 
     Attributes:
         endpoint_url: the server; None means AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, or AWS.
@@ -50,7 +50,7 @@ def make_client(
 
     Args:
         settings: how to connect.
-        session: see :func:`make_session`; None makes a new one.
+        session: see :func:`make_session`; None: a new session is created.
         connect_seconds: timeout of connecting.
         read_seconds: timeout of waiting for the next byte.
 

@@ -66,7 +66,7 @@ class FastGet:
         Raises:
             urllib3.exceptions.HTTPError: the connection failed.
             botocore.exceptions.BotoCoreError: the connection failed, or there are no credentials.
-            botocore.exceptions.ClientError: the server refused the request.
+            botocore.exceptions.ClientError: the server rejected the request.
         """
         bucket = self._buckets.get(Bucket)
         if bucket is not None:

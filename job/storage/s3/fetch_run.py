@@ -98,7 +98,7 @@ def read_records(store: ObjectStore, output: S3Uri, names: Sequence[str]) -> Map
     Args:
         store: access to S3.
         output: the output of the run.
-        names: paths in the output; missing ones are left out of the result.
+        names: paths in the output. The result does not contain missing files.
 
     Raises:
         NoRun: no run has written to the output.
@@ -185,7 +185,7 @@ def _is_stage(path: str) -> bool:
 
 
 def _fetch_all(store: ObjectStore, output: S3Uri, result: _Result, root: Path) -> FetchResult:
-    """Download the files of a run. If a newer run replaces it meanwhile, download that one."""
+    """Download the files of a run. If a newer run replaces it during the download, start again."""
     for _ in range(_TRIES):
         try:
             return _fetch_files(store, output, result, root)

@@ -255,7 +255,7 @@ def take_over(
     Args:
         store: access to S3.
         output: the output.
-        claim: makes the index of the new epoch from the index before and a number.
+        claim: returns the index of the new epoch, from the earlier index and a number.
 
     Returns:
         The index before, and the index that was written.

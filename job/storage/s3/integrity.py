@@ -30,9 +30,9 @@ def check(
 
     Args:
         uri: the object.
-        content: the received content, or the file that holds it.
-        sha256: the expected SHA-256, if the caller knows it.
-        response: the response, whose metadata or ETag may hold a checksum.
+        content: the received content, or the file that contains it.
+        sha256: the expected SHA-256; None if unknown.
+        response: the response, whose metadata or ETag may contain a checksum.
         seen: wrong checksums of earlier attempts. If a wrong checksum occurs twice, the transfer
             is intact, and the object in the store has this content.
 

@@ -246,10 +246,10 @@ def _owner(content: bytes) -> Mapping[str, Any]:
 def _wait_for_others(
     store: ObjectStore, output: S3Uri, say: Say, pause: Callable[[float], None]
 ) -> None:
-    """Return when no other claim is alive.
+    """Return when all other claims are expired.
 
     Raises:
-        OutputError: a claim was renewed meanwhile, so its run is alive.
+        OutputError: another run renewed its claim while this function waited.
     """
     waited_for: dict[S3Uri, S3Object] = {}
     while rivals := _alive(claims(store, output)):

@@ -178,7 +178,8 @@ class ObjectStore:
 
         Raises:
             ObjectMissing: the object does not exist.
-            ObjectChanged: ETag, size or SHA-256 do not match, or the object changed meanwhile.
+            ObjectChanged: ETag, size or SHA-256 do not match, or the object changed during the
+                download.
             OSError: the file cannot be written.
         """
         current = self.head(uri)
@@ -213,7 +214,7 @@ class ObjectStore:
 
         Args:
             uri: the object.
-            path: the file; it may grow meanwhile.
+            path: the file; it may grow during the upload.
             sha256: the SHA-256 of its first ``length`` bytes; it is stored as metadata.
             length: how many bytes to upload.
 

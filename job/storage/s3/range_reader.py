@@ -58,7 +58,7 @@ class RangeReader(io.RawIOBase):
         return position
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        """Read up to the end of the current block, at most as much as the buffer holds."""
+        """Read up to the end of the current block, at most as much as the buffer can store."""
         if self._position >= self._object.bytes or not len(buffer):
             return 0
         number, start = divmod(self._position, self._block_bytes)
