@@ -142,10 +142,14 @@ class QuantizeSpec:
 
 @dataclass(frozen=True)
 class Int8Spec:
-    """Which operators run in INT8; ``quantized_ops`` None means all quantized operators."""
+    """Which operators run in INT8; ``quantized_ops`` None means all quantized operators.
+
+    If ``repair`` is true, operators that make the INT8 model wrong are found and stay in FP32.
+    """
 
     quantized_ops: tuple[str, ...] | None
     skip_ops: tuple[str, ...]
+    repair: bool
     debug: bool
 
 
@@ -181,8 +185,16 @@ class BenchmarkSpec:
 
 @dataclass(frozen=True)
 class GatesSpec:
-    """Limits of the result; ``max_top1_drop`` is in percentage points. None disables a gate."""
+    """Limits of the result. None disables a gate.
 
+    Attributes:
+        int8_matches_fake: least signal-to-noise ratio of the INT8 scores against the fake-quantized
+            scores, in decibels.
+        max_top1_drop: largest top-1 drop of INT8 against FP32, in percentage points.
+        min_speedup: least ratio of INT8 and FP32 images per second.
+    """
+
+    int8_matches_fake: float | None
     max_top1_drop: float | None
     min_speedup: float | None
 

@@ -1,10 +1,10 @@
 """int8: writes the INT8 model and the list of its operators (audit), and checks its kernels."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,14 @@ from job.host import read_host
 from job.manifest import Manifest
 from job.profile import onednn_log
 from job.profile import record as record_
-from job.stages.fallback_search import FallbackResult
 from job.stages.int8_fallback import MEASURED_IMAGES, explained, fall_back, record_of
+from job.stages.int8_match import TRIAL, Agreement, Match, fake_against_fp32
+from job.stages.int8_match import record_of as match_record
 from job.stages.settings import settings_of
 from job.stages.stage import CALIBRATION, Record, Stage, StageOutput
+
+if TYPE_CHECKING:
+    from job.engine.int8.audit import Audit
 
 CHECKED_IMAGES = 16
 NAMED_DIFFERENCES = 10
@@ -30,81 +34,130 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
     """Write model.pdmodel, model.pdiparams and audit.json."""
     from job.engine.int8 import build as int8
     from job.engine.quantize.qat import calibration_batches
+    from job.engine.training.baseline import model_bytes
 
     shape = manifest.model.input_shape
-    images = calibration_batches(inputs["prepare"].path / CALIBRATION, shape)[0][:CHECKED_IMAGES]
+    images = calibration_batches(inputs["prepare"].path / CALIBRATION, shape)[0]
     spec, outcome = manifest.quantize.fallback, None
     if spec is not None:
-        outcome = fall_back(manifest, spec, inputs, images, out, events)
+        outcome = fall_back(manifest, spec, inputs, images[:CHECKED_IMAGES], out, events)
         if outcome is None:
             return {}
-    audit = build(manifest, inputs["convert"].path, out, images, outcome)
+    fake = inputs["convert"].path / int8.PREFIX
+    skip_ops = (*manifest.int8.skip_ops, *(outcome.ops if outcome else ()))
+    match = Match(manifest, fake, images, out / TRIAL, events, skip_ops)
+    built = build(match, out)
+    if built is None:
+        return {}
+    audit, found, kept = built
+    left = explained(audit.left_in_fp32, outcome) if outcome else audit.left_in_fp32
     record = {
-        **audit,
+        **asdict(audit),
+        "left_in_fp32": explained_by_match(left, kept),
+        "fallback": record_of(outcome) if outcome else None,
+        "agreement": match_record(match, found, fake_against_fp32(inputs, images), kept),
+        "differences": diagnose(fake, out / int8.PREFIX, images[:MEASURED_IMAGES], events),
+        "bytes": model_bytes(out),
         "quantized_op_types": sorted(manifest.quantize.quantize_op_types),
         **what_ran(inputs["baseline"].path / int8.PREFIX, out / int8.PREFIX, shape),
     }
     if manifest.int8.debug:
         from job.engine.compare.draw_graph import draw
 
-        fake = inputs["convert"].path / int8.PREFIX
         (out / "before.svg").write_text(draw(fake), encoding="utf-8")
         (out / "after.svg").write_text(draw(out / int8.PREFIX), encoding="utf-8")
     (out / "audit.json").write_text(json.dumps(record, indent=2))
     events.message(
-        f"{audit['int8_ops']} ops run in INT8; {audit['fp32_ops']} convolutions and matrix "
-        "products run in FP32"
+        f"{audit.int8_ops} ops run in INT8; {audit.fp32_ops} convolutions and matrix products run "
+        f"in FP32; INT8 against fake-quantized: {found.signal_to_noise_db:.1f} dB"
     )
     return record
 
 
-def build(
-    manifest: Manifest,
-    fake_quantized: Path,
-    out: Path,
-    images: NDArray[np.float32],
-    outcome: FallbackResult | None,
-) -> dict[str, Any]:
-    """Write the model, and check that packing its weights did not change its scores.
+def build(match: Match, out: Path) -> "tuple[Audit, Agreement, list[str]] | None":
+    """Write a model that computes what was trained, with some ops in FP32 if necessary.
 
     Args:
-        manifest: sets the ops that run in INT8.
-        fake_quantized: folder of the fake-quantized model.
+        match: compares models.
         out: existing folder.
-        images: float32 [N, C, H, W], for the comparison.
-        outcome: result of the fallback search, if any.
 
     Returns:
-        The audit for the report.
+        The audit, the agreement with the fake-quantized model, and the ops that the search keeps in
+        FP32; None after a stop request.
+
+    Raises:
+        QuantizationError: the model cannot be built.
+    """
+    from job.engine.int8.build import PREFIX
+
+    try:
+        audit = build_once(match, out, ())
+    except QuantizationError as error:
+        if not match.manifest.int8.repair:
+            raise
+        reason = error.message
+    else:
+        found = match.of(out / PREFIX)
+        if match.is_enough(found) or not match.manifest.int8.repair:
+            return audit, found, []
+        reason = (
+            f"the INT8 model agrees with the fake-quantized model at "
+            f"{found.signal_to_noise_db:.1f} dB only"
+        )
+    match.events.message(f"{reason}; searching the ops to keep in FP32", "warning")
+    kept = match.search()
+    if kept is None:
+        return None
+    audit = build_once(match, out, kept)
+    return audit, match.of(out / PREFIX, kept), kept
+
+
+def build_once(match: Match, out: Path, ops: Sequence[str]) -> "Audit":
+    """Write the model with ``ops`` in FP32, and check that packing its weights changed no score.
 
     Raises:
         QuantizationError: the model cannot be built, or packing its weights changed its scores.
     """
-    from job.engine.compare.differences import differences
     from job.engine.inference import predictor
     from job.engine.int8 import build as int8
-    from job.engine.training.baseline import model_bytes
 
-    fake, prefix = fake_quantized / int8.PREFIX, out / int8.PREFIX
+    images = match.images[:CHECKED_IMAGES]
     audit, expected = int8.build(
-        fake,
+        match.fake,
         out,
-        manifest.quantize.quantize_op_types,
+        match.manifest.quantize.quantize_op_types,
         images,
-        quantized_ops=manifest.int8.quantized_ops,
-        skip_ops=(*manifest.int8.skip_ops, *(outcome.ops if outcome else ())),
+        quantized_ops=match.manifest.int8.quantized_ops,
+        skip_ops=(*match.skip_ops, *ops),
     )
-    saved = predictor.Predictor(predictor.configuration(prefix, predictor.INT8, threads=1))
-    check_saved(saved.scores(images), expected, exact=read_host().has_vnni)
-    measured = differences(fake, prefix, images[:MEASURED_IMAGES])
-    left = audit.left_in_fp32
-    return {
-        **asdict(audit),
-        "left_in_fp32": explained(left, outcome) if outcome else left,
-        "fallback": record_of(outcome) if outcome else None,
-        "differences": [asdict(each) for each in measured[:NAMED_DIFFERENCES]],
-        "bytes": model_bytes(out),
-    }
+    configuration = predictor.configuration(out / int8.PREFIX, predictor.INT8, threads=1)
+    saved = predictor.Predictor(configuration).scores(images)
+    check_saved(saved, expected, exact=read_host().has_vnni)
+    return audit
+
+
+def explained_by_match(
+    left: Sequence[Mapping[str, str]], kept: Sequence[str]
+) -> list[Mapping[str, str]]:
+    """Return the ops in FP32, with the reason for the ops that the search selected."""
+    reason = "with this op in INT8, the model does not compute what was trained"
+    return [{**each, "reason": reason if each["op"] in kept else each["reason"]} for each in left]
+
+
+def diagnose(
+    fake: Path, int8: Path, images: NDArray[np.float32], events: Events
+) -> list[dict[str, Any]]:
+    """Return the INT8 ops with the largest errors; empty if Paddle cannot measure them."""
+    from job.engine.compare.differences import differences
+
+    try:
+        measured = differences(fake, int8, images)
+    except (ValueError, RuntimeError, KeyError) as error:
+        # The measurement explains the model and does not change it.
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        events.message(f"the error of each op cannot be measured: {lines[-1]}", "warning")
+        return []
+    return [asdict(each) for each in measured[:NAMED_DIFFERENCES]]
 
 
 def check_saved(saved: NDArray[np.float32], expected: NDArray[np.float32], *, exact: bool) -> None:
@@ -164,6 +217,7 @@ def settings(manifest: Manifest) -> Mapping[str, Any]:
             "fallback": settings_of(fallback) if fallback else None,
         },
         "int8": settings_of(manifest.int8),
+        "gates": {"int8_matches_fake": manifest.gates.int8_matches_fake},
     }
 
 

@@ -57,7 +57,10 @@ def differences(fake: Path, int8: Path, images: np.ndarray) -> list[Difference]:
         for start in range(0, len(images), chunk):
             values = probe.values(images[start : start + chunk])
             for each, expected in reference.expected(values):
-                sums[each].add(expected, values[each.output])
+                actual = values[each.output]
+                # Paddle's passes merge reshaping ops into the op before, which changes the shape.
+                if actual.size == expected.size:
+                    sums[each].add(expected.reshape(actual.shape), actual)
     differing = [
         Difference(each.op, each.type, its.decibels, its.largest_error)
         for each, its in sums.items()

@@ -36,13 +36,30 @@ def skip(
         UsageError: an item of ``skip_ops`` matches no op.
     """
     graph = Graph(program)
+    selected = select(graph, trained, quantized_ops, skip_ops)
+    for op, _ in selected:
+        keep_in_fp32(graph, op)
+    program._sync_with_cpp()
+    return [left for _, left in selected]
+
+
+def select(
+    graph: Graph,
+    trained: Collection[str],
+    quantized_ops: Collection[str] | None,
+    skip_ops: Sequence[str],
+) -> list[tuple[Any, Left]]:
+    """Return the ops to keep in FP32, with the reason; arguments as for :func:`skip`.
+
+    Raises:
+        UsageError: an item of ``skip_ops`` matches no op.
+    """
     named = {
         index: [item for item in skip_ops if item in (op.type, f"{ID}{index}", output_of(op))]
-        for index, op in enumerate(graph.block.ops)
-        if op.type in trained and not is_bias_add(graph, op)
+        for index, op in quantizable(graph, trained)
     }
     require_matches(graph, named, skip_ops)
-    skipped = []
+    selected = []
     for index, items in named.items():
         op = graph.block.ops[index]
         if items:
@@ -51,11 +68,17 @@ def skip(
             reason = f"/int8/quantized_ops does not contain {op.type}"
         else:
             continue
-        skipped.append((op, Left(output_of(op), op.type, weight_of(graph, op), reason)))
-    for op, _ in skipped:
-        keep_in_fp32(graph, op)
-    program._sync_with_cpp()
-    return [left for _, left in skipped]
+        selected.append((op, Left(output_of(op), op.type, weight_of(graph, op), reason)))
+    return selected
+
+
+def quantizable(graph: Graph, trained: Collection[str]) -> list[tuple[int, Any]]:
+    """Return index and op of each op that can run in INT8, in the order of the program."""
+    return [
+        (index, op)
+        for index, op in enumerate(graph.block.ops)
+        if op.type in trained and not is_bias_add(graph, op)
+    ]
 
 
 def is_bias_add(graph: Graph, op: Any) -> bool:

@@ -1,0 +1,166 @@
+"""Compares the INT8 model with the fake-quantized model, and keeps ops at fault in FP32."""
+
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from job.errors import QuantizationError
+from job.events import Events
+from job.manifest import Manifest
+from job.stages.match_search import search
+from job.stages.stage import StageOutput
+
+# Reported for equal scores, because JSON has no infinity.
+MAX_DECIBELS = 200.0
+# Not published, because a trial's model is not needed after its comparison.
+TRIAL = Path("checkpoints/match")
+
+Scores = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well two models agree on some images.
+
+    Attributes:
+        signal_to_noise_db: power of the reference scores over the power of the differences, in
+            decibels. The mean score of each image is subtracted before, because it changes neither
+            the order nor the softmax of the scores.
+        same_top1: images for which both models choose the same class, in percent.
+    """
+
+    signal_to_noise_db: float
+    same_top1: float
+
+
+def agreement(scores: Scores, reference: Scores) -> Agreement:
+    """Compare scores [N, classes] with those of a reference model."""
+    found, expected = (s - s.mean(axis=1, keepdims=True) for s in (scores, reference))
+    noise = float(np.square(found - expected, dtype="float64").sum())
+    signal = float(np.square(expected, dtype="float64").sum())
+    decibels = MAX_DECIBELS
+    if not math.isfinite(noise):
+        decibels = -MAX_DECIBELS
+    elif noise > 0:
+        decibels = max(-MAX_DECIBELS, 10 * math.log10(max(signal, 1e-30) / noise))
+    same = scores.argmax(axis=1) == reference.argmax(axis=1)
+    return Agreement(min(MAX_DECIBELS, decibels), 100 * float(same.mean()))
+
+
+@dataclass
+class Match:
+    """Builds INT8 models with some ops in FP32, and compares them with what was trained.
+
+    Attributes:
+        manifest: sets the ops that run in INT8 and the bound.
+        fake: prefix of the fake-quantized model.
+        images: float32 [N, C, H, W].
+        folder: folder for trials.
+        events: receives progress.
+        skip_ops: ops that are in FP32 in every model.
+    """
+
+    manifest: Manifest
+    fake: Path
+    images: Scores
+    folder: Path
+    events: Events
+    skip_ops: Sequence[str]
+
+    def of(self, prefix: Path, ops: Sequence[str] = ()) -> Agreement:
+        """Compare a saved INT8 model with the fake-quantized model with ``ops`` in FP32."""
+        from job.engine.inference.predictor import INT8, Predictor, configuration
+        from job.engine.int8.expected import expected_scores
+
+        expected = expected_scores(
+            self.fake,
+            self.images,
+            self.manifest.quantize.quantize_op_types,
+            quantized_ops=self.manifest.int8.quantized_ops,
+            skip_ops=(*self.skip_ops, *ops),
+        )
+        return agreement(
+            Predictor(configuration(prefix, INT8, threads=1)).scores(self.images), expected
+        )
+
+    def is_enough(self, found: Agreement) -> bool:
+        """Return whether the agreement reaches the manifest's bound."""
+        bound = self.manifest.gates.int8_matches_fake
+        return bound is None or found.signal_to_noise_db >= bound
+
+    def search(self) -> list[str] | None:
+        """Return the ops to keep in FP32; None after a stop request."""
+        from job.engine.int8.expected import ops_of
+
+        fixed = set(self.skip_ops)
+        names = ops_of(self.fake, self.manifest.quantize.quantize_op_types)
+        return search([name for name in names if name not in fixed], self.matches)
+
+    def matches(self, ops: Sequence[str]) -> bool | None:
+        """Build the model with ``ops`` in FP32 and return whether it is right.
+
+        Returns:
+            False also if the model cannot be built; None after a stop request.
+        """
+        from job.engine.int8 import build as int8
+
+        if self.events.stopping:
+            return None
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        try:
+            int8.build(
+                self.fake,
+                self.folder,
+                self.manifest.quantize.quantize_op_types,
+                self.images,
+                quantized_ops=self.manifest.int8.quantized_ops,
+                skip_ops=(*self.skip_ops, *ops),
+            )
+            found = self.of(self.folder / int8.PREFIX, ops)
+        except QuantizationError as error:
+            self.events.message(f"match: {len(ops)} ops in FP32: {error.message}")
+            return False
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.events.message(
+            f"match: {len(ops)} ops in FP32: {found.signal_to_noise_db:.1f} dB against the "
+            "fake-quantized model"
+        )
+        return self.is_enough(found)
+
+
+def fake_against_fp32(inputs: Mapping[str, StageOutput], images: Scores) -> Agreement:
+    """Compare the fake-quantized model with the FP32 model."""
+    from job.engine.inference.predictor import FAKE_QUANTIZED, ONEDNN, Predictor, configuration
+
+    scores = {
+        mode: Predictor(configuration(inputs[stage].path / "model", mode, threads=1)).scores(images)
+        for stage, mode in (("baseline", ONEDNN), ("convert", FAKE_QUANTIZED))
+    }
+    return agreement(scores[FAKE_QUANTIZED], scores[ONEDNN])
+
+
+def record_of(
+    match: Match, int8: Agreement, fake: Agreement, kept: Sequence[str]
+) -> dict[str, Any]:
+    """Return the ``audit.agreement`` entry of the report.
+
+    Args:
+        match: the comparison.
+        int8: INT8 against fake-quantized.
+        fake: fake-quantized against FP32.
+        kept: ops that the search keeps in FP32.
+    """
+    return {
+        "images": len(match.images),
+        "int8_fake": asdict(int8),
+        "fake_fp32": asdict(fake),
+        "kept_in_fp32": list(kept),
+    }
