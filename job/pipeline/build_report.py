@@ -8,6 +8,7 @@ from typing import Any
 
 from job.manifest import Manifest
 from job.pipeline.fingerprint import library_versions, package_versions
+from job.stages.data_notes import data_notes
 from job.stages.dataset import data_files
 from job.stages.engine_packages import PACKAGES
 from job.stages.network import model_files
@@ -50,6 +51,7 @@ def build(
         "comparable": True,
         "notes": [
             *notes,
+            *data_notes(data, manifest.model.classes),
             *synthetic_notes(manifest),
             *training_notes(records),
             *correction_notes(int8["corrected"]),

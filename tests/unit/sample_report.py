@@ -284,6 +284,8 @@ def data() -> dict[str, Any]:
         "bad_images": [
             {"path": "train/cat/00017.png", "reason": "truncated: 812 of 2,310 bytes"},
         ],
+        "empty_classes": [],
+        "copies": [],
     }
 
 

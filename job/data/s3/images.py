@@ -23,7 +23,8 @@ from job.storage.s3.access import Access
 from job.storage.s3.prefetch import FetchAhead, PieceReader
 from job.uri import S3Uri
 
-_MISSING = -1
+# Place of an image that is not in the index.
+MISSING = -1
 _NAMED_CLASSES = 5
 
 
@@ -86,7 +87,7 @@ class RemoteImages:
 
     def prefetch(self, indices: Sequence[int]) -> None:
         """Start to download images that will be read soon."""
-        existing = [index for index in indices if self.places[index] != _MISSING]
+        existing = [index for index in indices if self.places[index] != MISSING]
         self._ahead.start({index: self.index.piece(int(self.places[index])) for index in existing})
 
     def ready(self, index: int, seconds: float) -> bool:
@@ -102,7 +103,7 @@ class RemoteImages:
             TransferFailed: the network or the server failed at every attempt.
         """
         place = int(self.places[index])
-        if place == _MISSING:
+        if place == MISSING:
             raise UnreadableImageError("the object does not exist")
         return decode_content(self._ahead.take(index, self.index.piece(place)), self.channels)
 
@@ -129,7 +130,7 @@ def remote_list(
         names.append(name)
         labels.append(label)
     positions = index.positions
-    places = np.asarray([positions.get(name, _MISSING) for name in names], np.int64)
+    places = np.asarray([positions.get(name, MISSING) for name in names], np.int64)
     return RemoteImages(
         index=index,
         places=places,
