@@ -143,6 +143,16 @@ def accuracy(correct: NDArray[np.bool_]) -> Accuracy:
     return Accuracy(100 * right / max(correct.size, 1), wilson_interval(right, correct.size))
 
 
+def is_above_chance(interval: Interval, classes: int) -> bool:
+    """Return whether an accuracy is significantly higher than that of a random choice.
+
+    Args:
+        interval: 95% interval of the top-1 accuracy in percent.
+        classes: number of classes.
+    """
+    return interval[0] > 100 / classes
+
+
 def mcnemar_mid_p(only_first: int, only_second: int) -> float:
     """Return the two-sided p-value of the mid-p McNemar test, from the two discordant counts.
 

@@ -1,13 +1,14 @@
 """Formats numbers for Markdown, HTML and the terminal, and finds similar spellings."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"
 # Marks an unstable measurement.
 UNSTABLE = "*"
 KIB = 1024
+_SHOWN_NAMES = 5
 
 
 def signed(value: float, digits: int = 2) -> str:
@@ -88,6 +89,12 @@ def count(number: int) -> str:
 def plural(number: int, noun: str) -> str:
     """A count with its noun, such as ``1 image`` or ``5,000 images``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def shortened(names: Sequence[str]) -> str:
+    """Return up to five names, or ``none``."""
+    more = ", ..." if len(names) > _SHOWN_NAMES else ""
+    return ", ".join(names[:_SHOWN_NAMES]) + more if names else "none"
 
 
 def close_matches(

@@ -21,7 +21,7 @@ from job.cli.options import (
     Overrides,
 )
 from job.cli.outcome import failed, finish, report_unexpected, succeeded
-from job.errors import JobError, MachineError, ManifestError, UsageError
+from job.errors import DataError, JobError, MachineError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -160,9 +160,13 @@ def run(
             running.check_code(loaded, allow_code)
             options = running.RunOptions(index, from_stage, until_stage, allow_slow_isa)
             say = StageEvents(ui, "processes").message
+            running.check_model(loaded, manifest, options)
             group = nullcontext() if dry_run else joined(loaded, index, say)
             inputs = localized(loaded, StageEvents(ui, "inputs").message, index)
             with group as peer, inputs as ready:
+                if ready is not loaded:
+                    # Now the files from S3 are on this machine too.
+                    running.check_model(ready, manifest, options)
                 if dry_run:
                     as_json = log_format is LogFormat.json
                     running.print_plan_of(ready, location, options, as_json=as_json)
@@ -258,24 +262,32 @@ def validate(
 ) -> None:
     """Check manifests and list all faults.
 
+    Also checks the kind of the model's files and the function of a custom network, without running
+    its code. Files that are missing or in S3 are not checked.
+
     \b
     Examples:
       job validate manifests/*.json
       cat m.json | job validate -
     """
+    from job.cli.model_checks import check_models
     from job.manifest import load
 
-    invalid = False
+    codes = []
     for source in manifests:
         try:
-            load(source)
-        except (ManifestError, UsageError) as error:
-            invalid = True
-            typer.echo(str(error), err=True)
+            check_models(load(source), source)
+        except (UsageError, DataError) as error:
+            codes.append(error.exit_code)
+            typer.echo(_with_source(error, source), err=True)
         else:
             typer.echo(f"{source}: valid")
-    if invalid:
-        raise typer.Exit(ManifestError.exit_code)
+    if codes:
+        raise typer.Exit(min(codes))
+
+
+def _with_source(error: JobError, source: str) -> str:
+    return str(error) if str(error).startswith(source) else f"{source}: {error}"
 
 
 @app.command()

@@ -110,7 +110,7 @@ def failure_of(result: RunResult | MatrixResult) -> JobError | None:
     if isinstance(result, MatrixResult):
         return result.failure
     gates = result.report["gates"] if result.report else ()
-    failed = [gate for gate in gates if not gate["passed"]]
+    failed = [gate for gate in gates if gate["passed"] is False]
     if not failed:
         return None
     lines = "".join(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from job.cli.model_checks import check_models
 from job.cli.results import print_plan, print_plans
 from job.errors import MachineError
 from job.host import Host, read_host
@@ -12,7 +13,7 @@ from job.pipeline import matrix, merge
 from job.pipeline import run as pipeline
 from job.pipeline.build_report import build
 from job.pipeline.follower import follow
-from job.pipeline.plan import check_inputs
+from job.pipeline.plan import check_inputs, select
 from job.pipeline.request import ReportConfig, RunRequest
 from job.stages import stages_for
 from job.stages.engine_packages import check_installed
@@ -50,6 +51,20 @@ def check_code(manifest: Manifest, allowed: bool) -> None:
     """
     for single in entries(manifest) or (manifest,):
         check_allowed(single, allow_code=allowed)
+
+
+def check_model(manifest: Manifest, source: str, options: RunOptions) -> None:
+    """Check the model before any stage runs; see :func:`job.cli.model_checks.check_models`.
+
+    Args:
+        manifest: a manifest of one model or of a matrix, with its inputs on this machine.
+        source: the manifest's name in messages.
+        options: options of the run.
+    """
+    singles = entries(manifest) or (manifest,)
+    made = (select(stages_for(single), options.until_stage) for single in singles)
+    needs_weights = any(stage.name == "baseline" for stages in made for stage in stages)
+    check_models(manifest, source, index=options.index, needs_weights=needs_weights)
 
 
 def run(

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, Protocol
 
 from job.errors import DataError
+from job.storage.file_kinds import GZIP, HEAD_BYTES, TAR, ZIP, kind_of
 
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _ZIP_SUFFIXES = (".zip",)
@@ -124,6 +125,9 @@ def is_plain_tar(name: str) -> bool:
 def entries(archive: Archive, limits: Limits, progress: Progress | None) -> Iterator[ArchiveEntry]:
     """Yield the files of an archive in order. Read each file before you request the next file.
 
+    The content determines whether the archive is compressed, because a download often loses the
+    suffix .gz.
+
     Args:
         archive: a .tar, .tar.gz, .tgz or .zip file.
         limits: limits for unpacking.
@@ -134,10 +138,33 @@ def entries(archive: Archive, limits: Limits, progress: Progress | None) -> Iter
     """
     with archive_errors(archive):
         budget = _Budget(archive, limits)
-        if archive.name.lower().endswith(_ZIP_SUFFIXES):
+        kind = archive_kind(archive)
+        if kind == ZIP:
             yield from _zip_entries(archive, budget, progress)
         else:
-            yield from _tar_entries(archive, budget, progress)
+            yield from _tar_entries(archive, budget, progress, compressed=kind == GZIP)
+
+
+def archive_kind(archive: Archive) -> str:
+    """Return ``ZIP``, ``GZIP`` or ``TAR``, by the content.
+
+    Raises:
+        DataError: the content is of another kind.
+        OSError: the archive cannot be read.
+    """
+    with archive.open() as file:
+        head = file.read(HEAD_BYTES)
+    kind = kind_of(head)
+    if kind in (ZIP, GZIP, TAR):
+        return kind
+    if kind:
+        raise DataError(
+            f"{archive}: expected a .tar, .tar.gz, .tgz or .zip archive, found {kind}",
+            "Create the archive again in one of these formats, or unpack it yourself and set "
+            "data.root to the folder.",
+        )
+    # Old tar files have no mark. A zip file may begin with other data.
+    return ZIP if archive.name.lower().endswith(_ZIP_SUFFIXES) else TAR
 
 
 def checked_name(name: str, archive: Archive) -> PurePosixPath:
@@ -258,10 +285,9 @@ class _StrictTarInfo(tarfile.TarInfo):
 
 
 def _tar_entries(
-    archive: Archive, budget: _Budget, progress: Progress | None
+    archive: Archive, budget: _Budget, progress: Progress | None, *, compressed: bool
 ) -> Iterator[ArchiveEntry]:
     total = archive.bytes
-    compressed = not is_plain_tar(archive.name)
     with archive.open() as raw:
         metered = _Metered(gzip.GzipFile(fileobj=raw) if compressed else raw, budget)
         with tarfile.open(fileobj=metered, mode="r|", tarinfo=_StrictTarInfo) as tar:

@@ -14,6 +14,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from job.data import png
 from job.data.transforms import Pixels
 from job.errors import DataError
 from job.storage.files import open_regular
@@ -41,6 +42,8 @@ _DECODE_FAULTS = (
     Image.DecompressionBombError,
 )
 _LONGEST_REASON = 160
+# An uncompressed RGBA image of MAX_PIXELS.
+_LARGEST_REPAIRED = 4 * MAX_PIXELS
 
 
 class UnreadableImageError(DataError):
@@ -67,7 +70,7 @@ def decode(path: Path, channels: int, *, max_pixels: int = MAX_PIXELS) -> Pixels
     """
     try:
         with _open(path) as file:
-            return _decoded(file, channels, max_pixels)
+            return _decoded_or_repaired(file, channels, max_pixels)
     except _DECODE_FAULTS as error:
         raise UnreadableImageError(_reason(error)) from error
 
@@ -77,9 +80,24 @@ def decode_content(content: bytes, channels: int) -> Pixels:
     if not content:
         raise UnreadableImageError("the file is empty")
     try:
-        return _decoded(io.BytesIO(content), channels, MAX_PIXELS)
+        return _decoded_or_repaired(io.BytesIO(content), channels, MAX_PIXELS)
     except _DECODE_FAULTS as error:
         raise UnreadableImageError(_reason(error)) from error
+
+
+def _decoded_or_repaired(file: BinaryIO, channels: int, max_pixels: int) -> Pixels:
+    try:
+        return _decoded(file, channels, max_pixels)
+    except _DECODE_FAULTS:
+        file.seek(0)
+        if file.read(len(png.SIGNATURE)) != png.SIGNATURE:
+            raise
+        file.seek(0)
+        content = file.read(_LARGEST_REPAIRED)
+        repaired = png.without_damaged_extras(content)
+        if len(repaired) == len(content):
+            raise
+        return _decoded(io.BytesIO(repaired), channels, max_pixels)
 
 
 def _decoded(file: BinaryIO, channels: int, max_pixels: int) -> Pixels:

@@ -2,18 +2,19 @@
 
 import os
 import posixpath
-import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from job.data.decode import COLOUR_MODES, EXTENSIONS
+from job.data.list_file import content_of, list_entries, path_problem
 from job.data.sources import ImageFiles
+from job.data.system_folders import is_system_folder
 from job.errors import DataError
-from job.storage.files import open_regular
+from job.text_format import shortened
 
 CLASS_COUNT = "Set model.classes to the number of classes, or add or remove folders."
 EMPTY_CLASS = "Add images, or remove the folder and lower model.classes."
@@ -21,10 +22,6 @@ _LINKED = (
     "Replace the link by the file, or remove the link (also if its target is missing). Only class "
     "folders may be links to paths outside the data set."
 )
-_SHOWN_NAMES = 5
-# Paths have at most 4,096 bytes.
-_LONGEST_LINE = 1 << 16
-_LABEL = re.compile(r"-?[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -72,87 +69,6 @@ def image_list(place: DataRoot, list_file: str, *, classes: int, channels: int) 
         labels=np.asarray(labels, np.int64),
         channels=checked_channels(channels),
     )
-
-
-def list_entries(path: Path, named: str, root: str, classes: int) -> Iterator[tuple[str, int]]:
-    """Yield name and label of each line of a list; a name never has ``..`` or a double slash.
-
-    Args:
-        path: the list.
-        named: the list's name in messages.
-        root: the folder of the data set, for messages.
-        classes: the number of classes; every label is less.
-
-    Raises:
-        DataError: the list is missing, empty or malformed, or a name is outside the data set.
-    """
-    count = 0
-    for where, line in _lines(path, named):
-        name, label = _entry(line, where, classes)
-        problem = path_problem(name)
-        if problem:
-            raise DataError(f"{where}: {name!r} {problem} {root}")
-        count += 1
-        yield posixpath.normpath(name), label
-    if count == 0:
-        raise DataError(
-            f"{named}: the list is empty",
-            "Write one image and its label per line, such as `val/n01440764_tench.JPEG 0`.",
-        )
-
-
-def _lines(path: Path, named: str) -> Iterator[tuple[str, str]]:
-    try:
-        with open_regular(path) as file:
-            for number, line in enumerate(
-                iter(partial(file.readline, _LONGEST_LINE), b""), start=1
-            ):
-                yield from _line(line, f"{named}:{number}", first=number == 1)
-    except OSError as error:
-        raise DataError(
-            f"cannot read list {named}: {error.strerror}", _content_of(path.parent)
-        ) from error
-
-
-def _line(line: bytes, where: str, *, first: bool) -> Iterator[tuple[str, str]]:
-    if len(line) == _LONGEST_LINE:
-        raise DataError(
-            f"{where}: the line has more than {len(line):,} bytes", "Check that the file is a list."
-        )
-    try:
-        text = (line.removeprefix(b"\xef\xbb\xbf") if first else line).decode().strip()
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{where}: the line is not UTF-8 text", "Check that the file is a list."
-        ) from error
-    if text:
-        yield where, text
-
-
-def _entry(line: str, where: str, classes: int) -> tuple[str, int]:
-    parts = line.rsplit(maxsplit=1)
-    if len(parts) != 2 or not _LABEL.fullmatch(parts[1]):
-        raise DataError(
-            f"{where}: expected `path label` with a whole number as label, found {line[:120]!r}"
-        )
-    label = int(parts[1])
-    if not 0 <= label < classes:
-        raise DataError(
-            f"{where}: label {label} is outside 0 to {classes - 1}",
-            "Set model.classes to more than the highest label; labels start at 0.",
-        )
-    return parts[0], label
-
-
-def path_problem(name: str) -> str:
-    """Return why a name is not inside a folder, as text before the folder's name; or empty."""
-    if posixpath.isabs(name):
-        return "is an absolute path; expected a path inside"
-    if "\0" in name:
-        return "contains a NUL byte; expected a path inside"
-    if ".." in name.split("/"):
-        return "contains `..`; expected a path inside"
-    return ""
 
 
 class _LinkCheck:
@@ -220,7 +136,7 @@ def class_folders(
 ) -> tuple[ImageFiles, Sequence[str]]:
     """Find the images in a folder of class folders; their sorted names are labels 0, 1, ...
 
-    Files with other extensions and hidden files are skipped and counted.
+    Files with other extensions, hidden files and files in system folders are skipped and counted.
 
     Args:
         place: the folder of the data set.
@@ -239,11 +155,11 @@ def class_folders(
     if problem:
         raise DataError(f"{folder!r} {problem} {place.where}")
     top = place.folder / folder
-    class_names = _class_names(place, folder)
+    class_names, system = _class_names(place, folder)
     if len(class_names) != classes:
         raise DataError(
             f"{folder} in {place.where}: expected {classes} class folders (model.classes), found "
-            f"{len(class_names)} ({_shortened(class_names)})",
+            f"{len(class_names)} ({shortened(class_names)})",
             CLASS_COUNT,
         )
     escapes = _LinkCheck(place.folder)
@@ -251,7 +167,7 @@ def class_folders(
     labels: list[int] = []
     ignored = 0
     for label, class_name in enumerate(class_names):
-        images, skipped = _images_below(place, top / class_name, escapes)
+        images, skipped = _images_below(place, top / class_name, escapes, system)
         if not images:
             raise DataError(
                 f"{folder}/{class_name} in {place.where}: the class has no image", EMPTY_CLASS
@@ -266,31 +182,45 @@ def class_folders(
         labels=np.asarray(labels, np.int64),
         channels=checked_channels(channels),
         ignored=ignored,
+        system_folders=system,
     )
     return source, class_names
 
 
-def _class_names(place: DataRoot, folder: str) -> list[str]:
+def _class_names(place: DataRoot, folder: str) -> tuple[list[str], Counter[str]]:
+    """Return the class folders, and the number of files in each system folder beside them."""
     top = place.folder / folder
     try:
         with os.scandir(top) as entries:
-            return sorted(
-                entry.name
-                for entry in entries
-                if entry.is_dir() and not entry.name.startswith((".", "__MACOSX"))
-            )
+            folders = sorted(entry.name for entry in entries if entry.is_dir())
     except OSError as error:
         raise DataError(
             f"cannot list folder {folder!r} in {place.where}: {error.strerror}",
-            _content_of(top.parent),
+            content_of(top.parent),
         ) from error
+    system = Counter[str]()
+    for name in filter(is_system_folder, folders):
+        _count_files(top / name, system)
+    return [name for name in folders if not is_system_folder(name)], system
 
 
-def _images_below(place: DataRoot, folder: Path, escapes: _LinkCheck) -> tuple[list[str], int]:
+def _count_files(folder: Path, system: Counter[str]) -> None:
+    """Add the number of files in a system folder."""
+    count = sum(len(files) for _, _, files in os.walk(folder))
+    if count:
+        system[folder.name] += count
+
+
+def _images_below(
+    place: DataRoot, folder: Path, escapes: _LinkCheck, system: Counter[str]
+) -> tuple[list[str], int]:
     images: list[str] = []
     skipped = 0
     for parent, subfolders, files in os.walk(folder):
         relative = os.path.relpath(parent, place.folder)
+        for subfolder in filter(is_system_folder, subfolders):
+            _count_files(Path(parent, subfolder), system)
+        subfolders[:] = [name for name in subfolders if not is_system_folder(name)]
         for subfolder in subfolders:
             # os.walk does not follow links, so these images would be missing without a message.
             if Path(parent, subfolder).is_symlink():
@@ -299,7 +229,6 @@ def _images_below(place: DataRoot, folder: Path, escapes: _LinkCheck) -> tuple[l
                     "class folders themselves may be links",
                     "Replace the link by the folder, or remove it.",
                 )
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         for file in files:
             name = posixpath.normpath(f"{relative}/{file}")
             if file.startswith(".") or posixpath.splitext(file)[1].lower() not in EXTENSIONS:
@@ -324,18 +253,3 @@ def checked_channels(channels: int) -> int:
             "Set 1 or 3 channels, or use data.format packed.",
         )
     return channels
-
-
-def _content_of(folder: Path) -> str:
-    try:
-        names = sorted(entry.name for entry in os.scandir(folder))
-    except OSError:
-        return f"The folder {folder} is also missing."
-    return f"{folder} contains {_shortened(names)}." if names else f"{folder} is empty."
-
-
-def _shortened(names: Sequence[str]) -> str:
-    if not names:
-        return "none"
-    more = ", ..." if len(names) > _SHOWN_NAMES else ""
-    return ", ".join(names[:_SHOWN_NAMES]) + more

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from job.data import packed
+from job.data import packed, system_folders
 from job.data.archive_reading import Progress, is_archive, is_plain_tar
 from job.data.archives import unpack
 from job.data.listing import DataRoot, class_folders, image_list
@@ -17,6 +17,7 @@ from job.data.s3.images import Remote, RemoteImages
 from job.data.sources import ImageFiles, PackedImages, Source, digits
 from job.errors import DataError
 from job.manifest.spec import DataSpec, data_file
+from job.text_format import plural
 from job.uri import is_uri
 
 
@@ -35,12 +36,21 @@ class Given:
     @property
     def named(self) -> str:
         """The key, and the number of its files that were skipped."""
-        ignored = 0
-        if isinstance(self.source, ImageFiles | RemoteImages):
-            ignored = self.source.ignored
-        if ignored == 0:
-            return self.key
-        return f"{self.key} (skipped {ignored:,} files that are not images)"
+        skipped = skipped_text(self.source)
+        return f"{self.key} ({skipped})" if skipped else self.key
+
+
+def skipped_text(source: Source) -> str:
+    """Return how many files of a source were skipped and why; or empty."""
+    if not isinstance(source, ImageFiles | RemoteImages):
+        return ""
+    counts = [f"{source.ignored:,} that are not images"] if source.ignored else []
+    if source.system_folders:
+        counts.append(system_folders.describe(source.system_folders))
+    if not counts:
+        return ""
+    total = source.ignored + sum(source.system_folders.values())
+    return f"skipped {plural(total, 'file')}: {' and '.join(counts)}"
 
 
 @dataclass(frozen=True)

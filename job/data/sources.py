@@ -3,8 +3,8 @@
 Sources are frozen and picklable, because decoding processes get a copy.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -82,6 +82,7 @@ class ImageFiles:
         labels: int64 ``[n]``.
         channels: 1 (gray) or 3 (RGB); images are converted.
         ignored: number of files that were skipped because of their extension.
+        system_folders: number of files that were skipped in system folders, by folder name.
         normalised: False; see ``Source``.
     """
 
@@ -91,6 +92,7 @@ class ImageFiles:
     labels: Ints
     channels: int
     ignored: int = 0
+    system_folders: Mapping[str, int] = field(default_factory=dict)
     normalised: bool = False
 
     def __len__(self) -> int:

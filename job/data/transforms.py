@@ -15,6 +15,9 @@ from PIL import Image as PillowImage
 from job.errors import UsageError
 
 _CROP_ATTEMPTS = 10
+# A resized image of more pixels is never made; only the part that the crop keeps is resized. Below
+# the limit the result is that of resizing the whole image, to the last bit.
+_LARGEST_RESIZED = 16_000_000
 # Makes the random numbers of the augmentation independent of those of the data order.
 _AUGMENT_STREAM = 1
 
@@ -26,6 +29,9 @@ Image = npt.NDArray[np.uint8 | np.float32]
 
 Size = tuple[int, int]
 Box = tuple[int, int, int, int]
+# Top, left, bottom, right.
+FloatBox = tuple[float, float, float, float]
+_BILINEAR = PillowImage.Resampling.BILINEAR
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,8 @@ class Evaluate:
             int(self.resize_short * height / short),
             int(self.resize_short * width / short),
         )
+        if scaled[0] * scaled[1] > _LARGEST_RESIZED:
+            return resized_centre(image, scaled, self.size)
         return centre_crop(resize(image, scaled), self.size)
 
 
@@ -179,28 +187,74 @@ def random_box(height: int, width: int, settings: Augment, rng: np.random.Genera
 
 def resize(image: Image, size: Size) -> Image:
     """Resize an image to (height, width), bilinear with antialiasing."""
-    height, width = size
-    if image.shape[:2] == (height, width):
+    if image.shape[:2] == size:
         return image
+    return _resized_box(image, size, (0.0, 0.0, float(image.shape[0]), float(image.shape[1])))
+
+
+def _resized_box(image: Image, size: Size, box: FloatBox) -> Image:
+    """Resize the part of an image from (top, left) to (bottom, right) to ``size``.
+
+    The filter also reads pixels around the part, as if the whole image were resized.
+    """
     if image.dtype == np.uint8 and image.shape[2] == 3:
-        return _resize_plane(image, size)
-    planes = [_resize_plane(image[..., channel], size) for channel in range(image.shape[2])]
+        return _resize_plane(image, size, box)
+    planes = [_resize_plane(image[..., channel], size, box) for channel in range(image.shape[2])]
     return np.stack(planes, axis=2)
 
 
-def _resize_plane(pixels: Image, size: Size) -> Image:
+def _resize_plane(pixels: Image, size: Size, box: FloatBox) -> Image:
     source = PillowImage.fromarray(np.ascontiguousarray(pixels))
+    height, width = size
+    top, left, bottom, right = box
+    if width * pixels.shape[0] > max(_LARGEST_RESIZED, pixels.shape[1] * height):
+        # Pillow resizes the width first, so a tall and narrow image would grow a thousandfold.
+        source = source.resize(
+            (pixels.shape[1], height), _BILINEAR, (0, top, pixels.shape[1], bottom)
+        )
+        top, bottom = 0, height
     resized: Image = np.asarray(
-        source.resize((size[1], size[0]), PillowImage.Resampling.BILINEAR), dtype=pixels.dtype
+        source.resize((width, height), _BILINEAR, (left, top, right, bottom)), dtype=pixels.dtype
     )
     return resized
 
 
+def resized_centre(image: Image, scaled: Size, size: Size) -> Image:
+    """Return the centre of an image resized to ``scaled``, without resizing the rest of it."""
+    rows, top, bottom = _kept(image.shape[0], scaled[0], size[0])
+    columns, left, right = _kept(image.shape[1], scaled[1], size[1])
+    return _resized_box(image[rows, columns], size, (top, left, bottom, right))
+
+
+def _kept(length: int, scaled: int, size: int) -> tuple[slice, float, float]:
+    """Return the pixels along one axis that the centre of the resized image depends on.
+
+    Args:
+        length: pixels of the image.
+        scaled: pixels of the resized image.
+        size: pixels of its centre.
+
+    Returns:
+        The pixels, and the start and the end of the centre, counted from the first of the pixels.
+    """
+    scale = length / scaled
+    start = _margin(scaled, size) * scale
+    end = min(start + size * scale, length)
+    # The bilinear filter reads as far as one pixel of the larger of both images.
+    reach = math.ceil(max(scale, 1)) + 1
+    first = max(0, math.floor(start) - reach)
+    last = min(length, math.ceil(end) + reach)
+    return slice(first, last), start - first, end - first
+
+
 def centre_crop(image: Image, size: Size) -> Image:
     """Return the centre of an image, which is at least of ``size`` (height, width)."""
-    top = round((image.shape[0] - size[0]) / 2)
-    left = round((image.shape[1] - size[1]) / 2)
+    top, left = _margin(image.shape[0], size[0]), _margin(image.shape[1], size[1])
     return image[top : top + size[0], left : left + size[1]]
+
+
+def _margin(length: int, size: int) -> int:
+    return round((length - size) / 2)
 
 
 def normalize(images: Pixels, mean: tuple[float, ...], std: tuple[float, ...]) -> Floats:

@@ -49,14 +49,19 @@ def callable_files(manifest: Manifest) -> Sequence[Path]:
     if not manifest.model.callable:
         return ()
     parts = manifest.model.callable.partition(":")[0].split(".")
-    for folder in (*map(Path, sys.path), *code_folders(manifest)):
-        package = folder.absolute().joinpath(parts[0])
+    for folder in search_folders(manifest):
+        package = folder / parts[0]
         if (package / "__init__.py").is_file() or (len(parts) > 1 and package.is_dir()):
             return tuple(sorted(package.rglob("*.py")))
         module = package.with_name(f"{parts[0]}.py")
         if module.is_file():
             return (module,)
     return ()
+
+
+def search_folders(manifest: Manifest) -> tuple[Path, ...]:
+    """Return the folders that a custom module is searched in, in the order of the search."""
+    return tuple(path.absolute() for path in (*map(Path, sys.path), *code_folders(manifest)))
 
 
 def code_folders(manifest: Manifest) -> tuple[Path, ...]:

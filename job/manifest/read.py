@@ -53,9 +53,11 @@ def read_remote(uri: S3Uri) -> str:
 def read_text(source: str, stdin: TextIO | None) -> str:
     """Read ``stdin`` if it is given, standard input if ``source`` is ``-``, otherwise the file.
 
+    A byte order mark, which Windows editors write, is left out.
+
     Raises:
         UsageError: the file cannot be opened.
-        ManifestError: the text is too large, is not UTF-8, or starts with a byte order mark.
+        ManifestError: the text is too large or is not UTF-8.
     """
     try:
         if source != STDIN and stdin is None:
@@ -75,11 +77,7 @@ def read_text(source: str, stdin: TextIO | None) -> str:
         ) from error
     if len(content) > _MAX_BYTES:
         _reject(source, _TOO_LARGE)
-    if content.startswith("\ufeff"):
-        _reject(
-            source, "byte order mark at line 1, column 1; save the file as UTF-8 without a mark"
-        )
-    return content
+    return content.removeprefix("\ufeff")
 
 
 def read_json(text: str, source: str) -> Any:

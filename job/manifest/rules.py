@@ -45,6 +45,14 @@ def _weights(
         yield Fault("/model/pretrained", f"expected false: Paddle publishes no weights for {name}")
 
 
+def _random(
+    random: bool, weights: str | None, pretrained: bool, inference: str | None
+) -> Iterator[Fault]:
+    given = {"weights": weights, "pretrained": pretrained, "inference_model": inference}
+    for key in (key for key, value in given.items() if random and value):
+        yield Fault("/model/random_weights", f"expected false, because /model/{key} is set")
+
+
 def _shape(name: str | None, input_shape: Sequence[int]) -> Iterator[Fault]:
     if name is None or name == "convnet":
         return
@@ -109,10 +117,10 @@ def _channels(key: str) -> Rule:
 
 
 def _resize(shape: list[int], short: int | None) -> Iterator[Fault]:
-    if short is not None and short < min(shape[1:]):
+    if short is not None and short < max(shape[1:]):
         yield Fault(
             "/data/resize_short",
-            f"expected at least {min(shape[1:])}, the crop size in /model/input_shape, "
+            f"expected at least {max(shape[1:])}, the larger side of /model/input_shape, "
             f"found {short}",
         )
 
@@ -242,6 +250,7 @@ _MAY_BE_IN_S3 = (
 RULES: tuple[tuple[Rule, tuple[str, ...]], ...] = (
     (_one_source, _under("/model", "name", "callable", "inference_model")),
     (_weights, _under("/model", "name", "weights", "weights_sha256", "pretrained")),
+    (_random, _under("/model", "random_weights", "weights", "pretrained", "inference_model")),
     (_shape, _under("/model", "name", "input_shape")),
     (_width, _under("/model", "name", "width")),
     (_data_keys, _under("/data", "format", *_SPLIT_KEYS)),

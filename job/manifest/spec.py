@@ -29,6 +29,7 @@ class ModelSpec:
     weights: str | None
     weights_sha256: str | None
     pretrained: bool
+    random_weights: bool
     reset_classifier: bool
 
 
@@ -96,6 +97,11 @@ class TrainSpec:
     device: str
     checkpoint_seconds: float
     evaluations_per_epoch: int
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether the training has at least one step."""
+        return (self.epochs if self.max_iters is None else self.max_iters) > 0
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,12 @@ from typing import Any
 
 from job.manifest import Manifest
 from job.pipeline.fingerprint import library_versions, package_versions
+from job.stages.data_notes import data_notes
 from job.stages.dataset import data_files
 from job.stages.engine_packages import PACKAGES
 from job.stages.network import model_files
 from job.stages.stage import StageOutput
+from job.stats import is_above_chance
 from job.storage.digests import hash_file
 from job.text_format import plural
 
@@ -46,10 +48,11 @@ def build(
         "version": 1,
         "name": manifest.name,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "status": "passed" if all(gate["passed"] for gate in verdicts) else "gate_failed",
+        "status": "gate_failed" if any(gate["passed"] is False for gate in verdicts) else "passed",
         "comparable": True,
         "notes": [
             *notes,
+            *data_notes(data, manifest.model.classes),
             *synthetic_notes(manifest),
             *training_notes(records),
             *correction_notes(int8["corrected"]),
@@ -90,7 +93,8 @@ def gates(
         drop = accuracy["paired"]["top1_drop"]
         # Drops are multiples of 100 / images, so a floating-point error must not fail the gate.
         passed = drop <= spec.max_top1_drop + 1e-9
-        verdicts.append(verdict("max_top1_drop", spec.max_top1_drop, drop, passed))
+        reason = chance_reason(accuracy, manifest.model.classes)
+        verdicts.append(verdict("max_top1_drop", spec.max_top1_drop, drop, passed, reason))
     if spec.min_speedup is not None:
         slowest = min(row["ratio"] for row in rows)
         passed = slowest >= spec.min_speedup
@@ -98,9 +102,28 @@ def gates(
     return verdicts
 
 
-def verdict(name: str, limit: float, value: float, passed: bool) -> dict[str, Any]:
-    """Return one row of ``gates``."""
-    return {"name": name, "limit": limit, "value": value, "passed": passed}
+def verdict(
+    name: str, limit: float, value: float, passed: bool, unjudged: str = ""
+) -> dict[str, Any]:
+    """Return one row of ``gates``; ``unjudged`` is the reason why the gate cannot be judged."""
+    return {
+        "name": name,
+        "limit": limit,
+        "value": value,
+        "passed": None if unjudged else passed,
+        "reason": unjudged or None,
+    }
+
+
+def chance_reason(accuracy: Mapping[str, Any], classes: int) -> str:
+    """Return why accuracies cannot be compared if FP32 is no better than chance; or empty.
+
+    An INT8 model cannot lose accuracy that FP32 does not have.
+    """
+    fp32 = accuracy["fp32"]
+    if is_above_chance(tuple(fp32["top1_interval"]), classes):
+        return ""
+    return f"FP32 top-1 is {fp32['top1']:.2f}%, no better than chance ({100 / classes:.3g}%)."
 
 
 def synthetic_notes(manifest: Manifest) -> list[str]:

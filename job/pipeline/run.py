@@ -15,6 +15,7 @@ from job.pipeline.fingerprint import library_versions
 from job.pipeline.output_location import STORAGE, Location, open_output, open_read_only
 from job.pipeline.plan import (
     REPORT,
+    RESUMES,
     UNCHANGED,
     PlannedStage,
     Planner,
@@ -100,9 +101,12 @@ def run(
         folder.recover([(stage.name, stage.output_dir) for stage in stages])
         runner = StageRunner(planner, ui, stop, lock, request.output, coordinator)
         try:
-            check_inputs(planner.plan(selected), manifest.base)
+            planned = planner.plan(selected)
+            check_inputs(planned, manifest.base)
             folder.keep_manifest(manifest.resolved)
             folder.note_failure(None, manifest.resolved)
+            for stage in _to_check(selected, planned):
+                runner.check_early(stage)
             for stage in selected:
                 runner.run_or_reuse(stage)
             report = _report(runner, request) if len(selected) == len(stages) else None
@@ -116,6 +120,16 @@ def run(
         finally:
             folder.save_digests()
     return RunResult(request.output, tuple(runner.rows), report)
+
+
+def _to_check(stages: Sequence[Stage], planned: Sequence[PlannedStage]) -> Iterator[Stage]:
+    """Yield the stages that start new work after another stage has run."""
+    waits = False
+    for stage, decision in zip(stages, planned, strict=True):
+        runs = decision.action == "run"
+        if waits and runs and not decision.reason.endswith(RESUMES):
+            yield stage
+        waits = waits or runs
 
 
 def chosen_stages(stages: Sequence[Stage], request: RunRequest) -> tuple[Stage, ...]:

@@ -1,8 +1,9 @@
 """Runs stages one after the other, or reuses their earlier results, and writes the report."""
 
+import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,24 @@ class StageRunner:
         self.rows.append(StageRow(stage.name, status, result.seconds, result.key))
         self.outputs[stage.name] = StageOutput(path=result.path, record=result.record)
         self.digests[stage.name] = digest_of(result)
+
+    def check_early(self, stage: Stage) -> None:
+        """Run a stage's early check in its own process, if it has one for this manifest.
+
+        Raises:
+            JobError: the check found a mistake, or a signal stopped the run.
+        """
+        check = stage.early_check(self.manifest)
+        if check is None:
+            return
+        self.stop.check()
+        self.ui.message(stage.name, "checking its inputs before the first stage runs")
+        with tempfile.TemporaryDirectory(prefix="job-") as scratch:
+            task = self._task(
+                replace(stage, run=check, needs=(), shard=None, follower_stage=None), Path(scratch)
+            )
+            task.log.unlink(missing_ok=True)
+            self._run_process(task)
 
     def report(self, config: ReportConfig, *, forced: bool) -> Mapping[str, Any]:
         """Return the report. Write report.json, .md and .html unless they are up to date.

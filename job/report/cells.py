@@ -25,6 +25,7 @@ UNSTABLE_NOTE = (
 SPEEDUP_NOTE = (
     "Speedup: INT8 images/s over FP32 images/s, with its 95% interval from paired rounds."
 )
+VERDICTS = {True: "passed", False: "FAILED", None: "not judged"}
 GATE_NOTES = {
     "max_top1_drop": "max_top1_drop: top-1 of FP32 minus top-1 of INT8, in percentage points.",
     "min_speedup": "min_speedup: the lowest speedup of the model in table II.",
@@ -96,7 +97,7 @@ def gates_grid(report: Mapping[str, Any]) -> Grid:
             gate["name"],
             gate_limit(gate["name"], gate["limit"]),
             gate_value(gate["value"], gate["limit"]),
-            "passed" if gate["passed"] else "FAILED",
+            VERDICTS[gate["passed"]],
         )
         for entry in entries(report)
         for gate in entry["gates"] or ()
@@ -104,7 +105,13 @@ def gates_grid(report: Mapping[str, Any]) -> Grid:
     model = ("Model",) if several else ()
     columns = (*words(*model, "Gate"), *figures("Limit", "Measured"), *words("Verdict"))
     names = {gate["name"] for entry in entries(report) for gate in entry["gates"] or ()}
-    notes = (note for name, note in GATE_NOTES.items() if name in names)
+    notes = [note for name, note in GATE_NOTES.items() if name in names]
+    notes += dict.fromkeys(
+        f"{entry['model']}, {gate['name']}: {gate['reason']}" if several else gate["reason"]
+        for entry in entries(report)
+        for gate in entry["gates"] or ()
+        if gate["passed"] is None
+    )
     return Grid("Gates", columns, rows, " ".join(notes))
 
 

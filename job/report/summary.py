@@ -16,6 +16,7 @@ from job.report.tables import (
     setting_name,
     speed_rows,
 )
+from job.stats import is_above_chance
 
 MAX_LISTED = 3
 
@@ -52,7 +53,7 @@ def _chance_notices(report: Mapping[str, Any]) -> tuple[str, ...]:
     if report["accuracy"] is None:
         return ()
     fp32, chance = report["accuracy"]["fp32"], 100.0 / report["manifest"]["model"]["classes"]
-    if fp32["top1_interval"][0] > chance:
+    if is_above_chance(fp32["top1_interval"], report["manifest"]["model"]["classes"]):
         return ()
     return (
         f"FP32 top-1 is {fp32['top1']:.2f}%, no better than chance ({chance:.3g}%), so comparing "
@@ -95,9 +96,15 @@ def _run_headline(report: Mapping[str, Any], rows: Sequence[SpeedRow]) -> str:
 
 
 def _gates_phrase(report: Mapping[str, Any]) -> str:
-    failed = [gate for gate in report["gates"] if not gate["passed"]]
+    gates = report["gates"]
+    failed = [gate for gate in gates if gate["passed"] is False]
     if not failed:
-        return "Passed:" if report["gates"] else "Done (no gates set):"
+        unjudged = [gate["name"] for gate in gates if gate["passed"] is None]
+        if unjudged and len(unjudged) == len(gates):
+            return f"Not judged ({', '.join(unjudged)}):"
+        if unjudged:
+            return f"Passed, but not judged: {', '.join(unjudged)}."
+        return "Passed:" if gates else "Done (no gates set):"
     misses = "; ".join(
         f"{gate['name']} is {gate_value(gate['value'], gate['limit'])} "
         f"(required: {gate_limit(gate['name'], gate['limit'])})"
@@ -169,13 +176,17 @@ def _gates_card(report: Mapping[str, Any]) -> Card:
     gates = report["gates"]
     if not gates:
         return Card("Verdict", "Done", "no gates set")
-    return _verdict_card(sum(not gate["passed"] for gate in gates), len(gates), "gate")
+    verdicts = [gate["passed"] for gate in gates]
+    return _verdict_card(verdicts.count(False), len(gates), "gate", verdicts.count(None))
 
 
-def _verdict_card(failed: int, count: int, noun: str) -> Card:
+def _verdict_card(failed: int, count: int, noun: str, unjudged: int = 0) -> Card:
     parts = text_format.plural(count, noun)
     if failed:
         return Card("Verdict", "Failed", f"{failed} of {parts}", False)
+    if unjudged:
+        verdict = "Not judged" if unjudged == count else "Passed in part"
+        return Card("Verdict", verdict, f"{unjudged} of {parts} not judged")
     return Card("Verdict", "Passed", parts, True)
 
 
@@ -225,6 +236,13 @@ def _models_phrase(report: Mapping[str, Any]) -> str:
     ]
     if phrases:
         return f"{count}; {'; '.join(phrases)}."
+    unjudged = [
+        entry["model"]
+        for entry in report["matrix"]
+        if any(gate["passed"] is None for gate in entry["gates"] or ())
+    ]
+    if unjudged:
+        return f"{count}; no gate failed, but gates were not judged: {', '.join(unjudged)}."
     gated = any(entry["gates"] for entry in report["matrix"])
     return f"{count}, {'all passed' if gated else 'all done'}."
 

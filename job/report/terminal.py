@@ -49,7 +49,7 @@ def _run_grids(report: Mapping[str, Any]) -> Iterator[Grid]:
 
 
 def _failed_gates(report: Mapping[str, Any]) -> set[str]:
-    return {gate["name"] for gate in report["gates"] if not gate["passed"]}
+    return {gate["name"] for gate in report["gates"] if gate["passed"] is False}
 
 
 def _matrix_grids(report: Mapping[str, Any], console: Console) -> Iterator[Grid]:

@@ -1,6 +1,6 @@
 """baseline: writes the FP32 model, with given weights, trained weights, or both."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +8,9 @@ from job.data.sources import BadImage
 from job.events import Events
 from job.manifest import Manifest
 from job.stages.dataset import data_files, open_splits, training_loader
-from job.stages.network import has_steps, model_files, network, recipe
+from job.stages.network import model_files, network, recipe
 from job.stages.settings import settings_of
-from job.stages.stage import SELECTION, Record, Stage, StageOutput
+from job.stages.stage import SELECTION, Record, Stage, StageFunction, StageOutput
 
 
 def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:
@@ -21,7 +21,7 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
 
     train = manifest.baseline.train
     session = open_session(**network(manifest, train))
-    load_weights(manifest, session, events)
+    load_weights(manifest, session, events.message)
     if manifest.model.callable:
         check_against_eager(session, manifest.model.callable, manifest.model.classes)
     training = None
@@ -48,8 +48,14 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
     }
 
 
-def load_weights(manifest: Manifest, session: Any, events: Events) -> None:
-    """Load the weights that the manifest names into the session."""
+def load_weights(manifest: Manifest, session: Any, say: Callable[..., None]) -> None:
+    """Load the weights that the manifest names into the session.
+
+    Args:
+        manifest: names the weights.
+        session: the engine's session.
+        say: receives messages, as ``Events.message``.
+    """
     from job.engine.training import random_weights
     from job.engine.training.session import load_weights as load
     from job.engine.training.session import published_weights
@@ -58,31 +64,45 @@ def load_weights(manifest: Manifest, session: Any, events: Events) -> None:
     if model.weights is None and not model.pretrained:
         if manifest.data.format == "synthetic" and not model.inference_model:
             random_weights.draw(session, manifest.baseline.train.seed)
-        elif model.name and not trains(manifest):
-            events.message(
-                "the network has random weights, because model.weights is not set and "
-                "baseline.train.epochs is 0; set model.weights, or train the baseline",
-                "warning",
-            )
+        elif not trains(manifest) and not model.inference_model:
+            say("the network has random weights, because model.random_weights is true", "warning")
         return
     path = manifest.path(model.weights) if model.weights else published_weights(str(model.name))
     reset = load(
         session, path, sha256=model.weights_sha256, reset_classifier=model.reset_classifier
     )
     if reset:
-        events.message(
-            f"weights {path}: {', '.join(reset)} keep their initial values (reset_classifier)"
-        )
+        say(f"weights {path}: {', '.join(reset)} keep their initial values (reset_classifier)")
+
+
+def early_check(manifest: Manifest) -> StageFunction | None:
+    """Return a check of the network and its weights, unless the data is prepared in a second."""
+    return None if manifest.data.format in ("digits", "synthetic") else check
+
+
+def check(
+    manifest: Manifest,
+    inputs: Mapping[str, StageOutput],  # noqa: ARG001
+    out: Path,  # noqa: ARG001
+    events: Events,  # noqa: ARG001
+) -> Record:
+    """Build the network and load its weights; write nothing."""
+    from job.engine.training.session import open_session
+
+    session = open_session(**network(manifest, manifest.baseline.train))
+    # The stage itself sends the messages.
+    load_weights(manifest, session, lambda *_: None)
+    return {}
 
 
 def trains(manifest: Manifest) -> bool:
     """Return whether this stage trains the baseline."""
-    return has_steps(manifest.baseline.train)
+    return manifest.baseline.train.has_steps
 
 
 def settings(manifest: Manifest) -> Mapping[str, Any]:
     """Return the settings that can change the FP32 model."""
-    model = settings_of(manifest.model, "weights", "inference_model")
+    model = settings_of(manifest.model, "weights", "inference_model", "random_weights")
     train = manifest.baseline.train
     if not trains(manifest):
         # The seed initialises weights that no file sets.
@@ -96,4 +116,4 @@ def files(manifest: Manifest) -> tuple[Path, ...]:
     return (*model_files(manifest), *(data_files(manifest) if trains(manifest) else ()))
 
 
-STAGE = Stage("baseline", "fp32", ("prepare",), settings, files, run)
+STAGE = Stage("baseline", "fp32", ("prepare",), settings, files, run, early_check=early_check)

@@ -34,11 +34,6 @@ def inference_model_prefix(path: Path) -> Path:
     return path.with_suffix("") if path.suffix in (".pdmodel", ".pdiparams") else path
 
 
-def has_steps(train: TrainSpec) -> bool:
-    """Return whether a training has at least one step."""
-    return (train.epochs if train.max_iters is None else train.max_iters) > 0
-
-
 def recipe(train: TrainSpec) -> Any:
     """Return the engine's recipe of a training."""
     from job.engine.training.schedule import Schedule

@@ -5,13 +5,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from job.data import packed
+from job.data.copies import find_copies
 from job.data.loader import Loader
+from job.data.opening import skipped_text
 from job.data.sources import BadImage, SyntheticImages
 from job.data.splits import Part, Splits
 from job.errors import DataError
 from job.events import Events
 from job.manifest import Manifest
+from job.stages.data_notes import copies_text, empty_classes_text
 from job.stages.dataset import data_files, evaluation_transform, normalisation, open_splits
 from job.stages.settings import settings_of
 from job.stages.stage import CALIBRATION, SELECTION, TEST, Record, Stage, StageOutput
@@ -22,6 +27,11 @@ BATCH = 64
 def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:  # noqa: ARG001
     """Write test.bin, selection.bin and calibration.bin; the record describes the splits."""
     splits = open_splits(manifest, out)
+    for text in skipped(splits):
+        events.message(text)
+    empty = empty_classes(splits, manifest.model.classes)
+    if empty:
+        events.message(empty_classes_text(empty, manifest.model.classes), "warning")
     bad: list[BadImage] = []
     counts = {"train": len(splits.train)}
     for name, part in packed_parts(splits):
@@ -29,6 +39,11 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
         counts[stem] = int(pack(manifest, part, stem, out / name, events, bad)["count"])
         if events.stopping:
             return {}
+    copied = copies(splits, events)
+    if events.stopping:
+        return {}
+    for each in copied:
+        events.message(copies_text(each), "warning")
     how = {
         "train": splits.train.how,
         "calibration": splits.calibration.how,
@@ -40,7 +55,55 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
         "classes": manifest.model.classes,
         "splits": {name: {"images": counts[name], "how": how[name]} for name in how},
         "bad_images": [{"path": image.path, "reason": image.reason} for image in bad],
+        "empty_classes": empty,
+        "copies": copied,
     }
+
+
+def skipped(splits: Splits) -> list[str]:
+    """Return a message for each source that has images in system folders."""
+    texts = {
+        f"{part.source.where}: {skipped_text(part.source)}"
+        for part in (splits.train, splits.selection, splits.test)
+        if getattr(part.source, "system_folders", None)
+    }
+    return sorted(texts)
+
+
+def empty_classes(splits: Splits, classes: int) -> list[int]:
+    """Return the classes without a training image.
+
+    Without training images, return class 0 if it is the only class without a test image.
+    """
+    labels = (splits.train if len(splits.train) else splits.test).source.labels
+    empty = np.flatnonzero(np.bincount(labels, minlength=classes) == 0).tolist()
+    return empty if len(splits.train) or empty == [0] else []
+
+
+def copies(splits: Splits, events: Events) -> list[Record]:
+    """Return which splits share byte-identical images."""
+    parts = {"train": splits.train, "selection": splits.selection, "test": splits.test}
+    found: list[Record] = []
+    for name, other in (("test", "train"), ("test", "selection"), ("selection", "train")):
+
+        def proceed(done: int, total: int, searched: str = other) -> bool:
+            events.progress(f"comparing with {searched}", done, total, "images")
+            return not events.stopping
+
+        if isinstance(parts[name].source, SyntheticImages) or not len(parts[other]):
+            continue
+        shared = find_copies(parts[name], parts[other], proceed)
+        if shared.images:
+            found.append(
+                {
+                    "split": name,
+                    "other": other,
+                    "images": shared.images,
+                    "of": len(parts[name]),
+                    "names": [list(pair) for pair in shared.names],
+                }
+            )
+    return found
 
 
 def packed_parts(splits: Splits) -> tuple[tuple[str, Part], ...]:

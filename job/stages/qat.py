@@ -12,7 +12,7 @@ from job.events import Events
 from job.manifest import Manifest
 from job.manifest.custom_code import callable_files
 from job.stages.dataset import data_files, open_splits, training_loader
-from job.stages.network import has_steps, network, quantize_settings, recipe
+from job.stages.network import network, quantize_settings, recipe
 from job.stages.settings import POST, settings_of
 from job.stages.stage import CALIBRATION, SELECTION, Record, Stage, StageOutput
 
@@ -31,7 +31,7 @@ def run(
     data = inputs["prepare"].path
     session = open_session(**network(manifest, train))
     weights = inputs["baseline"].path / "weights.npz"
-    if not has_steps(train):
+    if not train.has_steps:
         scales = qat.measure_scales(
             session,
             quantize_settings(manifest),
@@ -101,7 +101,7 @@ def settings(manifest: Manifest) -> Mapping[str, Any]:
         "model": {"callable": manifest.model.callable},
         "quantize": settings_of(manifest.quantize, "post_algo", "fallback"),
     }
-    if not has_steps(manifest.train):
+    if not manifest.train.has_steps:
         return {**common, "train": {"max_iters": 0, "seed": manifest.train.seed}}
     return {
         **common,
@@ -114,7 +114,7 @@ def files(manifest: Manifest) -> tuple[Path, ...]:
     """Return the files of the user's code, and of training images if the stage trains."""
     if manifest.quantize.strategy == POST:
         return ()
-    images = data_files(manifest) if has_steps(manifest.train) else ()
+    images = data_files(manifest) if manifest.train.has_steps else ()
     return (*callable_files(manifest), *images)
 
 

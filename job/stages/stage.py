@@ -48,6 +48,8 @@ class Stage:
             a record with the ``number`` of the part. The results are inputs of this stage, named
             ``SHARD``-``number``.
         follower_stage: stage that the other ranks run while this stage trains in a process group.
+        early_check: returns a function that finds mistakes in the stage's inputs before any stage
+            runs, or None if nothing is gained. It runs in its own process, without inputs.
     """
 
     name: str
@@ -60,3 +62,4 @@ class Stage:
     libraries: tuple[str, ...] = ()
     shard: "Stage | None" = None
     follower_stage: "Stage | None" = None
+    early_check: Callable[[Manifest], StageFunction | None] = lambda _: None

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tiers import full_but
-from tiny_run import Run, job, run_json, start, wait_until, write_manifest
+from tiny_run import Run, draw_images, job, run_json, start, wait_until, write_manifest
 
 pytestmark = pytest.mark.e2e
 
@@ -165,6 +166,61 @@ class TestWeights:
         content = {"truncated": path.read_bytes()[:-500], "empty": b"", "code": pickle.dumps(print)}
         path.write_bytes(content[kind])
         refused(ready, code=4, names=[path])
+
+
+class TestBeforePrepare:
+    """Mistakes in the model are found before the images are read."""
+
+    @pytest.fixture
+    def real(self, folder: Path) -> Path:
+        """Class folders, and a baseline that is not trained."""
+        draw_images(folder / "train", 20)
+        self.change(folder)
+        return folder
+
+    def change(self, folder: Path, **model: object) -> None:
+        data = {"format": "class_folders", "train_dir": "train"}
+        untrained = {"train": {"max_iters": 0}}
+        write_manifest(
+            folder,
+            model={"classes": 3, "input_shape": [3, 8, 8], **model},
+            data=data,
+            baseline=untrained,
+        )
+
+    def test_forgotten_weights(self, real: Path) -> None:
+        refused(real, code=2, names=["m.json", "/model/weights: ", "/model/random_weights"])
+        refused(real, "--dry-run", code=2, names=["/model/weights: "])
+        job("validate", "m.json", cwd=real, expect=2)
+        assert not (real / "out").exists()
+        job("run", "m.json", "--until", "prepare", cwd=real)
+        self.change(real, random_weights=True)
+        job("validate", "m.json", cwd=real)
+        assert "random weights" in job("run", "m.json", "--until", "baseline", cwd=real).err
+
+    def test_weights_of_another_network(self, real: Path, trained: Run) -> None:
+        shutil.copy(trained.output / "fp32/weights.pdparams", real / "w.pdparams")
+        self.change(real, weights="w.pdparams", width=2)
+        refused(real, code=4, names=["w.pdparams", "shape", "/model/width"])
+        assert not (real / "out/data").exists()
+
+    def test_files_of_another_kind(self, real: Path, trained: Run) -> None:
+        shutil.copy(trained.output / "fp32/model.pdmodel", real)
+        shutil.copy(trained.output / "fp32/model.pdiparams", real)
+        self.change(real, weights="model.pdmodel")
+        for arguments in (("run", "m.json", "--dry-run"), ("validate", "m.json")):
+            assert ".pdmodel" in job(*arguments, cwd=real, expect=4).err
+        self.change(real, name=None, width=1, inference_model="model")
+        refused(real, code=4, names=["model.pdmodel", "/model/classes to 10"])
+        assert not (real / "out").exists()
+
+    def test_a_network_that_cannot_be_called(self, real: Path) -> None:
+        (real / "mine.py").write_text("def network(depth): ...")
+        self.change(real, name=None, width=1, callable="mine:network", random_weights=True)
+        refused(real, "--allow-code", "--dry-run", code=2, names=["/model/callable: ", "depth"])
+        (real / "mine.py").write_text("import no_such_module\ndef network(): ...")
+        refused(real, "--allow-code", code=2, names=["/model/callable: ", "no_such_module"])
+        assert not (real / "out/data").exists()
 
 
 class TestTraining:

@@ -83,7 +83,7 @@ def build(manifest: Any, outputs: Any, rows: Any, notes: Any, *, failing: bool) 
     """A sample report, with a gate that failed if ``failing``."""
     from sample_report import sample_report
 
-    gate = {"name": "min_speedup", "limit": 9.0, "value": 2.0, "passed": False}
+    gate = {"name": "min_speedup", "limit": 9.0, "value": 2.0, "passed": False, "reason": None}
     return {
         **sample_report(),
         "stages": rows,

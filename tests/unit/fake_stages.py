@@ -248,7 +248,12 @@ def make_manifest(base: Path, *overrides: str) -> Manifest:
     document = {
         "version": 1,
         "name": "tiny",
-        "model": {"name": "convnet", "classes": 10, "input_shape": [3, 32, 32]},
+        "model": {
+            "name": "convnet",
+            "classes": 10,
+            "input_shape": [3, 32, 32],
+            "random_weights": True,
+        },
         "data": {"format": "class_folders", "train_dir": "train"},
     }
     return parse(document, "test.json", base, overrides)

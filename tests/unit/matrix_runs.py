@@ -22,7 +22,7 @@ def build(
     own = f"seed {manifest.train.seed}"
     report |= {"stages": rows, "notes": [*notes, "of all", own], "gates": []}
     if manifest.train.seed > 50:
-        gate = {"name": "min_speedup", "limit": 9.0, "value": 2.0, "passed": False}
+        gate = {"name": "min_speedup", "limit": 9.0, "value": 2.0, "passed": False, "reason": None}
         report |= {"gates": [gate], "status": "gate_failed"}
     return report
 

@@ -284,6 +284,8 @@ def data() -> dict[str, Any]:
         "bad_images": [
             {"path": "train/cat/00017.png", "reason": "truncated: 812 of 2,310 bytes"},
         ],
+        "empty_classes": [],
+        "copies": [],
     }
 
 
@@ -334,8 +336,14 @@ def _build() -> dict[str, Any]:
         "audit": audit(),
         "breakdown": [breakdown_part()],
         "gates": [
-            {"name": "max_top1_drop", "limit": 0.5, "value": 0.12, "passed": True},
-            {"name": "min_speedup", "limit": 1.5, "value": 781 / 503, "passed": True},
+            {"name": "max_top1_drop", "limit": 0.5, "value": 0.12, "passed": True, "reason": None},
+            {
+                "name": "min_speedup",
+                "limit": 1.5,
+                "value": 781 / 503,
+                "passed": True,
+                "reason": None,
+            },
         ],
         "stages": stages(),
     }

@@ -13,6 +13,7 @@ from job.data.archive_reading import (
     LocalArchive,
     Progress,
     archive_errors,
+    archive_kind,
     checked_name,
     entries,
 )
@@ -21,10 +22,12 @@ from job.data.s3.images import Remote
 from job.data.s3.index import Member
 from job.errors import DataError
 from job.storage.digests import hash_stream
+from job.storage.file_kinds import GZIP, TAR, ZIP
 from job.storage.s3.objects import ObjectStore, S3Object
 from job.storage.s3.range_reader import RangeReader
 from job.uri import S3Uri
 
+_SUFFIX_OF = {GZIP: ".tar.gz", ZIP: ".zip"}
 _UNKNOWN_TIME = datetime.fromtimestamp(0, UTC)
 
 
@@ -92,6 +95,12 @@ def members_of(archive: Archive, limits: Limits) -> list[Member]:
     """
     members = []
     with archive_errors(archive):
+        kind = archive_kind(archive)
+        if kind != TAR:
+            raise DataError(
+                f"{archive}: expected an uncompressed tar file, found {kind}",
+                f"Rename the object to end with {_SUFFIX_OF[kind]}, and correct data.root.",
+            )
         for entry in entries(archive, limits, None):
             name = checked_name(entry.name, archive).as_posix()
             sha256, size = hash_stream(entry.content)

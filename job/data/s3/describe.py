@@ -7,7 +7,7 @@ from pathlib import Path
 
 from job.data.archive_reading import Limits, is_archive, is_plain_tar
 from job.data.decode import EXTENSIONS
-from job.data.listing import list_entries
+from job.data.list_file import list_entries
 from job.data.s3 import index as remote_index
 from job.data.s3.archive import RemoteArchive, description, members_of, members_of_file
 from job.data.s3.index import Member

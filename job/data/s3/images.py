@@ -1,7 +1,9 @@
 """A data set in S3. Its images are read through the cache, before they are needed."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import posixpath
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from job.data.decode import EXTENSIONS, UnreadableImageError, decode_content
-from job.data.listing import CLASS_COUNT, EMPTY_CLASS, checked_channels, list_entries, path_problem
+from job.data.list_file import list_entries, path_problem
+from job.data.listing import CLASS_COUNT, EMPTY_CLASS, checked_channels
 from job.data.s3.index import RemoteIndex
+from job.data.system_folders import system_part
 from job.data.transforms import Image, Ints
 from job.errors import DataError
 from job.manifest import Manifest
@@ -19,7 +23,8 @@ from job.storage.s3.access import Access
 from job.storage.s3.prefetch import FetchAhead, PieceReader
 from job.uri import S3Uri
 
-_MISSING = -1
+# Place of an image that is not in the index.
+MISSING = -1
 _NAMED_CLASSES = 5
 
 
@@ -51,6 +56,7 @@ class RemoteImages:
         channels: 1 (gray) or 3 (RGB); images are converted.
         reader: reads the images.
         ignored: number of files that were skipped because of their extension.
+        system_folders: number of files that were skipped in system folders, by folder name.
         normalised: False; see ``Source``.
     """
 
@@ -61,6 +67,7 @@ class RemoteImages:
     channels: int
     reader: PieceReader
     ignored: int = 0
+    system_folders: Mapping[str, int] = field(default_factory=dict)
     normalised: bool = False
 
     def __len__(self) -> int:
@@ -80,7 +87,7 @@ class RemoteImages:
 
     def prefetch(self, indices: Sequence[int]) -> None:
         """Start to download images that will be read soon."""
-        existing = [index for index in indices if self.places[index] != _MISSING]
+        existing = [index for index in indices if self.places[index] != MISSING]
         self._ahead.start({index: self.index.piece(int(self.places[index])) for index in existing})
 
     def ready(self, index: int, seconds: float) -> bool:
@@ -96,7 +103,7 @@ class RemoteImages:
             TransferFailed: the network or the server failed at every attempt.
         """
         place = int(self.places[index])
-        if place == _MISSING:
+        if place == MISSING:
             raise UnreadableImageError("the object does not exist")
         return decode_content(self._ahead.take(index, self.index.piece(place)), self.channels)
 
@@ -123,7 +130,7 @@ def remote_list(
         names.append(name)
         labels.append(label)
     positions = index.positions
-    places = np.asarray([positions.get(name, _MISSING) for name in names], np.int64)
+    places = np.asarray([positions.get(name, MISSING) for name in names], np.int64)
     return RemoteImages(
         index=index,
         places=places,
@@ -144,12 +151,17 @@ def remote_class_folders(
     prefix = "" if folder == "." else f"{folder.strip('/')}/"
     by_class: dict[str, list[int]] = {}
     ignored = 0
+    system = Counter[str]()
     for number, name in enumerate(index.names):
-        class_name, slash, rest = name.removeprefix(prefix).partition("/")
-        if not name.startswith(prefix) or not slash or class_name.startswith((".", "__MACOSX")):
+        below = name.removeprefix(prefix)
+        class_name, slash, rest = below.partition("/")
+        if not name.startswith(prefix) or not slash:
+            continue
+        if excluded := system_part(posixpath.dirname(below)):
+            system[excluded] += 1
             continue
         images = by_class.setdefault(class_name, [])
-        hidden = any(part.startswith(".") for part in rest.split("/"))
+        hidden = posixpath.basename(rest).startswith(".")
         if hidden or not name.lower().endswith(tuple(EXTENSIONS)):
             ignored += 1
         else:
@@ -165,6 +177,7 @@ def remote_class_folders(
         channels=checked_channels(channels),
         reader=PieceReader(remote.access),
         ignored=ignored,
+        system_folders=system,
     )
     return source, class_names
 

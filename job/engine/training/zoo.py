@@ -161,10 +161,11 @@ def from_callable(target: str, *, classes: int) -> nn.Layer:
     try:
         function = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError) as error:
-        raise UsageError(
-            f"/model/callable: cannot import {target}: {error}",
-            "Add the folder of the module to PYTHONPATH.",
-        ) from error
+        missing = getattr(error, "name", None) or module_name
+        hint = "Add the folder of the module to PYTHONPATH."
+        if not f"{module_name}.".startswith(f"{missing}."):
+            hint = f"Install {missing}, which the module of the network imports."
+        raise UsageError(f"/model/callable: cannot import {target}: {error}", hint) from error
     takes_classes = "num_classes" in inspect.signature(function).parameters
     network = function(num_classes=classes) if takes_classes else function()
     if not isinstance(network, nn.Layer):

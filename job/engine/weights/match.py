@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from job.engine.weights.safe_pickle import array_of, load
 from job.errors import DataError
+from job.storage.file_kinds import model_kind_of
 from job.storage.files import open_regular
 
 # The largest vision models have about 10 GB of weights.
 MAX_BYTES = 32 << 30
-_ZIP = b"PK\x03\x04"
 _OTHER_NETWORK = (
     "The file belongs to another network than the manifest's: check /model/name and /model/width."
 )
@@ -42,12 +42,7 @@ def read_pdparams(path: Path, sha256: str | None) -> dict[str, NDArray[Any]]:
             f"weights {path}: SHA-256 is {checksum}, expected {sha256}",
             "Download the file again, or correct /model/weights_sha256.",
         )
-    if content.startswith(_ZIP):
-        raise DataError(
-            f"weights {path}: found a zip file, such as .npz or PyTorch's; expected .pdparams",
-            "For the weights of a run of this job, name its fp32/weights.pdparams. Save other "
-            "weights with paddle.save(network.state_dict(), path).",
-        )
+    check_kind(path)
     try:
         document = load(content)
     except UnpicklingError as error:
@@ -56,6 +51,23 @@ def read_pdparams(path: Path, sha256: str | None) -> dict[str, NDArray[Any]]:
             "Save the weights again with paddle.save(network.state_dict(), path).",
         ) from error
     return arrays_of(document, path)
+
+
+def check_kind(path: Path) -> None:
+    """Reject a file that is recognized as something else than a ``.pdparams`` file.
+
+    Raises:
+        DataError: the message names the kind of the file.
+        OSError: the file cannot be read.
+    """
+    kind = model_kind_of(path)
+    if kind:
+        raise DataError(
+            f"weights {path}: expected a .pdparams file, found {kind}",
+            "For the weights of a run of this job, name its fp32/weights.pdparams. Save other "
+            "weights with paddle.save(network.state_dict(), path). Set a saved inference model in "
+            "/model/inference_model instead.",
+        )
 
 
 def _content(path: Path) -> bytes:

@@ -93,7 +93,7 @@ def _not_finite(value: Any, pointer: str) -> Iterator[Fault]:
 
 
 def _disagreements(report: Mapping[str, Any]) -> Iterator[Fault]:
-    failed = [gate["name"] for gate in report["gates"] if not gate["passed"]]
+    failed = [gate["name"] for gate in report["gates"] if gate["passed"] is False]
     expected = "gate_failed" if failed else "passed"
     if report["status"] != expected:
         why = f"these gates failed: {', '.join(failed)}" if failed else "no gate failed"

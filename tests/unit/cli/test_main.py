@@ -170,6 +170,9 @@ class TestRefusals:
         done = job(*arguments, cwd=folder)
         assert done.returncode == 2
         assert "/model/callable: 'mine:net'" in done.stderr
+        allowed = job(*arguments, "--allow-code", "--dry-run", cwd=folder)
+        assert (allowed.returncode, "mine:net" in allowed.stderr) == (2, True)
+        (folder / "mine.py").write_text("def net(): ...")
         assert job(*arguments, "--allow-code", "--dry-run", cwd=folder).returncode == 0
 
     def test_uri(self, folder: Path) -> None:

@@ -1,5 +1,7 @@
+import bz2
 import io
 import json
+import lzma
 import os
 import re
 import resource
@@ -11,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from job.data.archive_reading import Limits, is_archive
+from job.data.archive_reading import Limits, LocalArchive, is_archive
 from job.data.archives import unpack
+from job.data.s3.archive import members_of
 from job.errors import DataError, OutputError
 
 FILES = {"set/cat/0.png": b"cat", "set/dog/0.png": b"dog" * 999, "set/dog/empty.txt": b""}
@@ -72,6 +75,42 @@ def test_archives_are_unpacked_whole(tmp_path: Path, name: str) -> None:
     assert tree(folder) == FILES
     assert len(seen) == len(FILES)
     assert all(0 < done <= total == archive.stat().st_size for done, total in seen)
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tgz", "a.zip", "a.tar.gz"])
+@pytest.mark.parametrize("content", [".tar", ".tar.gz", ".zip"])
+def test_the_content_gives_the_format(tmp_path: Path, name: str, content: str) -> None:
+    archive = make(tmp_path / f"b{content}").rename(tmp_path / name)
+    assert tree(unpack(archive, tmp_path / "cache")) == FILES
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tgz", "a.zip"])
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (bz2.compress(b"tar"), "bzip2"),
+        (lzma.compress(b"tar"), "xz"),
+        (b"7z\xbc\xaf\x27\x1c", "7z"),
+        (b"<!DOCTYPE html><title>404</title>", "HTML"),
+        (b"version https://git-lfs.github.com/spec/v1", "LFS"),
+        (b"", "empty"),
+    ],
+)
+def test_another_kind_of_file_is_named(
+    tmp_path: Path, name: str, content: bytes, kind: str
+) -> None:
+    archive = tmp_path / name
+    archive.write_bytes(content)
+    with pytest.raises(DataError, match=rf"{re.escape(name)}: .*\.tar\.gz.*{kind}"):
+        unpack(archive, tmp_path / "cache")
+    assert_nothing_left(tmp_path / "cache")
+
+
+@pytest.mark.parametrize(("content", "kind"), [(".tar.gz", "gzip"), (".zip", "zip")])
+def test_a_compressed_archive_cannot_be_indexed(tmp_path: Path, content: str, kind: str) -> None:
+    archive = make(tmp_path / f"b{content}").rename(tmp_path / "a.tar")
+    with pytest.raises(DataError, match=rf"a\.tar: .*{kind}"):
+        members_of(LocalArchive(archive), Limits())
 
 
 def test_an_unpacked_archive_is_used_again_until_it_changes(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +8,7 @@ import pytest
 from data_fakes import save_image
 from PIL import Image
 
-from job.data.decode import UnreadableImageError, decode
+from job.data.decode import UnreadableImageError, decode, decode_content
 
 
 def test_a_picture_is_read_as_rgb_or_gray(tmp_path: Path) -> None:
@@ -122,3 +124,38 @@ def test_a_device_is_no_image(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").symlink_to("/dev/zero")
     with pytest.raises(UnreadableImageError, match=r"^not a regular file$"):
         decode(tmp_path / "a.jpg", 3)
+
+
+CHUNKS = (b"pHYs", b"tEXt", b"gAMA", b"tIME")
+
+
+@pytest.mark.parametrize("damaged", [*CHUNKS, b"".join(CHUNKS)])
+@pytest.mark.parametrize("place", ["content", "checksum"])
+def test_a_wrong_checksum_in_a_chunk_of_a_png_that_is_not_needed(
+    tmp_path: Path, damaged: bytes, place: str
+) -> None:
+    path = save_image(tmp_path / "a.png")
+    expected = decode(path, 3)
+    content = path.read_bytes()
+    start, end = content[:33], content[-12:]
+    extras = b""
+    for name in CHUNKS:
+        chunk = bytearray(struct.pack(">I", 9) + name + b"123456789")
+        checksum = bytearray(struct.pack(">I", zlib.crc32(chunk[4:])))
+        if name in damaged:
+            (checksum if place == "checksum" else chunk)[-1] ^= 255
+        extras += chunk + checksum
+    # tIME may stand behind the pixels.
+    path.write_bytes(start + extras[:-42] + content[33:-12] + extras[-42:] + end)
+    np.testing.assert_array_equal(decode(path, 3), expected)
+    np.testing.assert_array_equal(decode_content(path.read_bytes(), 3), expected)
+
+
+@pytest.mark.parametrize("name", [b"IHDR", b"IDAT"])
+def test_a_damaged_chunk_of_a_png_that_is_needed(tmp_path: Path, name: bytes) -> None:
+    path = save_image(tmp_path / "a.png")
+    content = bytearray(path.read_bytes())
+    content[content.find(name) + 6] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(UnreadableImageError):
+        decode(path, 3)

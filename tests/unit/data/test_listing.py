@@ -6,8 +6,13 @@ import pytest
 from data_fakes import save_folders, save_image
 
 from job.data.listing import DataRoot, class_folders, image_list
+from job.data.s3.images import Remote, remote_class_folders
+from job.data.s3.index import RemoteIndex
 from job.data.sources import ImageFiles, digits
 from job.errors import DataError
+from job.storage.s3.access import Access
+from job.storage.s3.client import S3Settings
+from job.uri import S3Uri
 
 
 @pytest.fixture
@@ -49,11 +54,58 @@ def test_a_list_gives_paths_and_labels(place: DataRoot) -> None:
         ("x/../../a.png 1\n", r"list\.txt:1: .*`\.\.`"),
         ("/etc/passwd 1\n", r"list\.txt:1: '/etc/passwd' "),
         (b"a.png 1\n\xff\xd8\xff 1\n", r"list\.txt:2: .*UTF-8"),
+        ("a.png 1\nt/b.png, 2\n", r"list\.txt:2: .*','"),
+        ("a.png,1\n", r"list\.txt:1: .*','"),
+        ("a.png ;1\n", r"list\.txt:1: .*';'"),
+        ("a.png\t|\t1\n", r"list\.txt:1: .*'\|'"),
+        ('a.png 1\n"b c.png" 2\n', r"list\.txt:2: .*quotes"),
+        ("'a.png' 1\n", r"list\.txt:1: .*quotes"),
+        ('"a.png 1"\n', r"list\.txt:1: .*quotes"),
+        ('a.png "1"\n', r"list\.txt:1: .*quotes"),
+        ("\u201ca.png\u201d 1\n", r"list\.txt:1: .*quotes"),
+        ("a.png 1 2\n", r"list\.txt:1: .*one number"),
+        ("a.JPEG 0.5 2\n", r"list\.txt:1: .*one number"),
+        ("1 a.png\n", r"list\.txt:1: .*path first"),
+        ("s3://bucket/a.png 1\n", r"list\.txt:1: .*data\.root"),
+        ("t\\0.png 1\n", r"list\.txt:1: .*data\.root"),
+        ("C:\\t\\0.png 1\n", r"list\.txt:1: .*data\.root"),
+        ("a.png 1\rb.png\rc.png 2\r", r"list\.txt:2: .*found 'b\.png'"),
+        ("a.png 1\n".encode("utf-16"), r"list\.txt:1: .*UTF-16"),
+        ("path label\na.png 1\n", r"list\.txt:1: expected `path label`"),
     ],
 )
 def test_a_bad_list_names_the_line(place: DataRoot, content: str | bytes, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_list(place, content)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("between", [" ", "\t", "  \t "])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_every_line_end_and_every_space_is_read(
+    place: DataRoot, end: str, between: str, mark: str
+) -> None:
+    lines = [f"a, b.png{between}1", f'it\'s "c".png{between}2', f"x/7 8{between}3"]
+    source = read_list(place, "".join(f"{mark}{line}{end}" for line in lines))
+    assert source.names == ("a, b.png", 'it\'s "c".png', "x/7 8")
+    assert source.labels.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message", "hint"),
+    [
+        (range(10, 0, -1), r"list\.txt:1: label 10 .* 1 to 10", "Subtract 1"),
+        (range(1, 11), r"list\.txt:10: label 10 .* 1 to 10", "Subtract 1"),
+        (range(11), r"list\.txt:11: label 10 .* 0 to 10", "model.classes"),
+        (range(1, 13), r"list\.txt:10: label 10 .* 1 to 12", "model.classes"),
+    ],
+)
+def test_labels_from_one_are_recognized(
+    place: DataRoot, labels: range, message: str, hint: str
+) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        read_list(place, "".join(f"{label}.png {label}\n" for label in labels))
+    assert hint in caught.value.hint
 
 
 def test_a_missing_list_says_what_there_is(place: DataRoot) -> None:
@@ -99,6 +151,42 @@ def test_class_folders_give_sorted_labels(place: DataRoot) -> None:
     assert source.labels.tolist() == [0, 0, 0, 1, 1]
     assert source.ignored == 2
     assert source.read(2).shape == (10, 12, 1)
+
+
+SYSTEM = ["@eaDir", "__MACOSX", ".thumbnails", "#recycle", "lost+found", "$RECYCLE.BIN", "@Recycle"]
+
+
+@pytest.mark.parametrize("name", SYSTEM)
+def test_images_in_system_folders_are_left_out_and_counted(place: DataRoot, name: str) -> None:
+    train = save_folders(place.folder / "train", ["cat", "dog"], 1)
+    for folder in (train, train / "cat", train / "dog/more"):
+        save_image(folder / name / "deep/0.png")
+    save_image(train / "dog/more/1.png")
+    (train / "cat" / name / "link").symlink_to("/etc")
+    source, names = class_folders(place, "train", classes=2, channels=3)
+    assert names == ["cat", "dog"]
+    assert source.names == ("train/cat/0.png", "train/dog/0.png", "train/dog/more/1.png")
+    assert source.system_folders == {name: 3}
+    assert source.ignored == 0
+
+
+def test_images_in_system_folders_in_s3_are_left_out_and_counted() -> None:
+    found = [f"train/{name}" for name in ("cat/0.png", "dog/more/1.png", "dog/.1.png", "cat/a.txt")]
+    hidden = [f"train/{folder}{name}/0.png" for folder in ("", "cat/more/") for name in SYSTEM]
+    names = tuple(sorted(found + hidden))
+    uri = S3Uri("b", "k")
+    index = RemoteIndex(uri, names, np.ones(len(names), np.int64), ("etag",) * len(names))
+    remote = Remote(uri, Access(S3Settings(), Path("cache"), 1))
+    source, class_names = remote_class_folders(index, remote, "train", classes=2, channels=3)
+    assert class_names == ["cat", "dog"]
+    assert source.names == ("train/cat/0.png", "train/dog/more/1.png")
+    assert source.system_folders == dict.fromkeys(SYSTEM, 2)
+    assert source.ignored == 2
+
+
+def test_one_sign_is_a_class(place: DataRoot) -> None:
+    save_folders(place.folder / "train", ["#", "$", "@", "_"], 1)
+    assert class_folders(place, "train", classes=4, channels=3)[1] == ["#", "$", "@", "_"]
 
 
 def test_the_number_of_class_folders_must_be_the_models(place: DataRoot) -> None:

@@ -1,3 +1,8 @@
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -6,11 +11,13 @@ from job.data.transforms import (
     Augment,
     Draw,
     Evaluate,
+    Transform,
     centre_crop,
     generator,
     normalize,
     random_box,
     resize,
+    resized_centre,
 )
 from job.errors import UsageError
 
@@ -49,6 +56,50 @@ def test_evaluation_cuts_the_centre(height: int, width: int) -> None:
     whole = resize(image, (int(height * scale), int(width * scale)))
     np.testing.assert_array_equal(result, centre_crop(whole, (14, 14)))
     assert result.shape == (14, 14, 3)
+
+
+@pytest.mark.parametrize(("height", "width"), [(3, 900), (900, 3), (30, 17), (17, 31), (1, 40)])
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_the_centre_is_the_same_without_the_rest(height: int, width: int, kind: type) -> None:
+    image = picture(height, width).astype(kind)
+    for scaled in ((2 * height, 3 * width), (16 * height // 3, 16 * width // 3), (61, 53)):
+        size = (min(5, scaled[0]), min(4, scaled[1]))
+        part = resized_centre(image, scaled, size)
+        assert part.dtype == kind
+        # Both round to 8 bits twice, with other last bits of the filter's weights.
+        whole = centre_crop(resize(image, scaled), size)
+        np.testing.assert_allclose(part.astype(float), whole.astype(float), atol=1)
+
+
+STRIPS = [(1, 30_000), (30_000, 1), (2, 300_000), (400_000, 1), (1, 1_000_000)]
+TRANSFORMS = [
+    Evaluate((224, 224), resize_short=256),
+    Evaluate((224, 224)),
+    *(Augment(Evaluate((224, 224), resize_short=256), crop=crop) for crop in ("pad", "none")),
+    Augment(Evaluate((224, 224)), crop="random_resized", ratio=(0.0001, 10000.0)),
+    Augment(Evaluate((224, 224)), crop="random_resized"),
+]
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS, ids=str)
+def test_strips_need_little_memory(transform: Transform) -> None:
+    images = [picture(*size, channels) for size in STRIPS for channels in (1, 3)]
+    with little_memory(300 << 20):
+        for image in images:
+            result = transform(image, Draw(0, 0, 0))
+            assert result.shape == (224, 224, image.shape[2])
+
+
+@contextmanager
+def little_memory(spare: int) -> Iterator[None]:
+    """Let this process use ``spare`` bytes more than it uses."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + spare, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def test_evaluation_without_resize_short_ignores_proportions() -> None:

@@ -25,7 +25,8 @@ def write(folder: Path, content: str | bytes) -> str:
         ('{"a": 1,\n "b": }', r"not JSON: Expecting value at line 2, column 7"),
         ("", r"not JSON: Expecting value at line 1, column 1"),
         (b'{"a":\n "\xff"}', r"not UTF-8: byte 0xff at line 2, column 3"),
-        (b"\xef\xbb\xbf{}", r"byte order mark at line 1, column 1"),
+        (b"\xef\xbb\xbf{,", r"not JSON: .* at line 1, column 2"),
+        (b"\xff\xfe{\0}\0", r"not UTF-8: byte 0xff at line 1, column 1"),
         (
             '{"train": {"epochs": 1,\n  "epochs": 2}}',
             r"/train/epochs: .* at line 1, column 12 and at line 2, column 3",
@@ -54,6 +55,12 @@ def test_every_duplicate_and_bad_number_is_listed(tmp_path: Path) -> None:
 
 def test_same_key_in_different_objects_is_no_duplicate() -> None:
     assert load("-", stdin=io.StringIO(json.dumps(MINIMAL))).name == "tiny"
+
+
+def test_a_byte_order_mark_is_left_out(tmp_path: Path) -> None:
+    text = "\ufeff" + json.dumps(MINIMAL)
+    assert load(write(tmp_path, text)).name == "tiny"
+    assert load("-", stdin=io.StringIO(text)).name == "tiny"
 
 
 @pytest.mark.parametrize("name", ["missing.json", ".", "nul\0byte"])

@@ -59,6 +59,30 @@ DIGITS = {"format": "digits", "mean": [0.5], "std": [0.5]}
             {"/model/width": "expected 1 for densenet121, found 0.5"},
         ),
         ({"data__resize_short": 16}, {"/data/resize_short": "at least 32"}),
+        (
+            {"data__resize_short": 47, "model__input_shape": [3, 32, 48]},
+            {"/data/resize_short": "at least 48"},
+        ),
+        (
+            {"model__random_weights": True, "model__weights": "w"},
+            {"/model/random_weights": "/model/weights "},
+        ),
+        (
+            {
+                "model__random_weights": True,
+                "model__name": "resnet18",
+                "model__pretrained": True,
+            },
+            {"/model/random_weights": "/model/pretrained "},
+        ),
+        (
+            {
+                "model__random_weights": True,
+                "model__name": None,
+                "model__inference_model": "m",
+            },
+            {"/model/random_weights": "/model/inference_model "},
+        ),
         ({"data__augment__scale": [1, 0.1]}, {"/data/augment/scale": "ascending"}),
         ({"data__augment__ratio": [2, 1]}, {"/data/augment/ratio": "ascending"}),
         (

@@ -13,13 +13,16 @@ from fake_stages import (
     CHAIN,
     REPORTING,
     Recorder,
+    bad_data,
     build_report,
+    crash,
     go,
     make_manifest,
     names,
     plan_of,
     render,
     stage,
+    third,
 )
 
 from job.errors import DataError, OutputError, StageCrashed, UsageError
@@ -27,6 +30,7 @@ from job.pipeline import fingerprint
 from job.pipeline.plan import NO_RESULT, RESUMES, UNCHANGED
 from job.pipeline.request import ReportConfig
 from job.pipeline.run_report import CHANGED
+from job.stages.stage import Stage
 from job.storage.local import LocalOutput
 
 FIRST_TIME = [
@@ -109,6 +113,44 @@ class TestFirstRun:
         with pytest.raises(DataError, match=r"weights.bin \(read by first\)"):
             go(manifest, tmp_path / "run", ui=ui)
         assert ui.lines == []
+
+
+class TestEarlyCheck:
+    def checked(self, check: Any) -> tuple[Stage, ...]:
+        """The chain; its third stage has a check."""
+        return (*CHAIN[:2], replace(CHAIN[2], early_check=lambda manifest: check))
+
+    def test_a_mistake_is_found_before_the_first_stage(self, tmp_path: Path) -> None:
+        ui = Recorder()
+        with pytest.raises(DataError, match="truncated"):
+            go(make_manifest(tmp_path), tmp_path / "run", self.checked(bad_data), ui=ui)
+        assert ui.lines == []
+        assert not (tmp_path / "run/first_out").exists()
+
+    def test_a_crash_names_the_log_of_the_stage(self, tmp_path: Path) -> None:
+        with pytest.raises(StageCrashed, match=r"logs/third\.log"):
+            go(make_manifest(tmp_path), tmp_path / "run", self.checked(crash))
+
+    def test_a_check_leaves_nothing(self, tmp_path: Path) -> None:
+        ui = Recorder()
+        stages = self.checked(third)
+        go(make_manifest(tmp_path), tmp_path / "run", stages, ui=ui)
+        assert ui.lines == FIRST_TIME
+        assert names(tmp_path / "run/.partial") == []
+
+    def test_nothing_is_checked_twice(self, tmp_path: Path) -> None:
+        go(make_manifest(tmp_path), tmp_path / "run")
+        stages = self.checked(bad_data)
+        manifest = make_manifest(tmp_path, "benchmark.batch_sizes=[3]")
+        # The third stage runs first, so it finds the mistake itself.
+        assert go(manifest, tmp_path / "run", stages).rows[2].status == "ran"
+        rows = go(manifest, tmp_path / "run", stages, from_stage="third").rows
+        assert [row.status for row in rows] == ["reused", "reused", "ran"]
+
+    def test_stages_that_do_not_run_are_not_checked(self, tmp_path: Path) -> None:
+        stages = self.checked(bad_data)
+        result = go(make_manifest(tmp_path), tmp_path / "run", stages, until_stage="second")
+        assert len(result.rows) == 2
 
 
 class TestReuse:

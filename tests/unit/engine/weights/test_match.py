@@ -186,7 +186,7 @@ def test_arrays_of_every_layout_are_read(path, protocol):
 def test_a_checkpoint_of_numpy_is_told_as_such(path):
     with path.open("wb") as file:
         np.savez(file, **ARRAYS)
-    with pytest.raises(DataError, match=r"zip file(.|\n)*fp32/weights\.pdparams"):
+    with pytest.raises(DataError, match=r"\.npz file(.|\n)*fp32/weights\.pdparams"):
         read_pdparams(path, None)
 
 

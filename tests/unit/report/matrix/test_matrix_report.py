@@ -293,3 +293,13 @@ def test_picture_is_well_formed_and_has_every_model():
     assert {"batch 1, ISA cap avx512_core_vnni", "batch 50, no ISA cap"} <= texts
     assert "published" in caption
     assert not re.findall(r"(?:fill|stroke): #\w+", picture)
+
+
+def test_a_model_whose_gate_is_not_judged_is_named():
+    report = sample_matrix()
+    gate = {"name": "max_top1_drop", "limit": 1.0, "value": 0.0, "passed": None}
+    report["matrix"][1]["gates"] = [gate | {"reason": "FP32 top-1 is no better than chance."}]
+    schema_check.validate(report)
+    assert report["matrix"][1]["model"] in summarize(report).headline
+    assert "all passed" not in summarize(report).headline
+    assert "not judged" in on_terminal(report, 100)

@@ -122,6 +122,35 @@ def test_headline_names_the_failed_gate():
     assert (summary.cards[0].value, summary.cards[0].good) == ("Failed", False)
 
 
+def test_a_gate_that_is_not_judged_is_neither_passed_nor_failed():
+    report = unjudged_report()
+    schema_check.validate(report)
+    summary = summarize(report)
+    assert summary.passed
+    assert summary.headline.startswith("Passed, but not judged: max_top1_drop.")
+    assert (summary.cards[0].value, summary.cards[0].good) == ("Passed in part", None)
+    grid = cells.gates_grid(report)
+    assert [row[-1] for row in grid.rows] == ["not judged", "passed"]
+    assert report["gates"][0]["reason"] in grid.note
+    del report["gates"][1]
+    assert summarize(report).headline.startswith("Not judged (max_top1_drop):")
+    assert summarize(report).cards[0].value == "Not judged"
+
+
+def test_a_failed_gate_comes_before_one_that_is_not_judged():
+    report = unjudged_report() | {"status": "gate_failed"}
+    report["gates"][1].update(limit=4.0, passed=False)
+    schema_check.validate(report)
+    assert summarize(report).headline.startswith("Gate failed: min_speedup ")
+    assert summarize(report).cards[0].good is False
+
+
+def unjudged_report():
+    report = sample_report()
+    report["gates"][0] |= {"passed": None, "reason": "FP32 top-1 is no better than chance."}
+    return report
+
+
 def test_headline_when_int8_gains_nothing():
     report = sample_report()
     report["gates"] = []

@@ -1,0 +1,69 @@
+"""Checks of the model in a manifest that need no Paddle and little time, before any stage runs."""
+
+from collections.abc import Sequence
+
+from job.errors import DataError
+from job.manifest import Manifest, entries
+from job.manifest.callable_source import check_callable
+from job.manifest.initial_weights import check_initial_weights
+
+
+def check_models(
+    manifest: Manifest, source: str, *, index: int | None = None, needs_weights: bool = True
+) -> None:
+    """Check weights, ready models and the functions of custom networks.
+
+    Files that do not exist are skipped, because the plan reports all missing inputs together. So
+    are files in S3 that are not downloaded yet.
+
+    Args:
+        manifest: a manifest of one model or of a matrix.
+        source: the manifest's name in messages.
+        index: the number of one model of a matrix; None for all models.
+        needs_weights: False if the run ends before the FP32 model is made.
+
+    Raises:
+        ManifestError: the weights were forgotten.
+        DataError: a file is of another kind, or belongs to no image classifier.
+        UsageError: the function of a custom network cannot be imported or called.
+    """
+    if needs_weights:
+        check_initial_weights(manifest, source)
+    for single in _chosen(manifest, index):
+        check_callable(single)
+        _check_files(single)
+
+
+def _chosen(manifest: Manifest, index: int | None) -> Sequence[Manifest]:
+    singles = entries(manifest) or (manifest,)
+    # A wrong number is reported later.
+    return singles if index is None else singles[max(0, index) : index + 1]
+
+
+def _check_files(manifest: Manifest) -> None:
+    model = manifest.model
+    try:
+        if model.weights and _is_here(manifest, model.weights):
+            from job.engine.weights.match import check_kind
+
+            check_kind(manifest.path(model.weights))
+        if model.inference_model and _is_here(manifest, model.inference_model):
+            # Importing the stages takes 0.2 s, which other manifests do not need.
+            from job.engine.inference.ready_model import check_ready_model
+            from job.stages.network import inference_model_prefix
+
+            prefix = inference_model_prefix(manifest.path(model.inference_model))
+            program = prefix.with_name(f"{prefix.name}.pdmodel")
+            check_ready_model(program, model.classes, model.input_shape)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise DataError(
+            f"cannot read {error.filename or 'the model'}: {error.strerror or error}",
+            "Check /model/weights and /model/inference_model.",
+        ) from error
+
+
+def _is_here(manifest: Manifest, text: str) -> bool:
+    uri = manifest.uri(text)
+    return uri is None or uri in manifest.localized

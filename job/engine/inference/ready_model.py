@@ -1,0 +1,118 @@
+"""Checks a ready model without importing Paddle, so that planning can reject it."""
+
+import importlib.util
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from job.errors import DataError
+from job.storage.file_kinds import PADDLE_PROGRAM, model_kind_of
+from job.storage.files import open_regular
+
+_NOT_SUPPORTED = (
+    "Set /model/inference_model to a classifier with one image input and scores [N, classes]. "
+    "Segmentation and detection models are not supported."
+)
+
+
+def check_ready_model(path: Path, classes: int, input_shape: Sequence[int]) -> None:
+    """Check the inputs and the first output of a ``.pdmodel`` file.
+
+    Args:
+        path: the file.
+        classes: expected number of classes.
+        input_shape: (channels, height, width) of the images.
+
+    Raises:
+        DataError: the file is no Paddle program, the model is no image classifier, or it has
+            another number of classes or another input shape.
+        OSError: the file cannot be read.
+    """
+    program = _read(path)
+    block = program.blocks[0]
+    tensors = {each.name: each.type.dense_tensor.tensor for each in block.vars}
+    inputs = [_names(op.outputs) for op in _ordered(block.ops, "feed")]
+    outputs = [_names(op.inputs) for op in _ordered(block.ops, "fetch")]
+    if len(inputs) != 1 or not outputs or {*inputs, outputs[0]} - tensors.keys():
+        raise DataError(
+            f"{path}: expected one image input and an output of scores; found inputs {inputs} and "
+            f"outputs {outputs}, so the model is no image classifier",
+            _NOT_SUPPORTED,
+        )
+    shape = list(tensors[outputs[0]].dims)
+    if len(shape) != 2:
+        raise DataError(
+            f"{path}: the model's output has shape {shape}, which is not [N, classes], so the "
+            "model is no classifier",
+            _NOT_SUPPORTED,
+        )
+    if shape[1] not in (-1, classes):
+        raise DataError(
+            f"{path}: the model's output has shape {shape}, expected [-1, {classes}]",
+            f"Set /model/classes to {shape[1]}.",
+        )
+    _check_image(path, list(tensors[inputs[0]].dims), input_shape)
+
+
+def _check_image(path: Path, shape: Sequence[int], input_shape: Sequence[int]) -> None:
+    if len(shape) != 4:
+        raise DataError(
+            f"{path}: the model's input has shape {shape}, which is not [N, channels, height, "
+            "width], so the model reads no images",
+            _NOT_SUPPORTED,
+        )
+    pairs = zip(shape[1:], input_shape, strict=True)
+    if any(given not in (-1, wanted) for given, wanted in pairs):
+        raise DataError(
+            f"{path}: the model's input has shape {shape}, but /model/input_shape is "
+            f"{list(input_shape)}",
+            "Set /model/input_shape to [channels, height, width] of the model.",
+        )
+
+
+def _read(path: Path) -> Any:
+    with open_regular(path) as file:
+        content = file.read()
+    program = _messages().ProgramDesc()
+    try:
+        program.ParseFromString(content)
+    except DecodeError:
+        program.Clear()
+    if not program.blocks or not program.blocks[0].ops:
+        kind = model_kind_of(path) or "another kind of file"
+        found = "a damaged program" if kind == PADDLE_PROGRAM else kind
+        raise DataError(
+            f"{path}: expected a Paddle program, found {found}",
+            "Export the model with paddle.static.save_inference_model.",
+        )
+    return program
+
+
+@cache
+def _messages() -> Any:
+    """Return Paddle's message classes; their module is loaded without the package around it."""
+    package = importlib.util.find_spec("paddle")
+    if package is None or not package.submodule_search_locations:
+        raise ModuleNotFoundError("No module named 'paddle'", name="paddle")
+    file = Path(package.submodule_search_locations[0]) / "base/proto/framework_pb2.py"
+    spec = importlib.util.spec_from_file_location("job.engine.inference.framework_pb2", file)
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError(f"cannot load {file}", name="paddle")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _ordered(ops: Sequence[Any], kind: str) -> list[Any]:
+    """Return the feed or fetch ops in the order of the model's inputs or outputs."""
+    of_kind = [op for op in ops if op.type == kind]
+    return sorted(of_kind, key=lambda op: next((a.i for a in op.attrs if a.name == "col"), 0))
+
+
+def _names(slots: Sequence[Any]) -> str:
+    """Return the name of the variable that a feed or fetch op copies."""
+    by_slot = {slot.parameter: list(slot.arguments) for slot in slots}
+    return next(iter(by_slot.get("Out") or by_slot.get("X") or [""]))

@@ -1,0 +1,37 @@
+"""Remarks on a data set, for messages and for the report."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from job.text_format import plural, shortened
+
+_OTHER = {"train": "training", "selection": "selection", "test": "test"}
+
+
+def empty_classes_text(empty: Sequence[int], classes: int) -> str:
+    """Return a warning about classes without images."""
+    listed = shortened([str(label) for label in empty])
+    verb = "has" if len(empty) == 1 else "have"
+    text = f"{len(empty):,} of {classes:,} classes {verb} no image: {listed}."
+    if 0 in empty:
+        text += " Labels start at 0, so check whether the labels of this data set start at 1."
+    return text
+
+
+def copies_text(copies: Mapping[str, Any]) -> str:
+    """Return a warning about byte-identical images; see ``data.copies`` in the report's schema."""
+    name, other = _OTHER[copies["split"]], _OTHER[copies["other"]]
+    pairs = ", ".join(f"{first} = {second}" for first, second in copies["names"])
+    more = ", ..." if copies["images"] > len(copies["names"]) else ""
+    verb = "is a copy" if copies["images"] == 1 else "are copies"
+    return (
+        f"{copies['images']:,} of {plural(copies['of'], f'{name} image')} {verb} of {other} "
+        f"images ({pairs}{more}). Accuracy on such images does not apply to new images."
+    )
+
+
+def data_notes(data: Mapping[str, Any], classes: int) -> list[str]:
+    """Return the remarks on a data set that its report shows."""
+    empty = data["empty_classes"]
+    notes = [empty_classes_text(empty, classes)] if empty else []
+    return notes + [copies_text(each) for each in data["copies"]]

@@ -1,0 +1,239 @@
+"""Mistakes in the model's files and keys that are found without Paddle."""
+
+import io
+import json
+import struct
+import subprocess
+import sys
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from job.cli.model_checks import check_models
+from job.errors import DataError, ManifestError, UsageError
+from job.manifest import parse
+
+DATA = {"format": "class_folders", "train_dir": "train"}
+MODEL = {"name": "convnet", "classes": 10, "input_shape": [3, 32, 32]}
+READY = {"name": None, "inference_model": "ready"}
+
+
+def check(folder: Path, model: dict[str, Any], needs_weights: bool = True, **parts: Any) -> None:
+    document = {"version": 1, "name": "tiny", "model": MODEL | model, "data": DATA, **parts}
+    check_models(parse(document, "m.json", folder), "m.json", needs_weights=needs_weights)
+
+
+def npz() -> bytes:
+    file = io.BytesIO()
+    np.savez(file, a=np.ones(2))
+    return file.getvalue()
+
+
+def zipped(*names: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as opened:
+        for name in names:
+            opened.writestr(name, b"x")
+    return file.getvalue()
+
+
+def program(
+    inputs: dict[str, Sequence[int]], outputs: dict[str, Sequence[int]], extra: bytes = b""
+) -> bytes:
+    """A .pdmodel file, encoded as protobuf by hand."""
+
+    def field(number: int, value: bytes | int) -> bytes:
+        if isinstance(value, int):
+            return bytes([number << 3]) + varint(value)
+        return bytes([number << 3 | 2]) + varint(len(value)) + value
+
+    def varint(value: int) -> bytes:
+        value &= (1 << 64) - 1
+        out = b""
+        while value > 127:
+            out += bytes([value & 127 | 128])
+            value >>= 7
+        return out + bytes([value])
+
+    def variable(name: str, dims: Sequence[int]) -> bytes:
+        tensor = field(1, 5) + b"".join(field(2, size) for size in dims)
+        dense = field(1, 7) + field(3, field(1, tensor))
+        return field(3, field(1, name.encode()) + field(2, dense))
+
+    def op(kind: str, source: str, target: str, column: int) -> bytes:
+        def slot(name: str, variable: str) -> bytes:
+            return field(1, name.encode()) + field(2, variable.encode())
+
+        attribute = field(1, b"col") + field(2, 0) + field(3, column)
+        parts = field(1, slot("X", source)) + field(2, slot("Out", target))
+        return field(4, parts + field(3, kind.encode()) + field(4, attribute))
+
+    block = field(1, 0) + field(2, -1)
+    block += b"".join(variable(name, dims) for name, dims in (inputs | outputs).items())
+    # In reverse order, because the column gives the order.
+    for place, name in reversed([*enumerate(inputs)]):
+        block += op("feed", "feed", name, place)
+    for place, name in reversed([*enumerate(outputs)]):
+        block += op("fetch", name, "fetch", place)
+    return field(1, block) + extra
+
+
+IMAGE = {"image": [-1, 3, 32, 32]}
+SCORES = {"scores": [-1, 10]}
+PROGRAM = program(IMAGE, SCORES)
+PDIPARAMS = struct.pack("<IQIi", 0, 0, 0, 4) + b"\x08\x05\x10\x02" + bytes(8)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("model.pdmodel", PROGRAM, "Paddle program"),
+        ("w.pdparams", PDIPARAMS, r"\.pdiparams"),
+        ("w.pth", zipped("archive/data.pkl", "archive/data/0"), "PyTorch"),
+        ("w.pth", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.", "PyTorch"),
+        ("w.npz", npz(), r"\.npz"),
+        ("w.zip", zipped("a.txt"), "zip"),
+        ("w.safetensors", struct.pack("<Q", 20) + b'{"a":{"dtype":"F32"}}', "safetensors"),
+        ("w.onnx", b"\x08\x07\x12\x07pytorch\x1a\x052.0.0", "ONNX"),
+        ("w.h5", b"\x89HDF\r\n\x1a\n", "HDF5"),
+        ("w.npy", b"\x93NUMPY\x01\0", r"\.npy"),
+        ("w.pdparams", b"<!DOCTYPE html><html></html>", "HTML"),
+        ("w.pdparams", b"\n <HTML lang=en>", "HTML"),
+        ("w.pdparams", b'<?xml version="1.0"?><Error/>', "XML"),
+        ("w.pdparams", b'{"message": "Not Found"}', "JSON"),
+        ("w.pdparams", b"version https://git-lfs.github.com/spec/v1\noid", "LFS"),
+        ("w.pdparams", b"\x1f\x8b\x08", "gzip"),
+        ("w.pdparams", b"", "empty"),
+    ],
+)
+def test_a_weights_file_of_another_kind_is_named(
+    tmp_path: Path, name: str, content: bytes, kind: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=rf"{name}: .*{kind}"):
+        check(tmp_path, {"weights": name})
+
+
+def test_pickles_and_missing_files_are_left_to_the_stages(tmp_path: Path) -> None:
+    (tmp_path / "w.pdparams").write_bytes(b"\x80\x04}.")
+    check(tmp_path, {"weights": "w.pdparams"})
+    check(tmp_path, {"weights": "none.pdparams"})
+    check(tmp_path, {"weights": "s3://bucket/w.pdparams"})
+    check(tmp_path, READY)
+
+
+def test_a_folder_is_no_weights_file(tmp_path: Path) -> None:
+    (tmp_path / "w").mkdir()
+    with pytest.raises(DataError, match=str(tmp_path)):
+        check(tmp_path, {"weights": "w"})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        PROGRAM,
+        program({"x": [-1, -1, -1, -1]}, SCORES),
+        program({"x": [1, 3, 32, 32]}, {"a": [1, 10], "b": [-1, 5, 5]}),
+    ],
+)
+def test_a_classifier_is_accepted(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "ready.pdmodel").write_bytes(content)
+    check(tmp_path, READY)
+
+
+@pytest.mark.parametrize(
+    ("content", "message", "hint"),
+    [
+        (program(IMAGE, {"masks": [-1, 19, 64, 64]}), r"\[-1, 19, 64, 64\].*no classifier", ""),
+        (program(IMAGE, {"boxes": [-1, 6, 100]}), r"\[-1, 6, 100\].*no classifier", ""),
+        (program(IMAGE, {"boxes": [-1]}), r"\[-1\].*no classifier", ""),
+        (program(IMAGE, {"scores": [-1, 4]}), r"\[-1, 4\].*\[-1, 10\]", "/model/classes to 4"),
+        (
+            program({"im_shape": [-1, 2], "image": [-1, 3, 32, 32]}, SCORES),
+            "'im_shape', 'image'.*no image classifier",
+            "",
+        ),
+        (program({"text": [-1, 128]}, SCORES), r"\[-1, 128\].*no images", ""),
+        (program({"x": [-1, 3, 224, 224]}, SCORES), r"\[-1, 3, 224, 224\]", "/model/input_shape"),
+        (program(IMAGE, {}), "no image classifier", ""),
+        (b"", "empty", ""),
+        (b"<html></html>", "HTML", ""),
+        (PROGRAM[:-3], "damaged", ""),
+        (b"\x08\x07\x12\x07pytorch\x1a\x052.0.0", "ONNX", ""),
+    ],
+)
+def test_a_ready_model_that_is_no_classifier_is_described(
+    tmp_path: Path, content: bytes, message: str, hint: str
+) -> None:
+    (tmp_path / "ready").mkdir()
+    (tmp_path / "ready/inference.pdmodel").write_bytes(content)
+    with pytest.raises(DataError, match=rf"inference\.pdmodel: .*{message}") as caught:
+        check(tmp_path, READY)
+    assert hint in caught.value.hint
+    assert ("/model/classes" in caught.value.hint) == ("/model/classes" in hint)
+
+
+FORGOTTEN = "/model/weights"
+
+
+@pytest.mark.parametrize(
+    ("model", "parts"),
+    [
+        ({"weights": "w"}, {}),
+        ({"name": "resnet18", "pretrained": True}, {}),
+        ({"random_weights": True}, {}),
+        (READY, {}),
+        ({}, {"baseline": {"train": {"epochs": 1}}}),
+        ({}, {"baseline": {"train": {"max_iters": 3}}}),
+        ({}, {"data": {"format": "synthetic"}, "quantize": {"strategy": "post"}}),
+    ],
+)
+def test_weights_that_are_given_or_trained(
+    tmp_path: Path, model: dict[str, Any], parts: dict[str, Any]
+) -> None:
+    check(tmp_path, model, **parts)
+
+
+@pytest.mark.parametrize("model", [{}, {"name": None, "callable": "nets:network"}])
+@pytest.mark.parametrize("train", [{}, {"epochs": 5, "max_iters": 0}])
+def test_forgotten_weights_are_rejected(
+    tmp_path: Path, model: dict[str, Any], train: dict[str, Any]
+) -> None:
+    (tmp_path / "nets.py").write_text("def network(): ...")
+    baseline = {"train": train}
+    with pytest.raises(ManifestError) as caught:
+        check(tmp_path, model, baseline=baseline)
+    assert [fault.pointer for fault in caught.value.faults] == [FORGOTTEN]
+    check(tmp_path, model, needs_weights=False, baseline=baseline)
+
+
+def test_forgotten_weights_of_each_model_of_a_matrix(tmp_path: Path) -> None:
+    names = {"a": {"model.width": 2}, "b": {"model.weights": "w"}, "c": {"model.width": 0.5}}
+    matrix = [{"name": name, "set": changes} for name, changes in names.items()]
+    with pytest.raises(ManifestError) as caught:
+        check(tmp_path, {}, matrix=matrix)
+    assert [fault.pointer for fault in caught.value.faults] == ["/matrix/0/set", "/matrix/2/set"]
+    assert all(FORGOTTEN in fault.message for fault in caught.value.faults)
+
+
+def test_a_callable_is_checked(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="/model/callable"):
+        check(tmp_path, {"name": None, "callable": "none:network", "random_weights": True})
+
+
+def test_nothing_imports_paddle(tmp_path: Path) -> None:
+    (tmp_path / "ready.pdmodel").write_bytes(PROGRAM)
+    document = {"version": 1, "name": "tiny", "model": MODEL | READY, "data": DATA}
+    (tmp_path / "m.json").write_text(json.dumps(document))
+    code = (
+        "import sys; from job.manifest import load; from job.cli.model_checks import check_models; "
+        "check_models(load('m.json'), 'm.json'); print('paddle' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"
