@@ -184,14 +184,9 @@ def _synthetic(
         )
 
 
-def _synthetic_gate(
-    format_: str, drop: float | None, fallback: Mapping[str, Any] | None
-) -> Iterator[Fault]:
-    if format_ != "synthetic":
-        return
-    for place, value in (("/gates/max_top1_drop", drop), ("/quantize/fallback", fallback)):
-        if value is not None:
-            yield Fault(place, "expected null: synthetic images give no accuracy")
+def _synthetic_fallback(format_: str, fallback: Mapping[str, Any] | None) -> Iterator[Fault]:
+    if format_ == "synthetic" and fallback is not None:
+        yield Fault("/quantize/fallback", "expected null: synthetic images give no accuracy")
 
 
 def _engines(engines: Sequence[str]) -> Iterator[Fault]:
@@ -274,7 +269,7 @@ RULES: tuple[tuple[Rule, tuple[str, ...]], ...] = (
             *_under("/train", "epochs", "max_iters"),
         ),
     ),
-    (_synthetic_gate, ("/data/format", "/gates/max_top1_drop", "/quantize/fallback")),
+    (_synthetic_fallback, ("/data/format", "/quantize/fallback")),
     (_engines, ("/benchmark/engines",)),
     (_endpoint, ("/storage/endpoint_url",)),
     *((_address(place), (place,)) for place in _MAY_BE_IN_S3),

@@ -18,6 +18,13 @@ from job.storage.digests import hash_file
 from job.text_format import plural
 
 MODELS = {"fp32": "baseline", "qat_fake": "convert", "int8": "int8"}
+LABELS = {"fp32": "FP32", "qat_fake": "Fake-quantized", "int8": "INT8"}
+# Two models, and the key of their comparison in the accuracy record.
+PAIRS = (
+    ("fp32", "qat_fake", "paired_fake"),
+    ("qat_fake", "int8", "paired_int8_fake"),
+    ("fp32", "int8", "paired"),
+)
 SIZES = (".pdmodel", ".pdiparams")
 
 
@@ -40,7 +47,7 @@ def build(
     rows = records["benchmark"]["rows"]
     int8 = dict(records["int8"])
     isa, _ = int8.pop("isa"), int8.pop("bytes")
-    verdicts = gates(manifest, accuracy, rows)
+    verdicts = gates(manifest, int8["agreement"], accuracy, rows)
     trained = [records[name]["bad_images"] for name in ("baseline", "qat")]
     data = dict(records["prepare"])
     data["bad_images"] = unique([*data["bad_images"], *(image for bad in trained for image in bad)])
@@ -57,6 +64,8 @@ def build(
             *training_notes(records),
             *correction_notes(int8["corrected"]),
             *fallback_notes(int8["fallback"]),
+            *match_notes(int8["agreement"]["kept_in_fp32"]),
+            *difference_notes(accuracy),
         ],
         "manifest": dict(manifest.resolved),
         "host": dict(records["benchmark"]["host"]),
@@ -84,11 +93,17 @@ def versions(outputs: Mapping[str, StageOutput]) -> dict[str, str]:
 
 
 def gates(
-    manifest: Manifest, accuracy: Mapping[str, Any] | None, rows: Sequence[Mapping[str, Any]]
+    manifest: Manifest,
+    agreement: Mapping[str, Any],
+    accuracy: Mapping[str, Any] | None,
+    rows: Sequence[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
     """Return the result of each gate that the manifest sets."""
     spec = manifest.gates
     verdicts = []
+    if spec.int8_matches_fake is not None:
+        limit, decibels = spec.int8_matches_fake, agreement["int8_fake"]["signal_to_noise_db"]
+        verdicts.append(verdict("int8_matches_fake", limit, decibels, decibels >= limit))
     if spec.max_top1_drop is not None and accuracy is not None:
         drop = accuracy["paired"]["top1_drop"]
         # Drops are multiples of 100 / images, so a floating-point error must not fail the gate.
@@ -184,6 +199,34 @@ def fallback_notes(fallback: Mapping[str, Any] | None) -> list[str]:
         f"Fallback keeps {plural(kept, 'operator')} in FP32, which changes the top-1 drop on the "
         f"selection split from {drops[0]:.2f} to {drops[kept]:.2f} percentage points."
     ]
+
+
+def match_notes(kept: Sequence[str]) -> list[str]:
+    """Return a note on operators that made the INT8 model wrong."""
+    if not kept:
+        return []
+    return [
+        f"{plural(len(kept), 'operator')} stay{'s' if len(kept) == 1 else ''} in FP32, because the "
+        f"INT8 model did not compute what was trained otherwise: {', '.join(kept)}."
+    ]
+
+
+def difference_notes(accuracy: Mapping[str, Any] | None) -> list[str]:
+    """Return a note for each two models whose top-1 differs by more than chance explains."""
+    if accuracy is None:
+        return []
+    notes = []
+    for first, second, name in PAIRS:
+        pair = accuracy[name]
+        low, high = pair["top1_drop_interval"]
+        if low <= 0 <= high:
+            continue
+        one, two = accuracy[first]["top1"], accuracy[second]["top1"]
+        notes.append(
+            f"{LABELS[second]} top-1 ({two:.2f}%) differs from {LABELS[first]} top-1 ({one:.2f}%) "
+            f"by {two - one:+.2f} points (95% interval {-high:+.2f} to {-low:+.2f})."
+        )
+    return notes
 
 
 def unique(images: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:

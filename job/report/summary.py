@@ -169,7 +169,25 @@ def _run_cards(report: Mapping[str, Any], rows: Sequence[SpeedRow]) -> tuple[Car
         )
     fp32, int8 = (text_format.size(report["models"][model]["bytes"]) for model in ("fp32", "int8"))
     size = Card("Size on disk", _smaller(_size_ratio(report)), f"INT8 {int8}, FP32 {fp32}")
-    return (_gates_card(report), _speed_card(rows, detail), _top1_card(report), size)
+    return (
+        _gates_card(report),
+        _speed_card(rows, detail),
+        _top1_card(report),
+        _agreement_card(report),
+        size,
+    )
+
+
+def _agreement_card(report: Mapping[str, Any]) -> Card:
+    agreement = report["audit"]["agreement"]
+    int8, fake = agreement["int8_fake"], agreement["fake_fp32"]
+    same = f"same class for {int8['same_top1']:.0f}% of {agreement['images']} images"
+    return Card(
+        "INT8 against fake-quantized",
+        f"{int8['signal_to_noise_db']:.1f} dB",
+        f"{same}\nfake-quantized against FP32: {fake['signal_to_noise_db']:.1f} dB, "
+        f"same class for {fake['same_top1']:.0f}%",
+    )
 
 
 def _gates_card(report: Mapping[str, Any]) -> Card:

@@ -58,6 +58,8 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
         **{name: describe(top1[name], top5[name]) for name in MODELS},
         "engines": {name: describe(top1[name], top5[name]) for name in engines},
         "paired": paired(top1["fp32"], top1["int8"]),
+        "paired_fake": drop(top1["fp32"], top1["qat_fake"]),
+        "paired_int8_fake": drop(top1["qat_fake"], top1["int8"]),
     }
 
 
@@ -176,6 +178,12 @@ def describe(top1: Correct, top5: Correct) -> dict[str, Any]:
         "top1_interval": list(first.interval),
         "top5_interval": list(five.interval),
     }
+
+
+def drop(reference: Correct, model: Correct) -> dict[str, Any]:
+    """Return the top-1 drop of a model against a reference, in points, with its interval."""
+    compared = paired(reference, model)
+    return {name: compared[name] for name in ("top1_drop", "top1_drop_interval")}
 
 
 def paired(fp32: Correct, int8: Correct) -> dict[str, Any]:

@@ -16,14 +16,12 @@ from job.stages.stage import SELECTION, Record, Stage, StageFunction, StageOutpu
 def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:
     """Write model.pdmodel, model.pdiparams, weights.npz and weights.pdparams."""
     from job.engine.training import baseline
-    from job.engine.training.eager_check import check_against_eager
     from job.engine.training.session import open_session
 
     train = manifest.baseline.train
     session = open_session(**network(manifest, train))
     load_weights(manifest, session, events.message)
-    if manifest.model.callable:
-        check_against_eager(session, manifest.model.callable, manifest.model.classes)
+    compare_with_eager(manifest, session)
     training = None
     bad: list[BadImage] = []
     if trains(manifest):
@@ -92,7 +90,16 @@ def check(
     session = open_session(**network(manifest, manifest.baseline.train))
     # The stage itself sends the messages.
     load_weights(manifest, session, lambda *_: None)
+    compare_with_eager(manifest, session)
     return {}
+
+
+def compare_with_eager(manifest: Manifest, session: Any) -> None:
+    """Check that a user's network computes the same as in eager execution."""
+    from job.engine.training.eager_check import check_against_eager
+
+    if manifest.model.callable:
+        check_against_eager(session, manifest.model.callable, manifest.model.classes)
 
 
 def trains(manifest: Manifest) -> bool:

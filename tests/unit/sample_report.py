@@ -148,7 +148,7 @@ def manifest() -> dict[str, Any]:
         },
         "train": {"epochs": 2, "base_lr": 0.0001, "seed": 7},
         "benchmark": {"batch_sizes": [1, 50], "threads": [1]},
-        "gates": {"max_top1_drop": 0.5, "min_speedup": 1.5},
+        "gates": {"int8_matches_fake": 20, "max_top1_drop": 0.5, "min_speedup": 1.5},
         "output": "runs/sample",
     }
 
@@ -173,6 +173,12 @@ def audit() -> dict[str, Any]:
         "quantized_op_types": ["conv2d", "matmul_v2", "elementwise_add", "pool2d"],
         "folded": {"batch_norm": 20, "activation": 17, "residual_add": 8},
         "corrected": {"matrix_scales": 1, "residual_sums": 3},
+        "agreement": {
+            "images": 32,
+            "int8_fake": {"signal_to_noise_db": 34.2, "same_top1": 96.9},
+            "fake_fp32": {"signal_to_noise_db": 15.8, "same_top1": 90.6},
+            "kept_in_fp32": [],
+        },
         "ops_before": {"conv2d": 20, "batch_norm": 20, "relu": 17, "elementwise_add": 9,
                        "pool2d": 2, "matmul_v2": 1, "flatten_contiguous_range": 1},
         "ops_after": {"fused_conv2d": 20, "quantize": 1, "dequantize": 1, "pool2d": 2, "fc": 1,
@@ -303,6 +309,14 @@ def accuracy() -> dict[str, Any]:
             "top1_drop": 100 * 6 / IMAGES,
             "top1_drop_interval": list(stats.paired_difference_interval(4231, 31, 25, 713)),
         },
+        "paired_fake": {
+            "top1_drop": 100 * 3 / IMAGES,
+            "top1_drop_interval": list(stats.paired_difference_interval(4240, 22, 19, 719)),
+        },
+        "paired_int8_fake": {
+            "top1_drop": 100 * 3 / IMAGES,
+            "top1_drop_interval": list(stats.paired_difference_interval(4240, 19, 16, 725)),
+        },
     }
 
 
@@ -341,6 +355,13 @@ def _build() -> dict[str, Any]:
                 "name": "min_speedup",
                 "limit": 1.5,
                 "value": 781 / 503,
+                "passed": True,
+                "reason": None,
+            },
+            {
+                "name": "int8_matches_fake",
+                "limit": 20,
+                "value": 34.2,
                 "passed": True,
                 "reason": None,
             },

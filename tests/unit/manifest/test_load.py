@@ -97,7 +97,7 @@ def test_defaults_come_from_the_schema() -> None:
     assert manifest.train.freeze_bn_stats is None
     assert manifest.quantize.weight_quantize_type == "channel_wise_abs_max"
     assert manifest.benchmark.batch_sizes == (1, 50)
-    assert manifest.gates.max_top1_drop is None
+    assert (manifest.gates.max_top1_drop, manifest.gates.int8_matches_fake) == (1.0, 20)
     assert manifest.output == "runs/tiny"
 
 

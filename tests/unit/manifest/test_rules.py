@@ -114,7 +114,6 @@ DIGITS = {"format": "digits", "mean": [0.5], "std": [0.5]}
                 "data": {"format": "synthetic", "root": "r"},
                 "baseline__train__epochs": 1,
                 "baseline__train__max_iters": 9,
-                "gates__max_top1_drop": 1,
                 "quantize__fallback": {"max_top1_drop": 0.3},
             },
             {
@@ -122,7 +121,6 @@ DIGITS = {"format": "digits", "mean": [0.5], "std": [0.5]}
                 "/baseline/train/epochs": "expected 0 for synthetic images",
                 "/baseline/train/max_iters": "expected null or 0",
                 "/train/max_iters": "expected 0 for synthetic images",
-                "/gates/max_top1_drop": "expected null",
                 "/quantize/fallback": "expected null",
             },
         ),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from job.manifest import parse
-from job.pipeline.build_report import gates
+from job.pipeline.build_report import difference_notes, gates
 from job.stages.accuracy import describe, paired
 
 
@@ -16,7 +16,7 @@ def accuracy(fp32: float, int8: float, images: int = 1000) -> dict[str, Any]:
     return {"fp32": first, "int8": second, "paired": paired(*rights)}
 
 
-def verdicts(measured: dict[str, Any], classes: int = 10) -> dict[str, Any]:
+def verdicts(measured: dict[str, Any], classes: int = 10, decibels: float = 30) -> dict[str, Any]:
     model = {"name": "convnet", "classes": classes, "input_shape": [3, 8, 8], "pretrained": False}
     manifest = parse(
         {
@@ -29,7 +29,9 @@ def verdicts(measured: dict[str, Any], classes: int = 10) -> dict[str, Any]:
         "m.json",
         Path("/"),
     )
-    return {row["name"]: row for row in gates(manifest, measured, [{"ratio": 1.5}])}
+    agreement = {"int8_fake": {"signal_to_noise_db": decibels}}
+    rows = gates(manifest, agreement, measured, [{"ratio": 1.5}])
+    return {row["name"]: row for row in rows}
 
 
 @pytest.mark.parametrize(
@@ -57,3 +59,29 @@ def test_a_drop_is_judged_only_if_fp32_is_better_than_chance(
 def test_chance_depends_on_the_classes() -> None:
     assert verdicts(accuracy(0.05, 0.05), classes=100)["max_top1_drop"]["passed"] is True
     assert verdicts(accuracy(0.52, 0.52), classes=2)["max_top1_drop"]["passed"] is None
+
+
+@pytest.mark.parametrize(("decibels", "passed"), [(20.0, True), (19.9, False), (-3.0, False)])
+def test_int8_must_match_what_was_trained(decibels: float, passed: bool) -> None:
+    row = verdicts(accuracy(0.9, 0.9), decibels=decibels)["int8_matches_fake"]
+    assert (row["limit"], row["value"], row["passed"]) == (20, decibels, passed)
+
+
+def pair(drop: float, low: float, high: float) -> dict[str, Any]:
+    return {"top1_drop": drop, "top1_drop_interval": [low, high]}
+
+
+def test_models_that_differ_by_more_than_chance_are_noted() -> None:
+    rows = {name: {"top1": top1} for name, top1 in (("fp32", 99.3), ("qat_fake", 91.8))}
+    measured = {
+        **rows,
+        "int8": {"top1": 99.3},
+        "paired": pair(0, -0.2, 0.2),
+        "paired_fake": pair(7.5, 6, 9),
+        "paired_int8_fake": pair(-7.5, -9, -6),
+    }
+    notes = difference_notes(measured)
+    assert len(notes) == 2
+    assert all("91.80%" in note and "99.30%" in note for note in notes)
+    assert difference_notes({**measured, "paired_fake": pair(0, -1, 1)}) == notes[1:]
+    assert difference_notes(None) == []
