@@ -74,6 +74,8 @@ def test_what_only_training_feels_is_trained_again(folder: Path) -> None:
     untrained = (
         "--set",
         "baseline.train.max_iters=0",
+        "--set",
+        "model.random_weights=true",
         "--until",
         "convert",
         "--log-format",
