@@ -173,6 +173,28 @@ def shuffled_channels(num_classes):
     )
 
 
+def factor_between(num_classes):
+    def call(m, x):
+        return m.head(m.second(m.first(x) * 8.0))
+
+    return Network(call, first=conv(1, 16), second=conv(16, 32, 2), head=head(32, num_classes))
+
+
+def square_matrix(num_classes):
+    columns = np.random.default_rng(0).normal(0, 0.06, (256, 256)) * np.geomspace(0.1, 3, 256)
+    initial = nn.initializer.Assign(columns.astype("float32"))
+    square = nn.Linear(256, 256, weight_attr=paddle.ParamAttr(initializer=initial))
+    return nn.Sequential(
+        conv(1, 16, 2), nn.Flatten(), square, nn.ReLU(), nn.Linear(256, num_classes)
+    )
+
+
+def separable(num_classes):
+    return nn.Sequential(
+        conv(1, 16), conv(16, 16, groups=16), conv(16, 32, 2), head(32, num_classes)
+    )
+
+
 # From here on: networks that a static program cannot hold.
 
 

@@ -14,6 +14,7 @@ from job.engine.inference.saved_model import PREFIX
 from job.engine.int8.audit import WEIGHTED, Audit, Left, audit, read_ops
 from job.engine.int8.graph_fixes import (
     keep_unsigned_residuals_apart,
+    replace_global_means,
     skip_pools,
     widen_signed_residuals,
     write_factors_as_constants,
@@ -95,6 +96,7 @@ def build(
         widened = widen_signed_residuals(program, scope)
         keep_unsigned_residuals_apart(program)
         pools = skip_pools(program, widened)
+        replace_global_means(program)
         write_factors_as_constants(program, scope)
         save_inference_model(program, work / "prepared", logits, executor)
     optimize(work / "prepared", work, int8_op_types(quantize_op_types), images)

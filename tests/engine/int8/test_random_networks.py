@@ -1,0 +1,53 @@
+"""INT8 models of random networks compute what was trained, or the comparison says that they do not.
+
+The search of ops at fault (/int8/repair) has no part here: the models are built once.
+"""
+
+from collections import Counter
+
+import pytest
+import random_networks
+import tiny
+from tiers import sampled
+
+from job.errors import QuantizationError
+from job.manifest.schema import properties, schema
+from job.stages.int8_match import agreement
+
+pytestmark = pytest.mark.engine
+
+NETWORKS, GROUP = 300, 10
+SECTIONS = properties(schema())
+BOUND = properties(SECTIONS["gates"])["int8_matches_fake"]["default"]
+TYPES = properties(SECTIONS["quantize"])["quantize_op_types"]["default"]
+# A model below the bound is caught and repaired in a run. It must stay rare nevertheless.
+CAUGHT = 2
+
+
+@pytest.mark.parametrize("first", sampled(range(0, NETWORKS, GROUP)))
+def test_no_random_network_is_silently_wrong(first, tmp_path):
+    counts, lines = Counter(), []
+    for seed in range(first, first + GROUP):
+        session = tiny.session_of(
+            lambda seed=seed: random_networks.RandomNetwork(seed), shape=random_networks.SHAPE
+        )
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        types = [*TYPES, "concat"] if seed % 4 == 0 else TYPES
+        try:
+            made = tiny.quantize(session, folder, 0.5, quantize_op_types=types)
+        except QuantizationError as error:
+            counts["rejected"] += 1
+            lines.append(f"seed {seed}: {error.message}")
+            continue
+        saved = tiny.scores(folder / "model", "int8", made.images)
+        match, fp32 = agreement(saved, made.fake), agreement(saved, made.fp32)
+        kind = "matches" if match.signal_to_noise_db >= BOUND else "caught"
+        counts[kind] += 1
+        lines.append(f"seed {seed}: {kind}, {match.signal_to_noise_db:.1f} dB")
+        if kind == "matches":
+            fake = agreement(made.fake, made.fp32).signal_to_noise_db
+            # The two errors add up at most.
+            assert fp32.signal_to_noise_db > min(fake, match.signal_to_noise_db) - 6.1
+    print(f"seeds {first} to {first + GROUP - 1}: {dict(counts)}", *lines, sep="\n")
+    assert counts["caught"] + counts["rejected"] <= CAUGHT, lines
