@@ -10,12 +10,12 @@ from paddle.static import Program
 from paddle.static.quantization import QuantWeightPass
 
 from job.engine.training.programs import (
+    SKIP,
     cpu,
     read_variables,
     write_variables,
 )
 
-SKIP = "skip_quant"
 OBSERVER = "moving_average_abs_max_scale"
 # The moving rate of the op quantize_linear, which has no attribute for it.
 FIXED_RATE = 0.9

@@ -8,8 +8,14 @@ import paddle
 from paddle import static
 from paddle.static import Program
 
-from job.engine.quantize.fake_quantize import DEFAULT_SCALE_FLOOR, QUANTIZE, SKIP, remove_ops
-from job.engine.training.programs import IMAGE, Classifier, read_variables, write_variables
+from job.engine.quantize.fake_quantize import DEFAULT_SCALE_FLOOR, QUANTIZE, remove_ops
+from job.engine.training.programs import (
+    IMAGE,
+    SKIP,
+    Classifier,
+    read_variables,
+    write_variables,
+)
 
 THRESHOLD = ".pact_threshold"
 # Initial bound without calibration, equal to PaddleSlim's.

@@ -26,6 +26,10 @@ IMAGE = "image"
 LABEL = "label"
 # Ops that an exported FP32 model never contains.
 QUANTIZED = {"quantize_linear", "dequantize_linear", "quantize", "dequantize", "fused_conv2d"}
+# Number of dimensions of a two-dimensional convolution's output.
+PLANES = 4
+# Part of an op's name scope that excludes the op from quantization.
+SKIP = "skip_quant"
 RESHAPING = ("flatten_contiguous_range", "reshape2", "transpose2", "squeeze2", "unsqueeze2")
 
 
@@ -114,6 +118,7 @@ def trace(
     program = static.default_main_program()
     add_batch_norm_parameters(program)
     fold_bias_shapes(program)
+    skip_computed_filters(program)
     return network, logits
 
 
@@ -231,6 +236,7 @@ def from_inference_model(
             "Set /model/classes to the number of classes of the model.",
         )
     fold_bias_shapes(evaluation)
+    skip_computed_filters(evaluation)
     train = evaluation.clone()
     add_shape_outputs(train)
     names = [n for n in persistables(train) if train.global_block().var(n).dtype == paddle.float32]
@@ -338,11 +344,14 @@ def fold_bias_shapes(program: Program) -> int:
         The number of adds that were changed.
     """
     block = program.global_block()
-    # The shape is [1, channels, 1, 1], or [1, 1, 1, channels] of networks in NHWC.
+    # The shape is [1, channels, 1, 1], or [1, 1, 1, channels] of networks in NHWC. The passes lose
+    # the axis of a bias with five dimensions, of a three-dimensional convolution.
     reshaped = {
         op.output("Out")[0]: op
         for op in block.ops
-        if op.type == "reshape2" and block.var(op.input("X")[0]).persistable
+        if op.type == "reshape2"
+        and block.var(op.input("X")[0]).persistable
+        and len(op.attr("shape")) == PLANES
     }
     changed = 0
     for op in block.ops:
@@ -361,6 +370,18 @@ def fold_bias_shapes(program: Program) -> int:
             block._remove_op(index, sync=False)
     program._sync_with_cpp()
     return changed
+
+
+def skip_computed_filters(program: Program) -> None:
+    """Exclude convolutions from quantization whose filter other ops compute, such as spectral norm.
+
+    PaddleSlim would treat the filter as an activation, with one scale for all channels or with
+    scales that the engine cannot read.
+    """
+    block = program.global_block()
+    for op in block.ops:
+        if "Filter" in op.input_names and not block.var(op.input("Filter")[0]).persistable:
+            op._set_attr("op_namescope", f"/{SKIP}/")
 
 
 def persistables(program: Program) -> list[str]:
