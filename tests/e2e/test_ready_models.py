@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pir_networks
 import pytest
 from pir_program import op, program, save, value
 from tiny_run import job, write_manifest
 
+from job.data import packed
 from job.process.environment import environment
 
 pytestmark = pytest.mark.e2e
@@ -48,6 +50,20 @@ def test_a_run_starts_from_a_model_of_paddle_3(saved: Path, tmp_path: Path) -> N
     (tmp_path / "net/inference.json").write_text(json.dumps(document, indent=1))
     planned = job("run", "m.json", "--dry-run", cwd=tmp_path).out
     assert "inference.json changed" in planned
+
+
+def test_predict_gives_the_answers_of_paddle_3(saved: Path, tmp_path: Path) -> None:
+    images = np.load(saved / "images.npy")
+    (scores,) = np.load(saved / "scores.npz").values()
+    labels = scores.argmax(1)
+    # One of three labels is wrong, so top-1 is neither 0 nor 100%.
+    labels[0] = (labels[0] + 1) % scores.shape[1]
+    packed.write(tmp_path / "data.bin", [(images, labels)], shape=tuple(SHAPE), transform="none")
+    done = job(
+        *("predict", "--infer-model", saved, "--infer-data", tmp_path / "data.bin", "--json"),
+        cwd=tmp_path,
+    )
+    assert json.loads(done.out)["accuracy"]["top1_correct"] == 2
 
 
 @pytest.mark.parametrize("command", [["validate", "m.json"], ["run", "m.json", "--dry-run"]])

@@ -46,6 +46,7 @@ ARITHMETIC = {
     "where": "paddle.where(y > z, y, z * (y < 0.1).astype('float32'))",
     "logic": "(paddle.logical_and(y > 0, z > 0)).astype('float32') + (y <= z).astype('float32')",
     "infinite": "paddle.where(y > 0, y, paddle.full([1], float('-inf'))).exp()",
+    "finite": "(paddle.isfinite(y)).astype('float32') + paddle.isnan(y).astype('float32')",
     "lerp": "paddle.lerp(y, z, 0.3) + paddle.add_n([y, z])",
     "matmul": "paddle.matmul(y, z, transpose_y=True) + paddle.matmul(y, z, transpose_x=True)",
     "bmm": "paddle.bmm(y.flatten(2), z.flatten(2).transpose([0, 2, 1]))",

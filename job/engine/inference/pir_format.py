@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from paddle import static
 from paddle.base import core
 from paddle.base.framework import OpProtoHolder
 from paddle.base.proto import framework_pb2
@@ -87,7 +86,7 @@ def read_pir_program(path: Path) -> ProgramDesc:
     """
     graph = read_graph(path)
     # A new program contains the version of the installed Paddle.
-    program = ProgramDesc.FromString(static.Program().desc.serialize_to_string())
+    program = ProgramDesc.FromString(core.ProgramDesc().serialize_to_string())
     block = program.blocks[0]
     for name, kind in (("feed", VarType.FEED_MINIBATCH), ("fetch", VarType.FETCH_LIST)):
         block.vars.add(name=name, persistable=True).type.type = kind
@@ -96,11 +95,11 @@ def read_pir_program(path: Path) -> ProgramDesc:
     _add_ends(graph)
     try:
         block.ops.extend(_op(op) for op in graph.ops)
-    except (TypeError, ValueError, OverflowError) as error:
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise DataError(f"{path}: {error}", EXPORT_AGAIN) from error
-    finished = static.Program.parse_from_string(program.SerializeToString())
-    core.save_op_version_info(finished.desc)
-    return ProgramDesc.FromString(finished.desc.serialize_to_string())
+    finished = core.ProgramDesc(program.SerializeToString())
+    core.save_op_version_info(finished)
+    return ProgramDesc.FromString(finished.serialize_to_string())
 
 
 def _declare(block: Any, name: str, tensor: Tensor, *, persistable: bool) -> None:

@@ -71,7 +71,7 @@ def read_graph(path: Path) -> LegacyGraph:
         )
     try:
         return _Translation(ops).graph
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise DataError(
             f"{path}: the PIR program is damaged: {type(error).__name__}: {error}", EXPORT_AGAIN
         ) from error
@@ -130,10 +130,13 @@ class _Translation:
 
     def _declare(self, op: PirOp) -> None:
         """Give the outputs of an op names and declare them."""
+        # Reports name ops by their outputs.
+        kind = op.kind.rpartition(".")[2].rstrip("_")
         for value in op.outputs:
             names = []
             for index, tensor in enumerate(value.tensors):
-                name = self._new_name(f"pir_{value.number}_{index}")
+                suffix = f"_{index}" if value.is_list else ""
+                name = self._new_name(f"pir_{kind}_{value.number}{suffix}")
                 self.graph.variables[name] = tensor
                 names.append(name)
             self.names[value.number] = tuple(names)

@@ -67,6 +67,7 @@ elementwise_pow = * X Y -> Out
 equal not_equal less_than less_equal greater_than greater_equal logical_and logical_or logical_xor\
  bmm = * X Y -> Out
 matmul = matmul_v2 X Y -> Out | transpose_x:trans_x transpose_y:trans_y
+isfinite isinf isnan = *_v2 X -> Out
 lerp = * X Y Weight -> Out
 where = * Condition X Y -> Out
 add_n = sum X* -> Out

@@ -33,10 +33,10 @@ def test_a_constant_becomes_an_attribute(tmp_path: Path) -> None:
 def test_generated_names_differ_from_given_names(tmp_path: Path) -> None:
     document = program(op("1.relu", [2], value(3, -1, 4)), last=3)
     ops = document["program"]["regions"][0]["blocks"][0]["ops"]
-    ops[0]["A"][3] = "pir_3_0"
+    ops[0]["A"][3] = "pir_relu_3"
     graph = read_graph(save(tmp_path / "m", document))
-    assert graph.parameters == {"pir_3_0"}
-    assert graph.scores[0] not in ("pir_3_0", "x")
+    assert graph.parameters == {"pir_relu_3"}
+    assert graph.scores[0] not in ("pir_relu_3", "x")
 
 
 def test_every_unsupported_op_is_named(tmp_path: Path) -> None:
