@@ -42,9 +42,19 @@ ARITHMETIC = {
     "clip": "paddle.clip(y, -0.3, 0.4) + paddle.clip(y, min=0.1) + paddle.clip(y, max=0.2)",
     "rounding": "paddle.floor(y) + paddle.ceil(z) + paddle.round(3 * y) + paddle.sign(y)",
     "trigonometry": "paddle.sin(y) + paddle.cos(y) + paddle.erf(y) + paddle.atan(y)",
+    "arcs": "paddle.asin(0.5 * F.sigmoid(y)) - paddle.acos(0.5 * F.sigmoid(z)) + paddle.tan(y)",
+    "hyperbolic": "paddle.sinh(y) + paddle.cosh(y) + paddle.stanh(y) + paddle.square(y)",
+    "logs_of_others": "paddle.log10(y.abs() + 1) + paddle.log2(y.abs() + 1)",
+    "reciprocal": "paddle.reciprocal(y.abs() + 1) + paddle.assign(z)",
+    "extremes": "paddle.fmax(y, z) - 2 * paddle.fmin(y, z) + paddle.amin(y, [2, 3], keepdim=True)",
     "integer_division": "paddle.mod(y, z.abs() + 1) + paddle.floor_divide(y, z.abs() + 1)",
     "where": "paddle.where(y > z, y, z * (y < 0.1).astype('float32'))",
     "logic": "(paddle.logical_and(y > 0, z > 0)).astype('float32') + (y <= z).astype('float32')",
+    "comparisons": "(paddle.ceil(y) == paddle.ceil(z)).astype('float32') "
+    "+ (y >= z).astype('float32') * z + (paddle.floor(y) != paddle.floor(z)).astype('float32') * 3",
+    "more_logic": "(paddle.logical_or(y > 1, z > 1)).astype('float32') * y"
+    " + paddle.logical_xor(y > 0, z > 0).astype('float32') * z"
+    " + paddle.logical_not(y > 0.5).astype('float32') + paddle.isinf(y).astype('float32')",
     "infinite": "paddle.where(y > 0, y, paddle.full([1], float('-inf'))).exp()",
     "finite": "(paddle.isfinite(y)).astype('float32') + paddle.isnan(y).astype('float32')",
     "lerp": "paddle.lerp(y, z, 0.3) + paddle.add_n([y, z])",
@@ -79,6 +89,13 @@ SHAPES = {
     "topk": "paddle.topk(y, 3, axis=1)[0]",
     "gather": "paddle.gather(y, paddle.to_tensor([0, 3]), axis=1)",
     "index_select": "paddle.index_select(y, paddle.to_tensor([1, 2]), axis=1)",
+    "gather_nd": "paddle.gather_nd(y, paddle.to_tensor([[0, 1], [1, 2], [2, 5]]))",
+    "take_along_axis": "paddle.take_along_axis(y, paddle.argmin(y, 1, keepdim=True), 1)",
+    "repeat": "paddle.repeat_interleave(y, 2, 1)",
+    "grid": "y + paddle.meshgrid(paddle.arange(8.0), paddle.arange(0.0, 4.0, 0.5))[0]",
+    "grid_sample": "F.grid_sample(y, F.affine_grid("
+    "paddle.to_tensor(3 * [[[1, 0.1, 0], [0, 0.9, 0.1]]]), [3, 8, 8, 8]))",
+    "computed_shape": "y + paddle.full([paddle.shape(y)[0], 1, 1, 1], 0.5)",
     "one_hot": "F.one_hot(paddle.argmax(y.mean([2, 3]), 1), 8)",
     "constants": "y + paddle.full([1, 8, 1, 1], 0.5) + paddle.ones_like(y)",
     "ranges": "y + paddle.arange(8, dtype='float32') + paddle.linspace(-1, 1, 8)",

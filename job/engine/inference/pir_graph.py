@@ -256,10 +256,6 @@ class _Translation:
         for value, name in zip(op.outputs, self.names[op.inputs[0]], strict=True):
             self.names[value.number] = (name,)
 
-    def _element(self, op: PirOp) -> None:
-        (value,) = op.outputs
-        self.names[value.number] = (self.names[op.inputs[0]][op.attributes["index"]],)
-
     def _full(self, op: PirOp) -> None:
         self._declare(op)
         (value,) = op.outputs
@@ -360,7 +356,6 @@ _SPECIAL = {
     PARAMETER: _Translation._parameter,
     "builtin.combine": _Translation._combine,
     "builtin.split": _Translation._split_list,
-    "builtin.slice": _Translation._element,
     "pd_op.data": _Translation._data,
     "pd_op.fetch": None,
     "pd_op.full": _Translation._full,

@@ -46,7 +46,6 @@ group_norm = * X Scale Bias -> Y Mean Variance | data_format:data_layout
 instance_norm = * X Scale Bias -> Y SavedMean SavedVariance
 nearest_interp bilinear_interp bicubic_interp = *_v2 X OutSize SizeTensor* Scale -> Out\
  | data_format:data_layout
-pad = * X pad_value: -> Out
 pad3d = * X paddings:Paddings -> Out | pad_value:value
 embedding = lookup_table_v2 Ids W -> Out | sparse:
 unfold = * X -> Y

@@ -11,7 +11,7 @@ import tiny
 from paddle import static  # noqa: TID251
 from paddle.base.framework import OpProtoHolder  # noqa: TID251
 
-from job.engine.inference.pir_file import program_file
+from job.engine.inference.pir_file import program_file, read_pir
 from job.engine.inference.pir_graph import read_graph
 from job.engine.inference.pir_ops import SIGNATURES
 from job.engine.training import programs
@@ -99,6 +99,15 @@ def test_the_advice_of_the_message_works(tmp_path: Path) -> None:
     programs.load_inference_model(
         tmp_path / "inference", static.Executor(programs.cpu()), static.Scope()
     )
+
+
+def test_every_op_of_the_table_is_in_a_network(saved: Path) -> None:
+    kinds = {
+        op.kind.removeprefix("pd_op.")
+        for name in pir_networks.NAMES
+        for op in read_pir(saved / name / "inference.json")
+    }
+    assert SIGNATURES.keys() <= kinds
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
