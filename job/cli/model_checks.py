@@ -50,8 +50,9 @@ def _check_files(manifest: Manifest) -> None:
         if model.inference_model and _is_here(manifest, model.inference_model):
             # Importing the stages takes 0.2 s, which other manifests do not need.
             from job.engine.inference.ready_model import check_ready_model
-            from job.stages.network import inference_model_prefix
+            from job.stages.network import check_inference_model, inference_model_prefix
 
+            check_inference_model(manifest)
             prefix = inference_model_prefix(manifest.path(model.inference_model))
             program = prefix.with_name(f"{prefix.name}.pdmodel")
             check_ready_model(program, model.classes, model.input_shape)

@@ -64,7 +64,7 @@ def predict(
             "--infer_model",
             metavar="DIR_OR_PREFIX",
             help="Saved model: a folder such as fp32, qat_fake or int8 of a run, or a path without "
-            "suffix.",
+            "suffix. Models of Paddle 3 (.json) are accepted.",
         ),
     ],
     infer_data: Annotated[

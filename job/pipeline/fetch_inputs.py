@@ -6,7 +6,7 @@ of each image. The images are read when they are needed. All files stay in the c
 has ended.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,9 @@ from job.storage.s3.access import input_errors
 from job.storage.s3.objects import ObjectStore, S3Object
 from job.uri import S3Uri
 
-_MODEL_SUFFIXES = (".pdmodel", ".pdiparams")
+# A program of the legacy format has priority over a program of Paddle 3.
+_PROGRAM_SUFFIXES = (".pdmodel", ".json")
+_PARAMETER_SUFFIX = ".pdiparams"
 _SIDECAR = ".json"
 
 
@@ -134,28 +136,37 @@ class _Fetcher:
         if uri in self.paths:
             return
         stem = uri
-        if uri.key.endswith(_MODEL_SUFFIXES):
+        if uri.key.endswith((*_PROGRAM_SUFFIXES, _PARAMETER_SUFFIX)):
             stem = S3Uri(uri.bucket, uri.key.rpartition(".")[0])
-        else:
-            inside = [
-                each.uri.key
-                for each in self.store.directly_in(uri)
-                if each.uri.key.endswith(_MODEL_SUFFIXES[0])
-            ]
-            if inside:
-                stem = S3Uri(uri.bucket, min(inside).removesuffix(_MODEL_SUFFIXES[0]))
+        elif inside := _model_in(each.uri.key for each in self.store.directly_in(uri)):
+            stem = S3Uri(uri.bucket, inside)
         try:
             objects = [
-                self.store.head(S3Uri(uri.bucket, f"{stem.key}{suffix}"))
-                for suffix in _MODEL_SUFFIXES
+                self._program(stem),
+                self.store.head(S3Uri(uri.bucket, f"{stem.key}{_PARAMETER_SUFFIX}")),
             ]
         except ObjectMissing as error:
             raise DataError(
                 f"{uri}: no inference model found: {error.message}",
-                "Set MODEL for MODEL.pdmodel and MODEL.pdiparams, or the prefix of their folder.",
+                "Set MODEL for MODEL.pdmodel (or MODEL.json) and MODEL.pdiparams, or the prefix of "
+                "their folder.",
             ) from error
         folder = self._files(objects)
         self.paths.setdefault(uri, folder / stem.name)
+
+    def _program(self, stem: S3Uri) -> S3Object:
+        """Return the program of a model; the legacy format has priority.
+
+        Raises:
+            ObjectMissing: there is no program; the error names the legacy file.
+        """
+        legacy, pir = (S3Uri(stem.bucket, f"{stem.key}{suffix}") for suffix in _PROGRAM_SUFFIXES)
+        try:
+            return self.store.head(legacy)
+        except ObjectMissing:
+            with suppress(ObjectMissing):
+                return self.store.head(pir)
+            raise
 
     def _files(self, objects: Sequence[S3Object]) -> Path:
         """Download objects that belong together into one folder."""
@@ -172,6 +183,18 @@ class _Fetcher:
         for each in objects:
             self.paths[each.uri] = folder / each.uri.name
         return folder
+
+
+def _model_in(keys: Iterable[str]) -> str | None:
+    """Return the key without suffix of the first model in a folder; None if there is none."""
+    found = set(keys)
+    for suffix in _PROGRAM_SUFFIXES:
+        for key in sorted(key for key in found if key.endswith(suffix)):
+            stem = key.removesuffix(suffix)
+            # A folder can also contain other JSON files.
+            if suffix == _PROGRAM_SUFFIXES[0] or f"{stem}{_PARAMETER_SUFFIX}" in found:
+                return stem
+    return None
 
 
 def as_json(manifest: Manifest) -> Mapping[str, Any]:

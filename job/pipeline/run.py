@@ -26,6 +26,7 @@ from job.pipeline.plan import (
 from job.pipeline.request import RunRequest
 from job.pipeline.stage_runner import StageRow, StageRunner
 from job.process.signals import StopSignals
+from job.stages.network import check_inference_model
 from job.stages.stage import Stage
 from job.storage.local import LocalOutput
 from job.ui.protocol import StageEvents, Ui
@@ -56,7 +57,9 @@ def plan(manifest: Manifest, request: RunRequest) -> tuple[PlannedStage, ...]:
 
     Raises:
         UsageError: a stage that the request names does not exist.
+        DataError: the given inference model cannot be read.
     """
+    check_inference_model(manifest)
     stages = request.stages_for(manifest)
     selected = chosen_stages(stages, request)
     with tempfile.TemporaryDirectory(prefix="job-") as scratch:
@@ -103,6 +106,7 @@ def run(
         try:
             planned = planner.plan(selected)
             check_inputs(planned, manifest.base)
+            check_inference_model(manifest)
             folder.keep_manifest(manifest.resolved)
             folder.note_failure(None, manifest.resolved)
             for stage in _to_check(selected, planned):

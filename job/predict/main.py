@@ -33,16 +33,17 @@ class Tester:
     """
 
     def __init__(self, prefix: Path, threads: int) -> None:
-        from job.engine.inference import predictor, runtime, saved_model
+        from job.engine.inference import pir_format, predictor, runtime, saved_model
 
         self._prefix = prefix
-        self.saved = saved_model.read_saved_model(prefix)
-        mode = predictor.ONEDNN if self.saved.kind == saved_model.FP32 else self.saved.kind
-        started = time.perf_counter()
-        config = predictor.configuration(prefix, mode, threads=threads)
-        with model_errors(prefix):
-            self.predictor = runtime.open_predictor(config)
-        self.load_seconds = time.perf_counter() - started
+        with pir_format.legacy_model(prefix) as legacy:
+            self.saved = saved_model.read_saved_model(legacy)
+            mode = predictor.ONEDNN if self.saved.kind == saved_model.FP32 else self.saved.kind
+            started = time.perf_counter()
+            config = predictor.configuration(legacy, mode, threads=threads)
+            with model_errors(prefix):
+                self.predictor = runtime.open_predictor(config)
+            self.load_seconds = time.perf_counter() - started
         self._image = self.predictor.get_input_handle(self.saved.image)
         label = self.saved.label
         self._label = self.predictor.get_input_handle(label) if label else None

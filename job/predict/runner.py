@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from job import errors, stats
+from job.engine.inference.pir_file import SUFFIX as PIR_SUFFIX
+from job.engine.inference.pir_file import program_file
 from job.pipeline.crash import last_lines
 from job.process.environment import environment
 from job.process.json_channel import ChildProcess, describe_exit
@@ -21,7 +23,7 @@ from job.text_format import plural
 from job.ui.protocol import Ui
 
 PROFILE_RUNS = 4
-_SUFFIXES = (".pdmodel", ".pdiparams")
+_SUFFIXES = (".pdmodel", PIR_SUFFIX, ".pdiparams")
 
 
 @dataclass(frozen=True)
@@ -135,17 +137,21 @@ def find_model(location: Path) -> Path:
         "Set --infer-model to a folder such as runs/digits/int8, or to the path of a model in it."
     )
     if location.is_dir():
-        models = sorted(location.glob("*.pdmodel"))
+        models = sorted(location.glob("*.pdmodel")) or [
+            program
+            for program in sorted(location.glob(f"*{PIR_SUFFIX}"))
+            if program.with_suffix(".pdiparams").is_file()
+        ]
         if not models:
-            hint += " Save models of other formats (__model__, .json) as .pdmodel and .pdiparams."
+            hint += " Save models of other formats (__model__) as .pdmodel and .pdiparams."
         if len(models) != 1:
             names = ", ".join(path.name for path in models) or "none"
             raise errors.DataError(f"{location}: expected one .pdmodel file, found {names}", hint)
         location = models[0]
     prefix = location.with_suffix("") if location.suffix in _SUFFIXES else location
-    for suffix in _SUFFIXES:
-        if not Path(f"{prefix}{suffix}").is_file():
-            raise errors.DataError(f"{prefix}{suffix} is missing", hint)
+    for path in (program_file(prefix), Path(f"{prefix}.pdiparams")):
+        if not path.is_file():
+            raise errors.DataError(f"{path} is missing", hint)
     return prefix
 
 

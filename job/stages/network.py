@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from job.engine.inference.pir_file import SUFFIX as PIR_SUFFIX
+from job.engine.inference.pir_file import program_file
+from job.engine.inference.pir_graph import read_graph
 from job.manifest import Manifest
 from job.manifest.custom_code import callable_files, code_folders
 from job.manifest.spec import TrainSpec
@@ -18,8 +21,25 @@ def model_files(manifest: Manifest) -> Sequence[Path]:
     files += callable_files(manifest)
     if model.inference_model:
         prefix = inference_model_prefix(manifest.path(model.inference_model))
-        files += [Path(f"{prefix}.pdmodel"), Path(f"{prefix}.pdiparams")]
+        files += [program_file(prefix), Path(f"{prefix}.pdiparams")]
     return tuple(files)
+
+
+def check_inference_model(manifest: Manifest) -> None:
+    """Check whether a given inference model can be read, as far as this needs no Paddle.
+
+    Missing files are reported elsewhere. A model in S3 is checked after its download.
+
+    Raises:
+        DataError: the model's ``.json`` file is not a PIR program, or contains ops that cannot be
+            translated.
+    """
+    given = manifest.model.inference_model
+    if not given or manifest.uri(given) not in (None, *manifest.localized):
+        return
+    path = program_file(inference_model_prefix(manifest.path(given)))
+    if path.suffix == PIR_SUFFIX:
+        read_graph(path)
 
 
 def inference_model_prefix(path: Path) -> Path:
@@ -28,10 +48,15 @@ def inference_model_prefix(path: Path) -> Path:
     Args:
         path: the folder of the model, one of its files, or its path without suffix.
     """
+    suffixes = (".pdmodel", PIR_SUFFIX)
     if is_folder(path):
-        programs = sorted(path.glob("*.pdmodel"))
-        return programs[0].with_suffix("") if programs else path / "model"
-    return path.with_suffix("") if path.suffix in (".pdmodel", ".pdiparams") else path
+        for suffix in suffixes:
+            for program in sorted(path.glob(f"*{suffix}")):
+                # A folder can also contain other JSON files.
+                if suffix != PIR_SUFFIX or program.with_suffix(".pdiparams").is_file():
+                    return program.with_suffix("")
+        return path / "model"
+    return path.with_suffix("") if path.suffix in (*suffixes, ".pdiparams") else path
 
 
 def recipe(train: TrainSpec) -> Any:

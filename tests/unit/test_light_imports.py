@@ -17,6 +17,7 @@ from job.process.environment import environment
         "job.pipeline.run",
         "job.doctor.checks",
         "job.stages",
+        "job.engine.inference.pir_graph",
     ],
 )
 def test_light(module: str) -> None:

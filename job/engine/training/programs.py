@@ -14,6 +14,7 @@ from paddle import static
 from paddle.static import Program
 
 from job.engine.inference.paddle_format import put_in_order, read_program
+from job.engine.inference.pir_format import legacy_model
 from job.engine.training.evaluation_trace import named_like, same_ops
 from job.engine.training.tracing import eager_semantics, logits_of
 from job.errors import DataError, UsageError
@@ -200,7 +201,7 @@ def from_inference_model(
     removed, because the loss needs logits. Copies of the output are removed too.
 
     Args:
-        prefix: path without ``.pdmodel`` and ``.pdiparams``.
+        prefix: path without ``.pdmodel`` or ``.json``, and without ``.pdiparams``.
         scope: receives the weights.
         classes: expected number of classes.
         label_smoothing: share of the target that is spread over all classes, 0 to 1.
@@ -315,20 +316,17 @@ def batch_norm_statistics(program: Program) -> set[str]:
 def load_inference_model(
     prefix: Path, executor: static.Executor, scope: static.Scope
 ) -> tuple[Program, list[str], str]:
-    """Read ``prefix``.pdmodel and ``prefix``.pdiparams into ``scope``.
+    """Read ``prefix``.pdmodel or ``prefix``.json, and ``prefix``.pdiparams, into ``scope``.
 
     Returns:
         The program, the names of its inputs, and the name of its first output.
 
     Raises:
-        DataError: a file is missing or corrupt.
+        DataError: a file is missing or corrupt, or contains ops that cannot be translated.
     """
-    for suffix in (".pdmodel", ".pdiparams"):
-        if not Path(f"{prefix}{suffix}").is_file():
-            raise DataError(f"{prefix}{suffix} is missing", "Check /model/inference_model.")
     try:
-        with static.scope_guard(scope):
-            program, feeds, fetches = static.load_inference_model(str(prefix), executor)
+        with static.scope_guard(scope), legacy_model(prefix) as legacy:
+            program, feeds, fetches = static.load_inference_model(str(legacy), executor)
     except (ValueError, RuntimeError, OSError) as error:
         raise DataError(f"{prefix}: not a Paddle inference model: {error}") from error
     return program, feeds, fetches[0].name

@@ -249,18 +249,21 @@ class TestFiles:
         with pytest.raises(DataError, match=r"two\.pdparams"), fetched(wanted):
             pass
 
-    @pytest.mark.parametrize("given", ["m/net", "m", "m/net.pdmodel", "m/net.pdiparams"])
+    @pytest.mark.parametrize("program", ["pdmodel", "json"])
+    @pytest.mark.parametrize("given", ["m/net", "m", "m/net.{}", "m/net.pdiparams"])
     def test_an_inference_model_is_two_files_side_by_side(
-        self, s3_server: S3Server, bucket: S3Uri, tmp_path: Path, given: str
+        self, s3_server: S3Server, bucket: S3Uri, tmp_path: Path, given: str, program: str
     ) -> None:
-        for suffix in ("pdmodel", "pdiparams"):
+        given = given.format(program)
+        for suffix in (program, "pdiparams"):
             s3_server.store.put(bucket / f"m/net.{suffix}", suffix.encode())
+        s3_server.store.put(bucket / "m/config.json", b"{}")
         wanted = manifest(None, tmp_path, DIGITS, inference_model=f"{bucket}{given}", name=None)
         with fetched(wanted) as ready:
             found = model_files(ready)
-            assert [path.read_bytes() for path in found] == [b"pdmodel", b"pdiparams"]
+            assert [path.read_bytes() for path in found] == [program.encode(), b"pdiparams"]
             assert [str(ready.origin(path)) for path in found] == [
-                f"{bucket}m/net.pdmodel",
+                f"{bucket}m/net.{program}",
                 f"{bucket}m/net.pdiparams",
             ]
 

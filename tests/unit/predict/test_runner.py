@@ -28,6 +28,13 @@ def test_a_model_is_found_by_folder_prefix_and_file(tmp_path: Path) -> None:
         assert find_model(given) == prefix
 
 
+def test_a_model_of_paddle_3_is_found(tmp_path: Path) -> None:
+    for name in ("config.json", "inference.json", "inference.pdiparams"):
+        (tmp_path / name).write_bytes(b"")
+    for given in ("", "inference", "inference.json", "inference.pdiparams"):
+        assert find_model(tmp_path / given) == tmp_path / "inference"
+
+
 @pytest.mark.parametrize(
     ("files", "given", "message"),
     [
@@ -35,7 +42,7 @@ def test_a_model_is_found_by_folder_prefix_and_file(tmp_path: Path) -> None:
         (("a.pdmodel", "b.pdmodel"), "", r"\.pdmodel.*a\.pdmodel, b\.pdmodel"),
         (("a.pdmodel",), "", r"/a\.pdiparams"),
         ((), "a", r"/a\.pdmodel"),
-        (("__model__", "model.json"), "", r"__model__, \.json"),
+        (("__model__", "model.json"), "", r"__model__"),
     ],
 )
 def test_a_missing_model_is_named(
