@@ -7,7 +7,7 @@ import numpy as np
 from paddle import static
 from paddle.static import Program
 
-from job.engine.quantize.graph import RELUS, Graph, residual_adds, signed_residuals
+from job.engine.quantize.graph import KEEPING_SIGN, RELUS, Graph, residual_adds, signed_residuals
 from job.engine.training.programs import write_variables
 
 # The axis has no effect on operands of equal shape, but the fusion pass skips adds with this axis.
@@ -73,6 +73,7 @@ def skip_pools(program: Program, widened: Sequence[str]) -> dict[str, str]:
         Output of each such pool -> reason, for the report.
     """
     graph = Graph(program)
+    concatenated = inputs_of_concatenations(graph)
     skipped = {}
     for op in program.global_block().ops:
         if op.type != "pool2d" or op.has_attr("skip_quant"):
@@ -85,11 +86,31 @@ def skip_pools(program: Program, widened: Sequence[str]) -> dict[str, str]:
             reason = "a global mean in INT8 would be rounded to the scale of the largest value"
         elif op.attr("adaptive") and has_uneven_windows(sides, op.attr("ksize")):
             reason = "it is adaptive with windows of different sizes, which oneDNN does not support"
+        elif op.output("Out")[0] in concatenated:
+            reason = "Paddle gives its output the scale of a concatenation, but keeps its input's"
         else:
             continue
         op._set_attr("skip_quant", 1)
         skipped[op.output("Out")[0]] = reason
     return skipped
+
+
+def inputs_of_concatenations(graph: Graph) -> set[str]:
+    """Return the values that a concatenation reads, directly or through ops that keep the scale.
+
+    Paddle's passes give all inputs of a concatenation one scale. An INT8 pool writes its values
+    with the scale of its input, so the concatenation would read them with a wrong scale.
+    """
+    waiting = [n for op in graph.block.ops if op.type == "concat" for n in op.input_arg_names]
+    found: set[str] = set()
+    while waiting:
+        op = graph.source(waiting.pop())
+        if op is None or not found.isdisjoint(op.output_arg_names):
+            continue
+        found |= set(op.output_arg_names)
+        if op.type in (*KEEPING_SIGN, "concat"):
+            waiting += graph.activations_of(op)
+    return found
 
 
 def replace_global_means(program: Program) -> int:
