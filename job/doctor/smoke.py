@@ -11,6 +11,7 @@ from job.engine.inference import predictor, runtime
 from job.engine.int8 import build as int8
 from job.engine.quantize import fake_quantize, grid, scales
 from job.engine.training import programs
+from job.engine.training.ready_names import IMAGE
 from job.engine.training.session import open_session
 from job.profile import onednn_log
 from job.profile import record as record_
@@ -96,9 +97,7 @@ def quantize(session: Any, images: np.ndarray, out: Path) -> tuple[np.ndarray, f
             [images],
             moving_rate=0.9,
         )
-        (fp32,) = session.executor.run(
-            classifier.evaluation, {programs.IMAGE: images}, [classifier.logits]
-        )
+        (fp32,) = session.executor.run(classifier.evaluation, {IMAGE: images}, [classifier.logits])
         program = fake_quantize.convert(quantized, session.scope)
         programs.save_inference_model(program, out / "fake", classifier.logits, session.executor)
     _, scores = int8.build(out / "fake", out, SETTINGS["quantize_op_types"], images)

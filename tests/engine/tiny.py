@@ -13,7 +13,7 @@ from job.data.loader import Batch
 from job.engine.inference import predictor
 from job.engine.int8 import build as int8
 from job.engine.quantize import fake_quantize, grid, qat, scales
-from job.engine.training import baseline, programs
+from job.engine.training import baseline, network_programs, programs
 from job.engine.training.schedule import Schedule
 from job.engine.training.session import Recipe, Session, open_session
 from job.host import read_host
@@ -130,7 +130,7 @@ def session_of(
     """Open a session of the untrained network that ``build`` returns."""
     scope = programs.static.Scope()
     executor = programs.static.Executor(programs.cpu())
-    classifier = programs.from_network(
+    classifier = network_programs.from_network(
         build, input_shape=shape, classes=classes, label_smoothing=0.0, seed=0
     )
     with programs.static.scope_guard(scope):

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paddle import static
-from paddle.base import core
+from paddle.base import core, unique_name
 from paddle.base.framework import IrGraph
 from paddle.static import Program
 from paddle.static.quantization import QuantWeightPass
@@ -15,6 +15,7 @@ from job.engine.training.programs import (
     read_variables,
     write_variables,
 )
+from job.engine.training.ready_names import APPENDED
 
 OBSERVER = "moving_average_abs_max_scale"
 # The moving rate of the op quantize_linear, which has no attribute for it.
@@ -65,9 +66,10 @@ def insert(
 
     patterns = settings["not_quant_pattern"]
     config = {**FIXED_SETTINGS, **settings, "not_quant_pattern": sorted({*patterns, SKIP})}
-    quantized = quant_aware(
-        program, cpu(), config, scope=scope, for_test=for_test, return_program=True
-    )
+    with unique_name.guard(APPENDED):
+        quantized = quant_aware(
+            program, cpu(), config, scope=scope, for_test=for_test, return_program=True
+        )
     # PaddleSlim's observers are removed, because they cost time in each step and no op reads their
     # results.
     block = quantized.global_block()

@@ -10,6 +10,7 @@ from paddle.static import Program
 from job.engine.quantize.fake_quantize import DEFAULT_SCALE_FLOOR, QUANTIZE, measures_images
 from job.engine.quantize.pact import clips
 from job.engine.training.programs import IMAGE, Classifier, read_variables, write_variables
+from job.engine.training.ready_names import name_apart
 from job.errors import QuantizationError
 
 
@@ -84,6 +85,7 @@ def mean_largest(
         QuantizationError: there is no batch, or a value is not finite.
     """
     probe = program.clone(for_test=True)
+    name_apart(probe)
     with static.program_guard(probe):
         # The program computes the maxima, because fetching whole activations would need gigabytes.
         fetches = [paddle.max(paddle.abs(probe.global_block().var(name))) for name in names]

@@ -1,10 +1,10 @@
-"""Static programs of a classifier, built from a network or read from a saved inference model.
+"""Static programs of a classifier, and the programs of a saved inference model.
 
 Paddle's quantization needs static programs of the legacy format. All code that trains or exports a
 classifier uses the dataclass :class:`Classifier`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,22 +15,20 @@ from paddle.static import Program
 
 from job.engine.inference.paddle_format import put_in_order, read_program
 from job.engine.inference.pir_format import legacy_model
-from job.engine.training.evaluation_trace import named_like, same_ops
-from job.engine.training.tracing import eager_semantics, logits_of
+from job.engine.training.ready_names import APPENDED, IMAGE, LABEL, name_apart, rename_reserved
 from job.errors import DataError, UsageError
 
 # Called once per process, because every engine module that builds or runs programs imports this
 # module.
 paddle.enable_static()
 
-IMAGE = "image"
-LABEL = "label"
 # Ops that an exported FP32 model never contains.
 QUANTIZED = {"quantize_linear", "dequantize_linear", "quantize", "dequantize", "fused_conv2d"}
 # Number of dimensions of a two-dimensional convolution's output.
 PLANES = 4
 # Part of an op's name scope that excludes the op from quantization.
 SKIP = "skip_quant"
+CHANNELS_LAST = ("NHWC", "NLC", "NDHWC")
 RESHAPING = ("flatten_contiguous_range", "reshape2", "transpose2", "squeeze2", "unsqueeze2")
 
 
@@ -58,127 +56,6 @@ class Classifier:
 def cpu() -> paddle.CPUPlace:
     """Return the CPU place; everything except training runs there."""
     return paddle.CPUPlace()
-
-
-def from_network(
-    build: Callable[[], paddle.nn.Layer],
-    *,
-    input_shape: Sequence[int],
-    classes: int,
-    label_smoothing: float,
-    seed: int,
-    own_code: bool = False,
-) -> Classifier:
-    """Build the programs of a network.
-
-    Args:
-        build: returns a new network; called in static mode.
-        input_shape: (channels, height, width).
-        classes: expected number of classes.
-        label_smoothing: share of the target that is spread over all classes, 0 to 1.
-        seed: random seed of the initial weights.
-        own_code: whether a user wrote the network. Its code can differ between training and
-            evaluation, so it is called for each.
-
-    Raises:
-        UsageError: the network's output does not have shape [N, classes], or its code cannot be
-            traced.
-    """
-    train, startup = Program(), Program()
-    startup.random_seed = seed
-    paddle.seed(seed)
-    with static.program_guard(train, startup), paddle.utils.unique_name.guard():
-        network, logits = trace(build, input_shape, training=True)
-        if len(logits.shape) != 2 or logits.shape[1] != classes:
-            raise UsageError(
-                f"/model/classes: the network's output has shape {list(logits.shape)}, "
-                f"expected [-1, {classes}]"
-            )
-        evaluation = train.clone(for_test=True)._prune([logits])
-        scores = logits.name
-        if own_code:
-            evaluation, scores = evaluation_of(build, input_shape, evaluation, scores)
-        weight_names = {
-            key: value.name
-            for key, value in network.state_dict().items()
-            if evaluation.global_block().has_var(value.name)
-        }
-        loss = append_loss(logits, classes, label_smoothing)
-    return Classifier(train, evaluation, startup, loss.name, scores, weight_names)
-
-
-def trace(
-    build: Callable[[], paddle.nn.Layer], input_shape: Sequence[int], *, training: bool
-) -> tuple[paddle.nn.Layer, static.Variable]:
-    """Append a network's ops to the current program; return the network and its logits."""
-    image = static.data(IMAGE, [None, *input_shape], "float32")
-    with eager_semantics():
-        network = build()
-        network.train() if training else network.eval()
-        logits = logits_of(network(image))
-    program = static.default_main_program()
-    add_batch_norm_parameters(program)
-    fold_bias_shapes(program)
-    skip_computed_filters(program)
-    return network, logits
-
-
-def evaluation_of(
-    build: Callable[[], paddle.nn.Layer],
-    input_shape: Sequence[int],
-    cloned: Program,
-    logits: str,
-) -> tuple[Program, str]:
-    """Trace a network in evaluation mode.
-
-    Args:
-        build: returns a new network.
-        input_shape: (channels, height, width).
-        cloned: evaluation program made from the training program.
-        logits: name of the logits in ``cloned``.
-
-    Returns:
-        The evaluation program and the name of its logits: ``cloned`` if it computes the same.
-
-    Raises:
-        UsageError: the two traces have different weights.
-    """
-    traced, unused = Program(), Program()
-    with static.program_guard(traced, unused), paddle.utils.unique_name.guard():
-        _, own = trace(build, input_shape, training=False)
-    traced = traced.clone(for_test=True)._prune([own])
-    if same_ops(traced, cloned):
-        return cloned, logits
-    block, known = traced.global_block(), static.default_main_program().global_block()
-    unknown = [
-        name
-        for name in persistables(traced)
-        if not known.has_var(name) or known.var(name).shape != block.var(name).shape
-    ]
-    if unknown:
-        raise UsageError(
-            f"/model/callable: the network has other weights in evaluation than in training: "
-            f"{', '.join(unknown[:5])}",
-            "Create all layers in the constructor, the same ones at each call.",
-        )
-    renamed, names = named_like(traced, cloned)
-    return renamed, names[own.name]
-
-
-def add_batch_norm_parameters(program: Program) -> None:
-    """Give scale 1 and shift 0 to batch norms without them, because Paddle's kernel reads both."""
-    for op in program.global_block().ops:
-        if op.type != "batch_norm":
-            continue
-        shape = program.global_block().var(op.input("Mean")[0]).shape
-        for slot, value in (("Scale", 1.0), ("Bias", 0.0)):
-            if not op.input(slot):
-                attributes = paddle.ParamAttr(
-                    initializer=paddle.nn.initializer.Constant(value), trainable=False
-                )
-                parameter = static.create_parameter(list(shape), "float32", attr=attributes)
-                op.desc.set_input(slot, [parameter.name])
-    program._sync_with_cpp()
 
 
 def append_loss(logits: static.Variable, classes: int, label_smoothing: float) -> static.Variable:
@@ -224,30 +101,38 @@ def from_inference_model(
         if block.ops[index].type in ("feed", "fetch"):
             block._remove_op(index, sync=False)
     evaluation._sync_with_cpp()
-    if feeds != [IMAGE]:
-        for op in block.ops:
-            op._rename_input(feeds[0], IMAGE)
-        block._rename_var(feeds[0], IMAGE)
-    logits = before_softmax(block, logits)
+    names = rename_reserved(evaluation, scope, feeds[0])
+    logits = before_softmax(block, names[logits])
     evaluation = evaluation._prune([block.var(logits)])
     shape = list(evaluation.global_block().var(logits).shape)
     if len(shape) != 2 or shape[1] != classes:
         raise DataError(
             f"{prefix}: the model's output has shape {shape}, expected [-1, {classes}]",
-            "Set /model/classes to the number of classes of the model.",
+            "Give a classifier with scores [N, classes], and set /model/classes to their number.",
         )
     fold_bias_shapes(evaluation)
-    skip_computed_filters(evaluation)
+    skip_computed_weights(evaluation)
     train = evaluation.clone()
     add_shape_outputs(train)
-    names = [n for n in persistables(train) if train.global_block().var(n).dtype == paddle.float32]
+    weights = {old: new for old, new in names.items() if is_weight(train, new)}
     frozen = batch_norm_statistics(train)
     startup = Program()
-    with static.program_guard(train, startup):
-        for name in names:
+    name_apart(train)
+    with static.program_guard(train, startup), paddle.utils.unique_name.guard(APPENDED):
+        for name in weights.values():
             make_trainable(train, name, trainable=name not in frozen)
         loss = append_loss(train.global_block().var(logits), classes, label_smoothing)
-    return Classifier(train, evaluation, startup, loss.name, logits, {n: n for n in names})
+    return Classifier(train, evaluation, startup, loss.name, logits, weights)
+
+
+def is_weight(program: Program, name: str) -> bool:
+    """Return whether a variable of a program is a floating-point weight or statistic."""
+    block = program.global_block()
+    return (
+        name in persistables(program)
+        and block.has_var(name)
+        and block.var(name).dtype == paddle.float32
+    )
 
 
 def before_softmax(block: paddle.base.framework.Block, output: str) -> str:
@@ -370,16 +255,38 @@ def fold_bias_shapes(program: Program) -> int:
     return changed
 
 
-def skip_computed_filters(program: Program) -> None:
-    """Exclude convolutions from quantization whose filter other ops compute, such as spectral norm.
+def skip_computed_weights(program: Program) -> None:
+    """Exclude ops from quantization that compute weights, or whose filter other ops compute.
 
-    PaddleSlim would treat the filter as an activation, with one scale for all channels or with
-    scales that the engine cannot read.
+    An example is spectral norm. PaddleSlim would treat such a filter as an activation, with one
+    scale for all channels or with scales that the engine cannot read.
     """
-    block = program.global_block()
+    block, of_image = program.global_block(), {IMAGE}
     for op in block.ops:
-        if "Filter" in op.input_names and not block.var(op.input("Filter")[0]).persistable:
+        computed = not of_image.isdisjoint(op.input_arg_names)
+        if computed:
+            of_image |= set(op.output_arg_names)
+        filters = op.input("Filter") if "Filter" in op.input_names else []
+        if not computed or any(not block.var(name).persistable for name in filters):
             op._set_attr("op_namescope", f"/{SKIP}/")
+
+
+def require_channels_first(classifier: Classifier) -> None:
+    """Check that no layer stores the channels last.
+
+    Paddle's oneDNN passes ignore such a layout, and the INT8 model would fail or be wrong.
+
+    Raises:
+        UsageError: a layer stores the channels last.
+    """
+    for op in classifier.evaluation.global_block().ops:
+        for name in ("data_format", "data_layout"):
+            if op.has_attr(name) and op.attr(name) in CHANNELS_LAST:
+                raise UsageError(
+                    f"/model: the network's op {op.type} has the data format {op.attr(name)}, "
+                    "expected channels first",
+                    "Build the network with data_format='NCHW' (NCL and NCDHW for other ranks).",
+                )
 
 
 def persistables(program: Program) -> list[str]:

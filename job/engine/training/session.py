@@ -13,7 +13,7 @@ from paddle import static
 
 from job.data.packed import open_packed
 from job.engine.training import loop as training
-from job.engine.training import programs, zoo
+from job.engine.training import network_programs, programs, zoo
 from job.engine.training.checkpoints import BEST, Progress, read_best
 from job.engine.training.programs import Classifier
 from job.engine.training.schedule import Schedule
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from job.data.loader import Loader
 
 EVALUATION_BATCH = 100
-CHANNELS_LAST = ("NHWC", "NLC", "NDHWC")
 # Paddle's keys for the published weights of networks that have several widths.
 PUBLISHED_AS = {
     "mobilenet_v1": "mobilenetv1_1.0",
@@ -170,7 +169,7 @@ def open_session(
             )
         else:
             with shape_errors(input_shape), code_errors(callable_):
-                classifier = programs.from_network(
+                classifier = network_programs.from_network(
                     lambda: network(name, callable_, classes, input_shape[0], width),
                     input_shape=input_shape,
                     classes=classes,
@@ -179,7 +178,7 @@ def open_session(
                     own_code=callable_ is not None,
                 )
             executor.run(classifier.startup)
-        require_channels_first(classifier)
+        programs.require_channels_first(classifier)
         check_input_shape(classifier, executor, input_shape)
     return Session(classifier, scope, executor, input_shape)
 
@@ -208,24 +207,6 @@ def check_input_shape(
     feed = {programs.IMAGE: np.zeros((1, *input_shape), "float32")}
     with shape_errors(input_shape):
         executor.run(classifier.evaluation, feed, [classifier.logits])
-
-
-def require_channels_first(classifier: Classifier) -> None:
-    """Check that no layer stores the channels last.
-
-    Paddle's oneDNN passes ignore such a layout, and the INT8 model would fail or be wrong.
-
-    Raises:
-        UsageError: a layer stores the channels last.
-    """
-    for op in classifier.evaluation.global_block().ops:
-        for name in ("data_format", "data_layout"):
-            if op.has_attr(name) and op.attr(name) in CHANNELS_LAST:
-                raise UsageError(
-                    f"/model: the network's op {op.type} has the data format {op.attr(name)}, "
-                    "expected channels first",
-                    "Build the network with data_format='NCHW' (NCL and NCDHW for other ranks).",
-                )
 
 
 @contextmanager

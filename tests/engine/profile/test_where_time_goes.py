@@ -5,7 +5,7 @@ import pytest
 import tiny
 
 from job.engine.compare.op_graph import read_op_graph
-from job.engine.training import programs
+from job.engine.training import network_programs, programs
 from job.engine.training.baseline import export
 from job.engine.training.zoo import nn
 from job.host import read_host
@@ -93,7 +93,7 @@ class Alternating(nn.Layer):
 def test_islands_are_named_as_in_the_fp32_model(tmp_path):
     scope = programs.static.Scope()
     executor = programs.static.Executor(programs.cpu())
-    classifier = programs.from_network(
+    classifier = network_programs.from_network(
         Alternating, input_shape=(3, 16, 16), classes=10, label_smoothing=0.0, seed=0
     )
     with programs.static.scope_guard(scope):

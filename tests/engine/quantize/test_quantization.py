@@ -8,7 +8,7 @@ from tiers import full_but
 from job.engine.int8 import build as int8
 from job.engine.quantize import fake_quantize, qat, scales
 from job.engine.quantize import pact as clipping
-from job.engine.training import checkpoints, programs
+from job.engine.training import checkpoints, network_programs, programs
 from job.engine.training.baseline import export
 from job.errors import DataError, QuantizationError, UsageError
 from job.manifest.schema import properties, schema
@@ -278,7 +278,7 @@ def test_callable_is_checked(own_module):
         tiny.open_tiny(
             name=None, callable_="paddle.vision.models:LeNet", input_shape=(1, 28, 28), classes=5
         ) and None
-        programs.from_network(
+        network_programs.from_network(
             lambda: programs.paddle.nn.Sequential(
                 programs.paddle.nn.Flatten(), programs.paddle.nn.Linear(64, 5)
             ),

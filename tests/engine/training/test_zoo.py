@@ -8,7 +8,7 @@ import tiny
 from tiers import full_but
 
 import job
-from job.engine.training import programs, random_weights, session, zoo
+from job.engine.training import network_programs, programs, random_weights, session, zoo
 from job.errors import UsageError
 from job.manifest.rules import UNPUBLISHED
 
@@ -41,7 +41,7 @@ def side(name):
 
 @pytest.mark.parametrize("name", full_but(NAMES, FAMILIES))
 def test_every_name_of_the_schema_can_be_made(name):
-    classifier = programs.from_network(
+    classifier = network_programs.from_network(
         lambda: zoo.build(name, classes=3, channels=channels(name)),
         input_shape=(channels(name), side(name), side(name)),
         classes=3,
