@@ -38,6 +38,7 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
         if events.stopping:
             return {}
     bytes_written = baseline.export(session, out)
+    baseline.check_kernels(out, manifest.model.input_shape)
     return {
         "training": training,
         "bytes": bytes_written,

@@ -195,6 +195,47 @@ def separable(num_classes):
     )
 
 
+def shared_layer(num_classes):
+    def call(m, x):
+        x = m.first(x)
+        return m.head(m.second(m.second(x)) * functional.sigmoid(m.second(x)))
+
+    return Network(
+        call, first=conv(1, 16), second=conv(16, 16, act=None), head=head(16, num_classes)
+    )
+
+
+def activations(num_classes):
+    kinds = (nn.Hardswish, nn.Swish, nn.Mish, nn.GELU, nn.ELU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh)
+    layers = [conv(16 if number else 1, 16, act=kind) for number, kind in enumerate(kinds)]
+    return nn.Sequential(*layers, head(16, num_classes))
+
+
+def pooled_branches(num_classes):
+    def call(m, x):
+        x = m.first(x)
+        pools = [functional.max_pool2d(x, 3, 1, 1), functional.avg_pool2d(x, 3, 1, 1)]
+        return m.head(m.last(paddle.concat([m.branch(x) * 4.0, *pools], axis=1)))
+
+    return Network(
+        call,
+        first=conv(1, 16),
+        branch=conv(16, 16),
+        last=conv(48, 16),
+        head=head(16, num_classes),
+    )
+
+
+def wrong_in_onednn(num_classes):
+    def call(m, x):
+        x = functional.interpolate(m.first(x), size=[12, 12], mode="nearest")
+        return m.head(m.second(x))
+
+    return Network(
+        call, first=conv(1, 16, act=None), second=conv(16, 16), head=head(16, num_classes)
+    )
+
+
 # From here on: networks that a static program cannot hold.
 
 

@@ -15,7 +15,6 @@ from paddle.static import Program
 from job.engine.compare.op_graph import weight_of as int8_weight_of
 from job.engine.compare.op_graph import writes_fp32
 from job.engine.inference.paddle_format import OpDesc, attribute, inputs_of, is_int8, outputs_of
-from job.engine.int8.audit import ACTIVATIONS
 from job.engine.int8.skip_ops import output_of, weight_of
 from job.engine.quantize.fake_quantize import DEQUANTIZE, QUANTIZE
 from job.engine.quantize.graph import Graph
@@ -24,6 +23,8 @@ ADD = "elementwise_add"
 # Type of an INT8 op without weights -> its type in the fake-quantized model.
 WITHOUT_WEIGHTS = {"pool2d": "pool2d", "concat": "concat", ADD: ADD, "fused_elementwise_add": ADD}
 
+# Attributes that name the activation that an INT8 op computes, too.
+FUSED_ACTIVATION = ("fuse_activation", "activation_type", "fuse_activation_type")
 # Attributes that distinguish pools, or concatenations, of the same input.
 COMPUTES = (
     "pooling_type",
@@ -142,10 +143,14 @@ class FakeOps:
     def take(self, op: OpDesc) -> Any:
         """Return and remove the first op that an INT8 op replaces; None without a match."""
         weight = int8_weight_of(op)
+        sources = [self.names.get(name, "") for name in inputs_of(op)]
         if weight:
-            same = self.by_weight[weight]
+            # Several ops can share a weight. They read different inputs.
+            same = sorted(
+                self.by_weight[weight],
+                key=lambda user: set(self.activations(user)).isdisjoint(sources),
+            )
         else:
-            sources = [self.names.get(name, "") for name in inputs_of(op)]
             kind = WITHOUT_WEIGHTS.get(op.type)
             readers = self.readers[sources[0]] if sources else []
             same = [
@@ -169,6 +174,7 @@ class FakeOps:
     def follow(self, op: OpDesc, first: Any) -> str:
         """Return the output of the last op that the INT8 op ``op`` replaces."""
         residual = any(slot.parameter == "ResidualData" and slot.arguments for slot in op.inputs)
+        activation = any(attribute(op, name) for name in FUSED_ACTIVATION)
         output = output_of(first)
         while len(self.readers[output]) == 1:
             (reader,) = self.readers[output]
@@ -178,8 +184,10 @@ class FakeOps:
                 if not residual:
                     break
                 residual = False
-            elif reader.type not in (ADD, "batch_norm", *ACTIVATIONS):
-                break
+            elif reader.type not in (ADD, "batch_norm"):
+                if not activation or len(list(self.activations(reader))) != 1:
+                    break
+                activation = False
             output = main_output(reader)
         return output
 

@@ -4,17 +4,23 @@ import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from job.engine.inference.predictor import NATIVE, ONEDNN, Predictor, configuration
 from job.engine.inference.saved_model import PREFIX
 from job.engine.training import loop as training
 from job.engine.training import programs
 from job.engine.training.checkpoints import write_arrays
 from job.engine.training.session import Recipe, Session, run_recipe
+from job.errors import QuantizationError
 from job.events import Events
 
 if TYPE_CHECKING:
     from job.data.loader import Loader
 
 WEIGHTS = "weights.npz"
+# Rounding differs by about 1e-6. Deep networks with random weights multiply it.
+MAX_KERNEL_ERROR = 1e-2
 
 
 def train(
@@ -88,6 +94,38 @@ def export(session: Session, out: Path) -> int:
     with (out / "weights.pdparams").open("wb") as file:
         pickle.dump(named, file, protocol=4)
     return model_bytes(out)
+
+
+def check_kernels(out: Path, input_shape: tuple[int, int, int]) -> float:
+    """Compare the scores of the FP32 model in oneDNN and in Paddle's native kernels.
+
+    For some networks, Paddle's oneDNN passes change the result, without an error.
+
+    Args:
+        out: folder of the model.
+        input_shape: (channels, height, width).
+
+    Returns:
+        The norm of the differences over the norm of the native scores.
+
+    Raises:
+        QuantizationError: the scores differ.
+    """
+    images = np.random.default_rng(0).standard_normal((2, *input_shape)).astype("float32")
+    native, onednn = (
+        Predictor(configuration(out / PREFIX, mode, threads=1)).scores(images)
+        for mode in (NATIVE, ONEDNN)
+    )
+    error = float(np.linalg.norm(onednn - native) / (np.linalg.norm(native) or 1.0))
+    if not error <= MAX_KERNEL_ERROR:
+        raise QuantizationError(
+            f"Paddle's oneDNN kernels compute other FP32 scores of this network than its native "
+            f"kernels: relative error {error:.2g}, expected at most {MAX_KERNEL_ERROR:g}",
+            "This is a fault of the installed Paddle, and an INT8 model would be wrong, too. Known "
+            "causes are nearest interpolation, or a transposed matrix product, behind a "
+            "convolution.",
+        )
+    return error
 
 
 def model_bytes(folder: Path) -> int:

@@ -38,6 +38,20 @@ class Network(nn.Layer):
 """
 
 
+SOUND = ["attention_by_operator", "shared_layer", "activations", "pooled_branches", "sigmoid_gate"]
+# Without VNNI, oneDNN rounds more.
+SOUND_DB = 20
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_no_op_of_a_sound_network_has_a_large_error(name, tmp_path):
+    session = tiny.open_tiny(name=None, callable_=f"own_networks:{name}", classes=10)
+    made = tiny.quantize(session, tmp_path)
+    found = differences(tmp_path / "fake", tmp_path / "model", made.images[:8])
+    assert len(found) > 1
+    assert found[0].signal_to_noise_db > SOUND_DB
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A folder with a trained network, fp32/model, and its fake-quantized model, fake/model."""

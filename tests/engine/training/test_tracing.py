@@ -5,16 +5,17 @@ import pytest
 import tiny
 from tiers import full_but
 
-from job.engine.training import programs
+from job.engine.training import baseline, programs
 from job.engine.training.eager_check import check_against_eager
-from job.errors import UsageError
+from job.errors import QuantizationError, UsageError
 
 pytestmark = pytest.mark.engine
 
 WORKING = [
     *("attention_by_function", "attention_by_operator", "batch_norm_without_affine", "buffers"),
     *("class_token", "dict_output", "dropped_channels", "flat_by_batch_size"),
-    *("shuffled_channels", "sigmoid_gate", "stochastic_depth"),
+    *("shuffled_channels", "sigmoid_gate", "stochastic_depth", "shared_layer", "activations"),
+    "pooled_branches",
 ]
 REJECTED = {
     "branch_on_value": "/model/callable",
@@ -70,6 +71,13 @@ def test_int8_model_computes_what_was_trained(name, tmp_path):
     made = tiny.quantize(open_own(name)[1], tmp_path)
     assert tiny.error(made.fake, made.fp32) < 0.1
     assert tiny.error(made.int8, made.fake) < 0.1
+
+
+def test_network_that_onednn_computes_wrong_is_rejected(tmp_path):
+    session = open_own("wrong_in_onednn")[1]
+    baseline.export(session, tmp_path)
+    with pytest.raises(QuantizationError):
+        baseline.check_kernels(tmp_path, tiny.SHAPE)
 
 
 def test_weights_load_into_buffers():
