@@ -109,16 +109,15 @@ def failure_of(result: RunResult | MatrixResult) -> JobError | None:
     """Return the error that names the gates or models that failed; None if all passed."""
     if isinstance(result, MatrixResult):
         return result.failure
-    gates = result.report["gates"] if result.report else ()
-    failed = [gate for gate in gates if gate["passed"] is False]
+    failed = [gate for gate in result.gates if gate["passed"] is False]
     if not failed:
         return None
     lines = "".join(
         f"\n  {g['name']}: limit {g['limit']:g}, found {g['value']:.3g}" for g in failed
     )
     return GateFailed(
-        f"{len(failed)} of {len(gates)} gates failed:{lines}",
-        f"All artifacts and the report are in {_short(result.output)}.",
+        f"{len(failed)} of {len(result.gates)} gates failed:{lines}",
+        f"All results are in {_short(result.output)}.",
     )
 
 

@@ -100,10 +100,7 @@ def gates(
 ) -> list[dict[str, Any]]:
     """Return the result of each gate that the manifest sets."""
     spec = manifest.gates
-    verdicts = []
-    if spec.int8_matches_fake is not None:
-        limit, decibels = spec.int8_matches_fake, agreement["int8_fake"]["signal_to_noise_db"]
-        verdicts.append(verdict("int8_matches_fake", limit, decibels, decibels >= limit))
+    verdicts = match_gate(manifest, agreement)
     if spec.max_top1_drop is not None and accuracy is not None:
         drop = accuracy["paired"]["top1_drop"]
         # Drops are multiples of 100 / images, so a floating-point error must not fail the gate.
@@ -115,6 +112,15 @@ def gates(
         passed = slowest >= spec.min_speedup
         verdicts.append(verdict("min_speedup", spec.min_speedup, slowest, passed))
     return verdicts
+
+
+def match_gate(manifest: Manifest, agreement: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the result of the gate ``int8_matches_fake``; empty if it is disabled."""
+    limit = manifest.gates.int8_matches_fake
+    if limit is None:
+        return []
+    decibels = agreement["int8_fake"]["signal_to_noise_db"]
+    return [verdict("int8_matches_fake", limit, decibels, decibels >= limit)]
 
 
 def verdict(

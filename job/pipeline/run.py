@@ -11,6 +11,7 @@ from job.errors import GOES_ON, JobError, UsageError
 from job.host import Host, read_host
 from job.manifest import Manifest
 from job.pipeline import run_report
+from job.pipeline.build_report import match_gate
 from job.pipeline.fingerprint import library_versions
 from job.pipeline.output_location import STORAGE, Location, open_output, open_read_only
 from job.pipeline.plan import (
@@ -40,11 +41,18 @@ class RunResult:
         output: the folder or S3 prefix that contains the run.
         rows: one row for each selected stage.
         report: content of report.json; None if ``until_stage`` ended the run before the report.
+        early_gates: results of the gates that are known without the report.
     """
 
     output: Location
     rows: tuple[StageRow, ...]
     report: Mapping[str, Any] | None
+    early_gates: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def gates(self) -> Sequence[Mapping[str, Any]]:
+        """The results of the gates, as in report.json."""
+        return self.report["gates"] if self.report else self.early_gates
 
     @property
     def worked(self) -> bool:
@@ -123,7 +131,9 @@ def run(
             raise
         finally:
             folder.save_digests()
-    return RunResult(request.output, tuple(runner.rows), report)
+    int8 = runner.outputs.get("int8")
+    early = tuple(match_gate(manifest, int8.record["agreement"])) if int8 else ()
+    return RunResult(request.output, tuple(runner.rows), report, early)
 
 
 def _to_check(stages: Sequence[Stage], planned: Sequence[PlannedStage]) -> Iterator[Stage]:
