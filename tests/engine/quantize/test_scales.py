@@ -126,7 +126,8 @@ def test_averages_move_at_the_rate_that_is_set(fp32, tmp_path):
         (moved[0.75][name] - moved[0.9][name]) / (moved[0.5][name] - moved[0.9][name])
         for name in moving
     ]
-    assert np.median(shares) == pytest.approx((0.9 - 0.75) / (0.9 - 0.5), rel=0.02)
+    # Not exact, because the measured values depend on the rates of the scales before.
+    assert np.median(shares) == pytest.approx((0.9 - 0.75) / (0.9 - 0.5), rel=0.05)
 
 
 def test_averages_of_weights_start_warm(fp32, tmp_path):

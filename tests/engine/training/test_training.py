@@ -160,13 +160,8 @@ def test_evaluation_in_training_equals_the_saved_model(fp32, tmp_path):
     tiny.train_qat(fp32, tmp_path / "qat", max_iters=4)
     session = tiny.open_tiny()
     with session.active():
-        fake_quantize.keep_bias_adds_whole(session.classifier.evaluation)
-        program = fake_quantize.insert(
-            session.classifier.evaluation.clone(for_test=True),
-            session.scope,
-            tiny.SETTINGS,
-            for_test=True,
-        )
+        qat.prepare(session, tiny.SETTINGS, pact=False)
+        program = qat.quantized_evaluation(session, tiny.SETTINGS)
         programs.write_variables(session.scope, checkpoints.read_arrays(tmp_path / "qat/best.npz"))
         top1, _ = training.evaluate(
             program,
