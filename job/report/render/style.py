@@ -34,7 +34,8 @@ p { margin: 8px 0; overflow-wrap: anywhere; }
 .headline { font-size: 17px; max-width: 60em; }
 .notice { background: var(--warn-panel); color: var(--warn); padding: 8px 12px;
   border-left: 4px solid var(--warn); margin: 8px 0; }
-.cards { display: grid; grid-template-columns: repeat(4, 1fr); gap: 12px; margin: 18px 0; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr));
+  gap: 12px; margin: 18px 0; }
 .card { background: var(--panel); border-radius: 8px; padding: 12px 14px; border-top: 4px solid
   var(--line); }
 .card b { display: block; font-size: 25px; line-height: 1.25; margin: 2px 0; }
