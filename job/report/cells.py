@@ -29,6 +29,8 @@ VERDICTS = {True: "passed", False: "FAILED", None: "not judged"}
 GATE_NOTES = {
     "max_top1_drop": "max_top1_drop: top-1 of FP32 minus top-1 of INT8, in percentage points.",
     "min_speedup": "min_speedup: the lowest speedup of the model in table II.",
+    "int8_matches_fake": "int8_matches_fake: signal-to-noise ratio of the INT8 scores against the "
+    "fake-quantized scores, in decibels.",
 }
 
 
@@ -117,8 +119,7 @@ def gates_grid(report: Mapping[str, Any]) -> Grid:
 
 def gate_limit(name: str, limit: float) -> str:
     """Return a gate's limit in words, such as ``at least 2`` for ``min_speedup``."""
-    bound = {"max": "at most", "min": "at least"}.get(name.split("_")[0], "limit")
-    return f"{bound} {limit:g}"
+    return f"{'at most' if name.startswith('max') else 'at least'} {limit:g}"
 
 
 def gate_value(value: float, limit: float) -> str:

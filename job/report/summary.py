@@ -181,13 +181,12 @@ def _run_cards(report: Mapping[str, Any], rows: Sequence[SpeedRow]) -> tuple[Car
 def _agreement_card(report: Mapping[str, Any]) -> Card:
     agreement = report["audit"]["agreement"]
     int8, fake = agreement["int8_fake"], agreement["fake_fp32"]
-    images = f"signal-to-noise ratio of the scores of {agreement['images']} images"
     return Card(
         "INT8 against fake-quantized",
         f"{int8['signal_to_noise_db']:.1f} dB",
-        f"{images}; same class for {int8['same_top1']:.0f}%\n"
-        f"fake-quantized against FP32: {fake['signal_to_noise_db']:.1f} dB; "
-        f"same class for {fake['same_top1']:.0f}%",
+        f"same class for {int8['same_top1']:.0f}% of {agreement['images']} images\n"
+        f"fake-quantized against FP32: {fake['signal_to_noise_db']:.1f} dB, "
+        f"{fake['same_top1']:.0f}%",
     )
 
 
