@@ -226,6 +226,23 @@ def pooled_branches(num_classes):
     )
 
 
+def tied_weight(num_classes):
+    def call(m, x):
+        y = functional.relu(m.up(x.flatten(1)))
+        z = paddle.matmul(y, m.up.weight, transpose_y=True)
+        return m.head(functional.relu(z) + x.flatten(1))
+
+    return Network(call, up=nn.Linear(64, 48), head=nn.Linear(64, num_classes))
+
+
+def tied_weight_first(num_classes):
+    def call(m, x):
+        z = paddle.matmul(x.flatten(1)[:, :48], m.up.weight, transpose_y=True)
+        return m.head(functional.relu(m.up(functional.relu(z))))
+
+    return Network(call, up=nn.Linear(64, 48), head=nn.Linear(48, num_classes))
+
+
 def wrong_in_onednn(num_classes):
     def call(m, x):
         x = functional.interpolate(m.first(x), size=[12, 12], mode="nearest")

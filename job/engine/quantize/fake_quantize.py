@@ -208,7 +208,47 @@ def convert(quantized: Program, scope: static.Scope) -> Program:
     """
     graph = IrGraph(core.Graph(quantized.desc), for_test=True)
     QuantWeightPass(scope, cpu()).apply(graph)
-    return graph.to_program()
+    program = graph.to_program()
+    read_dequantized(program)
+    return program
+
+
+def read_dequantized(program: Program) -> int:
+    """Make ops that are not quantized read the dequantized value of a weight they share.
+
+    Such a weight has int8 values now, because another op that reads it is quantized.
+
+    Returns:
+        The number of changed ops.
+    """
+    block = program.global_block()
+    restored = {
+        op.input("X")[0]: op
+        for op in block.ops
+        if op.type == DEQUANTIZE and block.var(op.input("X")[0]).persistable
+    }
+    changed = 0
+    for op in list(block.ops):
+        for name in [name for name in op.input_arg_names if name in restored]:
+            if op.type == DEQUANTIZE:
+                continue
+            restoring = restored[name]
+            if block.ops.index(restoring) > block.ops.index(op):
+                restored[name] = move_to_front(block, restoring)
+            op._rename_input(name, restored[name].output("Y")[0])
+            changed += 1
+    program._sync_with_cpp()
+    return changed
+
+
+def move_to_front(block: Any, op: Any) -> Any:
+    """Move an op that reads weights only to the front of its block; return the new op."""
+    inputs = {slot: op.input(slot) for slot in op.input_names}
+    outputs = {slot: op.output(slot) for slot in op.output_names}
+    attributes = {name: op.attr(name) for name in op.attr_names if name != "op_callstack"}
+    kind = op.type
+    block._remove_op(block.ops.index(op))
+    return block._insert_op(0, type=kind, inputs=inputs, outputs=outputs, attrs=attributes)
 
 
 def quantized_ops(program: Program) -> dict[str, int]:

@@ -7,6 +7,7 @@ classifier uses the dataclass :class:`Classifier`.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
@@ -28,6 +29,8 @@ QUANTIZED = {"quantize_linear", "dequantize_linear", "quantize", "dequantize", "
 PLANES = 4
 # Part of an op's name scope that excludes the op from quantization.
 SKIP = "skip_quant"
+# Type of a matrix product -> attribute that transposes its right operand.
+TRANSPOSED = {"matmul": "transpose_Y", "matmul_v2": "trans_y"}
 CHANNELS_LAST = ("NHWC", "NLC", "NDHWC")
 RESHAPING = ("flatten_contiguous_range", "reshape2", "transpose2", "squeeze2", "unsqueeze2")
 
@@ -256,10 +259,11 @@ def fold_bias_shapes(program: Program) -> int:
 
 
 def skip_computed_weights(program: Program) -> None:
-    """Exclude ops from quantization that compute weights, or whose filter other ops compute.
+    """Exclude ops from quantization whose weights PaddleSlim or the engine would misread.
 
-    An example is spectral norm. PaddleSlim would treat such a filter as an activation, with one
-    scale for all channels or with scales that the engine cannot read.
+    These are ops that compute weights, such as spectral norm, convolutions whose filter other ops
+    compute, and products with a weight on the left or with a transposed weight. PaddleSlim would
+    quantize such weights as activations or along the wrong axis.
     """
     block, of_image = program.global_block(), {IMAGE}
     for op in block.ops:
@@ -267,8 +271,20 @@ def skip_computed_weights(program: Program) -> None:
         if computed:
             of_image |= set(op.output_arg_names)
         filters = op.input("Filter") if "Filter" in op.input_names else []
-        if not computed or any(not block.var(name).persistable for name in filters):
+        if (
+            not computed
+            or any(not block.var(name).persistable for name in filters)
+            or (op.type in TRANSPOSED and reads_unusual_weight(block, op))
+        ):
             op._set_attr("op_namescope", f"/{SKIP}/")
+
+
+def reads_unusual_weight(block: paddle.base.framework.Block, op: Any) -> bool:
+    """Return whether a matrix product has a weight on the left, or a transposed weight."""
+    (left,), (right,) = op.input("X"), op.input("Y")
+    return block.var(left).persistable or (
+        block.var(right).persistable and bool(op.attr(TRANSPOSED[op.type]))
+    )
 
 
 def require_channels_first(classifier: Classifier) -> None:
