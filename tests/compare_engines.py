@@ -129,7 +129,7 @@ def make(name: str, work: Path) -> None:
 
     from job.doctor import smoke
     from job.engine.int8 import build as int8
-    from job.engine.quantize import fake_quantize, scales
+    from job.engine.quantize import fake_quantize, grid, scales
     from job.engine.training import programs, random_weights
     from job.engine.training.session import open_session
 
@@ -160,6 +160,7 @@ def make(name: str, work: Path) -> None:
         fake_quantize.keep_bias_adds_whole(classifier.evaluation)
         evaluation = classifier.evaluation.clone(for_test=True)
         quantized = fake_quantize.insert(evaluation, scope, settings, for_test=True)
+        grid.use_unsigned_steps(quantized)
         scales.calibrate(classifier, quantized, None, scope, executor, [images], moving_rate=0.9)
         program = fake_quantize.convert(quantized, scope)
         programs.save_inference_model(
