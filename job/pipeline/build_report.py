@@ -11,6 +11,7 @@ from job.pipeline.fingerprint import library_versions, package_versions
 from job.stages.data_notes import data_notes
 from job.stages.dataset import data_files
 from job.stages.engine_packages import PACKAGES
+from job.stages.int8_match import LOW_DECIBELS, low_agreement
 from job.stages.network import model_files
 from job.stages.stage import StageOutput
 from job.stats import is_above_chance
@@ -64,7 +65,7 @@ def build(
             *training_notes(records),
             *correction_notes(int8["corrected"]),
             *fallback_notes(int8["fallback"]),
-            *match_notes(int8["agreement"]["kept_in_fp32"]),
+            *match_notes(int8["agreement"]),
             *difference_notes(accuracy),
         ],
         "manifest": dict(manifest.resolved),
@@ -207,14 +208,20 @@ def fallback_notes(fallback: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
-def match_notes(kept: Sequence[str]) -> list[str]:
-    """Return a note on operators that made the INT8 model wrong."""
-    if not kept:
-        return []
-    return [
-        f"{plural(len(kept), 'operator')} stay{'s' if len(kept) == 1 else ''} in FP32, because the "
-        f"INT8 model did not compute what was trained otherwise: {', '.join(kept)}."
-    ]
+def match_notes(agreement: Mapping[str, Any]) -> list[str]:
+    """Return notes on operators at fault, and on a fake-quantized model far from FP32."""
+    notes = []
+    kept, decibels = agreement["kept_in_fp32"], agreement["fake_fp32"]["signal_to_noise_db"]
+    if kept:
+        stay = "stays" if len(kept) == 1 else "stay"
+        notes.append(
+            f"{plural(len(kept), 'operator')} {stay} in FP32, because the INT8 model did not "
+            f"compute what was trained otherwise: {', '.join(kept)}."
+        )
+    if decibels < LOW_DECIBELS:
+        text = low_agreement(decibels)
+        notes.append(f"{text[0].upper()}{text[1:]}.")
+    return notes
 
 
 def difference_notes(accuracy: Mapping[str, Any] | None) -> list[str]:

@@ -16,7 +16,14 @@ from job.manifest import Manifest
 from job.profile import onednn_log
 from job.profile import record as record_
 from job.stages.int8_fallback import MEASURED_IMAGES, explained, fall_back, record_of
-from job.stages.int8_match import TRIAL, Agreement, Match, fake_against_fp32
+from job.stages.int8_match import (
+    LOW_DECIBELS,
+    TRIAL,
+    Agreement,
+    Match,
+    fake_against_fp32,
+    low_agreement,
+)
 from job.stages.int8_match import record_of as match_record
 from job.stages.settings import settings_of
 from job.stages.stage import CALIBRATION, Record, Stage, StageOutput
@@ -51,11 +58,14 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
         return {}
     audit, found, kept = built
     left = explained(audit.left_in_fp32, outcome) if outcome else audit.left_in_fp32
+    fp32 = fake_against_fp32(inputs, images)
+    if fp32.signal_to_noise_db < LOW_DECIBELS:
+        events.message(low_agreement(fp32.signal_to_noise_db), "warning")
     record = {
         **asdict(audit),
         "left_in_fp32": explained_by_match(left, kept),
         "fallback": record_of(outcome) if outcome else None,
-        "agreement": match_record(match, found, fake_against_fp32(inputs, images), kept),
+        "agreement": match_record(match, found, fp32, kept),
         "differences": diagnose(fake, out / int8.PREFIX, images[:MEASURED_IMAGES], events),
         "bytes": model_bytes(out),
         "quantized_op_types": sorted(manifest.quantize.quantize_op_types),
@@ -88,32 +98,38 @@ def build(match: Match, out: Path) -> "tuple[Audit, Agreement, list[str]] | None
     Raises:
         QuantizationError: the model cannot be built.
     """
-    from job.engine.int8.build import PREFIX
-
+    first: tuple[Audit, Agreement] | None = None
     try:
-        audit = build_once(match, out, ())
+        first = build_once(match, out, ())
+        if match.is_enough(first[1]) or not match.manifest.int8.repair:
+            return *first, []
+        reason = (
+            f"the INT8 model agrees with the fake-quantized model at "
+            f"{first[1].signal_to_noise_db:.1f} dB only"
+        )
     except QuantizationError as error:
         if not match.manifest.int8.repair:
             raise
         reason = error.message
-    else:
-        found = match.of(out / PREFIX)
-        if match.is_enough(found) or not match.manifest.int8.repair:
-            return audit, found, []
-        reason = (
-            f"the INT8 model agrees with the fake-quantized model at "
-            f"{found.signal_to_noise_db:.1f} dB only"
-        )
     match.events.message(f"{reason}; searching the ops to keep in FP32", "warning")
     kept = match.search()
     if kept is None:
         return None
-    audit = build_once(match, out, kept)
-    return audit, match.of(out / PREFIX, kept), kept
+    try:
+        return *build_once(match, out, kept), kept
+    except QuantizationError as error:
+        if first is None:
+            raise
+        match.events.message(f"the search found no remedy: {error.message}", "warning")
+        # The gate reports how far the model is from what was trained.
+        return *build_once(match, out, ()), []
 
 
-def build_once(match: Match, out: Path, ops: Sequence[str]) -> "Audit":
+def build_once(match: Match, out: Path, ops: Sequence[str]) -> "tuple[Audit, Agreement]":
     """Write the model with ``ops`` in FP32, and check that packing its weights changed no score.
+
+    Returns:
+        The audit, and the agreement with the fake-quantized model.
 
     Raises:
         QuantizationError: the model cannot be built, or packing its weights changed its scores.
@@ -133,7 +149,7 @@ def build_once(match: Match, out: Path, ops: Sequence[str]) -> "Audit":
     configuration = predictor.configuration(out / int8.PREFIX, predictor.INT8, threads=1)
     saved = predictor.Predictor(configuration).scores(images)
     check_saved(saved, expected, exact=read_host().has_vnni)
-    return audit
+    return audit, match.of(out / int8.PREFIX, ops)
 
 
 def explained_by_match(

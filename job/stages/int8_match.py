@@ -18,6 +18,8 @@ from job.stages.stage import StageOutput
 
 # Reported for equal scores, because JSON has no infinity.
 MAX_DECIBELS = 200.0
+# Sound fake-quantized models were seen between 15 and 46 dB.
+LOW_DECIBELS = 10.0
 # Not published, because a trial's model is not needed after its comparison.
 TRIAL = Path("checkpoints/match")
 
@@ -145,6 +147,15 @@ def fake_against_fp32(inputs: Mapping[str, StageOutput], images: Scores) -> Agre
         for stage, mode in (("baseline", ONEDNN), ("convert", FAKE_QUANTIZED))
     }
     return agreement(scores[FAKE_QUANTIZED], scores[ONEDNN])
+
+
+def low_agreement(decibels: float) -> str:
+    """Return a warning that quantization changes the scores of the FP32 model much."""
+    return (
+        f"the fake-quantized model agrees with FP32 at {decibels:.1f} dB only: quantization itself "
+        "changes the scores. Train with quantization (quantize.strategy aware), or use more "
+        "calibration images"
+    )
 
 
 def record_of(

@@ -243,6 +243,29 @@ def tied_weight_first(num_classes):
     return Network(call, up=nn.Linear(64, 48), head=nn.Linear(48, num_classes))
 
 
+def other_types(num_classes):
+    def call(m, x):
+        x = m.first(x)
+        index = (x.mean([1, 2, 3]) > 0).astype("int64") * 2 + 1
+        gain = (x.astype("float64") * 0.5 + 0.25).astype("float32")
+        return m.head(m.second(gain)) + m.table(index)
+
+    return Network(
+        call,
+        first=conv(1, 16),
+        second=conv(16, 16),
+        table=nn.Embedding(4, num_classes),
+        head=head(16, num_classes),
+    )
+
+
+def same_padding(num_classes):
+    def call(m, x):
+        return m.head(m.second(functional.avg_pool2d(m.first(x), 8, 1, padding="SAME")))
+
+    return Network(call, first=conv(1, 16), second=conv(16, 16), head=head(16, num_classes))
+
+
 def wrong_in_onednn(num_classes):
     def call(m, x):
         x = functional.interpolate(m.first(x), size=[12, 12], mode="nearest")

@@ -12,6 +12,7 @@ from job.engine.quantize.fake_quantize import DEQUANTIZE, QUANTIZE
 from job.errors import QuantizationError
 
 WEIGHTED = ("conv2d", "fused_conv2d", "depthwise_conv2d", "fc", "mul", "matmul_v2", "fused_matmul")
+PRODUCTS = ("mul", "matmul_v2", "fused_matmul")
 ACTIVATIONS = ("relu", "relu6", "hard_swish", "hard_sigmoid", "swish", "sigmoid", "leaky_relu")
 
 
@@ -139,6 +140,11 @@ def require_kept(weights: Mapping[str, int], ops: Sequence[framework_pb2.OpDesc]
 
 def why_fp32(op: framework_pb2.OpDesc) -> str:
     """Return why a convolution or matrix product runs in FP32."""
+    if op.type in PRODUCTS:
+        return (
+            "not quantized in training, or Paddle's oneDNN passes have no INT8 kernel for a "
+            "matrix product without a bias"
+        )
     if not attribute(op, "quantization_type") and op.type != "fc":
         return (
             "not quantized in training: excluded by /quantize/quantize_op_types or "

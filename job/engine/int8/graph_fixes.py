@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import paddle
 from paddle import static
 from paddle.static import Program
 
@@ -142,7 +143,9 @@ def replace_global_means(program: Program) -> int:
 
 
 def is_global(op: Any, sides: Sequence[int]) -> bool:
-    """Return whether a pool's window is its whole input."""
+    """Return whether a pool has one window, which is its whole input."""
+    if op.attr("padding_algorithm") == "SAME" and not op.attr("global_pooling"):
+        return False
     whole = [1, 1] if op.attr("adaptive") else list(sides)
     return op.attr("global_pooling") or list(op.attr("ksize")) == whole
 
@@ -166,7 +169,8 @@ def write_factors_as_constants(program: Program, scope: static.Scope) -> int:
     replaced = 0
     for op in list(block.ops):
         steps = constant_steps(op)
-        if steps is not None:
+        # Paddle's passes merge only floating-point ops.
+        if steps is not None and block.var(op.input("X")[0]).dtype == paddle.float32:
             replace_by_constants(block, op, steps, scope)
             replaced += 1
     program._sync_with_cpp()

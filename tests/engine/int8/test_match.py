@@ -116,3 +116,11 @@ def test_expected_scores_follow_the_ops_in_fp32(tmp_path):
     whole = expected_scores(made.folder / "fake", made.images, types, skip_ops=names)
     assert (same == made.fake).all()
     assert 0 < tiny.error(whole, made.fp32) < made.fake_error
+
+
+def test_limit_that_no_model_reaches_is_left_to_the_gate(tmp_path, monkeypatch):
+    made = quantized("factor_between", tmp_path / "made")
+    monkeypatch.setattr(Match, "is_enough", lambda *_: False)
+    audit, _, kept = stage.build(match_of(made, tmp_path), tmp_path)
+    assert kept == []
+    assert audit.int8_ops > 0

@@ -15,7 +15,7 @@ WORKING = [
     *("attention_by_function", "attention_by_operator", "batch_norm_without_affine", "buffers"),
     *("class_token", "dict_output", "dropped_channels", "flat_by_batch_size"),
     *("shuffled_channels", "sigmoid_gate", "stochastic_depth", "shared_layer", "activations"),
-    *("pooled_branches", "tied_weight", "tied_weight_first"),
+    *("pooled_branches", "tied_weight", "tied_weight_first", "other_types", "same_padding"),
 ]
 REJECTED = {
     "branch_on_value": "/model/callable",
