@@ -18,6 +18,7 @@ GROUPS = {
     "depthwise convolution": "depthwise convolution",
     "matrix product": "matrix product",
     "pooling": "pooling",
+    "reduction": "pooling",
     "reorder": "reorder",
 }
 OTHER, OUTSIDE = "other primitive", "outside primitives"
