@@ -76,8 +76,7 @@ def train(
         weights: .npz file of the FP32 weights by variable name.
         pact: clip activations at trained bounds (PACT).
         calibration: packed file for the initial scales; None keeps PaddleSlim's.
-        freeze_bn_stats: keep batch norm's running statistics; None: keep them if the training is
-            shorter than one epoch.
+        freeze_bn_stats: keep batch norm's running statistics; None: keep in less than one epoch.
         meeting: rank, number of processes, host and port of rank 0's store, if several processes
             train together; this process is rank 0.
         loader, selection, out, events: see :func:`job.engine.training.session.run_recipe`.
