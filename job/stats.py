@@ -116,6 +116,14 @@ def topk_correct(
     return correct
 
 
+def relative_error(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """Return the norm of the differences over the norm of the expected values.
+
+    If all expected values are 0, the norm of the differences is returned.
+    """
+    return float(np.linalg.norm(found - expected) / (np.linalg.norm(expected) or 1.0))
+
+
 def wilson_interval(right: int, total: int) -> Interval:
     """Return the Wilson score interval of a proportion, in percent, without continuity correction.
 

@@ -27,6 +27,7 @@ from job.stages.int8_match import (
 from job.stages.int8_match import record_of as match_record
 from job.stages.settings import settings_of
 from job.stages.stage import CALIBRATION, Record, Stage, StageOutput
+from job.stats import relative_error
 
 if TYPE_CHECKING:
     from job.engine.int8.audit import Audit
@@ -188,7 +189,7 @@ def check_saved(saved: NDArray[np.float32], expected: NDArray[np.float32], *, ex
     Raises:
         QuantizationError: the scores differ.
     """
-    error = float(np.linalg.norm(saved - expected) / (np.linalg.norm(expected) or 1.0))
+    error = relative_error(saved, expected)
     if error > (0.0 if exact else MAX_SAVED_ERROR) or not np.isfinite(error):
         raise QuantizationError(
             f"the saved INT8 model computes other scores than before it was saved: relative "

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from job.errors import QuantizationError
@@ -12,6 +11,7 @@ from job.events import Events
 from job.manifest import Manifest
 from job.stages.engine_packages import PACKAGES
 from job.stages.stage import CALIBRATION, Record, Stage, StageFunction, StageOutput
+from job.stats import relative_error
 
 NEEDS = ("prepare", "convert")
 CHECKED_IMAGES = 16
@@ -57,8 +57,7 @@ def checked_error(scores: NDArray[Any], expected: NDArray[Any]) -> float:
     Raises:
         QuantizationError: the relative error is not below ``MAX_ERROR``.
     """
-    size = float(np.linalg.norm(expected)) or 1.0
-    error = float(np.linalg.norm(scores - expected)) / size
+    error = relative_error(scores, expected)
     if not error < MAX_ERROR:
         raise QuantizationError(
             f"this engine's scores differ from the fake-quantized model's scores by "

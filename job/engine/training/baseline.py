@@ -14,6 +14,7 @@ from job.engine.training.checkpoints import write_arrays
 from job.engine.training.session import Recipe, Session, run_recipe
 from job.errors import QuantizationError
 from job.events import Events
+from job.stats import relative_error
 
 if TYPE_CHECKING:
     from job.data.loader import Loader
@@ -116,7 +117,7 @@ def check_kernels(out: Path, input_shape: tuple[int, int, int]) -> float:
         Predictor(configuration(out / PREFIX, mode, threads=1)).scores(images)
         for mode in (NATIVE, ONEDNN)
     )
-    error = float(np.linalg.norm(onednn - native) / (np.linalg.norm(native) or 1.0))
+    error = relative_error(onednn, native)
     if not error <= MAX_KERNEL_ERROR:
         raise QuantizationError(
             f"Paddle's oneDNN kernels compute other FP32 scores of this network than its native "

@@ -7,6 +7,7 @@ from job.engine.training import programs, zoo
 from job.engine.training.session import Session
 from job.engine.training.tracing import code_errors, logits_of
 from job.errors import UsageError
+from job.stats import relative_error
 
 # Not 1, because code that assumes a batch of one image would not be noticed.
 IMAGES = 3
@@ -39,7 +40,7 @@ def check_against_eager(session: Session, target: str, classes: int) -> float:
     named = {key: weights[name] for key, name in classifier.weight_names.items()}
     with code_errors(target):
         expected = eager_scores(target, classes, named, images)
-    error = float(np.linalg.norm(scores - expected) / (np.linalg.norm(expected) or 1.0))
+    error = relative_error(scores, expected)
     if not error <= MAX_ERROR:
         raise UsageError(
             f"/model/callable: {target} computes other scores as a static program than in eager "
