@@ -113,8 +113,9 @@ def spoil(fake, out, value):
     paddle_format.write_model(out, program, parameters)
 
 
-# Value -> ops that must be in FP32 for it to be whole: those that read it and, since a convolution
-# with a folded residual sum cannot write FP32, such a one that writes it.
+# Value -> ops that must be in FP32 so that the value is not rounded: the ops that read it. A
+# convolution with a fused residual sum cannot write FP32, so it must be in FP32 if it writes the
+# value.
 SPOILED = {
     "image": ["conv2d_0.tmp_0"],
     "relu_0.tmp_0": ["conv2d_1.tmp_0", "conv2d_3.tmp_0"],

@@ -148,7 +148,7 @@ def test_bad_evaluation_images_are_left_out() -> None:
 def test_too_many_bad_images_end_the_job_with_their_names() -> None:
     source = TroubledSource(20, bad=tuple(range(3, 20)))
     for allowed in (0.0, 0.3):
-        # All are told of at once, not only the first that was too many.
+        # The message names all bad images, not only the first image above the limit.
         message = r"at least 17 of 20 (.|\n)*7\.jpg: the file is empty\n  and 12"
         with (
             loader(source, max_bad_fraction=allowed) as loading,

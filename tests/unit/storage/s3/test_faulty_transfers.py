@@ -28,7 +28,7 @@ from job.uri import S3Uri
 TRANSFERS = 1000
 SEED = 4
 # A few transfers meet nothing but faults and must be refused; the others may heal.
-HOPELESS = 0.03
+FAILS_ALWAYS = 0.03
 ATTEMPTS = 7
 
 
@@ -183,9 +183,9 @@ def test_faulty_transfers(
         way = WAYS[number % len(WAYS)]
         bench.schedule.begin(share=0)
         act, check = way(bench, dice)
-        hopeless = dice.random() < HOPELESS
+        fails_always = dice.random() < FAILS_ALWAYS
         kind = KINDS[number % len(KINDS)]
-        bench.schedule.begin(share=1.0 if hopeless else 0.25, first=kind)
+        bench.schedule.begin(share=1.0 if fails_always else 0.25, first=kind)
         try:
             act()
         except (TransferFailed, ObjectChanged) as error:

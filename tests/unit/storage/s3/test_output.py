@@ -61,7 +61,7 @@ def original(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> S
 
 @pytest.fixture
 def finished(s3_server: S3Server, original: S3Uri, output: S3Uri) -> S3Uri:
-    """A finished run of the test's own, made on a machine that is gone."""
+    """A finished run of this test, from a machine that no longer exists."""
     s3_server.copy(original, output)
     return output
 
