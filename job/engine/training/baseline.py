@@ -122,8 +122,9 @@ def check_kernels(out: Path, input_shape: tuple[int, int, int]) -> float:
         raise QuantizationError(
             f"Paddle's oneDNN kernels compute other FP32 scores of this network than its native "
             f"kernels: relative error {error:.2g}, expected at most {MAX_KERNEL_ERROR:g}",
-            "An INT8 model would be wrong, too. Seen causes are nearest interpolation or a transposed "
-            "matrix product behind a convolution, and a weight that several convolutions share.",
+            "An INT8 model would be wrong, too. Seen causes are nearest interpolation or a "
+            "transposed matrix product behind a convolution, and a weight that several "
+            "convolutions share.",
         )
     return error
 
