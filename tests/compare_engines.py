@@ -129,7 +129,9 @@ def make(name: str, work: Path) -> None:
 
     from job.doctor import smoke
     from job.engine.int8 import build as int8
-    from job.engine.quantize import fake_quantize, grid, scales
+    from job.engine.quantize import fake_quantize, grid
+    from job.engine.quantize.calibration import calibrate
+    from job.engine.quantize.measurement import Images
     from job.engine.training import programs, random_weights
     from job.engine.training.session import open_session
 
@@ -161,7 +163,7 @@ def make(name: str, work: Path) -> None:
         evaluation = classifier.evaluation.clone(for_test=True)
         quantized = fake_quantize.insert(evaluation, scope, settings, for_test=True)
         grid.use_unsigned_steps(quantized)
-        scales.calibrate(classifier, quantized, None, scope, executor, [images], moving_rate=0.9)
+        calibrate(classifier, quantized, scope, executor, Images(images), settings)
         program = fake_quantize.convert(quantized, scope)
         programs.save_inference_model(
             program, folders["fake"] / "model", classifier.logits, executor

@@ -9,7 +9,9 @@ import numpy as np
 
 from job.engine.inference import predictor, runtime
 from job.engine.int8 import build as int8
-from job.engine.quantize import fake_quantize, grid, scales
+from job.engine.quantize import fake_quantize, grid
+from job.engine.quantize.calibration import calibrate
+from job.engine.quantize.measurement import Images
 from job.engine.training import programs
 from job.engine.training.ready_names import IMAGE
 from job.engine.training.session import open_session
@@ -88,16 +90,8 @@ def quantize(session: Any, images: np.ndarray, out: Path) -> tuple[np.ndarray, f
         evaluation = classifier.evaluation.clone(for_test=True)
         quantized = fake_quantize.insert(evaluation, session.scope, SETTINGS, for_test=True)
         grid.use_unsigned_steps(quantized)
-        scales.calibrate(
-            classifier,
-            quantized,
-            None,
-            session.scope,
-            session.executor,
-            [images],
-            moving_rate=0.9,
-        )
         (fp32,) = session.executor.run(classifier.evaluation, {IMAGE: images}, [classifier.logits])
+        calibrate(classifier, quantized, session.scope, session.executor, Images(images), SETTINGS)
         program = fake_quantize.convert(quantized, session.scope)
         programs.save_inference_model(program, out / "fake", classifier.logits, session.executor)
     _, scores = int8.build(out / "fake", out, SETTINGS["quantize_op_types"], images)

@@ -106,13 +106,9 @@ class TrainSpec:
 
 @dataclass(frozen=True)
 class QatTrainSpec(TrainSpec):
-    """Quantization-aware training.
+    """Quantization-aware training."""
 
-    If ``freeze_bn_stats`` is None, batch-norm statistics are frozen in training of less than one
-    epoch.
-    """
-
-    freeze_bn_stats: bool | None
+    freeze_bn_stats: bool
 
 
 @dataclass(frozen=True)
@@ -143,6 +139,9 @@ class QuantizeSpec:
     pact: bool
     calibrate: bool
     post_algo: str
+    weight_rounding: str
+    correct_bias: bool
+    equalize: bool
     fallback: FallbackSpec | None
 
 

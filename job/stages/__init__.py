@@ -3,13 +3,24 @@
 from dataclasses import replace
 
 from job.manifest import Manifest
-from job.stages import accuracy, baseline, benchmark, convert, int8, other_engines, prepare, qat
+from job.stages import (
+    accuracy,
+    baseline,
+    benchmark,
+    calibrate,
+    convert,
+    int8,
+    other_engines,
+    prepare,
+    qat,
+)
 from job.stages.engine_packages import PACKAGES
 from job.stages.stage import Stage
 
 STAGES: tuple[Stage, ...] = (
     prepare.STAGE,
     baseline.STAGE,
+    calibrate.STAGE,
     qat.STAGE,
     convert.STAGE,
     int8.STAGE,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from job.data.packed import open_packed
 from job.errors import QuantizationError
 from job.events import Events
 from job.host import read_host
@@ -32,7 +33,8 @@ from job.stats import relative_error
 if TYPE_CHECKING:
     from job.engine.int8.audit import Audit
 
-CHECKED_IMAGES = 16
+# Calibration images on which models are compared, and those on which the kernels are checked.
+COMPARED_IMAGES, CHECKED_IMAGES = 32, 16
 NAMED_DIFFERENCES = 10
 # Two roundings of the same weight differ by this share of the scores at most.
 MAX_SAVED_ERROR = 0.1
@@ -41,11 +43,12 @@ MAX_SAVED_ERROR = 0.1
 def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:
     """Write model.pdmodel, model.pdiparams and audit.json."""
     from job.engine.int8 import build as int8
-    from job.engine.quantize.qat import calibration_batches
     from job.engine.training.baseline import model_bytes
 
     shape = manifest.model.input_shape
-    images = calibration_batches(inputs["prepare"].path / CALIBRATION, shape)[0]
+    images = np.array(
+        open_packed(inputs["prepare"].path / CALIBRATION, shape).images[:COMPARED_IMAGES]
+    )
     spec, outcome = manifest.quantize.fallback, None
     if spec is not None:
         outcome = fall_back(manifest, spec, inputs, images[:CHECKED_IMAGES], out, events)

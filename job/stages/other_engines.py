@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from job.data.packed import open_packed
 from job.errors import QuantizationError
 from job.events import Events
 from job.manifest import Manifest
@@ -38,10 +40,11 @@ def differences(
         QuantizationError: the relative error is not below ``MAX_ERROR``.
     """
     from job.engine.inference.predictor import FAKE_QUANTIZED, Predictor, configuration
-    from job.engine.quantize.qat import calibration_batches
 
     shape = manifest.model.input_shape
-    images = calibration_batches(inputs["prepare"].path / CALIBRATION, shape)[0][:CHECKED_IMAGES]
+    images = np.array(
+        open_packed(inputs["prepare"].path / CALIBRATION, shape).images[:CHECKED_IMAGES]
+    )
     fake = configuration(inputs["convert"].path / "model", FAKE_QUANTIZED, threads=1)
     expected = Predictor(fake).scores(images)
     error = checked_error(model.scores(images), expected)

@@ -14,15 +14,16 @@ from job.manifest.custom_code import callable_files
 from job.stages.dataset import data_files, open_splits, training_loader
 from job.stages.network import network, quantize_settings, recipe
 from job.stages.settings import POST, settings_of
-from job.stages.stage import CALIBRATION, SELECTION, Record, Stage, StageOutput
+from job.stages.stage import SELECTION, Record, Stage, StageOutput
 
 
 def run(
     manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events
 ) -> Record | None:
-    """Write best.npz, and metrics.jsonl if the stage trains. For ``post``, write only a marker."""
-    if manifest.quantize.strategy == POST:
-        (out / "skipped.json").write_text(json.dumps({"strategy": POST}))
+    """Write best.npz and metrics.jsonl if the stage trains, otherwise only a marker."""
+    if not trains(manifest):
+        reason = {"strategy": manifest.quantize.strategy, "steps": 0}
+        (out / "skipped.json").write_text(json.dumps(reason))
         return {"training": None, "seed": manifest.train.seed, "bad_images": []}
     from job.engine.quantize import qat
     from job.engine.training.session import open_session
@@ -31,20 +32,6 @@ def run(
     data = inputs["prepare"].path
     session = open_session(**network(manifest, train))
     weights = inputs["baseline"].path / "weights.npz"
-    if not train.has_steps:
-        scales = qat.measure_scales(
-            session,
-            quantize_settings(manifest),
-            weights=weights,
-            pact=spec.pact,
-            calibration=data / CALIBRATION,
-            out=out,
-        )
-        events.message(
-            f"measured {scales} activation scales; the training has no steps, so the weights are "
-            "unchanged"
-        )
-        return {"training": None, "seed": train.seed, "bad_images": []}
     bad: list[BadImage] = []
     part = open_splits(manifest, out).train
     meeting = meeting_of(os.environ)
@@ -55,7 +42,7 @@ def run(
             quantize_settings(manifest),
             weights=weights,
             pact=spec.pact,
-            calibration=data / CALIBRATION if spec.calibrate else None,
+            start=inputs["calibrate"].path / qat.START if spec.calibrate else None,
             freeze_bn_stats=train.freeze_bn_stats,
             loader=loader,
             selection=data / SELECTION,
@@ -92,19 +79,19 @@ def follower_stage(
     return {} if trained else None
 
 
+def trains(manifest: Manifest) -> bool:
+    """Return whether the stage trains."""
+    return manifest.quantize.strategy != POST and manifest.train.has_steps
+
+
 def settings(manifest: Manifest) -> Mapping[str, Any]:
-    """Return the settings that can change the quantized weights."""
-    if manifest.quantize.strategy == POST:
-        return {"quantize": {"strategy": POST}}
-    common = {
+    """Return the settings that can change the trained weights."""
+    if not trains(manifest):
+        return {"quantize": {"strategy": manifest.quantize.strategy}, "train": {"max_iters": 0}}
+    return {
         # The user's code can set learning rates of parameters, which the baseline's output lacks.
         "model": {"callable": manifest.model.callable},
-        "quantize": settings_of(manifest.quantize, "post_algo", "fallback"),
-    }
-    if not manifest.train.has_steps:
-        return {**common, "train": {"max_iters": 0, "seed": manifest.train.seed}}
-    return {
-        **common,
+        "quantize": settings_of(manifest.quantize, "fallback"),
         "train": settings_of(manifest.train),
         "data": settings_of(manifest.data, "root"),
     }
@@ -112,11 +99,9 @@ def settings(manifest: Manifest) -> Mapping[str, Any]:
 
 def files(manifest: Manifest) -> tuple[Path, ...]:
     """Return the files of the user's code, and of training images if the stage trains."""
-    if manifest.quantize.strategy == POST:
-        return ()
-    images = data_files(manifest) if manifest.train.has_steps else ()
-    return (*callable_files(manifest), *images)
+    return (*callable_files(manifest), *data_files(manifest)) if trains(manifest) else ()
 
 
 BESIDE = Stage("qat", "qat", (), settings, files, follower_stage)
-STAGE = Stage("qat", "qat", ("prepare", "baseline"), settings, files, run, follower_stage=BESIDE)
+NEEDS = ("prepare", "baseline", "calibrate")
+STAGE = Stage("qat", "qat", NEEDS, settings, files, run, follower_stage=BESIDE)

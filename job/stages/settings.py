@@ -5,7 +5,8 @@ from dataclasses import asdict
 from typing import Any
 
 POST = "post"
-
+# Settings of /quantize that only calibration reads.
+CALIBRATION_SETTINGS = ("post_algo", "weight_rounding", "correct_bias", "equalize")
 
 # Settings that change the speed or the safety of a stage, but not its output.
 WITHOUT_EFFECT = ("workers", "checkpoint_seconds")

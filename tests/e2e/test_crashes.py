@@ -128,6 +128,7 @@ def publishing(stage: str) -> Point:
 POINTS: Mapping[str, tuple[str, Point]] = {
     "prepare": ("first file", working("prepare")),
     "baseline": ("step 10", checkpoint("baseline", 10)),
+    "calibrate": ("progress", said("progress", "calibrate")),
     "qat": ("step 4", checkpoint("qat", 4)),
     "convert": ("imports", later(said("stage_started", "convert"), 0.5)),
     "int8": ("publishing", publishing("int8")),
@@ -135,7 +136,7 @@ POINTS: Mapping[str, tuple[str, Point]] = {
     "benchmark": ("progress", said("progress", "benchmark")),
     "report": ("first file", lambda run: (run.output / "report.json").exists()),
 }
-BEFORE_INT8 = ("prepare", "baseline", "qat", "convert")
+BEFORE_INT8 = ("prepare", "baseline", "calibrate", "qat", "convert")
 
 
 def check_like(finished: Path, output: Path, folders: Sequence[str] = FOLDERS) -> int:

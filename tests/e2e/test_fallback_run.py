@@ -29,7 +29,7 @@ def test_search_is_stopped_gone_on_with_and_reported(copy_until: Callable[..., R
     assert process.wait(60) == 143
     before = tries()
     again = job("run", "m.json", *FALLBACK, "--log-format", "json", cwd=run.folder)
-    assert again.of("stage_reused") == ["prepare", "baseline", "qat", "convert"]
+    assert again.of("stage_reused") == ["prepare", "baseline", "calibrate", "qat", "convert"]
     assert any(f"try {len(before)}" in each.get("text", "") for each in again.events)
     audit = report_of(run.output)["audit"]
     steps, kept = audit["fallback"]["steps"], audit["fallback"]["kept"]

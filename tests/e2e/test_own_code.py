@@ -93,11 +93,11 @@ def test_what_only_training_feels_is_trained_again(folder: Path) -> None:
 
     run("network", 1.0)
     trained = weights("qat/best")
-    assert (trained != weights("fp32/weights")).any()
+    assert (trained != weights("calibrated/start")).any()
     assert run("network", 1.0) == []
-    assert run("network", 0.0) == ["baseline", "qat", "convert"]
-    assert (weights("qat/best") == weights("fp32/weights")).all()
-    assert run("full_rate", 0.0) == ["baseline", "qat", "convert"]
+    assert run("network", 0.0) == ["baseline", "calibrate", "qat", "convert"]
+    assert (weights("qat/best") == weights("calibrated/start")).all()
+    assert run("full_rate", 0.0) == ["baseline", "calibrate", "qat", "convert"]
     assert (weights("qat/best") == trained).all()
 
 

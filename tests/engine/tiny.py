@@ -12,7 +12,9 @@ from job.data import packed
 from job.data.loader import Batch
 from job.engine.inference import predictor
 from job.engine.int8 import build as int8
-from job.engine.quantize import fake_quantize, grid, qat, scales
+from job.engine.quantize import fake_quantize, grid, qat
+from job.engine.quantize.calibration import DEFAULT, Method, calibrate
+from job.engine.quantize.measurement import Images
 from job.engine.training import baseline, network_programs, programs
 from job.engine.training.schedule import Schedule
 from job.engine.training.session import Recipe, Session, open_session
@@ -175,8 +177,8 @@ def train_qat(
     news: News | None = None,
     *,
     pact: bool = False,
-    freeze: bool | None = None,
-    calibrate: bool = True,
+    freeze: bool = True,
+    calibrated: bool = True,
     settings: dict[str, Any] | None = None,
     open_: Callable[..., Session] = open_tiny,
     meeting: tuple[int, int, str, int] | None = None,
@@ -184,23 +186,48 @@ def train_qat(
 ) -> dict[str, Any]:
     """Train a baseline with fake quantization."""
     out.mkdir(exist_ok=True)
-    calibration = out / "calibration.bin"
-    if not calibration.exists():
-        pack(calibration, 48, seed=4)
+    settings = settings or SETTINGS
+    if calibrated:
+        write_start(fp32, out, settings=settings, pact=pact, open_=open_)
     values = {"schedule": Schedule("constant", 1e-3, (), 0.1, 0.0), "max_iters": 4, **changes}
     return qat.train(
         open_(),
         recipe(**values),
-        settings or SETTINGS,
+        settings,
         weights=fp32.out / "weights.npz",
         pact=pact,
-        calibration=calibration if calibrate else None,
+        start=out / qat.START if calibrated else None,
         freeze_bn_stats=freeze,
         loader=Batches(),
         selection=fp32.out.parent / "selection.bin",
         out=out,
         events=news or News(),
         meeting=meeting,
+    )
+
+
+def write_start(
+    fp32: Trained,
+    out: Path,
+    *,
+    settings: dict[str, Any] = SETTINGS,
+    method: Method = DEFAULT,
+    pact: bool = False,
+    open_: Callable[..., Session] = open_tiny,
+) -> dict[str, int]:
+    """Calibrate a baseline."""
+    calibration = out / "calibration.bin"
+    if not calibration.exists():
+        pack(calibration, 48, seed=4)
+    return qat.write_start(
+        open_(),
+        settings,
+        method,
+        weights=fp32.out / "weights.npz",
+        pact=pact,
+        calibration=calibration,
+        out=out,
+        progress=lambda done, total: None,
     )
 
 
@@ -269,6 +296,7 @@ def quantize(
     bias: float = 0.0,
     *,
     skip_ops: Sequence[str] = (),
+    method: Method = DEFAULT,
     **changes: Any,
 ) -> Quantized:
     """Calibrate, convert and build the INT8 model of an untrained session."""
@@ -282,12 +310,10 @@ def quantize(
         evaluation = classifier.evaluation.clone(for_test=True)
         quantized = fake_quantize.insert(evaluation, scope, settings, for_test=True)
         grid.use_unsigned_steps(quantized)
-        scales.calibrate(
-            classifier, quantized, None, scope, session.executor, [images], moving_rate=0.9
-        )
         (fp32,) = session.executor.run(
             classifier.evaluation, {programs.IMAGE: images}, [classifier.logits]
         )
+        calibrate(classifier, quantized, scope, session.executor, Images(images), settings, method)
         program = fake_quantize.convert(quantized, scope)
         programs.save_inference_model(program, folder / "fake", classifier.logits, session.executor)
     fake = scores(folder / "fake", predictor.FAKE_QUANTIZED, images)

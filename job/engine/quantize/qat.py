@@ -1,21 +1,23 @@
 """Quantization-aware training, and the export of the fake-quantized model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from paddle.static import Program
 
 from job.data.packed import open_packed
 from job.engine.inference.saved_model import PREFIX
-from job.engine.quantize import data_parallel, fake_quantize, post_training, scales
+from job.engine.quantize import data_parallel, fake_quantize
 from job.engine.quantize import pact as clipping
+from job.engine.quantize.calibration import Method, calibrate
 from job.engine.quantize.grid import unsigned_values, use_unsigned_steps
+from job.engine.quantize.measurement import Images
+from job.engine.quantize.scales import warm_averages
 from job.engine.training import loop as training
 from job.engine.training import programs
 from job.engine.training.baseline import model_bytes
-from job.engine.training.checkpoints import BEST, read_arrays, read_best, write_arrays
+from job.engine.training.checkpoints import read_arrays, read_best, write_arrays
 from job.engine.training.collective import Location, ProcessGroup, SingleProcess
 from job.engine.training.session import Recipe, Session, run_recipe
 from job.errors import QuantizationError
@@ -24,16 +26,8 @@ from job.events import Events
 if TYPE_CHECKING:
     from job.data.loader import Loader
 
-CALIBRATION_BATCH = 32
-
-
-def calibration_batches(path: Path, shape: tuple[int, int, int]) -> list[np.ndarray]:
-    """Return the calibration split in batches, float32 [N, C, H, W] each."""
-    images = open_packed(path, shape).images
-    return [
-        np.array(images[start : start + CALIBRATION_BATCH])
-        for start in range(0, len(images), CALIBRATION_BATCH)
-    ]
+# The starting point of training: calibrated scales, rounded weights and corrected biases.
+START = "start.npz"
 
 
 def prepare(session: Session, settings: Mapping[str, Any], *, pact: bool) -> None:
@@ -59,8 +53,8 @@ def train(
     *,
     weights: Path,
     pact: bool,
-    calibration: Path | None,
-    freeze_bn_stats: bool | None,
+    start: Path | None,
+    freeze_bn_stats: bool,
     loader: "Loader",
     selection: Path,
     out: Path,
@@ -75,8 +69,8 @@ def train(
         settings: configuration of ``quant_aware``.
         weights: .npz file of the FP32 weights by variable name.
         pact: clip activations at trained bounds (PACT).
-        calibration: packed file for the initial scales; None keeps PaddleSlim's.
-        freeze_bn_stats: keep batch norm's running statistics; None: keep in less than one epoch.
+        start: file of :func:`write_start`; None starts with PaddleSlim's scales and ``weights``.
+        freeze_bn_stats: keep batch norm's running statistics.
         meeting: rank, number of processes, host and port of rank 0's store, if several processes
             train together; this process is rank 0.
         loader, selection, out, events: see :func:`job.engine.training.session.run_recipe`.
@@ -84,8 +78,6 @@ def train(
     Returns:
         The report's training record; empty if the training stopped before its last step.
     """
-    if freeze_bn_stats is None:
-        freeze_bn_stats = recipe.is_short(loader.batches_per_epoch)
     with session.active():
         trainer = open_trainer(
             session,
@@ -93,7 +85,7 @@ def train(
             settings,
             weights=weights,
             pact=pact,
-            calibration=calibration,
+            start=start,
             freeze_bn_stats=freeze_bn_stats,
             data=loader.identity,
             meeting=meeting,
@@ -111,7 +103,7 @@ def train(
     trainer.peers.leave()
     if not record:
         return {}
-    return {**record, "freeze_bn_stats": freeze_bn_stats, "calibrated": calibration is not None}
+    return {**record, "freeze_bn_stats": freeze_bn_stats, "calibrated": start is not None}
 
 
 def open_trainer(
@@ -121,7 +113,7 @@ def open_trainer(
     *,
     weights: Path,
     pact: bool,
-    calibration: Path | None,
+    start: Path | None,
     freeze_bn_stats: bool,
     data: str,
     meeting: Location | None,
@@ -137,16 +129,10 @@ def open_trainer(
     program = fake_quantize.insert(classifier.train, session.scope, settings, for_test=False)
     evaluation = quantized_evaluation(session, settings)
     use_unsigned_steps(program, unsigned_values(evaluation))
-    if calibration is not None:
-        scales.calibrate(
-            classifier,
-            evaluation,
-            program,
-            session.scope,
-            session.executor,
-            calibration_batches(calibration, session.input_shape),
-            moving_rate=moving_rate,
-        )
+    if start is not None:
+        values = read_arrays(start)
+        programs.write_variables(session.scope, values)
+        programs.write_variables(session.scope, warm_averages(program, values, moving_rate))
     if meeting is not None or moving_rate != fake_quantize.FIXED_RATE:
         fake_quantize.measure_apart(program, moving_rate)
     # The processes connect last, because a collective operation times out after half a minute
@@ -168,45 +154,50 @@ def open_trainer(
     )
 
 
-def measure_scales(
+def write_start(
     session: Session,
     settings: Mapping[str, Any],
+    method: Method,
     *,
     weights: Path,
     pact: bool,
     calibration: Path,
     out: Path,
-) -> int:
-    """Measure scales without training, and write weights and scales to ``best.npz`` in ``out``.
+    progress: Callable[[int, int], None],
+) -> dict[str, int]:
+    """Calibrate without training, and write weights and scales to ``start.npz`` in ``out``.
 
     Args:
         session: the FP32 classifier.
         settings: configuration of ``quant_aware``.
-        weights: .npz file of the FP32 weights by variable name; the values are kept.
-        pact: clip activations at the largest measured value.
+        method: how to calibrate.
+        weights: .npz file of the FP32 weights by variable name.
+        pact: clip activations at the measured ranges.
         calibration: packed file of the calibration images.
-        out: folder for ``best.npz``.
+        out: folder for ``start.npz``.
+        progress: receives the number of images done, and the number of images of all passes.
 
     Returns:
-        The number of activation scales measured.
+        See :func:`job.engine.quantize.calibration.calibrate`.
     """
     with session.active():
         prepare(session, settings, pact=pact)
         session.executor.run(session.classifier.startup)
         programs.write_variables(session.scope, read_arrays(weights))
         evaluation = quantized_evaluation(session, settings)
-        measured = scales.calibrate(
+        counts = calibrate(
             session.classifier,
             evaluation,
-            None,
             session.scope,
             session.executor,
-            calibration_batches(calibration, session.input_shape),
-            moving_rate=settings["moving_rate"],
+            Images(open_packed(calibration, session.input_shape).images),
+            settings,
+            method,
+            progress,
         )
         names = programs.persistables(evaluation)
-        write_arrays(out / BEST, programs.read_variables(session.scope, names))
-    return measured
+        write_arrays(out / START, programs.read_variables(session.scope, names))
+    return counts
 
 
 def convert(
@@ -217,7 +208,7 @@ def convert(
     Args:
         session: the FP32 classifier.
         settings: configuration of ``quant_aware``.
-        best: ``best.npz`` of the training.
+        best: ``best.npz`` of the training, or ``start.npz``.
         pact: whether the training clipped activations.
         out: existing folder.
 
@@ -237,43 +228,6 @@ def convert(
         programs.save_inference_model(
             program, out / PREFIX, session.classifier.logits, session.executor
         )
-    return {"quantized": counts, "bytes": model_bytes(out)}
-
-
-def convert_post_training(
-    fp32: Path,
-    settings: Mapping[str, Any],
-    *,
-    calibration: Path,
-    input_shape: tuple[int, int, int],
-    algorithm: str,
-    out: Path,
-) -> dict[str, Any]:
-    """Write a fake-quantized model by post-training quantization.
-
-    Args:
-        fp32: folder of the FP32 model.
-        settings: configuration of ``quant_aware``.
-        calibration: packed file of the calibration images.
-        input_shape: (channels, height, width).
-        algorithm: method that determines activation ranges, see
-            :func:`job.engine.quantize.post_training.post_training`.
-        out: existing folder.
-
-    Returns:
-        The report's record: quantized ops by type, and the model's size in bytes.
-
-    Raises:
-        QuantizationError: no op was quantized.
-    """
-    program = post_training.post_training(
-        fp32 / PREFIX,
-        out / PREFIX,
-        calibration_batches(calibration, input_shape),
-        settings,
-        algorithm,
-    )
-    counts = require_quantized(program, settings["quantize_op_types"])
     return {"quantized": counts, "bytes": model_bytes(out)}
 
 

@@ -64,10 +64,6 @@ class Recipe:
         """Return the number of steps of the whole training."""
         return self.epochs * steps_per_epoch if self.max_iters is None else self.max_iters
 
-    def is_short(self, steps_per_epoch: int) -> bool:
-        """Return whether the training is shorter than one epoch."""
-        return self.steps(steps_per_epoch) < steps_per_epoch
-
     def evaluate_at(self, steps_per_epoch: int) -> frozenset[int]:
         """Return the steps after which to evaluate, including the last step."""
         total = self.steps(steps_per_epoch)

@@ -57,17 +57,9 @@ def trained(tmp_path_factory):
     """A folder with a trained network, fp32/model, and its fake-quantized model, fake/model."""
     folder = tmp_path_factory.mktemp("trained")
     fp32 = tiny.train_baseline(folder / "fp32", max_iters=60)
-    calibration = tiny.pack(folder / "calibration.bin", 48, seed=4)
-    qat.measure_scales(
-        tiny.open_tiny(),
-        tiny.SETTINGS,
-        weights=fp32.out / "weights.npz",
-        pact=False,
-        calibration=calibration,
-        out=folder,
-    )
+    tiny.write_start(fp32, folder)
     (folder / "fake").mkdir()
-    best = folder / "best.npz"
+    best = folder / qat.START
     qat.convert(tiny.open_tiny(), tiny.SETTINGS, best=best, pact=False, out=folder / "fake")
     return folder
 

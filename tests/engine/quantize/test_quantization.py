@@ -8,6 +8,7 @@ from tiers import full_but
 from job.engine.int8 import build as int8
 from job.engine.quantize import fake_quantize, qat, scales
 from job.engine.quantize import pact as clipping
+from job.engine.quantize.calibration import Method
 from job.engine.training import checkpoints, network_programs, programs
 from job.engine.training.baseline import export
 from job.errors import DataError, QuantizationError, UsageError
@@ -105,17 +106,10 @@ def test_no_observer_is_left(fp32, tmp_path):
 @tiny.needs_vnni
 @pytest.mark.parametrize("algorithm", full_but(ALGORITHMS, ["abs_max"]))
 def test_post_training_quantization(fp32, tmp_path, algorithm):
-    calibration = tiny.pack(tmp_path / "c.bin", 48, 4)
     out = tmp_path / "out"
     (out / "int8").mkdir(parents=True)
-    record = qat.convert_post_training(
-        fp32.out,
-        tiny.SETTINGS,
-        calibration=calibration,
-        input_shape=tiny.SHAPE,
-        algorithm=algorithm,
-        out=out,
-    )
+    tiny.write_start(fp32, out, method=Method(ranges=algorithm))
+    record = qat.convert(tiny.open_tiny(), tiny.SETTINGS, best=out / qat.START, pact=False, out=out)
     assert record["quantized"]["conv2d"] == 10
     types = tiny.SETTINGS["quantize_op_types"]
     audit, scores = int8.build(out / "model", out / "int8", types, IMAGES)
@@ -201,12 +195,13 @@ def test_ready_inference_model_is_a_source(fp32, tmp_path):
     ready = tiny.Trained(tmp_path / "fp32", {}, session)
     tiny.pack(tmp_path / "selection.bin", 60, 2)
     tiny.train_qat(ready, tmp_path / "qat", open_=open_ready)
+    start = checkpoints.read_arrays(tmp_path / "qat/start.npz")
     before = checkpoints.read_arrays(tmp_path / "fp32/weights.npz")
     after = checkpoints.read_arrays(tmp_path / "qat/best.npz")
     statistics = programs.batch_norm_statistics(session.classifier.evaluation)
     assert len(statistics) == 20
-    for name, values in before.items():
-        assert np.array_equal(values, after[name]) == (name in statistics), name
+    for name in before:
+        assert np.array_equal(start[name], after[name]) == (name in statistics), name
     _, audit, _ = convert_and_build(tmp_path / "qat", tmp_path / "out", open_ready())
     assert (audit.int8_ops, audit.fp32_ops) == (11, 0)
 

@@ -6,11 +6,15 @@ import tiny
 
 from job.data import packed
 from job.engine.inference import predictor
-from job.engine.quantize import fake_quantize, qat, scales
 from job.engine.quantize import pact as clipping
+from job.engine.quantize import qat
+from job.engine.quantize.calibration import Method
 from job.engine.training import checkpoints, programs
 
 pytestmark = pytest.mark.engine
+
+# Only measures scales.
+PLAIN = Method(gptq=False, correct_bias=False, equalize=False)
 
 
 @pytest.fixture(scope="module")
@@ -18,42 +22,33 @@ def fp32(tmp_path_factory):
     return tiny.train_baseline(tmp_path_factory.mktemp("training") / "fp32", max_iters=24)
 
 
-@pytest.mark.parametrize("freeze", [True, False, None])
+@pytest.mark.parametrize("freeze", [True, False])
 def test_frozen_statistics_stay_bit_identical(fp32, tmp_path, freeze):
-    # 2 steps are fewer than the epoch's 4: None freezes.
     record = tiny.train_qat(fp32, tmp_path / "qat", freeze=freeze, max_iters=2)
-    assert record["freeze_bn_stats"] == (freeze is not False)
-    before = checkpoints.read_arrays(fp32.out / "weights.npz")
+    assert record["freeze_bn_stats"] == freeze
+    before = checkpoints.read_arrays(tmp_path / "qat/start.npz")
+    before = {name: before[name] for name in checkpoints.read_arrays(fp32.out / "weights.npz")}
     after = checkpoints.read_arrays(tmp_path / "qat/best.npz")
     # A batch norm frozen after its gradient was made gives NaN.
     assert all(np.isfinite(values).all() for values in after.values())
     statistics = programs.batch_norm_statistics(fp32.session.classifier.evaluation)
     assert statistics
     same = [np.array_equal(before[name], after[name]) for name in sorted(statistics)]
-    assert all(same) if freeze is not False else not any(same)
+    assert all(same) if freeze else not any(same)
     changed = [n for n in before.keys() - statistics if not np.array_equal(before[n], after[n])]
     assert len(changed) == len(before.keys() - statistics)
 
 
 @pytest.mark.parametrize("pact", [False, True])
-def test_scales_are_measured_without_a_step(fp32, tmp_path, pact):
-    calibration = tiny.pack(tmp_path / "calibration.bin", 48, seed=4)
-    measured = qat.measure_scales(
-        tiny.open_tiny(),
-        tiny.SETTINGS,
-        weights=fp32.out / "weights.npz",
-        pact=pact,
-        calibration=calibration,
-        out=tmp_path,
-    )
-    best = checkpoints.read_arrays(tmp_path / "best.npz")
+def test_calibration_trains_nothing(fp32, tmp_path, pact):
+    counts = tiny.write_start(fp32, tmp_path, method=PLAIN, pact=pact)
+    start = checkpoints.read_arrays(tmp_path / qat.START)
     for name, value in checkpoints.read_arrays(fp32.out / "weights.npz").items():
-        np.testing.assert_array_equal(best[name], value)
-    assert measured > 10
-    assert not (tmp_path / "checkpoints").exists()
+        np.testing.assert_array_equal(start[name], value)
+    assert counts["activation_scales"] > 10
     (tmp_path / "fake").mkdir()
     qat.convert(
-        tiny.open_tiny(), tiny.SETTINGS, best=tmp_path / "best.npz", pact=pact,
+        tiny.open_tiny(), tiny.SETTINGS, best=tmp_path / qat.START, pact=pact,
         out=tmp_path / "fake",
     )  # fmt: skip
     images, _ = tiny.examples(64, 9)
@@ -64,51 +59,17 @@ def test_scales_are_measured_without_a_step(fp32, tmp_path, pact):
 
 def test_calibration_measures_what_no_bound_cuts_off(fp32, tmp_path):
     images, labels = tiny.examples(48, 4)
-    calibration = tmp_path / "bright.bin"
+    calibration = tmp_path / "calibration.bin"
     packed.write(calibration, [(100 * images, labels)], shape=tiny.SHAPE, transform="made up")
-    best = {}
+    start = {}
     for pact in (False, True):
-        qat.measure_scales(
-            tiny.open_tiny(),
-            tiny.SETTINGS,
-            weights=fp32.out / "weights.npz",
-            pact=pact,
-            calibration=calibration,
-            out=tmp_path,
-        )
-        best[pact] = checkpoints.read_arrays(tmp_path / "best.npz")
-    clipped = {name: name.replace(".clipped", "") for name in best[True] if ".clipped@s" in name}
-    assert max(best[True][name][0] for name in clipped) > clipping.INITIAL_THRESHOLD
+        tiny.write_start(fp32, tmp_path, method=PLAIN, pact=pact)
+        start[pact] = checkpoints.read_arrays(tmp_path / qat.START)
+    clipped = {name: name.replace(".clipped", "") for name in start[True] if ".clipped@s" in name}
+    assert max(start[True][name][0] for name in clipped) > clipping.INITIAL_THRESHOLD
     for name, plain in clipped.items():
-        assert best[True][name] == pytest.approx(best[False][plain], rel=1e-5), name
-
-
-def test_scales_are_calibrated_before_the_first_step(fp32):
-    session = tiny.open_tiny()
-    images, _ = tiny.examples(32, 9)
-    classifier, scope = session.classifier, session.scope
-    with session.active():
-        programs.write_variables(scope, checkpoints.read_arrays(fp32.out / "weights.npz"))
-        fake_quantize.keep_bias_adds_whole(classifier.evaluation)
-        evaluation = classifier.evaluation.clone(for_test=True)
-        quantized = fake_quantize.insert(evaluation, scope, tiny.SETTINGS, for_test=True)
-        batches = [images[:16], images[16:]]
-        count = scales.calibrate(
-            classifier, quantized, None, scope, session.executor, batches, moving_rate=0.9
-        )
-        sources = scales.scale_sources(quantized)
-        block = classifier.evaluation.global_block()
-        activations = {s: n for s, n in sources.items() if not block.var(n).persistable}
-        assert count == len(activations) > 10
-        for scale, name in activations.items():
-            largest = [
-                np.abs(session.executor.run(classifier.evaluation, {"image": b}, [name])[0]).max()
-                for b in batches
-            ]
-            (found,) = programs.read_variables(scope, [scale])[scale]
-            assert found == pytest.approx(np.mean(largest), rel=1e-5), name
-        for scale, values in scales.weight_scales(quantized, scope).items():
-            np.testing.assert_array_equal(programs.read_variables(scope, [scale])[scale], values)
+        # The two programs round differently, which can select the next of 109 candidates.
+        assert start[True][name] == pytest.approx(start[False][plain], rel=0.02), name
 
 
 def test_averages_move_at_the_rate_that_is_set(fp32, tmp_path):
@@ -133,7 +94,8 @@ def test_averages_move_at_the_rate_that_is_set(fp32, tmp_path):
 def test_averages_of_weights_start_warm(fp32, tmp_path):
     settings = {**tiny.SETTINGS, "weight_quantize_type": "abs_max"}
     tiny.train_qat(fp32, tmp_path / "qat", settings=settings, max_iters=1)
-    weights = checkpoints.read_arrays(fp32.out / "weights.npz")
+    start = checkpoints.read_arrays(tmp_path / "qat/start.npz")
+    weights = {n: start[n] for n in checkpoints.read_arrays(fp32.out / "weights.npz")}
     best = checkpoints.read_arrays(tmp_path / "qat/best.npz")
     scales_of = {name: best[f"{name}@scale"] for name in weights if f"{name}@scale" in best}
     assert len(scales_of) == 11

@@ -4,9 +4,8 @@ import pytest
 import tiny
 from tiers import full_but
 
-from job.engine.quantize import fake_quantize, qat
+from job.engine.quantize import fake_quantize
 from job.engine.training import programs
-from job.engine.training.baseline import export
 from job.host import read_host
 
 paddle = programs.paddle
@@ -96,21 +95,6 @@ def test_early_reader_leaves_the_sum_quantized(early_reader, tmp_path):
     assert quantized_adds(tmp_path / "fake") == 1
     assert quantized.audit.fp32_ops == 0
     tiny.assert_close(quantized, 0.25)
-
-
-def test_early_reader_leaves_the_sum_quantized_without_training(early_reader, tmp_path):
-    (tmp_path / "fp32").mkdir()
-    (tmp_path / "out").mkdir()
-    export(early_reader, tmp_path / "fp32")
-    record = qat.convert_post_training(
-        tmp_path / "fp32",
-        tiny.SETTINGS,
-        calibration=tiny.pack(tmp_path / "c.bin", 16, 4),
-        input_shape=tiny.SHAPE,
-        algorithm="abs_max",
-        out=tmp_path / "out",
-    )
-    assert record["quantized"]["elementwise_add"] == 2
 
 
 class Gated(Network):

@@ -94,7 +94,7 @@ def test_defaults_come_from_the_schema() -> None:
     assert (manifest.baseline.train.epochs, manifest.train.epochs) == (0, 1)
     assert (manifest.baseline.train.base_lr, manifest.train.base_lr) == (0.1, 0.0001)
     assert manifest.train.schedule.milestones == (0.5, 0.75)
-    assert manifest.train.freeze_bn_stats is None
+    assert manifest.train.freeze_bn_stats
     assert manifest.quantize.weight_quantize_type == "channel_wise_abs_max"
     assert manifest.benchmark.batch_sizes == (1, 50)
     assert (manifest.gates.max_top1_drop, manifest.gates.int8_matches_fake) == (1.0, 20)

@@ -156,11 +156,12 @@ _OTHER_ENGINES = {"engine.openvino", "engine.onnxruntime"}
 REACHED = {
     "prepare": {"data"},
     "baseline": {"data", *_TRAINING},
+    "calibrate": {"data", "engine.quantize", *_TRAINING},
     "qat": {"data", "engine.quantize", *_TRAINING},
     "convert": {"data", "engine.quantize", *_TRAINING},
     "int8": {"data", "engine.quantize", *_TRAINING, *_INT8},
-    "openvino": {"data", "engine.quantize", *_TRAINING, *_OTHER_ENGINES},
-    "onnxruntime": {"data", "engine.quantize", *_TRAINING, *_OTHER_ENGINES},
+    "openvino": {"data", "engine", "engine.inference", "stats", *_OTHER_ENGINES},
+    "onnxruntime": {"data", "engine", "engine.inference", "stats", *_OTHER_ENGINES},
     "accuracy": {"data", "engine", "engine.inference", "stats", *_OTHER_ENGINES},
     "benchmark": {
         "benchmark", "profile", "isa", "stats",

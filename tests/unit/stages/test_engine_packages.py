@@ -16,7 +16,7 @@ from job.stages import engine_packages
 from job.stages.other_engines import checked_error
 from job.storage.digests import Digests
 
-CORE = ("prepare", "baseline", "qat", "convert", "int8", "accuracy", "benchmark")
+CORE = ("prepare", "baseline", "calibrate", "qat", "convert", "int8", "accuracy", "benchmark")
 
 
 def stages_of(*names: str) -> dict[str, tuple[str, ...]]:

@@ -1,0 +1,221 @@
+"""Calibration: the starting point of quantization, without labels and without training.
+
+Calibration equalizes channels, chooses the range of each activation, rounds weights by GPTQ, and
+corrects the shift that rounding causes in the mean output of each layer.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from paddle import static
+from paddle.static import Program
+
+from job.engine.quantize import equalization, measurement
+from job.engine.quantize.equalization import Junction
+from job.engine.quantize.fake_quantize import DEFAULT_SCALE_FLOOR
+from job.engine.quantize.gptq import LEVELS
+from job.engine.quantize.grid import UNSIGNED_STEPS, unsigned_values
+from job.engine.quantize.layers import layers_of
+from job.engine.quantize.measurement import Images, Model
+from job.engine.quantize.moments import Mean
+from job.engine.quantize.pact import clips
+from job.engine.quantize.ranges import choose_range
+from job.engine.quantize.rounding import correction, round_by_gptq, round_to_nearest
+from job.engine.quantize.scales import scale_sources, weight_scales
+from job.engine.training.loop import with_onednn
+from job.engine.training.programs import (
+    Classifier,
+    persistables,
+    read_variables,
+    write_variables,
+)
+
+PER_CHANNEL = "channel_wise_abs_max"
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Method:
+    """How calibration works.
+
+    Attributes:
+        ranges: the algorithm of :func:`job.engine.quantize.ranges.choose_range`.
+        gptq: round weights by GPTQ, not to the nearest step.
+        correct_bias: correct the mean output of each layer.
+        equalize: scale the channels of activations.
+    """
+
+    ranges: str = "mse"
+    gptq: bool = True
+    correct_bias: bool = True
+    equalize: bool = True
+
+
+DEFAULT = Method()
+
+
+class Passes:
+    """Counts the images of all passes, and reports the progress."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self.done, self.total, self.progress = 0, total, progress
+
+    def add(self, images: int) -> None:
+        """Count a batch."""
+        self.done += images
+        if self.progress is not None:
+            self.progress(self.done, self.total)
+
+
+def calibrate(
+    classifier: Classifier,
+    quantized: Program,
+    scope: static.Scope,
+    executor: static.Executor,
+    images: Images,
+    settings: Mapping[str, Any],
+    method: Method = DEFAULT,
+    progress: Progress | None = None,
+) -> dict[str, int]:
+    """Write scales, rounded weights and corrected biases to the scope.
+
+    Bounds of PACT start at the ranges.
+
+    Args:
+        classifier: the FP32 programs.
+        quantized: fake-quantized inference program, which names the scales.
+        scope: contains the FP32 weights, and receives the results.
+        executor: runs the FP32 program.
+        images: calibration images.
+        settings: configuration of ``quant_aware``.
+        method: how to calibrate.
+        progress: receives the number of images done, and the number of images of all passes.
+
+    Returns:
+        The numbers of activation scales, weights rounded by GPTQ, corrected layers and equalized
+        activations.
+
+    Raises:
+        QuantizationError: there is no image, or an activation is not finite.
+    """
+    evaluation = classifier.evaluation
+    lift_bounds(evaluation, scope)
+    model = Model(with_onednn(evaluation), scope, executor)
+    activations, weights = quantized_variables(evaluation, quantized)
+    layers = layers_of(evaluation, weights)
+    groups = [*measurement.groups_of(layers)] if method.gptq else []
+    junctions = equalization.junctions_of(evaluation, layers) if method.equalize else []
+    passes = Passes(images.count * (bool(junctions) + 1 + len(groups)), progress)
+    equalize(model, images, junctions, passes)
+    every = [layer for same in layers.values() for layer in same]
+    names = sorted(set(activations.values()))
+    histograms, means = measurement.measure(model, images, names, every, passes.add)
+    unsigned = unsigned_values(quantized)
+    ranges = {
+        name: choose_range(
+            histograms[name], method.ranges, UNSIGNED_STEPS if name in unsigned else LEVELS
+        )
+        for name in names
+    }
+    original = read_variables(scope, persistables(evaluation))
+    changed: dict[str, np.ndarray] = {}
+    per_channel = settings["weight_quantize_type"] == PER_CHANNEL
+    for names in groups:
+        group = {name: layers[name] for name in names}
+        covariances = measurement.measure_covariances(model, images, group, passes.add)
+        for name, (layer, *_) in group.items():
+            changed[name] = round_by_gptq(
+                original[name], layer, covariances.pop(name), per_channel=per_channel
+            )
+    corrected = {}
+    if method.correct_bias:
+        nearest = {
+            name: round_to_nearest(original[name], same[0], per_channel=per_channel)
+            for name, same in layers.items()
+            if name not in changed
+        }
+        corrected = corrections(means, original, {**nearest, **changed})
+    write_variables(scope, {**changed, **corrected})
+    write_ranges(evaluation, activations, ranges, scope)
+    write_variables(scope, weight_scales(quantized, scope))
+    return {
+        "activation_scales": len(activations),
+        "gptq_weights": len(changed),
+        "corrected_layers": len(corrected),
+        "equalized_activations": len(junctions),
+    }
+
+
+def lift_bounds(evaluation: Program, scope: static.Scope) -> None:
+    """Set the bounds of PACT so high that they clip no value during the measurement."""
+    highest = np.array([np.finfo("float32").max], "float32")
+    write_variables(
+        scope, dict.fromkeys((bound for _, bound in clips(evaluation).values()), highest)
+    )
+
+
+def quantized_variables(
+    evaluation: Program, quantized: Program
+) -> tuple[dict[str, str], list[str]]:
+    """Return scale -> activation, and the weights, of the quantize ops of a program."""
+    block = evaluation.global_block()
+    sources = {
+        scale: name for scale, name in scale_sources(quantized).items() if block.has_var(name)
+    }
+    activations = {k: name for k, name in sources.items() if not block.var(name).persistable}
+    weights = [name for name in sources.values() if block.var(name).persistable]
+    return activations, weights
+
+
+def equalize(model: Model, images: Images, junctions: Sequence[Junction], passes: Passes) -> None:
+    """Scale the channels of activations in the model's scope."""
+    if not junctions:
+        return
+    names = [junction.activation for junction in junctions]
+    largest = measurement.measure_channels(model, images, names, passes.add)
+    for junction in junctions:
+        factor = equalization.factors(junction, largest[junction.activation])
+        names = [junction.scale, junction.bias, *(layer.weight for layer in junction.readers)]
+        values = read_variables(model.scope, names)
+        write_variables(model.scope, equalization.equalized(junction, factor, values))
+
+
+def corrections(
+    means: Sequence[Mean],
+    original: Mapping[str, np.ndarray],
+    changed: Mapping[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    """Return the corrected biases and running means.
+
+    Args:
+        means: mean inputs of the layers.
+        original: values of the FP32 model.
+        changed: rounded weights.
+    """
+    corrected = {}
+    for mean in means:
+        weight = mean.layer.weight
+        found = correction(mean, changed[weight] - original[weight])
+        if found is not None:
+            name, shift = found
+            corrected[name] = (original[name] + shift).astype(np.float32)
+    return corrected
+
+
+def write_ranges(
+    evaluation: Program,
+    activations: Mapping[str, str],
+    ranges: Mapping[str, float],
+    scope: static.Scope,
+) -> None:
+    """Write the scales of activations, and the bounds of PACT."""
+    clipped = clips(evaluation)
+    values = {}
+    for scale, name in activations.items():
+        value = np.array([max(ranges[name], DEFAULT_SCALE_FLOOR)], "float32")
+        values[scale] = value
+        if name in clipped:
+            values[clipped[name][1]] = value
+    write_variables(scope, values)

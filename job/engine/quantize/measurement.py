@@ -1,0 +1,190 @@
+"""Measures the FP32 model on calibration images, in bounded memory."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from paddle import static
+from paddle.static import Program
+
+from job.engine.quantize.gptq import blocks_of
+from job.engine.quantize.layers import Layer, pixels_before_mean
+from job.engine.quantize.moments import Mean, Moments
+from job.engine.quantize.ranges import Histogram
+from job.engine.training.programs import IMAGE
+from job.errors import QuantizationError
+
+# Bytes of the covariances that are measured together.
+COVARIANCE_BYTES = 1 << 30
+RANDOM_SEED = 0
+# Images that are run together. All activations of a batch are in memory.
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Images:
+    """Calibration images, float32 [N, C, H, W]; a memory-mapped file is read batch by batch."""
+
+    values: np.ndarray
+
+    @property
+    def count(self) -> int:
+        """Number of images."""
+        return len(self.values)
+
+    def batches(self) -> Iterator[np.ndarray]:
+        """Yield the images in small batches."""
+        for start in range(0, self.count, BATCH):
+            yield np.array(self.values[start : start + BATCH])
+
+
+@dataclass(frozen=True)
+class Model:
+    """An FP32 inference program; ``scope`` contains its weights."""
+
+    program: Program
+    scope: static.Scope
+    executor: static.Executor
+
+    def run(
+        self,
+        names: Sequence[str],
+        images: Images,
+        receive: Callable[[Mapping[str, np.ndarray]], None],
+    ) -> None:
+        """Run all images, and give the values of variables of each batch to ``receive``.
+
+        Raises:
+            QuantizationError: there is no image, or a value is not finite.
+        """
+        fetched = sorted({*names} - {IMAGE})
+        if images.count == 0:
+            raise QuantizationError("calibration failed: no calibration image", "Check /data.")
+        for batch in images.batches():
+            results = self.executor.run(self.program, {IMAGE: batch}, fetched, scope=self.scope)
+            values = {**dict(zip(fetched, results, strict=True)), IMAGE: batch}
+            bad = [name for name, value in values.items() if not np.isfinite(value).all()]
+            if bad:
+                raise QuantizationError(
+                    f"calibration failed: activations that are not finite: {', '.join(bad[:5])}",
+                    "Check the calibration images and the FP32 weights.",
+                )
+            receive(values)
+
+
+def measure(
+    model: Model,
+    images: Images,
+    names: Sequence[str],
+    layers: Sequence[Layer],
+    progress: Callable[[int], None],
+) -> tuple[dict[str, Histogram], list[Mean]]:
+    """Measure the histograms of activations and the mean inputs of layers.
+
+    Args:
+        model: the FP32 model.
+        images: calibration images.
+        names: names of the activations.
+        layers: the layers.
+        progress: receives the number of images of each batch.
+
+    Returns:
+        The histogram of each activation, and the layers' means.
+    """
+    histograms = {name: Histogram() for name in names}
+    means = [Mean(layer) for layer in layers]
+
+    def receive(values: Mapping[str, np.ndarray]) -> None:
+        for name, histogram in histograms.items():
+            histogram.add(values[name])
+        for mean in means:
+            mean.add(values[mean.layer.source])
+        progress(len(values[IMAGE]))
+
+    model.run([*names, *(layer.source for layer in layers)], images, receive)
+    return histograms, means
+
+
+def groups_of(
+    layers: Mapping[str, Sequence[Layer]], covariance_bytes: int = COVARIANCE_BYTES
+) -> Iterator[list[str]]:
+    """Yield the weights in groups whose covariances fit into memory together."""
+    group: list[str] = []
+    used = 0
+    for weight, same in layers.items():
+        needed = sum(covariance_size(layer) for layer in same)
+        if group and used + needed > covariance_bytes:
+            yield group
+            group, used = [], 0
+        group.append(weight)
+        used += needed
+    if group:
+        yield group
+
+
+def covariance_size(layer: Layer) -> int:
+    """Return the bytes of a layer's covariances."""
+    return 4 * layer.groups * sum((b.stop - b.start) ** 2 for b in blocks_of(layer.inputs))
+
+
+def measure_covariances(
+    model: Model,
+    images: Images,
+    layers: Mapping[str, Sequence[Layer]],
+    progress: Callable[[int], None],
+) -> dict[str, list[np.ndarray]]:
+    """Return, for each weight, the covariances of the inputs of its layers, block by block.
+
+    If the input of a product is a mean over pixels, the covariance of the pixels divided by their
+    number is added. It is the covariance of the mean if pixels are independent. The means of a few
+    images alone have too few samples.
+
+    Args:
+        model: the FP32 model.
+        images: calibration images.
+        layers: weight -> layers that read it.
+        progress: receives the number of images of each batch.
+    """
+    moments = {
+        weight: [Moments(layer, images.count) for layer in same] for weight, same in layers.items()
+    }
+    pixels = {}
+    for weight, same in layers.items():
+        before = [pixels_before_mean(model.program, layer) for layer in same]
+        pixels[weight] = [Moments(layer, images.count) for layer in before if layer is not None]
+    every = [m for found in (moments, pixels) for same in found.values() for m in same]
+    random = np.random.default_rng(RANDOM_SEED)
+    positions: dict[str, int] = {}
+
+    def receive(values: Mapping[str, np.ndarray]) -> None:
+        for moment in every:
+            moment.add(values[moment.layer.source], random)
+            positions[moment.layer.source] = moment.layer.positions(values[moment.layer.source])
+        progress(len(values[IMAGE]))
+
+    model.run([m.layer.source for m in every], images, receive)
+    results = {}
+    for weight, same in moments.items():
+        centred = all(m.layer.correction is not None for m in same)
+        parts = [m.covariances(centred=centred) for m in same]
+        for moment in pixels[weight]:
+            share = 1 / positions[moment.layer.source]
+            parts.append([c * share for c in moment.covariances(centred=True)])
+        results[weight] = [np.sum(blocks, axis=0) for blocks in zip(*parts, strict=True)]
+    return results
+
+
+def measure_channels(
+    model: Model, images: Images, names: Sequence[str], progress: Callable[[int], None]
+) -> dict[str, np.ndarray]:
+    """Return the largest magnitude of each channel of activations [N, C, H, W]."""
+    largest: dict[str, np.ndarray] = {}
+
+    def receive(values: Mapping[str, np.ndarray]) -> None:
+        for name in names:
+            found = np.abs(values[name]).max(axis=(0, 2, 3))
+            largest[name] = np.maximum(largest.get(name, found), found)
+        progress(len(values[IMAGE]))
+
+    model.run(names, images, receive)
+    return largest

@@ -1,0 +1,62 @@
+"""Rounds the weights of a layer, and corrects the shift of its mean output."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from job.engine.quantize.fake_quantize import DEFAULT_SCALE_FLOOR
+from job.engine.quantize.gptq import LEVELS, round_weights
+from job.engine.quantize.layers import Layer
+from job.engine.quantize.moments import Mean
+
+
+def scales_of(matrix: np.ndarray, *, per_channel: bool) -> np.ndarray:
+    """Return the scale of each output, float32 [groups, outputs].
+
+    Args:
+        matrix: weights [groups, outputs, inputs].
+        per_channel: one scale per output channel, not one scale for all weights.
+    """
+    largest = np.abs(matrix).max(axis=2)
+    if not per_channel:
+        largest = np.full_like(largest, largest.max())
+    return np.maximum(largest, DEFAULT_SCALE_FLOOR).astype(np.float32)
+
+
+def round_to_nearest(weight: np.ndarray, layer: Layer, *, per_channel: bool) -> np.ndarray:
+    """Return a weight whose values are the nearest steps of its scales."""
+    matrix = layer.matrix(weight)
+    size = (scales_of(matrix, per_channel=per_channel) / LEVELS)[..., np.newaxis]
+    return layer.restored(np.rint(matrix / size) * size, weight.shape).astype(np.float32)
+
+
+def round_by_gptq(
+    weight: np.ndarray, layer: Layer, covariances: Sequence[np.ndarray], *, per_channel: bool
+) -> np.ndarray:
+    """Return a weight whose values are steps of its scales, rounded by GPTQ.
+
+    Args:
+        weight: the FP32 weight.
+        layer: a layer that reads it.
+        covariances: covariance of the layer's input, for each block of inputs.
+        per_channel: one scale per output channel, not one scale for all weights.
+    """
+    matrix = layer.matrix(weight)
+    scales = scales_of(matrix, per_channel=per_channel)
+    steps = round_weights(matrix, covariances, scales) * (scales / LEVELS)[..., np.newaxis]
+    return layer.restored(steps, weight.shape).astype(np.float32)
+
+
+def correction(mean: Mean, change: np.ndarray) -> tuple[str, np.ndarray] | None:
+    """Return a variable, and what to add to it so that a layer keeps its mean output.
+
+    Args:
+        mean: mean input of the layer.
+        change: rounded weight minus FP32 weight.
+    """
+    layer = mean.layer
+    if layer.correction is None:
+        return None
+    name, sign = layer.correction
+    shift = layer.matrix(change).astype(np.float64) @ mean.patch()[..., np.newaxis]
+    return name, sign * shift.reshape(-1)

@@ -1,0 +1,64 @@
+"""calibrate: chooses scales, rounds weights and corrects biases, without training."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from job.events import Events
+from job.manifest import Manifest
+from job.manifest.custom_code import callable_files
+from job.stages.network import network, quantize_settings
+from job.stages.settings import CALIBRATION_SETTINGS
+from job.stages.stage import CALIBRATION, Record, Stage, StageOutput
+
+
+def run(
+    manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events
+) -> Record | None:
+    """Write start.npz, or only a marker if calibration is switched off."""
+    spec = manifest.quantize
+    if not spec.calibrate:
+        (out / "skipped.json").write_text(json.dumps({"calibrate": False}))
+        return {"calibration": None}
+    from job.engine.quantize import qat
+    from job.engine.quantize.calibration import Method
+    from job.engine.training.session import open_session
+
+    counts = qat.write_start(
+        open_session(**network(manifest, manifest.train)),
+        quantize_settings(manifest),
+        Method(
+            ranges=spec.post_algo,
+            gptq=spec.weight_rounding == "gptq",
+            correct_bias=spec.correct_bias,
+            equalize=spec.equalize,
+        ),
+        weights=inputs["baseline"].path / "weights.npz",
+        pact=spec.pact,
+        calibration=inputs["prepare"].path / CALIBRATION,
+        out=out,
+        progress=lambda done, total: events.progress("calibrate", done, total, "images"),
+    )
+    return {"calibration": counts}
+
+
+def settings(manifest: Manifest) -> Mapping[str, Any]:
+    """Return the settings that can change the starting point of quantization."""
+    spec = asdict(manifest.quantize)
+    if not manifest.quantize.calibrate:
+        return {"quantize": {"calibrate": False}}
+    shared = ("weight_quantize_type", "quantize_op_types", "not_quant_pattern", "pact")
+    return {
+        "model": {"callable": manifest.model.callable},
+        "quantize": {name: spec[name] for name in (*shared, *CALIBRATION_SETTINGS)},
+    }
+
+
+def files(manifest: Manifest) -> Sequence[Path]:
+    """Return the files of the user's network code."""
+    return callable_files(manifest) if manifest.quantize.calibrate else ()
+
+
+STAGE = Stage("calibrate", "calibrated", ("prepare", "baseline"), settings, files, run)

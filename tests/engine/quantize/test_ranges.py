@@ -1,0 +1,73 @@
+"""Ranges of activations, chosen from histograms."""
+
+import numpy as np
+import pytest
+
+from job.engine.quantize.ranges import BINS, Histogram, best_range, choose_range
+
+pytestmark = pytest.mark.engine
+
+
+def histogram_of(values: np.ndarray, batch: int) -> Histogram:
+    histogram = Histogram()
+    for start in range(0, len(values), batch):
+        histogram.add(values[start : start + batch])
+    return histogram
+
+
+def squared_error(values: np.ndarray, end: float, steps: int) -> float:
+    """The error of rounding and clipping, computed from the values themselves."""
+    size = end / steps
+    rounded = np.clip(np.rint(values / size), -steps, steps) * size
+    return float(((rounded - values) ** 2).sum())
+
+
+def values_of(seed: int) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    return (random.standard_normal((24, 3, 5, 7)) * random.gamma(1, 2)).astype("float32")
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_range_does_not_depend_on_the_batches(seed: int) -> None:
+    found = [histogram_of(values_of(seed), batch) for batch in (1, 5, 24)]
+    for other in found[1:]:
+        np.testing.assert_array_equal(other.counts, found[0].counts)
+        assert other.image_maxima == found[0].image_maxima
+    assert found[0].counts.sum() == 24 * 3 * 5 * 7
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("steps", [127, 255])
+def test_no_candidate_has_a_smaller_error(seed: int, steps: int) -> None:
+    values = values_of(seed)
+    found = best_range(histogram_of(values, 8), steps)
+    errors = [
+        squared_error(values, share * np.abs(values).max() / 128, steps) for share in range(20, 129)
+    ]
+    # The error of rounding is an estimate, which small samples miss by some percent.
+    assert squared_error(values, found, steps) <= 1.1 * min(errors)
+
+
+def test_one_outlier_is_clipped() -> None:
+    values = np.full((4, 100000), 0.5, "float32")
+    values[:, ::2] = np.random.default_rng(0).uniform(0, 1, (4, 50000))
+    values[0, 0] = 4
+    found = best_range(histogram_of(values, 4), 255)
+    assert 1 < found < 3
+    assert squared_error(values, found, 255) < 0.8 * squared_error(values, 4, 255)
+
+
+@pytest.mark.parametrize("algorithm", ["mse", "hist", "KL", "avg", "abs_max"])
+def test_algorithms(algorithm: str) -> None:
+    values = np.abs(values_of(3))
+    end = choose_range(histogram_of(values, 8), algorithm, 255)
+    assert 0.3 * values.max() < end <= values.max()
+    assert choose_range(histogram_of(0 * values, 8), algorithm, 255) == 0
+    if algorithm == "avg":
+        assert end == pytest.approx(values.reshape(24, -1).max(1).mean(), rel=1e-6)
+
+
+def test_a_bin_is_never_wider_than_a_two_thousandth_of_the_largest_value() -> None:
+    for scale in (1e-20, 0.99, 1.0, 1.01, 3e30):
+        histogram = histogram_of((values_of(1) * scale).astype("float32"), 8)
+        assert histogram.width * BINS / 2 <= histogram.largest < histogram.width * BINS
