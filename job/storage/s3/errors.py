@@ -98,7 +98,9 @@ def _of_answer(uri: S3Uri, response: Mapping[str, Any]) -> StorageError:
     if status == 429 or code in _THROTTLED:
         return TransferFailed(f"{uri}: the server throttles requests ({code})", _WAIT)
     if status >= 500 and status != 501:
-        return TransferFailed(f"{uri}: the server failed with {status} ({code})", _WAIT)
+        return TransferFailed(
+            f"{uri}: the server answered with an internal error (HTTP {status}, {code})", _WAIT
+        )
     if code == "NoSuchBucket":
         return StorageError(
             f"{uri}: bucket {uri.bucket} does not exist",

@@ -134,7 +134,8 @@ class Lease:
                 self.lost = str(above[-1]) if above else "a run that has ended"
         if self.lost:
             raise OutputError(
-                f"{self.output}: this run renewed its lease too late; taken over by {self.lost}",
+                f"{self.output}: this run renewed its lease too late, and another run has acquired "
+                f"the lease: {self.lost}",
                 "No result is lost. Run the same command again after the other run has ended.",
             )
 

@@ -332,7 +332,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("error", "kind", "message"),
         [
-            (answer(500, "InternalError"), TransferFailed, "failed with 500"),
+            (answer(500, "InternalError"), TransferFailed, "HTTP 500, InternalError"),
             (answer(503, "SlowDown"), TransferFailed, "throttl"),
             (answer(429, "TooManyRequests"), TransferFailed, "throttl"),
             (answer(400, "RequestTimeout"), TransferFailed, "RequestTimeout"),
