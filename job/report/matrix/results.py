@@ -222,11 +222,11 @@ def _rate_in(engine: str, row: SpeedRow) -> str:
 
 
 def models_grid(report: Mapping[str, Any]) -> Grid:
-    """Return status, operators, sizes and report of each model."""
+    """Return status, ops, sizes and report of each model."""
     texts = tuple(_model_cells(entry) for entry in report["matrix"])
     columns = (
         *words("Model", "Status"),
-        *figures("Operators\nin INT8", "Operators\nin FP32", "FP32 size", "INT8 size"),
+        *figures("Ops\nin INT8", "Ops\nin FP32", "FP32 size", "INT8 size"),
         *words("Report"),
     )
     return Grid("Models", columns, texts)
@@ -272,5 +272,5 @@ def below_published_grid(report: Mapping[str, Any]) -> Grid:
         if (entry["model"], part["isa_cap"], part["batch_size"]) in below
         for advice in advice_of(part)
     )
-    columns = (*words("Model", "ISA cap"), *figures("Batch"), *words("Where the time goes"))
+    columns = (*words("Model", "ISA cap"), *figures("Batch"), *words("Advice"))
     return Grid("Below the published speedup", columns, texts)
