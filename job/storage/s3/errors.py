@@ -132,6 +132,10 @@ def _of_answer(uri: S3Uri, response: Mapping[str, Any]) -> StorageError:
 
 
 def described(error: Exception) -> str:
-    """Return the first line of an error, without user, password and query of an endpoint."""
-    line = (str(error).splitlines() or [type(error).__name__])[0][:300]
+    """Return the first line of an error, without user, password and query of an endpoint.
+
+    If the first line ends with a colon, the second line is appended, because it has the reason.
+    """
+    first, *others = str(error).splitlines() or [type(error).__name__]
+    line = " ".join([first, *others[:1]] if first.endswith(":") else [first])[:300]
     return re.sub(r"(?<=[^\s?])\?[^\s`'\"]*", "?...", re.sub(r"//[^/@\s]+@", "//", line))

@@ -11,6 +11,7 @@ from botocore.exceptions import (
     ClientError,
     EndpointConnectionError,
     NoCredentialsError,
+    ParamValidationError,
     ReadTimeoutError,
     ResponseStreamingError,
 )
@@ -348,6 +349,7 @@ class TestErrors:
             (answer(501, "NotImplemented"), StorageError, "501"),
             (answer(400, "InvalidArgument"), StorageError, "said so"),
             (NoCredentialsError(), StorageError, "no credentials"),
+            (ParamValidationError(report="min length: 1"), StorageError, "min length: 1"),
         ],
     )
     def test_translated(self, error: Exception, kind: type[Exception], message: str) -> None:
