@@ -25,6 +25,7 @@ from functools import partial
 from typing import Any
 
 from job.errors import ObjectMissing, OutputError, StorageError
+from job.events import Say
 from job.storage.parallel import Background
 from job.storage.s3 import index
 from job.storage.s3.objects import ObjectStore, S3Object
@@ -41,8 +42,6 @@ RELEASE_SECONDS = 2.0
 # The store reports its clock in whole seconds.
 _CLOCK_SECONDS = 1.0
 _UNKNOWN: Mapping[str, Any] = {"state": HOLDER, "lease_seconds": 3600.0, "host": "?", "pid": "?"}
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
