@@ -17,8 +17,14 @@ from job.uri import S3Uri
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Files in the order in which workers take them, by the start of their paths: slow ones first.
-# test_whole_run makes the run that tests/e2e shares, while the other worker has engine tests.
-ORDER = ("e2e/test_whole_run", "engine/benchmark", "engine/training", "engine", "e2e", "unit")
+# test_whole_run makes the run that tests/e2e shares, while the other workers have engine tests.
+# At the end there are short files only, so that all workers end at about the same time.
+ORDER = (
+    "e2e/test_whole_run",
+    *("engine/benchmark", "engine/int8", "engine/training", "engine"),
+    "e2e",
+    *("unit/test_hostile_input", "unit/storage", "unit"),
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
