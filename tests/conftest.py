@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Make garbage collection rare: it took a fifth of the CPU time of tests that build programs.
+    """Make garbage collection rare: it took a tenth of the CPU time of tests that build programs.
 
     Paddle's programs consist of many Python objects, and each full collection visits all of them
     and all imported modules.
