@@ -10,8 +10,9 @@ MODEL ?= runs/digits/int8
 DATA ?= digits-test.bin
 # Tests to run, for make test and make test-all: make test TESTS=tests/unit
 TESTS ?= tests
-# Number of test processes. Each runs whole test files, in the order of tests/conftest.py.
-WORKERS ?= 2
+# Number of test processes. Each runs whole test files, in the order of tests/conftest.py. Three
+# processes use 2 cores, because tests wait for timeouts, locks and child processes a third of the time.
+WORKERS ?= 3
 # Command that builds and runs the image: docker if its daemon responds, otherwise podman.
 CONTAINER ?= $(shell docker info >/dev/null 2>&1 && echo docker || echo podman)
 IMAGE ?= job:$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)

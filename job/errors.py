@@ -20,7 +20,7 @@
     ├── MatrixFailed         some models of a matrix failed; exit code of the first of them
     ├── Unfinished        1  a model of a matrix runs on another machine and has no result yet
     ├── PeerLost          1  lost the connection to another training process; the next run resumes
-    ├── LeaderEnded          rank 0 ended; exit code of rank 0
+    ├── RankZeroEnded        rank 0 ended; exit code of rank 0
     └── Stopped     128+sig  a signal stopped the job; the next run resumes
 
 A message states what failed, where, what was found and what was expected; the hint states what to
@@ -178,7 +178,7 @@ class PeerLost(JobError):
     """The connection to another process of the same training was lost."""
 
 
-class LeaderEnded(JobError):
+class RankZeroEnded(JobError):
     """Rank 0 of this process's training ended.
 
     Args:

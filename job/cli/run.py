@@ -12,7 +12,7 @@ from job.manifest.custom_code import check_allowed
 from job.pipeline import matrix, merge
 from job.pipeline import run as pipeline
 from job.pipeline.build_report import build
-from job.pipeline.follower import follow
+from job.pipeline.follower import train_with_rank_zero
 from job.pipeline.plan import check_inputs, select
 from job.pipeline.request import ReportConfig, RunRequest
 from job.stages import stages_for
@@ -100,7 +100,7 @@ def run(
 
 def train_beside(manifest: Manifest, participant: "Participant", ui: "Ui") -> str:
     """Train together with rank 0, which writes all results. Returns the last message."""
-    follow(manifest, participant, stages=stages_for(manifest), ui=ui)
+    train_with_rank_zero(manifest, participant, stages=stages_for(manifest), ui=ui)
     return f"{participant.group.name}: done; rank 0 has written the results"
 
 

@@ -26,7 +26,13 @@ from job.data.archive_reading import (
 )
 from job.errors import DataError
 from job.storage.digests import hash_file
-from job.storage.files import open_regular, output_errors, write_json
+from job.storage.files import (
+    open_regular,
+    output_errors,
+    replace_file,
+    sync_file_system,
+    write_json,
+)
 from job.storage.lock import lock
 
 _CHUNK_BYTES = 1 << 20
@@ -53,7 +59,7 @@ def unpack(
 
     Returns:
         The folder with the files of the archive. The folder is complete, because it is renamed
-        after all files are written.
+        after all files are written and flushed to the disk.
 
     Raises:
         DataError: the archive is missing, damaged, or exceeds a limit.
@@ -148,7 +154,9 @@ def _unpack_new(archive: Archive, folder: Path, limits: Limits, progress: Progre
             for entry in entries(archive, limits, progress):
                 _save(entry, archive, partial / _FILES)
         with output_errors(folder):
-            partial.rename(folder)
+            # Without it, a power failure could leave empty files in a folder with its final name.
+            sync_file_system(partial)
+            replace_file(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -17,7 +17,7 @@ from typing import Self
 
 from job.distributed.connection import SECONDS, JsonConnection
 from job.distributed.group import Group, Rendezvous, check_shared, group_of, identity
-from job.errors import DONE, INTERNAL, JobError, LeaderEnded, MachineError, PeerLost, UsageError
+from job.errors import DONE, INTERNAL, JobError, MachineError, PeerLost, RankZeroEnded, UsageError
 from job.events import Say
 from job.manifest import Manifest
 
@@ -209,12 +209,12 @@ class Participant:
             seconds: timeout for the first message.
 
         Raises:
-            LeaderEnded: rank 0 ended; the exit code is 0 if the run succeeded.
+            RankZeroEnded: rank 0 ended; the exit code is 0 if the run succeeded.
             PeerLost: the connection to rank 0 is closed.
         """
         for message in self._connection.receive(seconds):
             if "ended" in message:
-                raise LeaderEnded(int(message["ended"]), f"rank 0 ended: {message['message']}")
+                raise RankZeroEnded(int(message["ended"]), f"rank 0 ended: {message['message']}")
             if "train" in message:
                 return Rendezvous.of(self.group, int(message["train"]))
         if not self._connection.open:
@@ -229,7 +229,7 @@ class Participant:
         """Wait until rank 0 reports how it ended, or until the timeout.
 
         Raises:
-            LeaderEnded: rank 0 ended.
+            RankZeroEnded: rank 0 ended.
             PeerLost: the connection to rank 0 is closed.
         """
         deadline = time.monotonic() + seconds

@@ -15,6 +15,7 @@ from job.engine.quantize.measurement import Images
 from job.engine.training import programs
 from job.engine.training.ready_names import IMAGE
 from job.engine.training.session import open_session
+from job.errors import MachineError
 from job.profile import onednn_log
 from job.profile import record as record_
 
@@ -38,8 +39,8 @@ def run() -> dict[str, Any]:
         ``relative_error`` of the scores against FP32, and ``versions``.
 
     Raises:
-        QuantizationError: the INT8 model cannot be built, runs no INT8 kernel, or its error is too
-            large.
+        QuantizationError: the INT8 model cannot be built.
+        MachineError: the INT8 model runs no INT8 kernel, or its error is too large.
     """
     started = time.monotonic()
     session = open_session(
@@ -58,7 +59,7 @@ def run() -> dict[str, Any]:
         primitives = record_.trace(Path(folder) / int8.PREFIX, predictor.INT8, SHAPE)
     kernels = sorted({p.implementation for p in primitives if p.is_int8})
     if not kernels or error > MAX_RELATIVE_ERROR:
-        raise int8.QuantizationError(
+        raise MachineError(
             f"executed INT8 kernels: {', '.join(kernels) or 'none'}, expected at least one; "
             f"relative error of INT8 against FP32: {error:.3f}, expected at most "
             f"{MAX_RELATIVE_ERROR}",

@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from job.errors import Fault, ManifestError
+from job.errors import Fault, ManifestError, UsageError
 from job.manifest.pointer import put, split_pointer
 from job.manifest.read import STDIN, read_json, read_remote, read_text, split_override
 from job.manifest.rules import rule_faults
@@ -34,12 +34,17 @@ def load(source: str, overrides: Sequence[str] = (), stdin: TextIO | None = None
         stdin: stream that ``-`` reads; ``sys.stdin`` by default.
 
     Raises:
-        UsageError: the file cannot be opened, or an override has no ``=``.
+        UsageError: the file cannot be opened, an S3 URI has no key, or an override has no ``=``.
         DataError: the S3 object is missing or access is denied.
         ManifestError: the manifest is invalid; lists every fault.
     """
     if is_uri(source):
         uri = parse_uri(source)
+        if not uri.key:
+            raise UsageError(
+                f"{source}: cannot read the manifest: expected s3://BUCKET/KEY, found no key",
+                "Add the key of the manifest's object.",
+            )
         prefix = S3Uri(uri.bucket, uri.key.rpartition("/")[0])
         document = read_json(read_remote(uri), source)
         return parse(document, source, Path.cwd(), overrides, prefix=prefix)

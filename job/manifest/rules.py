@@ -198,7 +198,7 @@ def _int8_ops(wanted: Sequence[str] | None, trained: Sequence[str]) -> Iterator[
     for name in sorted(set(wanted or ()) - set(trained)):
         yield Fault(
             "/int8/quantized_ops",
-            f"expected operator types from /quantize/quantize_op_types, found {name}",
+            f"expected op types from /quantize/quantize_op_types, found {name}",
         )
 
 

@@ -147,9 +147,9 @@ class QuantizeSpec:
 
 @dataclass(frozen=True)
 class Int8Spec:
-    """Which operators run in INT8; ``quantized_ops`` None means all quantized operators.
+    """Which ops run in INT8; ``quantized_ops`` None means all quantized ops.
 
-    If ``repair`` is true, operators that make the INT8 model wrong are found and stay in FP32.
+    If ``repair`` is true, ops that make the INT8 model wrong are found and stay in FP32.
     """
 
     quantized_ops: tuple[str, ...] | None

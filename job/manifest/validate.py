@@ -16,6 +16,8 @@ from job.text_format import closest
 # A document with many thousand faults would take minutes to describe.
 MAX_FAULTS = 200
 _MAX_SHOWN = 60
+# A suggestion would not be noticed after a longer list of values.
+_MAX_LISTED = 10
 
 
 def schema_faults(document: Any) -> tuple[Fault, ...]:
@@ -58,8 +60,19 @@ def _faults(keyword: str, path: Sequence[str | int], value: Any, node: Node) -> 
                 wanted = f"missing; expected {expected(children[name])}"
                 yield Fault(pointer([*path, name]), wanted)
     else:
-        message = f"expected {expected(node)}, found {show(value)}"
-        yield Fault(pointer(path), message, suggest_value(value, node))
+        near = suggest_value(value, node)
+        wanted = _counted(path, node) if near else expected(node)
+        yield Fault(pointer(path), f"expected {wanted}, found {show(value)}", near)
+
+
+def _counted(path: Sequence[str | int], node: Node) -> str:
+    """Describe the allowed values; a long list is replaced by the command that prints it."""
+    count = len(node["enum"])
+    if count <= _MAX_LISTED:
+        return expected(node)
+    # `job explain` takes no positions in arrays.
+    key = ".".join(name for name in path if isinstance(name, str))
+    return f"one of {count} values (`job explain {key}` lists them)"
 
 
 def _not_finite(value: Any, path: Sequence[str | int]) -> Iterator[Fault]:

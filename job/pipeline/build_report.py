@@ -193,29 +193,29 @@ def correction_notes(corrected: Mapping[str, int]) -> list[str]:
 
 
 def fallback_notes(fallback: Mapping[str, Any] | None) -> list[str]:
-    """Return a note on the effect of keeping operators in FP32."""
+    """Return a note on the effect of keeping ops in FP32."""
     if fallback is None:
         return []
     drops, kept = [step["top1_drop"] for step in fallback["steps"]], fallback["kept"]
     if not kept:
         return [
-            "Fallback keeps no operator in FP32, because the top-1 drop on the selection split is "
-            "smallest with all operators in INT8."
+            "Fallback keeps no op in FP32, because the top-1 drop on the selection split is "
+            "smallest with all ops in INT8."
         ]
     return [
-        f"Fallback keeps {plural(kept, 'operator')} in FP32, which changes the top-1 drop on the "
+        f"Fallback keeps {plural(kept, 'op')} in FP32, which changes the top-1 drop on the "
         f"selection split from {drops[0]:.2f} to {drops[kept]:.2f} percentage points."
     ]
 
 
 def match_notes(agreement: Mapping[str, Any]) -> list[str]:
-    """Return notes on operators at fault, and on a fake-quantized model far from FP32."""
+    """Return notes on ops at fault, and on a fake-quantized model far from FP32."""
     notes = []
     kept, decibels = agreement["kept_in_fp32"], agreement["fake_fp32"]["signal_to_noise_db"]
     if kept:
         stay = "stays" if len(kept) == 1 else "stay"
         notes.append(
-            f"{plural(len(kept), 'operator')} {stay} in FP32, because the INT8 model did not "
+            f"{plural(len(kept), 'op')} {stay} in FP32, because the INT8 model did not "
             f"compute what was trained otherwise: {', '.join(kept)}."
         )
     if decibels < LOW_DECIBELS:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from job.distributed.control import Participant
 from job.distributed.group import Rendezvous
-from job.errors import DONE, JobError, LeaderEnded, PeerLost, Stopped
+from job.errors import DONE, JobError, PeerLost, RankZeroEnded, Stopped
 from job.host import read_host
 from job.manifest import Manifest
 from job.pipeline.fetch_inputs import as_json
@@ -29,7 +29,7 @@ _POLL_SECONDS = 0.2
 _MESSAGE_SECONDS = 60.0
 
 
-def follow(
+def train_with_rank_zero(
     manifest: Manifest, participant: Participant, *, stages: Sequence[Stage], ui: Ui
 ) -> None:
     """Train whenever rank 0 starts a training, until rank 0 has ended successfully.
@@ -41,7 +41,7 @@ def follow(
         ui: shows progress.
 
     Raises:
-        LeaderEnded: rank 0 failed; the exit code is the exit code of rank 0.
+        RankZeroEnded: rank 0 failed; the exit code is the exit code of rank 0.
         PeerLost: the connection to rank 0 is closed.
         Stopped: a signal stopped this process.
         JobError: the training raised it; rank 0 has received its message.
@@ -52,7 +52,7 @@ def follow(
             while True:
                 rendezvous = _wait_for_training(participant, stop, ui)
                 _train(stage, manifest, rendezvous, participant, stop, ui)
-        except LeaderEnded as error:
+        except RankZeroEnded as error:
             if error.exit_code != DONE:
                 raise
 
@@ -99,7 +99,7 @@ def _train(
             with stop.deferred():
                 participant.wait_for_reason(manifest.run.grace_seconds)
             raise
-        except LeaderEnded:
+        except RankZeroEnded:
             raise
         except JobError as error:
             participant.report_failure(error)
@@ -131,7 +131,7 @@ def _folder(name: str) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=roomy_folder()))
     try:
         yield folder
-    except (LeaderEnded, PeerLost, Stopped):
+    except (RankZeroEnded, PeerLost, Stopped):
         shutil.rmtree(folder)
         raise
     shutil.rmtree(folder)

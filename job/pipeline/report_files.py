@@ -9,10 +9,11 @@ from typing import Any
 
 import job
 from job.errors import DataError, OutputError, UsageError
+from job.events import Say
 from job.pipeline.output_location import Location, store_of_environment
 from job.pipeline.plan import REPORT
 from job.storage.files import output_errors, read_json, write_bytes, write_json
-from job.storage.s3.fetch_run import REPORT_FILE, Say, read_report
+from job.storage.s3.fetch_run import REPORT_FILE, read_report
 from job.ui.protocol import Ui
 
 # The key of the report beside it; written last, so that it vouches for complete files.

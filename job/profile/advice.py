@@ -52,7 +52,7 @@ CURES = {
     "(/quantize/quantize_op_types), or run their neighbours in FP32 (/int8/skip_ops).",
     SIGN: "A residual sum is written as signed values, because its residual is signed. The ops "
     f"after its relu read unsigned values. {ELSEWHERE}",
-    LAYOUT: "Neighbouring ops use different memory layouts ({formats}). In the list of operators "
+    LAYOUT: "Neighbouring ops use different memory layouts ({formats}). In the list of ops "
     "after conversion, find the ops that oneDNN does not run. Replace them in the network.",
     RESCALE: "Neighbouring ops have different scales. Quantize the op between them as well "
     "(/quantize/quantize_op_types), so that they share one scale.",

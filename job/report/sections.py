@@ -46,7 +46,7 @@ def _run_sections(report: Mapping[str, Any]) -> tuple[Section, ...]:
         *breakdown_sections(report),
         Section("Size", (results.sizes_grid(report), Plot("sizes"))),
         Section("Training", _training(report)),
-        Section("Operators in INT8", provenance.audit_blocks(report)),
+        Section("Ops in INT8", provenance.audit_blocks(report)),
         Section("Data", provenance.data_blocks(report)),
         _machine(report, provenance.isa_and_seeds(report)),
         Section("Stages", (provenance.stages_grid(report),)),

@@ -59,8 +59,9 @@ def _matrix_grids(report: Mapping[str, Any], console: Console) -> Iterator[Grid]
     def fits(grid: Grid) -> bool:
         return console.measure(table(grid), options=wide).maximum <= console.width
 
-    speed, engines = matrix.speed_grid(report), matrix.engines_grids(report)
-    yield matrix.accuracy_grid(report)
+    accuracy, speed = matrix.accuracy_grid(report), matrix.speed_grid(report)
+    engines = matrix.engines_grids(report)
+    yield from (accuracy,) if fits(accuracy) else matrix.accuracy_grids(report)
     yield from (speed,) if fits(speed) else matrix.speed_grids(report)
     yield from engines if all(map(fits, engines)) else matrix.fastest_grids(report)
     yield gates_grid(report)

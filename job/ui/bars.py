@@ -2,7 +2,6 @@
 
 import time
 from datetime import timedelta
-from types import TracebackType
 from typing import Self, TextIO
 
 from rich.console import Console
@@ -20,6 +19,7 @@ from rich.text import Text
 
 from job.errors import JobError
 from job.text_format import duration
+from job.ui.protocol import Ui
 from job.ui.rate import Rate, speed, title
 
 
@@ -49,7 +49,7 @@ def _clock(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-class BarUi:
+class BarUi(Ui):
     """A bar for each piece of current work, and a line for each finished stage."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -72,12 +72,7 @@ class BarUi:
         self._bars.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
     def model_started(self, model: str, number: int, count: int) -> None:

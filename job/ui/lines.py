@@ -2,11 +2,11 @@
 
 import json
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, TextIO
 
 from job.errors import JobError
 from job.text_format import duration
+from job.ui.protocol import Ui
 from job.ui.rate import Pace, speed, title
 
 # Shortest time between two lines of the same work.
@@ -14,22 +14,7 @@ _TEXT_SECONDS = 5.0
 _JSON_SECONDS = 1.0
 
 
-class _Lines:
-    """Base class of displays that need no start and no end."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        return None
-
-
-class JsonUi(_Lines):
+class JsonUi(Ui):
     """One JSON object per line."""
 
     def __init__(self, stream: TextIO, every_seconds: float = _JSON_SECONDS) -> None:
@@ -92,7 +77,7 @@ class JsonUi(_Lines):
         print(json.dumps(line, ensure_ascii=False), file=self._stream, flush=True)
 
 
-class PlainUi(_Lines):
+class PlainUi(Ui):
     """Text lines with a time, for a log."""
 
     def __init__(self, stream: TextIO, every_seconds: float = _TEXT_SECONDS) -> None:

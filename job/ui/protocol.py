@@ -5,7 +5,6 @@ Everything is written to standard error, because standard output is for results.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 from job.errors import JobError
@@ -16,14 +15,11 @@ class Ui(Protocol):
 
     def __enter__(self) -> Self:
         """Start the display."""
+        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop the display and restore the terminal."""
+        return
 
     def model_started(self, model: str, number: int, count: int) -> None:
         """The run of one model of a matrix starts; all later events belong to this model."""

@@ -66,64 +66,22 @@ def arguments() -> argparse.Namespace:
 def measured(options: argparse.Namespace) -> dict[str, Any]:
     """Time the programs of one network in turns."""
     # It sets flags that Paddle reads when it is imported.
-    from job.doctor import smoke
-    from job.engine.quantize import fake_quantize, qat
-    from job.engine.training import loop as training
-    from job.engine.training import malloc, programs
+    from job.engine.training import malloc
     from job.engine.training.session import open_session
 
-    # isort: split
-    import numpy as np
-    import paddle  # noqa: TID251
-
     malloc.keep_memory()
-    shape = (3, options.side, options.side)
     session = open_session(
         name=options.one,
         callable_=None,
         inference_model=None,
         classes=CLASSES,
-        input_shape=shape,
+        input_shape=(3, options.side, options.side),
         width=1.0,
         seed=0,
         label_smoothing=0.0,
     )
-    classifier, scope, executor = session.classifier, session.scope, session.executor
-    generator = np.random.default_rng(0)
-    images = generator.standard_normal((options.batch, *shape)).astype("float32")
-    labels = generator.integers(0, CLASSES, (options.batch, 1))
-    feed = {programs.IMAGE: images, programs.LABEL: labels}
     with session.active():
-        if not options.fp32:
-            qat.prepare(session, smoke.SETTINGS, pact=False)
-        rate = training.add_optimizer(
-            classifier.train,
-            classifier.startup,
-            classifier.loss,
-            name="momentum",
-            momentum=0.9,
-            weight_decay=1e-4,
-        )
-        executor.run(classifier.startup)
-        program = classifier.train
-        if not options.fp32:
-            program = fake_quantize.insert(program, scope, smoke.SETTINGS, for_test=False)
-        programs.write_variables(scope, {rate: np.array([1e-4], "float32")})
-        both = {"paddle": program, "onednn": training.with_onednn(program)}
-        start = programs.read_variables(scope, programs.persistables(program))
-        states = dict.fromkeys(both, start)
-        losses: dict[str, list[float]] = {name: [] for name in both}
-        seconds: dict[str, list[float]] = {name: [] for name in both}
-        for step in range(options.steps + 1):
-            for name in in_turn(list(both), step):
-                one = both[name]
-                programs.write_variables(scope, states[name])
-                paddle.seed(0)  # all of them drop the same values out
-                began = time.perf_counter()
-                (loss,) = executor.run(one, feed, [classifier.loss])
-                seconds[name].append(time.perf_counter() - began)
-                losses[name].append(float(loss))
-                states[name] = programs.read_variables(scope, programs.persistables(one))
+        losses, seconds = timed(session, programs_of(session, fp32=options.fp32), options)
     # The first step of each also builds its kernels.
     rates = {name: [options.batch / taken for taken in s[1:]] for name, s in seconds.items()}
     # From the same weights: afterwards rounding to 8 bits makes much of the smallest difference.
@@ -139,6 +97,72 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         "loss_difference": abs(other - first) / first,
         "losses": losses,
     }
+
+
+def programs_of(session: Any, *, fp32: bool) -> dict[str, Any]:
+    """Return the training program with Paddle's convolutions, and with oneDNN's.
+
+    Args:
+        session: an open session; it is active.
+        fp32: train without fake quantization.
+    """
+    from job.doctor import smoke
+    from job.engine.quantize import fake_quantize, qat
+    from job.engine.training import loop as training
+    from job.engine.training import programs
+
+    # isort: split
+    import numpy as np
+
+    classifier, scope = session.classifier, session.scope
+    if not fp32:
+        qat.prepare(session, smoke.SETTINGS, pact=False)
+    rate = training.add_optimizer(
+        classifier.train,
+        classifier.startup,
+        classifier.loss,
+        name="momentum",
+        momentum=0.9,
+        weight_decay=1e-4,
+    )
+    session.executor.run(classifier.startup)
+    program = classifier.train
+    if not fp32:
+        program = fake_quantize.insert(program, scope, smoke.SETTINGS, for_test=False)
+    programs.write_variables(scope, {rate: np.array([1e-4], "float32")})
+    return {"paddle": program, "onednn": training.with_onednn(program)}
+
+
+def timed(
+    session: Any, both: dict[str, Any], options: argparse.Namespace
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Run the programs in turns from the same weights; return losses and seconds of each step."""
+    from job.engine.training import programs
+
+    # isort: split
+    import numpy as np
+    import paddle  # noqa: TID251
+
+    classifier, scope = session.classifier, session.scope
+    generator = np.random.default_rng(0)
+    images = generator.standard_normal((options.batch, *session.input_shape)).astype("float32")
+    labels = generator.integers(0, CLASSES, (options.batch, 1))
+    feed = {programs.IMAGE: images, programs.LABEL: labels}
+    start = programs.read_variables(scope, programs.persistables(both["paddle"]))
+    states = dict.fromkeys(both, start)
+    losses: dict[str, list[float]] = {name: [] for name in both}
+    seconds: dict[str, list[float]] = {name: [] for name in both}
+    for step in range(options.steps + 1):
+        for name in in_turn(list(both), step):
+            one = both[name]
+            programs.write_variables(scope, states[name])
+            paddle.seed(0)  # all of them drop the same values out
+            began = time.perf_counter()
+            (loss,) = session.executor.run(one, feed, [classifier.loss])
+            seconds[name].append(time.perf_counter() - began)
+            losses[name].append(float(loss))
+            states[name] = programs.read_variables(scope, programs.persistables(one))
+    return losses, seconds
 
 
 def line(row: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Converts the fake-quantized model to an INT8 model for ONNX Runtime, and runs it.
+"""INT8 models for ONNX Runtime.
 
 paddle2onnx translates the network in FP32. Then this module adds the trained scales, so that ONNX
 Runtime uses its integer kernels. Weights are stored as int8 with one scale per channel, and biases
@@ -10,7 +10,6 @@ op's output, which training does not measure.
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -18,10 +17,11 @@ import onnxruntime
 import paddle2onnx
 from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
+from job.engine.conversion import Conversion, check_files, rejected
 from job.engine.onnxruntime import quantize
 from job.engine.onnxruntime.export import write_with_clips
 from job.engine.onnxruntime.graph import OnnxGraph
-from job.errors import DataError, QuantizationError
+from job.errors import QuantizationError
 
 MODEL = "model.onnx"
 OPSET = 13
@@ -36,16 +36,12 @@ REFUSALS = (
 PROVIDERS = ["CPUExecutionProvider"]
 
 
-def convert(fake_quantized: Path, out: Path) -> dict[str, Any]:
+def convert(fake_quantized: Path, out: Path) -> Conversion:
     """Write model.onnx with the weights and scales of the fake-quantized model.
 
     Args:
         fake_quantized: prefix of the fake-quantized model.
         out: existing folder.
-
-    Returns:
-        ``quantizers`` (number of quantized activations), ``unsigned`` (number of activations with
-        unsigned steps), ``int8_weights`` (number of int8 weights) and ``bytes`` (model size).
 
     Raises:
         QuantizationError: paddle2onnx cannot translate the model, or ONNX Runtime cannot run it.
@@ -88,10 +84,7 @@ def translated(plain: Path) -> Path:
 
 def cannot(what: str, error: Exception) -> QuantizationError:
     """Return the error of a library that cannot process the model."""
-    reason = str(error).strip().splitlines()[0]
-    return QuantizationError(
-        f"{what} the fake-quantized model: {reason}", "Remove onnxruntime from /benchmark/engines."
-    )
+    return rejected(what, str(error).strip().splitlines()[0], "onnxruntime")
 
 
 class OnnxRuntimeModel:
@@ -140,6 +133,5 @@ def open_model(folder: Path, threads: int) -> OnnxRuntimeModel:
     Raises:
         DataError: the file is missing.
     """
-    if not (folder / MODEL).is_file():
-        raise DataError(f"{folder / MODEL} is missing", "Run again with --from onnxruntime.")
+    check_files(folder, [MODEL], "onnxruntime")
     return OnnxRuntimeModel(folder / MODEL, threads)

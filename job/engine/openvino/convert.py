@@ -1,4 +1,4 @@
-"""Converts the fake-quantized model to an INT8 model for OpenVINO, and runs it.
+"""INT8 models for OpenVINO.
 
 OpenVINO's low precision transformations replace FakeQuantize ops by integer kernels. The speed of
 these kernels depends on the form of the graph. ``convert`` stores weights as int8 with one scale
@@ -17,8 +17,8 @@ from openvino import opset13 as ops
 # The passes that ovc applies, without ovc's usage statistics. NNCF imports them in the same way.
 from openvino._offline_transformations import apply_moc_transformations
 
+from job.engine.conversion import Conversion, check_files, rejected
 from job.engine.openvino.residual_sums import fold_sums
-from job.errors import DataError, QuantizationError
 
 MODEL = "model.xml"
 FAKE_QUANTIZE = "FakeQuantize"
@@ -40,16 +40,12 @@ KEEPING_SIGN = (
 FOLDING = {"SNIPPETS_MODE": "DISABLE"}
 
 
-def convert(fake_quantized: Path, out: Path) -> dict[str, Any]:
+def convert(fake_quantized: Path, out: Path) -> Conversion:
     """Write model.xml and model.bin with the weights and scales of the fake-quantized model.
 
     Args:
         fake_quantized: prefix of the fake-quantized model.
         out: existing folder.
-
-    Returns:
-        ``quantizers`` (number of quantized activations), ``unsigned`` (number of activations with
-        unsigned steps), ``int8_weights`` (number of int8 weights) and ``bytes`` (model size).
 
     Raises:
         QuantizationError: OpenVINO cannot read the model.
@@ -80,10 +76,7 @@ def read(prefix: Path) -> ov.Model:
         model = ov.Core().read_model(f"{prefix}.pdmodel")
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
-        raise QuantizationError(
-            f"OpenVINO cannot read the fake-quantized model: {reason}",
-            "Remove openvino from /benchmark/engines.",
-        ) from error
+        raise rejected("OpenVINO cannot read", reason, "openvino") from error
     apply_moc_transformations(model, cf=True, smart_reshape=False)
     return model
 
@@ -260,7 +253,5 @@ def open_model(folder: Path, threads: int) -> OpenVINOModel:
     Raises:
         DataError: a file is missing.
     """
-    for name in (MODEL, "model.bin"):
-        if not (folder / name).is_file():
-            raise DataError(f"{folder / name} is missing", "Run again with --from openvino.")
+    check_files(folder, [MODEL, "model.bin"], "openvino")
     return OpenVINOModel(folder, threads)

@@ -30,8 +30,11 @@ _POLL_SECONDS = 0.001
 _STORE_SECONDS = 7 * 24 * 3600
 
 
-Location = tuple[int, int, str, int]
+Membership = tuple[int, int, str, int]
 """Rank, number of processes, and the host and port where rank 0's store listens."""
+
+# The former name, which other modules still import.
+Location = Membership
 
 
 class SingleProcess:

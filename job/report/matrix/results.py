@@ -46,30 +46,44 @@ ENGINES_NOTE = (
 MODEL: Cell[SpeedRow] = (Column("Model"), lambda row: row.model)
 FASTEST: Cell[SpeedRow] = (Column("Fastest"), lambda row: INT8_ENGINE_NAMES[row.fastest])
 REACHED = Column("Reached")
+NAME = words("Model", "Source")
+TOP1 = figures("FP32\ntop-1", "Fake\ntop-1", "INT8\ntop-1", "Change")
+TOP5 = figures("Fake\ntop-5", "INT8\ntop-5", "Change")
 
 
 def accuracy_grid(report: Mapping[str, Any]) -> Grid:
     """Return table I: the fake-quantized model and INT8, measured and published."""
-    rows = tuple(
-        (
-            row.model,
-            _source(row),
-            _percent(row.fp32_top1),
-            *_pair(row.fake_top1, row.int8_top1),
-            *_pair(row.fake_top5, row.int8_top5),
-        )
-        for row in matrix_accuracy_rows(report)
-    )
-    columns = (
-        *words("Model", "Source"),
-        *figures("FP32\ntop-1", "Fake\ntop-1", "INT8\ntop-1", "Change"),
-        *figures("Fake\ntop-5", "INT8\ntop-5", "Change"),
-    )
+    rows = tuple((*_name(row), *_top1(row), *_top5(row)) for row in matrix_accuracy_rows(report))
+    columns = (*NAME, *TOP1, *TOP5)
     return Grid("Table I. Accuracy in percent", columns, rows, _accuracy_note(report))
 
 
-def _source(row: MatrixAccuracyRow) -> str:
-    return "published" if row.published else "measured"
+def accuracy_grids(report: Mapping[str, Any]) -> tuple[Grid, ...]:
+    """Return table I as one table for top-1 and one for top-5, for narrow screens."""
+    rows = matrix_accuracy_rows(report)
+    top1 = tuple((*_name(row), *_top1(row)) for row in rows)
+    top5 = tuple((*_name(row), *_top5(row)) for row in rows)
+    return (
+        Grid("Table I. Top-1 accuracy in percent", (*NAME, *TOP1), top1),
+        Grid(
+            "Table I, continued. Top-5 accuracy in percent",
+            (*NAME, *TOP5),
+            top5,
+            _accuracy_note(report),
+        ),
+    )
+
+
+def _name(row: MatrixAccuracyRow) -> tuple[str, ...]:
+    return row.model, "published" if row.published else "measured"
+
+
+def _top1(row: MatrixAccuracyRow) -> tuple[str, ...]:
+    return _percent(row.fp32_top1), *_pair(row.fake_top1, row.int8_top1)
+
+
+def _top5(row: MatrixAccuracyRow) -> tuple[str, ...]:
+    return _pair(row.fake_top5, row.int8_top5)
 
 
 def _pair(fake: float | None, int8: float | None) -> tuple[str, str, str]:
@@ -222,11 +236,11 @@ def _rate_in(engine: str, row: SpeedRow) -> str:
 
 
 def models_grid(report: Mapping[str, Any]) -> Grid:
-    """Return status, operators, sizes and report of each model."""
+    """Return status, ops, sizes and report of each model."""
     texts = tuple(_model_cells(entry) for entry in report["matrix"])
     columns = (
         *words("Model", "Status"),
-        *figures("Operators\nin INT8", "Operators\nin FP32", "FP32 size", "INT8 size"),
+        *figures("Ops\nin INT8", "Ops\nin FP32", "FP32 size", "INT8 size"),
         *words("Report"),
     )
     return Grid("Models", columns, texts)
@@ -272,5 +286,5 @@ def below_published_grid(report: Mapping[str, Any]) -> Grid:
         if (entry["model"], part["isa_cap"], part["batch_size"]) in below
         for advice in advice_of(part)
     )
-    columns = (*words("Model", "ISA cap"), *figures("Batch"), *words("Where the time goes"))
+    columns = (*words("Model", "ISA cap"), *figures("Batch"), *words("Advice"))
     return Grid("Below the published speedup", columns, texts)

@@ -30,7 +30,7 @@ def breakdown_sections(report: Mapping[str, Any]) -> tuple[Section, ...]:
 def title_of(report: Mapping[str, Any], part: Mapping[str, Any]) -> str:
     """Return a part's title; it names the ISA cap if there are several."""
     capped = f": {cap_name(part['isa_cap'])}" if len(report["breakdown"]) > 1 else ""
-    return f"Where the time goes{capped}"
+    return f"Time of one call{capped}"
 
 
 def advice_of(part: Mapping[str, Any]) -> Sequence[str]:
@@ -60,7 +60,7 @@ def whole_ms(part: Mapping[str, Any], model: str) -> float:
 
 
 def summary_text(part: Mapping[str, Any]) -> str:
-    """Return the time of one call, of reorders and of FP32 operators in words."""
+    """Return the time of one call, of reorders and of FP32 ops in words."""
     fp32, int8 = whole_ms(part, "fp32"), whole_ms(part, "int8")
     fp32_ops = part["left_in_fp32"]
     spent = sum(item["milliseconds"] for item in fp32_ops)
@@ -68,11 +68,11 @@ def summary_text(part: Mapping[str, Any]) -> str:
     more = len(names) - MAX_ISLANDS
     listed = ", ".join(names[:MAX_ISLANDS]) + (f" and {more} more" if more > 0 else "")
     alone = (
-        f"INT8 operators without INT8 neighbours: {listed}."
+        f"INT8 ops without INT8 neighbours: {listed}."
         if names
-        else "Every INT8 operator has an INT8 neighbour."
+        else "Every INT8 op has an INT8 neighbour."
     )
-    in_fp32 = f"{text_format.plural(len(fp32_ops), 'operator')} of the INT8 model"
+    in_fp32 = f"{text_format.plural(len(fp32_ops), 'op')} of the INT8 model"
     verb = "runs" if len(fp32_ops) == 1 else "run"
     return (
         f"One call with {text_format.plural(part['batch_size'], 'image')} on 1 thread takes "
@@ -102,7 +102,7 @@ def kinds_grid(part: Mapping[str, Any]) -> Grid:
     note = (
         "All times are medians. Both models run in oneDNN. The times of primitives are from "
         "oneDNN's log. The whole call is timed without the log, because logging takes time. "
-        "Outside primitives: Paddle's dispatch and Paddle's own operators. INT8 %: share of the "
+        "Outside primitives: Paddle's dispatch and Paddle's own ops. INT8 %: share of the "
         "whole INT8 call."
     )
     return Grid("Time by kind of primitive", columns, tuple(rows), note)
@@ -150,13 +150,13 @@ def slowest_grid(part: Mapping[str, Any]) -> Grid:
     )
     note = (
         "Layer: name of its output; /int8/skip_ops keeps layers in FP32 by this name. Shape: "
-        "kernel/stride, channels in→out, input size. +: operation fused into the layer."
+        "kernel/stride, channels in→out, input size. +: op fused into the layer."
     )
     return Grid("Slowest layers in INT8", columns, rows, note)
 
 
 def fp32_ops_grid(part: Mapping[str, Any]) -> Grid:
-    """Return the operators that the INT8 model runs in FP32."""
+    """Return the ops that the INT8 model runs in FP32."""
     fp32_ops = part["left_in_fp32"]
     rows = tuple(
         (
@@ -169,5 +169,5 @@ def fp32_ops_grid(part: Mapping[str, Any]) -> Grid:
     )
     more = len(fp32_ops) - MAX_LEFT
     note = f"{text_format.count(more)} more in report.json." if more > 0 else ""
-    columns = (*words("Operator", "Kind", "Shape"), *figures("ms"))
-    return Grid("Operators of the INT8 model that run in FP32", columns, rows, note)
+    columns = (*words("Op", "Kind", "Shape"), *figures("ms"))
+    return Grid("Ops of the INT8 model that run in FP32", columns, rows, note)

@@ -1,4 +1,4 @@
-"""Tables of the errors of INT8 operators and of the fallback to FP32."""
+"""Tables of the errors of INT8 ops and of the fallback to FP32."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,19 +8,19 @@ from job.report.render.blocks import Block, Grid, Text, figures, words
 
 
 def difference_blocks(report: Mapping[str, Any]) -> tuple[Block, ...]:
-    """Return the operators with the largest errors and the search for operators to keep in FP32."""
+    """Return the ops with the largest errors and the search for ops to keep in FP32."""
     blocks: list[Block] = []
     if report["audit"]["differences"]:
         blocks.append(differences_grid(report))
     else:
-        blocks.append(Text("No INT8 operator differs from the fake-quantized model."))
+        blocks.append(Text("No INT8 op differs from the fake-quantized model."))
     if report["audit"]["fallback"] is not None:
         blocks.append(fallback_grid(report))
     return tuple(blocks)
 
 
 def differences_grid(report: Mapping[str, Any]) -> Grid:
-    """Return the operators that add the largest errors."""
+    """Return the ops that add the largest errors."""
     rows = tuple(
         (
             one["op"],
@@ -31,20 +31,20 @@ def differences_grid(report: Mapping[str, Any]) -> Grid:
         for one in report["audit"]["differences"]
     )
     columns = (
-        *words("Operator", "Type"),
+        *words("Op", "Type"),
         *figures("Signal-to-noise dB", "Largest error %"),
     )
     note = (
-        "Each row shows the error that one INT8 operator adds. The operator is compared with the "
-        "same operator of the fake-quantized model, on the same inputs before they are rounded to "
+        "Each row shows the error that one INT8 op adds. The op is compared with the "
+        "same op of the fake-quantized model, on the same inputs before they are rounded to "
         "8 bits. Largest error: in percent of the largest correct value. Rounding alone gives 30 "
         "to 45 dB."
     )
-    return Grid("INT8 operators with the largest errors", columns, rows, note)
+    return Grid("INT8 ops with the largest errors", columns, rows, note)
 
 
 def fallback_grid(report: Mapping[str, Any]) -> Grid:
-    """Return the search for operators to keep in FP32, one row for each scored model."""
+    """Return the search for ops to keep in FP32, one row for each scored model."""
     fallback = report["audit"]["fallback"]
     rows = tuple(
         (
@@ -55,9 +55,9 @@ def fallback_grid(report: Mapping[str, Any]) -> Grid:
         )
         for number, step in enumerate(fallback["steps"])
     )
-    columns = (*words("Moved to FP32"), *figures("Operators in FP32", "Top-1 drop"), *words(""))
+    columns = (*words("Moved to FP32"), *figures("Ops in FP32", "Top-1 drop"), *words(""))
     note = (
-        "Each row keeps one more operator in FP32. Top-1 drop: FP32 minus INT8 on the selection "
+        "Each row keeps one more op in FP32. Top-1 drop: FP32 minus INT8 on the selection "
         f"split, in percentage points. The search stopped because {fallback['stopped']}."
     )
     return Grid("Fallback to FP32", columns, rows, note)

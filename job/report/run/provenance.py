@@ -22,13 +22,13 @@ def _shortened(
 
 
 def audit_blocks(report: Mapping[str, Any]) -> tuple[Block, ...]:
-    """Return the operators in INT8, those in FP32 with reasons, and the executed primitives."""
+    """Return the ops in INT8, those in FP32 with reasons, and the executed primitives."""
     audit = report["audit"]
     folded = audit["folded"]
     counts = (
-        f"Operators in INT8: {text_format.count(audit['int8_ops'])}. Operators in FP32 that could "
-        f"run in INT8: {text_format.count(audit['fp32_ops'])}. Quantized operator types: "
-        f"{', '.join(audit['quantized_op_types']) or 'none'}. Fused into other operators: "
+        f"Ops in INT8: {text_format.count(audit['int8_ops'])}. Ops in FP32 that could "
+        f"run in INT8: {text_format.count(audit['fp32_ops'])}. Quantized op types: "
+        f"{', '.join(audit['quantized_op_types']) or 'none'}. Fused into other ops: "
         f"{text_format.plural(folded['batch_norm'], 'batch norm')}, "
         f"{text_format.plural(folded['activation'], 'activation')}, "
         f"{text_format.plural(folded['residual_add'], 'residual addition')}."
@@ -37,11 +37,11 @@ def audit_blocks(report: Mapping[str, Any]) -> tuple[Block, ...]:
     if audit["left_in_fp32"]:
         rows, note = _shortened(
             [(one["op"], one["type"], one["reason"]) for one in audit["left_in_fp32"]],
-            "operators",
+            "ops",
         )
-        blocks.append(Grid("Operators in FP32", words("Operator", "Type", "Reason"), rows, note))
+        blocks.append(Grid("Ops in FP32", words("Op", "Type", "Reason"), rows, note))
     else:
-        blocks.append(Text("Every operator that could run in INT8 does."))
+        blocks.append(Text("Every op that could run in INT8 does."))
     blocks += difference_blocks(report)
     return (*blocks, _primitives_grid(audit), _operators_grid(audit))
 
@@ -80,8 +80,8 @@ def _operators_grid(audit: Mapping[str, Any]) -> Grid:
     rows.append(
         ("total", text_format.count(sum(before.values())), text_format.count(sum(after.values())))
     )
-    columns = (*words("Operator type"), *figures("FP32 model", "INT8 model"))
-    return Grid("Operators before and after conversion", columns, tuple(rows))
+    columns = (*words("Op type"), *figures("FP32 model", "INT8 model"))
+    return Grid("Ops before and after conversion", columns, tuple(rows))
 
 
 def data_blocks(report: Mapping[str, Any]) -> tuple[Block, ...]:

@@ -42,8 +42,9 @@ def paired_text(report: Mapping[str, Any]) -> str:
     paired = report["accuracy"]["paired"]
     low, high = paired["top1_drop_interval"]
     return (
-        f"FP32 alone is right on {text_format.plural(paired['fp32_only_right'], 'image')}, INT8 "
-        f"alone on {text_format.count(paired['int8_only_right'])}. Top-1 of INT8 minus FP32 is "
+        f"Correct only in FP32: {text_format.plural(paired['fp32_only_right'], 'image')}. Correct "
+        f"only in INT8: {text_format.plural(paired['int8_only_right'], 'image')}. Top-1 of INT8 "
+        "minus FP32 is "
         f"{text_format.signed(-paired['top1_drop'])} percentage points (95% interval "
         f"{text_format.signed_interval(-high, -low)}, Newcombe's method 10; mid-p McNemar test "
         f"{text_format.probability(paired['p_value'])})."

@@ -1,11 +1,12 @@
 """The files of an output in S3: upload, download, the index, and removal of old objects."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from job.errors import DataError, ObjectChanged, ObjectMissing, StorageError
+from job.events import Say
 from job.storage.local import REPORTS
 from job.storage.parallel import each
 from job.storage.s3.index import (
@@ -27,8 +28,6 @@ from job.uri import S3Uri
 _THREADS = 4
 # How many earlier runs an index lists. Their objects without an index entry are removed.
 _RUNS_KNOWN = 50
-
-Say = Callable[[str], None]
 
 
 class Contents:

@@ -98,7 +98,9 @@ def _of_answer(uri: S3Uri, response: Mapping[str, Any]) -> StorageError:
     if status == 429 or code in _THROTTLED:
         return TransferFailed(f"{uri}: the server throttles requests ({code})", _WAIT)
     if status >= 500 and status != 501:
-        return TransferFailed(f"{uri}: the server failed with {status} ({code})", _WAIT)
+        return TransferFailed(
+            f"{uri}: the server answered with an internal error (HTTP {status}, {code})", _WAIT
+        )
     if code == "NoSuchBucket":
         return StorageError(
             f"{uri}: bucket {uri.bucket} does not exist",
@@ -130,6 +132,10 @@ def _of_answer(uri: S3Uri, response: Mapping[str, Any]) -> StorageError:
 
 
 def described(error: Exception) -> str:
-    """Return the first line of an error, without user, password and query of an endpoint."""
-    line = (str(error).splitlines() or [type(error).__name__])[0][:300]
+    """Return the first line of an error, without user, password and query of an endpoint.
+
+    If the first line ends with a colon, the second line is appended, because it has the reason.
+    """
+    first, *others = str(error).splitlines() or [type(error).__name__]
+    line = " ".join([first, *others[:1]] if first.endswith(":") else [first])[:300]
     return re.sub(r"(?<=[^\s?])\?[^\s`'\"]*", "?...", re.sub(r"//[^/@\s]+@", "//", line))

@@ -2,12 +2,13 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from job.errors import DataError, JobError, ObjectChanged, ObjectMissing, UsageError
+from job.events import Say
 from job.storage.digests import hash_file
 from job.storage.files import output_errors, read_json
 from job.storage.local import STAGE_FILE, LocalOutput
@@ -22,8 +23,6 @@ REPORT_FILE = "report.json"
 _TO_ITS_END = "Run the job again with the same command, until it is finished."
 _THREADS = 4
 _TRIES = 3
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from functools import partial
 from typing import Any
 
 from job.errors import ObjectMissing, OutputError, StorageError
+from job.events import Say
 from job.storage.parallel import Background
 from job.storage.s3 import index
 from job.storage.s3.objects import ObjectStore, S3Object
@@ -41,8 +42,6 @@ RELEASE_SECONDS = 2.0
 # The store reports its clock in whole seconds.
 _CLOCK_SECONDS = 1.0
 _UNKNOWN: Mapping[str, Any] = {"state": HOLDER, "lease_seconds": 3600.0, "host": "?", "pid": "?"}
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,8 @@ class Lease:
                 self.lost = str(above[-1]) if above else "a run that has ended"
         if self.lost:
             raise OutputError(
-                f"{self.output}: this run renewed its lease too late; taken over by {self.lost}",
+                f"{self.output}: this run renewed its lease too late, and another run has acquired "
+                f"the lease: {self.lost}",
                 "No result is lost. Run the same command again after the other run has ended.",
             )
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from job.errors import DataError, StorageError
+from job.events import Say
 from job.process.signals import StopSignals, stopped
 from job.storage.digests import hash_file
 from job.storage.files import output_errors, read_json, write_json
@@ -29,7 +30,7 @@ from job.storage.local import (
     remove_temporary,
 )
 from job.storage.parallel import Background
-from job.storage.s3.contents import Contents, Say
+from job.storage.s3.contents import Contents
 from job.storage.s3.index import RUNS
 from job.storage.s3.lease import RELEASE_SECONDS, Lease, acquire, new_run, renewed
 from job.storage.s3.objects import ObjectStore

@@ -15,9 +15,9 @@ from job.distributed.group import Group, Rendezvous
 from job.errors import (
     GateFailed,
     JobError,
-    LeaderEnded,
     MachineError,
     PeerLost,
+    RankZeroEnded,
     TrainingError,
     UsageError,
 )
@@ -82,7 +82,7 @@ def test_a_good_end_is_told(port: int, join: Join) -> None:
     with Coordinator(group(0, port), "same") as coordinator:
         participant, _ = join(1), join(2)
         coordinator.gather(lambda text: None)
-    with pytest.raises(LeaderEnded, match="rank 0") as caught:
+    with pytest.raises(RankZeroEnded, match="rank 0") as caught:
         participant.wait_for_reason()
     assert caught.value.exit_code == 0
 
@@ -98,7 +98,7 @@ def test_failures_are_told(port: int, error: Exception) -> None:
             coordinator.gather(lambda text: None)
             raise error
         for participant in participants:
-            with pytest.raises(LeaderEnded, match=r"rank 0 .*(the loss is nan|oh)") as caught:
+            with pytest.raises(RankZeroEnded, match=r"rank 0 .*(the loss is nan|oh)") as caught:
                 participant.wait_for_reason()
             assert caught.value.exit_code == 1
 
@@ -108,7 +108,7 @@ def test_a_gate_that_failed_is_told(port: int, join: Join) -> None:
         participant, _ = join(1), join(2)
         coordinator.gather(lambda text: None)
         coordinator.failure = GateFailed("min_speedup: 1.2 is less than 2")
-    with pytest.raises(LeaderEnded, match=r"rank 0 .*min_speedup: 1\.2") as caught:
+    with pytest.raises(RankZeroEnded, match=r"rank 0 .*min_speedup: 1\.2") as caught:
         participant.wait_for_reason()
     assert caught.value.exit_code == GateFailed.exit_code
 

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_manifest import MINIMAL, check, document, faults
 
-from job.errors import Fault, ManifestError
+from job.cli.explain import explain
+from job.errors import Fault, ManifestError, UsageError
 from job.manifest import Manifest, entries, load
 from job.manifest.schema import keys
 
@@ -205,6 +206,25 @@ def test_unknown_key_suggests(key: str, suggestion: str) -> None:
 def test_wrong_value_suggests(place: str, value: str, suggestion: str) -> None:
     found = faults(document(**{place: value}))
     assert found["/" + place.replace("__", "/")].suggestion == suggestion
+
+
+def test_a_suggestion_replaces_a_long_list_of_values() -> None:
+    near = faults(document(model__name="resnet5o"))["/model/name"]
+    assert near.suggestion == "resnet50"
+    assert "vgg16" not in near.message
+    assert "job explain model.name" in near.message
+    assert "vgg16" in explain("model.name")[0].allowed
+    far = faults(document(model__name="zzz"))["/model/name"]
+    assert far.suggestion == ""
+    assert "vgg16" in far.message
+    assert "sgd" in faults(document(train__optimizer="Adam"))["/train/optimizer"].message
+
+
+@pytest.mark.parametrize("source", ["s3://nobucket", "s3://nobucket/"])
+def test_an_uri_without_key_is_no_manifest(source: str) -> None:
+    with pytest.raises(UsageError, match=rf"^{source}: .*s3://BUCKET/KEY") as caught:
+        load(source)
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize(

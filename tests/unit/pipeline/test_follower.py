@@ -12,8 +12,8 @@ from fake_stages import Recorder, go, make_manifest, names, stage
 
 from job.distributed.control import Coordinator, Participant
 from job.distributed.group import Group
-from job.errors import DataError, LeaderEnded, PeerLost
-from job.pipeline.follower import follow
+from job.errors import DataError, PeerLost, RankZeroEnded
+from job.pipeline.follower import train_with_rank_zero
 from job.pipeline.plan import UNCHANGED
 from job.pipeline.run import RunResult
 from job.stages.stage import Stage
@@ -43,7 +43,9 @@ class Two:
 
     def _follow(self, stages: Sequence[Stage]) -> None:
         with Participant(self.groups[1], "same") as participant:
-            follow(make_manifest(self.base), participant, stages=stages, ui=self.uis[1])
+            train_with_rank_zero(
+                make_manifest(self.base), participant, stages=stages, ui=self.uis[1]
+            )
 
 
 @pytest.fixture
@@ -100,7 +102,7 @@ def test_a_failure_of_the_other(two: Two) -> None:
 def test_a_failure_of_rank_0(two: Two) -> None:
     with pytest.raises(DataError, match=r"images/cat.png is truncated"):
         two.go(shared(fake_stages.bad_data, fake_stages.waits))
-    with pytest.raises(LeaderEnded, match=r"rank 0 .*: images/cat.png") as caught:
+    with pytest.raises(RankZeroEnded, match=r"rank 0 .*: images/cat.png") as caught:
         two.followed.result(10)
     assert caught.value.exit_code == DataError.exit_code
     assert names(two.base / "scratch") == []
@@ -112,7 +114,7 @@ def test_the_reason_is_waited_for(two: Two) -> None:
         two.go(shared(fake_stages.loses, fake_stages.killed))
     with pytest.raises(DataError, match=r"cat.png"):
         two.go(shared(fake_stages.bad_data, fake_stages.loses))
-    with pytest.raises(LeaderEnded, match=r"rank 0 .*: images/cat.png"):
+    with pytest.raises(RankZeroEnded, match=r"rank 0 .*: images/cat.png"):
         two.followed.result(10)
 
 

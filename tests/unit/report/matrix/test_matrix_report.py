@@ -265,6 +265,18 @@ def test_terminal_tables_fit(width, titles):
         assert whole in text
 
 
+@pytest.mark.parametrize(("width", "titles"), [(80, 2), (160, 1)])
+def test_table_one_with_long_names_fits_a_terminal(width, titles):
+    report = sample_matrix()
+    name = report["matrix"][0]["model"] = "shufflenet_v2_x0_25"
+    report["matrix"][0]["accuracy"]["fp32"]["top1"] = 100.0
+    text = on_terminal(report, width)
+    assert max(len(line) for line in text.splitlines()) <= width
+    assert text.count("Table I.") + text.count("Table I,") == titles
+    assert len(re.findall(rf"{name} +(measured|published) ", text)) == 2 * titles
+    assert "Fake: " in text
+
+
 def test_markdown_rows_have_as_many_cells_as_their_header():
     text = render_files(sample_matrix())["report.md"].split("```")[0]
     tables = [block.splitlines() for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)]

@@ -19,7 +19,9 @@ def test_markdown_holds_both_tables():
     assert "| 1 | 1 | INT8 | 1.28 |" in text
     assert "| test | 5,000 | val_dir, as given |" in text
     assert "| conv2d_0.tmp_0 | conv2d | its input has no scale |" in text
-    assert "FP32 alone is right on 31 images, INT8 alone on 25" in text
+    paired = sample_report()["accuracy"]["paired"]
+    assert (paired["fp32_only_right"], paired["int8_only_right"]) == (31, 25)
+    assert re.search(r"FP32: 31 images\b.* INT8: 25 images\b", text)
 
 
 def test_markdown_rows_have_as_many_cells_as_their_header():

@@ -11,6 +11,7 @@ from botocore.exceptions import (
     ClientError,
     EndpointConnectionError,
     NoCredentialsError,
+    ParamValidationError,
     ReadTimeoutError,
     ResponseStreamingError,
 )
@@ -332,7 +333,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("error", "kind", "message"),
         [
-            (answer(500, "InternalError"), TransferFailed, "failed with 500"),
+            (answer(500, "InternalError"), TransferFailed, "HTTP 500, InternalError"),
             (answer(503, "SlowDown"), TransferFailed, "throttl"),
             (answer(429, "TooManyRequests"), TransferFailed, "throttl"),
             (answer(400, "RequestTimeout"), TransferFailed, "RequestTimeout"),
@@ -348,6 +349,7 @@ class TestErrors:
             (answer(501, "NotImplemented"), StorageError, "501"),
             (answer(400, "InvalidArgument"), StorageError, "said so"),
             (NoCredentialsError(), StorageError, "no credentials"),
+            (ParamValidationError(report="min length: 1"), StorageError, "min length: 1"),
         ],
     )
     def test_translated(self, error: Exception, kind: type[Exception], message: str) -> None:
