@@ -9,7 +9,7 @@ import numpy as np
 from paddle import static
 from paddle.static import Program
 
-from job.engine.quantize.fake_quantize import QUANTIZE, convert, insert
+from job.engine.quantize.fake_quantize import QUANTIZE, convert, insert, keep_bias_adds_whole
 from job.engine.quantize.grid import use_unsigned_steps
 from job.engine.training.programs import (
     IMAGE,
@@ -17,6 +17,7 @@ from job.engine.training.programs import (
     load_inference_model,
     read_variables,
     save_inference_model,
+    skip_computed_weights,
     write_variables,
 )
 
@@ -67,6 +68,9 @@ def post_training(
     scope = static.Scope()
     with static.scope_guard(scope):
         program, _, logits = load_inference_model(fp32, executor, scope)
+        # A saved program lacks the marks of ops that are not quantized.
+        keep_bias_adds_whole(program)
+        skip_computed_weights(program)
         quantized = insert(program, scope, settings, for_test=True)
         use_unsigned_steps(quantized)
         names = [op.input("Scale")[0] for op in quantized.global_block().ops if op.type == QUANTIZE]
