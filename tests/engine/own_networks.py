@@ -282,6 +282,19 @@ def scaled_residual(num_classes):
     )
 
 
+def values_far_from_zero(num_classes):
+    def call(m, x):
+        gate = functional.sigmoid(m.gate(x)) + 1.0
+        return m.head(m.second(gate)) / 2 + m.head.weight.sum(0) + 3.0
+
+    return Network(
+        call,
+        gate=nn.Conv2D(1, 16, 3, padding=1),
+        second=nn.Sequential(conv(16, 16), nn.AdaptiveAvgPool2D(1), nn.Flatten()),
+        head=nn.Linear(16, num_classes),
+    )
+
+
 def matrix(network, shape, spread):
     """Add a weight whose rows and columns have different ranges to a network."""
     values = np.random.default_rng(0).normal(0, 0.1, shape)
