@@ -358,6 +358,21 @@ def sum_read_by_concatenation(num_classes):
     return Network(call, first=conv(1, 32), one=one, two=two, head=head(32, num_classes))
 
 
+def normalized_weights(num_classes):
+    def call(m, x):
+        x = functional.relu(m.second(functional.relu(m.first(x))))
+        x = functional.relu(m.third(x)).mean([2, 3])
+        return functional.linear(functional.relu(m.up(x)), m.up.weight.t()[:, :num_classes])
+
+    return Network(
+        call,
+        first=conv(1, 16),
+        second=nn.utils.weight_norm(nn.Conv2D(16, 16, 3, padding=1)),
+        third=nn.utils.spectral_norm(nn.Conv2D(16, 16, 3, padding=1)),
+        up=nn.Linear(16, 24),
+    )
+
+
 def weight_on_the_left(num_classes):
     def call(m, x):
         x = m.first(x).flatten(2).transpose([0, 2, 1])

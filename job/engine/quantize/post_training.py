@@ -94,7 +94,7 @@ def post_training(
 
 
 def mark_excluded(program: Program) -> None:
-    """Mark the ops that are not quantized; a saved program lacks these marks."""
+    """Mark the ops that are not quantized; the saved FP32 model lacks some of these marks."""
     keep_bias_adds_whole(program)
     skip_computed_weights(program)
 

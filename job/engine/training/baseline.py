@@ -13,6 +13,7 @@ from job.engine.inference.saved_model import PREFIX
 from job.engine.training import loop as training
 from job.engine.training import programs
 from job.engine.training.checkpoints import write_arrays
+from job.engine.training.computed_weights import store_computed_weights
 from job.engine.training.session import Recipe, Session, run_recipe
 from job.engine.training.transposed_weights import TRANSPOSED
 from job.errors import QuantizationError
@@ -91,9 +92,8 @@ def export(session: Session, out: Path) -> int:
     """
     classifier = session.classifier
     with session.active():
-        programs.save_inference_model(
-            classifier.evaluation, out / PREFIX, classifier.logits, session.executor
-        )
+        program = store_computed_weights(classifier.evaluation, session.scope, session.executor)
+        programs.save_inference_model(program, out / PREFIX, classifier.logits, session.executor)
     values = programs.read_variables(session.scope, programs.persistables(classifier.evaluation))
     write_arrays(out / WEIGHTS, values)
     named = classifier.for_network(values)

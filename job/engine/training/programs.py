@@ -292,7 +292,7 @@ def skip_computed_weights(program: Program) -> None:
             or any(not block.var(name).persistable for name in filters)
             or (op.type in TRANSPOSED and reads_unusual_weight(block, op))
         ):
-            op._set_attr("op_namescope", f"/{SKIP}/")
+            op._set_attr("op_namescope", f"{op.attr('op_namescope') or '/'}{SKIP}/")
 
 
 def reads_unusual_weight(block: paddle.base.framework.Block, op: Any) -> bool:

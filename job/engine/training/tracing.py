@@ -18,8 +18,10 @@ from typing import Any, Literal
 import paddle
 from paddle import nn, static
 from paddle.base.framework import Variable
+from paddle.nn.utils.weight_norm_hook import WeightNorm
 
 import job
+from job.engine.training import weight_norm
 from job.engine.training.legacy_functions import legacy_functions, replaced
 from job.errors import JobError, UsageError
 
@@ -66,6 +68,7 @@ def eager_semantics(in_place: WarningAction = "ignore") -> Iterator[None]:
         replaced(paddle, functions),
         replaced(Variable, {**methods, **values}),
         replaced(nn.Layer, {"register_buffer": register_buffer}),
+        replaced(WeightNorm, {"apply": staticmethod(weight_norm.apply)}),
     ):
         warnings.filterwarnings(in_place, message=IN_PLACE)
         yield

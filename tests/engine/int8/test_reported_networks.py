@@ -18,6 +18,7 @@ from job.engine.training import baseline
 from job.engine.training.schedule import Schedule
 from job.engine.training.session import Session
 from job.host import read_host
+from job.profile.record import trace
 from job.stages.int8_match import agreement
 from job.stats import topk_correct
 
@@ -39,6 +40,7 @@ REPORTED = {
     "linear3d": "matrices_without_bias",
     "residual_chain": "sum_read_by_difference",
     "split_residual": "sum_read_by_concatenation",
+    "weight_norm": "normalized_weights",
 }
 # test_tracing.py checks that these are rejected, and that the message names the construct.
 REJECTED = {"nhwc": "channels_last", "data_dependent_branch": "branch_on_value"}
@@ -98,6 +100,15 @@ def convert(session: Session, folder: Path) -> tuple[Path, Path]:
     types = tiny.SETTINGS["quantize_op_types"]
     int8.build(fake / int8.PREFIX, saved, types, files["calibration"][:16])
     return fake / int8.PREFIX, saved / int8.PREFIX
+
+
+def test_computed_weights_are_quantized_without_training(tmp_path):
+    target = "own_networks:normalized_weights"
+    _, saved = convert(tiny.open_tiny(name=None, callable_=target, classes=10), tmp_path)
+    ran = trace(saved, predictor.INT8, tiny.SHAPE)
+    products = [each for each in ran if each.kind in ("convolution", "inner_product", "matmul")]
+    assert len(products) == 5
+    assert all(each.is_int8 for each in products)
 
 
 def test_values_far_from_zero_are_not_clipped(tmp_path):

@@ -27,6 +27,7 @@ WORKING = [
     *("pooled_branches", "tied_weight", "tied_weight_first", "other_types", "same_padding"),
     *("factor_between", "scaled_residual", "square_matrix", "separable", "transposed_matrices"),
     *("matrices_without_bias", "sum_read_by_difference", "sum_read_by_concatenation"),
+    "normalized_weights",
 ]
 # Networks without any product in FP32.
 WHOLLY_INT8 = [
