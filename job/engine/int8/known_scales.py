@@ -46,12 +46,15 @@ def keep_sums_without_scale_apart(program: Program) -> list[str]:
 
 
 def ends_of(graph: Graph, add: Any) -> set[str]:
-    """Return the values of a fused sum that need a scale: both operands and the result."""
+    """Return the values of a fused sum that need a scale: the residual value and the result."""
     result = add.output("Out")[0]
     followers = [op for op in graph.block.ops if result in map(graph.plain, op.input_arg_names)]
     if [op.type in FUSED_ACTIVATIONS for op in followers] == [True]:
         result = followers[0].output("Out")[0]
-    return {result, *map(graph.plain, add.input_arg_names)}
+    operands = [graph.plain(name) for name in add.input_arg_names]
+    residuals = [name for name in operands if not graph.is_convolution(name)]
+    # Paddle chooses the residual value itself if both operands are convolutions.
+    return {result, *(residuals or operands)}
 
 
 def values_with_scale(graph: Graph) -> set[str]:
