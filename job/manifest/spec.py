@@ -280,6 +280,11 @@ class Manifest:
     prefix: S3Uri | None = None
     localized: Mapping[S3Uri, Path] = field(default_factory=dict)
 
+    @property
+    def trains_quantized(self) -> bool:
+        """Whether the fake-quantized model is trained."""
+        return self.quantize.strategy == "aware" and self.train.has_steps
+
     def uri(self, text: str) -> S3Uri | None:
         """Return the S3 URI of a path in the manifest; None for a local path.
 

@@ -9,7 +9,7 @@ from typing import Any
 from job.events import Events
 from job.manifest import Manifest
 from job.manifest.custom_code import callable_files
-from job.stages.network import network, quantize_settings
+from job.stages.network import open_for_quantization, quantize_settings
 from job.stages.settings import CALIBRATION_SETTINGS
 from job.stages.stage import CALIBRATION, Record, Stage, StageOutput
 
@@ -24,10 +24,9 @@ def run(
         return {"calibration": None}
     from job.engine.quantize import qat
     from job.engine.quantize.calibration import Method
-    from job.engine.training.session import open_session
 
     counts = qat.write_start(
-        open_session(**network(manifest, manifest.train)),
+        open_for_quantization(manifest, inputs["baseline"].path),
         quantize_settings(manifest),
         Method(
             ranges=spec.post_algo,
@@ -35,7 +34,7 @@ def run(
             correct_bias=spec.correct_bias,
             equalize=spec.equalize,
         ),
-        weights=inputs["baseline"].path / "weights.npz",
+        weights=inputs["baseline"].path / "weights.npz" if manifest.trains_quantized else None,
         pact=spec.pact,
         calibration=inputs["prepare"].path / CALIBRATION,
         out=out,
@@ -50,15 +49,16 @@ def settings(manifest: Manifest) -> Mapping[str, Any]:
     if not manifest.quantize.calibrate:
         return {"quantize": {"calibrate": False}}
     shared = ("weight_quantize_type", "quantize_op_types", "not_quant_pattern", "pact")
+    callable_ = manifest.model.callable if manifest.trains_quantized else None
     return {
-        "model": {"callable": manifest.model.callable},
+        "model": {"callable": callable_},
         "quantize": {name: spec[name] for name in (*shared, *CALIBRATION_SETTINGS)},
     }
 
 
 def files(manifest: Manifest) -> Sequence[Path]:
     """Return the files of the user's network code."""
-    return callable_files(manifest) if manifest.quantize.calibrate else ()
+    return callable_files(manifest) if manifest.trains_quantized else ()
 
 
 STAGE = Stage("calibrate", "calibrated", ("prepare", "baseline"), settings, files, run)

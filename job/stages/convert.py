@@ -7,7 +7,7 @@ from typing import Any
 from job.events import Events
 from job.manifest import Manifest
 from job.manifest.custom_code import callable_files
-from job.stages.network import network, quantize_settings
+from job.stages.network import open_for_quantization, quantize_settings
 from job.stages.settings import CALIBRATION_SETTINGS, settings_of
 from job.stages.stage import Record, Stage, StageOutput
 
@@ -16,9 +16,8 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
     """Write model.pdmodel and model.pdiparams; the weights have int8 values."""
     from job.engine.quantize import qat
     from job.engine.training.checkpoints import BEST
-    from job.engine.training.session import open_session
 
-    session = open_session(**network(manifest, manifest.train))
+    session = open_for_quantization(manifest, inputs["baseline"].path)
     best = inputs["qat"].path / BEST
     if not best.exists():
         best = inputs["calibrate"].path / qat.START
@@ -29,12 +28,13 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
 def settings(manifest: Manifest) -> Mapping[str, Any]:
     """Return the settings that can change the fake-quantized model, except its weights."""
     quantize = settings_of(manifest.quantize, *CALIBRATION_SETTINGS, "calibrate", "fallback")
-    return {"model": {"callable": manifest.model.callable}, "quantize": quantize}
+    callable_ = manifest.model.callable if manifest.trains_quantized else None
+    return {"model": {"callable": callable_}, "quantize": quantize}
 
 
 def files(manifest: Manifest) -> Sequence[Path]:
     """Return the files of the user's network code."""
-    return callable_files(manifest)
+    return callable_files(manifest) if manifest.trains_quantized else ()
 
 
-STAGE = Stage("convert", "qat_fake", ("calibrate", "qat"), settings, files, run)
+STAGE = Stage("convert", "qat_fake", ("baseline", "calibrate", "qat"), settings, files, run)

@@ -107,6 +107,25 @@ def network(manifest: Manifest, train: TrainSpec) -> dict[str, Any]:
     }
 
 
+def open_for_quantization(manifest: Manifest, baseline: Path) -> Any:
+    """Open the network in the form in which it is quantized.
+
+    Without training, this is the saved FP32 model: weights that the network computes from other
+    weights are stored in it, so they can be quantized.
+
+    Args:
+        manifest: names the network.
+        baseline: folder of the FP32 model.
+    """
+    from job.engine.inference.saved_model import PREFIX
+    from job.engine.training.session import open_session
+
+    given = network(manifest, manifest.train)
+    if not manifest.trains_quantized:
+        given |= {"name": None, "callable_": None, "inference_model": baseline / PREFIX}
+    return open_session(**given)
+
+
 def quantize_settings(manifest: Manifest) -> dict[str, Any]:
     """Return the part of PaddleSlim's ``quant_aware`` configuration that the manifest sets."""
     spec = manifest.quantize

@@ -13,7 +13,7 @@ from job.manifest import Manifest
 from job.manifest.custom_code import callable_files
 from job.stages.dataset import data_files, open_splits, training_loader
 from job.stages.network import network, quantize_settings, recipe
-from job.stages.settings import POST, settings_of
+from job.stages.settings import settings_of
 from job.stages.stage import SELECTION, Record, Stage, StageOutput
 
 
@@ -21,7 +21,7 @@ def run(
     manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events
 ) -> Record | None:
     """Write best.npz and metrics.jsonl if the stage trains, otherwise only a marker."""
-    if not trains(manifest):
+    if not manifest.trains_quantized:
         reason = {"strategy": manifest.quantize.strategy, "steps": 0}
         (out / "skipped.json").write_text(json.dumps(reason))
         return {"training": None, "seed": manifest.train.seed, "bad_images": []}
@@ -79,14 +79,9 @@ def follower_stage(
     return {} if trained else None
 
 
-def trains(manifest: Manifest) -> bool:
-    """Return whether the stage trains."""
-    return manifest.quantize.strategy != POST and manifest.train.has_steps
-
-
 def settings(manifest: Manifest) -> Mapping[str, Any]:
     """Return the settings that can change the trained weights."""
-    if not trains(manifest):
+    if not manifest.trains_quantized:
         return {"quantize": {"strategy": manifest.quantize.strategy}, "train": {"max_iters": 0}}
     return {
         # The user's code can set learning rates of parameters, which the baseline's output lacks.
@@ -99,7 +94,7 @@ def settings(manifest: Manifest) -> Mapping[str, Any]:
 
 def files(manifest: Manifest) -> tuple[Path, ...]:
     """Return the files of the user's code, and of training images if the stage trains."""
-    return (*callable_files(manifest), *data_files(manifest)) if trains(manifest) else ()
+    return (*callable_files(manifest), *data_files(manifest)) if manifest.trains_quantized else ()
 
 
 BESIDE = Stage("qat", "qat", (), settings, files, follower_stage)

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-POST = "post"
 # Settings of /quantize that only calibration reads.
 CALIBRATION_SETTINGS = ("post_algo", "weight_rounding", "correct_bias", "equalize")
 

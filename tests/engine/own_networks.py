@@ -266,6 +266,124 @@ def same_padding(num_classes):
     return Network(call, first=conv(1, 16), second=conv(16, 16), head=head(16, num_classes))
 
 
+def scaled_residual(num_classes):
+    def call(m, x):
+        x = m.first(x)
+        x = functional.relu(x + 0.17 * m.mix(m.block(x)))
+        return m.head(m.last(x))
+
+    return Network(
+        call,
+        first=conv(1, 16),
+        block=conv(16, 16),
+        mix=nn.Conv2D(16, 16, 1),
+        last=conv(16, 32, 2),
+        head=head(32, num_classes),
+    )
+
+
+def values_far_from_zero(num_classes):
+    def call(m, x):
+        gate = functional.sigmoid(m.gate(x)) + 1.0
+        return m.head(m.second(gate)) / 2 + m.head.weight.sum(0) + 3.0
+
+    return Network(
+        call,
+        gate=nn.Conv2D(1, 16, 3, padding=1),
+        second=nn.Sequential(conv(16, 16), nn.AdaptiveAvgPool2D(1), nn.Flatten()),
+        head=nn.Linear(16, num_classes),
+    )
+
+
+def matrix(network, shape, spread):
+    """Add a weight whose rows and columns have different ranges to a network."""
+    values = np.random.default_rng(0).normal(0, 0.1, shape)
+    values *= np.geomspace(0.1, spread, shape[0])[:, None]
+    initial = nn.initializer.Assign(values.astype("float32"))
+    return network.create_parameter(list(shape), default_initializer=initial)
+
+
+def transposed_matrices(num_classes):
+    def call(m, x):
+        y = functional.relu(paddle.matmul(x.flatten(1), m.wide, transpose_y=True) + m.bias)
+        y = functional.relu(paddle.matmul(y, m.square, transpose_y=True))
+        return paddle.matmul(y, m.last, transpose_y=True)
+
+    network = Network(call)
+    network.wide, network.square = matrix(network, (96, 64), 3), matrix(network, (96, 96), 3)
+    network.last = matrix(network, (num_classes, 96), 1)
+    network.bias = network.create_parameter([96], is_bias=True)
+    return network
+
+
+def matrices_without_bias(num_classes):
+    def call(m, x):
+        x = m.patches(x).flatten(2).transpose([0, 2, 1])
+        x = functional.relu(m.first(x))
+        return m.last((x + m.second(x)).mean(1))
+
+    return Network(
+        call,
+        patches=nn.Conv2D(1, 32, 2, 2),
+        first=nn.Linear(32, 32, bias_attr=False),
+        second=nn.Linear(32, 32, bias_attr=False),
+        last=nn.Linear(32, num_classes, bias_attr=False),
+    )
+
+
+def sum_read_by_difference(num_classes):
+    def call(m, x):
+        x = m.first(x)
+        y = x + m.second(functional.relu(1.0 - x)) - 0.5 * x
+        return m.head(functional.relu(m.last(y)))
+
+    return Network(
+        call,
+        first=nn.Conv2D(1, 16, 3, padding=1),
+        second=nn.Conv2D(16, 16, 3, padding=1),
+        last=nn.Conv2D(16, 16, 3, padding=1),
+        head=head(16, num_classes),
+    )
+
+
+def sum_read_by_concatenation(num_classes):
+    def call(m, x):
+        for left, right in (m.one, m.two):
+            a, b = paddle.split(m.first(x) if left is m.one[0] else x, 2, axis=1)
+            y = left(a) + b
+            x = paddle.concat([functional.relu(right(functional.relu(y)) + y), y], axis=1)
+        return m.head(x)
+
+    one, two = (nn.LayerList([conv(16, 16, act=None) for _ in range(2)]) for _ in range(2))
+    return Network(call, first=conv(1, 32), one=one, two=two, head=head(32, num_classes))
+
+
+def normalized_weights(num_classes):
+    def call(m, x):
+        x = functional.relu(m.second(functional.relu(m.first(x))))
+        x = functional.relu(m.third(x)).mean([2, 3])
+        return functional.linear(functional.relu(m.up(x)), m.up.weight.t()[:, :num_classes])
+
+    return Network(
+        call,
+        first=conv(1, 16),
+        second=nn.utils.weight_norm(nn.Conv2D(16, 16, 3, padding=1)),
+        third=nn.utils.spectral_norm(nn.Conv2D(16, 16, 3, padding=1)),
+        up=nn.Linear(16, 24),
+    )
+
+
+def weight_on_the_left(num_classes):
+    def call(m, x):
+        x = m.first(x).flatten(2).transpose([0, 2, 1])
+        x = functional.relu(paddle.matmul(m.mix, x)) + x
+        return m.head(x.mean(1))
+
+    network = Network(call, first=conv(1, 16, 2), head=nn.Linear(16, num_classes))
+    network.mix = matrix(network, (16, 16), 3)
+    return network
+
+
 def wrong_in_onednn(num_classes):
     def call(m, x):
         x = functional.interpolate(m.first(x), size=[12, 12], mode="nearest")
@@ -274,6 +392,16 @@ def wrong_in_onednn(num_classes):
     return Network(
         call, first=conv(1, 16, act=None), second=conv(16, 16), head=head(16, num_classes)
     )
+
+
+def shared_by_convolutions(num_classes):
+    def call(m, x):
+        x = m.first(x)
+        y = functional.conv2d(x, m.second.weight, m.second.bias, padding=2, dilation=2)
+        return m.head(paddle.concat([functional.relu(m.second(x)), functional.relu(y)], axis=1))
+
+    second = nn.Conv2D(16, 16, 3, padding=1)
+    return Network(call, first=conv(1, 16), second=second, head=head(32, num_classes))
 
 
 # From here on: networks that a static program cannot hold.
@@ -311,6 +439,18 @@ def number_of_tensor(num_classes):
         return m.head(m.first(x) * float(x.mean()))
 
     return Network(call, first=conv(1, 16), head=head(16, num_classes))
+
+
+def changed_in_place(num_classes):
+    def call(m, x):
+        y = m.first(x)
+        z = m.second(y)
+        functional.relu_(y)
+        z.add_(y)
+        return m.head(z)
+
+    first, second = conv(1, 16, act=None), conv(16, 16, act=None)
+    return Network(call, first=first, second=second, head=head(16, num_classes))
 
 
 def channels_last(num_classes):

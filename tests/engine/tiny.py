@@ -11,6 +11,7 @@ import pytest
 from job.data import packed
 from job.data.loader import Batch
 from job.engine.inference import predictor
+from job.engine.inference.saved_model import PREFIX
 from job.engine.int8 import build as int8
 from job.engine.quantize import fake_quantize, grid, qat
 from job.engine.quantize.calibration import DEFAULT, Method, calibrate
@@ -229,6 +230,35 @@ def write_start(
         out=out,
         progress=lambda done, total: None,
     )
+
+
+def convert_without_training(
+    fp32: Path, calibration: Path, out: Path, method: Method = DEFAULT, classes: int = 10
+) -> dict[str, Any]:
+    """Calibrate and convert a saved FP32 model, as a run without training does.
+
+    Args:
+        fp32: folder of the model.
+        calibration: packed file of images.
+        out: receives the fake-quantized model.
+        method: how to calibrate.
+        classes: number of classes.
+    """
+
+    def open_() -> Session:
+        return open_tiny(name=None, inference_model=fp32 / PREFIX, classes=classes)
+
+    qat.write_start(
+        open_(),
+        SETTINGS,
+        method,
+        weights=None,
+        pact=False,
+        calibration=calibration,
+        out=out,
+        progress=lambda done, total: None,
+    )
+    return qat.convert(open_(), SETTINGS, best=out / qat.START, pact=False, out=out)
 
 
 def scores(prefix: Path, mode: str, images: np.ndarray) -> np.ndarray:

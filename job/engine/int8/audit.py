@@ -1,18 +1,24 @@
 """Compares the ops of the INT8 model with the ops of the fake-quantized model."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from paddle.base.proto import framework_pb2
 
-from job.engine.inference.paddle_format import attribute, inputs_of, is_int8
+from job.engine.inference.paddle_format import attribute, inputs_of, is_int8, read_program
 from job.engine.quantize.fake_quantize import DEQUANTIZE, QUANTIZE
 from job.errors import QuantizationError
 
-WEIGHTED = ("conv2d", "fused_conv2d", "depthwise_conv2d", "fc", "mul", "matmul_v2", "fused_matmul")
-PRODUCTS = ("mul", "matmul_v2", "fused_matmul")
+PRODUCTS = ("mul", "matmul", "matmul_v2", "fused_matmul")
+WEIGHTED = ("conv2d", "fused_conv2d", "depthwise_conv2d", "fc", *PRODUCTS)
+TRANSPOSING = ("trans_y", "transpose_Y")
+EXCLUDED = (
+    "not quantized in training: excluded by /quantize/quantize_op_types or "
+    "/quantize/not_quant_pattern"
+)
+NAMED = 3
 ACTIVATIONS = ("relu", "relu6", "hard_swish", "hard_sigmoid", "swish", "sigmoid", "leaky_relu")
 
 
@@ -61,9 +67,12 @@ class Audit:
 
 def read_ops(model: Path) -> list[framework_pb2.OpDesc]:
     """Read the ops of a saved program, with the attributes that Paddle's Python API drops."""
-    description = framework_pb2.ProgramDesc()
-    description.ParseFromString(model.read_bytes())
-    return [op for op in description.blocks[0].ops if op.type not in ("feed", "fetch")]
+    return [op for op in read_program(model).blocks[0].ops if op.type not in ("feed", "fetch")]
+
+
+def read_weights(model: Path) -> set[str]:
+    """Return the names of the weights of a saved program."""
+    return {each.name for each in read_program(model).blocks[0].vars if each.persistable}
 
 
 def audit(
@@ -71,6 +80,7 @@ def audit(
     ops: Sequence[framework_pb2.OpDesc],
     kept: Sequence[Left],
     corrected: Mapping[str, int],
+    weights: Collection[str],
 ) -> Audit:
     """Count the ops of an INT8 model, and list the ops that stay in FP32.
 
@@ -79,6 +89,7 @@ def audit(
         ops: ops of the INT8 model.
         kept: ops that must run in FP32.
         corrected: number of corrected scales, see :class:`Audit`.
+        weights: names of the weights of the INT8 model.
 
     Raises:
         QuantizationError: no convolution or matrix product runs in INT8, or an op of ``kept`` runs
@@ -90,14 +101,16 @@ def audit(
     kept_weights = Counter(one.weight for one in kept if one.weight)
     left = [{"op": one.op, "type": one.type, "reason": one.reason} for one in kept]
     left += [
-        {"op": op.outputs[0].arguments[0], "type": op.type, "reason": why_fp32(op)}
+        {"op": op.outputs[0].arguments[0], "type": op.type, "reason": why_fp32(op, weights)}
         for op in weighted
         if not is_int8(op) and kept_weights.keys().isdisjoint(inputs_of(op))
     ]
     if not any(op.type in WEIGHTED for op in int8):
+        reasons = [f"{each['op']}: {each['reason']}." for each in left]
         raise QuantizationError(
             f"none of the model's {len(weighted)} convolutions and matrix products runs in INT8",
-            "Check /quantize/quantize_op_types and /quantize/not_quant_pattern.",
+            " ".join(reasons[:NAMED])
+            or "Check /quantize/quantize_op_types and /quantize/not_quant_pattern.",
         )
     require_kept(kept_weights, weighted)
     activations = sum(count for name, count in before.items() if name in ACTIVATIONS)
@@ -138,16 +151,36 @@ def require_kept(weights: Mapping[str, int], ops: Sequence[framework_pb2.OpDesc]
         )
 
 
-def why_fp32(op: framework_pb2.OpDesc) -> str:
+def why_fp32(op: framework_pb2.OpDesc, weights: Collection[str]) -> str:
     """Return why a convolution or matrix product runs in FP32."""
+    slots = {slot.parameter: slot.arguments[0] for slot in op.inputs if slot.arguments}
     if op.type in PRODUCTS:
-        return (
-            "not quantized in training, or Paddle's oneDNN passes have no INT8 kernel for a "
-            "matrix product without a bias"
-        )
+        return why_product_fp32(op, slots["X"], slots["Y"], weights)
     if not attribute(op, "quantization_type") and op.type != "fc":
+        return f"{EXCLUDED}; or other ops compute its weight {slots['Filter']}"
+    return (
+        f"Paddle's oneDNN passes found no scale for its input {slots['Input']}, or for the "
+        "residual value that is added to its output"
+    )
+
+
+def why_product_fp32(
+    op: framework_pb2.OpDesc, left: str, right: str, weights: Collection[str]
+) -> str:
+    """Return why the product of ``left`` and ``right`` runs in FP32."""
+    if left in weights:
         return (
-            "not quantized in training: excluded by /quantize/quantize_op_types or "
-            "/quantize/not_quant_pattern"
+            f"its weight {left} is the left operand, and INT8 kernels support weights on the right "
+            "only: multiply the transposed input by the transposed weight"
         )
-    return "Paddle's oneDNN passes found no scale for its input or output"
+    if right in weights and any(attribute(op, name) for name in TRANSPOSING):
+        return (
+            f"it reads its weight {right} transposed, and another op reads the weight as well: "
+            "give the product a weight [inputs, outputs] of its own"
+        )
+    if right in weights:
+        return f"{EXCLUDED}; or other ops compute its weight {right}"
+    return (
+        "not quantized in training, or no INT8 op computes its inputs: Paddle's oneDNN passes run "
+        "a product of two activations in INT8 only behind an INT8 op"
+    )

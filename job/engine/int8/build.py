@@ -11,7 +11,7 @@ from paddle import inference, static
 from job.engine.inference.paddle_format import attribute, is_int8
 from job.engine.inference.predictor import HARMFUL_PASS, INT8, Predictor, configuration
 from job.engine.inference.saved_model import PREFIX
-from job.engine.int8.audit import WEIGHTED, Audit, Left, audit, read_ops
+from job.engine.int8.audit import WEIGHTED, Audit, Left, audit, read_ops, read_weights
 from job.engine.int8.graph_fixes import (
     keep_unsigned_residuals_apart,
     replace_global_means,
@@ -19,8 +19,10 @@ from job.engine.int8.graph_fixes import (
     widen_signed_residuals,
     write_factors_as_constants,
 )
+from job.engine.int8.known_scales import keep_sums_without_scale_apart
 from job.engine.int8.skip_ops import skip
 from job.engine.int8.weights import repack, restore_matrices
+from job.engine.int8.zero_biases import add_zero_biases
 from job.engine.quantize.grid import remove_steps
 from job.engine.training.programs import cpu, load_inference_model, save_inference_model
 from job.errors import QuantizationError
@@ -97,6 +99,8 @@ def build(
         keep_unsigned_residuals_apart(program)
         pools = skip_pools(program, widened)
         replace_global_means(program)
+        keep_sums_without_scale_apart(program)
+        add_zero_biases(program, scope)
         write_factors_as_constants(program, scope)
         save_inference_model(program, work / "prepared", logits, executor)
     optimize(work / "prepared", work, int8_op_types(quantize_op_types), images)
@@ -104,11 +108,12 @@ def build(
     corrected = restore_matrices(optimized, fake_quantized, vnni=read_host().has_vnni)
     scores = Predictor(configuration(optimized, INT8, threads=1)).scores(images)
     repack(optimized, out / PREFIX)
-    ops = read_ops(Path(f"{optimized}.pdmodel"))
+    model = Path(f"{optimized}.pdmodel")
+    ops, weights = read_ops(model), read_weights(model)
     shutil.rmtree(work)
     kept = [*skipped, *(Left(name, "pool2d", "", reason) for name, reason in pools.items())]
     corrections = {"matrix_scales": corrected, "residual_sums": len(widened)}
-    return audit(before, ops, kept, corrections), scores
+    return audit(before, ops, kept, corrections, weights), scores
 
 
 def optimize(prefix: Path, cache: Path, op_types: set[str], images: np.ndarray) -> None:

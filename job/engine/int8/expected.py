@@ -9,7 +9,6 @@ from paddle import static
 
 from job.engine.inference.predictor import FAKE_QUANTIZED, Predictor, configuration
 from job.engine.int8.skip_ops import output_of, quantizable, select
-from job.engine.quantize.fake_quantize import DEQUANTIZE
 from job.engine.quantize.graph import Graph
 from job.engine.training.programs import cpu, load_inference_model, save_inference_model
 
@@ -41,23 +40,13 @@ def expected_scores(
         graph = Graph(program)
         for op, _ in select(graph, quantize_op_types, quantized_ops, skip_ops):
             for name in op.input_arg_names:
-                source = unrounded(graph, name)
+                source = graph.plain(name)
                 if source != name:
                     op._rename_input(name, source)
         program._sync_with_cpp()
         prefix = Path(folder) / "expected"
         save_inference_model(program, prefix, logits, executor)
         return Predictor(configuration(prefix, FAKE_QUANTIZED, threads=1)).scores(images)
-
-
-def unrounded(graph: Graph, name: str) -> str:
-    """Return the activation that a dequantized variable was made from; other names unchanged."""
-    producer = graph.producers.get(name)
-    if producer is None or producer.type != DEQUANTIZE:
-        return name
-    quantizer = graph.producers.get(producer.input("X")[0])
-    # A weight is stored in 8 bits, so no op quantizes it.
-    return name if quantizer is None else quantizer.input("X")[0]
 
 
 def ops_of(fake_quantized: Path, quantize_op_types: Sequence[str]) -> list[str]:

@@ -62,6 +62,15 @@ class Graph:
             return any(map(self.is_convolution, self.activations_of(op)))
         return op.type in CONVOLUTIONS
 
+    def plain(self, name: str) -> str:
+        """Return the activation that ``name`` was dequantized from; other names unchanged."""
+        producer = self.producers.get(name)
+        if producer is None or producer.type != DEQUANTIZE:
+            return name
+        quantizer = self.producers.get(producer.input("X")[0])
+        # A weight is stored in 8 bits, so no op quantizes it.
+        return name if quantizer is None else quantizer.input("X")[0]
+
     def activations_of(self, op: Any) -> list[str]:
         """Return the inputs of an op that are not parameters."""
         return [name for name in op.input_arg_names if not self.block.var(name).persistable]

@@ -12,10 +12,16 @@ import numpy as np
 from paddle.static import Program
 
 from job.engine.quantize.graph import Graph
+from job.engine.training.programs import SKIP
 
 CONVOLUTION_TYPES = {"conv2d", "depthwise_conv2d"}
-# Matrix product -> attribute that transposes its left operand.
-PRODUCT_TYPES = {"mul": None, "matmul": "transpose_X", "matmul_v2": "trans_x"}
+# Matrix product -> attributes that transpose its operands.
+PRODUCT_TYPES = {
+    "mul": (),
+    "matmul": ("transpose_X", "transpose_Y"),
+    "matmul_v2": ("trans_x", "trans_y"),
+}
+NAME_SCOPE = "op_namescope"
 SHAPE_TYPES = ("flatten_contiguous_range", "flatten2", "reshape2", "squeeze2", "dropout")
 
 
@@ -157,8 +163,9 @@ class Layer:
 def layers_of(program: Program, weights: Collection[str]) -> dict[str, list[Layer]]:
     """Return the layers that read each weight, by the weight's name.
 
-    A weight is left out if a layer reads it in a way that :class:`Layer` cannot express, such as a
-    product with a transposed input.
+    Ops that are excluded from quantization are ignored. A weight is missing from the result if a
+    layer reads it in a way that :class:`Layer` cannot express, such as a product with a transposed
+    input.
 
     Args:
         program: FP32 inference program.
@@ -168,7 +175,8 @@ def layers_of(program: Program, weights: Collection[str]) -> dict[str, list[Laye
     found: dict[str, list[Layer]] = {}
     odd: set[str] = set()
     for op in graph.block.ops:
-        for name in set(op.input_arg_names) & set(weights):
+        excluded = op.has_attr(NAME_SCOPE) and SKIP in op.attr(NAME_SCOPE)
+        for name in set() if excluded else set(op.input_arg_names) & set(weights):
             layer = _layer(graph, op, name)
             if layer is not None:
                 found.setdefault(name, []).append(layer)
@@ -186,8 +194,7 @@ def _layer(graph: Graph, op: Any, weight: str) -> Layer | None:
         return Layer(weight, source, output, window, 0, inputs, _correction(graph, output))
     if op.type in PRODUCT_TYPES and op.input("Y") == [weight]:
         (source,), (output,) = op.input("X"), op.output("Out")
-        transposed = PRODUCT_TYPES[op.type]
-        if (transposed and op.attr(transposed)) or len(block.var(weight).shape) != 2:
+        if any(map(op.attr, PRODUCT_TYPES[op.type])) or len(block.var(weight).shape) != 2:
             return None
         rows = op.attr("x_num_col_dims") if op.type == "mul" else len(block.var(source).shape) - 1
         inputs = block.var(weight).shape[0]

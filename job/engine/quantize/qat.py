@@ -159,7 +159,7 @@ def write_start(
     settings: Mapping[str, Any],
     method: Method,
     *,
-    weights: Path,
+    weights: Path | None,
     pact: bool,
     calibration: Path,
     out: Path,
@@ -171,7 +171,7 @@ def write_start(
         session: the FP32 classifier.
         settings: configuration of ``quant_aware``.
         method: how to calibrate.
-        weights: .npz file of the FP32 weights by variable name.
+        weights: .npz file of the FP32 weights by variable name; None keeps the session's.
         pact: clip activations at the measured ranges.
         calibration: packed file of the calibration images.
         out: folder for ``start.npz``.
@@ -183,7 +183,8 @@ def write_start(
     with session.active():
         prepare(session, settings, pact=pact)
         session.executor.run(session.classifier.startup)
-        programs.write_variables(session.scope, read_arrays(weights))
+        if weights is not None:
+            programs.write_variables(session.scope, read_arrays(weights))
         evaluation = quantized_evaluation(session, settings)
         counts = calibrate(
             session.classifier,

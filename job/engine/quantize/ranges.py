@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-from paddle.static.quantization.cal_kl_threshold import cal_kl_threshold
 
 BINS = 4096
 BITS = 8
@@ -87,6 +86,9 @@ def choose_range(histogram: Histogram, algorithm: str, steps: int) -> float:
         inside = int(np.searchsorted(share, PERCENTILE)) + 1
         return min(inside * histogram.width, histogram.largest)
     if algorithm == "KL":
+        # Imported here so that this module needs no Paddle, whose flags must be set before.
+        from paddle.static.quantization.cal_kl_threshold import cal_kl_threshold
+
         # The function expects a histogram that ends at the largest value.
         bins = math.ceil(histogram.largest / histogram.width)
         found = cal_kl_threshold(histogram.counts[:bins], histogram.width, BITS)

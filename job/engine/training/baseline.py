@@ -1,17 +1,21 @@
 """Trains and saves the FP32 model."""
 
 import pickle
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from job.engine.inference.paddle_format import attribute, read_program
 from job.engine.inference.predictor import NATIVE, ONEDNN, Predictor, configuration
 from job.engine.inference.saved_model import PREFIX
 from job.engine.training import loop as training
 from job.engine.training import programs
 from job.engine.training.checkpoints import write_arrays
+from job.engine.training.computed_weights import store_computed_weights
 from job.engine.training.session import Recipe, Session, run_recipe
+from job.engine.training.transposed_weights import TRANSPOSED
 from job.errors import QuantizationError
 from job.events import Events
 from job.stats import relative_error
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
 WEIGHTS = "weights.npz"
 # Rounding differs by about 1e-6. Deep networks with random weights multiply it.
 MAX_KERNEL_ERROR = 1e-2
+# Op types whose results oneDNN was seen to compute wrong behind a convolution.
+NEAREST = ("nearest_interp", "nearest_interp_v2")
 
 
 def train(
@@ -86,12 +92,11 @@ def export(session: Session, out: Path) -> int:
     """
     classifier = session.classifier
     with session.active():
-        programs.save_inference_model(
-            classifier.evaluation, out / PREFIX, classifier.logits, session.executor
-        )
+        program = store_computed_weights(classifier.evaluation, session.scope, session.executor)
+        programs.save_inference_model(program, out / PREFIX, classifier.logits, session.executor)
     values = programs.read_variables(session.scope, programs.persistables(classifier.evaluation))
     write_arrays(out / WEIGHTS, values)
-    named = {key: values[name] for key, name in classifier.weight_names.items()}
+    named = classifier.for_network(values)
     with (out / "weights.pdparams").open("wb") as file:
         pickle.dump(named, file, protocol=4)
     return model_bytes(out)
@@ -122,11 +127,42 @@ def check_kernels(out: Path, input_shape: tuple[int, int, int]) -> float:
         raise QuantizationError(
             f"Paddle's oneDNN kernels compute other FP32 scores of this network than its native "
             f"kernels: relative error {error:.2g}, expected at most {MAX_KERNEL_ERROR:g}",
-            "An INT8 model would be wrong, too. Seen causes are nearest interpolation or a "
-            "transposed matrix product behind a convolution, and a weight that several "
-            "convolutions share.",
+            f"An INT8 model would be wrong, too. {likely_causes(out)}",
         )
     return error
+
+
+def likely_causes(out: Path) -> str:
+    """Name the parts of a model for which wrong results of oneDNN were seen.
+
+    Args:
+        out: folder of the model.
+    """
+    ops = read_program(out / f"{PREFIX}.pdmodel").blocks[0].ops
+    readers: dict[str, list[str]] = defaultdict(list)
+    for op in ops:
+        for slot in op.inputs:
+            if slot.parameter == "Filter":
+                readers[slot.arguments[0]].append(op.outputs[0].arguments[0])
+    causes = [
+        f"the weight {name}, which the convolutions {', '.join(outputs)} share: give each "
+        "convolution a weight of its own"
+        for name, outputs in readers.items()
+        if len(outputs) > 1
+    ]
+    causes += [
+        f"the nearest interpolation {op.outputs[0].arguments[0]}: use another mode"
+        for op in ops
+        if op.type in NEAREST
+    ]
+    causes += [
+        f"the transposed matrix product {op.outputs[0].arguments[0]}: transpose the operand instead"
+        for op in ops
+        if op.type in TRANSPOSED and attribute(op, TRANSPOSED[op.type])
+    ]
+    if not causes:
+        return "Report this as a bug, with the network and the output of `job doctor`."
+    return f"Parts of this network for which this was seen: {'; '.join(causes)}."
 
 
 def model_bytes(folder: Path) -> int:

@@ -2,10 +2,11 @@
 
 import numpy as np
 import paddle
+from paddle import static
 
-from job.engine.training import programs, zoo
+from job.engine.training import network_programs, programs, zoo
 from job.engine.training.session import Session
-from job.engine.training.tracing import code_errors, logits_of
+from job.engine.training.tracing import code_errors, in_place_functions, logits_of
 from job.errors import UsageError
 from job.stats import relative_error
 
@@ -37,7 +38,7 @@ def check_against_eager(session: Session, target: str, classes: int) -> float:
             classifier.evaluation, {programs.IMAGE: images}, [classifier.logits]
         )
     weights = programs.read_variables(session.scope, list(classifier.weight_names.values()))
-    named = {key: weights[name] for key, name in classifier.weight_names.items()}
+    named = classifier.for_network(weights)
     with code_errors(target):
         expected = eager_scores(target, classes, named, images)
     error = relative_error(scores, expected)
@@ -45,10 +46,32 @@ def check_against_eager(session: Session, target: str, classes: int) -> float:
         raise UsageError(
             f"/model/callable: {target} computes other scores as a static program than in eager "
             f"execution: relative error {error:.2g}, expected at most {MAX_ERROR:g}",
-            "The program is built by one call of the network. Remove code that depends on the "
+            in_place_hint(target, classes, session.input_shape)
+            or "The program is built by one call of the network. Remove code that depends on the "
             "values or the number of images, and random numbers in evaluation.",
         )
     return error
+
+
+def in_place_hint(target: str, classes: int, input_shape: tuple[int, int, int]) -> str:
+    """Return how to replace the functions that change a tensor in place; empty without any."""
+
+    def build() -> None:
+        with static.program_guard(static.Program(), static.Program()):
+            network_programs.trace(
+                lambda: zoo.from_callable(target, classes=classes),
+                input_shape,
+                training=False,
+                in_place="always",
+            )
+
+    names = in_place_functions(build)
+    if not names:
+        return ""
+    return (
+        f"The network calls {', '.join(names)}, which cannot change a tensor in place in a static "
+        f"program. Use the result instead: x = {names[0].removesuffix('_')}(x)."
+    )
 
 
 def eager_scores(

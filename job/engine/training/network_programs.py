@@ -15,7 +15,8 @@ from job.engine.training.programs import (
     persistables,
     skip_computed_weights,
 )
-from job.engine.training.tracing import eager_semantics, logits_of
+from job.engine.training.tracing import WarningAction, eager_semantics, logits_of
+from job.engine.training.transposed_weights import transpose_initial_values, transpose_weights
 from job.errors import UsageError
 
 
@@ -58,28 +59,35 @@ def from_network(
         scores = logits.name
         if own_code:
             evaluation, scores = evaluation_of(build, input_shape, evaluation, scores)
+        transposed = transpose_weights([train, evaluation])
+        transpose_initial_values(startup, transposed)
+        for program in (train, evaluation):
+            skip_computed_weights(program)
         weight_names = {
             key: value.name
             for key, value in network.state_dict().items()
             if evaluation.global_block().has_var(value.name)
         }
         loss = append_loss(logits, classes, label_smoothing)
-    return Classifier(train, evaluation, startup, loss.name, scores, weight_names)
+    return Classifier(train, evaluation, startup, loss.name, scores, weight_names, transposed)
 
 
 def trace(
-    build: Callable[[], paddle.nn.Layer], input_shape: Sequence[int], *, training: bool
+    build: Callable[[], paddle.nn.Layer],
+    input_shape: Sequence[int],
+    *,
+    training: bool,
+    in_place: WarningAction = "ignore",
 ) -> tuple[paddle.nn.Layer, static.Variable]:
     """Append a network's ops to the current program; return the network and its logits."""
     image = static.data(IMAGE, [None, *input_shape], "float32")
-    with eager_semantics():
+    with eager_semantics(in_place):
         network = build()
         network.train() if training else network.eval()
         logits = logits_of(network(image))
     program = static.default_main_program()
     add_batch_norm_parameters(program)
     fold_bias_shapes(program)
-    skip_computed_weights(program)
     return network, logits
 
 

@@ -17,6 +17,7 @@ from paddle.static import Program
 from job.engine.inference.paddle_format import put_in_order, read_program
 from job.engine.inference.pir_format import legacy_model
 from job.engine.training.ready_names import APPENDED, IMAGE, LABEL, name_apart, rename_reserved
+from job.engine.training.transposed_weights import TRANSPOSED, transpose_weights
 from job.errors import DataError, UsageError
 
 # Called once per process, because every engine module that builds or runs programs imports this
@@ -29,8 +30,6 @@ QUANTIZED = {"quantize_linear", "dequantize_linear", "quantize", "dequantize", "
 PLANES = 4
 # Part of an op's name scope that excludes the op from quantization.
 SKIP = "skip_quant"
-# Type of a matrix product -> attribute that transposes its right operand.
-TRANSPOSED = {"matmul": "transpose_Y", "matmul_v2": "trans_y"}
 CHANNELS_LAST = ("NHWC", "NLC", "NDHWC")
 RESHAPING = ("flatten_contiguous_range", "reshape2", "transpose2", "squeeze2", "unsqueeze2")
 
@@ -46,6 +45,7 @@ class Classifier:
         loss: name of the scalar loss variable of ``train``.
         logits: name of the [N, classes] float32 variable of ``evaluation``.
         weight_names: the network's name -> the variable's name, for each weight of ``evaluation``.
+        transposed: variables that contain the transpose of the network's weight.
     """
 
     train: Program
@@ -54,6 +54,19 @@ class Classifier:
     loss: str
     logits: str
     weight_names: Mapping[str, str]
+    transposed: frozenset[str] = frozenset()
+
+    def for_network(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the network's weights by its own names.
+
+        Args:
+            values: variable -> value.
+        """
+        return {key: self.turned(name, values[name]) for key, name in self.weight_names.items()}
+
+    def turned(self, name: str, value: np.ndarray) -> np.ndarray:
+        """Convert a weight between the layouts of the variable and of the network."""
+        return value.T if name in self.transposed else value
 
 
 def cpu() -> paddle.CPUPlace:
@@ -114,6 +127,9 @@ def from_inference_model(
             "Give a classifier with scores [N, classes], and set /model/classes to their number.",
         )
     fold_bias_shapes(evaluation)
+    transposed = transpose_weights([evaluation])
+    stored = read_variables(scope, sorted(transposed))
+    write_variables(scope, {name: value.T for name, value in stored.items()})
     skip_computed_weights(evaluation)
     train = evaluation.clone()
     add_shape_outputs(train)
@@ -125,7 +141,7 @@ def from_inference_model(
         for name in weights.values():
             make_trainable(train, name, trainable=name not in frozen)
         loss = append_loss(train.global_block().var(logits), classes, label_smoothing)
-    return Classifier(train, evaluation, startup, loss.name, logits, weights)
+    return Classifier(train, evaluation, startup, loss.name, logits, weights, transposed)
 
 
 def is_weight(program: Program, name: str) -> bool:
@@ -276,7 +292,7 @@ def skip_computed_weights(program: Program) -> None:
             or any(not block.var(name).persistable for name in filters)
             or (op.type in TRANSPOSED and reads_unusual_weight(block, op))
         ):
-            op._set_attr("op_namescope", f"/{SKIP}/")
+            op._set_attr("op_namescope", f"{op.attr('op_namescope') or '/'}{SKIP}/")
 
 
 def reads_unusual_weight(block: paddle.base.framework.Block, op: Any) -> bool:

@@ -256,14 +256,21 @@ def load_weights(
     Raises:
         DataError: the file is missing, corrupt or of another model, or has another checksum.
     """
-    names = session.classifier.weight_names
-    block = session.classifier.train.global_block()
-    wanted = {key: tuple(block.var(variable).shape) for key, variable in names.items()}
+    classifier = session.classifier
+    names, block = classifier.weight_names, classifier.train.global_block()
+    wanted = {
+        key: tuple(block.var(name).shape)[:: -1 if name in classifier.transposed else 1]
+        for key, name in names.items()
+    }
     given = match(
         read_pdparams(path, sha256), wanted, source=str(path), reset_classifier=reset_classifier
     )
     initial = programs.read_variables(session.scope, [names[key] for key in given])
-    values = {n: given[key].astype(initial[n].dtype) for key, n in names.items() if key in given}
+    values = {
+        name: classifier.turned(name, given[key]).astype(initial[name].dtype)
+        for key, name in names.items()
+        if key in given
+    }
     programs.write_variables(session.scope, values)
     return [key for key in names if key not in given]
 

@@ -8,17 +8,20 @@ code either works or is rejected with its file and line.
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 import paddle
 from paddle import nn, static
 from paddle.base.framework import Variable
+from paddle.nn.utils.weight_norm_hook import WeightNorm
 
 import job
+from job.engine.training import weight_norm
 from job.engine.training.legacy_functions import legacy_functions, replaced
 from job.errors import JobError, UsageError
 
@@ -26,6 +29,10 @@ PADDLE, OURS = (str(Path(file).parent) for file in (paddle.__file__, job.__file_
 OUTPUT_NAMES = ("logits", "out", "output", "scores")
 # Functions whose argument is a list of sizes.
 OF_SIZES = ("expand", "broadcast_to", "tile", "zeros", "ones", "full", "rand", "randn")
+
+
+IN_PLACE = r"In static graph mode, (\w+)\(\)"
+WarningAction = Literal["ignore", "always"]
 
 
 class BatchSize(int):
@@ -44,18 +51,26 @@ class BatchSize(int):
 
 
 @contextmanager
-def eager_semantics() -> Iterator[None]:
-    """Make code of a network inside the context do what it would do in eager execution."""
+def eager_semantics(in_place: WarningAction = "ignore") -> Iterator[None]:
+    """Make code of a network inside the context do what it would do in eager execution.
+
+    Args:
+        in_place: what happens with Paddle's warning that a function such as ``relu_`` returns a new
+            tensor. The result is compared with eager execution, so the warning is not needed.
+    """
     functions = {"reshape": reshape}
     functions |= {name: with_variable_sizes(getattr(paddle, name)) for name in OF_SIZES}
     methods = {name: value for name, value in functions.items() if hasattr(Variable, name)}
     values = {"__bool__": truth, "shape": property(shape_of)}
     with (
+        warnings.catch_warnings(),
         legacy_functions(),
         replaced(paddle, functions),
         replaced(Variable, {**methods, **values}),
         replaced(nn.Layer, {"register_buffer": register_buffer}),
+        replaced(WeightNorm, {"apply": staticmethod(weight_norm.apply)}),
     ):
+        warnings.filterwarnings(in_place, message=IN_PLACE)
         yield
 
 
@@ -195,6 +210,18 @@ def code_errors(target: str | None) -> Iterator[None]:
             "Call the network with a variable of paddle.static.data, in static mode and with "
             "FLAGS_enable_pir_api=0, to see the whole error.",
         ) from error
+
+
+def in_place_functions(build: Callable[[], Any]) -> list[str]:
+    """Return the functions that should change a tensor in place, but return a new one.
+
+    Args:
+        build: traces a network inside :func:`eager_semantics` with ``in_place`` "always".
+    """
+    with warnings.catch_warnings(record=True) as seen:
+        build()
+    found = (re.match(IN_PLACE, str(warning.message)) for warning in seen)
+    return sorted({match[1] for match in found if match})
 
 
 def is_shape_error(error: Exception) -> bool:

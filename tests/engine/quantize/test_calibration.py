@@ -1,16 +1,19 @@
 """Calibration: layers, moments, equalization, corrected biases, and what they gain."""
 
+# ruff: noqa: TID251, I001
 import numpy as np
-import paddle  # noqa: TID251
 import pytest
-import tiny
-from paddle import nn  # noqa: TID251
 
+# The first import of the engine sets the flags of Paddle.
+import tiny
 from job.engine.quantize import equalization, measurement, qat
 from job.engine.quantize.calibration import Method, calibrate, quantized_variables
 from job.engine.quantize.layers import Layer, layers_of, pixels_before_mean
 from job.engine.quantize.measurement import Images, Model
 from job.engine.training import programs
+
+import paddle
+from paddle import nn
 
 pytestmark = pytest.mark.engine
 

