@@ -88,7 +88,7 @@ class TrainSpec:
     max_iters: int | None
     batch_size: int
     optimizer: str
-    base_lr: float
+    base_lr: float | None
     momentum: float
     weight_decay: float
     label_smoothing: float
@@ -106,9 +106,19 @@ class TrainSpec:
 
 @dataclass(frozen=True)
 class QatTrainSpec(TrainSpec):
-    """Quantization-aware training."""
+    """Quantization-aware training.
+
+    If ``loss`` is None, training uses labels if ``base_lr`` is set, otherwise it distils.
+    """
 
     freeze_bn_stats: bool
+    loss: str | None
+    step_size: float
+
+    @property
+    def used_loss(self) -> str:
+        """The loss: ``labels`` or ``distill``."""
+        return self.loss or ("distill" if self.base_lr is None else "labels")
 
 
 @dataclass(frozen=True)
@@ -135,7 +145,7 @@ class QuantizeSpec:
     quantize_op_types: tuple[str, ...]
     not_quant_pattern: tuple[str, ...]
     moving_rate: float
-    scale_trainable: bool
+    scale_trainable: bool | None
     pact: bool
     calibrate: bool
     post_algo: str

@@ -84,8 +84,13 @@ def _manifest_code(report: Mapping[str, Any]) -> Code:
 def _accuracy(report: Mapping[str, Any]) -> tuple[Block, ...]:
     if report["accuracy"] is None:
         return (Text("Not measured, because the images are synthetic."),)
-    paired = Text(results.paired_text(report))
-    return (results.accuracy_grid(report), paired, Plot("accuracy"))
+    close = results.closeness_grid(report)
+    return (
+        results.accuracy_grid(report),
+        Text(results.paired_text(report)),
+        *((close,) if close else ()),
+        Plot("accuracy"),
+    )
 
 
 def _training(report: Mapping[str, Any]) -> tuple[Block, ...]:
@@ -101,7 +106,9 @@ def _training(report: Mapping[str, Any]) -> tuple[Block, ...]:
             Text("Post-training quantization (PTQ), without quantization-aware training (QAT).")
         )
     if training["baseline"] is not None or training["qat"] is not None:
-        blocks += [results.training_grid(report), Plot("training")]
+        blocks.append(results.training_grid(report))
+        candidates = results.candidates_text(report)
+        blocks += [*([Text(candidates)] if candidates else []), Plot("training")]
     return tuple(blocks)
 
 

@@ -24,7 +24,10 @@ MODELS = {
     "int8": ("int8", "int8"),
 }
 Correct = NDArray[np.bool_]
-# Arrays by "MODEL.choice", "MODEL.top1" and "MODEL.top5", one value per image.
+# Fields of stats.ScoreDifferences.
+DIFFERENCES = ("signal", "noise", "divergence", "same_top1")
+# Arrays by "MODEL.choice", "MODEL.top1", "MODEL.top5" and the differences from FP32, such as
+# "MODEL.noise": one value per image.
 Part = Mapping[str, Any]
 PART = "part.npz"
 
@@ -60,6 +63,7 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
         "paired": paired(top1["fp32"], top1["int8"]),
         "paired_fake": drop(top1["fp32"], top1["qat_fake"]),
         "paired_int8_fake": drop(top1["qat_fake"], top1["int8"]),
+        "closeness": {name: closeness(whole, name) for name in names if name != "fp32"},
     }
 
 
@@ -117,10 +121,12 @@ def score_part(
         events: receives progress.
 
     Returns:
-        Predicted class, top-1 and top-5 correctness per image; incomplete after a stop request.
+        Per image: predicted class, top-1 and top-5 correctness, and differences from the FP32
+        scores; incomplete after a stop request.
     """
     labels = np.asarray(test.labels[images.start : images.stop])
     part: dict[str, Any] = {}
+    reference = None
     for name in names:
         chosen = test.images[images.start : images.stop]
         scores = score(name, open_saved(name, inputs), chosen, events)
@@ -129,6 +135,10 @@ def score_part(
         part[f"{name}.choice"] = scores.argmax(1).astype(np.int64)
         part[f"{name}.top1"] = stats.topk_correct(scores, labels, 1)
         part[f"{name}.top5"] = stats.topk_correct(scores, labels, 5)
+        # FP32 is the first model.
+        reference = scores if reference is None else reference
+        differences = stats.score_differences(scores, reference)
+        part |= {f"{name}.{field}": getattr(differences, field) for field in DIFFERENCES}
     return part
 
 
@@ -178,6 +188,12 @@ def describe(top1: Correct, top5: Correct) -> dict[str, Any]:
         "top1_interval": list(first.interval),
         "top5_interval": list(five.interval),
     }
+
+
+def closeness(whole: Part, name: str) -> dict[str, Any]:
+    """Return how close the scores of a model are to those of FP32."""
+    fields = {field: whole[f"{name}.{field}"] for field in DIFFERENCES}
+    return asdict(stats.closeness(stats.ScoreDifferences(**fields)))
 
 
 def drop(reference: Correct, model: Correct) -> dict[str, Any]:

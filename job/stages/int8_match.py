@@ -1,6 +1,5 @@
 """Compares the INT8 model with the fake-quantized model, and keeps ops at fault in FP32."""
 
-import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,14 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from job import stats
 from job.errors import QuantizationError
 from job.events import Events
 from job.manifest import Manifest
 from job.stages.match_search import search
 from job.stages.stage import StageOutput
 
-# Reported for equal scores, because JSON has no infinity.
-MAX_DECIBELS = 200.0
 # Sound fake-quantized models were seen between 15 and 46 dB.
 LOW_DECIBELS = 10.0
 # Not published, because a trial's model is not needed after its comparison.
@@ -43,16 +41,9 @@ class Agreement:
 
 def agreement(scores: Scores, reference: Scores) -> Agreement:
     """Compare scores [N, classes] with those of a reference model."""
-    found, expected = (s - s.mean(axis=1, keepdims=True) for s in (scores, reference))
-    noise = float(np.square(found - expected, dtype="float64").sum())
-    signal = float(np.square(expected, dtype="float64").sum())
-    decibels = MAX_DECIBELS
-    if not math.isfinite(noise):
-        decibels = -MAX_DECIBELS
-    elif noise > 0:
-        decibels = max(-MAX_DECIBELS, 10 * math.log10(max(signal, 1e-30) / noise))
-    same = scores.argmax(axis=1) == reference.argmax(axis=1)
-    return Agreement(min(MAX_DECIBELS, decibels), 100 * float(same.mean()))
+    found = stats.score_differences(scores, reference)
+    ratio = stats.decibels(float(found.signal.sum()), float(found.noise.sum()))
+    return Agreement(ratio, 100 * float(found.same_top1.mean()))
 
 
 @dataclass

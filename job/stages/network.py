@@ -10,8 +10,11 @@ from job.engine.inference.pir_file import program_file
 from job.engine.inference.pir_graph import read_graph
 from job.manifest import Manifest
 from job.manifest.custom_code import callable_files, code_folders
-from job.manifest.spec import TrainSpec
+from job.manifest.spec import QatTrainSpec, TrainSpec
 from job.storage.files import is_folder
+
+# Learning rate of quantization-aware training with labels.
+DEFAULT_RATE = 1e-4
 
 
 def model_files(manifest: Manifest) -> Sequence[Path]:
@@ -60,24 +63,33 @@ def inference_model_prefix(path: Path) -> Path:
 
 
 def recipe(train: TrainSpec) -> Any:
-    """Return the engine's recipe of a training."""
+    """Return the engine's recipe of a training.
+
+    Distillation always uses Adam, whose updates have the size of the learning rate, and a cosine
+    schedule. A weight decay would pull the scores away from those of FP32.
+    """
     from job.engine.training.schedule import Schedule
     from job.engine.training.session import Recipe
 
-    schedule = train.schedule
+    given = train.schedule
+    optimizer, weight_decay = train.optimizer, train.weight_decay
+    schedule = Schedule(
+        given.type,
+        DEFAULT_RATE if train.base_lr is None else train.base_lr,
+        given.milestones,
+        given.gamma,
+        given.warmup_fraction,
+    )
+    if isinstance(train, QatTrainSpec) and train.used_loss == "distill":
+        optimizer, weight_decay = "adam", 0.0
+        schedule = Schedule("cosine", train.step_size, (), 1.0, 0.0)
     return Recipe(
         epochs=train.epochs,
         max_iters=train.max_iters,
-        optimizer=train.optimizer,
+        optimizer=optimizer,
         momentum=train.momentum,
-        weight_decay=train.weight_decay,
-        schedule=Schedule(
-            schedule.type,
-            train.base_lr,
-            schedule.milestones,
-            schedule.gamma,
-            schedule.warmup_fraction,
-        ),
+        weight_decay=weight_decay,
+        schedule=schedule,
         seed=train.seed,
         device=train.device,
         checkpoint_seconds=train.checkpoint_seconds,
@@ -132,7 +144,11 @@ def quantize_settings(manifest: Manifest) -> dict[str, Any]:
     return {
         "weight_quantize_type": spec.weight_quantize_type,
         "moving_rate": spec.moving_rate,
-        "scale_trainable": spec.scale_trainable,
+        # Calibrated ranges are better than the largest values that training would measure. The
+        # bounds of PACT move, so the scales must follow.
+        "scale_trainable": spec.scale_trainable
+        if spec.scale_trainable is not None
+        else spec.pact or not spec.calibrate,
         "quantize_op_types": list(spec.quantize_op_types),
         "not_quant_pattern": list(spec.not_quant_pattern),
     }

@@ -44,6 +44,7 @@ def run(
             pact=spec.pact,
             start=inputs["calibrate"].path / qat.START if spec.calibrate else None,
             freeze_bn_stats=train.freeze_bn_stats,
+            loss=train.used_loss,
             loader=loader,
             selection=data / SELECTION,
             out=out,

@@ -16,7 +16,7 @@ from job.engine.int8 import build as int8
 from job.engine.quantize import fake_quantize, grid, qat
 from job.engine.quantize.calibration import DEFAULT, Method, calibrate
 from job.engine.quantize.measurement import Images
-from job.engine.training import baseline, network_programs, programs
+from job.engine.training import baseline, checkpoints, network_programs, programs
 from job.engine.training.schedule import Schedule
 from job.engine.training.session import Recipe, Session, open_session
 from job.host import read_host
@@ -180,6 +180,7 @@ def train_qat(
     pact: bool = False,
     freeze: bool = True,
     calibrated: bool = True,
+    loss: str = "labels",
     settings: dict[str, Any] | None = None,
     open_: Callable[..., Session] = open_tiny,
     meeting: tuple[int, int, str, int] | None = None,
@@ -199,12 +200,20 @@ def train_qat(
         pact=pact,
         start=out / qat.START if calibrated else None,
         freeze_bn_stats=freeze,
+        loss=loss,
         loader=Batches(),
         selection=fp32.out.parent / "selection.bin",
         out=out,
         events=news or News(),
         meeting=meeting,
     )
+
+
+def trained_values(out: Path) -> dict[str, np.ndarray]:
+    """Return the variables after the last step of a training with ``checkpoint_seconds`` 0."""
+    newest = checkpoints.Checkpoints(out / "checkpoints").newest(News())
+    assert newest is not None
+    return newest[0]
 
 
 def write_start(

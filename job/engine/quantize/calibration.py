@@ -33,6 +33,8 @@ from job.engine.training.programs import (
 )
 
 PER_CHANNEL = "channel_wise_abs_max"
+# Images for covariances and for the largest values of channels. More images gained nothing.
+ENOUGH_IMAGES = 128
 Progress = Callable[[int, int], None]
 
 
@@ -107,8 +109,9 @@ def calibrate(
     layers = layers_of(evaluation, weights)
     groups = [*measurement.groups_of(layers)] if method.gptq else []
     junctions = equalization.junctions_of(evaluation, layers) if method.equalize else []
-    passes = Passes(images.count * (bool(junctions) + 1 + len(groups)), progress)
-    equalize(model, images, junctions, passes)
+    few = images.some(ENOUGH_IMAGES)
+    passes = Passes(images.count + few.count * (bool(junctions) + len(groups)), progress)
+    equalize(model, few, junctions, passes)
     every = [layer for same in layers.values() for layer in same]
     names = sorted(set(activations.values()))
     histograms, means = measurement.measure(model, images, names, every, passes.add)
@@ -124,7 +127,8 @@ def calibrate(
     per_channel = settings["weight_quantize_type"] == PER_CHANNEL
     for names in groups:
         group = {name: layers[name] for name in names}
-        covariances = measurement.measure_covariances(model, images, group, passes.add)
+        covariances = measurement.Covariances(evaluation, group, few.count)
+        covariances.measure(model, few, passes.add)
         for name, (layer, *_) in group.items():
             changed[name] = round_by_gptq(
                 original[name], layer, covariances.pop(name), per_channel=per_channel

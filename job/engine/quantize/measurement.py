@@ -18,7 +18,7 @@ from job.errors import QuantizationError
 COVARIANCE_BYTES = 1 << 30
 RANDOM_SEED = 0
 # Images that are run together. All activations of a batch are in memory.
-BATCH = 8
+BATCH = 4
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,10 @@ class Images:
     def count(self) -> int:
         """Number of images."""
         return len(self.values)
+
+    def some(self, largest: int) -> "Images":
+        """Return at most ``largest`` of the images, evenly spread."""
+        return Images(self.values[:: -(-self.count // largest)])
 
     def batches(self) -> Iterator[np.ndarray]:
         """Yield the images in small batches."""
@@ -127,51 +131,58 @@ def covariance_size(layer: Layer) -> int:
     return 4 * layer.groups * sum((b.stop - b.start) ** 2 for b in blocks_of(layer.inputs))
 
 
-def measure_covariances(
-    model: Model,
-    images: Images,
-    layers: Mapping[str, Sequence[Layer]],
-    progress: Callable[[int], None],
-) -> dict[str, list[np.ndarray]]:
-    """Return, for each weight, the covariances of the inputs of its layers, block by block.
+class Covariances:
+    """Covariances of the inputs of layers, one weight after the other.
 
     If the input of a product is a mean over pixels, the covariance of the pixels divided by their
     number is added. It is the covariance of the mean if pixels are independent. The means of a few
     images alone have too few samples.
 
     Args:
-        model: the FP32 model.
-        images: calibration images.
+        program: FP32 inference program.
         layers: weight -> layers that read it.
-        progress: receives the number of images of each batch.
+        images: number of images that will be measured.
     """
-    moments = {
-        weight: [Moments(layer, images.count) for layer in same] for weight, same in layers.items()
-    }
-    pixels = {}
-    for weight, same in layers.items():
-        before = [pixels_before_mean(model.program, layer) for layer in same]
-        pixels[weight] = [Moments(layer, images.count) for layer in before if layer is not None]
-    every = [m for found in (moments, pixels) for same in found.values() for m in same]
-    random = np.random.default_rng(RANDOM_SEED)
-    positions: dict[str, int] = {}
 
-    def receive(values: Mapping[str, np.ndarray]) -> None:
-        for moment in every:
-            moment.add(values[moment.layer.source], random)
-            positions[moment.layer.source] = moment.layer.positions(values[moment.layer.source])
-        progress(len(values[IMAGE]))
+    def __init__(
+        self, program: Program, layers: Mapping[str, Sequence[Layer]], images: int
+    ) -> None:
+        self.inputs = {
+            name: [Moments(each, images) for each in same] for name, same in layers.items()
+        }
+        self.pixels = {
+            name: [
+                Moments(before, images)
+                for before in (pixels_before_mean(program, layer) for layer in same)
+                if before is not None
+            ]
+            for name, same in layers.items()
+        }
+        self.positions: dict[str, int] = {}
 
-    model.run([m.layer.source for m in every], images, receive)
-    results = {}
-    for weight, same in moments.items():
-        centred = all(m.layer.correction is not None for m in same)
-        parts = [m.covariances(centred=centred) for m in same]
-        for moment in pixels[weight]:
-            share = 1 / positions[moment.layer.source]
-            parts.append([c * share for c in moment.covariances(centred=True)])
-        results[weight] = [np.sum(blocks, axis=0) for blocks in zip(*parts, strict=True)]
-    return results
+    def measure(self, model: Model, images: Images, progress: Callable[[int], None]) -> None:
+        """Run the FP32 model on all images."""
+        random = np.random.default_rng(RANDOM_SEED)
+        every = [m for found in (self.inputs, self.pixels) for same in found.values() for m in same]
+
+        def receive(values: Mapping[str, np.ndarray]) -> None:
+            for moments in every:
+                source = moments.layer.source
+                moments.add(values[source], random)
+                self.positions[source] = moments.layer.positions(values[source])
+            progress(len(values[IMAGE]))
+
+        model.run([moments.layer.source for moments in every], images, receive)
+
+    def pop(self, weight: str) -> list[np.ndarray]:
+        """Return the covariance of each block of inputs of a weight, and free the memory."""
+        inputs = self.inputs.pop(weight)
+        centred = all(moments.layer.correction is not None for moments in inputs)
+        parts = [moments.covariances(centred=centred) for moments in inputs]
+        for moments in self.pixels.pop(weight):
+            share = 1 / self.positions[moments.layer.source]
+            parts.append([block * share for block in moments.covariances(centred=True)])
+        return [np.sum(blocks, axis=0) for blocks in zip(*parts, strict=True)]
 
 
 def measure_channels(

@@ -1,9 +1,11 @@
 """Quantization-aware training, and the export of the fake-quantized model."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from paddle.static import Program
 
 from job.data.packed import open_packed
@@ -11,6 +13,12 @@ from job.engine.inference.saved_model import PREFIX
 from job.engine.quantize import data_parallel, fake_quantize
 from job.engine.quantize import pact as clipping
 from job.engine.quantize.calibration import Method, calibrate
+from job.engine.quantize.distillation import (
+    distil,
+    has_teacher,
+    teacher_values,
+    use_relative_rates,
+)
 from job.engine.quantize.grid import unsigned_values, use_unsigned_steps
 from job.engine.quantize.measurement import Images
 from job.engine.quantize.scales import warm_averages
@@ -19,13 +27,17 @@ from job.engine.training import programs
 from job.engine.training.baseline import model_bytes
 from job.engine.training.checkpoints import read_arrays, read_best, write_arrays
 from job.engine.training.collective import Location, ProcessGroup, SingleProcess
-from job.engine.training.session import Recipe, Session, run_recipe
+from job.engine.training.evaluation import Scorer, write_scores
+from job.engine.training.session import Recipe, Session, packed_batches, run_recipe
 from job.errors import QuantizationError
 from job.events import Events
 
 if TYPE_CHECKING:
     from job.data.loader import Loader
 
+DISTILL = "distill"
+# How the best weights are selected. With labels, training can improve on FP32.
+CRITERIA = {DISTILL: "divergence", "labels": "cross_entropy"}
 # The starting point of training: calibrated scales, rounded weights and corrected biases.
 START = "start.npz"
 
@@ -55,6 +67,7 @@ def train(
     pact: bool,
     start: Path | None,
     freeze_bn_stats: bool,
+    loss: str,
     loader: "Loader",
     selection: Path,
     out: Path,
@@ -71,6 +84,7 @@ def train(
         pact: clip activations at trained bounds (PACT).
         start: file of :func:`write_start`; None starts with PaddleSlim's scales and ``weights``.
         freeze_bn_stats: keep batch norm's running statistics.
+        loss: ``labels``, or ``distill`` for the scores of the FP32 network.
         meeting: rank, number of processes, host and port of rank 0's store, if several processes
             train together; this process is rank 0.
         loader, selection, out, events: see :func:`job.engine.training.session.run_recipe`.
@@ -79,6 +93,9 @@ def train(
         The report's training record; empty if the training stopped before its last step.
     """
     with session.active():
+        reference = fp32_scores(session, weights, selection, out)
+        if loss == DISTILL:
+            session = replace(session, classifier=distil(session.classifier))
         trainer = open_trainer(
             session,
             recipe,
@@ -90,6 +107,7 @@ def train(
             data=loader.identity,
             meeting=meeting,
         )
+        trainer = replace(trainer, criterion=CRITERIA[loss], reference=reference)
         record = run_recipe(
             session,
             trainer,
@@ -104,6 +122,20 @@ def train(
     if not record:
         return {}
     return {**record, "freeze_bn_stats": freeze_bn_stats, "calibrated": start is not None}
+
+
+def fp32_scores(session: Session, weights: Path, selection: Path, out: Path) -> np.ndarray:
+    """Return the FP32 scores of the selection split, [N, classes], from a file in ``out``."""
+    path = out / "checkpoints" / "fp32_scores.npy"
+    if not path.exists():
+        classifier = session.classifier
+        session.executor.run(classifier.startup)
+        programs.write_variables(session.scope, read_arrays(weights))
+        scorer = Scorer(
+            training.with_onednn(classifier.evaluation), classifier.logits, session.executor
+        )
+        write_scores(scorer, packed_batches(selection, session.input_shape), path)
+    return np.load(path, mmap_mode="r")
 
 
 def open_trainer(
@@ -123,14 +155,18 @@ def open_trainer(
     prepare(session, settings, pact=pact)
     if freeze_bn_stats:
         fake_quantize.freeze_batch_norm(classifier.train)
+    fp32 = read_arrays(weights)
+    values = {**fp32, **(read_arrays(start) if start else {})}
+    distils = has_teacher(classifier.train)
+    if distils:
+        use_relative_rates(classifier.train, values)
     rate = recipe.add_optimizer(classifier)
     session.executor.run(classifier.startup)
-    programs.write_variables(session.scope, read_arrays(weights))
+    programs.write_variables(session.scope, {**fp32, **(teacher_values(fp32) if distils else {})})
     program = fake_quantize.insert(classifier.train, session.scope, settings, for_test=False)
     evaluation = quantized_evaluation(session, settings)
     use_unsigned_steps(program, unsigned_values(evaluation))
     if start is not None:
-        values = read_arrays(start)
         programs.write_variables(session.scope, values)
         programs.write_variables(session.scope, warm_averages(program, values, moving_rate))
     if meeting is not None or moving_rate != fake_quantize.FIXED_RATE:

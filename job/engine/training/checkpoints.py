@@ -1,6 +1,7 @@
 """Reads and writes checkpoints and the best weights of a training."""
 
 import json
+import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass, field
@@ -16,11 +17,28 @@ BEST, EVALUATION = "best.npz", "evaluation"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Top-1 and top-5 accuracy on the selection split after ``step`` steps, in percent."""
+    """Quality on the selection split after ``step`` steps.
+
+    Attributes:
+        step: number of steps done.
+        top1, top5: accuracy in percent.
+        cross_entropy: mean cross entropy with the labels.
+        divergence: mean Kullback-Leibler divergence of the class probabilities from those of FP32;
+            NaN without FP32 scores.
+        signal_to_noise_db: power of the centred FP32 scores over the power of the differences, in
+            decibels; NaN without FP32 scores.
+    """
 
     step: int
     top1: float
     top5: float
+    cross_entropy: float
+    divergence: float = math.nan
+    signal_to_noise_db: float = math.nan
+
+    def record(self) -> dict[str, float | None]:
+        """Return the evaluation for a JSON file."""
+        return {k: v if math.isfinite(v) else None for k, v in asdict(self).items()}
 
 
 @dataclass

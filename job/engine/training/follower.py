@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from paddle import static
 
 from job.engine.training.collective import Location, Plan, ProcessGroup
-from job.engine.training.loop import Stepper, TrainingBatch, remaining_batches
+from job.engine.training.evaluation import TrainingBatch
+from job.engine.training.loop import Stepper, remaining_batches
 from job.engine.training.programs import cpu
 from job.engine.training.session import Recipe
 from job.errors import DataError

@@ -23,6 +23,7 @@ from job.engine.training.checkpoints import (
     write_best,
 )
 from job.engine.training.collective import Plan, SingleProcess
+from job.engine.training.evaluation import Scorer, TrainingBatch, evaluate, is_better
 from job.engine.training.malloc import keep_memory
 from job.engine.training.metrics import Metrics
 from job.engine.training.programs import (
@@ -36,20 +37,13 @@ from job.engine.training.programs import (
 from job.engine.training.schedule import Schedule
 from job.errors import TrainingError
 from job.events import Events
-from job.stats import topk_correct
 
+# Prefix of the variables of the FP32 network in a program that distils it.
+TEACHER = "teacher@"
 # These ops are faster in oneDNN than in Paddle's kernels, although oneDNN reorders their inputs and
 # outputs (tests/bench/training.py measures it). Batch norm, relu, sums and pooling together are
 # not: see docs/training.md.
 CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
-
-
-@dataclass(frozen=True)
-class TrainingBatch:
-    """Images float32 [N, C, H, W] and labels int64 [N]."""
-
-    images: np.ndarray
-    labels: np.ndarray
 
 
 def add_optimizer(
@@ -98,29 +92,6 @@ def with_onednn(program: Program) -> Program:
     return program
 
 
-def evaluate(
-    program: Program,
-    logits: str,
-    executor: static.Executor,
-    batches: Iterator[TrainingBatch],
-) -> tuple[float, float]:
-    """Return a program's top-1 and top-5 accuracy in percent.
-
-    Args:
-        program: inference program.
-        logits: name of its [N, classes] output.
-        executor: runs the program in the current scope.
-        batches: labelled images, at least one.
-    """
-    right1 = right5 = count = 0
-    for batch in batches:
-        (scores,) = executor.run(program, {IMAGE: batch.images}, [logits])
-        right1 += int(topk_correct(scores, batch.labels, 1).sum())
-        right5 += int(topk_correct(scores, batch.labels, 5).sum())
-        count += len(batch.labels)
-    return 100.0 * right1 / count, 100.0 * right5 / count
-
-
 @dataclass(frozen=True)
 class Trainer:
     """Programs and state of a training.
@@ -135,6 +106,9 @@ class Trainer:
         executor: runs both programs.
         peers: the processes that train together.
         data: identifies the training images, so that the processes can compare theirs.
+        criterion: how weights are compared, see :data:`job.engine.training.evaluation.CRITERIA`.
+        reference: FP32 scores of the selection split, [N, classes]. With them, the initial weights
+            are a candidate, too.
     """
 
     program: Program
@@ -146,6 +120,8 @@ class Trainer:
     executor: static.Executor
     peers: SingleProcess = field(default_factory=SingleProcess)
     data: str = ""
+    criterion: str = "top1"
+    reference: np.ndarray | None = None
 
     def shared_plan(self, plan: "TrainingPlan", step: int) -> Plan:
         """Return the plan that all processes must share before step ``step``."""
@@ -219,14 +195,19 @@ def train(
         TrainingError: the loss or a weight is not finite; checkpoints and ``best.npz`` remain.
     """
     program = with_onednn(trainer.program)
-    evaluation = with_onednn(trainer.evaluation)
+    scorer = Scorer(with_onednn(trainer.evaluation), trainer.logits, trainer.executor)
     checkpoints = Checkpoints(out / "checkpoints")
-    state = persistables(trainer.program)
+    # The teacher's weights never change, so checkpoints do not contain them.
+    shared = persistables(trainer.program)
+    state = [name for name in shared if not name.startswith(TEACHER)]
     statistics = sorted(batch_norm_statistics(trainer.evaluation))
     progress = resume(trainer, checkpoints, out / BEST, plan.name, events)
-    trainer.peers.lead(trainer.scope, program, trainer.shared_plan(plan, progress.step), state)
+    trainer.peers.lead(trainer.scope, program, trainer.shared_plan(plan, progress.step), shared)
     stepper = trainer.stepper(program, plan.seed)
     metrics = Metrics(out / "metrics.jsonl", progress)
+    if progress.step == 0 and trainer.reference is not None:
+        found = evaluate_and_keep(trainer, scorer, selection_batches(), progress, metrics, out)
+        events.message(f"{plan.name}: before training, {described(found)}")
     saved = time.monotonic()
     for step, batch in remaining_batches(
         progress.step, plan.total_steps, plan.steps_per_epoch, epoch_batches
@@ -243,8 +224,8 @@ def train(
         done = f"step {progress.step} of {plan.total_steps}"
         if evaluating:
             batches = selection_batches()
-            top1 = evaluate_and_keep(trainer, evaluation, batches, progress, metrics, out)
-            events.message(f"{plan.name}: {done}, top-1 {top1:.2f}%")
+            found = evaluate_and_keep(trainer, scorer, batches, progress, metrics, out)
+            events.message(f"{plan.name}: {done}, {described(found)}")
         if saving:
             metrics.sync()
             checkpoints.save(values, progress)
@@ -358,8 +339,9 @@ class Stepper:
         write_variables(self.scope, {self.learning_rate: np.array([rate], "float32")})
         # Dropout uses the global generator. Seeding it per step makes a resumed run identical.
         paddle.seed(self.peers.seed(self.seed, step))
-        labels = self.peers.share(batch.labels).reshape(-1, 1)
-        feed = {IMAGE: self.peers.share(batch.images), LABEL: labels}
+        feed = {IMAGE: self.peers.share(batch.images)}
+        if self.program.global_block().has_var(LABEL):
+            feed[LABEL] = self.peers.share(batch.labels).reshape(-1, 1)
         with self.peers.guarded():
             (loss,) = self.executor.run(self.program, feed, [self.loss])
         return float(loss)
@@ -367,25 +349,28 @@ class Stepper:
 
 def evaluate_and_keep(
     trainer: Trainer,
-    program: Program,
+    scorer: Scorer,
     batches: Iterator[TrainingBatch],
     progress: Progress,
     metrics: Metrics,
     out: Path,
-) -> float:
-    """Evaluate the selection split and write ``best.npz`` if the weights are the best so far.
-
-    Returns:
-        Top-1 accuracy in percent.
-    """
+) -> Evaluation:
+    """Evaluate the selection split and write ``best.npz`` if the weights are the best so far."""
     started = time.monotonic()
-    top1, top5 = evaluate(program, trainer.logits, trainer.executor, batches)
+    found = evaluate(scorer, batches, progress.step, trainer.reference)
     progress.seconds += time.monotonic() - started
-    evaluation = Evaluation(progress.step, top1, top5)
-    progress.evaluations.append(evaluation)
-    metrics.evaluation(evaluation)
-    if progress.best is None or top1 >= progress.best.top1:
-        progress.best = evaluation
+    progress.evaluations.append(found)
+    metrics.evaluation(found)
+    if is_better(found, progress.best, trainer.criterion):
+        progress.best = found
         names = persistables(trainer.evaluation)
-        write_best(out / BEST, read_variables(trainer.scope, names), evaluation)
-    return top1
+        write_best(out / BEST, read_variables(trainer.scope, names), found)
+    return found
+
+
+def described(found: Evaluation) -> str:
+    """Describe an evaluation for a message."""
+    text = f"top-1 {found.top1:.2f}%"
+    if math.isfinite(found.signal_to_noise_db):
+        text += f", {found.signal_to_noise_db:.1f} dB against FP32"
+    return text

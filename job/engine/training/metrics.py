@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 from job.engine.training.checkpoints import Evaluation, Progress
@@ -54,7 +53,7 @@ class Metrics:
 
     def evaluation(self, evaluation: Evaluation) -> None:
         """Record one evaluation."""
-        self.write({"step": evaluation.step, "evaluation": asdict(evaluation)})
+        self.write({"step": evaluation.step, "evaluation": evaluation.record()})
 
     def sync(self) -> None:
         """Flush all lines to disk; called before a checkpoint of the same steps."""

@@ -69,7 +69,16 @@ def from_network(
             if evaluation.global_block().has_var(value.name)
         }
         loss = append_loss(logits, classes, label_smoothing)
-    return Classifier(train, evaluation, startup, loss.name, scores, weight_names, transposed)
+    return Classifier(
+        train=train,
+        evaluation=evaluation,
+        startup=startup,
+        loss=loss.name,
+        logits=scores,
+        weight_names=weight_names,
+        training_logits=logits.name,
+        transposed=transposed,
+    )
 
 
 def trace(

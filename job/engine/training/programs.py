@@ -45,6 +45,7 @@ class Classifier:
         loss: name of the scalar loss variable of ``train``.
         logits: name of the [N, classes] float32 variable of ``evaluation``.
         weight_names: the network's name -> the variable's name, for each weight of ``evaluation``.
+        training_logits: name of the [N, classes] float32 variable of ``train``.
         transposed: variables that contain the transpose of the network's weight.
     """
 
@@ -54,6 +55,7 @@ class Classifier:
     loss: str
     logits: str
     weight_names: Mapping[str, str]
+    training_logits: str
     transposed: frozenset[str] = frozenset()
 
     def for_network(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -141,7 +143,7 @@ def from_inference_model(
         for name in weights.values():
             make_trainable(train, name, trainable=name not in frozen)
         loss = append_loss(train.global_block().var(logits), classes, label_smoothing)
-    return Classifier(train, evaluation, startup, loss.name, logits, weights, transposed)
+    return Classifier(train, evaluation, startup, loss.name, logits, weights, logits, transposed)
 
 
 def is_weight(program: Program, name: str) -> bool:

@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from job.data.packed import open_packed
 from job.engine.training import loop as training
 from job.engine.training import network_programs, programs, zoo
 from job.engine.training.checkpoints import BEST, Progress, read_best
+from job.engine.training.evaluation import TrainingBatch
 from job.engine.training.programs import Classifier
 from job.engine.training.schedule import Schedule
 from job.engine.training.tracing import code_errors, places_in
@@ -299,12 +300,12 @@ def published_weights(name: str) -> Path:
         ) from error
 
 
-def packed_batches(path: Path, shape: tuple[int, int, int]) -> Iterator[training.TrainingBatch]:
+def packed_batches(path: Path, shape: tuple[int, int, int]) -> Iterator[TrainingBatch]:
     """Yield the batches of a packed file without reading the whole file into memory."""
     packed = open_packed(path, shape)
     for start in range(0, len(packed.labels), EVALUATION_BATCH):
         images = np.array(packed.images[start : start + EVALUATION_BATCH])
-        yield training.TrainingBatch(images, packed.labels[start : start + EVALUATION_BATCH])
+        yield TrainingBatch(images, packed.labels[start : start + EVALUATION_BATCH])
 
 
 def run_recipe(
@@ -356,8 +357,7 @@ def run_recipe(
         trainer,
         plan,
         epoch_batches=lambda epoch, first: (
-            training.TrainingBatch(batch.images, batch.labels)
-            for batch in loader.batches(epoch, first)
+            TrainingBatch(batch.images, batch.labels) for batch in loader.batches(epoch, first)
         ),
         selection_batches=lambda: packed_batches(selection, session.input_shape),
         out=out,
@@ -366,10 +366,10 @@ def run_recipe(
     if progress.step < plan.total_steps:
         return {}
     programs.write_variables(trainer.scope, read_best(out / BEST)[0])
-    return training_record(progress, steps_per_epoch)
+    return training_record(progress, steps_per_epoch, trainer.criterion)
 
 
-def training_record(progress: Progress, steps_per_epoch: int) -> dict[str, Any]:
+def training_record(progress: Progress, steps_per_epoch: int, criterion: str) -> dict[str, Any]:
     """Return the ``training`` entry of the report."""
     return {
         "steps": progress.step,
@@ -378,8 +378,9 @@ def training_record(progress: Progress, steps_per_epoch: int) -> dict[str, Any]:
         "images_per_second": round(progress.images / max(progress.seconds, 1e-9), 2),
         "best_step": progress.best.step if progress.best else None,
         "best_top1": progress.best.top1 if progress.best else None,
+        "selected_by": criterion,
         "freeze_bn_stats": None,
         "calibrated": None,
         "history": list(progress.history),
-        "evaluations": [asdict(evaluation) for evaluation in progress.evaluations],
+        "evaluations": [evaluation.record() for evaluation in progress.evaluations],
     }

@@ -37,6 +37,62 @@ def accuracy_grid(report: Mapping[str, Any]) -> Grid:
     return Grid("Table I. Accuracy in percent", columns, rows, note)
 
 
+def closeness_grid(report: Mapping[str, Any]) -> Grid | None:
+    """Return how close the scores of each model are to FP32; None in reports of older versions."""
+    found = report["accuracy"].get("closeness")
+    if not found:
+        return None
+    rows = tuple(
+        (
+            model_name(report, name),
+            f"{row['signal_to_noise_db']:.2f}",
+            text_format.interval(*row["signal_to_noise_interval"]),
+            f"{row['same_top1']:.2f}",
+            text_format.interval(*row["same_top1_interval"]),
+            f"{row['divergence']:.4f}",
+            f"{row['divergence_interval'][0]:.4f} to {row['divergence_interval'][1]:.4f}",
+        )
+        for name, row in found.items()
+    )
+    columns = (
+        *words("Model"),
+        *figures("SNR dB", "95%\ninterval", "Same\nclass %", "95%\ninterval"),
+        *figures("KL", "95%\ninterval"),
+    )
+    note = (
+        "SNR: signal-to-noise ratio of the scores against FP32. The mean score of each image is "
+        "subtracted before. KL: mean Kullback-Leibler divergence of the class probabilities from "
+        "FP32, in nats. Intervals: bootstrap over images, and Wilson."
+    )
+    return Grid("Closeness to FP32", columns, rows, note)
+
+
+def candidates_text(report: Mapping[str, Any]) -> str | None:
+    """Return which weights of QAT were kept, and what training gained; None without training."""
+    training = report["training"]["qat"]
+    if training is None or not training["evaluations"] or "selected_by" not in training:
+        return None
+    key = training["selected_by"]
+    first = training["evaluations"][0]
+    best = next(e for e in training["evaluations"] if e["step"] == training["best_step"])
+    if first["step"] != 0:
+        return None
+    measures = {
+        "divergence": "KL divergence from FP32",
+        "cross_entropy": "cross entropy",
+        "top1": "top-1",
+    }
+    kept = (
+        "The weights before training were kept, because no step of training improved them."
+        if best is first
+        else f"The weights of step {text_format.count(best['step'])} were kept."
+    )
+    return (
+        f"Candidates were compared by their {measures[key]} on the selection split: "
+        f"{first[key]:.4f} before training, {best[key]:.4f} at best. {kept}"
+    )
+
+
 def paired_text(report: Mapping[str, Any]) -> str:
     """Return the paired comparison of FP32 and INT8 in words."""
     paired = report["accuracy"]["paired"]
@@ -86,11 +142,22 @@ def training_grid(report: Mapping[str, Any]) -> Grid:
         "Selection top-1 % at best step": lambda t: (
             NONE if t["best_top1"] is None else f"{t['best_top1']:.2f}"
         ),
+        "Selection SNR dB before training": lambda t: _decibels(t, 0),
+        "Selection SNR dB at best step": lambda t: _decibels(t, t["best_step"]),
         "Batch-norm statistics frozen": lambda t: _yes_no(t["freeze_bn_stats"]),
         "Scales calibrated before training": lambda t: _yes_no(t["calibrated"]),
     }
     rows = tuple((fact, *(text(t) for t in phases.values())) for fact, text in facts.items())
     return Grid("Training", (*words(""), *figures(*phases)), rows)
+
+
+def _decibels(training: Mapping[str, Any], step: int | None) -> str:
+    found = [
+        e["signal_to_noise_db"]
+        for e in training["evaluations"]
+        if e["step"] == step and e.get("signal_to_noise_db") is not None
+    ]
+    return f"{found[0]:.2f}" if found else NONE
 
 
 def _yes_no(value: bool | None) -> str:

@@ -134,14 +134,13 @@ def test_moments_are_those_of_the_patches() -> None:
     opened = Opened(Various)
     every = [layer for same in opened.layers.values() for layer in same]
     _, means = measurement.measure(opened.model, Images(IMAGES), [], every, lambda _: None)
-    covariances = measurement.measure_covariances(
-        opened.model, Images(IMAGES), opened.layers, lambda _: None
-    )
+    covariances = measurement.Covariances(opened.program, opened.layers, len(IMAGES))
+    covariances.measure(opened.model, Images(IMAGES), lambda _: None)
     for mean in means:
         layer = mean.layer
         patches = layer.patches(inputs_of(opened, layer)).astype("float64")
         np.testing.assert_allclose(mean.patch(), patches.mean(axis=1), rtol=1e-4, atol=1e-5)
-        (found,) = covariances[layer.weight]
+        (found,) = covariances.pop(layer.weight)
         pixels = pixels_before_mean(opened.program, layer)
         assert (pixels is not None) == layer.weight.startswith("linear")
         for group, values in enumerate(patches):

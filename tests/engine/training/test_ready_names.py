@@ -31,7 +31,7 @@ def created_names(prefix: Path, folder: Path) -> list[str]:
         tiny.SETTINGS,
         weights=folder / "weights.npz",
         pact=False,
-        calibration=None,
+        start=None,
         freeze_bn_stats=False,
         data="",
         meeting=None,

@@ -11,7 +11,7 @@ from paddle import seed, static  # noqa: TID251
 from tiers import full_but
 
 from job.engine.quantize import fake_quantize, qat, scales
-from job.engine.training import checkpoints, programs
+from job.engine.training import checkpoints, evaluation, programs
 from job.engine.training import loop as training
 from job.engine.training.collective import SingleProcess
 from job.errors import MachineError, TrainingError
@@ -140,7 +140,8 @@ def test_nan_loss_names_the_step_and_keeps_what_was_good(tmp_path):
         )
     _, progress = checkpoints.Checkpoints(out / "checkpoints").newest(tiny.News())
     assert progress.step == 5
-    assert all(np.isfinite(v).all() for v in checkpoints.read_arrays(out / "best.npz").values())
+    values, _ = checkpoints.read_best(out / "best.npz")
+    assert all(np.isfinite(value).all() for value in values.values())
 
 
 def test_nan_loss_before_any_checkpoint_does_not_promise_one(tmp_path):
@@ -162,15 +163,13 @@ def test_evaluation_in_training_equals_the_saved_model(fp32, tmp_path):
     with session.active():
         qat.prepare(session, tiny.SETTINGS, pact=False)
         program = qat.quantized_evaluation(session, tiny.SETTINGS)
-        programs.write_variables(session.scope, checkpoints.read_arrays(tmp_path / "qat/best.npz"))
-        top1, _ = training.evaluate(
-            program,
-            session.classifier.logits,
-            session.executor,
-            iter([training.TrainingBatch(images, labels)]),
-        )
-    lines = [line for line in metrics(tmp_path / "qat") if "evaluation" in line]
-    assert top1 == pytest.approx(lines[-1]["evaluation"]["top1"])
+        values, best = checkpoints.read_best(tmp_path / "qat/best.npz")
+        programs.write_variables(session.scope, values)
+        scorer = evaluation.Scorer(program, session.classifier.logits, session.executor)
+        batch = evaluation.TrainingBatch(images, labels)
+        found = evaluation.evaluate(scorer, iter([batch]), best.step)
+    assert found.top1 == pytest.approx(best.top1)
+    assert found.cross_entropy == pytest.approx(best.cross_entropy, rel=1e-4)
 
 
 def test_evaluation_follows_the_weights_that_training_changes():

@@ -93,7 +93,7 @@ def test_defaults_come_from_the_schema() -> None:
     manifest = check(MINIMAL)
     assert manifest.model.width == 1.0
     assert (manifest.baseline.train.epochs, manifest.train.epochs) == (0, 1)
-    assert (manifest.baseline.train.base_lr, manifest.train.base_lr) == (0.1, 0.0001)
+    assert (manifest.baseline.train.base_lr, manifest.train.base_lr) == (0.1, None)
     assert manifest.train.schedule.milestones == (0.5, 0.75)
     assert manifest.train.freeze_bn_stats
     assert manifest.quantize.weight_quantize_type == "channel_wise_abs_max"
@@ -233,7 +233,7 @@ def test_an_uri_without_key_is_no_manifest(source: str) -> None:
         ("train__epochs", 1.5, "expected an integer of at least 0 and at most 100000, found 1.5"),
         ("train__epochs", True, "found true"),
         ("train__max_iters", -1, "of at least 0 and at most 1000000000, or null, found -1"),
-        ("train__base_lr", 0, "more than 0 and at most 100, found 0"),
+        ("train__base_lr", 0, "more than 0 and at most 100, or null, found 0"),
         ("train", None, "expected an object, found null"),
         ("model__input_shape", [3, 32], "expected an array of 3 values"),
         ("benchmark__threads", [1, 1], "array of 1 or more distinct values"),
