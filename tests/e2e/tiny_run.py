@@ -22,7 +22,7 @@ LIMIT_S = 280
 # Without it, a machine below AVX512_VNNI refuses every run; all else is the same there.
 SLOW = () if read_host().has_vnni else ("--allow-slow-isa",)
 STAGES = ("prepare", "baseline", "calibrate", "qat", "convert", "int8", "accuracy", "benchmark")
-FOLDERS = ("data", "fp32", "qat", "qat_fake", "int8", "accuracy", "benchmark")
+FOLDERS = ("data", "fp32", "calibrated", "qat", "qat_fake", "int8", "accuracy", "benchmark")
 
 # 898 training images: an epoch has 14 steps, so the baseline passes into its second.
 MANIFEST: Mapping[str, Any] = {

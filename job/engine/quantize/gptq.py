@@ -98,12 +98,29 @@ def inverse_factor(covariance: np.ndarray) -> np.ndarray:
     mean = float(np.mean(np.diagonal(covariance)))
     if mean <= 0.0:
         return np.eye(len(covariance), dtype=np.float32)
-    damped = (covariance / mean).astype(np.float32)
-    damped[np.diag_indices(len(damped))] += DAMPING
+    scaled = (covariance / mean).astype(np.float32)
     # Reversed in both directions, the lower factor of the matrix is the upper factor A with
     # A @ A.T = matrix. Its inverse is U.
-    factor = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]
+    factor = _cholesky(scaled[::-1, ::-1])[::-1, ::-1]
     inverse, failed = lapack.strtri(np.asfortranarray(factor), lower=0)
     if failed:
         raise np.linalg.LinAlgError(f"the factor of the covariance is singular at row {failed}")
     return np.triu(inverse)
+
+
+def _cholesky(matrix: np.ndarray) -> np.ndarray:
+    """Return the lower factor of a matrix with the least damping that makes it definite.
+
+    The matrix is a sum of rounded products, so it can have small negative eigenvalues.
+    """
+    damping = DAMPING
+    while True:
+        damped = matrix.copy()
+        damped[np.diag_indices(len(damped))] += damping
+        try:
+            return np.linalg.cholesky(damped)
+        except np.linalg.LinAlgError:
+            # Twice the largest sum of a row is more than enough.
+            if damping > 2 * np.abs(matrix).sum(axis=1).max():
+                raise
+            damping *= 10

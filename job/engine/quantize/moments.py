@@ -44,13 +44,17 @@ class Moments:
         layer: the layer.
         images: number of images that will be added.
         count: number of samples.
-        total: float64 [groups, inputs], the sum of the samples.
-        products: for each block of inputs, float32 [groups, inputs, inputs], the sum of products.
+        origin: float32 [groups, inputs], the mean of the first batch. It is subtracted from all
+            samples, because sums of products of large means would hide small variances.
+        total: float64 [groups, inputs], the sum of the shifted samples.
+        products: for each block of inputs, float32 [groups, inputs, inputs], the sum of products of
+            the shifted samples.
     """
 
     layer: Layer
     images: int
     count: int = 0
+    origin: np.ndarray = field(default_factory=lambda: np.zeros(()))
     total: np.ndarray = field(default_factory=lambda: np.zeros(()))
     products: list[np.ndarray] = field(default_factory=list)
 
@@ -60,8 +64,10 @@ class Moments:
         groups, count, inputs = samples.shape
         blocks = blocks_of(inputs)
         if not self.products:
+            self.origin = samples.mean(axis=1)
             sizes = [block.stop - block.start for block in blocks]
             self.products = [np.zeros((groups, size, size), np.float32) for size in sizes]
+        samples = samples - self.origin[:, np.newaxis]
         self.count += count
         self.total = self.total + samples.sum(axis=1, dtype=np.float64)
         for block, products in zip(blocks, self.products, strict=True):
@@ -80,16 +86,18 @@ class Moments:
         return np.sort(random.choice(positions, wanted, replace=False))
 
     def covariances(self, *, centred: bool) -> list[np.ndarray]:
-        """Return the mean products of each block, minus the products of the means if ``centred``.
+        """Return the covariance of each block, or the mean products if not ``centred``.
 
-        Centred products are right if the shift of the layer's mean output is corrected.
+        Covariances are right if the shift of the layer's mean output is corrected.
         """
-        means = (self.total / self.count).astype(np.float32)
+        shifts = (self.total / self.count).astype(np.float32)
+        means = shifts + self.origin
         results = []
         for block, products in zip(blocks_of(means.shape[1]), self.products, strict=True):
+            shift, mean = shifts[:, block], means[:, block]
             result = products / self.count
-            if centred:
-                mean = means[:, block]
-                result -= mean[:, :, np.newaxis] * mean[:, np.newaxis, :]
+            result -= shift[:, :, np.newaxis] * shift[:, np.newaxis, :]
+            if not centred:
+                result += mean[:, :, np.newaxis] * mean[:, np.newaxis, :]
             results.append(result)
         return results

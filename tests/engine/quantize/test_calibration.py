@@ -10,6 +10,7 @@ from job.engine.quantize import equalization, measurement, qat
 from job.engine.quantize.calibration import Method, calibrate, quantized_variables
 from job.engine.quantize.layers import Layer, layers_of, pixels_before_mean
 from job.engine.quantize.measurement import Images, Model
+from job.engine.quantize.moments import Moments
 from job.engine.training import programs
 
 import paddle
@@ -149,6 +150,18 @@ def test_moments_are_those_of_the_patches() -> None:
                 before = pixels.patches(inputs_of(opened, pixels))
                 expected = expected + np.cov(before[0].T, bias=True) * len(IMAGES) / before.shape[1]
             np.testing.assert_allclose(found[group], expected, rtol=1e-2, atol=1e-3)
+
+
+def test_a_small_variance_around_a_large_mean_is_measured() -> None:
+    layer = Layer("w", "x", "y", None, 1, 3, None)
+    values = 1e4 + np.random.default_rng(0).normal(0, [0.01, 1, 2], (4000, 3))
+    moments = Moments(layer, images=4000)
+    for part in np.split(values.astype("float32"), 10):
+        moments.add(part, RANDOM)
+    (found,) = moments.covariances(centred=True)
+    np.testing.assert_allclose(np.diagonal(found[0])[1:], [1, 4], rtol=0.1)
+    (found,) = moments.covariances(centred=False)
+    np.testing.assert_allclose(found, 1e8, rtol=1e-3)
 
 
 def test_every_layer_with_a_bias_or_a_norm_keeps_its_mean_output() -> None:

@@ -83,6 +83,17 @@ def test_the_factor_is_that_of_the_inverse() -> None:
     assert not np.tril(upper, -1).any()
 
 
+def test_a_matrix_with_negative_eigenvalues_is_damped_more() -> None:
+    h = covariance(18, 60, 0)
+    values, vectors = np.linalg.eigh(h[0])
+    values[:4] = -0.3 * values.max()
+    h[0] = vectors @ np.diag(values) @ vectors.T
+    matrix, scales = weights_of(4, 18, 0)
+    steps = gptq.round_weights(matrix, [h], scales)
+    change = steps * (scales / 127)[..., np.newaxis] - matrix
+    assert np.abs(change).max() < 0.5 * scales.max()
+
+
 def test_large_layers_are_rounded_in_blocks(monkeypatch) -> None:
     monkeypatch.setattr(gptq, "LARGEST", 10)
     blocks = gptq.blocks_of(27)
