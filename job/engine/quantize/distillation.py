@@ -131,4 +131,5 @@ def use_relative_rates(program: Program, values: Mapping[str, np.ndarray]) -> No
         # Only the rank matters here: convolutions have the outputs first, and products last.
         axes = {4: (1, 2, 3), 2: (0,)}.get(value.ndim)
         step = float(np.mean(value.max(axis=axes))) / LEVELS
-        parameter.optimize_attr["learning_rate"] = max(step, np.finfo(np.float32).tiny)
+        # A network can set the rate of a parameter itself, for example to 0.
+        parameter.optimize_attr["learning_rate"] *= max(step, np.finfo(np.float32).tiny)

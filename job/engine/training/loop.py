@@ -257,7 +257,7 @@ def run_step(
         raise diverged(plan, step, f"the loss is {loss} at", checkpoints)
     speed = progress.advance(len(batch.labels), time.monotonic() - started)
     metrics.step(progress.step, loss, rate, speed)
-    return f"loss {loss:.3f}, {speed:.0f} images/s"
+    return f"loss {loss:.4g}, {speed:.0f} images/s"
 
 
 def diverged(plan: TrainingPlan, step: int, what: str, checkpoints: Checkpoints) -> TrainingError:

@@ -42,7 +42,8 @@ class Metrics:
         """
         line = {
             "step": step,
-            "loss": round(loss, 6),
+            # The loss of distillation is small.
+            "loss": float(f"{loss:.7g}"),
             "lr": rate,
             "images_per_second": round(speed, 1),
         }
