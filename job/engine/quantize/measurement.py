@@ -17,8 +17,9 @@ from job.errors import QuantizationError
 # Bytes of the covariances that are measured together.
 COVARIANCE_BYTES = 1 << 30
 RANDOM_SEED = 0
-# Images that are run together. All activations of a batch are in memory.
-BATCH = 4
+# Values of the images that are run together: four images of 224 pixels, or at most 64 smaller ones.
+# All activations of a batch are in memory.
+BATCH_VALUES, LARGEST_BATCH = 4 * 3 * 224 * 224, 64
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,10 @@ class Images:
 
     def batches(self) -> Iterator[np.ndarray]:
         """Yield the images in small batches."""
-        for start in range(0, self.count, BATCH):
-            yield np.array(self.values[start : start + BATCH])
+        fitting = BATCH_VALUES // int(np.prod(self.values.shape[1:]))
+        batch = max(1, min(LARGEST_BATCH, fitting))
+        for start in range(0, self.count, batch):
+            yield np.array(self.values[start : start + batch])
 
 
 @dataclass(frozen=True)
