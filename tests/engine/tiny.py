@@ -189,7 +189,7 @@ def train_qat(
     """Train a baseline with fake quantization."""
     out.mkdir(exist_ok=True)
     settings = settings or SETTINGS
-    if calibrated:
+    if calibrated and not (out / qat.START).exists():
         write_start(fp32, out, settings=settings, pact=pact, open_=open_)
     values = {"schedule": Schedule("constant", 1e-3, (), 0.1, 0.0), "max_iters": 4, **changes}
     return qat.train(

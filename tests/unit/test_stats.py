@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import softmax
+from scipy.stats import entropy
 
 from job import stats
 
@@ -239,3 +241,49 @@ def test_histogram_refuses_impossible_latencies():
         stats.latency_histogram([1.0, math.nan])
     with pytest.raises(ValueError, match="one or more"):
         stats.latency_histogram([])
+
+
+class TestScoreDifferences:
+    """Closeness of scores to those of a reference model."""
+
+    REFERENCE = np.random.default_rng(0).normal(0, 3, (3000, 10)).astype("float32")
+
+    def closeness(self, noise: float) -> stats.Closeness:
+        random = np.random.default_rng(1)
+        scores = self.REFERENCE + random.normal(0, noise, self.REFERENCE.shape)
+        return stats.closeness(stats.score_differences(scores.astype("float32"), self.REFERENCE))
+
+    def test_equal_scores(self) -> None:
+        shifted = self.REFERENCE + np.float32(4)
+        found = stats.closeness(stats.score_differences(shifted, self.REFERENCE))
+        assert found.signal_to_noise_db > 100
+        assert (found.same_top1, found.divergence) == (100, pytest.approx(0, abs=1e-9))
+
+    @pytest.mark.parametrize("noise", [0.03, 0.3])
+    def test_known_noise(self, noise: float) -> None:
+        found = self.closeness(noise)
+        expected = 20 * math.log10(3 / noise)
+        low, high = found.signal_to_noise_interval
+        assert low < found.signal_to_noise_db < high < low + 0.5
+        assert found.signal_to_noise_db == pytest.approx(expected, abs=0.2)
+        low, high = found.divergence_interval
+        assert 0 < low < found.divergence < high
+
+    def test_more_noise_is_further_away(self) -> None:
+        near, far = self.closeness(0.1), self.closeness(1.0)
+        assert near.signal_to_noise_db > far.signal_to_noise_db + 15
+        assert near.same_top1 > far.same_top1
+        assert near.divergence < far.divergence
+
+    def test_divergence_is_that_of_scipy(self) -> None:
+        random = np.random.default_rng(2)
+        one, other = random.normal(0, 2, (2, 40, 7)).astype("float32")
+        found = stats.score_differences(one, other).divergence
+        expected = entropy(softmax(other, axis=1), softmax(one, axis=1), axis=1)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
+
+    def test_cross_entropy_is_that_of_the_probability_of_the_label(self) -> None:
+        labels = np.arange(3000) % 10
+        found = stats.cross_entropy(self.REFERENCE, labels)
+        chosen = softmax(self.REFERENCE, axis=1)[np.arange(3000), labels]
+        np.testing.assert_allclose(found, -np.log(chosen), rtol=1e-4, atol=1e-6)

@@ -49,8 +49,8 @@ def closeness_grid(report: Mapping[str, Any]) -> Grid | None:
             text_format.interval(*row["signal_to_noise_interval"]),
             f"{row['same_top1']:.2f}",
             text_format.interval(*row["same_top1_interval"]),
-            f"{row['divergence']:.4f}",
-            f"{row['divergence_interval'][0]:.4f} to {row['divergence_interval'][1]:.4f}",
+            f"{row['divergence']:.2g}",
+            "{:.2g} to {:.2g}".format(*row["divergence_interval"]),
         )
         for name, row in found.items()
     )
@@ -89,7 +89,7 @@ def candidates_text(report: Mapping[str, Any]) -> str | None:
     )
     return (
         f"Candidates were compared by their {measures[key]} on the selection split: "
-        f"{first[key]:.4f} before training, {best[key]:.4f} at best. {kept}"
+        f"{first[key]:.3g} before training, {best[key]:.3g} at best. {kept}"
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import tiny
 
-from job.engine.quantize import data_parallel, fake_quantize
+from job.engine.quantize import data_parallel, fake_quantize, qat
 from job.engine.training import checkpoints, programs
 from job.engine.training import loop as training
 from job.process.environment import environment
@@ -38,6 +39,10 @@ def train(folder, name, size, **settings):
     If one process fails, the others are killed, as their supervisors would do.
     """
     (folder / name).mkdir(exist_ok=True)
+    start = folder / "alone" / qat.START
+    if start.exists() and not settings:
+        # Calibration with another number of threads rounds sums differently.
+        shutil.copy(start, folder / name)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     script, options = Path(__file__).parents[1].joinpath("rank.py"), json.dumps(settings)

@@ -19,6 +19,7 @@ from job.report import cells, tables
 from job.report.render import schema_check
 from job.report.run import plots as run_plots
 from job.report.run import speed
+from job.report.run.results import candidates_text
 from job.report.summary import summarize
 
 # numbers
@@ -290,6 +291,30 @@ def test_training_that_did_not_happen(absent, sentence, plots):
     assert sentence in text
     assert text.count("<svg") == plots
     assert sentence in as_markdown(report)
+
+
+def test_closeness_to_fp32_is_shown():
+    report = sample_report()
+    for text in (as_html(report), as_markdown(report), on_terminal(report, 80)):
+        assert "26.90" in text
+        assert "98.40" in text
+    del report["accuracy"]["closeness"]
+    schema_check.validate(report)
+    assert "26.90" not in as_markdown(report)
+
+
+@pytest.mark.parametrize("step", [0, 3])
+def test_the_kept_candidate_is_named(step):
+    report = sample_report()
+    training = report["training"]["qat"]
+    kept = training["evaluations"][step]
+    training["best_step"] = kept["step"]
+    text = candidates_text(report)
+    numbers = [training["evaluations"][0]["divergence"], kept["divergence"]]
+    assert all(f"{number:.3g}" in text for number in numbers)
+    assert (f"step {kept['step']:,}" in text) == (step > 0)
+    training["evaluations"].pop(0)
+    assert candidates_text({**report, "training": {"qat": None}}) is None
 
 
 def test_post_training_model_is_not_called_qat():
