@@ -158,7 +158,7 @@ def _faults(manifest: Manifest, size: int, index: int | None) -> Iterator[str]:
             f"/train/batch_size: expected a multiple of {size} (the number of processes), found "
             f"{train.batch_size}"
         )
-    if train.freeze_bn_stats is not True:
+    if train.freeze_bn_stats is False:
         yield (
             "/train/freeze_bn_stats: must be true, because each process would compute its own "
             "batch-norm statistics"

@@ -108,10 +108,11 @@ class TrainSpec:
 class QatTrainSpec(TrainSpec):
     """Quantization-aware training.
 
-    If ``loss`` is None, training uses labels if ``base_lr`` is set, otherwise it distils.
+    If ``loss`` is None, training uses labels if ``base_lr`` is set, otherwise it distils. If
+    ``freeze_bn_stats`` is None, the statistics are frozen.
     """
 
-    freeze_bn_stats: bool
+    freeze_bn_stats: bool | None
     loss: str | None
     step_size: float
 

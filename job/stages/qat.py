@@ -43,7 +43,7 @@ def run(
             weights=weights,
             pact=spec.pact,
             start=inputs["calibrate"].path / qat.START if spec.calibrate else None,
-            freeze_bn_stats=train.freeze_bn_stats,
+            freeze_bn_stats=train.freeze_bn_stats is not False,
             loss=train.used_loss,
             loader=loader,
             selection=data / SELECTION,

@@ -9,7 +9,6 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.linalg import lapack
 
 LEVELS = 127
 # Added to the diagonal, as a share of its mean. It makes a matrix of few samples invertible.
@@ -95,6 +94,9 @@ def inverse_factor(covariance: np.ndarray) -> np.ndarray:
     Args:
         covariance: symmetric matrix [n, n] without negative eigenvalues.
     """
+    # Imported here because the import takes half a second, and few processes round weights.
+    from scipy.linalg import lapack
+
     mean = float(np.mean(np.diagonal(covariance)))
     if mean <= 0.0:
         return np.eye(len(covariance), dtype=np.float32)
