@@ -10,7 +10,7 @@ from tiny_run import LIMIT_S, SLOW, Run
 
 BIN = Path(sys.executable).parent
 LAUNCH = ("-m", "paddle.distributed.launch", "--nproc_per_node", "2")
-TOGETHER = ("--set", "train.freeze_bn_stats=true")
+TOGETHER: tuple[str, ...] = ()
 
 
 def launch(run: Run, *arguments: str) -> "subprocess.Popen[str]":
