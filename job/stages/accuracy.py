@@ -15,6 +15,7 @@ from job.host import usable_cores
 from job.manifest import Manifest
 from job.stages.engine_packages import PACKAGES
 from job.stages.stage import SHARD, TEST, Record, Stage, StageOutput
+from job.stats import closeness
 
 BATCH = 50
 # Model name in the report -> stage that writes the model, and mode of the predictor.
@@ -24,7 +25,7 @@ MODELS = {
     "int8": ("int8", "int8"),
 }
 Correct = NDArray[np.bool_]
-# Fields of stats.ScoreDifferences.
+# Fields of ScoreDifferences.
 DIFFERENCES = ("signal", "noise", "divergence", "same_top1")
 # Arrays by "MODEL.choice", "MODEL.top1", "MODEL.top5" and the differences from FP32, such as
 # "MODEL.noise": one value per image.
@@ -63,7 +64,7 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
         "paired": paired(top1["fp32"], top1["int8"]),
         "paired_fake": drop(top1["fp32"], top1["qat_fake"]),
         "paired_int8_fake": drop(top1["qat_fake"], top1["int8"]),
-        "closeness": {name: closeness(whole, name) for name in names if name != "fp32"},
+        "closeness": {name: closeness_of(whole, name) for name in names if name != "fp32"},
     }
 
 
@@ -137,7 +138,7 @@ def score_part(
         part[f"{name}.top5"] = stats.topk_correct(scores, labels, 5)
         # FP32 is the first model.
         reference = scores if reference is None else reference
-        differences = stats.score_differences(scores, reference)
+        differences = closeness.score_differences(scores, reference)
         part |= {f"{name}.{field}": getattr(differences, field) for field in DIFFERENCES}
     return part
 
@@ -190,10 +191,10 @@ def describe(top1: Correct, top5: Correct) -> dict[str, Any]:
     }
 
 
-def closeness(whole: Part, name: str) -> dict[str, Any]:
+def closeness_of(whole: Part, name: str) -> dict[str, Any]:
     """Return how close the scores of a model are to those of FP32."""
     fields = {field: whole[f"{name}.{field}"] for field in DIFFERENCES}
-    return asdict(stats.closeness(stats.ScoreDifferences(**fields)))
+    return asdict(closeness.closeness(closeness.ScoreDifferences(**fields)))
 
 
 def drop(reference: Correct, model: Correct) -> dict[str, Any]:

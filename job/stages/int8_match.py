@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from job import stats
 from job.errors import QuantizationError
 from job.events import Events
 from job.manifest import Manifest
 from job.stages.match_search import search
 from job.stages.stage import StageOutput
+from job.stats import closeness
 
 # Sound fake-quantized models were seen between 15 and 46 dB.
 LOW_DECIBELS = 10.0
@@ -41,8 +41,8 @@ class Agreement:
 
 def agreement(scores: Scores, reference: Scores) -> Agreement:
     """Compare scores [N, classes] with those of a reference model."""
-    found = stats.score_differences(scores, reference)
-    ratio = stats.decibels(float(found.signal.sum()), float(found.noise.sum()))
+    found = closeness.score_differences(scores, reference)
+    ratio = closeness.decibels(float(found.signal.sum()), float(found.noise.sum()))
     return Agreement(ratio, 100 * float(found.same_top1.mean()))
 
 

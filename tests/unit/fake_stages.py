@@ -207,7 +207,7 @@ def waits(manifest: Manifest, inputs: Inputs, out: Path, events: Events) -> Reco
 def loses(manifest: Manifest, inputs: Inputs, out: Path, events: Events) -> Record:
     """Notice that another process died, before the supervisor notices."""
     time.sleep(0.3)
-    raise PeerLost("another process of the training is gone: gloo reported it")
+    raise PeerLost("another process of the training has ended: gloo reported it")
 
 
 def stage(name: str, *needs: str, host_matters: bool = False, work: Any = None) -> Stage:

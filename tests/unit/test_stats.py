@@ -10,6 +10,7 @@ from scipy.special import softmax
 from scipy.stats import entropy
 
 from job import stats
+from job.stats import closeness
 
 
 def rows(*scores: tuple[float, ...]) -> np.ndarray:
@@ -248,14 +249,16 @@ class TestScoreDifferences:
 
     REFERENCE = np.random.default_rng(0).normal(0, 3, (3000, 10)).astype("float32")
 
-    def closeness(self, noise: float) -> stats.Closeness:
+    def closeness(self, noise: float) -> closeness.Closeness:
         random = np.random.default_rng(1)
         scores = self.REFERENCE + random.normal(0, noise, self.REFERENCE.shape)
-        return stats.closeness(stats.score_differences(scores.astype("float32"), self.REFERENCE))
+        return closeness.closeness(
+            closeness.score_differences(scores.astype("float32"), self.REFERENCE)
+        )
 
     def test_equal_scores(self) -> None:
         shifted = self.REFERENCE + np.float32(4)
-        found = stats.closeness(stats.score_differences(shifted, self.REFERENCE))
+        found = closeness.closeness(closeness.score_differences(shifted, self.REFERENCE))
         assert found.signal_to_noise_db > 100
         assert (found.same_top1, found.divergence) == (100, pytest.approx(0, abs=1e-9))
 
@@ -278,12 +281,12 @@ class TestScoreDifferences:
     def test_divergence_is_that_of_scipy(self) -> None:
         random = np.random.default_rng(2)
         one, other = random.normal(0, 2, (2, 40, 7)).astype("float32")
-        found = stats.score_differences(one, other).divergence
+        found = closeness.score_differences(one, other).divergence
         expected = entropy(softmax(other, axis=1), softmax(one, axis=1), axis=1)
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
 
     def test_cross_entropy_is_that_of_the_probability_of_the_label(self) -> None:
         labels = np.arange(3000) % 10
-        found = stats.cross_entropy(self.REFERENCE, labels)
+        found = closeness.cross_entropy(self.REFERENCE, labels)
         chosen = softmax(self.REFERENCE, axis=1)[np.arange(3000), labels]
         np.testing.assert_allclose(found, -np.log(chosen), rtol=1e-4, atol=1e-6)

@@ -21,7 +21,7 @@ from job.engine.quantize.layers import layers_of
 from job.engine.quantize.measurement import Images, Model
 from job.engine.quantize.moments import Mean
 from job.engine.quantize.pact import clips
-from job.engine.quantize.ranges import choose_range
+from job.engine.quantize.ranges import Histogram, choose_range
 from job.engine.quantize.rounding import correction, round_by_gptq, round_to_nearest
 from job.engine.quantize.scales import scale_sources, weight_scales
 from job.engine.training.loop import with_onednn
@@ -33,7 +33,7 @@ from job.engine.training.programs import (
 )
 
 PER_CHANNEL = "channel_wise_abs_max"
-# Images for covariances and for the largest values of channels. More images gained nothing.
+# Images for covariances and for the largest values of channels. It bounds the time.
 ENOUGH_IMAGES = 128
 Progress = Callable[[int, int], None]
 
@@ -115,40 +115,43 @@ def calibrate(
     every = [layer for same in layers.values() for layer in same]
     names = sorted(set(activations.values()))
     histograms, means = measurement.measure(model, images, names, every, passes.add)
-    unsigned = unsigned_values(quantized)
-    ranges = {
-        name: choose_range(
-            histograms[name], method.ranges, UNSIGNED_STEPS if name in unsigned else LEVELS
-        )
-        for name in names
-    }
     original = read_variables(scope, persistables(evaluation))
-    changed: dict[str, np.ndarray] = {}
     per_channel = settings["weight_quantize_type"] == PER_CHANNEL
+    changed: dict[str, np.ndarray] = {}
     for names in groups:
         group = {name: layers[name] for name in names}
         covariances = measurement.Covariances(evaluation, group, few.count)
         covariances.measure(model, few, passes.add)
         for name, (layer, *_) in group.items():
-            changed[name] = round_by_gptq(
-                original[name], layer, covariances.pop(name), per_channel=per_channel
-            )
-    corrected = {}
+            found = covariances.pop(name, corrected=method.correct_bias)
+            changed[name] = round_by_gptq(original[name], layer, found, per_channel=per_channel)
+    corrected: dict[str, np.ndarray] = {}
     if method.correct_bias:
-        nearest = {
+        # Without GPTQ, the quantize op rounds the weights to the nearest step.
+        rounded = changed or {
             name: round_to_nearest(original[name], same[0], per_channel=per_channel)
             for name, same in layers.items()
-            if name not in changed
         }
-        corrected = corrections(means, original, {**nearest, **changed})
+        corrected = corrections(means, original, rounded)
     write_variables(scope, {**changed, **corrected})
-    write_ranges(evaluation, activations, ranges, scope)
+    write_ranges(evaluation, activations, ranges_of(histograms, quantized, method.ranges), scope)
     write_variables(scope, weight_scales(quantized, scope))
     return {
         "activation_scales": len(activations),
         "gptq_weights": len(changed),
         "corrected_layers": len(corrected),
         "equalized_activations": len(junctions),
+    }
+
+
+def ranges_of(
+    histograms: Mapping[str, Histogram], quantized: Program, algorithm: str
+) -> dict[str, float]:
+    """Return the range of each activation; values that are never negative have more steps."""
+    unsigned = unsigned_values(quantized)
+    return {
+        name: choose_range(histogram, algorithm, UNSIGNED_STEPS if name in unsigned else LEVELS)
+        for name, histogram in histograms.items()
     }
 
 

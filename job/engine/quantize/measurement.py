@@ -66,7 +66,10 @@ class Model:
         """
         fetched = sorted({*names} - {IMAGE})
         if images.count == 0:
-            raise QuantizationError("calibration failed: no calibration image", "Check /data.")
+            raise QuantizationError(
+                "calibration failed: found no calibration image, expected at least one",
+                "Give training images in /data.",
+            )
         for batch in images.batches():
             results = self.executor.run(self.program, {IMAGE: batch}, fetched, scope=self.scope)
             values = {**dict(zip(fetched, results, strict=True)), IMAGE: batch}
@@ -177,10 +180,15 @@ class Covariances:
 
         model.run([moments.layer.source for moments in every], images, receive)
 
-    def pop(self, weight: str) -> list[np.ndarray]:
-        """Return the covariance of each block of inputs of a weight, and free the memory."""
+    def pop(self, weight: str, *, corrected: bool) -> list[np.ndarray]:
+        """Return the covariance of each block of inputs of a weight, and free the memory.
+
+        Args:
+            weight: name of the weight.
+            corrected: whether the shift of the mean output is corrected where a layer allows it.
+        """
         inputs = self.inputs.pop(weight)
-        centred = all(moments.layer.correction is not None for moments in inputs)
+        centred = corrected and all(moments.layer.correction is not None for moments in inputs)
         parts = [moments.covariances(centred=centred) for moments in inputs]
         for moments in self.pixels.pop(weight):
             share = 1 / self.positions[moments.layer.source]

@@ -109,15 +109,9 @@ def train(
         )
         trainer = replace(trainer, criterion=CRITERIA[loss], reference=reference)
         record = run_recipe(
-            session,
-            trainer,
-            recipe,
-            name="qat",
-            loader=loader,
-            selection=selection,
-            out=out,
-            events=events,
-        )
+            session, trainer, recipe, name="qat", loader=loader, selection=selection, out=out,
+            events=events
+        )  # fmt: skip
     trainer.peers.leave()
     if not record:
         return {}

@@ -49,7 +49,7 @@ def store_computed_weights(
     for index in reversed(range(len(block.ops))):
         if not set(names).isdisjoint(block.ops[index].output_arg_names):
             block._remove_op(index, sync=False)
-    # The reason for the exclusion from quantization is gone, see skip_computed_weights.
+    # skip_computed_weights excluded these ops from quantization. Their weights are stored now.
     for op in block.ops:
         if not set(names).isdisjoint(weights_of(op)):
             op._set_attr("op_namescope", op.attr("op_namescope").replace(f"{SKIP}/", ""))

@@ -1,6 +1,6 @@
 """Evaluates a program on the selection split, and chooses between candidates."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from paddle.static import Program
 from job import stats
 from job.engine.training.checkpoints import Evaluation
 from job.engine.training.ready_names import IMAGE
+from job.stats import closeness
 from job.storage.files import atomic_write
 
 # How candidates are compared: the attribute of Evaluation, and the sign that makes larger better.
@@ -66,10 +67,10 @@ def evaluate(
         scores = scorer.scores(batch.images)
         right1 += int(stats.topk_correct(scores, batch.labels, 1).sum())
         right5 += int(stats.topk_correct(scores, batch.labels, 5).sum())
-        entropy += float(stats.cross_entropy(scores, batch.labels).sum())
+        entropy += float(closeness.cross_entropy(scores, batch.labels).sum())
         if reference is not None:
             expected = reference[count : count + len(scores)]
-            difference = stats.score_differences(scores, expected)
+            difference = closeness.score_differences(scores, expected)
             divergence += float(difference.divergence.sum())
             signal += float(difference.signal.sum())
             noise += float(difference.noise.sum())
@@ -83,7 +84,7 @@ def evaluate(
         percent * right5,
         entropy / count,
         divergence / count,
-        stats.decibels(signal, noise),
+        closeness.decibels(signal, noise),
     )
 
 
@@ -93,6 +94,3 @@ def is_better(found: Evaluation, best: Evaluation | None, criterion: str) -> boo
         return True
     sign = CRITERIA[criterion]
     return sign * getattr(found, criterion) >= sign * getattr(best, criterion)
-
-
-SelectionBatches = Callable[[], Iterator[TrainingBatch]]

@@ -206,8 +206,8 @@ def train(
     stepper = trainer.stepper(program, plan.seed)
     metrics = Metrics(out / "metrics.jsonl", progress)
     if progress.step == 0 and trainer.reference is not None:
-        found = evaluate_and_keep(trainer, scorer, selection_batches(), progress, metrics, out)
-        events.message(f"{plan.name}: before training, {described(found)}")
+        text = evaluate_and_keep(trainer, scorer, selection_batches, progress, metrics, out)
+        events.message(f"{plan.name}: before training, {text}")
     saved = time.monotonic()
     for step, batch in remaining_batches(
         progress.step, plan.total_steps, plan.steps_per_epoch, epoch_batches
@@ -223,9 +223,8 @@ def train(
             raise diverged(plan, step, "weights are not finite after", checkpoints)
         done = f"step {progress.step} of {plan.total_steps}"
         if evaluating:
-            batches = selection_batches()
-            found = evaluate_and_keep(trainer, scorer, batches, progress, metrics, out)
-            events.message(f"{plan.name}: {done}, {described(found)}")
+            text = evaluate_and_keep(trainer, scorer, selection_batches, progress, metrics, out)
+            events.message(f"{plan.name}: {done}, {text}")
         if saving:
             metrics.sync()
             checkpoints.save(values, progress)
@@ -350,14 +349,18 @@ class Stepper:
 def evaluate_and_keep(
     trainer: Trainer,
     scorer: Scorer,
-    batches: Iterator[TrainingBatch],
+    selection_batches: Callable[[], Iterator[TrainingBatch]],
     progress: Progress,
     metrics: Metrics,
     out: Path,
-) -> Evaluation:
-    """Evaluate the selection split and write ``best.npz`` if the weights are the best so far."""
+) -> str:
+    """Evaluate the selection split and write ``best.npz`` if the weights are the best so far.
+
+    Returns:
+        The result for a message.
+    """
     started = time.monotonic()
-    found = evaluate(scorer, batches, progress.step, trainer.reference)
+    found = evaluate(scorer, selection_batches(), progress.step, trainer.reference)
     progress.seconds += time.monotonic() - started
     progress.evaluations.append(found)
     metrics.evaluation(found)
@@ -365,7 +368,7 @@ def evaluate_and_keep(
         progress.best = found
         names = persistables(trainer.evaluation)
         write_best(out / BEST, read_variables(trainer.scope, names), found)
-    return found
+    return described(found)
 
 
 def described(found: Evaluation) -> str:

@@ -141,7 +141,7 @@ def test_moments_are_those_of_the_patches() -> None:
         layer = mean.layer
         patches = layer.patches(inputs_of(opened, layer)).astype("float64")
         np.testing.assert_allclose(mean.patch(), patches.mean(axis=1), rtol=1e-4, atol=1e-5)
-        (found,) = covariances.pop(layer.weight)
+        (found,) = covariances.pop(layer.weight, corrected=True)
         pixels = pixels_before_mean(opened.program, layer)
         assert (pixels is not None) == layer.weight.startswith("linear")
         for group, values in enumerate(patches):

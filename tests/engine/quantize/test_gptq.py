@@ -52,10 +52,12 @@ def test_the_largest_weight_of_each_output_keeps_its_value(seed: int) -> None:
 
 def test_one_scale_for_all_weights() -> None:
     matrix, _ = weights_of(8, 27, 0)
-    scales = np.full((1, 8), np.abs(matrix).max(), "float32")
-    steps = gptq.round_weights(matrix, [covariance(27, 100, 0)], scales)
-    assert (np.abs(steps) == 127).sum() >= 1
-    assert output_error(matrix, steps, scales, covariance(27, 100, 0)) > 0
+    h, scales = covariance(27, 100, 0), np.full((1, 8), np.abs(matrix).max(), "float32")
+    steps = gptq.round_weights(matrix, [h], scales)
+    assert (np.abs(steps[np.abs(matrix) == scales.max()]) == 127).all()
+    nearest = np.rint(matrix / (scales / 127)[..., np.newaxis])
+    errors = [output_error(matrix, each, scales, h) for each in (steps, nearest)]
+    assert errors[0] < 0.8 * errors[1]
 
 
 @pytest.mark.parametrize("dead", ["inputs", "some inputs", "outputs"])
