@@ -26,7 +26,7 @@ from job.engine.training import loop as training
 from job.engine.training import programs
 from job.engine.training.baseline import model_bytes
 from job.engine.training.checkpoints import read_arrays, read_best, write_arrays
-from job.engine.training.collective import Location, ProcessGroup, SingleProcess
+from job.engine.training.collective import Membership, ProcessGroup, SingleProcess
 from job.engine.training.evaluation import Scorer, write_scores
 from job.engine.training.session import Recipe, Session, packed_batches, run_recipe
 from job.errors import QuantizationError
@@ -72,7 +72,7 @@ def train(
     selection: Path,
     out: Path,
     events: Events,
-    meeting: Location | None = None,
+    meeting: Membership | None = None,
 ) -> dict[str, Any]:
     """Train with fake quantization, and write the best weights to ``best.npz`` in ``out``.
 
@@ -142,7 +142,7 @@ def open_trainer(
     start: Path | None,
     freeze_bn_stats: bool,
     data: str,
-    meeting: Location | None,
+    meeting: Membership | None,
 ) -> training.Trainer:
     """Build the fake-quantized training program of a session; arguments as for :func:`train`."""
     classifier, moving_rate = session.classifier, settings["moving_rate"]

@@ -33,9 +33,6 @@ _STORE_SECONDS = 7 * 24 * 3600
 Membership = tuple[int, int, str, int]
 """Rank, number of processes, and the host and port where rank 0's store listens."""
 
-# The former name, which other modules still import.
-Location = Membership
-
 
 class SingleProcess:
     """A training in one process; the base class of :class:`ProcessGroup`."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from paddle import static
 
-from job.engine.training.collective import Location, Plan, ProcessGroup
+from job.engine.training.collective import Membership, Plan, ProcessGroup
 from job.engine.training.evaluation import TrainingBatch
 from job.engine.training.loop import Stepper, remaining_batches
 from job.engine.training.programs import cpu
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def follow(
-    meeting: Location, recipe: Recipe, *, loader: "Loader", events: Events
+    meeting: Membership, recipe: Recipe, *, loader: "Loader", events: Events
 ) -> "static.Scope | None":
     """Train together with rank 0.
 

@@ -14,6 +14,7 @@ from job.engine.training.legacy_functions import legacy_functions
 from job.engine.training.session import load_weights
 from job.engine.weights.match import read_pdparams
 from job.errors import QuantizationError, UsageError
+from job.host import read_host
 from job.profile.record import trace
 from job.stages.int8_match import agreement
 
@@ -88,7 +89,8 @@ def test_values_keep_their_training_names_if_evaluation_has_other_ops():
 def test_int8_model_computes_what_was_trained(name, tmp_path):
     made = tiny.quantize(open_own(name)[1], tmp_path)
     assert tiny.error(made.fake, made.fp32) < 0.1
-    assert tiny.error(made.int8, made.fake) < 0.1
+    # Without VNNI oneDNN halves the weights, and eight layers in a row lose another half bit.
+    assert tiny.error(made.int8, made.fake) < (0.1 if read_host().has_vnni else 0.15)
 
 
 @pytest.mark.parametrize("name", WHOLLY_INT8)
