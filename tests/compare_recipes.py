@@ -58,9 +58,7 @@ def main() -> None:
     if arguments.nncf:
         print(nncf_row(arguments.nncf, arguments.output))
         return
-    print(
-        "| recipe | SNR dB | 95% | fake-quantized, SNR dB | same class % | KL | top-1 % | FP32 top-1 % | cost s |"
-    )
+    print("| recipe | SNR dB | 95% | fake SNR dB | same class % | KL | top-1 % | FP32 % | cost s |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name in arguments.only or (*RECIPES, *VARIANTS):
         if name in RECIPES:
