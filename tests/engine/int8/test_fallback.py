@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from short_networks import shortened
 from tiers import full_but
 
 from job.data import packed
@@ -51,7 +52,7 @@ def trials_of(made: tiny.Quantized, folder: Path) -> Trials:
 
 @pytest.mark.parametrize("name", full_but(NETWORKS, ["resnet18"]))
 def test_search_keeps_the_worst_ops_in_fp32(name, tmp_path):
-    session = tiny.open_tiny(name=name, input_shape=SHAPE, width=NETWORKS[name], classes=CLASSES)
+    session = tiny.session_of(lambda: shortened(name, NETWORKS[name]), shape=SHAPE)
     (tmp_path / "fp32").mkdir()
     baseline.export(session, tmp_path / "fp32")
     made = tiny.quantize(session, tmp_path, 1.0)
