@@ -28,12 +28,32 @@ def render(
     cpus: Annotated[int | None, typer.Option(min=1, help="CPUs of each pod. [default: 4]")] = None,
     memory: Annotated[str | None, typer.Option(help="Memory of each pod. [default: 16Gi]")] = None,
     storage: Annotated[
-        str | None, typer.Option(help="Scratch space on the node's disk. [default: 20Gi]")
+        str | None,
+        typer.Option(
+            help="Scratch space on the node's disk, for the cache of inputs from S3 and for an "
+            "output in S3. [default: computed from the manifest]"
+        ),
     ] = None,
     hours: Annotated[
         float | None, typer.Option(min=0.01, help="Time limit of the Job in hours. [default: 24]")
     ] = None,
+    parallelism: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of pods of a matrix or of --score that run at the same time. Set it to "
+            "what the queue can admit at once. [default: all]",
+        ),
+    ] = None,
     queue: Annotated[str | None, typer.Option(help="LocalQueue of Kueue.")] = None,
+    toleration: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE:EFFECT",
+            help="Taint of nodes that the pods tolerate, as in `kubectl taint`. VALUE and EFFECT "
+            "are optional. Repeat the option for several taints.",
+        ),
+    ] = None,
     claim: Annotated[
         str | None,
         typer.Option(help="PersistentVolumeClaim to mount at /work, for data and results."),
@@ -71,10 +91,10 @@ def render(
 
     \b
     Examples:
-      job k8s render manifests/digits.json --claim job-work | kubectl apply -f -
+      job k8s render manifests/digits.json --claim job-work | kubectl apply --server-side -f -
       job k8s render m.json --set output=s3://bucket/m --secret s3-credentials --cpus 8
-      job k8s render m.json --set accuracy.shards=16 --score --claim shared | kubectl apply -f -
-      job k8s render m.json --processes 4 --claim shared | kubectl apply -f -
+      job k8s render m.json --set accuracy.shards=16 --score --claim shared > score.yaml
+      job k8s render m.json --processes 4 --claim shared | kubectl apply --server-side -f -
     """
     from job.kubernetes import PodOptions
     from job.kubernetes import render as render_resources
@@ -87,10 +107,12 @@ def render(
         memory=memory,
         storage=storage,
         hours=hours,
+        parallelism=parallelism,
         queue=queue,
         claim=claim,
         secret=secret,
         service_account=service_account,
+        tolerations=tuple(toleration or ()),
         until=until,
         score=score,
         processes=processes,

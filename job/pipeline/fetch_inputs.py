@@ -49,7 +49,7 @@ def localized(manifest: Manifest, say: Say, index: int | None = None) -> Iterato
     singles = entries(manifest) or (manifest,)
     if index is not None:
         singles = singles[max(0, index) : index + 1]  # a wrong number is reported later
-    if not any(_reads_s3(single) for single in singles):
+    if not any(reads_s3(single) for single in singles):
         yield manifest
         return
     fetcher = _Fetcher(manifest, say)
@@ -63,7 +63,8 @@ def localized(manifest: Manifest, say: Say, index: int | None = None) -> Iterato
         fetcher.cache.release()
 
 
-def _reads_s3(manifest: Manifest) -> bool:
+def reads_s3(manifest: Manifest) -> bool:
+    """Whether a manifest of one model has an input in S3."""
     model, data = manifest.model, manifest.data
     texts = [model.weights, model.inference_model, *_files_of(data), data.root]
     if data.format not in ("digits", "synthetic") and data.root is None:

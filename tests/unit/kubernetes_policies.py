@@ -6,6 +6,8 @@ from typing import Any
 
 import kubernetes_validate
 
+from job.kubernetes.scratch import byte_count
+
 Job = Mapping[str, Any]
 VNNI = "feature.node.kubernetes.io/cpu-cpuid.AVX512VNNI"
 AMX = "feature.node.kubernetes.io/cpu-cpuid.AMXINT8"
@@ -87,7 +89,7 @@ def is_one_pod_or_one_for_each_model(job: Job) -> bool:
         return not {"completions", "completionMode", "parallelism"} & spec.keys()
     return (
         spec["completionMode"] == "Indexed"
-        and spec["completions"] == spec["parallelism"] > 0
+        and spec["completions"] >= spec["parallelism"] > 0
         and container(job)["args"][2:] == ["--index", "$(JOB_COMPLETION_INDEX)"]
     )
 
@@ -159,19 +161,36 @@ def runs_the_manifest_of_the_config_map(job: Job) -> bool:
     )
 
 
-def can_write_to_work_and_tmp_alone(job: Job) -> bool:
+def can_write_to_its_volumes_alone(job: Job) -> bool:
     writable = [m for m in container(job)["volumeMounts"] if not m.get("readOnly")]
     volumes = {volume["name"]: volume for volume in pod(job)["volumes"]}
     return {(m["name"], m["mountPath"]) for m in writable} == {
         ("work", "/work"),
+        ("scratch", "/scratch"),
         ("tmp", "/tmp"),
     } and all(m["name"] in volumes for m in container(job)["volumeMounts"])
 
 
-def scratch_has_a_limit(job: Job) -> bool:
-    scratch = [volume["emptyDir"] for volume in pod(job)["volumes"] if "emptyDir" in volume]
-    lasting = any("persistentVolumeClaim" in v or "ephemeral" in v for v in pod(job)["volumes"])
-    return len(scratch) == (1 if lasting else 2) and all(each["sizeLimit"] for each in scratch)
+def scratch_is_local_and_used(job: Job) -> bool:
+    """Checks that the cache is never on a claim, which may be on a network file system."""
+    (scratch,) = [volume for volume in pod(job)["volumes"] if volume["name"] == "scratch"]
+    variables = {entry["name"]: entry["value"] for entry in container(job)["env"]}
+    return variables["JOB_SCRATCH"] == "/scratch" and bool({"emptyDir", "ephemeral"} & set(scratch))
+
+
+def volumes_fit_into_the_limit_of_the_disk(job: Job) -> bool:
+    """Checks that the kubelet does not evict a pod whose volumes are within their limits."""
+    emptied = {v["name"]: v["emptyDir"] for v in pod(job)["volumes"] if "emptyDir" in v}
+    logs = 1 << 30
+    used = sum(byte_count(each["sizeLimit"]) for each in emptied.values())
+    limit = byte_count(container(job)["resources"]["limits"]["ephemeral-storage"])
+    sourced = all(len(volume) == 2 for volume in pod(job)["volumes"])
+    return sourced and "tmp" in emptied and used + logs <= limit
+
+
+def is_never_suspended_by_us(job: Job) -> bool:
+    """Checks that applying the Job again does not end its pod; Kueue's webhook sets `suspend`."""
+    return "suspend" not in job["spec"]
 
 
 EVERYWHERE: tuple[Callable[[Job], bool], ...] = (
@@ -190,8 +209,10 @@ EVERYWHERE: tuple[Callable[[Job], bool], ...] = (
     has_time_for_a_checkpoint,
     tells_its_last_word,
     runs_the_manifest_of_the_config_map,
-    can_write_to_work_and_tmp_alone,
-    scratch_has_a_limit,
+    can_write_to_its_volumes_alone,
+    scratch_is_local_and_used,
+    volumes_fit_into_the_limit_of_the_disk,
+    is_never_suspended_by_us,
 )
 # Policies on labels of Node Feature Discovery. Components of clouds use other labels.
 BY_FEATURE = (needs_vnni, prefers_amx)

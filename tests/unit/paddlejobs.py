@@ -108,7 +108,8 @@ def is_started_by_paddles_launcher(made: Made) -> bool:
             *("tini", "--", "python", "-m", "paddle.distributed.launch"),
             *("--nproc_per_node", "1", "--log_dir", "/tmp/log", "job"),
         ]
-        and container["args"] == ["run", "manifest.json", "--until", "qat"]
+        and container["args"][:2] == ["run", "manifest.json"]
+        and container["args"][-2:] == ["--until", "qat"]
         and worker(made)["replicas"] > 1
     )
 
@@ -134,7 +135,11 @@ def ends_and_keeps_its_logs_for_a_while(made: Made) -> bool:
 
 def has_no_proxy_beside_it(made: Made) -> bool:
     annotations = worker(made)["template"]["metadata"]["annotations"]
-    return bool(annotations == {"sidecar.istio.io/inject": "false"})
+    return bool(annotations["sidecar.istio.io/inject"] == "false")
+
+
+def is_never_suspended_by_us(made: Made) -> bool:
+    return "suspend" not in made["spec"]["runPolicy"] and "suspend" not in made["spec"]
 
 
 EVERYWHERE: tuple[Callable[[Made], bool], ...] = (
@@ -143,6 +148,7 @@ EVERYWHERE: tuple[Callable[[Made], bool], ...] = (
     is_tried_again_by_all_its_pods,
     ends_and_keeps_its_logs_for_a_while,
     has_no_proxy_beside_it,
+    is_never_suspended_by_us,
     *map(
         as_of_a_job,
         (
@@ -155,8 +161,9 @@ EVERYWHERE: tuple[Callable[[Made], bool], ...] = (
             jobs.has_time_for_a_checkpoint,
             jobs.tells_its_last_word,
             jobs.runs_the_manifest_of_the_config_map,
-            jobs.can_write_to_work_and_tmp_alone,
-            jobs.scratch_has_a_limit,
+            jobs.can_write_to_its_volumes_alone,
+            jobs.scratch_is_local_and_used,
+            jobs.volumes_fit_into_the_limit_of_the_disk,
         ),
     ),
 )

@@ -66,7 +66,7 @@ def test_manifest_goes_with_defaults_and_overrides() -> None:
     assert sent == source.resolved
     assert sent["train"]["epochs"] == 7
     (volume,) = [v for v in pod_of(made)["volumes"] if v["name"] == "manifest"]
-    assert volume["configMap"]["name"] == config["metadata"]["name"] == "tiny"
+    assert volume["configMap"]["name"] == config["metadata"]["name"]
     assert made["metadata"]["namespace"] == config["metadata"]["namespace"] == "team"
 
 
@@ -83,11 +83,10 @@ def test_options() -> None:
     pod = pod_of(made)
     container = pod["containers"][0]
     assert container["image"] == "registry/job:1"
-    limits = {"cpu": "8", "memory": "32Gi", "ephemeral-storage": "200Gi"}
+    limits = {"cpu": "8", "memory": "32Gi", "ephemeral-storage": "204Gi"}
     assert container["resources"] == {"limits": limits, "requests": limits}
-    assert pod["volumes"][0] == {"name": "work", "emptyDir": {"sizeLimit": "200Gi"}}
+    assert pod["volumes"][1] == {"name": "scratch", "emptyDir": {"sizeLimit": "200Gi"}}
     assert made["spec"]["activeDeadlineSeconds"] == 5400
-    assert made["spec"]["suspend"] is True
     assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpuless"
     assert broken(made, POLICIES) == []
 
@@ -122,7 +121,7 @@ def test_matrix_is_an_indexed_job() -> None:
 def test_test_split_in_parts_is_an_indexed_job() -> None:
     whole = manifest(accuracy__shards=8)
     config, made = rendered(whole, score=True)
-    assert made["metadata"]["name"] == config["metadata"]["name"] == "tiny-score"
+    assert made["metadata"]["name"] == config["metadata"]["name"].rpartition("-")[0] == "tiny-score"
     assert made["spec"]["completions"] == 8
     (container,) = pod_of(made)["containers"]
     assert container["args"] == ["score", "manifest.json", "--shard", "$(JOB_COMPLETION_INDEX)"]
@@ -144,9 +143,8 @@ def test_several_processes_are_a_paddle_job(version: str) -> None:
     config, made = rendered(source, processes=4, **options)
     kubernetes_validate.validate(config, version, strict=True)
     paddlejobs.validate(made, version)
-    assert made["metadata"]["name"] == config["metadata"]["name"] == "tiny-qat"
+    assert made["metadata"]["name"] == config["metadata"]["name"].rpartition("-")[0] == "tiny-qat"
     assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "q"
-    assert made["spec"]["runPolicy"]["suspend"] is True
     assert broken(made, PADDLE_POLICIES) == []
 
 
@@ -177,13 +175,18 @@ def test_what_several_processes_cannot_train_is_not_sent() -> None:
 )
 def test_name(name: str, label: str) -> None:
     config, made = rendered(manifest(name=name))
-    assert made["metadata"]["name"] == config["metadata"]["name"] == label
+    assert made["metadata"]["name"] == config["metadata"]["name"].rpartition("-")[0] == label
 
 
 @pytest.mark.parametrize(
     ("options", "changes", "message"),
     [
         ({}, {"output": "runs/x"}, "/output: 'runs/x'"),
+        ({}, {"storage__scratch": "/data"}, "/storage/scratch: .*/scratch.*'/data'"),
+        ({}, {"storage__scratch": "/scratchy"}, "/storage/scratch"),
+        ({"parallelism": 2}, {}, "--parallelism"),
+        ({"tolerations": ("a b",)}, {}, "--toleration: 'a b'"),
+        ({"tolerations": ("a=b:Never",)}, {}, "--toleration: 'a=b:Never'"),
         ({"memory": "16"}, {}, "--memory: .*'16'"),
         ({"storage": "1.5Gi"}, {}, "--storage: .*'1.5Gi'"),
         ({"until": "nosuch"}, {}, "--until: .*'nosuch'"),
@@ -212,3 +215,92 @@ def test_manifest_too_large_for_a_config_map() -> None:
     source = manifest(quantize__not_quant_pattern=patterns)
     with pytest.raises(UsageError, match=r"the manifest has 1,2\d\d,\d{3} bytes"):
         objects(source, PodOptions())
+
+
+def test_a_changed_manifest_changes_the_template() -> None:
+    """The cluster rejects a change of an existing Job's template, so no old result is kept."""
+    pairs = [rendered(manifest(matrix=matrix)) for matrix in (MATRIX, MATRIX[1:])]
+    (first, first_job), (second, second_job) = pairs
+    assert first_job["metadata"]["name"] == second_job["metadata"]["name"]
+    assert first["metadata"]["name"] != second["metadata"]["name"]
+    assert pod_of(first_job) != pod_of(second_job)
+    # The same manifest gives the same documents, so that applying them again changes nothing.
+    assert rendered(manifest(matrix=MATRIX)) == pairs[0]
+
+
+@pytest.mark.parametrize("options", [{}, {"processes": 2}])
+def test_the_config_map_is_immutable_and_comes_first(options: dict[str, Any]) -> None:
+    source = manifest(train__freeze_bn_stats=True)
+    config, made = yaml.safe_load_all(render(source, PodOptions(**options)))
+    assert (config["kind"], config["immutable"]) == ("ConfigMap", True)
+    assert made["kind"] in ("Job", "PaddleJob")
+
+
+IN_S3 = {"data__root": "s3://bucket/images", "data__train_dir": "train"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "gib"),
+    [
+        # The cache with 2% for each of 3 processes, 50,256 images of 12 KiB, and 20 GiB.
+        (IN_S3, 42),
+        ({**IN_S3, "storage__cache_gib": 100, "data__workers": 9}, 141),
+        ({}, 21),
+        ({"data": {"format": "synthetic"}, "train__max_iters": 0}, 20),
+        ({**IN_S3, "model__input_shape": [3, 224, 224]}, 70),
+    ],
+)
+def test_scratch_holds_what_the_manifest_allows(changes: dict[str, Any], gib: int) -> None:
+    _, made = rendered(manifest(**changes))
+    volumes = {volume["name"]: volume for volume in pod_of(made)["volumes"]}
+    assert volumes["scratch"] == {"name": "scratch", "emptyDir": {"sizeLimit": f"{gib}Gi"}}
+    assert broken(made, POLICIES) == []
+
+
+def test_scratch_is_not_on_the_claim() -> None:
+    source = parse(document(**IN_S3), "m.json", Path("/base"))
+    _, made = rendered(source, claim="shared")
+    volumes = {volume["name"]: volume for volume in pod_of(made)["volumes"]}
+    # No packed images, because the output is on the claim.
+    assert volumes["scratch"]["emptyDir"] == {"sizeLimit": "42Gi"}
+    assert "persistentVolumeClaim" in volumes["work"]
+    assert broken(made, POLICIES) == []
+
+
+def test_a_cache_larger_than_the_scratch_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"--storage: .*22Gi.*/storage/cache_gib is 20.*20Gi"):
+        rendered(manifest(**IN_S3), storage="20Gi")
+    rendered(manifest(**IN_S3, storage__cache_gib=10), storage="20Gi")
+    rendered(manifest(), storage="5Gi")
+
+
+def test_parallelism_is_limited() -> None:
+    _, made = rendered(manifest(matrix=MATRIX), parallelism=1)
+    assert (made["spec"]["completions"], made["spec"]["parallelism"]) == (2, 1)
+    _, made = rendered(manifest(matrix=MATRIX), parallelism=9)
+    assert (made["spec"]["completions"], made["spec"]["parallelism"]) == (2, 2)
+    assert broken(made, POLICIES) == []
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_tolerations(version: str) -> None:
+    _, made = rendered(tolerations=("a=b:NoSchedule", "example.com/c:NoExecute", "d=e", "f"))
+    kubernetes_validate.validate(made, version, strict=True)
+    assert pod_of(made)["tolerations"] == [
+        {"key": "a", "operator": "Equal", "value": "b", "effect": "NoSchedule"},
+        {"key": "example.com/c", "operator": "Exists", "effect": "NoExecute"},
+        {"key": "d", "operator": "Equal", "value": "e"},
+        {"key": "f", "operator": "Exists"},
+    ]
+
+
+def test_a_paddle_job_never_begins_with_a_digit() -> None:
+    """The operator rejects such a name."""
+    made = [
+        rendered(manifest(name=name, train__freeze_bn_stats=True), processes=2)[1]
+        for name in ("7", "job-7", "a7")
+    ]
+    names = [each["metadata"]["name"] for each in made]
+    assert all(name[0].isalpha() for name in names)
+    assert len(set(names)) == 3
+    assert names[1:] == ["job-7-qat", "a7-qat"]
