@@ -45,6 +45,8 @@ def run_pod(
         mode = "ro" if mount.get("readOnly") else "rw"
         mounts.append(f"{source / mount.get('subPath', '')}:{mount['mountPath']}:{mode}")
     options = [*secured(container["securityContext"]), *limited(container["resources"])]
+    for entry in container["env"]:
+        options += ["--env", f"{entry['name']}={entry['value']}"]
     options += [word for mount in mounts for word in ("--volume", mount)]
     command = [*ENGINE, "run", "--rm", "--network", "none", *options, container["image"]]
     done = subprocess.run(
