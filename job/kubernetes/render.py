@@ -24,6 +24,8 @@ BASE = Path(__file__).parents[1] / "k8s" / "job.yaml"
 _MARGIN_SECONDS = 35
 # Pod names are NAME-INDEX-xxxxx and must fit into a DNS label of 63 characters.
 _MAX_NAME = 50
+# A PaddleJob's pods are NAME-STAGE-DIGEST-worker-N, and each has a Service, whose name is a label.
+_MAX_PADDLE_NAME = 28
 _CHECKSUM_DIGITS = 6
 # Two manifests with one name must never get equal ConfigMap names, so this digest is longer.
 _CONTENT_DIGITS = 12
@@ -70,7 +72,7 @@ def objects(manifest: Manifest, options: PodOptions) -> tuple[Object, ...]:
         options = replace(options, until=options.until or _TRAINING)
     made: dict[str, Any] = yaml.safe_load(BASE.read_text(encoding="utf-8"))
     what = "-score" if options.score else f"-{options.until}" if options.until else ""
-    name = f"{_dns_label(manifest.name, letter_first=bool(options.processes))}{what}"
+    name = f"{_dns_label(manifest.name, for_paddle_job=bool(options.processes))}{what}"
     made["metadata"]["name"] = name
     if options.namespace:
         made["metadata"]["namespace"] = options.namespace
@@ -79,6 +81,9 @@ def objects(manifest: Manifest, options: PodOptions) -> tuple[Object, ...]:
     _fill_pod(made["spec"]["template"]["spec"], manifest, options, config["metadata"]["name"])
     if options.processes:
         made = _as_paddle_job(made, options.processes)
+        # The cluster accepts a change of a PaddleJob's template, but the operator ignores it once
+        # pods exist. Therefore a changed manifest is a new PaddleJob.
+        made["metadata"]["name"] = config["metadata"]["name"]
     return config, made
 
 
@@ -193,20 +198,21 @@ def _as_paddle_job(made: dict[str, Any], processes: int) -> dict[str, Any]:
     }
 
 
-def _dns_label(name: str, *, letter_first: bool) -> str:
+def _dns_label(name: str, *, for_paddle_job: bool) -> str:
     """Convert a manifest's name to a DNS label: lower-case letters, digits and dashes.
 
     A checksum is appended to a converted name, so that different names remain different.
 
     Args:
         name: the manifest's name.
-        letter_first: whether the label must begin with a letter. The training operator creates a
-            Service with the name of a PaddleJob's pod, and rejects names that begin with a digit.
+        for_paddle_job: whether the label begins with a letter and is short. The training operator
+            creates a Service with the name of each pod, and rejects names that begin with a digit.
     """
+    longest = _MAX_PADDLE_NAME if for_paddle_job else _MAX_NAME
     label = "-".join(re.findall("[a-z0-9]+", name.lower()))
-    if letter_first and not label[:1].isalpha():
+    if for_paddle_job and not label[:1].isalpha():
         label = f"job-{label}"
-    if label == name and len(label) <= _MAX_NAME:
+    if label == name and len(label) <= longest:
         return label
     checksum = hashlib.sha256(name.encode()).hexdigest()[:_CHECKSUM_DIGITS]
-    return f"{label[: _MAX_NAME - _CHECKSUM_DIGITS - 1].strip('-')}-{checksum}"
+    return f"{label[: longest - _CHECKSUM_DIGITS - 1].strip('-')}-{checksum}"

@@ -143,7 +143,8 @@ def test_several_processes_are_a_paddle_job(version: str) -> None:
     config, made = rendered(source, processes=4, **options)
     kubernetes_validate.validate(config, version, strict=True)
     paddlejobs.validate(made, version)
-    assert made["metadata"]["name"] == config["metadata"]["name"].rpartition("-")[0] == "tiny-qat"
+    assert made["metadata"]["name"] == config["metadata"]["name"]
+    assert made["metadata"]["name"].startswith("tiny-qat-")
     assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "q"
     assert broken(made, PADDLE_POLICIES) == []
 
@@ -303,4 +304,15 @@ def test_a_paddle_job_never_begins_with_a_digit() -> None:
     names = [each["metadata"]["name"] for each in made]
     assert all(name[0].isalpha() for name in names)
     assert len(set(names)) == 3
-    assert names[1:] == ["job-7-qat", "a7-qat"]
+    assert [name.rpartition("-")[0] for name in names[1:]] == ["job-7-qat", "a7-qat"]
+
+
+def test_a_changed_manifest_is_a_new_paddle_job() -> None:
+    """The operator ignores a change of an existing PaddleJob's template."""
+    changes: dict[str, Any] = {"train__freeze_bn_stats": True, "name": "a" * 60}
+    one, two = (
+        rendered(manifest(**changes, train__epochs=n), processes=8, until="calibrate")[1]
+        for n in (1, 2)
+    )
+    assert one["metadata"]["name"] != two["metadata"]["name"]
+    assert len(f"{one['metadata']['name']}-worker-999") <= 63
