@@ -156,7 +156,7 @@ def test_no_line_of_a_paddle_job_can_go() -> None:
 
 
 def test_what_several_processes_cannot_train_is_not_sent() -> None:
-    with pytest.raises(UsageError, match=r"(?s)\b3\b.*/train/batch_size\b.*\b64\b"):
+    with pytest.raises(UsageError, match=r"(?s)\b3\b.*/train/batch_size\b.*\b16\b"):
         rendered(manifest(train__freeze_bn_stats=True), processes=3)
     with pytest.raises(UsageError, match=r"--processes .*--score"):
         rendered(manifest(accuracy__shards=2), processes=2, score=True)
