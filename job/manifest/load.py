@@ -149,7 +149,8 @@ def _check_version(document: Any, source: str) -> None:
     if not isinstance(document, dict) or "version" not in document:
         return
     version = document["version"]
-    if isinstance(version, bool) or version != 1:
+    # A value of another type is one fault among others.
+    if isinstance(version, int) and not isinstance(version, bool) and version != 1:
         message = f"expected 1, the only version that this program reads, found {show(version)}"
         raise ManifestError(source, (Fault("/version", message),))
 

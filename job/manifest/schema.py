@@ -139,7 +139,8 @@ def _phrase(kind: str, node: Node) -> str:
     if kind in ("integer", "number"):
         return text + _range(node)
     if kind == "array":
-        return f"{text} of {_length(node)}, each {expected(node['items'])}"
+        title = f" ({node['title']})" if "title" in node else ""
+        return f"{text} of {_length(node)}{title}, each {expected(node['items'])}"
     return text
 
 
