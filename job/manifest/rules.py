@@ -72,9 +72,9 @@ def _shape(name: str | None, input_shape: Sequence[int]) -> Iterator[Fault]:
         return
     usual = 1 if name == "lenet" else 3
     if input_shape[0] != usual:
-        channels = "1 channel" if usual == 1 else f"{usual} channels"
+        count = "1 channel" if usual == 1 else f"{usual} channels"
         message = (
-            f"expected [channels, height, width] with {channels} for {name}, found {input_shape[0]}"
+            f"expected [channels, height, width] with {count} for {name}, found {input_shape[0]}"
         )
         yield Fault("/model/input_shape", f"{message}; only convnet takes any number of channels")
 
