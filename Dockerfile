@@ -38,6 +38,7 @@ WORKDIR /build
 COPY pyproject.toml README.md LICENSE ./
 COPY schemas schemas
 COPY k8s k8s
+COPY manifests manifests
 COPY job job
 RUN pip --python /opt/job/bin/python install --quiet --no-compile --no-deps --no-build-isolation \
       --prefix /package . \

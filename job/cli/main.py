@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from job import __version__
-from job.cli import finished_run, k8s, predict
+from job.cli import finished_run, init, k8s, predict
 from job.cli.options import (
     JsonOption,
     LogFormat,
@@ -42,7 +42,8 @@ Exit codes:
 \b
 First steps:
   job doctor                          check this machine
-  job run manifests/digits.json       run a small example in a few minutes
+  job run digits                      run a small example in a few minutes
+  job init --data DIR                 write a manifest for your images
   job explain train.base_lr           explain a manifest key
 """
 
@@ -57,6 +58,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(init.app)
 app.add_typer(finished_run.app)
 app.add_typer(predict.app)
 app.add_typer(k8s.app)

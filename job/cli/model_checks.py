@@ -6,6 +6,7 @@ from job.errors import DataError
 from job.manifest import Manifest, entries
 from job.manifest.callable_source import check_callable
 from job.manifest.initial_weights import check_initial_weights
+from job.storage.file_kinds import SAFETENSORS, TORCH
 
 
 def check_models(
@@ -46,7 +47,13 @@ def _check_files(manifest: Manifest) -> None:
         if model.weights and _is_here(manifest, model.weights):
             from job.engine.weights.match import check_kind
 
-            check_kind(manifest.path(model.weights))
+            path = manifest.path(model.weights)
+            kind = check_kind(path)
+            if kind in (TORCH, SAFETENSORS) and model.name is None:
+                raise DataError(
+                    f"weights {path}: found {kind}, which only networks of /model/name accept",
+                    "Save the weights of the network with paddle.save(network.state_dict(), path).",
+                )
         if model.inference_model and _is_here(manifest, model.inference_model):
             # Importing the stages takes 0.2 s, which other manifests do not need.
             from job.engine.inference.ready_model import check_ready_model

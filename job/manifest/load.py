@@ -13,7 +13,7 @@ from job.errors import Fault, ManifestError, UsageError
 from job.manifest.pointer import put, split_pointer
 from job.manifest.read import STDIN, read_json, read_remote, read_text, split_override
 from job.manifest.rules import rule_faults
-from job.manifest.schema import fill, normalise, schema
+from job.manifest.schema import example_file, fill, normalise, schema
 from job.manifest.spec import Manifest
 from job.manifest.validate import misplaced, schema_faults, show
 from job.uri import S3Uri, is_uri
@@ -48,6 +48,8 @@ def load(source: str, overrides: Sequence[str] = (), stdin: TextIO | None = None
         prefix = S3Uri(uri.bucket, uri.key.rpartition("/")[0])
         document = read_json(read_remote(uri), source)
         return parse(document, source, Path.cwd(), overrides, prefix=prefix)
+    if (example := example_file(source)) and not Path(source).exists():
+        source = str(example)
     document = read_json(read_text(source, stdin), source)
     base = Path.cwd() if source == STDIN else Path(source).absolute().parent
     return parse(document, source, base, overrides)
@@ -149,7 +151,8 @@ def _check_version(document: Any, source: str) -> None:
     if not isinstance(document, dict) or "version" not in document:
         return
     version = document["version"]
-    if isinstance(version, bool) or version != 1:
+    # A value of another type is one fault among others.
+    if isinstance(version, int) and not isinstance(version, bool) and version != 1:
         message = f"expected 1, the only version that this program reads, found {show(version)}"
         raise ManifestError(source, (Fault("/version", message),))
 

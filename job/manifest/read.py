@@ -20,6 +20,13 @@ _TOKEN = re.compile(
     r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|-?Infinity|NaN|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null',
     re.DOTALL,
 )
+# The first line of YAML that is neither blank nor a comment.
+_YAML = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\n)*(?:---|- |[A-Za-z_$][\w.$-]*:(?:[ \t]|\r?\n|$))")
+_IS_YAML = (
+    "not JSON: the text looks like YAML, and manifests are JSON. To convert it, run: python -c "
+    "'import json, sys, yaml; print(json.dumps(yaml.safe_load(sys.stdin), indent=2))' "
+    "< m.yaml > m.json"
+)
 # A matrix of all built-in networks has about 20,000 bytes.
 _MAX_BYTES = 1_000_000
 _MAX_FAULTS = 200
@@ -89,6 +96,8 @@ def read_json(text: str, source: str) -> Any:
     try:
         document = json.loads(text, parse_int=_parse_int)
     except json.JSONDecodeError as error:
+        if _YAML.match(text):
+            _reject(source, _IS_YAML)
         _reject(source, f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}")
     except RecursionError:
         _reject(source, _TOO_DEEP)

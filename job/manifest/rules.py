@@ -17,6 +17,8 @@ _SUFFIX_OF_FORMAT = {name: suffix for suffix, name in _FORMAT_OF_SUFFIX.items()}
 _SPLIT_KEYS = tuple(f"{split}_{suffix}" for suffix in _FORMAT_OF_SUFFIX for split in _SPLITS)
 UNPUBLISHED = ("convnet", "lenet", "vgg11", "vgg13")
 _DIGIT_CLASSES = 10
+# Channels of gray and of RGB images.
+_CHANNELS = (1, 3)
 _SCALABLE = ("convnet", "mobilenet_", "resnet", "vgg")
 
 
@@ -53,13 +55,27 @@ def _random(
         yield Fault("/model/random_weights", f"expected false, because /model/{key} is set")
 
 
+def _is_channels_last(shape: Sequence[int]) -> bool:
+    return shape[0] not in _CHANNELS and shape[2] in _CHANNELS
+
+
 def _shape(name: str | None, input_shape: Sequence[int]) -> Iterator[Fault]:
+    if _is_channels_last(input_shape):
+        height, width, channels = input_shape
+        yield Fault(
+            "/model/input_shape",
+            f"expected [channels, height, width], channels first, found {list(input_shape)}",
+            f"[{channels}, {height}, {width}]",
+        )
+        return
     if name is None or name == "convnet":
         return
     usual = 1 if name == "lenet" else 3
     if input_shape[0] != usual:
-        channels = "1 channel" if usual == 1 else f"{usual} channels"
-        message = f"expected {channels} as the first value for {name}, found {input_shape[0]}"
+        count = "1 channel" if usual == 1 else f"{usual} channels"
+        message = (
+            f"expected [channels, height, width] with {count} for {name}, found {input_shape[0]}"
+        )
         yield Fault("/model/input_shape", f"{message}; only convnet takes any number of channels")
 
 
@@ -104,7 +120,7 @@ def _built_in(format_: str, root: str | None, classes: int) -> Iterator[Fault]:
 
 def _channels(key: str) -> Rule:
     def rule(shape: list[int], values: list[float]) -> Iterator[Fault]:
-        if len(values) not in (1, shape[0]):
+        if len(values) not in (1, shape[0]) and not _is_channels_last(shape):
             wanted = "1 value" if shape[0] == 1 else f"1 or {shape[0]} values"
             channels = "1 channel" if shape[0] == 1 else f"{shape[0]} channels"
             yield Fault(

@@ -11,6 +11,8 @@ from typing import Any
 Node = Mapping[str, Any]
 
 SCHEMA_FILE = Path(__file__).parents[1] / "schemas" / "manifest.schema.json"
+# Manifests of the wheel that run without files of the user.
+_EXAMPLES = ("digits",)
 
 _ARTICLES = {
     "string": "a string",
@@ -35,6 +37,11 @@ class Key:
     def name(self) -> str:
         """The last part of the pointer."""
         return self.pointer.rpartition("/")[2]
+
+
+def example_file(name: str) -> Path | None:
+    """Return the manifest of an example that the package contains; None for another name."""
+    return SCHEMA_FILE.parents[1] / "examples" / f"{name}.json" if name in _EXAMPLES else None
 
 
 @cache
@@ -139,7 +146,8 @@ def _phrase(kind: str, node: Node) -> str:
     if kind in ("integer", "number"):
         return text + _range(node)
     if kind == "array":
-        return f"{text} of {_length(node)}, each {expected(node['items'])}"
+        title = f" ({node['title']})" if "title" in node else ""
+        return f"{text} of {_length(node)}{title}, each {expected(node['items'])}"
     return text
 
 

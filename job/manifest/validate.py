@@ -18,6 +18,17 @@ MAX_FAULTS = 200
 _MAX_SHOWN = 60
 # A suggestion would not be noticed after a longer list of values.
 _MAX_LISTED = 10
+# Names that other tools give to our keys, in lower case without punctuation.
+_OTHER_NAMES = {
+    "imagesize": "input_shape",
+    "iterations": "max_iters",
+    "learningrate": "base_lr",
+    "lr": "base_lr",
+    "normalization": "mean",
+    "normalize": "mean",
+    "numclasses": "classes",
+    "steps": "max_iters",
+}
 
 
 def schema_faults(document: Any) -> tuple[Fault, ...]:
@@ -117,14 +128,19 @@ def suggest_key(name: str, node: Node) -> str:
         node: the schema of the object that contains the key.
 
     Returns:
-        A key of the same object, or the pointer of a key elsewhere.
+        A key of the same object if one is similar, otherwise the pointer of a key elsewhere.
     """
-    elsewhere = [key.pointer for key in keys() if key.name == name]
+    plain = _OTHER_NAMES.get(re.sub("[^a-z]", "", name.lower()), name)
+    siblings = list(node["properties"])
+    if plain in siblings:
+        return plain
+    if near := closest(name, siblings, cutoff=0.75):
+        return near
     as_pointer = "/" + name.strip("/").replace(".", "/")
-    elsewhere += [key.pointer for key in keys() if key.pointer == as_pointer]
+    elsewhere = [key.pointer for key in keys() if plain == key.name or as_pointer == key.pointer]
     if elsewhere:
         return min(elsewhere, key=lambda text: text.count("/"))
-    if near := closest(name, list(node["properties"])):
+    if near := closest(name, siblings):
         return near
     by_name = {key.name: key.pointer for key in reversed(keys())}
     return by_name.get(closest(name, list(by_name), cutoff=0.75), "")

@@ -12,6 +12,9 @@ HEAD_BYTES = 512
 GZIP, ZIP, TAR = "a gzip-compressed file", "a zip file", "a tar file"
 EMPTY = "an empty file"
 PADDLE_PROGRAM = "a Paddle program (.pdmodel)"
+TORCH, SAFETENSORS, NPZ = "a PyTorch file", "a safetensors file", "a .npz file"
+TORCH_LEGACY = "a PyTorch file in the legacy format"
+ONNX = "an ONNX model"
 _TAR_MAGIC_AT = 257
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\x1f\x8b", GZIP),
@@ -82,14 +85,14 @@ def model_kind_of(path: Path) -> str:
     if kind:
         return kind
     if head.startswith(_TORCH):
-        return "a PyTorch file"
+        return TORCH_LEGACY
     if _PADDLE_PROGRAM.match(head):
         return PADDLE_PROGRAM
     if _is_pdiparams(head):
         return "the weights of an inference model (.pdiparams)"
     if head[8:10] in (b'{"', b"{}") and head[6:8] == b"\0\0":
-        return "a safetensors file"
-    return "an ONNX model" if _ONNX.match(head) else ""
+        return SAFETENSORS
+    return ONNX if _ONNX.match(head) else ""
 
 
 def _kind_of_zip(path: Path) -> str:
@@ -99,9 +102,9 @@ def _kind_of_zip(path: Path) -> str:
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return ZIP
     if any(name.endswith("data.pkl") for name in names):
-        return "a PyTorch file"
+        return TORCH
     if names and all(name.endswith(".npy") for name in names):
-        return "a .npz file"
+        return NPZ
     return ZIP
 
 

@@ -35,7 +35,7 @@ from job.data.listing import DataRoot, class_folders, image_list
 from job.data.s3 import index as remote_index
 from job.data.s3.index import Member
 from job.data.sources import PackedImages
-from job.engine.weights.match import read_pdparams
+from job.engine.weights.match import read_weights
 from job.errors import DataError, ManifestError, UsageError
 from job.manifest import Manifest, load, parse
 from job.manifest.schema import keys
@@ -436,7 +436,7 @@ OPCODES = [
 def test_weights(content: bytes, folder: Path) -> None:
     path = folder / "w.pdparams"
     path.write_bytes(content)
-    arrays = judged("weights", lambda: read_pdparams(path, None), DataError)
+    arrays = judged("weights", lambda: read_weights(path, None).arrays, DataError)
     for array in (arrays or {}).values():
         assert array.dtype.kind in "biuf"
         assert array.nbytes <= len(content)

@@ -57,6 +57,22 @@ def check_ready_model(path: Path, classes: int, input_shape: Sequence[int]) -> N
     _check_image(path, list(tensors[inputs[0]].dims), input_shape)
 
 
+def image_shape(path: Path) -> list[int]:
+    """Return [channels, height, width] of a program's image input; -1 if a size is not fixed.
+
+    Raises:
+        DataError: the file is no Paddle program, or has not one image input.
+        OSError: the file cannot be read.
+    """
+    block = _read(path).blocks[0]
+    tensors = {each.name: each.type.dense_tensor.tensor for each in block.vars}
+    inputs = [_names(op.outputs) for op in _ordered(block.ops, "feed")]
+    shapes = [list(tensors[name].dims) for name in inputs if name in tensors]
+    if len(shapes) != 1 or len(shapes[0]) != 4:
+        raise DataError(f"{path}: expected one image input, found {shapes}", _NOT_SUPPORTED)
+    return shapes[0][1:]
+
+
 def _check_image(path: Path, shape: Sequence[int], input_shape: Sequence[int]) -> None:
     if len(shape) != 4:
         raise DataError(

@@ -19,7 +19,8 @@ from job.engine.training.evaluation import TrainingBatch
 from job.engine.training.programs import Classifier
 from job.engine.training.schedule import Schedule
 from job.engine.training.tracing import code_errors, places_in
-from job.engine.weights.match import match, read_pdparams
+from job.engine.weights.match import match, read_weights
+from job.engine.weights.torch_names import for_paddle
 from job.errors import DataError, MachineError, UsageError
 from job.events import Events
 
@@ -243,7 +244,9 @@ def network(
 def load_weights(
     session: Session, path: Path, *, sha256: str | None, reset_classifier: bool
 ) -> list[str]:
-    """Load a ``.pdparams`` file into a session.
+    """Load a file of weights into a session.
+
+    A ``.npz`` file may also use the names of the program's variables, as ``weights.npz`` of a run.
 
     Args:
         session: the classifier.
@@ -263,9 +266,13 @@ def load_weights(
         key: tuple(block.var(name).shape)[:: -1 if name in classifier.transposed else 1]
         for key, name in names.items()
     }
-    given = match(
-        read_pdparams(path, sha256), wanted, source=str(path), reset_classifier=reset_classifier
-    )
+    read = read_weights(path, sha256)
+    arrays = read.arrays
+    if set(names.values()) <= arrays.keys():
+        named = classifier.for_network(arrays)
+    else:
+        named = for_paddle(arrays, wanted, is_torch=read.is_torch)
+    given = match(named, wanted, source=str(path), reset_classifier=reset_classifier)
     initial = programs.read_variables(session.scope, [names[key] for key in given])
     values = {
         name: classifier.turned(name, given[key]).astype(initial[name].dtype)

@@ -1,18 +1,25 @@
 """Reads weight files, verifies their checksum and matches their arrays to a network."""
 
 import hashlib
+import io
 import os
+import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from job.engine.weights.safe_pickle import array_of, load
+from job.engine.weights.safetensors_file import read_safetensors
+from job.engine.weights.torch_file import read_torch
 from job.errors import DataError
-from job.storage.file_kinds import model_kind_of
+from job.storage.file_kinds import NPZ, ONNX, SAFETENSORS, TORCH, TORCH_LEGACY, model_kind_of
 from job.storage.files import open_regular
+from job.text_format import shortened
 
 # The largest vision models have about 10 GB of weights.
 MAX_BYTES = 32 << 30
@@ -21,15 +28,47 @@ _OTHER_NETWORK = (
 )
 
 
-def read_pdparams(path: Path, sha256: str | None) -> dict[str, NDArray[Any]]:
-    """Read the arrays of a ``.pdparams`` file, without running code from the file.
+# Compressed arrays of a file may have at most this multiple of the file's size.
+_MOST_EXPANSION = 200
+# Keys under which training programs for PyTorch save the weights.
+_STATE_KEYS = ("state_dict", "model_state_dict", "model")
+_SAVE_STATE = "Save the weights again with torch.save(network.state_dict(), path)."
+_RECIPES = {
+    TORCH_LEGACY: "Load the file with PyTorch, then save it in the zip format, which is the "
+    "default since version 1.6: torch.save(torch.load(path, weights_only=True), path).",
+    ONNX: "Save the weights in the tool that made the ONNX model. For a network of /model/name, "
+    "run torch.save(network.state_dict(), 'weights.pth') in PyTorch, and name this file instead. "
+    "Export another network to Paddle's inference format, and set /model/inference_model.",
+}
+_RECIPE = (
+    "/model/weights accepts .pdparams, .pth (zip format), .safetensors and .npz. Save the weights "
+    "of a Paddle network with paddle.save(network.state_dict(), path). Set a saved inference model "
+    "in /model/inference_model instead."
+)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The arrays of a file of weights.
+
+    Attributes:
+        arrays: arrays by the names in the file.
+        is_torch: whether names and layouts are usually PyTorch's.
+    """
+
+    arrays: Mapping[str, NDArray[Any]]
+    is_torch: bool
+
+
+def read_weights(path: Path, sha256: str | None) -> Weights:
+    """Read the arrays of a file of weights, without running code from the file.
 
     Args:
         path: the file.
         sha256: expected SHA-256 checksum, hexadecimal; None skips the check.
 
     Returns:
-        The arrays by the names that the network gives its weights.
+        The arrays and their origin.
 
     Raises:
         DataError: the file is missing, corrupt or too large, has another checksum, or
@@ -42,32 +81,68 @@ def read_pdparams(path: Path, sha256: str | None) -> dict[str, NDArray[Any]]:
             f"weights {path}: SHA-256 is {checksum}, expected {sha256}",
             "Download the file again, or correct /model/weights_sha256.",
         )
-    check_kind(path)
+    kind = check_kind(path)
     try:
-        document = load(content)
+        document = _document(content, kind)
     except UnpicklingError as error:
         raise DataError(
-            f"weights {path}: cannot be read as a .pdparams file: {error}",
-            "Save the weights again with paddle.save(network.state_dict(), path).",
+            f"weights {path}: cannot be read as {kind or 'a .pdparams file'}: {error}",
+            _SAVE_STATE
+            if kind == TORCH
+            else "Save the weights again with paddle.save(network.state_dict(), path).",
         ) from error
-    return arrays_of(document, path)
+    is_torch = kind in (TORCH, SAFETENSORS)
+    return Weights(arrays_of(_state(document) if is_torch else document, path), is_torch)
 
 
-def check_kind(path: Path) -> None:
-    """Reject a file that is recognized as something else than a ``.pdparams`` file.
+def _document(content: bytes, kind: str) -> Any:
+    if kind == TORCH:
+        return read_torch(content)
+    if kind == SAFETENSORS:
+        return read_safetensors(content)
+    if kind == NPZ:
+        return _read_npz(content)
+    return load(content)
+
+
+def _read_npz(content: bytes) -> dict[str, NDArray[Any]]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            expanded = sum(info.file_size for info in archive.infolist())
+        if expanded > _MOST_EXPANSION * len(content):
+            raise UnpicklingError(f"{len(content):,} bytes would expand to {expanded:,}")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise UnpicklingError(str(error) or "the archive is damaged") from error
+
+
+def _state(document: Any) -> Any:
+    """Return the weights inside a training checkpoint, or the document itself."""
+    if isinstance(document, Mapping):
+        for key in _STATE_KEYS:
+            if isinstance(document.get(key), Mapping):
+                return document[key]
+    return document
+
+
+def check_kind(path: Path) -> str:
+    """Return the kind of a file of weights; reject a file that cannot be read as weights.
+
+    Returns:
+        ``TORCH``, ``SAFETENSORS`` or ``NPZ``; empty for a pickle, as in ``.pdparams`` files.
 
     Raises:
-        DataError: the message names the kind of the file.
+        DataError: the message names the kind of the file and how to convert it.
         OSError: the file cannot be read.
     """
     kind = model_kind_of(path)
-    if kind:
+    if kind and kind not in (TORCH, SAFETENSORS, NPZ):
         raise DataError(
-            f"weights {path}: expected a .pdparams file, found {kind}",
-            "For the weights of a run of this job, name its fp32/weights.pdparams. Save other "
-            "weights with paddle.save(network.state_dict(), path). Set a saved inference model in "
-            "/model/inference_model instead.",
+            f"weights {path}: expected a file of weights, found {kind}",
+            _RECIPES.get(kind, _RECIPE),
         )
+    return kind
 
 
 def _content(path: Path) -> bytes:
@@ -109,7 +184,7 @@ def arrays_of(document: Any, path: Path) -> dict[str, NDArray[Any]]:
     arrays = {}
     for key, value in document.items():
         named = value[1] if isinstance(value, tuple) and len(value) == 2 else value
-        array = array_of(named)
+        array = named if isinstance(named, np.ndarray) else array_of(named)
         if array is not None:
             arrays[str(key)] = array
     if not arrays:
@@ -145,9 +220,10 @@ def match(
     last_layer = names[-1].rpartition(".")[0] if names else ""
     missing = [name for name in names if name not in given]
     if missing:
+        unused = [name for name in given if name not in wanted]
         raise DataError(
-            f"weights {source}: {len(missing)} of {len(names)} weights are missing, "
-            f"such as {', '.join(missing[:3])}; the file holds {', '.join(list(given)[:3])}, ...",
+            f"weights {source}: {len(missing)} of {len(names)} weights are missing: "
+            f"{shortened(missing)}. The file has {len(unused)} other arrays: {shortened(unused)}",
             _OTHER_NETWORK,
         )
     differing = [name for name in names if tuple(given[name].shape) != tuple(wanted[name])]

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,6 +106,22 @@ def _array(shape: Any, kind: Any, content: Any, order: Any) -> NDArray[Any]:
     return np.frombuffer(content, dtype).reshape(shape, order=order)
 
 
+class Foreign(Protocol):
+    """What the pickles of another tool contain besides arrays of numpy.
+
+    Attributes:
+        names: (module, name) of each additional global.
+    """
+
+    names: frozenset[tuple[str, str]]
+
+    def called(self, name: tuple[str, str], arguments: tuple[Any, ...]) -> Any:
+        """Return the result of a call of one of ``names``; raise UnpicklingError if invalid."""
+
+    def persistent(self, reference: Any) -> Any:
+        """Return the object outside the pickle that ``reference`` names."""
+
+
 def _called(function: Any, arguments: Any, machine: "_Machine") -> Any:
     """Return the result of a call of one of the allowed functions.
 
@@ -114,6 +130,9 @@ def _called(function: Any, arguments: Any, machine: "_Machine") -> Any:
     """
     if not isinstance(function, _Name) or not isinstance(arguments, tuple):
         raise UnpicklingError("the pickle calls an object that is not a function")
+    target = (function.module, function.name)
+    if machine.foreign and target in machine.foreign.names:
+        return machine.foreign.called(target, arguments)
     match (function.module, function.name, *arguments):
         case (_, "_reconstruct", _Name("numpy", "ndarray"), *_):
             return _Array()
@@ -150,8 +169,9 @@ _ALLOWED = {
 }
 
 
-def _global(module: Any, name: Any) -> _Name:
-    if (module, name) not in _ALLOWED:
+def _global(machine: "_Machine", module: Any, name: Any) -> _Name:
+    foreign = machine.foreign.names if machine.foreign else frozenset()
+    if (module, name) not in _ALLOWED and (module, name) not in foreign:
         raise UnpicklingError(f"the pickle refers to {module}.{name}, which is not allowed")
     return _Name(module, name)
 
@@ -162,9 +182,11 @@ class _Machine:
 
     Attributes:
         bytes_to_make: how many more bytes the pickle may create from text.
+        foreign: what another tool's pickles contain; None for paddle.save.
     """
 
     bytes_to_make: int
+    foreign: Foreign | None = None
     stack: list[Any] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
 
@@ -214,9 +236,18 @@ class _Machine:
     def build(self) -> None:
         """Set the state of an array or an element type."""
         state, target = self.pop(), self.top()
+        if self.foreign and isinstance(target, dict):
+            # Attributes of an ordered dictionary, such as the versions of a network's layers.
+            return
         if not isinstance(target, _Array | _DType):
             raise UnpicklingError("the pickle sets attributes of an object that is not an array")
         target.set_state(state, self)
+
+    def persistent(self) -> None:
+        """Replace the topmost value, a reference, by the object that it names."""
+        if self.foreign is None:
+            raise UnpicklingError("found instruction BINPERSID, which paddle.save does not write")
+        self.stack.append(self.foreign.persistent(self.pop()))
 
     def get(self, number: int) -> Any:
         """Return the value in the memo under a number."""
@@ -254,8 +285,9 @@ _ACTIONS: Mapping[str, Callable[[_Machine, Any], object]] = {
     "BINGET": lambda machine, number: machine.stack.append(machine.get(number)),
     "LONG_BINGET": lambda machine, number: machine.stack.append(machine.get(number)),
     "BUILD": lambda machine, _: machine.build(),
+    "BINPERSID": lambda machine, _: machine.persistent(),
     "BYTEARRAY8": lambda machine, content: machine.stack.append(bytes(content)),
-    "GLOBAL": lambda machine, text: machine.stack.append(_global(*text.split(" ", 1))),
+    "GLOBAL": lambda machine, text: machine.stack.append(_global(machine, *text.split(" ", 1))),
     "PROTO": lambda _machine, _number: None,
     "FRAME": lambda _machine, _bytes: None,
 }
@@ -276,7 +308,7 @@ def _step(machine: _Machine, name: str, argument: Any) -> None:
         machine.stack.append(tuple(reversed(values)))
     elif name == "STACK_GLOBAL":
         attribute, module = machine.pop(), machine.pop()
-        machine.stack.append(_global(module, attribute))
+        machine.stack.append(_global(machine, module, attribute))
     elif name == "REDUCE":
         arguments, function = machine.pop(), machine.pop()
         machine.stack.append(_called(function, arguments, machine))
@@ -286,11 +318,12 @@ def _step(machine: _Machine, name: str, argument: Any) -> None:
         raise UnpicklingError(f"found instruction {name}, which paddle.save does not write")
 
 
-def load(content: bytes) -> Any:
+def load(content: bytes, foreign: Foreign | None = None) -> Any:
     """Return the object in a pickle.
 
     Args:
         content: a file that paddle.save wrote, pickle protocol 2 to 5.
+        foreign: what the pickles of another tool contain besides arrays of numpy.
 
     Returns:
         Numbers, text, bytes, arrays, lists, tuples and dictionaries. :func:`array_of` returns the
@@ -299,7 +332,7 @@ def load(content: bytes) -> Any:
     Raises:
         UnpicklingError: the pickle is damaged or contains another kind of object.
     """
-    machine = _Machine(len(content))
+    machine = _Machine(len(content), foreign)
     try:
         with warnings.catch_warnings():
             # Python warns of backslashes in names. _global refuses such names.
@@ -323,6 +356,11 @@ def _follow(machine: _Machine, content: bytes) -> None:
             raise UnpicklingError(f"the pickle has more than {count:,} instructions, the limit")
         if opcode.name != "STOP":
             _step(machine, opcode.name, argument)
+
+
+def array(values: NDArray[Any]) -> Any:
+    """Return an array as :func:`load` returns it, for :class:`Foreign`."""
+    return _Array(values)
 
 
 def array_of(value: Any) -> NDArray[Any] | None:

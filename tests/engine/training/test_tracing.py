@@ -12,7 +12,7 @@ from job.engine.training import baseline, programs
 from job.engine.training.eager_check import check_against_eager
 from job.engine.training.legacy_functions import legacy_functions
 from job.engine.training.session import load_weights
-from job.engine.weights.match import read_pdparams
+from job.engine.weights.match import read_weights
 from job.errors import QuantizationError, UsageError
 from job.host import read_host
 from job.profile.record import trace
@@ -127,7 +127,7 @@ def test_functions_that_change_a_tensor_in_place_are_named():
 def test_transposed_weights_are_loaded_and_exported_as_the_network_has_them(tmp_path):
     target, session = open_own("transposed_matrices")
     baseline.export(session, tmp_path)
-    exported = read_pdparams(tmp_path / "weights.pdparams", None)
+    exported = read_weights(tmp_path / "weights.pdparams", None).arrays
     assert exported["wide"].shape == (96, 64)
     other = tiny.open_tiny(name=None, callable_=target, classes=10, seed=5)
     programs.write_variables(

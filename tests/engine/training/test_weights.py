@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import tiny
+import torch_files
 
 from job.engine.training.baseline import export
+from job.engine.training.programs import read_variables
 from job.engine.training.session import load_weights
-from job.engine.weights.match import read_pdparams
+from job.engine.weights.match import read_weights
 from job.errors import DataError
 
 pytestmark = pytest.mark.engine
@@ -20,13 +22,33 @@ def fp32(tmp_path_factory):
 def test_exported_weights_can_be_loaded_again(fp32, tmp_path):
     images, _ = tiny.examples(20, 0)
     path = fp32.out / "weights.pdparams"
-    arrays = read_pdparams(path, None)
+    arrays = read_weights(path, None).arrays
     assert list(arrays) == list(fp32.session.classifier.weight_names)
     session = tiny.open_tiny(seed=77)
     assert load_weights(session, path, sha256=None, reset_classifier=False) == []
     export(session, tmp_path)
     expected = tiny.scores(fp32.out / "model", "native", images)
     np.testing.assert_array_equal(tiny.scores(tmp_path / "model", "native", images), expected)
+
+
+def test_the_npz_of_a_run_and_torch_files_give_the_same_weights(fp32, tmp_path):
+    """The file for PyTorch has its names, and fully connected weights as [outputs, inputs]."""
+    classifier = fp32.session.classifier
+    exported = read_weights(fp32.out / "weights.pdparams", None).arrays
+    tensors = {
+        name.replace("._mean", ".running_mean").replace("._variance", ".running_var"): value.T
+        if value.ndim == 2
+        else value
+        for name, value in exported.items()
+    }
+    torch_files.save(tmp_path / "w.pth", {"state_dict": tensors})
+    torch_files.save_safetensors(tmp_path / "w.safetensors", tensors)
+    for path in (fp32.out / "weights.npz", tmp_path / "w.pth", tmp_path / "w.safetensors"):
+        session = tiny.open_tiny(seed=77)
+        assert load_weights(session, path, sha256=None, reset_classifier=False) == []
+        values = read_variables(session.scope, list(classifier.weight_names.values()))
+        for name, value in session.classifier.for_network(values).items():
+            np.testing.assert_array_equal(value, exported[name])
 
 
 def test_weights_of_another_model_are_refused(fp32):

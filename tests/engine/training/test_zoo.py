@@ -9,6 +9,7 @@ from tiers import full_but
 
 import job
 from job.engine.training import network_programs, programs, random_weights, session, zoo
+from job.engine.weights.torch_names import for_paddle
 from job.errors import UsageError
 from job.manifest.rules import UNPUBLISHED
 
@@ -124,3 +125,64 @@ def test_drawn_weights_let_scores_depend_on_the_image():
         random_weights.draw(session, 0)
         assert (scores() == first).all()
     assert 0.01 < first.std(0).max() < 100
+
+
+def torchvision_resnet18():
+    """Names and shapes of torchvision's ResNet18, as in its resnet.py."""
+
+    def norm(name, channels):
+        return {
+            f"{name}.{suffix}": shape
+            for suffix, shape in {
+                "weight": (channels,),
+                "bias": (channels,),
+                "running_mean": (channels,),
+                "running_var": (channels,),
+                "num_batches_tracked": (),
+            }.items()
+        }
+
+    shapes = {"conv1.weight": (64, 3, 7, 7), **norm("bn1", 64)}
+    inputs = 64
+    for number, outputs in enumerate((64, 128, 256, 512), 1):
+        for block in range(2):
+            here = f"layer{number}.{block}"
+            shapes |= {f"{here}.conv1.weight": (outputs, inputs, 3, 3)}
+            shapes |= norm(f"{here}.bn1", outputs)
+            shapes |= {f"{here}.conv2.weight": (outputs, outputs, 3, 3)}
+            shapes |= norm(f"{here}.bn2", outputs)
+            if inputs != outputs:
+                shapes |= {f"{here}.downsample.0.weight": (outputs, inputs, 1, 1)}
+                shapes |= norm(f"{here}.downsample.1", outputs)
+            inputs = outputs
+    return shapes | {"fc.weight": (1000, 512), "fc.bias": (1000,)}
+
+
+def torchvision_vgg11():
+    """Names and shapes of torchvision's VGG11, as in its vgg.py."""
+    shapes, inputs, place = {}, 3, 0
+    for step in (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"):
+        if step == "M":
+            place += 1
+            continue
+        shapes |= {f"features.{place}.weight": (step, inputs, 3, 3)}
+        shapes |= {f"features.{place}.bias": (step,)}
+        inputs, place = step, place + 2
+    for place, (rows, columns) in {0: (4096, 25088), 3: (4096, 4096), 6: (1000, 4096)}.items():
+        shapes |= {f"classifier.{place}.weight": (rows, columns)}
+        shapes |= {f"classifier.{place}.bias": (rows,)}
+    return shapes
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"), [("resnet18", torchvision_resnet18), ("vgg11", torchvision_vgg11)]
+)
+def test_torchvisions_weights_fit(name, theirs):
+    classifier = tiny.open_tiny(
+        name=name, input_shape=(3, 224, 224), width=1.0, classes=1000
+    ).classifier
+    block = classifier.train.global_block()
+    wanted = {key: tuple(block.var(it).shape) for key, it in classifier.weight_names.items()}
+    zeros = {key: np.broadcast_to(np.float32(0), shape) for key, shape in theirs().items()}
+    found = for_paddle(zeros, wanted, is_torch=True)
+    assert {key: value.shape for key, value in found.items()} == wanted

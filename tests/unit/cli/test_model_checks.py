@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from job.cli.model_checks import check_models
@@ -25,12 +24,6 @@ READY = {"name": None, "inference_model": "ready"}
 def check(folder: Path, model: dict[str, Any], needs_weights: bool = True, **parts: Any) -> None:
     document = {"version": 1, "name": "tiny", "model": MODEL | model, "data": DATA, **parts}
     check_models(parse(document, "m.json", folder), "m.json", needs_weights=needs_weights)
-
-
-def npz() -> bytes:
-    file = io.BytesIO()
-    np.savez(file, a=np.ones(2))
-    return file.getvalue()
 
 
 def zipped(*names: str) -> bytes:
@@ -93,11 +86,8 @@ PDIPARAMS = struct.pack("<IQIi", 0, 0, 0, 4) + b"\x08\x05\x10\x02" + bytes(8)
     [
         ("model.pdmodel", PROGRAM, "Paddle program"),
         ("w.pdparams", PDIPARAMS, r"\.pdiparams"),
-        ("w.pth", zipped("archive/data.pkl", "archive/data/0"), "PyTorch"),
-        ("w.pth", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.", "PyTorch"),
-        ("w.npz", npz(), r"\.npz"),
+        ("w.pth", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.", "legacy"),
         ("w.zip", zipped("a.txt"), "zip"),
-        ("w.safetensors", struct.pack("<Q", 20) + b'{"a":{"dtype":"F32"}}', "safetensors"),
         ("w.onnx", b"\x08\x07\x12\x07pytorch\x1a\x052.0.0", "ONNX"),
         ("w.h5", b"\x89HDF\r\n\x1a\n", "HDF5"),
         ("w.npy", b"\x93NUMPY\x01\0", r"\.npy"),
@@ -116,6 +106,14 @@ def test_a_weights_file_of_another_kind_is_named(
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=rf"{name}: .*{kind}"):
         check(tmp_path, {"weights": name})
+
+
+def test_a_torch_file_is_for_networks_by_name(tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(zipped("archive/data.pkl", "archive/data/0"))
+    check(tmp_path, {"weights": "w.pth"})
+    (tmp_path / "nets.py").write_text("def network(): ...")
+    with pytest.raises(DataError, match=r"w\.pth: .*PyTorch.*/model/name"):
+        check(tmp_path, {"name": None, "callable": "nets:network", "weights": "w.pth"})
 
 
 def test_pickles_and_missing_files_are_left_to_the_stages(tmp_path: Path) -> None:

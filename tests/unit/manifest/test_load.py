@@ -194,6 +194,24 @@ def test_unknown_key_suggests(key: str, suggestion: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("place", "suggestion"),
+    [
+        ("train__lr", "base_lr"),
+        ("train__learning_rate", "base_lr"),
+        ("lr", "/train/base_lr"),
+        ("data__normalize", "mean"),
+        ("batch_size", "/train/batch_size"),
+        ("benchmark__batch_size", "batch_sizes"),
+        ("quantize__batch_size", "/train/batch_size"),
+        ("model__num_classes", "classes"),
+    ],
+)
+def test_a_sibling_is_suggested_before_a_key_elsewhere(place: str, suggestion: str) -> None:
+    found = faults(document(**{place: 1}))
+    assert found["/" + place.replace("__", "/")].suggestion == suggestion
+
+
+@pytest.mark.parametrize(
     ("place", "value", "suggestion"),
     [
         ("quantize__post_algo", "kl", "KL"),
@@ -235,7 +253,8 @@ def test_an_uri_without_key_is_no_manifest(source: str) -> None:
         ("train__max_iters", -1, "of at least 0 and at most 1000000000, or null, found -1"),
         ("train__base_lr", 0, "more than 0 and at most 100, or null, found 0"),
         ("train", None, "expected an object, found null"),
-        ("model__input_shape", [3, 32], "expected an array of 3 values"),
+        ("model__input_shape", [3, 32], "3 values ([channels, height, width]), each an integer"),
+        ("model__input_shape", [32, 32, 3], "channels first, found [32, 32, 3]"),
         ("benchmark__threads", [1, 1], "array of 1 or more distinct values"),
         ("quantize__quantize_op_types", [], "found []"),
         ("model__weights_sha256", "A" * 64, "64 hexadecimal digits in lower case"),
@@ -260,7 +279,14 @@ def test_wrong_value_says_what_is_expected_and_found(place: str, value: Any, mes
     assert len(found) == 1
 
 
-@pytest.mark.parametrize("version", [2, 0, "1", None, True, 1.5])
+@pytest.mark.parametrize("version", ["1", None, True, 1.5])
+def test_a_version_of_another_type_hides_no_fault(version: Any) -> None:
+    found = faults(document(version=version, what="ever"))
+    assert set(found) == {"/version", "/what"}
+    assert found["/version"].message.endswith(f"found {json.dumps(version)}")
+
+
+@pytest.mark.parametrize("version", [2, 0])
 def test_another_version_is_the_only_fault(version: Any) -> None:
     found = faults({"version": version, "what": "ever"})
     assert list(found) == ["/version"]

@@ -38,6 +38,9 @@ def write(folder: Path, content: str | bytes) -> str:
         ("[" * 900 + "]" * 900, r"more than 64 levels"),
         ("[" * 100_000, r"more than 64 levels"),
         ("3", r"/: .*found 3"),
+        ("version: 1\nname: tiny\n", r"not JSON: .*YAML.* JSON"),
+        ("# run\n\n---\nmodel:\n  name: resnet18\n", r"not JSON: .*YAML"),
+        ('"version": 1', r"not JSON: Extra data at line 1, column 10"),
     ],
 )
 def test_unreadable_json_is_placed(tmp_path: Path, content: str | bytes, message: str) -> None:

@@ -1,0 +1,143 @@
+"""``job init`` and ``job schema``: the first manifest for the user's own images."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from job.errors import UsageError
+
+if TYPE_CHECKING:
+    from job.cli.init_data import FoundData
+
+app = typer.Typer()
+
+_SIDES = {"inception_v3": 299, "lenet": 28, "convnet": 32}
+_DEFAULT_SIDE = 224
+# The usual ratio of the shorter side before the centre crop and the input: 256 to 224.
+_RESIZE = 256 / 224
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of manifests, for editors and other tools.
+
+    \b
+    Example:
+      job schema > manifest.schema.json
+    """
+    from job.manifest.schema import SCHEMA_FILE
+
+    typer.echo(SCHEMA_FILE.read_text(encoding="utf-8"), nl=False)
+
+
+@app.command()
+def init(
+    data: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder or tar file with the images.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Built-in network. Default: resnet18.")
+    ] = None,
+    inference_model: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Saved inference model of Paddle.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Weights of the built-in network.")
+    ] = None,
+    example: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Write the manifest of an example: digits.")
+    ] = None,
+    output: Annotated[str, typer.Option(metavar="FILE", help="Manifest to write.")] = "m.json",
+) -> None:
+    """Write a short manifest for a folder of images.
+
+    The images may be in class folders (plain, or in train/ and val/), in a tar file of class
+    folders, or named in the lists train_list.txt and val_list.txt. An existing file is not
+    overwritten.
+
+    \b
+    Examples:
+      job init --data photos --model resnet18 --weights resnet18.pth
+      job init --data photos --inference-model export
+      job init --example digits
+    """
+    from job.cli.init_data import find_data
+    from job.manifest import parse
+    from job.manifest.schema import SCHEMA_FILE, example_file
+
+    target = Path(output)
+    if (data is None) == (example is None):
+        raise UsageError("expected one of --data and --example", "Run `job init --help`.")
+    found = None
+    if example is not None:
+        if (file := example_file(example)) is None:
+            raise UsageError(f"--example {example}: no such example", "Use --example digits.")
+        document = json.loads(file.read_text(encoding="utf-8"))
+    else:
+        if inference_model and (model or weights):
+            raise UsageError(
+                "--inference-model contains its network and its weights",
+                "Omit --model and --weights.",
+            )
+        found = find_data(str(data))
+        document = _document(str(data), found, model, inference_model, weights, target)
+    document["$schema"] = SCHEMA_FILE.resolve().as_uri()
+    parse(document, output, target.absolute().parent)
+    try:
+        with target.open("x", encoding="utf-8") as opened:
+            opened.write(json.dumps(document, indent=2) + "\n")
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {output}: {error.strerror}", "Choose another file with --output."
+        ) from error
+    if found:
+        typer.echo(f"Found {found.images:,} images in {found.classes:,} classes.")
+    typer.echo(f"Wrote {output}. Show the plan: job run {output} --dry-run")
+
+
+def _document(
+    data: str,
+    found: "FoundData",
+    model: str | None,
+    inference_model: str | None,
+    weights: str | None,
+    target: Path,
+) -> dict[str, Any]:
+    """Return the manifest; paths are relative to its folder."""
+    from job.manifest.rules import UNPUBLISHED
+
+    base = target.absolute().parent
+    name = "".join(c if c.isascii() and c.isalnum() else "-" for c in Path(data).absolute().name)
+    shape = [3, _DEFAULT_SIDE, _DEFAULT_SIDE]
+    preprocessing: dict[str, Any] = {}
+    network: dict[str, Any]
+    baseline: dict[str, Any] = {}
+    if inference_model:
+        from job.cli.init_model import exported_shape, preprocessing_of
+
+        network = {"inference_model": os.path.relpath(inference_model, base)}
+        shape = exported_shape(Path(inference_model)) or shape
+        preprocessing = preprocessing_of(Path(inference_model))
+    else:
+        network = {"name": model or "resnet18"}
+        side = _SIDES.get(network["name"], _DEFAULT_SIDE)
+        shape = [1 if network["name"] == "lenet" else 3, side, side]
+        if weights:
+            network["weights"] = os.path.relpath(weights, base)
+        elif network["name"] in UNPUBLISHED:
+            baseline = {"train": {"epochs": 30, "base_lr": 0.05}}
+        else:
+            network |= {"pretrained": True, "reset_classifier": True}
+            baseline = {"train": {"epochs": 5, "base_lr": 0.005}}
+    network |= {"classes": found.classes, "input_shape": shape}
+    if shape[0] == 1:
+        preprocessing |= {"mean": [0.5], "std": [0.5]}
+    if "resize_short" not in preprocessing and shape[1] >= _DEFAULT_SIDE:
+        preprocessing["resize_short"] = round(max(shape[1:]) * _RESIZE)
+    keys = {"format": found.keys["format"], "root": os.path.relpath(data, base), **found.keys}
+    document: dict[str, Any] = {"$schema": "", "version": 1, "name": f"job-{name}".strip("-")[:100]}
+    document |= {"model": network, "data": keys | preprocessing}
+    return document | ({"baseline": baseline} if baseline else {})

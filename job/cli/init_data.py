@@ -1,0 +1,136 @@
+"""Finds the format of a data set in a folder or tar file, for ``job init``."""
+
+import os
+import posixpath
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from job.data.archive_reading import is_archive
+from job.data.decode import EXTENSIONS
+from job.data.list_file import list_entries
+from job.data.system_folders import system_part
+from job.errors import DataError, UsageError
+from job.uri import is_uri
+
+_TRAIN = ("train", "training")
+_TEST = ("val", "valid", "validation", "test")
+_LISTS = {"train_list": ("train_list.txt", "train.txt"), "val_list": ("val_list.txt", "val.txt")}
+_MOST_CLASSES = 1_000_000
+_EXPECTED = (
+    "Name a folder with one subfolder per class, a folder with train/ and val/ that contain such "
+    "subfolders, or a folder with the lists train_list.txt and val_list.txt (`path label` lines)."
+)
+
+
+@dataclass(frozen=True)
+class FoundData:
+    """A data set.
+
+    Attributes:
+        keys: the keys of the manifest's section ``data``, without ``root``.
+        classes: the number of classes.
+        images: the number of images.
+    """
+
+    keys: Mapping[str, str]
+    classes: int
+    images: int
+
+
+def find_data(text: str) -> FoundData:
+    """Find the format, classes and images of a data set.
+
+    Args:
+        text: the folder or tar file, as on the command line.
+
+    Raises:
+        UsageError: the address is in S3, or names a kind of data set that is not supported.
+        DataError: the folder is missing or contains no data set.
+    """
+    if is_uri(text):
+        raise UsageError(
+            f"--data {text}: `job init` inspects only folders and tar files on this machine",
+            "Run it on a local copy of a part of the data, then set data.root in the manifest to "
+            "the S3 URI.",
+        )
+    path = Path(text)
+    if not path.exists():
+        raise DataError(f"--data {text}: no such file or folder", "Correct the path.")
+    if path.is_dir() and (found := _lists(path)):
+        return found
+    names = _names_in_folder(path) if path.is_dir() else _names_in_archive(path)
+    if any("Annotations" in name.split("/") for name in names):
+        raise UsageError(
+            f"--data {text}: found a data set for object detection (folder Annotations)",
+            "Use a classification data set, because `job init` does not support detection.",
+        )
+    images = [name for name in names if posixpath.splitext(name)[1].lower() in EXTENSIONS]
+    if not images:
+        raise DataError(f"--data {text}: found no images", _EXPECTED)
+    return _class_folders(text, images)
+
+
+def _names_in_folder(path: Path) -> list[str]:
+    names = []
+    for parent, folders, files in os.walk(path, followlinks=True):
+        relative = os.path.relpath(parent, path)
+        folders[:] = [name for name in folders if not system_part(name)]
+        names += [posixpath.normpath(f"{relative}/{name}") for name in files if name[:1] != "."]
+    return names
+
+
+def _names_in_archive(path: Path) -> list[str]:
+    if not is_archive(path.name):
+        raise DataError(f"--data {path}: expected a folder or a tar file", _EXPECTED)
+    try:
+        with tarfile.open(path) as archive:
+            names = [posixpath.normpath(each.name) for each in archive if each.isfile()]
+    except tarfile.TarError as error:
+        raise DataError(
+            f"--data {path}: cannot be read as a tar file: {error}",
+            "Unpack the archive, and name the folder.",
+        ) from error
+    return [name for name in names if not system_part(name)]
+
+
+def _class_folders(text: str, images: Sequence[str]) -> FoundData:
+    top = posixpath.commonpath([posixpath.dirname(name) for name in images])
+    below = [posixpath.relpath(name, top or ".").split("/") for name in images]
+    if len({parts[0] for parts in below}) < 2 or any(len(parts) < 2 for parts in below):
+        raise DataError(
+            f"--data {text}: found {len(images):,} images, but not at least two class folders",
+            _EXPECTED,
+        )
+    firsts = {parts[0] for parts in below}
+    by_split = {
+        key: [name for name in accepted if name in firsts][:1]
+        for key, accepted in {"train_dir": _TRAIN, "val_dir": _TEST}.items()
+    }
+    if not by_split["train_dir"]:
+        return FoundData(
+            {"format": "class_folders", "train_dir": top or "."}, len(firsts), len(images)
+        )
+    keys = {key: posixpath.join(top, *names) for key, names in by_split.items() if names}
+    (train,) = by_split["train_dir"]
+    classes = {parts[1] for parts in below if parts[0] == train and len(parts) > 2}
+    if len(classes) < 2:
+        raise DataError(f"--data {text}: {train} has {len(classes)} class folders", _EXPECTED)
+    return FoundData({"format": "class_folders", **keys}, len(classes), len(images))
+
+
+def _lists(path: Path) -> FoundData | None:
+    found = {
+        key: next((name for name in names if (path / name).is_file()), "")
+        for key, names in _LISTS.items()
+    }
+    keys = {key: name for key, name in found.items() if name}
+    if not keys:
+        return None
+    labels = [
+        label
+        for name in keys.values()
+        for _, label in list_entries(path / name, name, str(path), _MOST_CLASSES)
+    ]
+    return FoundData({"format": "imagenet_list", **keys}, max(labels) + 1, len(labels))

@@ -1,0 +1,123 @@
+"""``job init`` writes a valid manifest, or names what is missing."""
+
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from job.cli.init_model import preprocessing_of
+from job.cli.main import app
+from job.errors import DataError, UsageError
+from job.manifest import load
+
+
+def images(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+
+
+def init(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> None:
+    monkeypatch.chdir(folder)
+    done = CliRunner().invoke(app, ["init", *arguments])
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize(
+    ("names", "keys"),
+    [
+        (("cat/1.jpg", "dog/2.png", ".git/x.jpg"), {"train_dir": "."}),
+        (("photos/cat/1.jpg", "photos/dog/2.jpg"), {"train_dir": "photos"}),
+        (
+            ("train/cat/1.jpg", "train/dog/2.jpg", "val/cat/3.jpg", "val/dog/4.jpg"),
+            {"train_dir": "train", "val_dir": "val"},
+        ),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_class_folders(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    names: tuple[str, ...],
+    keys: dict[str, str],
+    packed: bool,
+) -> None:
+    images(tmp_path / "d", *names)
+    data = "d"
+    if packed:
+        data = "d.tar"
+        with tarfile.open(tmp_path / data, "w") as archive:
+            archive.add(tmp_path / "d", arcname=".")
+    init(monkeypatch, tmp_path, "--data", data)
+    manifest = load("m.json")
+    assert manifest.model.classes == 2
+    assert manifest.data.format == "class_folders"
+    assert manifest.path(str(manifest.data.root)) == tmp_path / data
+    for key in ("train_dir", "val_dir"):
+        assert getattr(manifest.data, key) == keys.get(key)
+
+
+def test_lists_and_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images(tmp_path / "d", "a.jpg", "b.jpg", "c.jpg")
+    (tmp_path / "d/train_list.txt").write_text("a.jpg 0\nb.jpg 2\n")
+    (tmp_path / "d/val_list.txt").write_text("c.jpg 1\n")
+    init(monkeypatch, tmp_path, "--data", "d", "--model", "vgg11", "--weights", "w.pth")
+    manifest = load("m.json")
+    assert (manifest.model.name, manifest.model.weights) == ("vgg11", "w.pth")
+    assert (manifest.model.classes, manifest.data.val_list) == (3, "val_list.txt")
+
+
+@pytest.mark.parametrize(
+    ("names", "error"),
+    [
+        ((), DataError),
+        (("readme.txt",), DataError),
+        (("cat/1.jpg",), DataError),
+        (("1.jpg", "cat/2.jpg"), DataError),
+        (("train/cat/1.jpg", "val/cat/1.jpg"), DataError),
+        (("Annotations/1.xml", "JPEGImages/1.jpg"), UsageError),
+    ],
+)
+def test_what_is_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], error: type[Exception]
+) -> None:
+    (tmp_path / "d").mkdir()
+    images(tmp_path / "d", *names)
+    with pytest.raises(error, match="--data d: "):
+        init(monkeypatch, tmp_path, "--data", "d")
+    assert not (tmp_path / "m.json").exists()
+
+
+def test_s3_and_missing_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="s3://b/d"):
+        init(monkeypatch, tmp_path, "--data", "s3://b/d")
+    with pytest.raises(DataError, match="none"):
+        init(monkeypatch, tmp_path, "--data", "none")
+
+
+def test_the_example_runs_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    init(monkeypatch, tmp_path, "--example", "digits")
+    assert load("m.json").resolved == load("digits").resolved
+    schema = json.loads((tmp_path / "m.json").read_text())["$schema"]
+    assert Path(schema.removeprefix("file://")).is_file()
+    with pytest.raises(UsageError, match=r"m\.json"):
+        init(monkeypatch, tmp_path, "--example", "digits")
+
+
+def test_preprocessing_of_an_export(tmp_path: Path) -> None:
+    (tmp_path / "inference.yml").write_text(
+        "PreProcess:\n  transform_ops:\n  - ResizeImage: {resize_short: 256}\n"
+        "  - NormalizeImage: {mean: [0.5, 0.5, 0.5], std: [0.2, 0.2, 0.2], order: ''}\n"
+    )
+    assert preprocessing_of(tmp_path) == {
+        "resize_short": 256,
+        "mean": [0.5] * 3,
+        "std": [0.2] * 3,
+    }
+    (tmp_path / "inference.yml").write_text("a: !!python/object/apply:os.getpid []\n")
+    with pytest.raises(DataError, match=r"inference\.yml"):
+        preprocessing_of(tmp_path)
