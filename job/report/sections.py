@@ -12,6 +12,7 @@ from job.report.render.blocks import Block, Code, Plot, Section, Text
 from job.report.render.page import Page
 from job.report.run import provenance, results, speed
 from job.report.run.breakdown import breakdown_sections
+from job.report.run.classes import classes_grid
 from job.report.summary import summarize
 from job.report.tables import is_matrix
 
@@ -84,11 +85,12 @@ def _manifest_code(report: Mapping[str, Any]) -> Code:
 def _accuracy(report: Mapping[str, Any]) -> tuple[Block, ...]:
     if report["accuracy"] is None:
         return (Text("Not measured, because the images are synthetic."),)
-    close = results.closeness_grid(report)
+    close, by_class = results.closeness_grid(report), classes_grid(report)
     return (
         results.accuracy_grid(report),
         Text(results.paired_text(report)),
         *((close,) if close else ()),
+        *((by_class,) if by_class else ()),
         Plot("accuracy"),
     )
 
