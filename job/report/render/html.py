@@ -55,6 +55,7 @@ def render(page: Page) -> str:
 
 def _card(card: Card) -> str:
     judged = "" if card.good is None else " good" if card.good else " bad"
+    judged = " warn" if card.warning else judged
     return (
         f'<div class="card{judged}"><span>{escape(card.title)}</span>'
         f"<b>{escape(card.value)}</b><span>{escape(card.detail)}</span></div>"

@@ -8,12 +8,21 @@ from job.report.render.blocks import Section
 
 @dataclass(frozen=True)
 class Card:
-    """One figure of the summary. ``good`` is None if the figure is neither good nor bad."""
+    """One figure of the summary.
+
+    Attributes:
+        title: what the figure is.
+        value: the figure.
+        detail: more about it, in one or more lines.
+        good: True or False for a verdict; None if the figure is no verdict.
+        warning: the figure is bad news, although no gate failed.
+    """
 
     title: str
     value: str
     detail: str
     good: bool | None = None
+    warning: bool = False
 
 
 @dataclass(frozen=True)
