@@ -13,6 +13,7 @@ from job.report.render.page import Page
 from job.report.run import provenance, results, speed
 from job.report.run.breakdown import breakdown_sections
 from job.report.run.classes import classes_grid
+from job.report.run.use_it import about, use_sections
 from job.report.summary import summarize
 from job.report.tables import is_matrix
 
@@ -23,6 +24,7 @@ def page_of(report: Mapping[str, Any]) -> Page:
     return Page(
         name=report["name"],
         created_at=report["created_at"],
+        about=about(report),
         summary=summarize(report),
         sections=(*parts, Section("Manifest", (_manifest_code(report),))),
         draw=partial(plots.draw, report=report),
@@ -31,6 +33,7 @@ def page_of(report: Mapping[str, Any]) -> Page:
 
 def _run_sections(report: Mapping[str, Any]) -> tuple[Section, ...]:
     return (
+        *use_sections(report),
         _gates(report),
         Section("Accuracy", _accuracy(report)),
         Section(
@@ -51,7 +54,7 @@ def _run_sections(report: Mapping[str, Any]) -> tuple[Section, ...]:
         Section("Data", provenance.data_blocks(report)),
         _machine(report, provenance.isa_and_seeds(report)),
         Section("Stages", (provenance.stages_grid(report),)),
-        Section("Checksums", provenance.checksum_grids(report)),
+        Section("Checksums", provenance.checksum_grids(report), folded=True),
     )
 
 

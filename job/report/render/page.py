@@ -49,6 +49,7 @@ class Page:
     Attributes:
         name: the title.
         created_at: time at which the report was created, ISO 8601.
+        about: the model, the data and the machine in one line.
         summary: headline, notices and cards.
         sections: everything below the summary.
         draw: returns the ``<svg>`` element and the plain-text caption of a plot, by its name.
@@ -56,6 +57,7 @@ class Page:
 
     name: str
     created_at: str
+    about: str
     summary: Summary
     sections: tuple[Section, ...]
     draw: Callable[[str], tuple[str, str]]

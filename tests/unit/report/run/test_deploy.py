@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sample_report import as_markdown, benchmark_entry, engine_entry, sample_report
+from sample_report import as_html, as_markdown, benchmark_entry, engine_entry, sample_report
 
 from job.errors import DataError, OutputError
 from job.pipeline.report_files import render_files, write
@@ -101,3 +101,14 @@ def test_the_classes_that_lose_most_come_first() -> None:
     lines = as_markdown(report).splitlines()
     start = lines.index("### Accuracy by class")
     assert lines[start + 4] == "| kind 4 | 500 | 90.00 | 88.00 | −2.00 |"
+
+
+def test_the_page_shows_what_to_deploy_and_where_it_was_measured() -> None:
+    report = report_with_interfaces()
+    html = as_html(report)
+    assert '<a href="#part-0">Use it</a>' in html
+    assert "job predict --infer-model OUTPUT/int8 --image" in html
+    assert "resnet18 3×32×32" in html
+    assert report["host"]["cpu_model"] in html
+    assert html.count("<details>") == 2
+    assert "Use it" not in as_html(sample_report())
