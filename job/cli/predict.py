@@ -68,11 +68,22 @@ def predict(
         ),
     ],
     infer_data: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--infer-data", "--infer_data", metavar="FILE", help="Packed file, see `job pack`."
         ),
-    ],
+    ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|DIR|-",
+            help="Classify an image file, the images of a folder, or standard input. The model's "
+            "folder must contain deploy.json.",
+        ),
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="With --image: also print the answer of FP32.")
+    ] = False,
     repeat: Annotated[int, typer.Option(min=1, help="Number of timed calls for each batch.")] = 1,
     warmup_size: Annotated[
         int,
@@ -117,17 +128,36 @@ def predict(
     ] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a saved FP32, fake-quantized or INT8 model on a packed file.
+    """Run a saved model on images (--image) or on a packed file (--infer-data).
+
+    --image prints label and probability of each image. deploy.json in the model's folder gives the
+    transform, the class names and the fastest settings.
+
+    With --infer-data, the command measures a saved FP32, fake-quantized or INT8 model.
 
     For accuracy, every image is counted once. For speed, whole calls are timed, from the images to
     the scores. A smaller last batch is not timed.
 
     \b
     Examples:
+      job predict --infer-model runs/digits/int8 --image cat.jpg --compare
       job pack manifests/digits.json
       job predict --infer-model runs/digits/int8 --infer-data digits-test.bin
       job predict --infer-model runs/digits/fp32 --infer-data digits-test.bin --batch-size 1 --json
     """
+    from job.errors import UsageError
+
+    if (image is None) == (infer_data is None):
+        raise UsageError(
+            "expected exactly one of --image and --infer-data",
+            "Set --image to classify images, or --infer-data to measure a packed file.",
+        )
+    if image is not None:
+        _classify(infer_model, image, compare, as_json)
+        return
+    if compare:
+        raise UsageError("--compare needs --image", "Set --image, or omit --compare.")
+    assert infer_data is not None  # noqa: S101 - one of both options is set
     from job.predict import runner
 
     trial = runner.Trial(
@@ -149,6 +179,33 @@ def predict(
         typer.echo(json.dumps(result, indent=2))
     else:
         _print(result)
+
+
+def _classify(model: Path, image: str, compare: bool, as_json: bool) -> None:
+    """Print the label and the probability of each image.
+
+    Raises:
+        typer.Exit: some images cannot be read; the exit code is 4.
+    """
+    from dataclasses import asdict
+
+    from job.errors import DataError
+    from job.predict.images import classify
+
+    with _display() as ui:
+        results = classify(model, image, ui, compare=compare)
+    if as_json:
+        typer.echo(json.dumps([asdict(result) for result in results], indent=2))
+    for result in results:
+        if result.answer is None:
+            typer.echo(f"error: {result.image}: {result.error}", err=True)
+        elif not as_json:
+            texts = [f"{result.answer.label} {100 * result.answer.probability:.1f}%"]
+            if result.fp32:
+                texts.append(f"FP32: {result.fp32.label} {100 * result.fp32.probability:.1f}%")
+            typer.echo(f"{result.image}: {'; '.join(texts)}")
+    if any(result.answer is None for result in results):
+        raise typer.Exit(DataError.exit_code)
 
 
 @contextmanager

@@ -183,6 +183,7 @@ def class_folders(
         channels=checked_channels(channels),
         ignored=ignored,
         system_folders=system,
+        class_names=tuple(class_names),
     )
     return source, class_names
 

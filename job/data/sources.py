@@ -83,6 +83,7 @@ class ImageFiles:
         channels: 1 (gray) or 3 (RGB); images are converted.
         ignored: number of files that were skipped because of their extension.
         system_folders: number of files that were skipped in system folders, by folder name.
+        class_names: name of each class by label; empty if only numbers are known.
         normalised: False; see ``Source``.
     """
 
@@ -93,6 +94,7 @@ class ImageFiles:
     channels: int
     ignored: int = 0
     system_folders: Mapping[str, int] = field(default_factory=dict)
+    class_names: Sequence[str] = ()
     normalised: bool = False
 
     def __len__(self) -> int:

@@ -47,7 +47,7 @@ def build(
     accuracy = None if "skipped" in records["accuracy"] else dict(records["accuracy"])
     rows = records["benchmark"]["rows"]
     int8 = dict(records["int8"])
-    isa, _ = int8.pop("isa"), int8.pop("bytes")
+    isa, interfaces, _ = (int8.pop(key) for key in ("isa", "interfaces", "bytes"))
     verdicts = gates(manifest, int8["agreement"], accuracy, rows)
     trained = [records[name]["bad_images"] for name in ("baseline", "qat")]
     data = dict(records["prepare"])
@@ -76,7 +76,7 @@ def build(
         "inputs": inputs(manifest),
         "artifacts": artifacts(outputs),
         "data": data,
-        "models": models(outputs),
+        "models": models(outputs, interfaces),
         "training": {name: records[name]["training"] for name in ("baseline", "qat")},
         "accuracy": accuracy,
         "benchmark": list(rows),
@@ -279,15 +279,22 @@ def files(output: StageOutput) -> dict[str, dict[str, Any]]:
     return record["files"]
 
 
-def models(outputs: Mapping[str, StageOutput]) -> dict[str, dict[str, Any]]:
-    """Return folder and size of each model."""
+def models(
+    outputs: Mapping[str, StageOutput], interfaces: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Return folder, size and interface of each model."""
     sizes = {}
     for name, stage in MODELS.items():
         saved = files(outputs[stage])
         size = sum(saved[f"model{suffix}"]["bytes"] for suffix in SIZES)
         sizes[name] = {"path": outputs[stage].path.name, "bytes": size}
+        if name in interfaces:
+            sizes[name]["interface"] = dict(interfaces[name])
     for name in PACKAGES:
         if name in outputs:
             output = outputs[name]
-            sizes[name] = {"path": output.path.name, "bytes": output.record["bytes"]}
+            # Every engine runs the same network, so the meaning of the output is INT8's.
+            interface = {**interfaces["int8"], **output.record["interface"]}
+            size = output.record["bytes"]
+            sizes[name] = {"path": output.path.name, "bytes": size, "interface": interface}
     return sizes

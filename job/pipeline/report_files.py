@@ -24,22 +24,32 @@ Renderer = Callable[[Mapping[str, Any]], Mapping[str, str]]
 
 
 def render_files(report: Mapping[str, Any]) -> Mapping[str, str]:
-    """Return the content of ``report.json``, ``report.md`` and ``report.html``.
+    """Return the content of ``report.json``, ``report.md``, ``report.html`` and deploy.json files.
 
     Raises:
-        OutputError: the report does not match its schema.
+        OutputError: the report or a deployment record does not match its schema.
     """
     # Importing matplotlib takes a second, which a run that reuses its report need not spend.
+    from job.report.deploy import NAME, deploy_records
     from job.report.render import html, markdown, schema_check
     from job.report.sections import page_of
+    from job.report.tables import is_matrix
 
     schema_check.validate(report)
     page = page_of(report)
+    deploys = {} if is_matrix(report) else deploy_records(report)
+    for record in deploys.values():
+        schema_check.validate_deploy(record)
     return {
-        "report.json": f"{json.dumps(report, indent=2, allow_nan=False)}\n",
+        **{f"{folder}/{NAME}": _text(record) for folder, record in deploys.items()},
+        "report.json": _text(report),
         "report.md": markdown.render(page),
         "report.html": html.render(page),
     }
+
+
+def _text(document: Mapping[str, Any]) -> str:
+    return f"{json.dumps(document, indent=2, allow_nan=False)}\n"
 
 
 def report_key(**made_of: Any) -> str:
@@ -147,5 +157,6 @@ def write(document: Mapping[str, Any], folder: Path, *, source: Location) -> Non
     with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            if name != REPORT_FILE or folder != source:
+            # The models are not in this folder unless the run is.
+            if (folder / name).parent.is_dir() and (name != REPORT_FILE or folder != source):
                 write_bytes(folder / name, text.encode())

@@ -12,6 +12,8 @@ from job.report.render.blocks import Block, Code, Plot, Section, Text
 from job.report.render.page import Page
 from job.report.run import provenance, results, speed
 from job.report.run.breakdown import breakdown_sections
+from job.report.run.classes import classes_grid
+from job.report.run.use_it import about, use_sections
 from job.report.summary import summarize
 from job.report.tables import is_matrix
 
@@ -22,6 +24,7 @@ def page_of(report: Mapping[str, Any]) -> Page:
     return Page(
         name=report["name"],
         created_at=report["created_at"],
+        about=about(report),
         summary=summarize(report),
         sections=(*parts, Section("Manifest", (_manifest_code(report),))),
         draw=partial(plots.draw, report=report),
@@ -30,6 +33,7 @@ def page_of(report: Mapping[str, Any]) -> Page:
 
 def _run_sections(report: Mapping[str, Any]) -> tuple[Section, ...]:
     return (
+        *use_sections(report),
         _gates(report),
         Section("Accuracy", _accuracy(report)),
         Section(
@@ -50,7 +54,7 @@ def _run_sections(report: Mapping[str, Any]) -> tuple[Section, ...]:
         Section("Data", provenance.data_blocks(report)),
         _machine(report, provenance.isa_and_seeds(report)),
         Section("Stages", (provenance.stages_grid(report),)),
-        Section("Checksums", provenance.checksum_grids(report)),
+        Section("Checksums", provenance.checksum_grids(report), folded=True),
     )
 
 
@@ -84,11 +88,12 @@ def _manifest_code(report: Mapping[str, Any]) -> Code:
 def _accuracy(report: Mapping[str, Any]) -> tuple[Block, ...]:
     if report["accuracy"] is None:
         return (Text("Not measured, because the images are synthetic."),)
-    close = results.closeness_grid(report)
+    close, by_class = results.closeness_grid(report), classes_grid(report)
     return (
         results.accuracy_grid(report),
         Text(results.paired_text(report)),
         *((close,) if close else ()),
+        *((by_class,) if by_class else ()),
         Plot("accuracy"),
     )
 

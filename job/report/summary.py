@@ -6,6 +6,7 @@ from typing import Any
 from job import text_format
 from job.report.cells import gate_limit, gate_value
 from job.report.render.page import Card, Summary
+from job.report.run.recommend import recommendations, slower_rows
 from job.report.run.speed import score_notes
 from job.report.tables import (
     SpeedRow,
@@ -30,6 +31,7 @@ def summarize(report: Mapping[str, Any]) -> Summary:
         headline=_matrix_headline(report, rows) if matrix else _run_headline(report, rows),
         notices=(
             *(() if matrix else _comparable_notices(report)),
+            *(() if matrix else recommendations(report)),
             *(str(note) for note in report["notes"]),
             *(() if matrix else _chance_notices(report)),
             *_unstable_notices(rows),
@@ -72,8 +74,13 @@ def _unstable_notices(rows: Sequence[SpeedRow]) -> tuple[str, ...]:
 
 
 def _span(rows: Sequence[SpeedRow]) -> tuple[str, str]:
-    ratios = [row.ratio for row in rows]
-    return text_format.times(min(ratios)), text_format.times(max(ratios))
+    """Return the lowest and the highest ratio, each with an asterisk if it is unstable."""
+    lowest, highest = (find(rows, key=lambda row: row.ratio) for find in (min, max))
+    return _ratio_text(lowest), _ratio_text(highest)
+
+
+def _ratio_text(row: SpeedRow) -> str:
+    return text_format.judged_times(row.ratio, row.stable)
 
 
 def _span_text(rows: Sequence[SpeedRow]) -> str:
@@ -86,8 +93,8 @@ def _speed_card(rows: Sequence[SpeedRow], detail: str) -> Card:
     if not rows:
         return Card(title, text_format.DASH, "not measured")
     low, high = _span(rows)
-    value = low if low == high else f"{low[:-1]}{text_format.DASH}{high}"
-    return Card(title, value, detail)
+    value = low if low == high else f"{low.replace('×', '')}{text_format.DASH}{high}"
+    return Card(title, value, detail, warning=bool(slower_rows(rows)))
 
 
 def _run_headline(report: Mapping[str, Any], rows: Sequence[SpeedRow]) -> str:
@@ -114,16 +121,28 @@ def _gates_phrase(report: Mapping[str, Any]) -> str:
 
 
 def _speed_phrase(report: Mapping[str, Any], rows: Sequence[SpeedRow]) -> str:
+    slower = slower_rows(rows)
+    if slower and len(slower) == len(rows):
+        return _slower_phrase(report, rows)
     if len(rows) > MAX_LISTED:
-        return f"INT8 is {_span_text(rows)} as fast as FP32 {_many_settings(report, rows)}"
-    first, *others = [
-        (text_format.times(row.ratio), setting_name(report, row.setting)) for row in rows
-    ]
+        some = f" (slower at {len(slower)} of them)" if slower else ""
+        return f"INT8 is {_span_text(rows)} as fast as FP32 {_many_settings(report, rows)}{some}"
+    first, *others = [(_ratio_text(row), setting_name(report, row.setting)) for row in rows]
     ratios = [f"{first[0]} as fast as FP32 at {first[1]}"]
     ratios += [f"{ratio} at {setting}" for ratio, setting in others]
-    if len(ratios) == 1:
-        return f"INT8 is {ratios[0]}"
-    return f"INT8 is {', '.join(ratios[:-1])} and {ratios[-1]}"
+    listed = ratios[0] if len(ratios) == 1 else f"{', '.join(ratios[:-1])} and {ratios[-1]}"
+    if not slower:
+        return f"INT8 is {listed}"
+    where = " and ".join(setting_name(report, row.setting) for row in slower)
+    return f"INT8 is {listed} (slower at {where})"
+
+
+def _slower_phrase(report: Mapping[str, Any], rows: Sequence[SpeedRow]) -> str:
+    """Return the phrase for INT8 that is slower than FP32 at every setting."""
+    if len(rows) > MAX_LISTED:
+        return f"INT8 is slower: {_span_text(rows)} of FP32 {_many_settings(report, rows)}"
+    each = (f"{_ratio_text(row)} of FP32 at {setting_name(report, row.setting)}" for row in rows)
+    return f"INT8 is slower: {', '.join(each)}"
 
 
 def _many_settings(report: Mapping[str, Any], rows: Sequence[SpeedRow]) -> str:
@@ -165,7 +184,7 @@ def _run_cards(report: Mapping[str, Any], rows: Sequence[SpeedRow]) -> tuple[Car
         detail = _many_settings(report, rows)
     else:
         detail = "\n".join(
-            f"{setting_name(report, row.setting)}: {text_format.times(row.ratio)}" for row in rows
+            f"{setting_name(report, row.setting)}: {_ratio_text(row)}" for row in rows
         )
     fp32, int8 = (text_format.size(report["models"][model]["bytes"]) for model in ("fp32", "int8"))
     size = Card("Size on disk", _smaller(_size_ratio(report)), f"INT8 {int8}, FP32 {fp32}")

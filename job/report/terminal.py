@@ -14,10 +14,11 @@ from job.report.matrix import results as matrix
 from job.report.render.blocks import Grid
 from job.report.run.breakdown import advice_of, kinds_grid, summary_text, title_of
 from job.report.run.differences import differences_grid, fallback_grid
+from job.report.run.recommend import slower_rows
 from job.report.run.results import accuracy_grid, closeness_grid
 from job.report.run.speed import int8_engines_grids, latency_grids, throughput_grids
 from job.report.summary import summarize
-from job.report.tables import is_matrix
+from job.report.tables import is_matrix, speed_rows
 
 UNBOUNDED = 10_000
 
@@ -33,7 +34,9 @@ def print_tables(report: Mapping[str, Any], console: Console) -> None:
         if grid.rows:
             console.print()
             console.print(table(grid))
-    if not is_matrix(report) and "min_speedup" in _failed_gates(report):
+    if is_matrix(report):
+        return
+    if "min_speedup" in _failed_gates(report) or slower_rows(speed_rows(report)):
         print_breakdown(report, console)
 
 

@@ -64,6 +64,7 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
         "paired": paired(top1["fp32"], top1["int8"]),
         "paired_fake": drop(top1["fp32"], top1["qat_fake"]),
         "paired_int8_fake": drop(top1["qat_fake"], top1["int8"]),
+        "per_class": per_class(test.labels, top1["fp32"], top1["int8"]),
         "closeness": {name: closeness_of(whole, name) for name in names if name != "fp32"},
     }
 
@@ -189,6 +190,23 @@ def describe(top1: Correct, top5: Correct) -> dict[str, Any]:
         "top1_interval": list(first.interval),
         "top5_interval": list(five.interval),
     }
+
+
+def per_class(labels: NDArray[np.int64], fp32: Correct, int8: Correct) -> list[dict[str, int]]:
+    """Return, for each class with test images, the number of images and of correct answers.
+
+    Args:
+        labels: int64 [N].
+        fp32: whether FP32 was correct, by image.
+        int8: whether INT8 was correct, by image.
+    """
+    labels = np.asarray(labels)
+    counts = [np.bincount(labels, weights) for weights in (None, fp32, int8)]
+    return [
+        {"label": label, "images": int(total), "fp32": int(one), "int8": int(two)}
+        for label, (total, one, two) in enumerate(zip(*counts, strict=True))
+        if total
+    ]
 
 
 def closeness_of(whole: Part, name: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from job.stages.int8_match import (
     low_agreement,
 )
 from job.stages.int8_match import record_of as match_record
+from job.stages.model_interface import interface
 from job.stages.settings import settings_of
 from job.stages.stage import CALIBRATION, Record, Stage, StageOutput
 from job.stats import relative_error
@@ -72,6 +73,7 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
         "agreement": match_record(match, found, fp32, kept),
         "differences": diagnose(fake, out / int8.PREFIX, images[:MEASURED_IMAGES], events),
         "bytes": model_bytes(out),
+        "interfaces": interfaces(inputs, out, images[:CHECKED_IMAGES]),
         "quantized_op_types": sorted(manifest.quantize.quantize_op_types),
         **what_ran(inputs["baseline"].path / int8.PREFIX, out / int8.PREFIX, shape),
     }
@@ -199,6 +201,20 @@ def check_saved(saved: NDArray[np.float32], expected: NDArray[np.float32], *, ex
             f"error {error:.2g}, expected at most {0.0 if exact else MAX_SAVED_ERROR}",
             "Report this as a bug, with the manifest and the output of `job doctor`.",
         )
+
+
+def interfaces(
+    inputs: Mapping[str, StageOutput], out: Path, images: NDArray[np.float32]
+) -> dict[str, Any]:
+    """Return names and meaning of input and output of the FP32 and the INT8 model."""
+    from job.engine.inference import predictor
+    from job.engine.int8 import build as int8
+
+    fp32 = inputs["baseline"].path / int8.PREFIX
+    return {
+        "fp32": interface(fp32, predictor.ONEDNN, images),
+        "int8": interface(out / int8.PREFIX, predictor.INT8, images),
+    }
 
 
 def what_ran(fp32: Path, int8: Path, shape: tuple[int, int, int]) -> dict[str, Any]:

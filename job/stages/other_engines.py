@@ -93,7 +93,9 @@ def _converted(
 ) -> Record:
     """Convert the fake-quantized model and compare the scores of both models."""
     record = engine.convert(inputs["convert"].path / "model", out)
-    return {**record, **differences(manifest, inputs, engine.open_model(out, 1), events)}
+    model = engine.open_model(out, 1)
+    named = dict(zip(("input", "output"), model.names(), strict=True))
+    return {**record, **differences(manifest, inputs, model, events), "interface": named}
 
 
 def _stage(name: str, run: StageFunction) -> Stage:

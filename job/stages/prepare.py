@@ -55,6 +55,8 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
         "classes": manifest.model.classes,
         "splits": {name: {"images": counts[name], "how": how[name]} for name in how},
         "bad_images": [{"path": image.path, "reason": image.reason} for image in bad],
+        "class_names": class_names(splits),
+        "normalised": splits.test.source.normalised,
         "empty_classes": empty,
         "copies": copied,
     }
@@ -78,6 +80,13 @@ def empty_classes(splits: Splits, classes: int) -> list[int]:
     labels = (splits.train if len(splits.train) else splits.test).source.labels
     empty = np.flatnonzero(np.bincount(labels, minlength=classes) == 0).tolist()
     return empty if len(splits.train) or empty == [0] else []
+
+
+def class_names(splits: Splits) -> list[str] | None:
+    """Return the name of each class by label; None if only numbers are known."""
+    names = getattr(splits.test.source, "class_names", ())
+    # A folder's name can contain bytes that are not UTF-8, which JSON cannot represent.
+    return [name.encode(errors="backslashreplace").decode() for name in names] or None
 
 
 def copies(splits: Splits, events: Events) -> list[Record]:

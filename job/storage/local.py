@@ -3,6 +3,7 @@
     <output>/manifest.json  the manifest of the run, with defaults and overrides
     <output>/report.json    with report.md and report.html, once the run is complete
     <output>/<stage dir>/   the files of a finished stage and stage.json; renamed when complete
+    <output>/int8/deploy.json  like those of other models: written with the report
     <output>/logs/          the output of each stage's process
     <output>/.partial/      unfinished stages with their checkpoints
     <output>/.lock          internal, like .digests.json and .report.json
@@ -42,6 +43,10 @@ RESUME = "checkpoints"
 MANIFEST = "manifest.json"
 # The last file is written last: if it exists, the others are complete.
 REPORTS = ("report.json", "report.md", "report.html", ".report.json")
+# How to deploy each model; written with the report into the folders of finished stages.
+DEPLOYS = tuple(
+    f"{folder}/deploy.json" for folder in ("fp32", "int8", "int8_openvino", "int8_onnxruntime")
+)
 # The error that ended the last run without a report, unless the next run can resume.
 FAILURE = "failure.json"
 # The state of the output in S3 that the folder corresponds to.
@@ -265,7 +270,7 @@ class LocalOutput:
 
     def retract(self) -> None:
         """Remove the report, because the results that it describes are about to change."""
-        for name in REPORTS:
+        for name in (*REPORTS, *DEPLOYS):
             (self.root / name).unlink(missing_ok=True)
 
     def keep_manifest(self, resolved: Mapping[str, Any]) -> None:

@@ -17,7 +17,8 @@ OURS = r"(?:job|tests|schemas|manifests|k8s|docs)/[A-Za-z0-9_./-]+"
 def test_files_exist(page: str) -> None:
     text = (ROOT / page).read_text()
     named = set(re.findall(rf"`({OURS})`", text))
-    linked = {link.split("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text)}
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    linked = {link.split("#")[0] for link in re.findall(r"\]\(([^)]+)\)", prose)}
     paths = {ROOT / name for name in named}
     paths |= {(ROOT / page).parent / link for link in linked if link and "://" not in link}
     assert [str(path) for path in sorted(paths) if not path.exists()] == []

@@ -57,6 +57,7 @@ class RemoteImages:
         reader: reads the images.
         ignored: number of files that were skipped because of their extension.
         system_folders: number of files that were skipped in system folders, by folder name.
+        class_names: name of each class by label; empty if only numbers are known.
         normalised: False; see ``Source``.
     """
 
@@ -68,6 +69,7 @@ class RemoteImages:
     reader: PieceReader
     ignored: int = 0
     system_folders: Mapping[str, int] = field(default_factory=dict)
+    class_names: Sequence[str] = ()
     normalised: bool = False
 
     def __len__(self) -> int:
@@ -178,6 +180,7 @@ def remote_class_folders(
         reader=PieceReader(remote.access),
         ignored=ignored,
         system_folders=system,
+        class_names=tuple(class_names),
     )
     return source, class_names
 

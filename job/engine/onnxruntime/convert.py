@@ -105,6 +105,10 @@ class OnnxRuntimeModel:
         self.binding = self.session.io_binding()
         self.images: np.ndarray | None = None
 
+    def names(self) -> tuple[str, str]:
+        """Return the names of the input and of the output."""
+        return self.input, self.output
+
     def set_images(self, images: np.ndarray) -> None:
         """Copy images, float32 [N, C, H, W], to the model's input."""
         # This copy is kept, because the binding can refer to its memory.

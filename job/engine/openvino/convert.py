@@ -212,6 +212,11 @@ class OpenVINOModel:
         self.request: ov.InferRequest | None = None
         self.shape: tuple[int, ...] = ()
 
+    def names(self) -> tuple[str, str]:
+        """Return the names of the input and of the output."""
+        model = self.core.read_model(self.path)
+        return model.input(0).any_name, model.output(0).any_name
+
     def set_images(self, images: np.ndarray) -> None:
         """Copy images, float32 [N, C, H, W], to the model's input."""
         if self.request is None or images.shape != self.shape:

@@ -30,10 +30,19 @@ class Text:
 
 @dataclass(frozen=True)
 class Code:
-    """Preformatted text with a title, such as the manifest."""
+    """Preformatted text with a title, such as the manifest.
+
+    Attributes:
+        title: what the text is.
+        text: the text.
+        language: its language, for Markdown.
+        folded: whether the page shows the text only after a click.
+    """
 
     title: str
     text: str
+    language: str = "json"
+    folded: bool = True
 
 
 @dataclass(frozen=True)
@@ -48,10 +57,11 @@ Block = Grid | Text | Code | Plot
 
 @dataclass(frozen=True)
 class Section:
-    """A titled part of the report."""
+    """A titled part of the report; ``folded`` if the page shows it only after a click."""
 
     title: str
     blocks: tuple[Block, ...]
+    folded: bool = False
 
 
 def words(*titles: str) -> tuple[Column, ...]:

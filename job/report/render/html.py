@@ -2,7 +2,7 @@
 
 from html import escape
 
-from job.report.render.blocks import Block, Code, Column, Grid, Plot, Text
+from job.report.render.blocks import Block, Code, Column, Grid, Plot, Section, Text
 from job.report.render.page import Card, Page
 from job.report.render.style import CSS
 
@@ -33,18 +33,14 @@ def render(page: Page) -> str:
             "<body>",
             "<main>",
             f"<h1>{name}</h1>",
-            f'<p class="made">Created {escape(page.created_at)}</p>',
+            f'<p class="made">{escape(page.about)}<br>Created {escape(page.created_at)}</p>',
             '<div class="cards">',
             *(_card(card) for card in summary.cards),
             "</div>",
             f'<p class="headline">{escape(summary.headline)}</p>',
             *(f'<p class="notice">{escape(notice)}</p>' for notice in summary.notices),
-            *(
-                f"<section>\n<h2>{escape(section.title)}</h2>\n"
-                + "\n".join(_block(block, section.title, page) for block in section.blocks)
-                + "\n</section>"
-                for section in page.sections
-            ),
+            _contents(page),
+            *(_section(number, section, page) for number, section in enumerate(page.sections)),
             "</main>",
             "</body>",
             "</html>",
@@ -53,8 +49,25 @@ def render(page: Page) -> str:
     )
 
 
+def _contents(page: Page) -> str:
+    links = (
+        f'<a href="#part-{number}">{escape(section.title)}</a>'
+        for number, section in enumerate(page.sections)
+    )
+    return f'<nav aria-label="Contents">{" ".join(links)}</nav>'
+
+
+def _section(number: int, section: Section, page: Page) -> str:
+    title = f'<h2 id="part-{number}">{escape(section.title)}</h2>'
+    blocks = "\n".join(_block(block, section.title, page) for block in section.blocks)
+    if section.folded:
+        blocks = f"<details>\n<summary>Show</summary>\n{blocks}\n</details>"
+    return f"<section>\n{title}\n{blocks}\n</section>"
+
+
 def _card(card: Card) -> str:
     judged = "" if card.good is None else " good" if card.good else " bad"
+    judged = " warn" if card.warning else judged
     return (
         f'<div class="card{judged}"><span>{escape(card.title)}</span>'
         f"<b>{escape(card.value)}</b><span>{escape(card.detail)}</span></div>"
@@ -67,6 +80,9 @@ def _block(block: Block, section: str, page: Page) -> str:
             return f"<p>{escape(text)}</p>"
         case Grid():
             return _grid(block, section)
+        case Code(title, text, folded=True):
+            shown = f"<summary>{escape(title)}</summary>\n<pre>{escape(text)}</pre>"
+            return f"<details>\n{shown}\n</details>"
         case Code(title, text):
             return f"<p>{escape(title)}:</p>\n<pre>{escape(text)}</pre>"
         case Plot(name):

@@ -14,7 +14,7 @@ def render(page: Page) -> str:
     """Return the report as Markdown, without plots."""
     lines = [f"# {escape(page.name)}", "", f"**{escape(page.summary.headline)}**", ""]
     lines += [f"> {escape(notice)}\n" for notice in page.summary.notices]
-    lines += [f"Created {escape(page.created_at)}.", ""]
+    lines += [f"{escape(page.about)}. Created {escape(page.created_at)}.", ""]
     for section in page.sections:
         lines += [f"## {section.title}", ""]
         for block in section.blocks:
@@ -39,7 +39,7 @@ def _block(block: Block, section: str) -> list[str]:
         case Code(title, text):
             longest = max((len(run) for run in re.findall("`+", text)), default=0)
             fence = "`" * max(3, longest + 1)
-            return [f"{escape(title)}:", "", f"{fence}json", text, fence, ""]
+            return [f"{escape(title)}:", "", f"{fence}{block.language}", text, fence, ""]
         case Plot():
             return []
 

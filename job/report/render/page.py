@@ -8,12 +8,21 @@ from job.report.render.blocks import Section
 
 @dataclass(frozen=True)
 class Card:
-    """One figure of the summary. ``good`` is None if the figure is neither good nor bad."""
+    """One figure of the summary.
+
+    Attributes:
+        title: what the figure is.
+        value: the figure.
+        detail: more about it, in one or more lines.
+        good: True or False for a verdict; None if the figure is no verdict.
+        warning: the figure is bad news, although no gate failed.
+    """
 
     title: str
     value: str
     detail: str
     good: bool | None = None
+    warning: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,7 @@ class Page:
     Attributes:
         name: the title.
         created_at: time at which the report was created, ISO 8601.
+        about: the model, the data and the machine in one line.
         summary: headline, notices and cards.
         sections: everything below the summary.
         draw: returns the ``<svg>`` element and the plain-text caption of a plot, by its name.
@@ -47,6 +57,7 @@ class Page:
 
     name: str
     created_at: str
+    about: str
     summary: Summary
     sections: tuple[Section, ...]
     draw: Callable[[str], tuple[str, str]]

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -20,7 +20,7 @@ WORST_FIRST = ("failed", "unfinished", "gate_failed", "passed")
 
 @cache
 def schema(name: str = "report") -> Mapping[str, Any]:
-    """Return the JSON schema ``report`` (of a run) or ``matrix_report``."""
+    """Return the JSON schema ``report`` (of a run), ``matrix_report`` or ``deploy``."""
     text = (resources.files("job.schemas") / f"{name}.schema.json").read_text(encoding="utf-8")
     loaded: Mapping[str, Any] = json.loads(text)
     return loaded
@@ -28,7 +28,7 @@ def schema(name: str = "report") -> Mapping[str, Any]:
 
 @cache
 def validator(name: str) -> jsonschema.Draft202012Validator:
-    """Return the validator of the schema ``report`` or ``matrix_report``."""
+    """Return the validator of the schema ``report``, ``matrix_report`` or ``deploy``."""
     # The schema of a matrix report has references to the other two schemas.
     others = {
         "report.schema.json": schema("report"),
@@ -36,6 +36,15 @@ def validator(name: str) -> jsonschema.Draft202012Validator:
     }
     known = [(name, Resource.from_contents(content)) for name, content in others.items()]
     return jsonschema.Draft202012Validator(schema(name), registry=Registry().with_resources(known))
+
+
+def validate_deploy(record: Mapping[str, Any]) -> None:
+    """Check a deployment record against its schema.
+
+    Raises:
+        OutputError: the record has faults; the message lists each with its JSON pointer.
+    """
+    _raise(list(_against_schema(record, validator("deploy"))), "deploy.json")
 
 
 def validate(report: Mapping[str, Any]) -> None:
@@ -58,13 +67,18 @@ def validate(report: Mapping[str, Any]) -> None:
     # The consistency checks read keys that only a report with a valid schema is sure to have.
     disagreements = _matrix_disagreements if matrix else _disagreements
     faults = faults or list(disagreements(written))
-    if faults:
-        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        lines = "\n".join(f"  {fault}" for fault in faults)
-        raise OutputError(
-            f"report.json: {count}\n{lines}",
-            "Restore report.json if it was edited; otherwise run the job again with --from report.",
-        )
+    _raise(faults, "report.json")
+
+
+def _raise(faults: Sequence[Fault], file: str) -> None:
+    if not faults:
+        return
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    lines = "\n".join(f"  {fault}" for fault in faults)
+    raise OutputError(
+        f"{file}: {count}\n{lines}",
+        "Restore report.json if it was edited; otherwise run the job again with --from report.",
+    )
 
 
 def _against_schema(report: Any, validator: jsonschema.Draft202012Validator) -> Iterator[Fault]:

@@ -42,6 +42,10 @@ p { margin: 8px 0; overflow-wrap: anywhere; }
 .card span { display: block; font-size: 13px; color: var(--muted); white-space: pre-line; }
 .good { border-top-color: var(--good); } .good b { color: var(--good); }
 .bad { border-top-color: var(--bad); } .bad b { color: var(--bad); }
+.warn { border-top-color: var(--warn); } .warn b { color: var(--warn); }
+nav { display: flex; flex-wrap: wrap; gap: 4px 16px; margin: 18px 0; font-size: 13px; }
+a { color: var(--fp32); }
+summary { cursor: pointer; color: var(--muted); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
 th, td { padding: 5px 14px 5px 0; text-align: left; vertical-align: top;

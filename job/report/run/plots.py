@@ -23,6 +23,7 @@ from job.report.tables import (
     setting_name,
     speed_rows,
 )
+from job.stats import Interval
 
 MAX_POINTS = 400
 
@@ -32,14 +33,21 @@ def accuracy(report: Mapping[str, Any]) -> tuple[Figure, str]:
     rows = [row for row in accuracy_rows(report) if row.model in MODELS]
     names = [model_name(report, row.model) for row in rows]
     colours = [svg.MODEL_COLOURS[row.model] for row in rows]
-    panels = (
+    panels: Sequence[tuple[str, list[float], list[Interval]]] = (
         ("Top-1", [row.top1 for row in rows], [row.top1_interval for row in rows]),
         ("Top-5", [row.top5 for row in rows], [row.top5_interval for row in rows]),
     )
+    if report["manifest"]["model"]["classes"] <= 5:
+        # Every answer is among the first five.
+        panels = panels[:1]
     with mpl.rc_context(svg.RC):
         figure = svg.new_figure(1.9)
         for axes, (title, values, bounds) in zip(
-            figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.08}), panels, strict=True
+            figure.subplots(
+                1, len(panels), sharey=True, squeeze=False, gridspec_kw={"wspace": 0.08}
+            )[0],
+            panels,
+            strict=True,
         ):
             start, end = zoomed([low for low, _ in bounds], [high for _, high in bounds])
             lengths = [value - start for value in values]
@@ -58,6 +66,8 @@ def accuracy(report: Mapping[str, Any]) -> tuple[Figure, str]:
             axes.set_xlim(start, end)
             ticks = MaxNLocator(5).tick_values(start, end)
             axes.set_xticks([tick for tick in ticks if start <= tick <= min(end, 100)])
+            # The space for the numbers is not a part of the axis.
+            axes.spines["bottom"].set_bounds(start, min(end, 100))
             from_zero = "" if start == 0 else f", axis starts at {start:g}%"
             axes.set_title(f"{title}, percent of test images{from_zero}")
             svg.quiet(axes, "x")

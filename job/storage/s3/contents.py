@@ -7,7 +7,7 @@ from pathlib import Path
 
 from job.errors import DataError, ObjectChanged, ObjectMissing, StorageError
 from job.events import Say
-from job.storage.local import REPORTS
+from job.storage.local import DEPLOYS, REPORTS
 from job.storage.parallel import each
 from job.storage.s3.index import (
     EMPTY,
@@ -177,7 +177,8 @@ class Contents:
         }
         stored = {path: entry for path, entry in base.files.items() if self._has(entry)}
         if len(stored) < len(base.files):
-            stored = {path: entry for path, entry in stored.items() if path not in REPORTS}
+            report = {*DEPLOYS, *REPORTS}
+            stored = {path: entry for path, entry in stored.items() if path not in report}
         known = base.holding(stored)
         whole = all(map(self._has, known.before.values()))
         self.index = known if whole else replace(known, before={})

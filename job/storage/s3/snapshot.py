@@ -9,7 +9,16 @@ from pathlib import Path
 
 from job.storage.digests import hash_file, hash_stream
 from job.storage.files import TEMPORARY, read_json
-from job.storage.local import FAILURE, KEY_FILE, MANIFEST, REPORTS, RESUME, STAGE_FILE, remove
+from job.storage.local import (
+    DEPLOYS,
+    FAILURE,
+    KEY_FILE,
+    MANIFEST,
+    REPORTS,
+    RESUME,
+    STAGE_FILE,
+    remove,
+)
 
 LOGS = "logs"
 PARTIALS = ".partial"
@@ -55,7 +64,7 @@ def snapshot(root: Path, pins: Path) -> dict[str, Kept]:
         pins: a folder on the same disk, for links to files that a running stage will replace.
     """
     kept = dict(published_files(root))
-    names = (MANIFEST, *REPORTS, FAILURE)
+    names = (MANIFEST, *DEPLOYS, *REPORTS, FAILURE)
     for path in (*(root / name for name in names), *(root / LOGS).glob("*.log")):
         if path.is_file():
             kept[path.relative_to(root).as_posix()] = _current(path)
@@ -124,7 +133,8 @@ def _current(path: Path) -> Kept:
 def is_record(path: str) -> bool:
     """Return whether a file is a record, which planning reads, and not an artifact."""
     folder, _, name = path.partition("/")
-    return path in (MANIFEST, *REPORTS, FAILURE) or (name == STAGE_FILE and folder != PARTIALS)
+    results = (MANIFEST, *DEPLOYS, *REPORTS, FAILURE)
+    return path in results or (name == STAGE_FILE and folder != PARTIALS)
 
 
 def is_log(path: str) -> bool:

@@ -139,6 +139,6 @@ def test_a_single_part_needs_no_name():
 
 def test_html_has_one_picture_and_a_section_for_each_cap(both_caps):
     text = as_html(both_caps)
-    assert [text.count(f"<h2>{title}<") for title in titles_of(both_caps)] == [1, 1]
+    assert [text.count(f">{title}</h2>") for title in titles_of(both_caps)] == [1, 1]
     assert text.count("<svg") == as_html(sample_report()).count("<svg")
     assert "var(--part-1)" in text

@@ -1,0 +1,153 @@
+"""Classifies image files with a deployed model; deploy.json gives transform, names and settings."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from job.data.decode import EXTENSIONS
+from job.errors import DataError, StageCrashed, UsageError
+from job.pipeline.crash import last_lines
+from job.predict.deployed import fp32_beside, read_deploy
+from job.process.environment import environment
+from job.process.json_channel import ChildProcess, describe_exit
+from job.ui.protocol import Ui
+
+STANDARD_INPUT = "-"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer of one model for one image.
+
+    Attributes:
+        label: name of the class with the highest score.
+        number: number of this class.
+        probability: its probability, 0 to 1.
+    """
+
+    label: str
+    number: int
+    probability: float
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """The answers for one image.
+
+    Attributes:
+        image: path of the file, or ``-``.
+        answer: of the model; None if the image cannot be read.
+        fp32: of the FP32 model; None without ``compare``.
+        error: why the image cannot be read; empty if it can.
+    """
+
+    image: str
+    answer: Answer | None
+    fp32: Answer | None = None
+    error: str = ""
+
+
+def classify(folder: Path, image: str, ui: Ui, *, compare: bool) -> list[ImageResult]:
+    """Classify an image, the images of a folder and its subfolders, or standard input (``-``).
+
+    Args:
+        folder: folder with the model and its deploy.json.
+        image: path of a file or a folder, or ``-``.
+        ui: shows progress.
+        compare: also ask the FP32 model of the same run.
+
+    Raises:
+        DataError: deploy.json, the model or the images are missing, or no image can be read.
+        UsageError: the transform of the model is unknown.
+        StageCrashed: the child process ended without a result.
+    """
+    folders = [folder, fp32_beside(folder)] if compare else [folder]
+    records = [read_deploy(each) for each in folders]
+    if records[0]["transform"] is None:
+        raise UsageError(
+            f"{folder}: the transform of images is unknown, because the data set was normalized",
+            "Pack the images as the data set was packed, and use --infer-data.",
+        )
+    with _files(image) as files:
+        found = [
+            _run(each, record, list(files.values()), ui)
+            for each, record in zip(folders, records, strict=True)
+        ]
+    names = list(files)
+    results = [
+        ImageResult(name, one.get("answer"), two.get("answer"), one.get("error", ""))
+        for name, one, two in zip(names, found[0], found[-1] if compare else [{}] * len(names),
+                                  strict=True)
+    ]  # fmt: skip
+    if not any(result.answer for result in results):
+        first = results[0]
+        raise DataError(f"{first.image}: {first.error}", "Give a readable JPEG or PNG file.")
+    return results
+
+
+@contextmanager
+def _files(image: str) -> Iterator[Mapping[str, Path]]:
+    """Yield the files to classify by the name to show."""
+    if image == STANDARD_INPUT:
+        with tempfile.TemporaryDirectory(prefix="job-predict-") as scratch:
+            path = Path(scratch) / "image"
+            path.write_bytes(sys.stdin.buffer.read())
+            yield {STANDARD_INPUT: path}
+        return
+    path = Path(image)
+    if not path.is_dir():
+        yield {image: path}
+        return
+    found = sorted(each for each in path.rglob("*") if each.suffix.lower() in EXTENSIONS)
+    if not found:
+        raise DataError(f"{image}: the folder contains no image", "Give a folder with images.")
+    yield {str(each): each for each in found}
+
+
+def _run(
+    folder: Path, record: Mapping[str, Any], files: Sequence[Path], ui: Ui
+) -> list[dict[str, Any]]:
+    """Classify files in a child process, because Paddle reads its threads when it is imported."""
+    best = record["measured"] or record["fastest"]
+    threads = min(best["throughput"]["threads"], len(os.sched_getaffinity(0)))
+    request = {
+        "folder": str(folder),
+        "deploy": record,
+        "files": [str(path) for path in files],
+        "threads": threads,
+        "batch_size": best["throughput"]["batch_size"],
+    }
+    with tempfile.TemporaryDirectory(prefix="job-predict-") as scratch:
+        path = Path(scratch) / "log.txt"
+        with path.open("w") as log:
+            child = ChildProcess(
+                "job.predict.image_main",
+                request,
+                environment=environment(threads),
+                log=log,
+                own_session=True,
+            )
+        with closing(child):
+            while message := child.receive():
+                if "result" in message:
+                    return [_named(row, record) for row in message["result"]]
+                done, total = message["progress"]
+                ui.progress("predict", "predict", done, total, "images")
+            exit_code = child.wait()
+        quoted = "".join(f"\n  | {line}" for line in last_lines(path, 0))
+        raise StageCrashed(
+            f"the process that runs {folder} {describe_exit(exit_code)}{quoted}",
+            "Check the model's files, or give fewer images if memory ran out.",
+        )
+
+
+def _named(row: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    if "error" in row:
+        return {"error": row["error"]}
+    number = row["number"]
+    return {"answer": Answer(record["class_names"][number], number, row["probability"])}

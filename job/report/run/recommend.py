@@ -1,0 +1,46 @@
+"""What to deploy where INT8 is slower than FP32, ranked by the measured gain."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from job import text_format
+from job.report.tables import INT8_ENGINE_NAMES, SpeedRow, setting_name, speed_rows
+
+
+def slower_rows(rows: Sequence[SpeedRow]) -> list[SpeedRow]:
+    """Return the rows at which INT8 in Paddle is slower than FP32."""
+    return [row for row in rows if round(row.ratio, 2) < 1]
+
+
+def recommendations(report: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return one sentence for each setting at which INT8 is slower; empty if INT8 pays.
+
+    Each sentence names the alternatives that were measured as faster, the largest gain first:
+    another engine, a larger batch of the same load, FP32.
+    """
+    rows = speed_rows(report)
+    return tuple(_recommendation(report, row, rows) for row in slower_rows(rows))
+
+
+def _recommendation(report: Mapping[str, Any], row: SpeedRow, rows: Sequence[SpeedRow]) -> str:
+    gains: list[tuple[float, str]] = [(1 / row.ratio, "FP32 at the same setting")]
+    for speed in row.engines[1:]:
+        if speed.ratio > 1:
+            name = f"INT8 in {INT8_ENGINE_NAMES[speed.engine]} at the same setting"
+            gains.append((speed.ratio / row.ratio, name))
+    for other in rows:
+        same_load = _load(other) == _load(row) and other.setting != row.setting
+        if same_load and other.setting.batch_size > row.setting.batch_size and other.ratio > 1:
+            name = f"INT8 with batch size {other.setting.batch_size}"
+            gains.append((other.int8 / row.int8, name))
+    gains.sort(key=lambda gain: -gain[0])
+    listed = ", ".join(f"{name} ({text_format.times(gain)} the images/s)" for gain, name in gains)
+    return (
+        f"INT8 is slower than FP32 at {setting_name(report, row.setting)} in Paddle: "
+        f"{text_format.judged_times(row.ratio, row.stable)}. Do not deploy INT8 on this engine at "
+        f"this setting. Measured alternatives, the largest gain first: {listed}."
+    )
+
+
+def _load(row: SpeedRow) -> tuple[int, int, str]:
+    return row.setting.threads, row.setting.instances, row.setting.isa_cap

@@ -1,0 +1,81 @@
+"""The programs of docs/deploy.md, and ``job predict --image``, give the same label."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+from tiny_run import Run, job
+
+pytestmark = pytest.mark.e2e
+
+PAGE = (Path(__file__).parents[2] / "docs/deploy.md").read_text()
+
+
+def program(language: str) -> str:
+    (text,) = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+    return str(text)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(2):
+        gray = np.rint(load_digits().images[number] * 255 / 16).astype(np.uint8)
+        Image.fromarray(gray).resize((24, 20)).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predicted(finished: Run, photos: Path) -> dict[str, str]:
+    """The label and the probability of the first image by `job predict`."""
+    options = ("--infer-model", finished.output / "int8", "--image", photos, "--compare", "--json")
+    rows = json.loads(job("predict", *options, cwd=photos).out)
+    assert [Path(row["image"]).name for row in rows] == ["0.png", "1.png"]
+    assert all(row["fp32"]["label"] in map(str, range(10)) for row in rows)
+    answer = rows[0]["answer"]
+    return {"label": answer["label"], "percent": f"{100 * answer['probability']:.1f}%"}
+
+
+def test_the_python_program_agrees_with_predict(
+    finished: Run, photos: Path, predicted: dict[str, str]
+) -> None:
+    command = [sys.executable, "-c", program("python"), finished.output / "int8", photos / "0.png"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [predicted["label"], predicted["percent"]]
+
+
+def test_the_cpp_program_agrees_with_predict(
+    finished: Run, photos: Path, predicted: dict[str, str], tmp_path: Path
+) -> None:
+    if not os.environ.get("PADDLE_ROOT"):
+        pytest.skip("PADDLE_ROOT names no inference library")
+    root = Path(os.environ["PADDLE_ROOT"]) / "paddle"
+    (tmp_path / "classify.cc").write_text(program("cpp"))
+    Image.open(photos / "0.png").convert("RGB").save(tmp_path / "0.ppm")
+    build = ["g++", "-std=c++17", "-O1", "classify.cc", "-o", "classify", f"-I{root}/include"]
+    build += [f"-L{root}/lib", f"-Wl,-rpath,{root}/lib", "-lpaddle_inference"]
+    subprocess.run(build, cwd=tmp_path, check=True)
+    command = ["./classify", finished.output / "int8", "0.ppm"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[0] == predicted["label"]
+
+
+def test_an_image_that_cannot_be_read_is_named(finished: Run, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_text("no image")
+    options = ("--infer-model", finished.output / "int8", "--image", tmp_path / "bad.png")
+    assert "bad.png" in job("predict", *options, cwd=tmp_path, expect=4).err
+
+
+def test_image_and_packed_file_exclude_each_other(finished: Run, tmp_path: Path) -> None:
+    both = ("--infer-model", "m", "--image", "x.png", "--infer-data", "x.bin")
+    assert "--image" in job("predict", *both, cwd=tmp_path, expect=2).err
+    assert "--image" in job("predict", "--infer-model", "m", cwd=tmp_path, expect=2).err
