@@ -18,7 +18,8 @@ from job.storage.cache import Cache
 from job.storage.files import write_bytes
 from job.storage.parallel import each
 from job.storage.s3.access import Access, input_errors
-from job.storage.s3.objects import ObjectStore, S3Object
+from job.storage.s3.objects import ObjectStore
+from job.storage.s3.responses import S3Object
 from job.uri import S3Uri
 
 _THREADS = 16

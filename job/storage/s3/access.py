@@ -6,11 +6,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from job.errors import DataError, ObjectChanged, StorageError, TransferFailed
+from job.errors import (
+    DataError,
+    ObjectChanged,
+    ObjectDamaged,
+    StorageError,
+    TransferFailed,
+)
 from job.storage.cache import Cache
 from job.storage.s3.client import S3Settings, make_client, make_session
 from job.storage.s3.fast_get import FastGet
-from job.storage.s3.objects import ObjectStore, S3Object
+from job.storage.s3.objects import ObjectStore
+from job.storage.s3.responses import S3Object
 
 _GIB = 1 << 30
 
@@ -53,13 +60,15 @@ def input_errors() -> Iterator[None]:
     """Translate errors of S3 about an input into the errors of an input file.
 
     Raises:
-        DataError: the object is missing, has changed, or access is denied.
+        DataError: the object is missing, damaged or has changed, or access is denied.
         TransferFailed: the network or the server failed; the same command may succeed later.
     """
     try:
         yield
     except TransferFailed:
         raise
+    except ObjectDamaged as error:
+        raise DataError(error.message, error.hint) from error
     except ObjectChanged as error:
         raise DataError(
             error.message,

@@ -154,6 +154,8 @@ def _parsed(response: Any) -> Mapping[str, Any]:
         "ContentLength": int(headers["content-length"]),
         "ContentRange": headers.get("content-range", ""),
         "ETag": headers.get("etag", ""),
+        "ServerSideEncryption": headers.get("x-amz-server-side-encryption", ""),
+        "SSECustomerAlgorithm": headers.get("x-amz-server-side-encryption-customer-algorithm", ""),
         "Metadata": metadata,
         "Body": io.BytesIO(response.data),
     }

@@ -28,8 +28,9 @@ from job.errors import ObjectMissing, OutputError, StorageError
 from job.events import Say
 from job.storage.parallel import Background
 from job.storage.s3 import index
-from job.storage.s3.objects import ObjectStore, S3Object
+from job.storage.s3.objects import ObjectStore
 from job.storage.s3.owner import known_gone, ourselves
+from job.storage.s3.responses import S3Object
 from job.uri import S3Uri
 
 LEASES = "lease"

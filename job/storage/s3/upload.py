@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from job.errors import ObjectChanged, StorageError, TransferFailed
 from job.storage.digests import hash_stream
 from job.storage.parallel import each
+from job.storage.s3.responses import etag_of, server_of
 from job.storage.s3.retry import Retry
 from job.uri import S3Uri
 
@@ -53,7 +54,8 @@ class Upload:
                 ContentMD5=_base64(md5),
                 Metadata={"sha256": sha256},
             )
-            if response["ETag"].strip('"') != md5.hex() and not self._holds(uri, sha256):
+            etag = etag_of(uri, response, server_of(self.client))
+            if etag.strip('"') != md5.hex() and not self._holds(uri, sha256):
                 raise TransferFailed(
                     f"{uri}: the checksum of the uploaded object does not match", _AGAIN
                 )
@@ -131,7 +133,7 @@ class Upload:
                     ContentMD5=_base64(digests[number]),
                 ),
             )
-            etags[number] = response["ETag"]
+            etags[number] = etag_of(uri, response, server_of(self.client))
 
         try:
             each(send, range(len(starts)), _THREADS)
