@@ -86,7 +86,7 @@ class _Fetcher:
         self.say = say
         self.access = access_of(manifest.storage, manifest.base)
         self.cache: Cache = self.access.cache()
-        self.store: ObjectStore = self.access.store()
+        self.store: ObjectStore = self.access.store(say)
         self.paths: dict[S3Uri, Path] = {}
 
     def model(self, manifest: Manifest) -> None:

@@ -10,10 +10,10 @@ because some stores ignore ``If-Match``.
 import glob
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from job.errors import ObjectChanged, ObjectDamaged, TransferFailed
 from job.storage.files import replace_file
@@ -69,6 +69,11 @@ class ObjectStore:
         self.retry = retry or Retry()
         self._get = get or client.get_object
         self._server = server_of(client)
+
+    def retrying(self, seconds: float) -> Self:
+        """Return the same store with a shorter time budget for retries."""
+        retry = replace(self.retry, budget_seconds=min(seconds, self.retry.budget_seconds))
+        return type(self)(self.client, retry, self._get)
 
     def head(self, uri: S3Uri) -> S3Object:
         """Describe an object.

@@ -1,16 +1,21 @@
 """Each promise about S3 under the habits of real servers."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from unusual_s3 import BUCKET, Unusual, unusual
 
-from job.errors import DataError, ObjectChanged, StorageError
+from job.errors import DataError, ObjectChanged, StorageError, TransferFailed
+from job.process.signals import StopSignals
 from job.storage.s3.access import Access, input_errors
 from job.storage.s3.client import S3Settings
+from job.storage.s3.fetch_run import read_records
+from job.storage.s3.output import S3Output
 from job.storage.s3.prefetch import Piece, PieceReader
 from job.storage.s3.range_reader import RangeReader
+from job.storage.s3.retry import Retry
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +128,45 @@ class TestDamagedObjects:
         assert (tmp_path / "a").read_bytes() == b"content"
         store.put(uri, b"new")
         assert store.read(uri) == b"new"
+
+
+class TestOutages:
+    """The server is away for a while in each phase of a run."""
+
+    def test_reading_inputs(self, server: Unusual, tmp_path: Path) -> None:
+        uri = server.hold("a", b"content")
+        where = access(server, tmp_path)
+        said: list[str] = []
+        store = where.store(said.append)
+        piece = Piece(store.head(uri), None, 7, None)
+        server.habits.away_until = time.monotonic() + 1.2
+        assert PieceReader(where, store).fetch(piece) == b"content"
+        assert len(said) == 1
+        assert str(uri) in said[0]
+
+    def test_saving_and_publishing_a_run(self, server: Unusual, tmp_path: Path) -> None:
+        """The lease, the upload of a stage, and the index wait for the server."""
+        said: list[str] = []
+        store = server.store(Retry(say=said.append))
+        output = BUCKET / "run"
+        folder = S3Output(output, store, tmp_path / "a", lease_seconds=4, say=said.append)
+        server.habits.away_until = time.monotonic() + 1.2
+        with StopSignals() as stop, folder.locked():
+            folder.keep_manifest({"name": "kept"})
+            server.habits.away_until = time.monotonic() + 1.2
+            folder.sync(stop, 25)
+        assert read_records(server.store(), output, ["manifest.json"]) == {
+            "manifest.json": {"name": "kept"}
+        }
+        assert len(said) == 1
+
+    def test_the_budget_of_the_manifest(self, server: Unusual, tmp_path: Path) -> None:
+        server.habits.away_until = time.monotonic() + 60
+        settings = S3Settings(endpoint_url=server.url, retry_seconds=0.3)
+        began = time.monotonic()
+        with pytest.raises(TransferFailed, match="s3://bucket/a: "):
+            Access(settings, tmp_path, 1000).store().read(BUCKET / "a")
+        assert time.monotonic() - began < 5
 
 
 class TestResponsesWithoutETag:
