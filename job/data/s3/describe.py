@@ -84,7 +84,8 @@ def _listed(
         wanted = set(_names(root, data, manifest, paths))
         tops = sorted({root / name.partition("/")[0] for name in wanted if "/" in name})
     objects = _list_below(tops, store)
-    for entry in store.directly_in(root):
+    # If the root is one of the listed folders, its objects are already in the result.
+    for entry in () if root in tops else store.directly_in(root):
         if is_plain_tar(entry.uri.name) or (wanted and entry.uri.name in wanted):
             objects[entry.uri] = entry
     if not objects:
@@ -119,8 +120,9 @@ def _list_below(tops: Sequence[S3Uri], store: ObjectStore) -> dict[S3Uri, S3Obje
     objects: dict[S3Uri, S3Object] = {}
 
     def open_(top: S3Uri) -> None:
-        folders.extend(store.folders(top))
-        objects.update((entry.uri, entry) for entry in store.directly_in(top))
+        inner, entries = store.level(top)
+        folders.extend(inner)
+        objects.update((entry.uri, entry) for entry in entries)
 
     def list_(folder: S3Uri) -> None:
         objects.update((entry.uri, entry) for entry in store.list(folder))

@@ -75,7 +75,7 @@ class Claim:
         started = self.owner.get("started", "an unknown time")
         return (
             f"process {self.owner['pid']} on {self.owner['host']}, started {started}, "
-            f"last renewed {self.age_seconds:.0f} s ago"
+            f"last renewed {max(0.0, self.age_seconds):.0f} s ago"
         )
 
 

@@ -29,6 +29,7 @@ from job.storage.s3.responses import (
     is_encrypted,
     listed_objects,
     server_of,
+    wrong_response,
 )
 from job.storage.s3.retry import Retry
 from job.storage.s3.upload import Upload
@@ -247,14 +248,15 @@ class ObjectStore:
         for page in self._pages(prefix):
             yield from listed_objects(prefix, page, self._server)
 
-    def folders(self, prefix: S3Uri) -> tuple[S3Uri, ...]:
-        """Return the folders directly below a prefix."""
-        prefixes = [
-            S3Uri(prefix.bucket, entry["Prefix"].removesuffix("/"))
-            for page in self._pages(prefix, Delimiter="/")
-            for entry in page.get("CommonPrefixes", ())
-        ]
-        return tuple(prefixes)
+    def level(self, prefix: S3Uri) -> tuple[tuple[S3Uri, ...], tuple[S3Object, ...]]:
+        """Return the folders and the objects directly below a prefix; each page is read once."""
+        folders: tuple[S3Uri, ...] = ()
+        objects: tuple[S3Object, ...] = ()
+        for page in self._pages(prefix, Delimiter="/"):
+            prefixes = (entry["Prefix"] for entry in page.get("CommonPrefixes", ()))
+            folders += tuple(S3Uri(prefix.bucket, each.removesuffix("/")) for each in prefixes)
+            objects += tuple(listed_objects(prefix, page, self._server))
+        return folders, objects
 
     def directly_in(self, prefix: S3Uri) -> Iterator[S3Object]:
         """Yield the objects directly below a prefix, without those in its folders."""
@@ -322,6 +324,7 @@ class ObjectStore:
     def _pages(self, prefix: S3Uri, **options: str) -> Iterator[Mapping[str, Any]]:
         """Yield the pages of a listing; each page is retried separately."""
         token: dict[str, str] = {}
+        first = ""
         while True:
             page = self.retry.call(
                 prefix,
@@ -329,10 +332,28 @@ class ObjectStore:
                     Bucket=prefix.bucket, Prefix=prefix.below, **options, **token
                 ),
             )
+            start = _first(page)
+            if token and start and start == first:
+                raise wrong_response(
+                    prefix, self._server, "the server repeats the first page of the listing"
+                )
+            first = first or start
             yield page
             if not page.get("IsTruncated"):
                 return
-            token = {"ContinuationToken": page["NextContinuationToken"]}
+            following = page.get("NextContinuationToken")
+            if not following:
+                raise wrong_response(
+                    prefix, self._server, "the listing is truncated but has no token to continue"
+                )
+            token = {"ContinuationToken": following}
+
+
+def _first(page: Mapping[str, Any]) -> str:
+    """Return the first key or folder of a page; empty if the page is empty."""
+    entries = [entry["Key"] for entry in page.get("Contents", ())[:1]]
+    entries += [entry["Prefix"] for entry in page.get("CommonPrefixes", ())[:1]]
+    return min(entries, default="")
 
 
 def _part(path: Path, etag: str) -> Path:

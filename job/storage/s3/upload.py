@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -93,15 +93,30 @@ class Upload:
             prefix: the prefix.
             ours: returns for a key whether its upload may be aborted.
         """
-        response = self.retry.call(
-            prefix,
-            lambda: self.client.list_multipart_uploads(Bucket=prefix.bucket, Prefix=prefix.below),
-        )
-        uploads = [entry for entry in response.get("Uploads", ()) if ours(entry["Key"])]
+        uploads = [entry for entry in self._unfinished(prefix) if ours(entry["Key"])]
         for entry in uploads:
             uri = S3Uri(prefix.bucket, entry["Key"])
             self._abort(uri, entry["UploadId"])
         return len(uploads)
+
+    def _unfinished(self, prefix: S3Uri) -> Iterator[Mapping[str, Any]]:
+        """Yield the incomplete multipart uploads below a prefix; a page has at most 1,000."""
+        markers: dict[str, str] = {}
+        while True:
+            page = self.retry.call(
+                prefix,
+                lambda markers=markers: self.client.list_multipart_uploads(  # type: ignore[misc]
+                    Bucket=prefix.bucket, Prefix=prefix.below, **markers
+                ),
+            )
+            yield from page.get("Uploads", ())
+            after = {
+                "KeyMarker": page.get("NextKeyMarker", ""),
+                "UploadIdMarker": page.get("NextUploadIdMarker", ""),
+            }
+            if not page.get("IsTruncated") or after == markers or not any(after.values()):
+                return
+            markers = after
 
     def _in_parts(self, uri: S3Uri, path: Path, descriptor: int, sha256: str, length: int) -> bool:
         """Upload a large file in parts, and return whether its checksum matches.

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from unusual_s3 import BUCKET, Unusual, unusual
 
+from job.data.s3.describe import _list_below
 from job.errors import DataError, ObjectChanged, StorageError, TransferFailed
 from job.process.signals import StopSignals
 from job.storage.s3.access import Access, input_errors
@@ -189,3 +190,66 @@ class TestResponsesWithoutETag:
             assert type(raised.value) is StorageError
             assert server.url in str(raised.value)
             assert BUCKET.bucket in str(raised.value)
+
+
+class TestListings:
+    def test_a_truncated_listing_without_token(self, server: Unusual) -> None:
+        server.habits.page_keys, server.habits.listings_without_token = 2, True
+        for number in range(3):
+            server.hold(f"a/{number}", b"")
+        with pytest.raises(StorageError, match="token") as raised:
+            list(server.store().list(BUCKET / "a"))
+        assert type(raised.value) is StorageError
+        assert server.url in str(raised.value)
+
+    def test_a_first_page_that_repeats(self, server: Unusual) -> None:
+        server.habits.page_keys, server.habits.first_version_listings = 2, True
+        for number in range(3):
+            server.hold(f"a/{number}/b", b"")
+        for act in (
+            lambda: list(server.store().list(BUCKET)),
+            lambda: server.store().level(BUCKET / "a"),
+        ):
+            server.requests.clear()
+            with pytest.raises(StorageError, match="repeats") as raised:
+                act()
+            assert type(raised.value) is StorageError
+            assert server.requests["LIST"] == 2
+
+    def test_a_flat_folder_is_listed_once(self, server: Unusual) -> None:
+        server.habits.page_keys = 10
+        for number in range(95):
+            server.hold(f"data/{number:02d}.jpg", b"x")
+        server.hold("data/inner/a.jpg", b"x")
+        folders, objects = server.store().level(BUCKET / "data")
+        assert (folders, len(objects)) == ((BUCKET / "data" / "inner",), 95)
+        assert server.requests["LIST"] == 10
+        server.requests.clear()
+        assert len(_list_below([BUCKET / "data"], server.store())) == 96
+        assert server.requests["LIST"] == 11
+
+    def test_more_unfinished_uploads_than_a_page(self, server: Unusual) -> None:
+        server.habits.page_keys = 2
+        for number in range(5):
+            server.uploads[f"id-{number}"] = f"runs/dead/{number}"
+        assert server.store().abort_unfinished(BUCKET, lambda key: True) == 5
+        assert server.uploads == {}
+
+
+class TestThrottling:
+    def test_each_throttled_get_is_one_request(self, server: Unusual, tmp_path: Path) -> None:
+        uri = server.hold("a", b"content")
+        store = access(server, tmp_path).store()
+        store.read(uri)
+        server.requests.clear()
+        server.habits.throttles = 3
+        assert store.read(uri) == b"content"
+        assert server.requests["GET"] == 4
+
+
+class TestErrorsWithoutMessage:
+    def test_no_none(self, server: Unusual) -> None:
+        server.habits.rejects, server.habits.without_message = (400, "InvalidArgument"), True
+        with pytest.raises(StorageError, match="InvalidArgument") as raised:
+            server.store().put(BUCKET / "a", b"")
+        assert "None" not in str(raised.value)
