@@ -14,6 +14,7 @@
     ├── StorageError      1  S3 is unreachable, rejects a request, or returns a wrong response
     │   ├── ObjectMissing 1  the object does not exist
     │   ├── ObjectChanged 1  the object changed while it was read
+    │   │   └── ObjectDamaged 4 the object's content does not match its checksum
     │   └── TransferFailed 1 a retry may succeed; users see it after the last retry
     ├── StageCrashed      1  a stage's process ended without a result; the message names its log
     ├── TimeLimitReached  1  run.max_minutes have passed; the next run resumes
@@ -144,6 +145,12 @@ class ObjectMissing(StorageError):
 
 class ObjectChanged(StorageError):
     """The object is another version than expected, or changed while it was read."""
+
+
+class ObjectDamaged(ObjectChanged):
+    """The content of the object does not match its checksum; a retry returns the same content."""
+
+    exit_code = DataError.exit_code
 
 
 class TransferFailed(StorageError):

@@ -36,6 +36,10 @@ _TOO_LARGE = f"expected at most {_MAX_BYTES:,} bytes, found more; check that thi
 _TOO_DEEP = f"brackets are nested more than {_MAX_DEPTH} levels deep"
 
 
+def _to_user(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
 def read_remote(uri: S3Uri) -> str:
     """Read a manifest from S3; the AWS_* variables set server, region and credentials.
 
@@ -45,11 +49,11 @@ def read_remote(uri: S3Uri) -> str:
     """
     # Importing botocore takes 0.3 s, which manifests on a local disk do not need.
     from job.storage.s3.access import input_errors
-    from job.storage.s3.client import S3Settings, make_client
+    from job.storage.s3.client import S3Settings, make_client, make_retry
     from job.storage.s3.objects import ObjectStore
 
     with input_errors():
-        store = ObjectStore(make_client(S3Settings()))
+        store = ObjectStore(make_client(S3Settings()), make_retry(S3Settings(), _to_user))
         head = store.head(uri)
         if head.bytes > _MAX_BYTES:
             _reject(str(uri), _TOO_LARGE)

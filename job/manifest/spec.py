@@ -238,7 +238,7 @@ class EntrySpec:
 
 @dataclass(frozen=True)
 class StorageSpec:
-    """Access to S3, size of the cache, lifetime of the lock; None: the environment's setting."""
+    """Access to S3, cache size, lifetime of the lock, retries; None: the environment's setting."""
 
     endpoint_url: str | None
     region: str | None
@@ -247,6 +247,7 @@ class StorageSpec:
     scratch: str | None
     cache_gib: float
     lease_seconds: float
+    retry_minutes: float
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,13 @@ def access_of(storage: StorageSpec, base: Path) -> Access:
         base: the folder that its paths are relative to.
     """
     bundle = None if storage.ca_bundle is None else str(base / storage.ca_bundle)
-    settings = S3Settings(storage.endpoint_url, storage.region, storage.addressing, bundle)
+    settings = S3Settings(
+        storage.endpoint_url,
+        storage.region,
+        storage.addressing,
+        bundle,
+        storage.retry_minutes * 60,
+    )
     caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     scratch = Path(storage.scratch or os.environ.get("JOB_SCRATCH") or f"{caches}/job")
     return Access(

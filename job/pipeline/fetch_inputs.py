@@ -19,7 +19,8 @@ from job.manifest.spec import DataSpec
 from job.manifest.storage_access import access_of
 from job.storage.cache import Cache
 from job.storage.s3.access import input_errors
-from job.storage.s3.objects import ObjectStore, S3Object
+from job.storage.s3.objects import ObjectStore
+from job.storage.s3.responses import S3Object
 from job.uri import S3Uri
 
 # A program of the legacy format has priority over a program of Paddle 3.
@@ -86,7 +87,7 @@ class _Fetcher:
         self.say = say
         self.access = access_of(manifest.storage, manifest.base)
         self.cache: Cache = self.access.cache()
-        self.store: ObjectStore = self.access.store()
+        self.store: ObjectStore = self.access.store(say)
         self.paths: dict[S3Uri, Path] = {}
 
     def model(self, manifest: Manifest) -> None:

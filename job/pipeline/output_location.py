@@ -12,10 +12,9 @@ from job.manifest.spec import StorageSpec, expanded
 from job.manifest.storage_access import access_of
 from job.storage.files import output_errors
 from job.storage.local import LocalOutput
-from job.storage.s3.client import S3Settings, make_client
+from job.storage.s3.client import S3Settings, make_client, make_retry
 from job.storage.s3.objects import ObjectStore
 from job.storage.s3.output import S3Output
-from job.storage.s3.retry import Retry
 from job.uri import S3Uri, is_uri, parse, without_secrets
 
 Location = Path | S3Uri
@@ -106,12 +105,14 @@ def store_of(storage: StorageSpec, base: Path, say: Say | None = None) -> Object
         base: the folder that its paths are relative to.
         say: callback for messages about requests that fail repeatedly.
     """
-    return ObjectStore(make_client(access_of(storage, base).settings), Retry(say=say))
+    settings = access_of(storage, base).settings
+    return ObjectStore(make_client(settings), make_retry(settings, say))
 
 
 def store_of_environment(say: Say | None = None) -> ObjectStore:
     """Return an object store with the settings of the AWS_* variables."""
-    return ObjectStore(make_client(S3Settings()), Retry(say=say))
+    settings = S3Settings()
+    return ObjectStore(make_client(settings), make_retry(settings, say))
 
 
 def _silent(text: str) -> None:

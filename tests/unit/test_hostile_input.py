@@ -41,7 +41,7 @@ from job.manifest import Manifest, load, parse
 from job.manifest.schema import keys
 from job.stages import STAGES
 from job.storage.digests import Digests
-from job.storage.s3.objects import S3Object
+from job.storage.s3.responses import S3Object
 from job.uri import S3Uri, is_uri
 from job.uri import parse as parse_uri
 

@@ -23,8 +23,9 @@ from job.data.s3.index import Member
 from job.errors import DataError
 from job.storage.digests import hash_stream
 from job.storage.file_kinds import GZIP, TAR, ZIP
-from job.storage.s3.objects import ObjectStore, S3Object
+from job.storage.s3.objects import ObjectStore
 from job.storage.s3.range_reader import RangeReader
+from job.storage.s3.responses import S3Object
 from job.uri import S3Uri
 
 _SUFFIX_OF = {GZIP: ".tar.gz", ZIP: ".zip"}

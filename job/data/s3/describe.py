@@ -18,7 +18,8 @@ from job.storage.cache import Cache
 from job.storage.files import write_bytes
 from job.storage.parallel import each
 from job.storage.s3.access import Access, input_errors
-from job.storage.s3.objects import ObjectStore, S3Object
+from job.storage.s3.objects import ObjectStore
+from job.storage.s3.responses import S3Object
 from job.uri import S3Uri
 
 _THREADS = 16
@@ -83,7 +84,8 @@ def _listed(
         wanted = set(_names(root, data, manifest, paths))
         tops = sorted({root / name.partition("/")[0] for name in wanted if "/" in name})
     objects = _list_below(tops, store)
-    for entry in store.directly_in(root):
+    # If the root is one of the listed folders, its objects are already in the result.
+    for entry in () if root in tops else store.directly_in(root):
         if is_plain_tar(entry.uri.name) or (wanted and entry.uri.name in wanted):
             objects[entry.uri] = entry
     if not objects:
@@ -118,8 +120,9 @@ def _list_below(tops: Sequence[S3Uri], store: ObjectStore) -> dict[S3Uri, S3Obje
     objects: dict[S3Uri, S3Object] = {}
 
     def open_(top: S3Uri) -> None:
-        folders.extend(store.folders(top))
-        objects.update((entry.uri, entry) for entry in store.directly_in(top))
+        inner, entries = store.level(top)
+        folders.extend(inner)
+        objects.update((entry.uri, entry) for entry in entries)
 
     def list_(folder: S3Uri) -> None:
         objects.update((entry.uri, entry) for entry in store.list(folder))

@@ -24,8 +24,8 @@ import numpy as np
 
 from job.data.transforms import Ints
 from job.errors import DataError
-from job.storage.s3.objects import S3Object
 from job.storage.s3.prefetch import Piece
+from job.storage.s3.responses import S3Object
 from job.uri import S3Uri
 
 OBJECTS, MEMBERS = "objects", "members"

@@ -1,18 +1,31 @@
 """Settings of S3 and of the local cache, which can be passed to another process."""
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from job.errors import DataError, ObjectChanged, StorageError, TransferFailed
+from job.errors import (
+    DataError,
+    ObjectChanged,
+    ObjectDamaged,
+    StorageError,
+    TransferFailed,
+)
 from job.storage.cache import Cache
-from job.storage.s3.client import S3Settings, make_client, make_session
+from job.storage.s3.client import S3Settings, make_client, make_retry, make_session
 from job.storage.s3.fast_get import FastGet
-from job.storage.s3.objects import ObjectStore, S3Object
+from job.storage.s3.objects import ObjectStore
+from job.storage.s3.responses import S3Object
+from job.storage.s3.retry import Limits
 
 _GIB = 1 << 30
+
+
+def _to_log(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)
@@ -29,11 +42,20 @@ class Access:
     cache_root: Path
     cache_bytes: int
 
-    def store(self) -> ObjectStore:
-        """Return an object store with a new client, for this process only."""
+    def store(self, say: Callable[[str], None] = _to_log) -> ObjectStore:
+        """Return an object store with a new client, for this process only.
+
+        Args:
+            say: callback for messages about requests that fail. By default, messages are written
+                to the log of the stage.
+        """
         session = make_session()
         client = make_client(self.settings, session=session)
-        return ObjectStore(client, get=FastGet(client, session, self.settings.ca_bundle))
+        retry = make_retry(self.settings, say)
+        # boto3 limits the rate of requests in this mode, so boto3 must send each request.
+        adaptive = Limits.of_environment().adaptive
+        get = None if adaptive else FastGet(client, session, self.settings.ca_bundle)
+        return ObjectStore(client, retry, get)
 
     def cache(self) -> Cache:
         """Return the cache, for this process only."""
@@ -53,13 +75,15 @@ def input_errors() -> Iterator[None]:
     """Translate errors of S3 about an input into the errors of an input file.
 
     Raises:
-        DataError: the object is missing, has changed, or access is denied.
+        DataError: the object is missing, damaged or has changed, or access is denied.
         TransferFailed: the network or the server failed; the same command may succeed later.
     """
     try:
         yield
     except TransferFailed:
         raise
+    except ObjectDamaged as error:
+        raise DataError(error.message, error.hint) from error
     except ObjectChanged as error:
         raise DataError(
             error.message,

@@ -1,10 +1,12 @@
 """Settings and creation of the S3 client."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from job.errors import StorageError
 from job.storage.s3.errors import described
+from job.storage.s3.retry import BUDGET_SECONDS, Limits, Retry
 
 CONNECTIONS = 16
 _CONNECT_SECONDS = 10
@@ -21,12 +23,28 @@ class S3Settings:
         region: None means AWS_REGION, the profile's region, or the server's default.
         addressing: ``path`` (server/bucket/key), ``virtual`` (bucket.server/key) or ``auto``.
         ca_bundle: a file of trusted certificates; None means AWS_CA_BUNDLE or boto3's default.
+        retry_seconds: how long to retry a request that fails.
     """
 
     endpoint_url: str | None = None
     region: str | None = None
     addressing: str = "auto"
     ca_bundle: str | None = None
+    retry_seconds: float = BUDGET_SECONDS
+
+
+def make_retry(settings: S3Settings, say: Callable[[str], None] | None = None) -> Retry:
+    """Return the limits of retries: the settings, AWS_MAX_ATTEMPTS and AWS_RETRY_MODE.
+
+    Args:
+        settings: contains the time budget.
+        say: callback for messages about requests that fail.
+
+    Raises:
+        StorageError: a variable has an invalid value.
+    """
+    limits = Limits.of_environment()
+    return Retry(settings.retry_seconds, limits.attempts, say=say)
 
 
 def make_session() -> Any:
@@ -65,7 +83,10 @@ def make_client(
         connect_timeout=connect_seconds,
         read_timeout=read_seconds,
         max_pool_connections=CONNECTIONS,
-        retries={"mode": "standard", "total_max_attempts": 1},
+        retries={
+            "mode": "adaptive" if Limits.of_environment().adaptive else "standard",
+            "total_max_attempts": 1,
+        },
         # Every server verifies a signed SHA-256 of the body; not all support the newer checksums.
         s3={"addressing_style": settings.addressing, "payload_signing_enabled": True},
         request_checksum_calculation="when_required",

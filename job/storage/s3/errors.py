@@ -124,7 +124,7 @@ def _of_answer(uri: S3Uri, response: Mapping[str, Any]) -> StorageError:
             f"{uri}: {reason} ({status} {code})",
             "Check which credentials are used, and their permissions in this bucket.",
         )
-    message = str(response.get("Error", {}).get("Message", ""))[:200]
+    message = str(response.get("Error", {}).get("Message") or "no message")[:200]
     return StorageError(
         f"{uri}: the server rejected the request with {status} ({code}): {message}",
         "Check that the server supports the settings in the storage section of the manifest.",

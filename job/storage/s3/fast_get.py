@@ -14,6 +14,7 @@ _SUCCESS = (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT)
 _REGION = re.compile(r"Credential=[^/]+/\d{8}/([^/]+)/s3/aws4_request")
 _HEADERS = {"Range": "Range", "IfMatch": "If-Match"}
 _METADATA = "x-amz-meta-"
+_CODE = re.compile(r"<Code>([A-Za-z0-9.]{1,100})</Code>")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class FastGet:
     parameters and parses the response against its model. This class uses boto3 only for the first
     request to a bucket, and reuses the URL and the region. Later requests are signed by botocore's
     signer and sent by urllib3. If a response is not a success, boto3 repeats the request, because
-    boto3 can interpret the error. If there are no credentials, or if a proxy is configured, boto3
+    boto3 can interpret the error. After 429 and 5xx, the caller's retry repeats the request. If
+    there are no credentials, or if a proxy is configured, boto3
     sends every request.
 
     Args:
@@ -74,6 +76,9 @@ class FastGet:
             response = self._send(bucket, Key, headers)
             if response.status in _SUCCESS and "content-length" in response.headers:
                 return _parsed(response)
+            if response.status == HTTPStatus.TOO_MANY_REQUESTS or response.status >= 500:
+                # A second request would add to the load of a server that throttles.
+                raise _error(response)
         self._requested.object = Bucket, Key
         parsed: Mapping[str, Any] = self._client.get_object(Bucket=Bucket, Key=Key, **conditions)
         return parsed
@@ -142,6 +147,19 @@ def _has_proxy(url: str) -> bool:
     )
 
 
+def _error(response: Any) -> Exception:
+    """Return the error of a response with status 429 or 5xx in the form of boto3."""
+    from botocore.exceptions import ClientError
+
+    code = _CODE.search(response.data.decode("utf-8", "replace"))
+    parsed = {
+        "Error": {"Code": code[1] if code else str(response.status), "Message": ""},
+        "ResponseMetadata": {"HTTPStatusCode": response.status},
+    }
+    error: Exception = ClientError(parsed, "GetObject")
+    return error
+
+
 def _parsed(response: Any) -> Mapping[str, Any]:
     """Return a successful response in the form of boto3."""
     headers = response.headers
@@ -154,6 +172,8 @@ def _parsed(response: Any) -> Mapping[str, Any]:
         "ContentLength": int(headers["content-length"]),
         "ContentRange": headers.get("content-range", ""),
         "ETag": headers.get("etag", ""),
+        "ServerSideEncryption": headers.get("x-amz-server-side-encryption", ""),
+        "SSECustomerAlgorithm": headers.get("x-amz-server-side-encryption-customer-algorithm", ""),
         "Metadata": metadata,
         "Body": io.BytesIO(response.data),
     }

@@ -18,7 +18,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, Self
 
-from job.errors import DataError, NoRun, ObjectChanged, ObjectMissing, StorageError
+from job.errors import (
+    DataError,
+    NoRun,
+    ObjectChanged,
+    ObjectDamaged,
+    ObjectMissing,
+    StorageError,
+)
 from job.storage.s3.objects import ObjectStore
 from job.uri import S3Uri
 
@@ -279,7 +286,10 @@ def take_over(
 
 def _named(store: ObjectStore, output: S3Uri, name: str) -> Index:
     uri = output / INDEXES / name
-    content = store.read(uri)
+    try:
+        content = store.read(uri)
+    except ObjectDamaged as error:
+        raise DataError(error.message, _DAMAGED) from error
     try:
         index = Index.from_bytes(content)
     except (ValueError, RecursionError) as error:

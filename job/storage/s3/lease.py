@@ -28,8 +28,9 @@ from job.errors import ObjectMissing, OutputError, StorageError
 from job.events import Say
 from job.storage.parallel import Background
 from job.storage.s3 import index
-from job.storage.s3.objects import ObjectStore, S3Object
+from job.storage.s3.objects import ObjectStore
 from job.storage.s3.owner import known_gone, ourselves
+from job.storage.s3.responses import S3Object
 from job.uri import S3Uri
 
 LEASES = "lease"
@@ -74,7 +75,7 @@ class Claim:
         started = self.owner.get("started", "an unknown time")
         return (
             f"process {self.owner['pid']} on {self.owner['host']}, started {started}, "
-            f"last renewed {self.age_seconds:.0f} s ago"
+            f"last renewed {max(0.0, self.age_seconds):.0f} s ago"
         )
 
 

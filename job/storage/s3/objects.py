@@ -3,23 +3,34 @@
 Only requests that every S3-compatible store supports are used: no conditional writes, no checksum
 algorithms, nothing specific to AWS. Content is verified with the SHA-256 that the caller passes or
 that the object's metadata contains (uploads of this module add it). Otherwise it is verified with
-the ETag, if the ETag is an MD5.
+the ETag, if the ETag is an MD5. The ETag of each response is compared with the requested one,
+because some stores ignore ``If-Match``.
 """
 
 import glob
 import hashlib
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from job.errors import ObjectChanged, TransferFailed
+from job.errors import ObjectChanged, ObjectDamaged, TransferFailed
 from job.storage.files import replace_file
 from job.storage.parallel import each
-from job.storage.s3.integrity import check
+from job.storage.s3.integrity import check, md5_of
+from job.storage.s3.responses import (
+    S3Object,
+    check_version,
+    date_of,
+    described_object,
+    etag_of,
+    extent_of,
+    is_encrypted,
+    listed_objects,
+    server_of,
+    wrong_response,
+)
 from job.storage.s3.retry import Retry
 from job.storage.s3.upload import Upload
 from job.uri import S3Uri
@@ -29,26 +40,6 @@ _THREADS = 4
 # Digits of the checksum of an ETag in the name of a partial download.
 _MARK = 16
 _AGAIN = "Run the same command again. If it fails again, upload the object again."
-
-
-@dataclass(frozen=True)
-class S3Object:
-    """An object as the store describes it.
-
-    Attributes:
-        uri: bucket and key.
-        bytes: its size.
-        etag: identifies its content; includes the quotes.
-        modified: when it was written, by the store's clock.
-        sha256: the checksum in its metadata; None for listed objects and for objects that other
-            programs wrote.
-    """
-
-    uri: S3Uri
-    bytes: int
-    etag: str
-    modified: datetime
-    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +69,12 @@ class ObjectStore:
         self.client = client
         self.retry = retry or Retry()
         self._get = get or client.get_object
+        self._server = server_of(client)
+
+    def retrying(self, seconds: float) -> Self:
+        """Return the same store with a shorter time budget for retries."""
+        retry = replace(self.retry, budget_seconds=min(seconds, self.retry.budget_seconds))
+        return type(self)(self.client, retry, self._get)
 
     def head(self, uri: S3Uri) -> S3Object:
         """Describe an object.
@@ -86,7 +83,7 @@ class ObjectStore:
             ObjectMissing: the object or the bucket does not exist.
             StorageError: another failure; every method can raise it.
         """
-        return _described(uri, self._call(uri, self.client.head_object))
+        return described_object(uri, self._call(uri, self.client.head_object), self._server)
 
     def read(
         self,
@@ -106,24 +103,40 @@ class ObjectStore:
 
         Raises:
             ObjectMissing: the object does not exist.
-            ObjectChanged: the ETag does not match, or the same wrong SHA-256 came twice.
+            ObjectChanged: the ETag does not match.
+            ObjectDamaged: the same wrong checksum came twice.
         """
         seen: set[str] = set()
 
         def attempt() -> bytes:
             response = self._get(**_of(uri), **_pinned(etag))
+            check_version(uri, response, etag, self._server)
             content = _body(response)
             if len(content) != (response["ContentLength"] if length is None else length):
                 raise TransferFailed(f"{uri}: the received object is incomplete", _AGAIN)
-            proven = check(uri, content, sha256, response, seen)
             # A truncated response can have a matching Content-Length.
+            incomplete = TransferFailed(f"{uri}: the received object is incomplete", _AGAIN)
+            try:
+                proven = check(uri, content, *self._expected(uri, sha256, response), seen)
+            except ObjectDamaged:
+                if length is None and len(content) != self.head(uri).bytes:
+                    raise incomplete from None
+                raise
             if not proven and length is None and len(content) != self.head(uri).bytes:
-                raise TransferFailed(f"{uri}: the received object is incomplete", _AGAIN)
+                raise incomplete
             return content
 
         return self.retry.call(uri, attempt)
 
-    def read_range(self, uri: S3Uri, start: int, length: int, *, etag: str | None = None) -> bytes:
+    def read_range(
+        self,
+        uri: S3Uri,
+        start: int,
+        length: int,
+        *,
+        etag: str | None = None,
+        sha256: str | None = None,
+    ) -> bytes:
         """Return ``length`` bytes from ``start``, or fewer if the object ends before.
 
         Args:
@@ -131,23 +144,29 @@ class ObjectStore:
             start: the first byte.
             length: the number of bytes.
             etag: the expected ETag.
+            sha256: the expected SHA-256 of the range.
 
         Raises:
             ObjectMissing: the object does not exist.
             ObjectChanged: the ETag does not match.
+            ObjectDamaged: the same wrong SHA-256 came twice.
             StorageError: the object ends before ``start``, or another failure.
         """
+        seen: set[str] = set()
 
         def attempt() -> bytes:
             extent = f"bytes={start}-{start + length - 1}"
             response = self._get(**_of(uri), Range=extent, **_pinned(etag))
+            check_version(uri, response, etag, self._server)
             content = _body(response)
-            first, last, whole = _extent(uri, response)
+            first, last, whole = extent_of(uri, response)
             wanted = min(length, whole - start)
             if first != start or last - first + 1 != wanted or len(content) != wanted:
                 raise TransferFailed(
                     f"{uri}: the server returned another range than requested", _AGAIN
                 )
+            if sha256:
+                check(uri, content, sha256, None, seen)
             return content
 
         return self.retry.call(uri, attempt) if length > 0 else b""
@@ -178,8 +197,8 @@ class ObjectStore:
 
         Raises:
             ObjectMissing: the object does not exist.
-            ObjectChanged: ETag, size or SHA-256 do not match, or the object changed during the
-                download.
+            ObjectChanged: ETag or size do not match, or the object changed during the download.
+            ObjectDamaged: the same wrong checksum came twice.
             OSError: the file cannot be written.
         """
         current = self.head(uri)
@@ -197,7 +216,8 @@ class ObjectStore:
 
         def attempt() -> None:
             self._append(current, part)
-            check(uri, part, sha256 or current.sha256, {"ETag": current.etag}, seen)
+            md5 = md5_of(current.etag) if current.is_md5 else None
+            check(uri, part, sha256 or current.sha256, md5, seen)
 
         self.retry.call(uri, attempt, lambda: part.stat().st_size if part.exists() else 0)
         replace_file(part, path)
@@ -226,27 +246,30 @@ class ObjectStore:
     def list(self, prefix: S3Uri) -> Iterator[S3Object]:
         """Yield the objects below a prefix, sorted by key."""
         for page in self._pages(prefix):
-            yield from _listed(prefix, page)
+            yield from listed_objects(prefix, page, self._server)
 
-    def folders(self, prefix: S3Uri) -> tuple[S3Uri, ...]:
-        """Return the folders directly below a prefix."""
-        prefixes = [
-            S3Uri(prefix.bucket, entry["Prefix"].removesuffix("/"))
-            for page in self._pages(prefix, Delimiter="/")
-            for entry in page.get("CommonPrefixes", ())
-        ]
-        return tuple(prefixes)
+    def level(self, prefix: S3Uri) -> tuple[tuple[S3Uri, ...], tuple[S3Object, ...]]:
+        """Return the folders and the objects directly below a prefix; each page is read once."""
+        folders: tuple[S3Uri, ...] = ()
+        objects: tuple[S3Object, ...] = ()
+        for page in self._pages(prefix, Delimiter="/"):
+            prefixes = (entry["Prefix"] for entry in page.get("CommonPrefixes", ()))
+            folders += tuple(S3Uri(prefix.bucket, each.removesuffix("/")) for each in prefixes)
+            objects += tuple(listed_objects(prefix, page, self._server))
+        return folders, objects
 
     def directly_in(self, prefix: S3Uri) -> Iterator[S3Object]:
         """Yield the objects directly below a prefix, without those in its folders."""
         for page in self._pages(prefix, Delimiter="/"):
-            yield from _listed(prefix, page)
+            yield from listed_objects(prefix, page, self._server)
 
     def listing(self, prefix: S3Uri) -> Listing:
         """Return the objects below a prefix and the time of the store's clock."""
         pages = list(self._pages(prefix))
-        objects = tuple(entry for page in pages for entry in _listed(prefix, page))
-        return Listing(objects, _date(prefix, pages[-1]))
+        objects = tuple(
+            entry for page in pages for entry in listed_objects(prefix, page, self._server)
+        )
+        return Listing(objects, date_of(prefix, pages[-1]))
 
     def delete(self, uris: Sequence[S3Uri]) -> None:
         """Delete objects; missing ones are ignored."""
@@ -264,7 +287,8 @@ class ObjectStore:
             response = self.client.get_object(
                 **_of(entry.uri), **_pinned(entry.etag), Range=f"bytes={start}-"
             )
-            if _extent(entry.uri, response) != (start, entry.bytes - 1, entry.bytes):
+            check_version(entry.uri, response, entry.etag, self._server)
+            if extent_of(entry.uri, response) != (start, entry.bytes - 1, entry.bytes):
                 raise TransferFailed(
                     f"{entry.uri}: the server returned another range than requested", _AGAIN
                 )
@@ -282,6 +306,15 @@ class ObjectStore:
         """
         return Upload(self.client, self.retry).abort_unfinished(prefix, ours)
 
+    def _expected(
+        self, uri: S3Uri, sha256: str | None, response: Mapping[str, Any]
+    ) -> tuple[str | None, str | None]:
+        """Return the SHA-256 and the MD5 that content must have; None if unknown."""
+        expected = sha256 or response.get("Metadata", {}).get("sha256")
+        if expected or is_encrypted(response):
+            return expected, None
+        return None, md5_of(etag_of(uri, response, self._server))
+
     def _delete(self, uri: S3Uri) -> None:
         self._call(uri, self.client.delete_object)
 
@@ -291,6 +324,7 @@ class ObjectStore:
     def _pages(self, prefix: S3Uri, **options: str) -> Iterator[Mapping[str, Any]]:
         """Yield the pages of a listing; each page is retried separately."""
         token: dict[str, str] = {}
+        first = ""
         while True:
             page = self.retry.call(
                 prefix,
@@ -298,10 +332,28 @@ class ObjectStore:
                     Bucket=prefix.bucket, Prefix=prefix.below, **options, **token
                 ),
             )
+            start = _first(page)
+            if token and start and start == first:
+                raise wrong_response(
+                    prefix, self._server, "the server repeats the first page of the listing"
+                )
+            first = first or start
             yield page
             if not page.get("IsTruncated"):
                 return
-            token = {"ContinuationToken": page["NextContinuationToken"]}
+            following = page.get("NextContinuationToken")
+            if not following:
+                raise wrong_response(
+                    prefix, self._server, "the listing is truncated but has no token to continue"
+                )
+            token = {"ContinuationToken": following}
+
+
+def _first(page: Mapping[str, Any]) -> str:
+    """Return the first key or folder of a page; empty if the page is empty."""
+    entries = [entry["Key"] for entry in page.get("Contents", ())[:1]]
+    entries += [entry["Prefix"] for entry in page.get("CommonPrefixes", ())[:1]]
+    return min(entries, default="")
 
 
 def _part(path: Path, etag: str) -> Path:
@@ -320,38 +372,3 @@ def _body(response: Mapping[str, Any]) -> bytes:
 
 def _pinned(etag: str | None) -> dict[str, str]:
     return {"IfMatch": etag} if etag else {}
-
-
-def _described(uri: S3Uri, response: Mapping[str, Any]) -> S3Object:
-    return S3Object(
-        uri,
-        response["ContentLength"],
-        response["ETag"],
-        response["LastModified"],
-        response.get("Metadata", {}).get("sha256"),
-    )
-
-
-def _listed(prefix: S3Uri, page: Mapping[str, Any]) -> Iterator[S3Object]:
-    for entry in page.get("Contents", ()):
-        uri = S3Uri(prefix.bucket, entry["Key"])
-        yield S3Object(uri, entry["Size"], entry["ETag"], entry["LastModified"])
-
-
-def _date(uri: S3Uri, response: Mapping[str, Any]) -> datetime:
-    """Return the time of a response by the store's clock."""
-    text = response["ResponseMetadata"]["HTTPHeaders"].get("date", "")
-    try:
-        return parsedate_to_datetime(text)
-    except ValueError as error:
-        raise TransferFailed(f"{uri}: the response has no valid date: {text!r}", _AGAIN) from error
-
-
-def _extent(uri: S3Uri, response: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Return the first and last byte of a response, and the object's size."""
-    text = response.get("ContentRange", "")
-    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", text)
-    if match is None:
-        raise TransferFailed(f"{uri}: the response has no valid range: {text!r}", _AGAIN)
-    first, last, whole = map(int, match.groups())
-    return first, last, whole

@@ -49,6 +49,7 @@ from job.uri import S3Uri
 _PINS = ".pins"
 _WATCH_SECONDS = 1.0
 _POLL_SECONDS = 0.1
+_CHECKPOINT_RETRY_SECONDS = 10.0
 
 
 class S3Output(LocalOutput):
@@ -208,15 +209,16 @@ class S3Output(LocalOutput):
             Stopped: a signal came, and the upload did not finish in time.
         """
         with stop.deferred():
-            sending = Background(self._commit)
+            sending = Background(lambda: self._commit(self.store))
             while not sending.done_within(_POLL_SECONDS):
                 if stop.received and stop.seconds_since > grace_seconds - RELEASE_SECONDS:
                     raise stopped(stop.received[0], during=f"while {self.uri} was written")
 
-    def _commit(self) -> None:
+    def _commit(self, store: ObjectStore) -> None:
         if self._lease is None:
             raise AssertionError("cannot write to an output that is not locked")
         with self._changing, output_errors(self.root):
+            self.contents.store = store
             self.contents.put(snapshot(self.root, self.root / _PINS), self._lease)
             remove(self.root / _PINS)
             write_json(self.root / S3_STATE, self.contents.index.state)
@@ -285,7 +287,8 @@ class S3Output(LocalOutput):
             if written <= sent:
                 continue
             try:
-                self._commit()
+                # An upload holds a lock that the run needs, so it must not wait for the server.
+                self._commit(self.store.retrying(_CHECKPOINT_RETRY_SECONDS))
             except StorageError as error:
                 if not failing:
                     self.say(

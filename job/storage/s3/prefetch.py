@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 from job.storage.cache import Cache
 from job.storage.s3.access import Access, input_errors
-from job.storage.s3.integrity import check
-from job.storage.s3.objects import ObjectStore, S3Object
+from job.storage.s3.objects import ObjectStore
+from job.storage.s3.responses import S3Object
 
 THREADS = 8
 
@@ -99,14 +99,9 @@ class PieceReader:
         whole, store = piece.of, self._client()
         if piece.start is None:
             return store.read(whole.uri, length=whole.bytes, etag=whole.etag)
-        start, seen = piece.start, set[str]()
-
-        def attempt() -> bytes:
-            content = store.read_range(whole.uri, start, piece.bytes, etag=whole.etag)
-            check(whole.uri, content, piece.sha256, {"ETag": ""}, seen)
-            return content
-
-        return store.retry.call(whole.uri, attempt)
+        return store.read_range(
+            whole.uri, piece.start, piece.bytes, etag=whole.etag, sha256=piece.sha256
+        )
 
     def _client(self) -> ObjectStore:
         with self._lock:

@@ -3,8 +3,9 @@
 import io
 
 from job.storage.s3.access import input_errors
-from job.storage.s3.objects import ObjectStore, S3Object
+from job.storage.s3.objects import ObjectStore
 from job.storage.s3.prefetch import FetchAhead, Piece
+from job.storage.s3.responses import S3Object
 
 _BLOCK_BYTES = 8 << 20
 _AHEAD = 3

@@ -1,41 +1,104 @@
-"""Retries with growing random pauses."""
+"""Retries with growing random pauses, within a time budget."""
 
+import os
 import random
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Self, TypeVar
 
-from job.errors import TransferFailed
+from job.errors import StorageError, TransferFailed
 from job.storage.s3.errors import s3_errors
 from job.uri import S3Uri
 
 T = TypeVar("T")
 
-# Earlier failures are not reported, because most succeed at the next attempt.
-_REPORTED_AT = 4
+BUDGET_SECONDS = 600.0
+_MESSAGE_SECONDS = 60.0
+# boto3's number of attempts in each mode of AWS_RETRY_MODE.
+ATTEMPTS_OF_MODE = {"legacy": 5, "standard": 3, "adaptive": 3}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits that the AWS_* variables set.
+
+    Attributes:
+        attempts: number of attempts; None if no variable limits it.
+        adaptive: whether boto3 limits the rate of requests after throttling.
+    """
+
+    attempts: int | None = None
+    adaptive: bool = False
+
+    @classmethod
+    def of_environment(cls) -> Self:
+        """Read AWS_MAX_ATTEMPTS and AWS_RETRY_MODE.
+
+        Raises:
+            StorageError: a variable has an invalid value.
+        """
+        mode = os.environ.get("AWS_RETRY_MODE", "").lower()
+        if mode and mode not in ATTEMPTS_OF_MODE:
+            modes = ", ".join(ATTEMPTS_OF_MODE)
+            raise StorageError(
+                f"AWS_RETRY_MODE: expected one of {modes}, found {mode[:50]!a}",
+                "Correct or unset AWS_RETRY_MODE.",
+            )
+        text = os.environ.get("AWS_MAX_ATTEMPTS", "")
+        if text and not (text.isdecimal() and int(text) > 0):
+            raise StorageError(
+                f"AWS_MAX_ATTEMPTS: expected an integer of at least 1, found {text[:50]!a}",
+                "Correct or unset AWS_MAX_ATTEMPTS.",
+            )
+        return cls(int(text) if text else ATTEMPTS_OF_MODE.get(mode), mode == "adaptive")
+
+
+@dataclass
+class _Messages:
+    """Limits the messages of all threads to one per minute."""
+
+    at: float | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def due(self, now: float) -> bool:
+        """Return whether a message is due, and count it."""
+        with self.lock:
+            if self.at is not None and now - self.at < _MESSAGE_SECONDS:
+                return False
+            self.at = now
+            return True
 
 
 @dataclass(frozen=True)
 class Retry:
-    """Number and pauses of the attempts.
+    """Time budget, number and pauses of the attempts.
 
-    The pause before each retry is random, between 0 and a bound that doubles each time. If several
-    clients fail at the same time, they retry at different times.
+    The pause before each retry has a bound that doubles each time. The pause is random, between
+    half of the bound and the bound (equal jitter). If several clients fail at the same time, they
+    retry at different times.
 
     Attributes:
-        attempts: the maximum number of attempts in a row without progress, at least 1.
+        budget_seconds: how long to retry after the first of several failures in a row without
+            progress.
+        attempts: the maximum number of attempts in a row without progress, at least 1; None: only
+            the time is limited.
         first_seconds: the first bound.
         longest_seconds: the largest bound.
         sleep: sleeps for a number of seconds.
-        say: callback for a message after several failures in a row; None for no message.
+        clock: returns a time in seconds.
+        say: callback for a message at the first failure and then every minute; None for no message.
     """
 
-    attempts: int = 8
+    budget_seconds: float = BUDGET_SECONDS
+    attempts: int | None = None
     first_seconds: float = 0.2
     longest_seconds: float = 20.0
     sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
     say: Callable[[str], None] | None = None
+    messages: _Messages = field(default_factory=_Messages, compare=False, repr=False)
 
     def call(
         self, uri: S3Uri, action: Callable[[], T], progress: Callable[[], int] = lambda: 0
@@ -45,24 +108,32 @@ class Retry:
         Args:
             uri: the object, for messages.
             action: one attempt; it may resume where the last attempt stopped.
-            progress: returns the progress of the action. Progress resets the count of attempts.
+            progress: returns the progress of the action. Progress resets the budget and the count
+                of attempts.
 
         Raises:
             TransferFailed: all attempts failed; the message is from the last attempt.
             StorageError: a failure for which a retry cannot help.
         """
-        failed, reached = 0, progress()
+        failed, reached, since = 0, progress(), 0.0
         while True:
             try:
                 with s3_errors(uri):
                     return action()
             except TransferFailed as error:
-                now = progress()
-                failed, reached = 1 if now > reached else failed + 1, now
-                if failed >= self.attempts:
-                    tried = "1 attempt" if failed == 1 else f"{failed} attempts"
-                    raise TransferFailed(f"{error.message} (after {tried})", error.hint) from error
-                if failed == _REPORTED_AT and self.say:
-                    self.say(f"{error.message} (attempt {failed} of {self.attempts}), trying again")
-            bound = min(self.longest_seconds, self.first_seconds * 2 ** (failed - 1))
-            self.sleep(random.uniform(0, bound))  # noqa: S311
+                failure, now, passed = error, self.clock(), progress()
+            failed, reached, since = (
+                (failed + 1, reached, since) if failed and passed <= reached else (1, passed, now)
+            )
+            bound = min(self.longest_seconds, self.first_seconds * 2 ** min(failed - 1, 30))
+            pause = random.uniform(bound / 2, bound)  # noqa: S311
+            left = self.budget_seconds - (now - since)
+            if failed == self.attempts or pause > left:
+                tried = "1 attempt" if failed == 1 else f"{failed} attempts"
+                raise TransferFailed(
+                    f"{failure.message} (after {tried} in {now - since:.0f} s)", failure.hint
+                ) from failure
+            if self.say and self.messages.due(now):
+                limit = f", at most {self.attempts} attempts" if self.attempts else ""
+                self.say(f"{failure.message}; retrying for up to {left:.0f} s{limit}")
+            self.sleep(pause)

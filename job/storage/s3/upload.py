@@ -3,13 +3,14 @@
 import base64
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from job.errors import ObjectChanged, StorageError, TransferFailed
 from job.storage.digests import hash_stream
 from job.storage.parallel import each
+from job.storage.s3.responses import etag_of, server_of
 from job.storage.s3.retry import Retry
 from job.uri import S3Uri
 
@@ -53,7 +54,8 @@ class Upload:
                 ContentMD5=_base64(md5),
                 Metadata={"sha256": sha256},
             )
-            if response["ETag"].strip('"') != md5.hex() and not self._holds(uri, sha256):
+            etag = etag_of(uri, response, server_of(self.client))
+            if etag.strip('"') != md5.hex() and not self._holds(uri, sha256):
                 raise TransferFailed(
                     f"{uri}: the checksum of the uploaded object does not match", _AGAIN
                 )
@@ -91,15 +93,30 @@ class Upload:
             prefix: the prefix.
             ours: returns for a key whether its upload may be aborted.
         """
-        response = self.retry.call(
-            prefix,
-            lambda: self.client.list_multipart_uploads(Bucket=prefix.bucket, Prefix=prefix.below),
-        )
-        uploads = [entry for entry in response.get("Uploads", ()) if ours(entry["Key"])]
+        uploads = [entry for entry in self._unfinished(prefix) if ours(entry["Key"])]
         for entry in uploads:
             uri = S3Uri(prefix.bucket, entry["Key"])
             self._abort(uri, entry["UploadId"])
         return len(uploads)
+
+    def _unfinished(self, prefix: S3Uri) -> Iterator[Mapping[str, Any]]:
+        """Yield the incomplete multipart uploads below a prefix; a page has at most 1,000."""
+        markers: dict[str, str] = {}
+        while True:
+            page = self.retry.call(
+                prefix,
+                lambda markers=markers: self.client.list_multipart_uploads(  # type: ignore[misc]
+                    Bucket=prefix.bucket, Prefix=prefix.below, **markers
+                ),
+            )
+            yield from page.get("Uploads", ())
+            after = {
+                "KeyMarker": page.get("NextKeyMarker", ""),
+                "UploadIdMarker": page.get("NextUploadIdMarker", ""),
+            }
+            if not page.get("IsTruncated") or after == markers or not any(after.values()):
+                return
+            markers = after
 
     def _in_parts(self, uri: S3Uri, path: Path, descriptor: int, sha256: str, length: int) -> bool:
         """Upload a large file in parts, and return whether its checksum matches.
@@ -131,7 +148,7 @@ class Upload:
                     ContentMD5=_base64(digests[number]),
                 ),
             )
-            etags[number] = response["ETag"]
+            etags[number] = etag_of(uri, response, server_of(self.client))
 
         try:
             each(send, range(len(starts)), _THREADS)

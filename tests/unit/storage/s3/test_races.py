@@ -21,7 +21,8 @@ from job.errors import ObjectChanged, ObjectMissing, OutputError
 from job.storage.s3 import index, lease, owner
 from job.storage.s3.index import INDEXES, Index, IndexEntry
 from job.storage.s3.lease import HOLDER, RELEASED, acquire
-from job.storage.s3.objects import Listing, S3Object
+from job.storage.s3.objects import Listing
+from job.storage.s3.responses import S3Object
 from job.uri import S3Uri
 
 OUTPUT = S3Uri("bkt", "out")

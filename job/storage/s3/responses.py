@@ -1,0 +1,145 @@
+"""Read the fields of S3 responses, also of servers that leave fields out."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from job.errors import ObjectChanged, StorageError, TransferFailed
+from job.uri import S3Uri, without_secrets
+
+_AGAIN = "Run the same command again. If it fails again, upload the object again."
+
+
+@dataclass(frozen=True)
+class S3Object:
+    """An object as the store describes it.
+
+    Attributes:
+        uri: bucket and key.
+        bytes: its size.
+        etag: identifies its content; includes the quotes.
+        modified: when it was written, by the store's clock.
+        sha256: the checksum in its metadata; None for listed objects and for objects that other
+            programs wrote.
+        is_md5: False if the response says that the ETag is not the MD5 of the content, because the
+            object is encrypted.
+    """
+
+    uri: S3Uri
+    bytes: int
+    etag: str
+    modified: datetime
+    sha256: str | None = None
+    is_md5: bool = True
+
+
+def server_of(client: Any) -> str:
+    """Return the URL of a client's server without credentials, for messages."""
+    return without_secrets(str(client.meta.endpoint_url))
+
+
+def wrong_response(uri: S3Uri, server: str, what: str) -> StorageError:
+    """Return the error for a response that no S3 server should send.
+
+    Args:
+        uri: the requested object or prefix.
+        server: the URL of the server.
+        what: what is wrong with the response.
+    """
+    return StorageError(
+        f"{uri}: {what} (server {server}, bucket {uri.bucket})",
+        "Check that storage.endpoint_url, or AWS_ENDPOINT_URL_S3, is the URL of an S3 server, and "
+        "that no proxy changes its responses.",
+    )
+
+
+def etag_of(uri: S3Uri, response: Mapping[str, Any], server: str) -> str:
+    """Return the ETag of a response.
+
+    Raises:
+        StorageError: the response has no ETag.
+    """
+    etag = str(response.get("ETag") or "")
+    if not etag:
+        raise wrong_response(uri, server, "the response has no ETag")
+    return etag
+
+
+def check_version(uri: S3Uri, response: Mapping[str, Any], etag: str | None, server: str) -> None:
+    """Compare the ETag of a response with the requested one, because servers ignore If-Match.
+
+    Raises:
+        ObjectChanged: the response is about another version of the object.
+        StorageError: the response has no ETag.
+    """
+    if etag is None:
+        return
+    found = etag_of(uri, response, server)
+    if _plain(found) != _plain(etag):
+        raise ObjectChanged(
+            f"{uri}: the object changed while it was read: found ETag {found}, expected {etag}",
+            "Run the same command again.",
+        )
+
+
+def _plain(etag: str) -> str:
+    # A proxy that compresses a response marks its ETag as weak.
+    return etag.removeprefix("W/").strip('"')
+
+
+def is_encrypted(response: Mapping[str, Any]) -> bool:
+    """Return whether a response says that the ETag is not an MD5 (SSE-KMS, SSE-C)."""
+    return bool(
+        str(response.get("ServerSideEncryption") or "").startswith("aws:kms")
+        or response.get("SSECustomerAlgorithm")
+    )
+
+
+def described_object(uri: S3Uri, response: Mapping[str, Any], server: str) -> S3Object:
+    """Return the object that the response to HEAD describes.
+
+    Raises:
+        StorageError: the response has no ETag, size or time.
+    """
+    etag = etag_of(uri, response, server)
+    missing = [name for name in ("ContentLength", "LastModified") if name not in response]
+    if missing:
+        raise wrong_response(uri, server, f"the response has no {missing[0]}")
+    return S3Object(
+        uri,
+        response["ContentLength"],
+        etag,
+        response["LastModified"],
+        response.get("Metadata", {}).get("sha256"),
+        not is_encrypted(response),
+    )
+
+
+def listed_objects(prefix: S3Uri, page: Mapping[str, Any], server: str) -> Iterator[S3Object]:
+    """Yield the objects in a page of a listing."""
+    for entry in page.get("Contents", ()):
+        uri = S3Uri(prefix.bucket, entry["Key"])
+        etag = etag_of(uri, entry, server)
+        yield S3Object(uri, entry["Size"], etag, entry["LastModified"])
+
+
+def date_of(uri: S3Uri, response: Mapping[str, Any]) -> datetime:
+    """Return the time of a response by the store's clock."""
+    text = response["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+    try:
+        return parsedate_to_datetime(text)
+    except ValueError as error:
+        raise TransferFailed(f"{uri}: the response has no valid date: {text!r}", _AGAIN) from error
+
+
+def extent_of(uri: S3Uri, response: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Return the first and last byte of a response, and the object's size."""
+    text = response.get("ContentRange", "")
+    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", text)
+    if match is None:
+        raise TransferFailed(f"{uri}: the response has no valid range: {text!r}", _AGAIN)
+    first, last, whole = map(int, match.groups())
+    return first, last, whole
