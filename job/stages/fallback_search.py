@@ -8,7 +8,7 @@ from job.errors import QuantizationError
 
 # What the search compares: the top-1 drop, or the signal-to-noise ratio against FP32.
 TOP1, SIGNAL_TO_NOISE = "top1", "signal_to_noise"
-# Models with this ratio against FP32 chose the class of FP32 for at least 98% of ImageNet's images.
+# A choice: at about 25 dB, two mobile networks kept 98 to 99% of FP32's classes on 800 photographs.
 ENOUGH_DECIBELS = 25.0
 # Drops are multiples of 100 / images, so rounding errors must not decide the comparison.
 TOLERANCE = 1e-9
