@@ -196,15 +196,25 @@ def fallback_notes(fallback: Mapping[str, Any] | None) -> list[str]:
     """Return a note on the effect of keeping ops in FP32."""
     if fallback is None:
         return []
-    drops, kept = [step["top1_drop"] for step in fallback["steps"]], fallback["kept"]
+    steps, kept = fallback["steps"], fallback["kept"]
+    by_ratio = fallback["measure"] == "signal_to_noise"
+    if by_ratio:
+        ratios = [step["signal_to_noise_db"] for step in steps]
+        what, best = "the signal-to-noise ratio", "largest"
+        change = f"{ratios[0]:.1f} to {ratios[kept]:.1f} dB"
+    else:
+        drops = [step["top1_drop"] for step in steps]
+        what, best = "the top-1 drop", "smallest"
+        change = f"{drops[0]:.2f} to {drops[kept]:.2f} percentage points"
+    few = " The split has too few images to measure the limit of the top-1 drop." * by_ratio
     if not kept:
         return [
-            "Fallback keeps no op in FP32, because the top-1 drop on the selection split is "
-            "smallest with all ops in INT8."
+            f"Fallback keeps no op in FP32, because {what} on the selection split is "
+            f"{best} with all ops in INT8.{few}"
         ]
     return [
-        f"Fallback keeps {plural(kept, 'op')} in FP32, which changes the top-1 drop on the "
-        f"selection split from {drops[0]:.2f} to {drops[kept]:.2f} percentage points."
+        f"Fallback keeps {plural(kept, 'op')} in FP32, which changes {what} on the "
+        f"selection split from {change}.{few}"
     ]
 
 

@@ -14,10 +14,14 @@ from job.stages.settings import CALIBRATION_SETTINGS
 from job.stages.stage import CALIBRATION, Record, Stage, StageOutput
 
 
+class StopRequestedError(Exception):
+    """Ends the calibration after a batch or a weight. It does not leave this module."""
+
+
 def run(
     manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events
 ) -> Record | None:
-    """Write start.npz, or only a marker if calibration is switched off."""
+    """Write start.npz, or only a marker if calibration is switched off; None after a stop."""
     spec = manifest.quantize
     if not spec.calibrate:
         (out / "skipped.json").write_text(json.dumps({"calibrate": False}))
@@ -25,21 +29,30 @@ def run(
     from job.engine.quantize import qat
     from job.engine.quantize.calibration import Method
 
-    counts = qat.write_start(
-        open_for_quantization(manifest, inputs["baseline"].path),
-        quantize_settings(manifest),
-        Method(
-            ranges=spec.post_algo,
-            gptq=spec.weight_rounding == "gptq",
-            correct_bias=spec.correct_bias,
-            equalize=spec.equalize,
-        ),
-        weights=inputs["baseline"].path / "weights.npz" if manifest.trains_quantized else None,
-        pact=spec.pact,
-        calibration=inputs["prepare"].path / CALIBRATION,
-        out=out,
-        progress=lambda done, total: events.progress("calibrate", done, total, "images"),
-    )
+    def report(done: int, total: int) -> None:
+        events.progress("calibrate", done, total, "steps")
+        if events.stopping:
+            raise StopRequestedError
+
+    try:
+        counts = qat.write_start(
+            open_for_quantization(manifest, inputs["baseline"].path),
+            quantize_settings(manifest),
+            Method(
+                ranges=spec.post_algo,
+                gptq=spec.weight_rounding == "gptq",
+                correct_bias=spec.correct_bias,
+                equalize=spec.equalize,
+            ),
+            weights=inputs["baseline"].path / "weights.npz" if manifest.trains_quantized else None,
+            pact=spec.pact,
+            calibration=inputs["prepare"].path / CALIBRATION,
+            out=out,
+            progress=report,
+        )
+    except StopRequestedError:
+        # Calibration takes minutes, so a resumed run starts it again.
+        return None
     return {"calibration": counts}
 
 

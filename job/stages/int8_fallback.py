@@ -17,7 +17,15 @@ from job.events import Events
 from job.host import usable_cores
 from job.manifest import Manifest
 from job.manifest.spec import FallbackSpec
-from job.stages.fallback_search import FallbackResult, Score, Try, search
+from job.stages.fallback_search import (
+    SIGNAL_TO_NOISE,
+    TOP1,
+    FallbackResult,
+    Score,
+    Try,
+    search,
+)
+from job.stages.int8_match import agreement
 from job.stages.stage import SELECTION, Record, StageOutput
 from job.storage.files import write_bytes
 
@@ -64,8 +72,13 @@ def fall_back(
         write_tries(path, tries)
         events.message(describe(tries))
 
+    trials = Trials(manifest, inputs, images, out / TRIAL, events)
+    measure = trials.measure(spec.max_top1_drop)
+    if measure is None:
+        return None
     return search(
-        Trials(manifest, inputs, images, out / TRIAL, events).score,
+        trials.score,
+        measure=measure,
         max_top1_drop=spec.max_top1_drop,
         max_seconds=60 * spec.max_minutes,
         earlier=earlier,
@@ -108,14 +121,29 @@ class Trials:
             quantized_ops=self.manifest.int8.quantized_ops,
             skip_ops=(*self.manifest.int8.skip_ops, *ops),
         )
-        fp32 = self.fp32_right
-        right = self.right(self.folder, INT8, f"fallback, {len(ops)} ops in FP32")
+        fp32 = self.fp32_scores
+        scores = self.scores(self.folder, INT8, f"fallback, {len(ops)} ops in FP32")
         worst = differences(fake, self.folder / int8.PREFIX, self.images[:MEASURED_IMAGES])
         shutil.rmtree(self.folder)
-        if fp32 is None or right is None:
+        if fp32 is None or scores is None:
             return None
-        drop = 100 * (fp32 - right) / len(self.selection.labels)
-        return Score(drop, worst[0].op if worst else None)
+        drop = 100 * (self.right(fp32) - self.right(scores)) / len(self.selection.labels)
+        ratio = agreement(scores, fp32).signal_to_noise_db
+        return Score(drop, ratio, worst[0].op if worst else None)
+
+    def measure(self, max_top1_drop: float) -> str | None:
+        """Return what the search must compare; None after a stop request."""
+        fp32 = self.fp32_scores
+        if fp32 is None:
+            return None
+        total = len(self.selection.labels)
+        if not stats.too_few_images(self.right(fp32), total, max_top1_drop):
+            return TOP1
+        self.events.message(
+            f"fallback: {total} images of the selection split are too few to measure a top-1 drop "
+            f"of {max_top1_drop:g} points; models are compared by signal-to-noise ratio"
+        )
+        return SIGNAL_TO_NOISE
 
     @cached_property
     def selection(self) -> Packed:
@@ -124,14 +152,18 @@ class Trials:
         return open_packed(path, self.manifest.model.input_shape)
 
     @cached_property
-    def fp32_right(self) -> int | None:
-        """Number of images that the FP32 model classifies correctly; None after a stop request."""
+    def fp32_scores(self) -> NDArray[np.float32] | None:
+        """Scores of the FP32 model, [N, classes]; None after a stop request."""
         from job.engine.inference.predictor import ONEDNN
 
-        return self.right(self.inputs["baseline"].path, ONEDNN, "fallback, FP32 model")
+        return self.scores(self.inputs["baseline"].path, ONEDNN, "fallback, FP32 model")
 
-    def right(self, folder: Path, mode: str, what: str) -> int | None:
-        """Return the number of images that a saved model classifies correctly.
+    def right(self, scores: NDArray[np.float32]) -> int:
+        """Return the number of images that scores [N, classes] classify correctly."""
+        return int(stats.topk_correct(scores, self.selection.labels, 1).sum())
+
+    def scores(self, folder: Path, mode: str, what: str) -> NDArray[np.float32] | None:
+        """Return a saved model's scores of the selection split.
 
         Args:
             folder: folder of the model.
@@ -139,28 +171,30 @@ class Trials:
             what: name of the work, for the progress display.
 
         Returns:
-            The number of images; None after a stop request.
+            Scores, [N, classes]; None after a stop request.
         """
         from job.engine.inference.predictor import Predictor, configuration, score_all
         from job.engine.int8.build import PREFIX
 
-        images, labels = self.selection.images, self.selection.labels
+        images = self.selection.images
         predictor = Predictor(configuration(folder / PREFIX, mode, threads=usable_cores()))
-        right, before = 0, 0
+        parts = []
         for done, scores in score_all(predictor, images, BATCH):
-            right += int(stats.topk_correct(scores, labels[before:done], 1).sum())
-            before = done
-            self.events.progress(what, done, len(labels), "images")
+            parts.append(scores)
+            self.events.progress(what, done, len(images), "images")
             if self.events.stopping:
                 return None
-        return right
+        return np.concatenate(parts)
 
 
 def describe(tries: Sequence[Try]) -> str:
     """Return a message about the last try."""
     last = tries[-1]
     what = "all ops in INT8" if last.op is None else f"{last.op} in FP32, too"
-    return f"fallback: top-1 drop {last.top1_drop:.2f} points with {what}"
+    return (
+        f"fallback: top-1 drop {last.top1_drop:.2f} points, {last.signal_to_noise_db:.1f} dB "
+        f"against FP32, with {what}"
+    )
 
 
 def read_tries(path: Path) -> list[Try]:
@@ -179,8 +213,10 @@ def write_tries(path: Path, tries: Sequence[Try]) -> None:
 
 def record_of(outcome: FallbackResult) -> Record:
     """Return the ``audit.fallback`` entry of the report."""
+    names = ("op", "top1_drop", "signal_to_noise_db")
     return {
-        "steps": [{"op": each.op, "top1_drop": each.top1_drop} for each in outcome.tries],
+        "measure": outcome.measure,
+        "steps": [{name: getattr(each, name) for name in names} for each in outcome.tries],
         "kept": outcome.kept,
         "stopped": outcome.stopped,
     }
@@ -191,8 +227,19 @@ def explained(
 ) -> list[Mapping[str, Any]]:
     """Return the ops in FP32, with the search's reason for the ops that the search selected."""
     reasons = {
-        after.op: f"fallback: the top-1 drop was {before.top1_drop:.2f} points with this op in "
-        f"INT8, and {after.top1_drop:.2f} points with this op in FP32"
+        after.op: f"fallback: {_effect(before, after, outcome.measure)}"
         for before, after in zip(outcome.tries, outcome.tries[1 : outcome.kept + 1], strict=False)
     }
     return [{**each, "reason": reasons.get(each["op"], each["reason"])} for each in left]
+
+
+def _effect(before: Try, after: Try, measure: str) -> str:
+    if measure == SIGNAL_TO_NOISE:
+        return (
+            f"the signal-to-noise ratio was {before.signal_to_noise_db:.1f} dB with this op in "
+            f"INT8, and {after.signal_to_noise_db:.1f} dB with this op in FP32"
+        )
+    return (
+        f"the top-1 drop was {before.top1_drop:.2f} points with this op in "
+        f"INT8, and {after.top1_drop:.2f} points with this op in FP32"
+    )

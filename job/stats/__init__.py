@@ -220,6 +220,21 @@ def paired_difference_interval(
     return difference - math.sqrt(max(below, 0.0)), difference + math.sqrt(max(above, 0.0))
 
 
+def too_few_images(right: int, total: int, limit: float) -> bool:
+    """Return whether the images are too few to decide whether a drop is below a limit.
+
+    Even a model that classifies each image as the reference does has an interval around a drop of
+    0. The images are too few if this interval reaches beyond the limit.
+
+    Args:
+        right: images that the reference classifies correctly.
+        total: number of images, at least 1.
+        limit: a top-1 drop, in percentage points; its sign does not matter.
+    """
+    low, high = paired_difference_interval(right, 0, 0, total - right)
+    return max(-low, high) > abs(limit)
+
+
 def compare_paired(fp32: NDArray[np.bool_], int8: NDArray[np.bool_]) -> PairedComparison:
     """Compare FP32 with INT8 image by image.
 

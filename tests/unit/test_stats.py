@@ -156,6 +156,15 @@ def test_paired_difference_of_perfect_models_is_finite():
     assert 0 < high < 10
 
 
+@pytest.mark.parametrize(
+    ("total", "limit", "few"),
+    [(200, 1.0, True), (500, 1.0, False), (500, 0.3, True), (2000, 0.3, False),
+     (2000, 0.0, True), (200, -50.0, False)],
+)  # fmt: skip
+def test_a_small_limit_needs_many_images(total, limit, few):
+    assert stats.too_few_images(round(0.75 * total), total, limit) is few
+
+
 def test_paired_difference_refuses_nothing():
     with pytest.raises(ValueError, match="found 0 of 0"):
         stats.paired_difference_interval(0, 0, 0, 0)

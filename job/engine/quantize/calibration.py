@@ -17,12 +17,17 @@ from job.engine.quantize.equalization import Junction
 from job.engine.quantize.fake_quantize import DEFAULT_SCALE_FLOOR
 from job.engine.quantize.gptq import LEVELS
 from job.engine.quantize.grid import UNSIGNED_STEPS, unsigned_values
-from job.engine.quantize.layers import layers_of
+from job.engine.quantize.layers import Layer, layers_of
 from job.engine.quantize.measurement import Images, Model
 from job.engine.quantize.moments import Mean
 from job.engine.quantize.pact import clips
 from job.engine.quantize.ranges import Histogram, choose_range
-from job.engine.quantize.rounding import correction, round_by_gptq, round_to_nearest
+from job.engine.quantize.rounding import (
+    correction,
+    round_by_gptq,
+    round_to_nearest,
+    rounding_steps,
+)
 from job.engine.quantize.scales import scale_sources, weight_scales
 from job.engine.training.loop import with_onednn
 from job.engine.training.programs import (
@@ -59,14 +64,17 @@ DEFAULT = Method()
 
 
 class Passes:
-    """Counts the images of all passes, and reports the progress."""
+    """Counts the steps of all passes, and reports the progress.
+
+    An image of a pass is a step. A rounded weight has as many steps as images take the same time.
+    """
 
     def __init__(self, total: int, progress: Progress | None) -> None:
         self.done, self.total, self.progress = 0, total, progress
 
-    def add(self, images: int) -> None:
-        """Count a batch."""
-        self.done += images
+    def add(self, steps: int) -> None:
+        """Count the steps of a batch or of a weight."""
+        self.done += steps
         if self.progress is not None:
             self.progress(self.done, self.total)
 
@@ -93,7 +101,9 @@ def calibrate(
         images: calibration images.
         settings: configuration of ``quant_aware``.
         method: how to calibrate.
-        progress: receives the number of images done, and the number of images of all passes.
+        progress: receives the number of steps done, and of all steps; see :class:`Passes`. It is
+            called after each batch and each rounded weight. An exception that it raises ends the
+            calibration.
 
     Returns:
         The numbers of activation scales, weights rounded by GPTQ, corrected layers and equalized
@@ -110,7 +120,9 @@ def calibrate(
     groups = [*measurement.groups_of(layers)] if method.gptq else []
     junctions = equalization.junctions_of(evaluation, layers) if method.equalize else []
     few = images.some(ENOUGH_IMAGES)
-    passes = Passes(images.count + few.count * (bool(junctions) + len(groups)), progress)
+    rounding = {name: steps_of(evaluation, layers[name][0]) for group in groups for name in group}
+    few_passes = bool(junctions) + len(groups)
+    passes = Passes(images.count + few_passes * few.count + sum(rounding.values()), progress)
     equalize(model, few, junctions, passes)
     every = [layer for same in layers.values() for layer in same]
     names = sorted(set(activations.values()))
@@ -125,14 +137,13 @@ def calibrate(
         for name, (layer, *_) in group.items():
             found = covariances.pop(name, corrected=method.correct_bias)
             changed[name] = round_by_gptq(original[name], layer, found, per_channel=per_channel)
-    corrected: dict[str, np.ndarray] = {}
-    if method.correct_bias:
-        # Without GPTQ, the quantize op rounds the weights to the nearest step.
-        rounded = changed or {
-            name: round_to_nearest(original[name], same[0], per_channel=per_channel)
-            for name, same in layers.items()
-        }
-        corrected = corrections(means, original, rounded)
+            passes.add(rounding[name])
+    # Without GPTQ, the quantize op rounds the weights to the nearest step.
+    rounded = changed or {
+        name: round_to_nearest(original[name], same[0], per_channel=per_channel)
+        for name, same in layers.items()
+    }
+    corrected = corrections(means, original, rounded) if method.correct_bias else {}
     write_variables(scope, {**changed, **corrected})
     write_ranges(evaluation, activations, ranges_of(histograms, quantized, method.ranges), scope)
     write_variables(scope, weight_scales(quantized, scope))
@@ -142,6 +153,12 @@ def calibrate(
         "corrected_layers": len(corrected),
         "equalized_activations": len(junctions),
     }
+
+
+def steps_of(evaluation: Program, layer: Layer) -> int:
+    """Return the steps of :class:`Passes` for rounding the weight of a layer."""
+    weight = evaluation.global_block().var(layer.weight)
+    return rounding_steps(layer, int(np.prod(weight.shape)) // layer.inputs)
 
 
 def ranges_of(

@@ -205,7 +205,7 @@ def write_start(
         pact: clip activations at the measured ranges.
         calibration: packed file of the calibration images.
         out: folder for ``start.npz``.
-        progress: receives the number of images done, and the number of images of all passes.
+        progress: see :func:`job.engine.quantize.calibration.calibrate`.
 
     Returns:
         See :func:`job.engine.quantize.calibration.calibrate`.

@@ -5,9 +5,26 @@ from collections.abc import Sequence
 import numpy as np
 
 from job.engine.quantize.fake_quantize import DEFAULT_SCALE_FLOOR
-from job.engine.quantize.gptq import LEVELS, round_weights
+from job.engine.quantize.gptq import LEVELS, blocks_of, round_weights
 from job.engine.quantize.layers import Layer
 from job.engine.quantize.moments import Mean
+
+# Multiplications of GPTQ that take about as long as an image of 224 pixels in a pass of ResNet50.
+MULTIPLICATIONS_PER_STEP = 8e9
+
+
+def rounding_steps(layer: Layer, outputs: int) -> int:
+    """Return how many calibration images take as long as rounding a weight; at least 1.
+
+    The factor of a covariance of n inputs needs n^3 multiplications, and each output n^2 / 2.
+
+    Args:
+        layer: a layer that reads the weight.
+        outputs: number of outputs of all groups.
+    """
+    sizes = [block.stop - block.start for block in blocks_of(layer.inputs)]
+    needed = sum(layer.groups * size**3 + outputs * size**2 / 2 for size in sizes)
+    return max(1, round(needed / MULTIPLICATIONS_PER_STEP))
 
 
 def scales_of(matrix: np.ndarray, *, per_channel: bool) -> np.ndarray:

@@ -51,13 +51,20 @@ def fallback_grid(report: Mapping[str, Any]) -> Grid:
             "none" if step["op"] is None else step["op"],
             text_format.count(number),
             f"{step['top1_drop']:.2f}".replace("-", text_format.MINUS),
+            f"{step['signal_to_noise_db']:.1f}".replace("-", text_format.MINUS),
             "used" if number == fallback["kept"] else "",
         )
         for number, step in enumerate(fallback["steps"])
     )
-    columns = (*words("Moved to FP32"), *figures("Ops in FP32", "Top-1 drop"), *words(""))
+    columns = (*words("Moved to FP32"), *figures("Ops in FP32", "Top-1 drop", "SNR dB"), *words(""))
+    few = (
+        "The images are too few to measure the limit of the top-1 drop, so the models are compared "
+        "by their SNR. "
+    )
     note = (
         "Each row keeps one more op in FP32. Top-1 drop: FP32 minus INT8 on the selection "
-        f"split, in percentage points. The search stopped because {fallback['stopped']}."
+        f"split, in percentage points. SNR: signal-to-noise ratio against FP32. "
+        f"{few if fallback['measure'] == 'signal_to_noise' else ''}"
+        f"The search stopped because {fallback['stopped']}."
     )
     return Grid("Fallback to FP32", columns, rows, note)

@@ -131,7 +131,7 @@ def test_a_spoiled_scale_is_named_and_fp32_restores_accuracy(trained, tmp_path, 
         out.mkdir()
         int8.build(fake, out, TYPES, images[:16], skip_ops=ops)
         worst = differences(fake, out / "model", images[:16])[0].op
-        return fallback_search.Score(top1(fp32, ONEDNN) - top1(out / "model", INT8), worst)
+        return fallback_search.Score(top1(fp32, ONEDNN) - top1(out / "model", INT8), 0.0, worst)
 
     found = fallback_search.search(score, max_top1_drop=1, max_seconds=600, on_try=lambda _: None)
     assert found.tries[0].top1_drop > 5

@@ -219,6 +219,7 @@ def test_equalization_keeps_the_scores() -> None:
 METHODS = {
     "ranges only": Method(gptq=False, correct_bias=False, equalize=False),
     "bias": Method(gptq=False, equalize=False),
+    "gptq without bias": Method(correct_bias=False, equalize=False),
     "gptq": Method(equalize=False),
     "all": Method(),
 }
@@ -236,7 +237,33 @@ def test_networks_of_every_kind_are_calibrated(build, weights, monkeypatch) -> N
         errors[name] = tiny.error(opened.scores(), expected)
     assert max(errors.values()) < 0.3, errors
     # One scale for all weights cannot express channels that equalization made small.
-    assert errors["gptq"] < 1.2 * errors["ranges only"], errors
+    for name in ("gptq without bias", "gptq"):
+        assert errors[name] < 1.2 * errors["ranges only"], errors
+
+
+def test_without_corrected_biases_only_weights_change() -> None:
+    opened = Opened(Various)
+    names = [v for v in programs.persistables(opened.program) if v not in opened.weights]
+    before = programs.read_variables(opened.session.scope, [*names, *opened.weights])
+    counts = opened.calibrate(Method(correct_bias=False, equalize=False))
+    assert (counts["gptq_weights"], counts["corrected_layers"]) == (6, 0)
+    after = programs.read_variables(opened.session.scope, [*names, *opened.weights])
+    for name in names:
+        np.testing.assert_array_equal(after[name], before[name])
+    assert all((after[name] != before[name]).any() for name in opened.weights)
+
+
+def test_without_corrected_biases_the_mean_counts_as_an_error() -> None:
+    opened = Opened(Various)
+    covariances = measurement.Covariances(opened.program, opened.layers, len(IMAGES))
+    covariances.measure(opened.model, Images(IMAGES), lambda _: None)
+    for weight, (layer,) in opened.layers.items():
+        if pixels_before_mean(opened.program, layer) is not None:
+            continue
+        patches = layer.patches(inputs_of(opened, layer)).astype("float64")
+        (found,) = covariances.pop(weight, corrected=False)
+        expected = patches.transpose(0, 2, 1) @ patches / patches.shape[1]
+        np.testing.assert_allclose(found, expected, rtol=1e-2, atol=1e-3)
 
 
 def test_groups_of_weights_have_bounded_covariances() -> None:

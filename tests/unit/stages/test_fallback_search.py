@@ -6,16 +6,25 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from job.errors import QuantizationError
-from job.stages.fallback_search import FallbackResult, Score, Try, search
+from job.stages.fallback_search import (
+    SIGNAL_TO_NOISE,
+    TOP1,
+    FallbackResult,
+    Score,
+    Try,
+    search,
+)
 
 # Op -> top-1 drop in points if the op runs in INT8; the op with the largest error first.
 COSTS = {"first": 0.0, "second": 3.0, "third": 1.0, "fourth": 0.5}
+# Decibels by the number of ops in FP32.
+RATIOS = [20.0, 24.0, 25.5, 25.0, 26.0]
 
 
 def score(ops: Sequence[str]) -> Score:
     """Return the sum of the drops of the ops in INT8."""
     int8 = [op for op in COSTS if op not in ops]
-    return Score(sum(COSTS[op] for op in int8), int8[0] if int8 else None)
+    return Score(sum(COSTS[op] for op in int8), RATIOS[len(ops)], int8[0] if int8 else None)
 
 
 def find(
@@ -23,6 +32,7 @@ def find(
     *,
     limit: float = 0.0,
     seconds: float = 1000,
+    measure: str = TOP1,
     earlier: Sequence[Try] = (),
     counts: list[int] | None = None,
 ) -> FallbackResult | None:
@@ -31,6 +41,7 @@ def find(
         scorer,
         max_top1_drop=limit,
         max_seconds=seconds,
+        measure=measure,
         earlier=earlier,
         on_try=lambda tries: counts.append(len(tries)) if counts is not None else None,
         # Each try takes one second.
@@ -62,11 +73,11 @@ def test_the_worst_go_one_at_a_time_until_the_limit_is_reached() -> None:
 
 
 def test_a_drop_is_compared_without_its_rounding() -> None:
-    assert outcome(find(lambda _: Score(0.3 + 1e-12, "a"), limit=0.3)).kept == 0
+    assert outcome(find(lambda _: Score(0.3 + 1e-12, 20.0, "a"), limit=0.3)).kept == 0
 
 
 def test_of_equal_drops_the_one_with_fewer_ops_in_fp32_is_kept() -> None:
-    found = outcome(find(lambda ops: Score(2.0, "abc"[len(ops)] if len(ops) < 3 else None)))
+    found = outcome(find(lambda ops: Score(2.0, 20.0, "abc"[len(ops)] if len(ops) < 3 else None)))
     assert (len(found.tries), found.kept, found.ops) == (4, 0, ())
     assert "no remaining INT8 op" in found.stopped
 
@@ -74,9 +85,27 @@ def test_of_equal_drops_the_one_with_fewer_ops_in_fp32_is_kept() -> None:
 def test_the_best_is_kept_when_later_tries_are_worse() -> None:
     drops = [5.0, 2.0, 3.0, 4.0]
     names = ["a", "b", "c", None]
-    found = outcome(find(lambda ops: Score(drops[len(ops)], names[len(ops)])))
+    found = outcome(find(lambda ops: Score(drops[len(ops)], 20.0, names[len(ops)])))
     assert (found.kept, found.ops) == (1, ("a",))
     assert len(found.tries) == 4
+
+
+def test_with_too_few_images_the_ratio_decides() -> None:
+    # The drop of the first try is below the limit, and its ratio is not large enough.
+    found = outcome(find(limit=4.5, measure=SIGNAL_TO_NOISE))
+    assert (len(found.tries), found.ops) == (3, ("first", "second"))
+    assert "25 dB" in found.stopped
+
+
+def test_the_largest_ratio_is_kept() -> None:
+    ratios, names = [20.0, 24.0, 22.0], ["a", "b", None]
+    drops = [0.0, 1.0, 2.0]
+
+    def scored(ops: Sequence[str]) -> Score:
+        return Score(drops[len(ops)], ratios[len(ops)], names[len(ops)])
+
+    assert outcome(find(scored, limit=-1, measure=SIGNAL_TO_NOISE)).ops == ("a",)
+    assert outcome(find(scored, limit=-1)).ops == ()
 
 
 @pytest.mark.parametrize(("seconds", "tries"), [(0.5, 1), (1, 1), (2, 2), (3.5, 3)])
@@ -114,7 +143,7 @@ def test_an_interrupted_search_goes_on_where_it_was() -> None:
 
 
 def test_time_before_an_interruption_counts() -> None:
-    earlier = [Try(None, 4.5, "first", 7.0)]
+    earlier = [Try(None, 4.5, 20.0, "first", 7.0)]
     found = outcome(find(seconds=10, earlier=earlier))
     assert found.tries == tuple(earlier)
 

@@ -12,10 +12,11 @@ from job.pipeline.build_report import correction_notes, fallback_notes
 from job.report.render import schema_check
 
 FALLBACK = {
+    "measure": "top1",
     "steps": [
-        {"op": None, "top1_drop": 3.125},
-        {"op": "conv2d_19.tmp_0", "top1_drop": -0.25},
-        {"op": "conv2d_4.tmp_0", "top1_drop": 0.5},
+        {"op": None, "top1_drop": 3.125, "signal_to_noise_db": 18.25},
+        {"op": "conv2d_19.tmp_0", "top1_drop": -0.25, "signal_to_noise_db": 22.0},
+        {"op": "conv2d_4.tmp_0", "top1_drop": 0.5, "signal_to_noise_db": 24.04},
     ],
     "kept": 1,
     "stopped": "no op that is left in INT8 differs",
@@ -55,9 +56,9 @@ def test_fallback_is_told_step_by_step():
     report = with_fallback()
     schema_check.validate(report)
     text = as_markdown(report)
-    assert "| none | 0 | 3.12 |  |" in text
-    assert re.search(r"\| conv2d_19.tmp_0 \| 1 \| −0.25 \| \w+ \|", text)
-    assert "| conv2d_4.tmp_0 | 2 | 0.50 |  |" in text
+    assert "| none | 0 | 3.12 | 18.2 |  |" in text
+    assert re.search(r"\| conv2d_19.tmp_0 \| 1 \| −0.25 \| 22.0 \| \w+ \|", text)
+    assert "| conv2d_4.tmp_0 | 2 | 0.50 | 24.0 |  |" in text
     assert FALLBACK["stopped"] in text
     assert "Fallback to FP32" in as_html(report)
     assert "Fallback to FP32" in on_terminal(report, 120)
@@ -92,6 +93,19 @@ def test_fallback_note_names_count_and_drops():
     (note,) = fallback_notes({**FALLBACK, "kept": 2})
     for value in ("2 ops ", "3.12", "0.50"):
         assert value in note
+
+
+def test_fallback_note_names_decibels_if_images_are_too_few():
+    fallback = {**FALLBACK, "measure": "signal_to_noise", "kept": 2}
+    (note,) = fallback_notes(fallback)
+    for value in ("2 ops ", "18.2", "24.0 dB", "too few images"):
+        assert value in note
+    (note,) = fallback_notes({**fallback, "kept": 0})
+    assert "too few images" in note
+    report = sample_report()
+    report["audit"]["fallback"] = fallback
+    schema_check.validate(report)
+    assert "too few" in as_markdown(report)
 
 
 @pytest.mark.parametrize(
