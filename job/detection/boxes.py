@@ -10,10 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from job.errors import DataError
+
 Boxes = npt.NDArray[np.floating[Any]]
 Values = npt.NDArray[np.floating[Any]]
 # Height and width, as in job.data.transforms.
 Size = tuple[int, int]
+
+# Boxes of tools that count pixels from 0 exceed the image by one pixel.
+TOLERANCE_PIXELS = 1.0
 
 
 def checked(boxes: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -103,3 +108,27 @@ def from_centres(centres: Boxes, size: Size) -> Boxes:
     pixels = centres * np.array([width, height, width, height], centres.dtype)
     half = pixels[..., 2:] / 2
     return np.concatenate([pixels[..., :2] - half, pixels[..., :2] + half], axis=-1)
+
+
+def check_inside(
+    box: tuple[float, ...], size: Size, where: str, written: tuple[float, ...]
+) -> None:
+    """Reject a box that exceeds its image by more than a pixel.
+
+    Args:
+        box: ``x0 y0 x1 y1``.
+        size: height and width of the image.
+        where: file and element of the box, for the message.
+        written: the box as it is in the file, for the message.
+
+    Raises:
+        DataError: the box exceeds the image.
+    """
+    height, width = size
+    low, high = min(box[:2]), max(box[2] - width, box[3] - height)
+    if low < -TOLERANCE_PIXELS or high > TOLERANCE_PIXELS:
+        raise DataError(
+            f"{where}: the box {' '.join(f'{value:g}' for value in written)} is outside the image "
+            f"of {width}x{height} pixels",
+            "Correct the box, or check that the file belongs to this image.",
+        )

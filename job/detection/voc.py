@@ -20,7 +20,7 @@ from defusedxml import DefusedXmlException  # type: ignore[import-untyped]
 from defusedxml import ElementTree as SafeTree
 
 from job.detection.annotations import Annotations
-from job.detection.boxes import Size
+from job.detection.boxes import Size, check_inside
 from job.errors import DataError
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 MAX_XML_BYTES = 16 << 20
 MAX_SET_BYTES = 256 << 20
-# Files of tools that count from 0 exceed the image by one pixel.
-TOLERANCE_PIXELS = 1.0
 
 _NUMBER = re.compile(r"[+-]?[0-9]{1,15}(\.[0-9]*)?([eE][+-]?[0-9]{1,2})?", re.ASCII)
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -98,30 +96,6 @@ def read(
         difficult=[difficult for _, _, difficult in found],
     )
     return VocImage(annotations, written_size, empty)
-
-
-def check_inside(
-    box: tuple[float, ...], size: Size, where: str, written: tuple[float, ...]
-) -> None:
-    """Reject a box that exceeds its image by more than a pixel.
-
-    Args:
-        box: ``x0 y0 x1 y1``.
-        size: height and width of the image.
-        where: file and element of the box, for the message.
-        written: the box as it is in the file, for the message.
-
-    Raises:
-        DataError: the box exceeds the image.
-    """
-    height, width = size
-    low, high = min(box[:2]), max(box[2] - width, box[3] - height)
-    if low < -TOLERANCE_PIXELS or high > TOLERANCE_PIXELS:
-        raise DataError(
-            f"{where}: the box {' '.join(f'{value:g}' for value in written)} is outside the image "
-            f"of {width}x{height} pixels",
-            "Correct the box, or check that the file belongs to this image.",
-        )
 
 
 def image_set(file: BinaryIO, named: str) -> tuple[str, ...]:
