@@ -110,16 +110,15 @@ class Matches:
         for label in range(self.positives.shape[1]):
             members = np.flatnonzero((self.classes == label) & (self.ranks < max_detections))
             order = members[np.argsort(-self.scores[members], kind="stable")]
+            images, scores = self.images[order], self.scores[order]
+            positives = self.positives[number, label]
             for right, ignored in zip(self.right[number], self.ignored[number], strict=True):
-                kept = order[~ignored[order]]
-                found.append(
-                    Ranking(
-                        images=self.images[kept],
-                        scores=self.scores[kept],
-                        right=right[kept],
-                        positives=self.positives[number, label],
-                    )
-                )
+                kept = ~ignored[order]
+                if kept.all():
+                    # The arrays are shared, which makes the bootstrap faster.
+                    found.append(Ranking(images, scores, right[order], positives))
+                else:
+                    found.append(Ranking(images[kept], scores[kept], right[order[kept]], positives))
         return tuple(found)
 
 

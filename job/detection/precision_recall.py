@@ -55,30 +55,32 @@ class Ranking:
         found: Ints = self.images[self._right_at]
         return found
 
-    def curve(self, weights: Ints | None = None) -> tuple[Float64s, Float64s]:
+    def curve(self) -> tuple[Float64s, Float64s]:
         """Return recall and precision (0 to 1) at each true positive, by descending score.
 
         No average needs the points between true positives: their recall is the same as at the
         previous true positive, and their precision is lower.
 
-        Args:
-            weights: int64 ``[images]``, how often each image counts; None: once.
-
         Raises:
             ValueError: there is no object to find.
         """
-        if weights is None:
-            total = int(self.positives.sum())
-            ranks = self._right_at + 1.0
-            hits = np.arange(1.0, len(ranks) + 1)
-        else:
-            total = int(self.positives @ weights)
-            ranks = np.cumsum(weights[self.images])[self._right_at].astype(np.float64)
-            hits = np.cumsum(weights[self._right_images]).astype(np.float64)
+        total = int(self.positives.sum())
         if total == 0:
             raise ValueError("recall is not defined without objects")
+        hits = np.arange(1.0, len(self._right_at) + 1)
+        return hits / total, hits / (self._right_at + 1.0)
+
+    def weighted_curve(self, weights: Ints, total: int, ranks: Ints) -> tuple[Float64s, Float64s]:
+        """Return recall and precision as ``curve`` does, with images that count several times.
+
+        Args:
+            weights: int64 ``[images]``, how often each image counts.
+            total: weighted number of objects to find, at least 1.
+            ranks: int64 ``[d]``, cumulative sum of the weights of ``images``.
+        """
+        hits = np.cumsum(weights[self._right_images]).astype(np.float64)
         # Until an image counts, its detections have rank 0.
-        return hits / total, hits / np.maximum(ranks, 1)
+        return hits / total, hits / np.maximum(ranks[self._right_at], 1)
 
 
 def area(recall: Float64s, precision: Float64s) -> float:
@@ -122,11 +124,28 @@ def average_precisions(
         average: one of the functions of this module.
         weights: int64 ``[images]``, how often each image counts; None: once.
     """
+    if weights is not None:
+        return _weighted_averages(rankings, average, weights)
     values = np.full(len(rankings), np.nan)
     for number, ranking in enumerate(rankings):
-        positives = ranking.positives
-        if (positives.any() if weights is None else positives @ weights) > 0:
-            values[number] = average(*ranking.curve(weights))
+        if ranking.positives.any():
+            values[number] = average(*ranking.curve())
+    return values
+
+
+def _weighted_averages(rankings: Sequence[Ranking], average: Average, weights: Ints) -> Float64s:
+    values = np.full(len(rankings), np.nan)
+    previous: Ranking | None = None
+    total, ranks = 0, weights
+    for number, ranking in enumerate(rankings):
+        # The IoU thresholds of a class share their arrays, so most sums are computed once.
+        if previous is None or ranking.positives is not previous.positives:
+            total = int(ranking.positives @ weights)
+        if previous is None or ranking.images is not previous.images:
+            ranks = np.cumsum(weights[ranking.images])
+        if total > 0:
+            values[number] = average(*ranking.weighted_curve(weights, total, ranks))
+        previous = ranking
     return values
 
 
