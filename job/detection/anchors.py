@@ -106,7 +106,7 @@ def _iou(sizes: Float64s, anchors: Float64s) -> Float64s:
 
 def _start(sizes: Float64s, count: int, rng: np.random.Generator) -> Float64s:
     """Return different sizes that are far from each other (k-means++)."""
-    chosen = sizes[rng.integers(len(sizes))][None, :]
+    chosen: Float64s = sizes[rng.integers(len(sizes))][None, :]
     while len(chosen) < count:
         distance = (1 - _iou(sizes, chosen).max(axis=1)) ** 2
         # The IoU of equal sizes can be slightly less than 1.
