@@ -177,3 +177,13 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+
+def class_ranks(classes: Ints) -> Ints:
+    """Return the place of each element among the elements of its class, from 0."""
+    # A stable sort by class keeps the order in each class.
+    by_class = np.argsort(classes, kind="stable")
+    _, starts, counts = np.unique(classes[by_class], return_index=True, return_counts=True)
+    ranks = np.empty(len(classes), np.int64)
+    ranks[by_class] = np.arange(len(classes)) - np.repeat(starts, counts)
+    return ranks

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from job.detection import boxes
-from job.detection.annotations import Annotations, Bools, Detections, Float64s, Ints
+from job.detection.annotations import Annotations, Bools, Detections, Float64s, Ints, class_ranks
 from job.detection.precision_recall import (
     Ranking,
     average_precisions,
@@ -195,12 +195,7 @@ def _last_recall(recall: Float64s, _precision: Float64s) -> float:
 def _best(found: Detections) -> tuple[Detections, Ints]:
     """Return the best 100 detections of each class by descending score, and their ranks."""
     order = np.argsort(-found.scores, kind="stable")
-    labels = found.classes[order]
-    # A stable sort by class keeps the order of scores in each class.
-    by_class = np.argsort(labels, kind="stable")
-    _, starts, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
-    ranks = np.empty(len(order), np.int64)
-    ranks[by_class] = np.arange(len(order)) - np.repeat(starts, counts)
+    ranks = class_ranks(found.classes[order])
     kept = ranks < MAX_DETECTIONS[-1]
     order = order[kept]
     return Detections(found.boxes[order], found.scores[order], found.classes[order]), ranks[kept]

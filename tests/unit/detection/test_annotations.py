@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from job.detection.annotations import Annotations, Detections
+from job.detection.annotations import Annotations, Detections, class_ranks
 
 
 def test_defaults():
@@ -59,3 +59,8 @@ def test_detections_refuse_swapped_corners_and_nan():
         Detections(np.array([[9.0, 0, 1, 1]]), np.ones(1), one)
     with pytest.raises(ValueError, match="NaN"):
         Detections(np.array([[0.0, 0, 1, 1]]), np.array([np.nan]), one)
+
+
+def test_class_ranks():
+    assert class_ranks(np.array([5, 2, 5, 5, 2])).tolist() == [0, 0, 1, 2, 1]
+    assert class_ranks(np.zeros(0, np.int64)).tolist() == []
