@@ -111,8 +111,8 @@ def _start(sizes: Float64s, count: int, rng: np.random.Generator) -> Float64s:
         distance = (1 - _iou(sizes, chosen).max(axis=1)) ** 2
         # The IoU of equal sizes can be slightly less than 1.
         distance[(sizes[:, None] == chosen[None, :]).all(axis=2).any(axis=1)] = 0
-        drawn = rng.choice(len(sizes), p=distance / distance.sum())
-        chosen = np.concatenate([chosen, sizes[drawn][None, :]])
+        place = rng.choice(len(sizes), p=distance / distance.sum())
+        chosen = np.concatenate([chosen, sizes[place][None, :]])
     return chosen
 
 

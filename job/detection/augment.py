@@ -54,7 +54,7 @@ class Distortion:
 
 @dataclass(frozen=True)
 class Colours:
-    """Drawn changes of colours; the defaults change nothing. See ``Distortion``."""
+    """Changes of colours; the defaults change nothing. See ``Distortion``."""
 
     brightness: float = 1.0
     contrast: float = 1.0
@@ -68,7 +68,7 @@ class CropSettings:
     """Settings of ``random_crop``.
 
     Attributes:
-        thresholds: lowest IoU of the window with one of the boxes; one of them is drawn.
+        thresholds: lowest IoU of the window with one of the boxes; one of them is chosen.
         scale: side of the window, as a share of the image's side.
         ratio: width of the window divided by its height, for a square image.
     """
@@ -80,7 +80,7 @@ class CropSettings:
 
 def distort(image: Pixels, settings: Distortion, rng: np.random.Generator) -> Pixels:
     """Change the colours of an image at random; boxes stay the same."""
-    drawn = rng.random(5) < settings.probability
+    wanted = rng.random(5) < settings.probability
     channels = image.shape[2]
     shift = tuple(settings.shift * float(value) for value in rng.uniform(-1, 1, (channels,)))
     factors = [
@@ -88,14 +88,14 @@ def distort(image: Pixels, settings: Distortion, rng: np.random.Generator) -> Pi
         for limits in (settings.brightness, settings.contrast, settings.saturation, settings.hue)
     ]
     brightness, contrast, saturation = (
-        factor if wanted else 1.0 for factor, wanted in zip(factors[:3], drawn[:3], strict=True)
+        factor if use else 1.0 for factor, use in zip(factors[:3], wanted[:3], strict=True)
     )
     colours = Colours(
         brightness=brightness,
         contrast=contrast,
         saturation=saturation,
-        hue=factors[3] if drawn[3] else 0.0,
-        shift=shift if drawn[4] else (0.0,) * channels,
+        hue=factors[3] if wanted[3] else 0.0,
+        shift=shift if wanted[4] else (0.0,) * channels,
     )
     return recoloured(image, colours)
 

@@ -1,8 +1,8 @@
 """Interval of the difference of two models' mAP, by a bootstrap over images.
 
-Images are drawn with replacement, and both models are scored on the same drawn images. Matches
+Images are sampled with replacement, and both models are scored on the same sample. Matches
 depend on single images only, so they are computed once (``precision_recall.Ranking``). A resample
-only counts each image as often as it was drawn. The interval is between the 2.5th and the 97.5th
+only counts each image as often as it was sampled. The interval is between the 2.5th and the 97.5th
 percentile of the differences (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
 chapter 13).
 """
@@ -51,8 +51,8 @@ def compare(
         int8: rankings of INT8 on the same images.
         average: average precision of a curve: ``precision_recall.area`` for VOC,
             ``precision_recall.hundred_one_points`` for COCO.
-        resamples: how often images are drawn.
-        seed: random seed of the drawn images.
+        resamples: number of samples of the images.
+        seed: random seed of the samples.
 
     Returns:
         The comparison; None if there are no objects to find.

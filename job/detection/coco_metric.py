@@ -8,7 +8,7 @@ do unmatched detections whose own area is outside the range. The IoU with a crow
 the detection inside the crowd.
 
 Equal scores are in the order of images, then of the detections in their image. pycocotools orders
-images by id.
+images by id. Difficult objects, which COCO does not have, count like other objects.
 """
 
 from collections.abc import Sequence

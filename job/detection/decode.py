@@ -49,7 +49,7 @@ class Selection:
 
     Attributes:
         score_threshold: a detection needs a higher score.
-        nms_top_k: detections of a class, by score, that suppression sees.
+        nms_top_k: detections of a class, by score, that suppression compares.
         nms_threshold: a detection is removed if its IoU with a better one of its class is higher.
         keep_top_k: detections of an image that are returned.
     """
@@ -94,7 +94,31 @@ def decode(
     rows = output.reshape(count, anchors, channels // anchors, height, width)
     # [n, anchors, h, w, values]
     rows = np.moveaxis(rows, 2, -1)
-    images = np.asarray(image_sizes, np.float32).reshape(count, 1, 1, 1, 2)[..., ::-1]
+    corners = _corners(rows, head, np.asarray(image_sizes, np.float32), clip=clip)
+    objectness = _sigmoid(rows[..., 4])
+    # Most cells of a trained network are empty, and 80 classes take most of the time.
+    kept = objectness >= objectness_threshold
+    scores = np.zeros((*kept.shape, rows.shape[-1] - 5), np.float32)
+    scores[kept] = objectness[kept][:, None] * _sigmoid(rows[kept][:, 5:])
+    corners[~kept] = 0
+    cells_per_image = anchors * height * width
+    return (
+        corners.reshape(count, cells_per_image, 4),
+        scores.reshape(count, cells_per_image, scores.shape[-1]),
+    )
+
+
+def _corners(rows: Floats, head: Head, image_sizes: Floats, *, clip: bool) -> Floats:
+    """Return ``x0 y0 x1 y1`` of all cells, ``[n, anchors, h, w, 4]``.
+
+    Args:
+        rows: float32 ``[n, anchors, h, w, values]``.
+        head: stride and anchors of the head.
+        image_sizes: height and width of each image, ``[n, 2]``.
+        clip: see ``decode``.
+    """
+    height, width = rows.shape[2:4]
+    images = image_sizes.reshape(-1, 1, 1, 1, 2)[..., ::-1]
     column, row = np.meshgrid(np.arange(width), np.arange(height))
     places = np.stack([column, row], axis=-1).astype(np.float32)
     grid = np.array([width, height], np.float32)
@@ -110,17 +134,7 @@ def decode(
             [np.maximum(corners[..., :2], 0), np.minimum(corners[..., 2:], limits[..., 2:])],
             axis=-1,
         )
-    objectness = _sigmoid(rows[..., 4])
-    # Most cells of a trained network are empty, and 80 classes take most of the time.
-    kept = objectness >= objectness_threshold
-    scores = np.zeros((*kept.shape, rows.shape[-1] - 5), np.float32)
-    scores[kept] = objectness[kept][:, None] * _sigmoid(rows[kept][:, 5:])
-    corners[~kept] = 0
-    cells_per_image = anchors * height * width
-    return (
-        corners.reshape(count, cells_per_image, 4),
-        scores.reshape(count, cells_per_image, scores.shape[-1]),
-    )
+    return corners
 
 
 def decode_all(

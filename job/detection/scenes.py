@@ -21,7 +21,7 @@ CLASSES = tuple("0123456789")
 # Makes the random numbers of scenes independent of other random numbers of the same seed.
 _STREAM = 5
 _ATTEMPTS = 60
-# Strokes are drawn where a resized digit has at least this level, so that boxes are exact.
+# Strokes are visible where a resized digit has at least this level, so that boxes are exact.
 _LOWEST_INK = 64
 _STEPS = 8
 
@@ -81,7 +81,7 @@ class Scenes:
         canvas = _background(settings, rng)
         placed: list[tuple[int, int, int, int]] = []
         labels: list[int] = []
-        # Large digits first, because they would not find a place among the small ones.
+        # Large digits first, because small ones leave no room for them.
         for fewest, most, shortest, tallest in (settings.large, settings.small):
             for _ in range(int(rng.integers(fewest, most, endpoint=True))):
                 chosen = int(rng.integers(len(self.digits)))

@@ -6,8 +6,9 @@ each object. If the object is difficult, its detections do not count. All other 
 false. The devkit's IoU adds a pixel to each side, because its corners are pixels. Here, corners are
 edges (``job.detection.boxes``), so the same IoU has no added pixel.
 
-Two other definitions are not used. PaddleDetection's ``map_type`` wants an IoU above 0.5 and has no
-precision envelope, and COCO's AP50 reads the precision at 101 recalls.
+Two other definitions are not used. PaddleDetection's ``map_type`` requires an IoU above 0.5 and has
+no precision envelope, and COCO's AP50 reads the precision at 101 recalls. Crowds, which VOC does
+not have, count as difficult.
 
 The devkit does not define the order of equal scores. Here it is the order of images, then of the
 detections in their image.
@@ -98,7 +99,7 @@ def _positives(annotations: Sequence[Annotations], classes: int) -> Ints:
     """Return the number of objects to find, ``[classes, images]``."""
     counts = np.zeros((classes, len(annotations)), np.int64)
     for image, objects in enumerate(annotations):
-        np.add.at(counts[:, image], objects.classes[~objects.difficult], 1)
+        np.add.at(counts[:, image], objects.classes[~(objects.difficult | objects.crowd)], 1)
     return counts
 
 
@@ -112,7 +113,7 @@ def _match(objects: Annotations, found: Detections) -> tuple[Bools, Bools]:
     overlap[found.classes[:, None] != objects.classes[None, :]] = -1
     best = np.argmax(overlap, axis=1)
     matched = np.take_along_axis(overlap, best[:, None], axis=1)[:, 0] >= MIN_IOU
-    difficult = matched & objects.difficult[best]
+    difficult = matched & (objects.difficult | objects.crowd)[best]
     counted[difficult] = False
     order = np.argsort(-found.scores, kind="stable")
     order = order[(matched & ~difficult)[order]]

@@ -1,4 +1,4 @@
-"""The bootstrap compared with scoring drawn images from the start."""
+"""The bootstrap compared with scoring the sampled images from the start."""
 
 from collections.abc import Callable
 
@@ -37,17 +37,17 @@ def coco(given: RandomSet) -> Rankings:
 def test_weights_equal_repeated_images(
     rankings: Callable[[RandomSet], Rankings], average: Average
 ) -> None:
-    """An image that was drawn three times counts as three images."""
+    """An image that was sampled three times counts as three images."""
     for seed in range(cases(200)):
         given = distinct_scores(random_set(seed))
         count = len(given.annotations)
-        drawn = np.sort(np.random.default_rng(seed).integers(0, count, count))
+        sampled = np.sort(np.random.default_rng(seed).integers(0, count, count))
         repeated = RandomSet(
-            [given.annotations[k] for k in drawn],
-            [given.detections[k] for k in drawn],
+            [given.annotations[k] for k in sampled],
+            [given.detections[k] for k in sampled],
             given.classes,
         )
-        weights = np.bincount(drawn, minlength=count)
+        weights = np.bincount(sampled, minlength=count)
         found = mean(average_precisions(rankings(given), average, weights))
         expected = mean(average_precisions(rankings(repeated), average))
         assert found == pytest.approx(expected, abs=1e-9), f"seed {seed}"

@@ -21,7 +21,7 @@ def devkit_curve(given: RandomSet, label: int) -> tuple[list[float], list[float]
     for objects in given.annotations:
         members = [k for k in range(len(objects)) if objects.classes[k] == label]
         boxes = [pixels(objects.boxes[k]) for k in members]
-        difficult = [bool(objects.difficult[k]) for k in members]
+        difficult = [bool(objects.difficult[k] or objects.crowd[k]) for k in members]
         truth.append((boxes, difficult, [False] * len(members)))
         npos += difficult.count(False)
     found = [
@@ -115,7 +115,7 @@ def mean_ap(given: RandomSet, definition: str = "area") -> float | None:
 
 
 def test_an_iou_of_one_half_is_enough():
-    """PaddleDetection wants more than 0.5."""
+    """PaddleDetection requires more than 0.5."""
     objects = Annotations.of([[0, 0, 10, 10]], [0])
     assert mean_ap(one_class(objects, [((0, 0, 10, 5), 1)])) == 100
     assert mean_ap(one_class(objects, [((0, 0, 10, 4.99), 1)])) == 0
