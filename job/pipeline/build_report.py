@@ -14,8 +14,9 @@ from job.stages.engine_packages import PACKAGES
 from job.stages.int8_match import LOW_DECIBELS, low_agreement
 from job.stages.network import model_files
 from job.stages.stage import StageOutput
-from job.stats import is_above_chance
+from job.stages.task import task_of
 from job.storage.digests import hash_file
+from job.tasks.task import Metric
 from job.text_format import plural
 
 MODELS = {"fp32": "baseline", "qat_fake": "convert", "int8": "int8"}
@@ -66,7 +67,7 @@ def build(
             *correction_notes(int8["corrected"]),
             *fallback_notes(int8["fallback"]),
             *match_notes(int8["agreement"]),
-            *difference_notes(accuracy),
+            *difference_notes(task_of(manifest).primary, accuracy),
         ],
         "manifest": dict(manifest.resolved),
         "host": dict(records["benchmark"]["host"]),
@@ -102,12 +103,14 @@ def gates(
     """Return the result of each gate that the manifest sets."""
     spec = manifest.gates
     verdicts = match_gate(manifest, agreement)
-    if spec.max_top1_drop is not None and accuracy is not None:
-        drop = accuracy["paired"]["top1_drop"]
+    task = task_of(manifest)
+    limit: float | None = getattr(spec, task.gate)
+    if limit is not None and accuracy is not None:
+        drop = accuracy["paired"][f"{task.primary.key}_drop"]
         # Drops are multiples of 100 / images, so a floating-point error must not fail the gate.
-        passed = drop <= spec.max_top1_drop + 1e-9
-        reason = chance_reason(accuracy, manifest.model.classes)
-        verdicts.append(verdict("max_top1_drop", spec.max_top1_drop, drop, passed, reason))
+        passed = drop <= limit + 1e-9
+        reason = task.not_judged(accuracy, manifest.model.classes)
+        verdicts.append(verdict(task.gate, limit, drop, passed, reason))
     if spec.min_speedup is not None:
         slowest = min(row["ratio"] for row in rows)
         passed = slowest >= spec.min_speedup
@@ -135,17 +138,6 @@ def verdict(
         "passed": None if unjudged else passed,
         "reason": unjudged or None,
     }
-
-
-def chance_reason(accuracy: Mapping[str, Any], classes: int) -> str:
-    """Return why accuracies cannot be compared if FP32 is no better than chance; or empty.
-
-    An INT8 model cannot lose accuracy that FP32 does not have.
-    """
-    fp32 = accuracy["fp32"]
-    if is_above_chance(tuple(fp32["top1_interval"]), classes):
-        return ""
-    return f"FP32 top-1 is {fp32['top1']:.2f}%, no better than chance ({100 / classes:.3g}%)."
 
 
 def synthetic_notes(manifest: Manifest) -> list[str]:
@@ -234,20 +226,21 @@ def match_notes(agreement: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def difference_notes(accuracy: Mapping[str, Any] | None) -> list[str]:
-    """Return a note for each two models whose top-1 differs by more than chance explains."""
+def difference_notes(metric: Metric, accuracy: Mapping[str, Any] | None) -> list[str]:
+    """Return a note for each two models whose metric differs by more than chance explains."""
     if accuracy is None:
         return []
     notes = []
     for first, second, name in PAIRS:
         pair = accuracy[name]
-        low, high = pair["top1_drop_interval"]
+        low, high = pair[f"{metric.key}_drop_interval"]
         if low <= 0 <= high:
             continue
-        one, two = accuracy[first]["top1"], accuracy[second]["top1"]
+        one, two = accuracy[first][metric.key], accuracy[second][metric.key]
         notes.append(
-            f"{LABELS[second]} top-1 ({two:.2f}%) differs from {LABELS[first]} top-1 ({one:.2f}%) "
-            f"by {two - one:+.2f} points (95% interval {-high:+.2f} to {-low:+.2f})."
+            f"{LABELS[second]} {metric.name} ({two:.2f}%) differs from {LABELS[first]} "
+            f"{metric.name} ({one:.2f}%) by {two - one:+.2f} points (95% interval {-high:+.2f} to "
+            f"{-low:+.2f})."
         )
     return notes
 

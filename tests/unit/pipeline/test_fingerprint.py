@@ -162,7 +162,7 @@ REACHED = {
     "int8": {"data", "engine.quantize", *_TRAINING, *_INT8},
     "openvino": {"data", "engine", "engine.inference", "stats", *_OTHER_ENGINES},
     "onnxruntime": {"data", "engine", "engine.inference", "stats", *_OTHER_ENGINES},
-    "accuracy": {"data", "engine", "engine.inference", "stats", *_OTHER_ENGINES},
+    "accuracy": {"data", "engine", "engine.inference", "stats", "tasks", *_OTHER_ENGINES},
     "benchmark": {
         "benchmark", "profile", "isa", "stats",
         "engine", "engine.inference", "engine.training", "engine.compare", "engine.noop_model",

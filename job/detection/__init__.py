@@ -1,0 +1,1 @@
+"""Object detection without Paddle: boxes, annotations, mean average precision, augmentation."""

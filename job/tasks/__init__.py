@@ -1,0 +1,1 @@
+"""What is specific to a task: results of a batch, metrics, gate."""
