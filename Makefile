@@ -4,8 +4,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 MANIFEST ?= manifests/digits.json
-# Inference library, model and packed file of the native tester: make native-run PADDLE_ROOT=...
+# Paddle's C++ archive for the native tester. Empty: the library in the virtual environment.
 PADDLE_ROOT ?=
+# Model and packed file of the native tester: make native-run MODEL=...
 MODEL ?= runs/digits/int8
 DATA ?= digits-test.bin
 # Tests to run, for make test and make test-all: make test TESTS=tests/unit
@@ -62,8 +63,9 @@ lock: ## Resolve the dependencies and write the lock files (needs uv).
 
 engines: $(VENV)/installed-engines ## Install OpenVINO, ONNX Runtime and NNCF.
 
-native: ## Build the native tester with the inference library in $(PADDLE_ROOT).
-	cmake -S job/native -B build/native -DPADDLE_ROOT=$(abspath $(PADDLE_ROOT))
+native: $(VENV)/installed ## Build the native tester with the library in the virtual environment.
+	cmake -S job/native -B build/native -DPADDLE_ROOT=$(abspath $(PADDLE_ROOT)) \
+	  -DPython3_EXECUTABLE=$(abspath $(BIN))/python
 	cmake --build build/native
 
 native-run: native ## Run the native tester on $(MODEL) and $(DATA), with options $(ARGS).

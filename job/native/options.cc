@@ -32,29 +32,44 @@ cannot run the model with these options; 1 any other error.
 
 namespace {
 
+const char kHelpHint[] = "Run with --help to list the options.";
+
 struct Argument {
-  std::string name;  // with - between words, without leading dashes
+  std::string spelling;  // as on the command line
+  std::string name;      // with - between words, without leading dashes
   std::optional<std::string> value;
 };
 
 Argument Split(const std::string& text) {
   if (text.rfind("--", 0) != 0) {
-    throw UsageError("unexpected argument '" + text + "'", "Run with --help to list the options.");
+    throw UsageError("Got unexpected extra argument(s) (" + text + ")", kHelpHint);
   }
   const size_t equals = text.find('=');
-  Argument argument{text.substr(2, equals == std::string::npos ? equals : equals - 2), {}};
+  const std::string spelling = text.substr(0, equals);
+  Argument argument{spelling, spelling.substr(2), {}};
   if (equals != std::string::npos) argument.value = text.substr(equals + 1);
   std::replace(argument.name.begin(), argument.name.end(), '_', '-');
   return argument;
+}
+
+// Returns an option's spellings as `job predict` prints them: '--batch-size' / '--batch_size'.
+std::string Spellings(const std::string& name) {
+  std::string other = name;
+  std::replace(other.begin(), other.end(), '-', '_');
+  const std::string first = "'--" + name + "'";
+  return other == name ? first : first + " / '--" + other + "'";
 }
 
 int ToInteger(const std::string& name, const std::string& text, int minimum) {
   int value = 0;
   const char* end = text.data() + text.size();
   const auto [stop, fault] = std::from_chars(text.data(), end, value);
-  if (fault != std::errc() || stop != end || value < minimum) {
-    throw UsageError("--" + name + ": expected an integer of at least " +
-                     std::to_string(minimum) + ", got '" + text + "'");
+  const std::string invalid = "Invalid value for " + Spellings(name) + ": ";
+  if (fault != std::errc() || stop != end) {
+    throw UsageError(invalid + "'" + text + "' is not a valid int range.");
+  }
+  if (value < minimum) {
+    throw UsageError(invalid + text + " is not in the range x>=" + std::to_string(minimum) + ".");
   }
   return value;
 }
@@ -85,25 +100,31 @@ bool SetSwitch(const Argument& argument, Options* options) {
   return true;
 }
 
-void SetValue(const std::string& name, const std::string& value, Options* options) {
+void SetValue(const Argument& argument, const std::optional<std::string>& given,
+              Options* options) {
+  const std::string& name = argument.name;
+  const auto value = [&]() -> const std::string& {
+    if (!given) throw UsageError("Option '" + argument.spelling + "' requires an argument.");
+    return *given;
+  };
   if (name == "infer-model") {
-    options->infer_model = value;
+    options->infer_model = value();
   } else if (name == "infer-data") {
-    options->infer_data = value;
+    options->infer_data = value();
   } else if (name == "repeat") {
-    options->repeat = ToInteger(name, value, 1);
+    options->repeat = ToInteger(name, value(), 1);
   } else if (name == "warmup-size") {
-    options->warmup_size = ToInteger(name, value, 0);
+    options->warmup_size = ToInteger(name, value(), 0);
   } else if (name == "batch-size") {
-    options->batch_size = ToInteger(name, value, 1);
+    options->batch_size = ToInteger(name, value(), 1);
   } else if (name == "iterations") {
-    options->iterations = ToInteger(name, value, 1);
+    options->iterations = ToInteger(name, value(), 1);
   } else if (name == "num-threads") {
-    options->num_threads = ToInteger(name, value, 1);
+    options->num_threads = ToInteger(name, value(), 1);
   } else if (name == "skip-batch-num") {
-    options->skip_batch_num = ToInteger(name, value, 0);
+    options->skip_batch_num = ToInteger(name, value(), 0);
   } else {
-    throw UsageError("no such option: --" + name, "Run with --help to list the options.");
+    throw UsageError("No such option: --" + name, kHelpHint);
   }
 }
 
@@ -116,8 +137,7 @@ Options ParseOptions(int count, char** arguments) {
     const Argument argument = Split(texts[at]);
     if (SetSwitch(argument, &options)) continue;
     const bool follows = !argument.value && at + 1 < texts.size();
-    if (follows) ++at;
-    SetValue(argument.name, argument.value.value_or(follows ? texts[at] : ""), &options);
+    SetValue(argument, follows ? std::optional(texts[++at]) : argument.value, &options);
   }
   if (!options.help && (options.infer_model.empty() || options.infer_data.empty())) {
     throw UsageError("--infer_model and --infer_data are required",

@@ -6,7 +6,9 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cmath>
 #include <cstring>
+#include <filesystem>
 
 #include "error.h"
 #include "files.h"
@@ -49,7 +51,7 @@ std::optional<Sidecar> ReadSidecar(const std::string& path) {
   const auto shape = Integers(*json, "shape");
   const auto bytes = Integers(*json, "bytes");
   if (shape.size() != 3 || bytes.size() != 1) {
-    throw DataError(path + ".json: expected keys shape (3 integers) and bytes (1 integer)",
+    throw DataError(path + ".json: expected the keys shape (a list) and bytes (a number)",
                     kPackAgain);
   }
   return Sidecar{shape, bytes[0]};
@@ -61,12 +63,12 @@ void CheckSidecar(const std::string& path, const Shape& shape, size_t bytes) {
   if (sidecar->shape != std::vector<int64_t>(shape.begin(), shape.end())) {
     throw DataError(
         path + ": expected images of " + Joined(shape) + ", found " + Joined(sidecar->shape) +
-            " in its sidecar",
+            " in " + SidecarName(path),
         "Pack the images for this model, or use the model that they were packed for.");
   }
   if (sidecar->bytes != static_cast<int64_t>(bytes)) {
     throw DataError(path + ": expected " + WithCommas(sidecar->bytes) +
-                        " bytes as in its sidecar, found " + WithCommas(bytes),
+                        " bytes as in " + SidecarName(path) + ", found " + WithCommas(bytes),
                     kPackAgain);
   }
 }
@@ -78,8 +80,7 @@ void* Map(const std::string& path, size_t* bytes) {
   if (file < 0 || fstat(file, &status) != 0 || !S_ISREG(status.st_mode)) {
     const std::string reason = file < 0 ? std::strerror(errno) : "not a regular file";
     if (file >= 0) close(file);
-    throw DataError(path + ": cannot read the file: " + reason,
-                    "Write a packed file with `job pack MANIFEST`.");
+    throw DataError("cannot read " + path + ": " + reason, "Check the path.");
   }
   *bytes = static_cast<size_t>(status.st_size);
   void* mapping = *bytes ? mmap(nullptr, *bytes, PROT_READ, MAP_PRIVATE, file, 0) : nullptr;
@@ -88,10 +89,24 @@ void* Map(const std::string& path, size_t* bytes) {
   return mapping;
 }
 
+// Names the square image size that would match the file, if there is one.
+std::string SizeHint(int channels, int64_t count, size_t bytes) {
+  const __int128 each = static_cast<__int128>(count) * channels * sizeof(float);
+  const __int128 rest = static_cast<__int128>(bytes) -
+                        static_cast<__int128>(sizeof(int64_t)) * (static_cast<__int128>(count) + 1);
+  const auto pixels = rest > 0 && rest % each == 0 ? static_cast<int64_t>(rest / each) : 0;
+  const auto side = std::llround(std::sqrt(static_cast<double>(pixels)));
+  if (side > 0 && side * side == pixels) {
+    return "The size matches images of " + Joined(std::array<int64_t, 3>{channels, side, side}) +
+           "; check model.input_shape.";
+  }
+  return "Check that the file is a packed file of this image shape and not truncated.";
+}
+
 void CheckSize(const std::string& path, const Shape& shape, int64_t count, size_t bytes) {
   if (count < 1) {
-    throw DataError(path + ": expected at least 1 image, found a header with " +
-                    std::to_string(count) + " images");
+    throw DataError(path + ": expected at least 1 image in the header, found " +
+                    std::to_string(count));
   }
   // 128 bits avoid an overflow, because the count of a file in another format can be any number.
   unsigned __int128 each = sizeof(float);
@@ -102,11 +117,22 @@ void CheckSize(const std::string& path, const Shape& shape, int64_t count, size_
     throw DataError(path + ": expected " + WithCommas(expected) + " bytes for the header's " +
                         WithCommas(count) + " images of " + Joined(shape) +
                         " with their labels, found " + WithCommas(bytes),
-                    "The file is truncated, has another image shape, or is not a packed file.");
+                    SizeHint(shape[0], count, bytes));
   }
 }
 
 }  // namespace
+
+std::string SidecarName(const std::string& path) {
+  return std::filesystem::path(path + ".json").filename();
+}
+
+void CheckExists(const std::string& path) {
+  if (!std::filesystem::is_regular_file(path)) {
+    throw DataError("packed file " + path + " is missing",
+                    "Write a packed file with `job pack MANIFEST`.");
+  }
+}
 
 std::optional<Shape> DescribedShape(const std::string& path) {
   const auto sidecar = ReadSidecar(path);
@@ -123,7 +149,7 @@ PackedFile::PackedFile(const std::string& path, const Shape& shape)
     if (bytes_ < sizeof(count_)) {
       throw DataError(path + ": expected an int64 count at the start, found a file of " +
                           std::to_string(bytes_) + " bytes",
-                      "A packed file consists of an int64 count, float32 images and int64 labels.");
+                      "Use a packed file: an int64 count, then float32 images, then int64 labels.");
     }
     std::memcpy(&count_, mapping_, sizeof(count_));
     CheckSize(path, shape, count_, bytes_);

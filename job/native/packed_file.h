@@ -12,6 +12,12 @@ namespace tester {
 
 using Shape = std::array<int, 3>;  // channels, height, width
 
+// Returns the name of the sidecar of a packed file, without its folder.
+std::string SidecarName(const std::string& path);
+
+// Checks that the packed file exists. Throws DataError.
+void CheckExists(const std::string& path);
+
 // Returns the shape in the sidecar FILE.json; nothing without a sidecar. Throws DataError.
 std::optional<Shape> DescribedShape(const std::string& path);
 

@@ -57,7 +57,7 @@ auto Translated(const std::string& prefix, const Work& work) {
       if (!line.empty()) summary = line;
     }
     throw DataError(prefix + ": Paddle cannot run this model: " + summary,
-                    "Save the model again with the Paddle version of the inference library.");
+                    "Save the model again with the installed Paddle version (see `job doctor`).");
   }
 }
 
@@ -69,6 +69,17 @@ std::string PaddleVersion() {
   while (words >> word && word != "version:") continue;
   words >> word;
   return word;
+}
+
+void CheckPaddleVersion() {
+#ifdef PADDLE_OF_WHEEL
+  const std::string expected = paddle_infer::kPaddleVersion;
+  if (PaddleVersion() != expected) {
+    throw MachineError("the tester was built for Paddle " + expected + ", found Paddle " +
+                           PaddleVersion(),
+                       "Install the locked version of Paddle and build the tester again.");
+  }
+#endif
 }
 
 Predictor::Predictor(const SavedModel& model, const Shape& shape, int threads)

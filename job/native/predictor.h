@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "paddle_inference_api.h"
@@ -24,6 +25,10 @@ struct Right {
 // Returns the version of the inference library, such as 3.2.2.
 std::string PaddleVersion();
 
+// Checks that the library has the version for which the tester's header was written. A library of
+// another version can have other layouts and would crash. Throws MachineError.
+void CheckPaddleVersion();
+
 class Predictor {
  public:
   // Throws DataError if Paddle cannot load the model.
@@ -38,12 +43,15 @@ class Predictor {
   double load_seconds() const { return load_seconds_; }
 
  private:
+  // The deleter depends on the header: the wheel's library exports no destructor of a tensor.
+  using Handle = decltype(std::declval<paddle_infer::Predictor&>().GetInputHandle(""));
+
   SavedModel model_;
   Shape shape_;
   std::shared_ptr<paddle_infer::Predictor> predictor_;
-  std::unique_ptr<paddle_infer::Tensor> image_;
-  std::unique_ptr<paddle_infer::Tensor> label_;
-  std::vector<std::unique_ptr<paddle_infer::Tensor>> outputs_;
+  Handle image_;
+  Handle label_;
+  std::vector<Handle> outputs_;
   std::vector<std::vector<float>> values_;  // of the outputs
   double load_seconds_ = 0;
 };

@@ -7,6 +7,8 @@ namespace tester {
 
 namespace {
 
+const char kCorrupt[] = "the file is truncated or has another format";
+
 // One message in protocol buffers' wire format, field by field:
 // https://protobuf.dev/programming-guides/encoding/
 class Message {
@@ -32,7 +34,7 @@ class Message {
         Take(4);
         break;
       default:
-        throw std::invalid_argument("found a field with an unknown wire type");
+        throw std::invalid_argument(kCorrupt);
     }
     is_bytes_ = (tag & 7) == 2;
     return true;
@@ -61,11 +63,11 @@ class Message {
       value |= static_cast<uint64_t>(byte & 0x7f) << shift;
       if (byte < 0x80) return value;
     }
-    throw std::invalid_argument("found a number of more than 64 bits");
+    throw std::invalid_argument(kCorrupt);
   }
 
   std::string_view Take(uint64_t count) {
-    if (count > rest_.size()) throw std::invalid_argument("the file ends within a field");
+    if (count > rest_.size()) throw std::invalid_argument(kCorrupt);
     const std::string_view taken = rest_.substr(0, count);
     rest_.remove_prefix(count);
     return taken;
@@ -162,7 +164,7 @@ Program ParseProgram(std::string_view bytes) {
     }
     return program;
   }
-  throw std::invalid_argument("the file holds no program");
+  throw std::invalid_argument("it contains no program");
 }
 
 }  // namespace tester

@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 
 constexpr int kInt32 = 2, kInt64 = 3;  // VarType.Type
 const char kModelHint[] =
-    "Set --infer_model to a folder such as runs/digits/int8, or to the path of a model in it.";
+    "Set --infer-model to a folder such as runs/digits/int8, or to the path of a model in it.";
 
 bool StartsWith(const std::string& text, const std::string& start) {
   return text.rfind(start, 0) == 0;
@@ -130,8 +130,10 @@ std::string FindModel(const std::string& given) {
     }
     std::sort(models.begin(), models.end());
     if (models.size() != 1) {
+      const std::string other =
+          models.empty() ? " Save models of other formats (__model__) as .pdmodel and .pdiparams." : "";
       throw DataError(given + ": expected one .pdmodel file, found " + Listed(models, "none"),
-                      kModelHint);
+                      kModelHint + other);
     }
     prefix = fs::path(given) / models.front();
   }

@@ -12,6 +12,7 @@
 #include <iostream>
 
 #include "error.h"
+#include "files.h"
 #include "options.h"
 #include "packed_file.h"
 #include "predictor.h"
@@ -64,8 +65,9 @@ Shape ShapeOfImages(const SavedModel& model, const std::string& path) {
   if (shape[0] > 0 && shape[1] > 0 && shape[2] > 0) return shape;
   const auto described = DescribedShape(path);
   if (!described) {
-    throw DataError(path + ": the sidecar FILE.json is missing; it must contain the image size, "
-                           "because the model accepts any size",
+    throw DataError(path + ": the sidecar " + SidecarName(path) +
+                        " is missing; it must contain the image size, because the model accepts "
+                        "any size " + Joined(shape),
                     "Pack the images with `job pack`. It also writes the sidecar.");
   }
   return *described;
@@ -104,8 +106,11 @@ std::vector<PrimitiveRow> Profile(const SavedModel& model, const PackedFile& fil
 Result Run(const Options& options) {
   Result result;
   result.options = options;
+  CheckPaddleVersion();
   result.paddle = PaddleVersion();
-  result.model = ReadSavedModel(FindModel(options.infer_model));
+  const std::string prefix = FindModel(options.infer_model);
+  CheckExists(options.infer_data);
+  result.model = ReadSavedModel(prefix);
   CheckLayer(result.model, options.with_accuracy_layer);
   result.shape = ShapeOfImages(result.model, options.infer_data);
   const PackedFile file(options.infer_data, result.shape);

@@ -149,6 +149,7 @@ def open_data(path: Path, tester: Tester) -> Any:
     import numpy as np
 
     from job.data import packed
+    from job.engine.inference import saved_model
 
     shape = tester.saved.input_shape
     if min(shape) < 1:
@@ -156,7 +157,7 @@ def open_data(path: Path, tester: Tester) -> Any:
         if described is None:
             raise DataError(
                 f"{path}: the sidecar {packed.sidecar(path).name} is missing; it must contain the "
-                f"image size, because the model accepts any size {list(shape)}",
+                f"image size, because the model accepts any size {saved_model.sizes(shape)}",
                 "Pack the images with `job pack`. It also writes the sidecar.",
             )
         shape = tuple(described["shape"])

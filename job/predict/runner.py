@@ -155,14 +155,22 @@ def find_model(location: Path) -> Path:
     return prefix
 
 
+def check_exists(data: Path) -> None:
+    """Check that a packed file exists.
+
+    Raises:
+        DataError: the file is missing.
+    """
+    if not data.is_file():
+        raise errors.DataError(
+            f"packed file {data} is missing", "Write a packed file with `job pack MANIFEST`."
+        )
+
+
 def _run(trial: Trial, ui: Ui, profile_runs: int) -> tuple[dict[str, Any], list[str]]:
     """Do the work in a child process; return its result and the lines of its log."""
     prefix = find_model(trial.infer_model)
-    if not trial.infer_data.is_file():
-        raise errors.DataError(
-            f"packed file {trial.infer_data} is missing",
-            "Write a packed file with `job pack MANIFEST`.",
-        )
+    check_exists(trial.infer_data)
     request = {
         **asdict(trial),
         "prefix": str(prefix),

@@ -52,8 +52,12 @@ def read_saved_model(prefix: Path) -> SavedModel:
     path = Path(f"{prefix}.pdmodel")
     try:
         program = read_program(path)
-    except (OSError, DecodeError) as error:
-        raise DataError(f"{path}: not a Paddle model: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the file: {error.strerror}") from error
+    except DecodeError as error:
+        raise DataError(
+            f"{path}: not a Paddle model: the file is truncated or has another format"
+        ) from error
     if not program.blocks:
         raise DataError(f"{path}: not a Paddle model: it contains no program")
     ops = program.blocks[0].ops
@@ -66,7 +70,7 @@ def read_saved_model(prefix: Path) -> SavedModel:
     if len(images) != 1 or len(labels) > 1 or not outputs or bool(labels) != (1 in accuracies):
         raise DataError(
             f"{path}: expected one image input, and labels only with accuracy outputs; "
-            f"found inputs {inputs} and outputs {outputs}",
+            f"found inputs {listed(inputs)} and outputs {listed(outputs)}",
             "Save the classifier with scores as its output, or with top_k and accuracy layers.",
         )
     scores = ranked(ops) if labels else outputs[0]
@@ -144,6 +148,16 @@ def names(slots: Sequence[OpDesc.Var], slot: str) -> list[str]:
     return [name for each in slots if each.parameter == slot for name in each.arguments]
 
 
+def listed(variables: Sequence[str]) -> str:
+    """Return the names of variables as text, as the native tester prints them."""
+    return ", ".join(variables) or "none"
+
+
+def sizes(shape: Sequence[int]) -> str:
+    """Return a shape as text, as the native tester prints it."""
+    return "x".join(map(str, shape))
+
+
 def image_shape(shape: tuple[int, ...], path: Path) -> tuple[int, int, int]:
     """Return (channels, height, width) of an input [N, C, H, W].
 
@@ -151,7 +165,7 @@ def image_shape(shape: tuple[int, ...], path: Path) -> tuple[int, int, int]:
         DataError: the input does not have four dimensions.
     """
     if len(shape) != 4:
-        raise DataError(f"{path}: expected an input [N, C, H, W], found {list(shape)}")
+        raise DataError(f"{path}: expected an input [N, C, H, W], found {sizes(shape)}")
     return shape[1:]
 
 
@@ -162,5 +176,5 @@ def class_count(shape: tuple[int, ...], path: Path) -> int:
         DataError: the scores do not have two dimensions or have no class.
     """
     if len(shape) != 2 or shape[1] < 1:
-        raise DataError(f"{path}: expected scores [N, classes], found {list(shape)}")
+        raise DataError(f"{path}: expected scores [N, classes], found {sizes(shape)}")
     return shape[1]
