@@ -36,6 +36,7 @@ from job.storage.s3.contents import Contents
 from job.storage.s3.fetch_run import fetch
 from job.storage.s3.index import INDEXES, RUNS, Index
 from job.storage.s3.lease import HOLDER, LEASES
+from job.storage.s3.objects import ObjectStore
 from job.storage.s3.output import S3Output
 from job.uri import S3Uri
 
@@ -563,9 +564,9 @@ class TestStoreInTrouble:
         self, s3_server: S3Server, output: S3Uri, tmp_path: Path
     ) -> None:
         class Slow(S3Output):
-            def _commit(self) -> None:
+            def _commit(self, store: ObjectStore) -> None:
                 time.sleep(0.3)
-                super()._commit()
+                super()._commit(store)
 
         store = s3_server.store
         folder = Slow(output, store, tmp_path / "slow", lease_seconds=60, say=print)
