@@ -51,7 +51,18 @@ def test_the_manifest_is_valid() -> None:
 
 def test_every_command_and_option_exists() -> None:
     rows = re.findall(r"^\| `job ([a-z0-9 ]+?)(?: [^a-z`|]+)?` \|([^|]*)\|", README, re.MULTILINE)
-    names = ["run", "validate", "explain", "doctor", "report", "fetch", "merge", "score"]
+    names = [
+        "run",
+        "init",
+        "schema",
+        "validate",
+        "explain",
+        "doctor",
+        "report",
+        "fetch",
+        "merge",
+        "score",
+    ]
     assert [name for name, _ in rows] == [*names, "k8s render", "pack", "predict"]
     for name, text in rows:
         shown = subprocess.run(

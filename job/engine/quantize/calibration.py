@@ -41,6 +41,7 @@ PER_CHANNEL = "channel_wise_abs_max"
 # Images for covariances and for the largest values of channels. It bounds the time.
 ENOUGH_IMAGES = 128
 Progress = Callable[[int, int], None]
+Group = Mapping[str, Sequence[Layer]]
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,8 @@ def calibrate(
         images: calibration images.
         settings: configuration of ``quant_aware``.
         method: how to calibrate.
-        progress: receives the number of steps done, and of all steps; see :class:`Passes`. It is
-            called after each batch and each rounded weight. An exception that it raises ends the
-            calibration.
+        progress: receives the steps done and all steps after each batch and each rounded weight. An
+            exception that it raises ends the calibration.
 
     Returns:
         The numbers of activation scales, weights rounded by GPTQ, corrected layers and equalized
@@ -117,32 +117,19 @@ def calibrate(
     model = Model(with_onednn(evaluation), scope, executor)
     activations, weights = quantized_variables(evaluation, quantized)
     layers = layers_of(evaluation, weights)
-    groups = [*measurement.groups_of(layers)] if method.gptq else []
+    groups = grouped(layers) if method.gptq else []
     junctions = equalization.junctions_of(evaluation, layers) if method.equalize else []
     few = images.some(ENOUGH_IMAGES)
-    rounding = {name: steps_of(evaluation, layers[name][0]) for group in groups for name in group}
-    few_passes = bool(junctions) + len(groups)
-    passes = Passes(images.count + few_passes * few.count + sum(rounding.values()), progress)
+    rounding = sum(steps_of(evaluation, same[0]) for group in groups for same in group.values())
+    shown = images.count + few.count * (bool(junctions) + len(groups))
+    passes = Passes(shown + rounding, progress)
     equalize(model, few, junctions, passes)
-    every = [layer for same in layers.values() for layer in same]
-    names = sorted(set(activations.values()))
-    histograms, means = measurement.measure(model, images, names, every, passes.add)
+    histograms, means = measure_all(model, images, activations, layers, passes)
     original = read_variables(scope, persistables(evaluation))
     per_channel = settings["weight_quantize_type"] == PER_CHANNEL
-    changed: dict[str, np.ndarray] = {}
-    for names in groups:
-        group = {name: layers[name] for name in names}
-        covariances = measurement.Covariances(evaluation, group, few.count)
-        covariances.measure(model, few, passes.add)
-        for name, (layer, *_) in group.items():
-            found = covariances.pop(name, corrected=method.correct_bias)
-            changed[name] = round_by_gptq(original[name], layer, found, per_channel=per_channel)
-            passes.add(rounding[name])
+    changed = round_groups(model, few, groups, original, method, per_channel, passes)
     # Without GPTQ, the quantize op rounds the weights to the nearest step.
-    rounded = changed or {
-        name: round_to_nearest(original[name], same[0], per_channel=per_channel)
-        for name, same in layers.items()
-    }
+    rounded = changed or round_each(layers, original, per_channel)
     corrected = corrections(means, original, rounded) if method.correct_bias else {}
     write_variables(scope, {**changed, **corrected})
     write_ranges(evaluation, activations, ranges_of(histograms, quantized, method.ranges), scope)
@@ -153,6 +140,69 @@ def calibrate(
         "corrected_layers": len(corrected),
         "equalized_activations": len(junctions),
     }
+
+
+def measure_all(
+    model: Model,
+    images: Images,
+    activations: Mapping[str, str],
+    layers: Group,
+    passes: Passes,
+) -> tuple[dict[str, Histogram], list[Mean]]:
+    """Measure the histograms of activations, and the mean inputs of layers."""
+    every = [layer for same in layers.values() for layer in same]
+    names = sorted(set(activations.values()))
+    return measurement.measure(model, images, names, every, passes.add)
+
+
+def round_each(
+    layers: Group, original: Mapping[str, np.ndarray], per_channel: bool
+) -> dict[str, np.ndarray]:
+    """Round each weight to the nearest step."""
+    return {
+        name: round_to_nearest(original[name], same[0], per_channel=per_channel)
+        for name, same in layers.items()
+    }
+
+
+def grouped(layers: Mapping[str, Sequence[Layer]]) -> list[Group]:
+    """Divide layers, by the name of their weight, into groups that are measured together."""
+    groups = measurement.groups_of(layers)
+    return [{name: layers[name] for name in names} for names in groups]
+
+
+def round_groups(
+    model: Model,
+    few: Images,
+    groups: Sequence[Group],
+    original: Mapping[str, np.ndarray],
+    method: Method,
+    per_channel: bool,
+    passes: Passes,
+) -> dict[str, np.ndarray]:
+    """Round weights by GPTQ.
+
+    Args:
+        model: runs the FP32 inference program.
+        few: images for the covariances.
+        groups: layers by the name of their weight; one pass over the images measures one group.
+        original: FP32 weights by name.
+        method: how to calibrate.
+        per_channel: whether each channel has its own scale.
+        passes: counts the steps.
+
+    Returns:
+        Rounded weights by name.
+    """
+    rounded: dict[str, np.ndarray] = {}
+    for group in groups:
+        covariances = measurement.Covariances(model.program, group, few.count)
+        covariances.measure(model, few, passes.add)
+        for name, (layer, *_) in group.items():
+            found = covariances.pop(name, corrected=method.correct_bias)
+            rounded[name] = round_by_gptq(original[name], layer, found, per_channel=per_channel)
+            passes.add(steps_of(model.program, layer))
+    return rounded
 
 
 def steps_of(evaluation: Program, layer: Layer) -> int:
