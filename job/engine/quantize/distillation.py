@@ -93,14 +93,13 @@ def add_teacher(train: Program, evaluation: Program, logits: str) -> str:
                 f"op {op.type}",
                 "Set /train/loss to labels.",
             )
-        attributes = {name: op.attr(name) for name in op.attr_names if name != "op_callstack"}
-        copy = block.append_op(
-            type=op.type,
-            inputs={slot: [named(n) for n in op.input(slot)] for slot in op.input_names},
-            outputs={slot: [named(n) for n in op.output(slot)] for slot in op.output_names},
-            attrs=attributes,
-        )
-        # append_op replaces the name scope of the attributes by the current one.
+        # A copy of the description, because append_op demands outputs that exported models lack.
+        copy = block.desc.append_op()
+        copy.copy_from(op.desc)
+        for name in {*op.input_arg_names}:
+            copy._rename_input(name, named(name))
+        for name in {*op.output_arg_names}:
+            copy._rename_output(name, named(name))
         copy._set_attr("op_namescope", f"/{SKIP}/")
     train._sync_with_cpp()
     return TEACHER + logits

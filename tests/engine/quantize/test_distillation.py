@@ -60,6 +60,22 @@ def test_the_loss_is_zero_before_quantization():
     assert loss > 0.01
 
 
+def test_an_exported_model_teaches(fp32):
+    """Exported models lack outputs that inference does not need, such as XShape of flatten."""
+    session = tiny.open_tiny(name=None, inference_model=fp32.out / "model")
+    images, _ = tiny.examples(16, 0)
+    with session.active():
+        weights = programs.persistables(session.classifier.evaluation)
+        values = programs.read_variables(session.scope, weights)
+        classifier = distillation.distil(session.classifier)
+        fake_quantize.freeze_batch_norm(classifier.train)
+        programs.write_variables(session.scope, distillation.teacher_values(values))
+        (loss,) = session.executor.run(
+            classifier.train, {programs.IMAGE: images}, [classifier.loss]
+        )
+    assert abs(loss) < 1e-5
+
+
 def test_the_teacher_is_neither_quantized_nor_trained(fp32, tmp_path):
     tiny.write_start(fp32, tmp_path)
     session = tiny.open_tiny()
