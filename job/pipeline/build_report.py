@@ -79,6 +79,7 @@ def build(
         "data": data,
         "models": models(outputs, interfaces),
         "training": {name: records[name]["training"] for name in ("baseline", "qat")},
+        "calibration": records["calibrate"]["calibration"],
         "accuracy": accuracy,
         "benchmark": list(rows),
         "audit": int8,

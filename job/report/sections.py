@@ -110,6 +110,9 @@ def _training(report: Mapping[str, Any]) -> tuple[Block, ...]:
         blocks.append(
             Text("Post-training quantization (PTQ), without quantization-aware training (QAT).")
         )
+    calibration = results.calibration_grid(report)
+    if calibration is not None:
+        blocks.append(calibration)
     if training["baseline"] is not None or training["qat"] is not None:
         blocks.append(results.training_grid(report))
         candidates = results.candidates_text(report)

@@ -29,8 +29,8 @@ def run(
     from job.engine.quantize import qat
     from job.engine.quantize.calibration import Method
 
-    def report(done: int, total: int) -> None:
-        events.progress("calibrate", done, total, "steps")
+    def report(phase: str, done: int, total: int) -> None:
+        events.progress(phase, done, total, "steps")
         if events.stopping:
             raise StopRequestedError
 

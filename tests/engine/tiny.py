@@ -224,7 +224,7 @@ def write_start(
     method: Method = DEFAULT,
     pact: bool = False,
     open_: Callable[..., Session] = open_tiny,
-) -> dict[str, int]:
+) -> dict[str, Any]:
     """Calibrate a baseline."""
     calibration = out / "calibration.bin"
     if not calibration.exists():
@@ -237,7 +237,7 @@ def write_start(
         pact=pact,
         calibration=calibration,
         out=out,
-        progress=lambda done, total: None,
+        progress=lambda phase, done, total: None,
     )
 
 
@@ -265,7 +265,7 @@ def convert_without_training(
         pact=False,
         calibration=calibration,
         out=out,
-        progress=lambda done, total: None,
+        progress=lambda phase, done, total: None,
     )
     return qat.convert(open_(), SETTINGS, best=out / qat.START, pact=False, out=out)
 

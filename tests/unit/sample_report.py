@@ -361,6 +361,13 @@ def _build() -> dict[str, Any]:
             "baseline": training(5270, 30.0, 0.1, 2.3, 0.12, 85.6),
             "qat": training(351, 2.0, 0.0001, 0.16, 0.13, 85.3),
         },
+        "calibration": {
+            "activation_scales": 21,
+            "gptq_weights": 11,
+            "corrected_layers": 10,
+            "equalized_activations": 5,
+            "error_parts": {"weights_db": 31.5, "activations_db": 26.8},
+        },
         "accuracy": accuracy(),
         "benchmark": [benchmark_entry(1, 503.0, 781.0), benchmark_entry(50, 1672.0, 5867.0)],
         "audit": audit(),

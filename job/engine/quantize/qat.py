@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +13,16 @@ from job.data.packed import open_packed
 from job.engine.inference.saved_model import PREFIX
 from job.engine.quantize import data_parallel, fake_quantize
 from job.engine.quantize import pact as clipping
-from job.engine.quantize.calibration import Method, calibrate
+from job.engine.quantize.calibration import Method, Passes, calibrate, lift_bounds
 from job.engine.quantize.distillation import (
     distil,
     has_teacher,
     teacher_values,
     use_relative_rates,
 )
+from job.engine.quantize.error_parts import COMPARED, error_parts, scores_of
 from job.engine.quantize.grid import unsigned_values, use_unsigned_steps
-from job.engine.quantize.measurement import Images
+from job.engine.quantize.measurement import Images, Model
 from job.engine.quantize.scales import warm_averages
 from job.engine.training import loop as training
 from job.engine.training import programs
@@ -193,8 +195,8 @@ def write_start(
     pact: bool,
     calibration: Path,
     out: Path,
-    progress: Callable[[int, int], None],
-) -> dict[str, int]:
+    progress: Callable[[str, int, int], None],
+) -> dict[str, Any]:
     """Calibrate without training, and write weights and scales to ``start.npz`` in ``out``.
 
     Args:
@@ -205,30 +207,40 @@ def write_start(
         pact: clip activations at the measured ranges.
         calibration: packed file of the calibration images.
         out: folder for ``start.npz``.
-        progress: see :func:`job.engine.quantize.calibration.calibrate`.
+        progress: receives the name of a phase, the steps done, and all steps of the phase.
 
     Returns:
-        See :func:`job.engine.quantize.calibration.calibrate`.
+        See :func:`job.engine.quantize.calibration.calibrate`; and ``error_parts``, see
+        :func:`job.engine.quantize.error_parts.error_parts`.
     """
+    classifier = session.classifier
     with session.active():
         prepare(session, settings, pact=pact)
-        session.executor.run(session.classifier.startup)
+        session.executor.run(classifier.startup)
         if weights is not None:
             programs.write_variables(session.scope, read_arrays(weights))
         evaluation = quantized_evaluation(session, settings)
+        images = Images(open_packed(calibration, session.input_shape).images)
+        fp32 = Model(training.with_onednn(classifier.evaluation), session.scope, session.executor)
+        compared = images.some(COMPARED)
+        comparison = Passes(3 * compared.count, partial(progress, "compare"))
+        lift_bounds(classifier.evaluation, session.scope)
+        reference = scores_of(fp32, classifier.logits, compared, comparison.add)
         counts = calibrate(
-            session.classifier,
+            classifier,
             evaluation,
             session.scope,
             session.executor,
-            Images(open_packed(calibration, session.input_shape).images),
+            images,
             settings,
             method,
-            progress,
+            partial(progress, "calibrate"),
         )
         names = programs.persistables(evaluation)
         write_arrays(out / START, programs.read_variables(session.scope, names))
-    return counts
+        quantized = replace(fp32, program=evaluation)
+        parts = error_parts(quantized, classifier.logits, compared, reference, comparison.add)
+    return {**counts, "error_parts": parts}
 
 
 def convert(

@@ -123,6 +123,23 @@ def sizes_grid(report: Mapping[str, Any]) -> Grid:
     return Grid("Model sizes", columns, rows)
 
 
+def calibration_grid(report: Mapping[str, Any]) -> Grid | None:
+    """Return what calibration chose; None if it was switched off, and for older reports."""
+    found = report.get("calibration")
+    if found is None:
+        return None
+    parts = found["error_parts"]
+    rows = (
+        ("Activations with a measured range", text_format.count(found["activation_scales"])),
+        ("Weights rounded by GPTQ", text_format.count(found["gptq_weights"])),
+        ("Layers with a corrected mean output", text_format.count(found["corrected_layers"])),
+        ("Activations with equalized channels", text_format.count(found["equalized_activations"])),
+        ("SNR of quantized weights, dB", f"{parts['weights_db']:.1f}"),
+        ("SNR of quantized activations, dB", f"{parts['activations_db']:.1f}"),
+    )
+    return Grid("Calibration", (*words(""), *figures("Value")), rows)
+
+
 def training_grid(report: Mapping[str, Any]) -> Grid:
     """Return the training phases of the run, one column each."""
     names = {"baseline": "Baseline", "qat": "QAT"}

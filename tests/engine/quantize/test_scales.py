@@ -48,6 +48,9 @@ def test_calibration_trains_nothing(fp32, tmp_path, pact):
     for name, value in checkpoints.read_arrays(fp32.out / "weights.npz").items():
         np.testing.assert_array_equal(start[name], value)
     assert counts["activation_scales"] > 10
+    parts = counts["error_parts"]
+    assert 15 < parts["weights_db"] < 60
+    assert 15 < parts["activations_db"] < 60
     (tmp_path / "fake").mkdir()
     qat.convert(
         tiny.open_tiny(), tiny.SETTINGS, best=tmp_path / qat.START, pact=pact,

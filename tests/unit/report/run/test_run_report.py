@@ -19,7 +19,7 @@ from job.report import cells, tables
 from job.report.render import schema_check
 from job.report.run import plots as run_plots
 from job.report.run import speed
-from job.report.run.results import candidates_text
+from job.report.run.results import calibration_grid, candidates_text
 from job.report.summary import summarize
 
 # numbers
@@ -301,6 +301,25 @@ def test_closeness_to_fp32_is_shown():
     del report["accuracy"]["closeness"]
     schema_check.validate(report)
     assert "26.90" not in as_markdown(report)
+
+
+def test_what_calibration_chose_is_shown():
+    report = sample_report()
+    text = as_markdown(report)
+    parts = report["calibration"]["error_parts"]
+    assert f"{parts['weights_db']:.1f}" in text
+    assert f"{parts['activations_db']:.1f}" in text
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_no_calibration_no_table(missing):
+    report = sample_report()
+    if missing:
+        del report["calibration"]
+    else:
+        report["calibration"] = None
+    assert calibration_grid(report) is None
+    as_markdown(report)
 
 
 @pytest.mark.parametrize("step", [0, 3])
