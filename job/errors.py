@@ -12,6 +12,7 @@
     ├── IncomparableSamples 1  timings of different hosts, ISAs or thread counts were compared
     ├── OutputError       1  the output cannot be written (full disk, locked by another run)
     ├── StorageError      1  S3 is unreachable, rejects a request, or returns a wrong response
+    │   ├── AccessRejected 4 credentials, permissions or this machine's clock are wrong
     │   ├── ObjectMissing 1  the object does not exist
     │   ├── ObjectChanged 1  the object changed while it was read
     │   │   └── ObjectDamaged 4 the object's content does not match its checksum
@@ -137,6 +138,12 @@ class OutputError(JobError):
 
 class StorageError(JobError):
     """S3 is unreachable, rejects a request, or returns a wrong response; a retry would not help."""
+
+
+class AccessRejected(StorageError):
+    """S3 rejects the credentials or the clock of this machine, or permissions are missing."""
+
+    exit_code = DataError.exit_code
 
 
 class ObjectMissing(StorageError):

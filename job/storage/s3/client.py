@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from job.errors import StorageError
 from job.storage.s3.errors import described
+from job.storage.s3.foreign_server import reject_foreign
 from job.storage.s3.retry import BUDGET_SECONDS, Limits, Retry
 
 CONNECTIONS = 16
@@ -73,7 +75,8 @@ def make_client(
         read_seconds: timeout of waiting for the next byte.
 
     Raises:
-        StorageError: the settings or the AWS_* variables are invalid.
+        StorageError: the settings or the AWS_* variables are invalid, or the file of trusted
+            certificates is missing.
     """
     import boto3
     from botocore.config import Config
@@ -92,8 +95,10 @@ def make_client(
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
+    session = session or make_session()
+    _check_certificates(settings.ca_bundle or session.get_config_variable("ca_bundle"))
     try:
-        return boto3.session.Session(botocore_session=session).client(
+        client = boto3.session.Session(botocore_session=session).client(
             "s3",
             endpoint_url=settings.endpoint_url,
             region_name=settings.region,
@@ -105,3 +110,18 @@ def make_client(
             f"cannot create an S3 client: {described(error)}",
             "Correct the storage section of the manifest, or the AWS_* variables.",
         ) from error
+    reject_foreign(client)
+    return client
+
+
+def _check_certificates(path: str | None) -> None:
+    """Check that a file of trusted certificates exists; the error of OpenSSL has no file name.
+
+    Raises:
+        StorageError: it does not exist.
+    """
+    if path and not Path(path).exists():
+        raise StorageError(
+            f"the file of trusted certificates {path} does not exist",
+            "Correct storage.ca_bundle in the manifest, or AWS_CA_BUNDLE.",
+        )

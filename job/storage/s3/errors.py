@@ -5,7 +5,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from job.errors import ObjectChanged, ObjectMissing, StorageError, TransferFailed
+from job.errors import (
+    AccessRejected,
+    ObjectChanged,
+    ObjectMissing,
+    StorageError,
+    TransferFailed,
+)
+from job.storage.s3.foreign_server import NEEDS_TLS, USE_TLS, NotS3, expects_tls
 from job.uri import S3Uri
 
 _WAIT = "Run the same command again: it resumes where it stopped."
@@ -32,6 +39,7 @@ _REFUSED = {
     "ExpiredToken": "the session token has expired",
     "SignatureDoesNotMatch": "the signature does not match; the secret key may be wrong",
 }
+_WRONG_REGION = ("AuthorizationHeaderMalformed", "IllegalLocationConstraintException")
 
 
 @contextmanager
@@ -45,6 +53,7 @@ def s3_errors(uri: S3Uri) -> Iterator[None]:
         TransferFailed: timeouts, broken connections, truncated responses, 5xx, throttling.
         ObjectMissing: the object does not exist.
         ObjectChanged: the ETag of the object is not the requested one.
+        AccessRejected: no or wrong credentials, missing permissions, or a wrong clock.
         StorageError: another error, for which a retry cannot help.
     """
     # Importing botocore takes a third of a second, which runs on a local disk do not need.
@@ -57,7 +66,9 @@ def s3_errors(uri: S3Uri) -> Iterator[None]:
     except exceptions.ClientError as error:
         raise _of_answer(uri, error.response) from error
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
-        raise StorageError(f"{uri}: no credentials found", _CREDENTIALS) from error
+        raise AccessRejected(f"{uri}: no credentials found", _CREDENTIALS) from error
+    except NotS3 as error:
+        raise StorageError(f"{uri}: {error.message}", error.hint) from error
     except exceptions.SSLError as error:
         if "WRONG_VERSION_NUMBER" in str(error) or "record layer failure" in str(error):
             raise StorageError(
@@ -71,10 +82,13 @@ def s3_errors(uri: S3Uri) -> Iterator[None]:
     except (exceptions.HTTPClientError, exceptions.ConnectionError, HTTPError) as error:
         if "Invalid header value" in str(error):
             # The rest of the error's text is the header itself, with credentials.
-            raise StorageError(
+            raise AccessRejected(
                 f"{uri}: cannot send requests: a credential contains a line break",
                 "Correct the AWS_* variables or the profile.",
             ) from None
+        url = str(getattr(error, "kwargs", {}).get("endpoint_url", ""))
+        if isinstance(error, exceptions.ConnectionClosedError) and expects_tls(url):
+            raise StorageError(f"{uri}: {NEEDS_TLS}", USE_TLS) from error
         raise TransferFailed(
             f"{uri}: {described(error)}", f"Check the network and the endpoint. {_WAIT}"
         ) from error
@@ -115,12 +129,24 @@ def _of_answer(uri: S3Uri, response: Mapping[str, Any]) -> StorageError:
             f"{uri}: the object changed while it was read", "Run the same command again."
         )
     if code == "RequestTimeTooSkewed":
-        return StorageError(
+        return AccessRejected(
             f"{uri}: this machine's clock differs too much from the server's", "Set the clock."
+        )
+    if code == "InvalidObjectState":
+        return StorageError(
+            f"{uri}: the object is archived, so it cannot be read ({status} {code})",
+            "Restore the object, or copy it to a storage class that can be read at once.",
+        )
+    if code in _WRONG_REGION:
+        region = str(response["Error"].get("Region") or "")[:50]
+        expected = f"; the server expects region {region}" if region else ""
+        return StorageError(
+            f"{uri}: the request was signed for another region ({status} {code}){expected}",
+            "Set storage.region, or AWS_REGION, to the region of the bucket.",
         )
     if status in (401, 403) or code in _REFUSED:
         reason = _REFUSED.get(code, "access is denied")
-        return StorageError(
+        return AccessRejected(
             f"{uri}: {reason} ({status} {code})",
             "Check which credentials are used, and their permissions in this bucket.",
         )

@@ -36,6 +36,8 @@ from job.storage.s3.upload import Upload
 from job.uri import S3Uri
 
 _BLOCK_BYTES = 1 << 20
+# HTTP status of HEAD for expired tokens, wrong regions, wrong clocks and missing buckets.
+_UNEXPLAINED = (400, 403, 404)
 _THREADS = 4
 # Digits of the checksum of an ETag in the name of a partial download.
 _MARK = 16
@@ -83,7 +85,7 @@ class ObjectStore:
             ObjectMissing: the object or the bucket does not exist.
             StorageError: another failure; every method can raise it.
         """
-        return described_object(uri, self._call(uri, self.client.head_object), self._server)
+        return described_object(uri, self._call(uri, self._head), self._server)
 
     def read(
         self,
@@ -314,6 +316,20 @@ class ObjectStore:
         if expected or is_encrypted(response):
             return expected, None
         return None, md5_of(etag_of(uri, response, self._server))
+
+    def _head(self, **of: str) -> Any:
+        """Describe an object by HEAD, or by GET if HEAD fails without a reason.
+
+        A response to HEAD has no body, so only GET returns why the server rejects the request.
+        """
+        try:
+            return self.client.head_object(**of)
+        except self.client.exceptions.ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] not in _UNEXPLAINED:
+                raise
+        response = self.client.get_object(**of)
+        response["Body"].close()
+        return response
 
     def _delete(self, uri: S3Uri) -> None:
         self._call(uri, self.client.delete_object)

@@ -22,6 +22,9 @@ from job.storage.local import (
 
 LOGS = "logs"
 PARTIALS = ".partial"
+# Paddle writes these files in place, so a link to them can have a part of the content. A stage
+# writes them after its last checkpoint, and a stage that resumes writes them again.
+_IN_PLACE = (".pdmodel", ".pdiparams", ".pdparams")
 
 
 @dataclass(frozen=True)
@@ -96,9 +99,9 @@ def published_files(root: Path) -> Iterator[tuple[str, Kept]]:
 def _pinned(partials: Path, pins: Path) -> Iterator[Path]:
     """Yield links to the files of stages that can resume.
 
-    A stage replaces its files atomically or appends to them. It writes a checkpoint after the files
-    that the checkpoint refers to. So checkpoints are linked first: files that are linked later are
-    as new as the checkpoint, or newer.
+    A stage replaces these files atomically or appends to them. It writes a checkpoint after the
+    files that the checkpoint refers to. So checkpoints are linked first: files that are linked
+    later are as new as the checkpoint, or newer.
     """
     remove(pins)
     for folder in sorted(partials.glob("*")):
@@ -107,7 +110,7 @@ def _pinned(partials: Path, pins: Path) -> Iterator[Path]:
             continue
         others = sorted(path for path in folder.rglob("*") if path.parent != folder / RESUME)
         for path in (*first, *others):
-            if path.is_dir() or path.suffix == TEMPORARY:
+            if path.is_dir() or path.suffix in (TEMPORARY, *_IN_PLACE):
                 continue
             pin = pins / path.relative_to(partials)
             pin.parent.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,10 @@
 """Each promise about S3 under the habits of real servers."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from unusual_s3 import BUCKET, Unusual, unusual
+from unusual_s3 import BUCKET, Unusual
 
 from job.data.s3.describe import _list_below
 from job.errors import DataError, ObjectChanged, StorageError, TransferFailed
@@ -17,23 +16,6 @@ from job.storage.s3.output import S3Output
 from job.storage.s3.prefetch import Piece, PieceReader
 from job.storage.s3.range_reader import RangeReader
 from job.storage.s3.retry import Retry
-
-
-@pytest.fixture(scope="module")
-def running(s3_server: object) -> Iterator[Unusual]:
-    """One server for the tests of this file; the other server sets the credentials."""
-    with unusual() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: Unusual) -> Unusual:
-    """A server without objects and habits."""
-    running.habits.reset()
-    running.objects.clear()
-    running.requests.clear()
-    running.uploads.clear()
-    return running
 
 
 def access(server: Unusual, folder: Path) -> Access:

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,9 +15,19 @@ from moto_server import S3Server
 from job.errors import OutputError
 from job.storage.s3 import owner
 from job.storage.s3.index import INDEXES, Index
-from job.storage.s3.lease import HOLDER, LEASES, Lease, acquire, claims, new_run, renewed
+from job.storage.s3.lease import (
+    HOLDER,
+    LEASES,
+    Claim,
+    Lease,
+    acquire,
+    claims,
+    new_run,
+    renewed,
+)
 from job.storage.s3.objects import ObjectStore
 from job.storage.s3.owner import known_gone, ourselves
+from job.storage.s3.responses import S3Object
 from job.uri import S3Uri
 
 
@@ -135,6 +146,13 @@ class TestTakingOver:
         (claim,) = claims(Later(s3_server.client), bucket)
         assert not claim.alive
         assert 7100 < claim.age_seconds < 7300
+
+    def test_a_claim_from_the_second_of_the_listing(self) -> None:
+        """The date of a response has whole seconds, so a new claim can seem younger than 0 s."""
+        at = datetime(2026, 1, 1, tzinfo=UTC)
+        entry = S3Object(S3Uri("b", "lease/00000001-x.json"), 1, '"e"', at)
+        owner = {"state": HOLDER, "lease_seconds": 60.0, "host": "other", "pid": 7}
+        assert "renewed 0 s ago" in str(Claim(entry, owner, -0.8))
 
     def test_a_claim_that_cannot_be_read_is_that_of_a_living_run(
         self, s3_server: S3Server, bucket: S3Uri

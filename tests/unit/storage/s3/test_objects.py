@@ -18,7 +18,13 @@ from botocore.exceptions import (
 )
 from moto_server import S3Server
 
-from job.errors import ObjectChanged, ObjectMissing, StorageError, TransferFailed
+from job.errors import (
+    AccessRejected,
+    ObjectChanged,
+    ObjectMissing,
+    StorageError,
+    TransferFailed,
+)
 from job.storage.s3 import upload as s3_upload
 from job.storage.s3.client import S3Settings, make_client, make_retry
 from job.storage.s3.errors import s3_errors
@@ -345,12 +351,12 @@ class TestErrors:
             (answer(404, "NoSuchKey"), ObjectMissing, "does not exist"),
             (answer(412, "PreconditionFailed"), ObjectChanged, "changed"),
             (answer(404, "NoSuchBucket"), StorageError, "bucket bkt"),
-            (answer(403, "AccessDenied"), StorageError, "access is denied"),
-            (answer(403, "ExpiredToken"), StorageError, "has expired"),
-            (answer(403, "RequestTimeTooSkewed"), StorageError, "clock"),
+            (answer(403, "AccessDenied"), AccessRejected, "access is denied"),
+            (answer(403, "ExpiredToken"), AccessRejected, "has expired"),
+            (answer(403, "RequestTimeTooSkewed"), AccessRejected, "clock"),
             (answer(501, "NotImplemented"), StorageError, "501"),
             (answer(400, "InvalidArgument"), StorageError, "said so"),
-            (NoCredentialsError(), StorageError, "no credentials"),
+            (NoCredentialsError(), AccessRejected, "no credentials"),
             (ParamValidationError(report="min length: 1"), StorageError, "min length: 1"),
         ],
     )
@@ -384,7 +390,7 @@ class TestErrors:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIACANARY\n4711")
         with pytest.raises(StorageError, match="line break") as raised:
             ObjectStore(make_client(S3Settings())).head(S3Uri("bkt", "a"))
-        assert type(raised.value) is StorageError
+        assert type(raised.value) is AccessRejected
         assert "CANARY" not in str(raised.value)
 
     def test_a_server_without_tls(self, s3_server: S3Server) -> None:
