@@ -13,7 +13,7 @@ from job.events import Say
 from job.pipeline.output_location import Location, store_of_environment
 from job.pipeline.plan import REPORT
 from job.storage.files import output_errors, read_json, write_bytes, write_json
-from job.storage.s3.fetch_run import REPORT_FILE, read_report
+from job.storage.s3.fetch_run import REPORT_FILE, read_file, read_report
 from job.ui.protocol import Ui
 
 # The key of the report beside it; written last, so that it vouches for complete files.
@@ -136,6 +136,24 @@ def read(place: Location, say: Say) -> Mapping[str, Any]:
             f"{source}: expected a JSON object", "Run the job again with --from report."
         )
     return document
+
+
+def read_artifact(place: Location, name: str, say: Say) -> bytes | None:
+    """Return the content of a file of a finished run; None if the output does not contain it.
+
+    Args:
+        place: the output folder of the run, or its S3 URI.
+        name: path of the file in the output, with slashes.
+        say: callback for messages about requests that fail repeatedly.
+
+    Raises:
+        UsageError: there is no finished run.
+        DataError: the object in S3 differs from what the run wrote.
+    """
+    if not isinstance(place, Path):
+        return read_file(store_of_environment(say), place, name)
+    path = place / name
+    return path.read_bytes() if path.is_file() else None
 
 
 def write(document: Mapping[str, Any], folder: Path, *, source: Location) -> None:

@@ -22,6 +22,7 @@ def page_of(report: Mapping[str, Any]) -> Page:
     """Return the page of a valid report, of a run or of a matrix."""
     parts = _matrix_sections(report) if is_matrix(report) else _run_sections(report)
     return Page(
+        title=f"{report['name']}: FP32 to INT8",
         name=report["name"],
         created_at=report["created_at"],
         about=about(report),

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from job.report.cells import gates_grid
 from job.report.matrix import results as matrix
-from job.report.render.blocks import Grid
+from job.report.render.blocks import BAD_VERDICTS, Grid
 from job.report.run.breakdown import advice_of, kinds_grid, summary_text, title_of
 from job.report.run.differences import differences_grid, fallback_grid
 from job.report.run.recommend import slower_rows
@@ -105,7 +105,8 @@ def table(grid: Grid) -> Table:
         )
     for row in grid.rows:
         cells = [Text(cell) for cell in row]
-        if cells[-1].plain == "FAILED":
-            cells[-1].stylize("bold red")
+        for cell, column in zip(cells, grid.columns, strict=True):
+            if column.title == "Verdict" and cell.plain in BAD_VERDICTS:
+                cell.stylize("bold red")
         drawn.add_row(*cells)
     return drawn

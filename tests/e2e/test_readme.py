@@ -59,6 +59,7 @@ def test_every_command_and_option_exists() -> None:
         "explain",
         "doctor",
         "report",
+        "compare",
         "fetch",
         "merge",
         "score",

@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import softmax
 from scipy.stats import entropy
+from scipy.stats import t as student
 
 from job import stats
 from job.stats import closeness
+from job.stats.independent import independent_ratio
 
 
 def rows(*scores: tuple[float, ...]) -> np.ndarray:
@@ -299,3 +301,30 @@ class TestScoreDifferences:
         found = closeness.cross_entropy(self.REFERENCE, labels)
         chosen = softmax(self.REFERENCE, axis=1)[np.arange(3000), labels]
         np.testing.assert_allclose(found, -np.log(chosen), rtol=1e-4, atol=1e-6)
+
+
+class TestIndependentRatio:
+    def test_interval_is_welchs(self) -> None:
+        """Against the formula of Welch and Satterthwaite."""
+        first, second = (100.0, 104.0, 98.0, 101.0), (80.0, 83.0, 79.0)
+        found = independent_ratio(first, second)
+        logs = [np.log(rates) for rates in (first, second)]
+        parts = [np.var(one, ddof=1) / len(one) for one in logs]
+        freedom = sum(parts) ** 2 / sum(
+            part**2 / (len(one) - 1) for part, one in zip(parts, logs, strict=True)
+        )
+        mean = np.mean(logs[1]) - np.mean(logs[0])
+        half = student.ppf(0.975, freedom) * math.sqrt(sum(parts))
+        assert found.value == pytest.approx(math.exp(mean))
+        assert found.interval == pytest.approx((math.exp(mean - half), math.exp(mean + half)))
+
+    def test_a_single_round_has_no_interval(self) -> None:
+        assert independent_ratio((100.0, 101.0), (50.0,)).interval is None
+
+    def test_equal_rounds(self) -> None:
+        assert independent_ratio((2.0, 2.0), (4.0, 4.0)).interval == pytest.approx((2.0, 2.0))
+
+    @pytest.mark.parametrize("rates", [(), (0.0, 1.0), (float("nan"), 1.0)])
+    def test_impossible_rates(self, rates: tuple[float, ...]) -> None:
+        with pytest.raises(ValueError, match="positive, finite"):
+            independent_ratio(rates, (1.0, 2.0))

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+# Cells of the column "Verdict" that are shown in red.
+BAD_VERDICTS = ("FAILED", "WORSE")
+
 
 @dataclass(frozen=True)
 class Column:

@@ -2,7 +2,7 @@
 
 from html import escape
 
-from job.report.render.blocks import Block, Code, Column, Grid, Plot, Section, Text
+from job.report.render.blocks import BAD_VERDICTS, Block, Code, Column, Grid, Plot, Section, Text
 from job.report.render.page import Card, Page
 from job.report.render.style import CSS
 
@@ -27,7 +27,7 @@ def render(page: Page) -> str:
             '<meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{name}: FP32 to INT8</title>",
+            f"<title>{escape(page.title)}</title>",
             f"<style>\n{CSS}\n</style>",
             "</head>",
             "<body>",
@@ -121,7 +121,7 @@ def _cell(cell: str, column: Column) -> str:
         name = "n"
     elif column.title == DIGEST_COLUMN:
         name = "digest"
-    elif column.title == "Verdict" and cell == "FAILED":
+    elif column.title == "Verdict" and cell in BAD_VERDICTS:
         name = "failed"
     elif len(cell) <= LONGEST_NAME and " " not in cell:
         name = "name"

@@ -47,7 +47,8 @@ class Page:
     """Everything that Markdown and HTML show.
 
     Attributes:
-        name: the title.
+        title: the title of the browser's window.
+        name: the heading.
         created_at: time at which the report was created, ISO 8601.
         about: the model, the data and the machine in one line.
         summary: headline, notices and cards.
@@ -55,6 +56,7 @@ class Page:
         draw: returns the ``<svg>`` element and the plain-text caption of a plot, by its name.
     """
 
+    title: str
     name: str
     created_at: str
     about: str

@@ -78,6 +78,28 @@ def read_report(store: ObjectStore, output: S3Uri, say: Say) -> Mapping[str, Any
     return _report(store, output, result)
 
 
+def read_file(store: ObjectStore, output: S3Uri, name: str) -> bytes | None:
+    """Return a file of a finished run, verified against the index; None if the run has none.
+
+    Args:
+        store: access to S3.
+        output: the output of the run.
+        name: path in the output, with slashes.
+
+    Raises:
+        NoRun: no run has written to the output.
+        UsageError: the run is not finished.
+        DataError: the object differs from what the run wrote.
+    """
+    entry = _finished(store, output).files.get(name)
+    if entry is None:
+        return None
+    try:
+        return store.read(output / entry.object, sha256=entry.sha256)
+    except (ObjectMissing, ObjectChanged) as error:
+        raise DataError(f"{output} is damaged: {_message(error)}", "Run the job again.") from error
+
+
 def _report(store: ObjectStore, output: S3Uri, result: _Result) -> Mapping[str, Any]:
     entry = result.files[REPORT_FILE]
     try:

@@ -1,0 +1,1 @@
+"""Comparison of two finished runs: ``job compare A B``."""

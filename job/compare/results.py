@@ -1,0 +1,264 @@
+"""The results of two runs side by side, each with a verdict on run B against run A."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from job import stats, text_format
+from job.compare.differences import machine_conflict
+from job.compare.finished_run import FinishedRun
+from job.report.cells import gate_limit
+from job.report.tables import Setting, SpeedRow, model_name, scenario_name, speed_rows
+from job.stats import Interval
+from job.stats.independent import independent_ratio
+
+# Accuracy of the fake-quantized model is not compared, because it is not for deployment.
+NOT_COMPARED = "qat_fake"
+# Processes that run the same model differ in speed by a few percent.
+LEAST_SPEED_CHANGE = 0.05
+LEAST_SIZE_CHANGE = 0.01
+OTHER_IMAGES = "the runs used different test images"
+
+
+class Verdict(StrEnum):
+    """Whether a result of run B is worse than the result of run A."""
+
+    worse = "worse"
+    better = "better"
+    same = "no difference"
+    unknown = "not judged"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One result of both runs.
+
+    Attributes:
+        kind: ``gate``, ``accuracy``, ``speed`` or ``size``.
+        name: what was measured, such as ``INT8 top-1``.
+        unit: ``percent``, ``images/s`` or ``bytes``; for gates the unit of the gate.
+        a: the value of run A.
+        b: the value of run B.
+        change: B minus A in percentage points for accuracy; otherwise B over A; None for gates.
+        interval: 95% interval of ``change``; None if it is unknown.
+        p_value: of the mid-p McNemar test; None without the test.
+        verdict: whether B is worse.
+        reason: how the verdict was reached, or why there is none.
+    """
+
+    kind: str
+    name: str
+    unit: str
+    a: float
+    b: float
+    change: float | None
+    interval: Interval | None
+    p_value: float | None
+    verdict: Verdict
+    reason: str
+
+
+def gate_results(a: FinishedRun, b: FinishedRun) -> Iterator[Result]:
+    """Yield the gates that both runs have and that passed in one run only."""
+    before = {gate["name"]: gate for gate in a.report["gates"]}
+    for gate in b.report["gates"]:
+        earlier = before.get(gate["name"])
+        if earlier is None or {earlier["passed"], gate["passed"]} != {True, False}:
+            continue
+        failed = gate if gate["passed"] is False else earlier
+        yield Result(
+            kind="gate",
+            name=gate["name"],
+            unit="",
+            a=earlier["value"],
+            b=gate["value"],
+            change=None,
+            interval=None,
+            p_value=None,
+            verdict=Verdict.better if gate["passed"] else Verdict.worse,
+            reason=f"failed in {'B' if failed is gate else 'A'} only "
+            f"(required: {gate_limit(gate['name'], failed['limit'])})",
+        )
+
+
+def accuracy_results(a: FinishedRun, b: FinishedRun) -> Iterator[Result]:
+    """Yield the accuracy of each model that both runs have, by each metric."""
+    one, two = (_accuracies(run.report) for run in (a, b))
+    for model in (name for name in one if name in two and name != NOT_COMPARED):
+        for metric in (name for name in _metrics(one[model]) if name in two[model]):
+            yield _accuracy(a, b, model, metric, one[model], two[model])
+
+
+def _accuracies(report: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """Return the accuracy of each saved model by name; empty if it was not measured."""
+    accuracy = report["accuracy"] or {}
+    models = {name: accuracy[name] for name in ("fp32", NOT_COMPARED, "int8") if name in accuracy}
+    return {**models, **accuracy.get("engines", {})}
+
+
+def _metrics(row: Mapping[str, Any]) -> list[str]:
+    return [name for name in row if f"{name}_interval" in row]
+
+
+def _accuracy(
+    a: FinishedRun,
+    b: FinishedRun,
+    model: str,
+    metric: str,
+    one: Mapping[str, Any],
+    two: Mapping[str, Any],
+) -> Result:
+    paired = _paired(a, b, model) if metric == "top1" else None
+    if paired is not None:
+        low, high = (-bound for bound in reversed(paired.top1_drop_interval))
+        verdict = Verdict.worse if high < 0 else Verdict.better if low > 0 else Verdict.same
+        images = len(a.predictions["labels"]) if a.predictions else 0
+        reason = (
+            f"paired test on {text_format.plural(images, 'image')}: only A correct for "
+            f"{paired.fp32_only_right}, only B for {paired.int8_only_right}"
+        )
+    else:
+        verdict, reason = _unpaired(a, b, one[f"{metric}_interval"], two[f"{metric}_interval"])
+    return Result(
+        kind="accuracy",
+        name=f"{model_name(b.report, model)} {_metric_name(metric)}",
+        unit="percent",
+        a=one[metric],
+        b=two[metric],
+        change=two[metric] - one[metric],
+        interval=(low, high) if paired else None,
+        p_value=paired.p_value if paired else None,
+        verdict=verdict,
+        reason=reason,
+    )
+
+
+def _paired(a: FinishedRun, b: FinishedRun, model: str) -> stats.PairedComparison | None:
+    """Compare two models image by image; None if they did not predict the same images."""
+    one, two = a.predictions, b.predictions
+    if one is None or two is None or model not in one or model not in two:
+        return None
+    if not np.array_equal(one["labels"], two["labels"]):
+        return None
+    right = [run[model] == run["labels"] for run in (one, two)]
+    return stats.compare_paired(*right)
+
+
+def _unpaired(a: FinishedRun, b: FinishedRun, one: Interval, two: Interval) -> tuple[Verdict, str]:
+    """Judge by the intervals of both accuracies, if the test images can be the same."""
+    if not _same_images(a, b):
+        return Verdict.unknown, OTHER_IMAGES
+    if two[1] < one[0]:
+        return Verdict.worse, "the 95% intervals do not overlap"
+    if two[0] > one[1]:
+        return Verdict.better, "the 95% intervals do not overlap"
+    return Verdict.same, "the 95% intervals overlap"
+
+
+def _same_images(a: FinishedRun, b: FinishedRun) -> bool:
+    one, two = a.predictions, b.predictions
+    if one is not None and two is not None:
+        return np.array_equal(one["labels"], two["labels"])
+    splits = [run.report["data"]["splits"]["test"]["images"] for run in (a, b)]
+    return bool(splits[0] == splits[1])
+
+
+def _metric_name(metric: str) -> str:
+    return {"top1": "top-1", "top5": "top-5"}.get(metric, metric)
+
+
+def speed_results(a: FinishedRun, b: FinishedRun) -> Iterator[Result]:
+    """Yield the images/s of INT8 in each engine at each setting that both runs measured."""
+    conflict = machine_conflict(a.report, b.report)
+    before = {row.setting: row for row in speed_rows(a.report)}
+    for row in speed_rows(b.report):
+        earlier = before.get(row.setting)
+        if earlier is None:
+            continue
+        reason = conflict or _isa_conflict(earlier, row)
+        engines = {speed.engine: speed for speed in earlier.engines}
+        for speed in (each for each in row.engines if each.engine in engines):
+            one, two = engines[speed.engine].images_per_second, speed.images_per_second
+            label = "int8" if speed.engine == "paddle" else speed.engine
+            yield _speed(a, b, (earlier, row), label, (one, two), reason)
+
+
+def _isa_conflict(one: SpeedRow, two: SpeedRow) -> str:
+    same = one.isa == two.isa
+    return "" if same else f"INT8 ran with {one.isa} in A and with {two.isa} in B"
+
+
+def _speed(
+    a: FinishedRun,
+    b: FinishedRun,
+    rows: tuple[SpeedRow, SpeedRow],
+    label: str,
+    rates: tuple[float, float],
+    conflict: str,
+) -> Result:
+    setting = rows[1].setting
+    rounds = [run.rates.get(setting, {}).get(label) for run in (a, b)]
+    measured = independent_ratio(rounds[0], rounds[1]) if rounds[0] and rounds[1] else None
+    interval = measured.interval if measured else None
+    verdict, reason = _speed_verdict(rows, rates[1] / rates[0], interval)
+    return Result(
+        kind="speed",
+        name=f"{model_name(b.report, label)}, {speed_setting(setting)}",
+        unit="images/s",
+        a=rates[0],
+        b=rates[1],
+        change=rates[1] / rates[0],
+        interval=None if conflict else interval,
+        p_value=None,
+        verdict=Verdict.unknown if conflict else verdict,
+        reason=conflict or reason,
+    )
+
+
+def _speed_verdict(
+    rows: tuple[SpeedRow, SpeedRow], change: float, interval: Interval | None
+) -> tuple[Verdict, str]:
+    unstable = [run for run, row in zip("AB", rows, strict=True) if not row.stable]
+    if unstable:
+        return Verdict.unknown, f"the measurement in {' and '.join(unstable)} is unstable"
+    if interval is None:
+        return Verdict.unknown, "a single round, or no timings: no 95% interval"
+    control = rows[1].fp32 / rows[0].fp32
+    reason = f"FP32 in the same benchmarks: {text_format.times(control)}"
+    if interval[1] < 1 and change < 1 - LEAST_SPEED_CHANGE:
+        return Verdict.worse, reason
+    if interval[0] > 1 and change > 1 + LEAST_SPEED_CHANGE:
+        return Verdict.better, reason
+    return Verdict.same, reason
+
+
+def speed_setting(setting: Setting) -> str:
+    """Return a setting in words, such as ``batch 16, 1 thread``."""
+    cap = "" if setting.isa_cap == "all" else f", ISA cap {setting.isa_cap}"
+    return f"batch {setting.batch_size}, {scenario_name(setting)}{cap}"
+
+
+def size_results(a: FinishedRun, b: FinishedRun) -> Iterator[Result]:
+    """Yield the size of each model to deploy that both runs have."""
+    one, two = a.report["models"], b.report["models"]
+    for model in (name for name in one if name in two and name != NOT_COMPARED):
+        before, after = one[model]["bytes"], two[model]["bytes"]
+        change = after / before
+        verdict = Verdict.same
+        if abs(change - 1) > LEAST_SIZE_CHANGE:
+            verdict = Verdict.worse if change > 1 else Verdict.better
+        yield Result(
+            kind="size",
+            name=f"{model_name(b.report, model)} model",
+            unit="bytes",
+            a=before,
+            b=after,
+            change=change,
+            interval=None,
+            p_value=None,
+            verdict=verdict,
+            reason="",
+        )
