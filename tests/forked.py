@@ -32,7 +32,7 @@ from typing import Any
 import pytest
 
 # What commands and stages import when they need it: imported once here, not once in each fork.
-PRELOAD = ("cli", "manifest", "pipeline", "report", "stages", "storage", "ui")
+PRELOAD = ("api", "cli", "compare", "manifest", "pipeline", "report", "stages", "storage", "ui")
 LIBRARIES = ("boto3", "jsonschema", "matplotlib.figure", "rich.progress", "scipy.stats", "yaml")
 _STOPS = (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGQUIT)
 

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from job.cli.options import JunitOption
+
 app = typer.Typer()
 
 
@@ -18,6 +20,7 @@ def report(
             help="Write the report to this folder. Default: the run's folder. For S3, no default.",
         ),
     ] = None,
+    junit: JunitOption = None,
 ) -> None:
     """Render the report of a finished run again, from its report.json.
 
@@ -28,16 +31,20 @@ def report(
     Examples:
       job report runs/digits
       job report s3://results/digits --output report
+      job report runs/digits --junit gates.xml
     """
+    from job.cli.junit import write_junit
     from job.cli.results import print_tables
     from job.pipeline.output_location import on_this_machine, place_of
-    from job.pipeline.report_files import read, write
+    from job.pipeline.report_files import read_valid, write
 
     place = place_of(run)
     target = place if output is None else on_this_machine(output, "--output")
-    document = read(place, _note)
+    document = read_valid(place, _note)
     if isinstance(target, Path):
         write(document, target, source=place)
+    if junit is not None:
+        write_junit(document, junit)
     print_tables(document, target)
 
 

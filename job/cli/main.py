@@ -5,8 +5,8 @@ Each command imports its modules when it runs. Imports at the top would slow dow
 
 import json
 import sys
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ from job import __version__
 from job.cli import compare, finished_run, init, k8s, predict
 from job.cli.options import (
     JsonOption,
+    JunitOption,
     LogFormat,
     LogFormatOption,
     ManifestArgument,
@@ -21,7 +22,7 @@ from job.cli.options import (
     Overrides,
 )
 from job.cli.outcome import failed, finish, report_unexpected, succeeded
-from job.errors import DataError, JobError, MachineError, UsageError
+from job.errors import DataError, JobError, MachineError, ManifestError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,6 +123,7 @@ def run(
             help="Run on a CPU without AVX512_VNNI. The report is marked as not comparable.",
         ),
     ] = False,
+    junit: JunitOption = None,
     log_format: LogFormatOption = LogFormat.text,
 ) -> None:
     """Run all stages of a manifest, from the data to the report.
@@ -150,38 +152,39 @@ def run(
     \b
     Stages: prepare baseline qat convert int8 accuracy benchmark report
     """
-    from job.cli import run as running
-    from job.cli.results import failure_of
-    from job.distributed.control import Participant, joined
-    from job.pipeline.fetch_inputs import localized
+    from job.api import execution
+    from job.cli.junit import write_junit
+    from job.cli.run import print_plan_of
     from job.ui.choose import make_ui
-    from job.ui.protocol import StageEvents
 
     with make_ui(log_format) as ui:
         try:
-            loaded, location = _load_with_output(manifest, overrides, output)
-            running.check_code(loaded, allow_code)
-            options = running.RunOptions(index, from_stage, until_stage, allow_slow_isa)
-            say = StageEvents(ui, "processes").message
-            running.check_model(loaded, manifest, options)
-            group = nullcontext() if dry_run else joined(loaded, index, say)
-            inputs = localized(loaded, StageEvents(ui, "inputs").message, index)
-            with group as peer, inputs as ready:
-                if ready is not loaded:
-                    # Now the files from S3 are on this machine too.
-                    running.check_model(ready, manifest, options)
-                if dry_run:
+            if dry_run:
+                loaded, location = execution.load_with_output(manifest, overrides or (), output)
+                options = execution.RunOptions(index, from_stage, until_stage, allow_slow_isa)
+                execution.check(loaded, manifest, options, allow_code=allow_code)
+                with execution.ready_inputs(loaded, manifest, options, ui) as ready:
                     as_json = log_format is LogFormat.json
-                    running.print_plan_of(ready, location, options, as_json=as_json)
-                    return
-                if isinstance(peer, Participant):
-                    succeeded(running.train_beside(ready, peer, ui))
-                    return
-                result = running.run(ready, location, options, ui, peer)
-                if peer:
-                    peer.failure = failure_of(result)
+                    print_plan_of(ready, location, options, as_json=as_json)
+                return
+            result = execution.run(
+                manifest,
+                overrides=overrides or (),
+                output=output,
+                index=index,
+                from_stage=from_stage,
+                until_stage=until_stage,
+                allow_code=allow_code,
+                allow_slow_isa=allow_slow_isa,
+                ui=ui,
+            )
         except JobError as error:
             raise failed(error, ui) from None
+    if result is None:
+        succeeded("Done; rank 0 has written the results.")
+        return
+    if junit is not None:
+        write_junit(result.report, junit)
     finish(result, log_format, ui)
 
 
@@ -262,6 +265,7 @@ def validate(
             metavar="MANIFEST...", help="JSON files, s3:// URIs, or - for standard input."
         ),
     ],
+    as_json: JsonOption = False,
 ) -> None:
     """Check manifests and list all faults.
 
@@ -271,22 +275,41 @@ def validate(
     \b
     Examples:
       job validate manifests/*.json
+      job validate m.json --json
       cat m.json | job validate -
     """
-    from job.cli.model_checks import check_models
-    from job.manifest import load
+    from job.api.validation import validate as check_manifest
 
-    codes = []
+    codes, rows = [], []
     for source in manifests:
+        error: JobError | None = None
         try:
-            check_models(load(source), source)
-        except (UsageError, DataError) as error:
+            check_manifest(source)
+        except (UsageError, DataError) as found:
+            error = found
             codes.append(error.exit_code)
-            typer.echo(_with_source(error, source), err=True)
-        else:
+        rows.append(_validity(source, error))
+        if as_json:
+            continue
+        if error is None:
             typer.echo(f"{source}: valid")
+        else:
+            typer.echo(_with_source(error, source), err=True)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
     if codes:
         raise typer.Exit(min(codes))
+
+
+def _validity(source: str, error: JobError | None) -> dict[str, Any]:
+    """Return the result of a check as a JSON object."""
+    faults = error.faults if isinstance(error, ManifestError) else ()
+    return {
+        "manifest": source,
+        "valid": error is None,
+        "faults": [asdict(fault) for fault in faults],
+        "error": None if error is None else {"message": error.message, "hint": error.hint},
+    }
 
 
 def _with_source(error: JobError, source: str) -> str:
@@ -354,8 +377,6 @@ def _load_with_output(
     source: str, overrides: "Sequence[str] | None", output: str | None
 ) -> "tuple[Manifest, Location]":
     """Return the manifest, and the location from --output or from the manifest."""
-    from job.manifest import load
-    from job.pipeline.output_location import place_of
+    from job.api.execution import load_with_output
 
-    manifest = load(source, overrides or ())
-    return manifest, place_of(manifest.output if output is None else output)
+    return load_with_output(source, overrides or (), output)

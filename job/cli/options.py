@@ -35,4 +35,8 @@ LogFormatOption = Annotated[
         help="Print progress as text (bars on a terminal), or as JSON (one object per line)."
     ),
 ]
+JunitOption = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Also write the results of the gates as JUnit XML."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]

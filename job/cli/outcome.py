@@ -23,12 +23,11 @@ def finish(result: "RunResult | MatrixResult", log_format: LogFormat, ui: "Ui") 
     Raises:
         typer.Exit: a gate or a model failed; with the documented exit code.
     """
-    from job.cli.results import failure_of, headline_of, print_result
+    from job.cli.results import headline_of, print_result
 
     print_result(result, as_json=log_format is LogFormat.json)
-    failure = failure_of(result)
-    if failure is not None:
-        raise failed(failure, ui)
+    if result.failure is not None:
+        raise failed(result.failure, ui)
     termination_log.write(headline_of(result))
 
 

@@ -8,7 +8,6 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from job.errors import GateFailed, JobError
 from job.pipeline.matrix import MatrixResult
 from job.pipeline.output_location import Location
 from job.pipeline.plan import PlannedStage
@@ -103,22 +102,6 @@ def headline_of(result: RunResult | MatrixResult) -> str:
     if result.report is None:
         return _NO_REPORT
     return summarize(result.report).headline
-
-
-def failure_of(result: RunResult | MatrixResult) -> JobError | None:
-    """Return the error that names the gates or models that failed; None if all passed."""
-    if isinstance(result, MatrixResult):
-        return result.failure
-    failed = [gate for gate in result.gates if gate["passed"] is False]
-    if not failed:
-        return None
-    lines = "".join(
-        f"\n  {g['name']}: limit {g['limit']:g}, found {g['value']:.3g}" for g in failed
-    )
-    return GateFailed(
-        f"{len(failed)} of {len(result.gates)} gates failed:{lines}",
-        f"All results are in {_short(result.output)}.",
-    )
 
 
 def _planned_json(stage: PlannedStage) -> Mapping[str, Any]:

@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from job.benchmark.samples import BenchmarkSetting, Conditions, Samples
-from job.errors import DataError, OutputError, UsageError
+from job.errors import DataError, UsageError
 from job.events import Say
 from job.pipeline.output_location import Location, place_of
-from job.pipeline.report_files import read, read_artifact
-from job.report.render import schema_check
+from job.pipeline.report_files import read_artifact, read_valid
 from job.report.tables import Setting, is_matrix
 
 PREDICTIONS = "accuracy/predictions.npz"
@@ -61,11 +60,7 @@ def open_run(text: str, say: Say) -> FinishedRun:
         DataError: a file of the run is damaged.
     """
     place = place_of(text)
-    report = read(place, say)
-    try:
-        schema_check.validate(report)
-    except OutputError as error:
-        raise DataError(f"{place / 'report.json'}: {error.message}", error.hint) from error
+    report = read_valid(place, say)
     if is_matrix(report):
         names = ", ".join(str(entry["model"]) for entry in report["matrix"])
         raise UsageError(

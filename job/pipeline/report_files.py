@@ -138,6 +138,23 @@ def read(place: Location, say: Say) -> Mapping[str, Any]:
     return document
 
 
+def read_valid(place: Location, say: Say) -> Mapping[str, Any]:
+    """Return report.json of a run, checked against its schema; otherwise as :func:`read`.
+
+    Raises:
+        UsageError: there is no run, or the run has no report yet.
+        DataError: report.json is damaged, or does not match its schema.
+    """
+    from job.report.render import schema_check
+
+    report = read(place, say)
+    try:
+        schema_check.validate(report)
+    except OutputError as error:
+        raise DataError(f"{place / REPORT_FILE}: {error.message}", error.hint) from error
+    return report
+
+
 def read_artifact(place: Location, name: str, say: Say) -> bytes | None:
     """Return the content of a file of a finished run; None if the output does not contain it.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from job.distributed.control import Coordinator
-from job.errors import GOES_ON, JobError, UsageError
+from job.errors import GOES_ON, GateFailed, JobError, UsageError
 from job.host import Host, read_host
 from job.manifest import Manifest
 from job.pipeline import run_report
@@ -53,6 +53,20 @@ class RunResult:
     def gates(self) -> Sequence[Mapping[str, Any]]:
         """The results of the gates, as in report.json."""
         return self.report["gates"] if self.report else self.early_gates
+
+    @property
+    def failure(self) -> GateFailed | None:
+        """The error that names the gates that failed; None if all passed."""
+        failed = [gate for gate in self.gates if gate["passed"] is False]
+        if not failed:
+            return None
+        lines = "".join(
+            f"\n  {g['name']}: limit {g['limit']:g}, found {g['value']:.3g}" for g in failed
+        )
+        return GateFailed(
+            f"{len(failed)} of {len(self.gates)} gates failed:{lines}",
+            f"All results are in {self.output}.",
+        )
 
     @property
     def worked(self) -> bool:

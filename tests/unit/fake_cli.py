@@ -54,22 +54,29 @@ def start(*arguments: str, cwd: Path, stages: Sequence[Sequence[str]]) -> "forke
 
 def main(names: Sequence[Sequence[str]], *, failing: bool, flags: Sequence[str]) -> None:
     """Run the command line on fake stages, a fake report and fake CPU flags."""
+    install(names, failing=failing, flags=flags)
+    from job.cli import main as cli
+
+    cli.main()
+
+
+def install(names: Sequence[Sequence[str]], *, failing: bool, flags: Sequence[str]) -> None:
+    """Replace the stages, the report and the CPU flags in this process."""
     import fake_stages
 
     from job import stages
-    from job.cli import main as cli
-    from job.cli import run, termination_log
+    from job.api import execution
+    from job.cli import termination_log
     from job.report import plots
 
     sys.argv[0] = "job"
     termination_log.LOG = Path("termination-log")
     stages.STAGES = tuple(fake_stages.stage(name, *before) for name, *before in names)
-    run.build = partial(build, failing=failing)
+    execution.build = partial(build, failing=failing)
     # Each report's pictures take a second and a half; tests of the report draw them.
     plots.draw = lambda name, report: ("<svg></svg>", name)
     read_host = host.read_host
     _replace_everywhere(read_host, lambda *given: replace(read_host(*given), flags=tuple(flags)))
-    cli.main()
 
 
 def _replace_everywhere(function: Any, instead: Any) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from defusedxml import ElementTree
 from fake_cli import job, start
 from fake_stages import make_manifest
 from sample_report import sample_report
@@ -286,6 +287,27 @@ class TestMatrix:
         assert done.returncode == 2
 
 
+class TestJunit:
+    @pytest.mark.parametrize(("failing", "code"), [(False, 0), (True, 3)])
+    def test_of_a_run(self, folder: Path, failing: bool, code: int) -> None:
+        done = job("run", "m.json", "--junit", "gates.xml", cwd=folder, failing=failing)
+        assert done.returncode == code, done.stderr
+        (suite,) = ElementTree.parse(folder / "gates.xml").getroot()
+        assert suite.attrib["failures"] == str(int(failing))
+
+    def test_of_a_finished_run(self, folder: Path) -> None:
+        (folder / "report.json").write_text(json.dumps(sample_report()))
+        assert job("report", ".", "--junit", "gates.xml", cwd=folder).returncode == 0
+        cases = ElementTree.parse(folder / "gates.xml").getroot().iter("testcase")
+        names = {gate["name"] for gate in sample_report()["gates"]}
+        assert {case.attrib["name"] for case in cases} == names
+
+    def test_without_a_report(self, folder: Path) -> None:
+        done = job("run", "m.json", "--until", "first", "--junit", "gates.xml", cwd=folder)
+        assert done.returncode == 2
+        assert "--junit" in done.stderr
+
+
 class TestReport:
     def test_no_report(self, folder: Path) -> None:
         done = job("report", ".", cwd=folder)
@@ -321,6 +343,16 @@ class TestQuickCommands:
         assert "wrong.json: " in done.stderr
         assert "none.json" in done.stderr
         assert job("validate", "-", cwd=folder, stdin=_text(folder)).returncode == 0
+
+    def test_validate_as_json(self, folder: Path) -> None:
+        (folder / "wrong.json").write_text('{"version": 1, "name": "x", "nam": 1}')
+        done = job("validate", "m.json", "wrong.json", "none.json", "--json", cwd=folder)
+        assert done.returncode == 2
+        valid, wrong, none = json.loads(done.stdout)
+        assert valid == {"manifest": "m.json", "valid": True, "faults": [], "error": None}
+        assert "/nam" in {fault["pointer"] for fault in wrong["faults"]}
+        assert (none["valid"], none["faults"]) == (False, [])
+        assert "none.json" in none["error"]["message"]
 
     def test_explain(self, folder: Path) -> None:
         done = job("explain", "quantize.moving_rate", cwd=folder)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from job.cli.model_checks import check_models
+from job.api.model_checks import check_models
 from job.errors import DataError, ManifestError, UsageError
 from job.manifest import parse
 
@@ -228,7 +228,7 @@ def test_nothing_imports_paddle(tmp_path: Path) -> None:
     document = {"version": 1, "name": "tiny", "model": MODEL | READY, "data": DATA}
     (tmp_path / "m.json").write_text(json.dumps(document))
     code = (
-        "import sys; from job.manifest import load; from job.cli.model_checks import check_models; "
+        "import sys; from job.manifest import load; from job.api.model_checks import check_models; "
         "check_models(load('m.json'), 'm.json'); print('paddle' in sys.modules)"
     )
     done = subprocess.run(

@@ -1,0 +1,214 @@
+"""Runs a manifest on this machine, or trains together with rank 0."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from job.api import mlflow_log
+from job.api.model_checks import check_models
+from job.api.validation import Source, name_of, read_manifest
+from job.distributed.control import Coordinator, Participant, joined
+from job.errors import MachineError
+from job.host import Host, read_host
+from job.manifest import Manifest, entries
+from job.manifest.custom_code import check_allowed
+from job.pipeline import matrix, merge
+from job.pipeline import run as pipeline
+from job.pipeline.build_report import build
+from job.pipeline.fetch_inputs import localized
+from job.pipeline.follower import train_with_rank_zero
+from job.pipeline.matrix import MatrixResult
+from job.pipeline.output_location import Location, place_of
+from job.pipeline.plan import select
+from job.pipeline.request import ReportConfig, RunRequest
+from job.pipeline.run import RunResult
+from job.stages import stages_for
+from job.stages.engine_packages import check_installed
+from job.ui.choose import make_ui
+from job.ui.protocol import StageEvents, Ui
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Options of ``job run``.
+
+    Attributes:
+        index: position of the one model of a matrix to run, from 0; None runs all models.
+        from_stage: this stage and the stages that depend on it run even if nothing changed.
+        until_stage: the last stage to run.
+        allow_slow_isa: run on a CPU without AVX512_VNNI.
+    """
+
+    index: int | None
+    from_stage: str | None
+    until_stage: str | None
+    allow_slow_isa: bool
+
+
+def run(
+    manifest: Source,
+    *,
+    overrides: Sequence[str] = (),
+    output: str | os.PathLike[str] | None = None,
+    index: int | None = None,
+    from_stage: str | None = None,
+    until_stage: str | None = None,
+    allow_code: bool = False,
+    allow_slow_isa: bool = False,
+    ui: Ui | None = None,
+) -> RunResult | MatrixResult | None:
+    """Run the stages of a manifest, from the data to the report, as ``job run``.
+
+    The result of a stage is reused if its settings, inputs and libraries have not changed. Each
+    stage runs in its own process, so this process imports no Paddle. Call the function in the main
+    thread, because it handles SIGTERM and SIGINT while it runs.
+
+    If ``MLFLOW_TRACKING_URI`` is set and mlflow is installed, parameters, metrics and the report
+    are logged there.
+
+    Args:
+        manifest: path of a JSON file, its ``s3://`` URI, ``-`` for standard input, or the content
+            as a mapping. Paths in a mapping are relative to the current directory.
+        overrides: texts such as ``train.max_iters=100``.
+        output: folder or ``s3://`` URI, instead of the manifest's output.
+        index: position of the one model of a matrix to run, from 0; None runs all models.
+        from_stage: this stage and the stages that depend on it run even if nothing changed.
+        until_stage: the last stage to run.
+        allow_code: allow the code that ``model.callable`` names.
+        allow_slow_isa: run on a CPU without AVX512_VNNI.
+        ui: shows progress; None writes text to standard error.
+
+    Returns:
+        The result, also if a gate failed: ``failure`` is the error of the failed gates or models,
+        ``report`` is the content of report.json. None in a process of a distributed training other
+        than rank 0, because rank 0 writes all results.
+
+    Raises:
+        ManifestError: the manifest is invalid; ``faults`` lists every fault.
+        UsageError: an argument is invalid, or code is not allowed.
+        DataError: data or weights are missing or corrupt.
+        MachineError: this CPU has no AVX512_VNNI, or an engine is not installed.
+        Stopped: a signal stopped the run; the same call resumes it.
+        JobError: a stage failed, or the output cannot be written.
+    """
+    if ui is None:
+        with make_ui("text") as shown:
+            return run(
+                manifest,
+                overrides=overrides,
+                output=output,
+                index=index,
+                from_stage=from_stage,
+                until_stage=until_stage,
+                allow_code=allow_code,
+                allow_slow_isa=allow_slow_isa,
+                ui=shown,
+            )
+    loaded, location = load_with_output(manifest, overrides, output)
+    options = RunOptions(index, from_stage, until_stage, allow_slow_isa)
+    check(loaded, name_of(manifest), options, allow_code=allow_code)
+    with (
+        joined(loaded, index, StageEvents(ui, "processes").message) as peer,
+        ready_inputs(loaded, name_of(manifest), options, ui) as ready,
+    ):
+        if isinstance(peer, Participant):
+            train_with_rank_zero(ready, peer, stages=stages_for(ready), ui=ui)
+            return None
+        result = _run(ready, location, options, ui, peer)
+        if peer:
+            peer.failure = result.failure
+    mlflow_log.log(result, StageEvents(ui, "mlflow").warn)
+    return result
+
+
+def load_with_output(
+    manifest: Source, overrides: Sequence[str], output: str | os.PathLike[str] | None
+) -> tuple[Manifest, Location]:
+    """Return the manifest, and the location from ``output`` or from the manifest."""
+    loaded = read_manifest(manifest, overrides)
+    return loaded, place_of(loaded.output if output is None else os.fspath(output))
+
+
+def check(manifest: Manifest, source: str, options: RunOptions, *, allow_code: bool) -> None:
+    """Check before any stage runs what needs neither Paddle nor files from S3.
+
+    Args:
+        manifest: a manifest of one model or of a matrix.
+        source: the manifest's name in messages.
+        options: options of the run.
+        allow_code: whether the user allowed custom code.
+
+    Raises:
+        UsageError: the manifest runs custom code, and ``allow_code`` is False.
+        JobError: as for :func:`job.api.model_checks.check_models`.
+    """
+    for single in entries(manifest) or (manifest,):
+        check_allowed(single, allow_code=allow_code)
+    _check_model(manifest, source, options)
+
+
+@contextmanager
+def ready_inputs(
+    manifest: Manifest, source: str, options: RunOptions, ui: Ui
+) -> Iterator[Manifest]:
+    """Download the inputs from S3, check them, and yield the manifest with their local paths."""
+    with localized(manifest, StageEvents(ui, "inputs").message, options.index) as ready:
+        if ready is not manifest:
+            # Now the files from S3 are on this machine too.
+            _check_model(ready, source, options)
+        yield ready
+
+
+def _check_model(manifest: Manifest, source: str, options: RunOptions) -> None:
+    singles = entries(manifest) or (manifest,)
+    made = (select(stages_for(single), options.until_stage) for single in singles)
+    needs_weights = any(stage.name == "baseline" for stages in made for stage in stages)
+    check_models(manifest, source, index=options.index, needs_weights=needs_weights)
+
+
+def _run(
+    manifest: Manifest,
+    output: Location,
+    options: RunOptions,
+    ui: Ui,
+    coordinator: Coordinator | None,
+) -> RunResult | MatrixResult:
+    host = read_host()
+    _check_machine(host, options.allow_slow_isa)
+    _check_engines(manifest)
+    request = request_of(host, output, options)
+    if options.index is not None:
+        return merge.run_index(manifest, options.index, request, ui)
+    if manifest.matrix:
+        return matrix.run(manifest, request, ui)
+    return pipeline.run(manifest, request, ui, coordinator)
+
+
+def request_of(host: Host, output: Location, options: RunOptions) -> RunRequest:
+    """Return the request for a run or a plan on this machine."""
+    notes = () if host.has_vnni else (f"not comparable: {host.cpu_model} has no AVX512_VNNI",)
+    return RunRequest(
+        output=output,
+        stages_for=stages_for,
+        report=ReportConfig(build=build, notes=notes, comparable=host.has_vnni),
+        from_stage=options.from_stage,
+        until_stage=options.until_stage,
+    )
+
+
+def _check_machine(host: Host, allow_slow_isa: bool) -> None:
+    """Check that INT8 is fast and exact on this CPU."""
+    if not host.has_vnni and not allow_slow_isa:
+        raise MachineError(
+            f"this CPU ({host.cpu_model}) has no AVX512_VNNI: INT8 would be slow, and sums of "
+            "products could overflow 16 bits",
+            "Use a CPU with AVX512_VNNI (`job doctor` checks a machine), or add --allow-slow-isa: "
+            "the report is then marked not comparable.",
+        )
+
+
+def _check_engines(manifest: Manifest) -> None:
+    """Check that all engines are installed, before anything runs."""
+    for single in entries(manifest) or (manifest,):
+        check_installed(single.benchmark.engines)

@@ -1,0 +1,99 @@
+"""Logs parameters, metrics and the report of a run to MLflow."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from importlib import import_module, util
+from typing import Any
+
+from job.events import Say
+from job.pipeline.matrix import MatrixResult
+from job.pipeline.run import RunResult
+
+TRACKING_URI = "MLFLOW_TRACKING_URI"
+# MLflow's limits for one request and for one value.
+_MOST_PARAMETERS = 100
+_LONGEST_VALUE = 6000
+
+
+def log(result: RunResult | MatrixResult, warn: Say) -> None:
+    """Log each finished model of a result as one MLflow run, if ``MLFLOW_TRACKING_URI`` is set.
+
+    A failure of MLflow is a warning, because all results are written already.
+
+    Args:
+        result: the result of a run.
+        warn: callback for warnings.
+    """
+    if not os.environ.get(TRACKING_URI):
+        return
+    if util.find_spec("mlflow") is None:
+        warn(f"{TRACKING_URI} is set, but mlflow is not installed; nothing was logged there")
+        return
+    mlflow = import_module("mlflow")
+    reports = [run.report for run in _runs(result) if run.report is not None]
+    try:
+        for report in reports:
+            _log_report(mlflow, report)
+    except mlflow.exceptions.MlflowException as error:
+        warn(f"MLflow at {os.environ[TRACKING_URI]} rejected the results: {error}")
+
+
+def _runs(result: RunResult | MatrixResult) -> Iterator[RunResult]:
+    if isinstance(result, RunResult):
+        yield result
+    else:
+        yield from (model.run for model in result.models if model.run is not None)
+
+
+def _log_report(mlflow: Any, report: Mapping[str, Any]) -> None:
+    from job.pipeline.report_files import render_files
+
+    with mlflow.start_run(run_name=report["name"]):
+        values = list(parameters(report).items())
+        for start in range(0, len(values), _MOST_PARAMETERS):
+            mlflow.log_params(dict(values[start : start + _MOST_PARAMETERS]))
+        mlflow.log_metrics(metrics(report))
+        mlflow.set_tag("status", report["status"])
+        for name, text in render_files(report).items():
+            mlflow.log_text(text, name)
+
+
+def parameters(report: Mapping[str, Any]) -> dict[str, str]:
+    """Return the manifest of a report by dotted key, and the versions of the libraries."""
+    versions = {f"version.{name}": version for name, version in report["versions"].items()}
+    flat = {**dict(_flat(report["manifest"], "")), **versions}
+    return {name: text[:_LONGEST_VALUE] for name, text in flat.items()}
+
+
+def metrics(report: Mapping[str, Any]) -> dict[str, float]:
+    """Return the figures of a report of one model: accuracy in percent, images/s, bytes."""
+    found: dict[str, float] = {}
+    for model, row in _accuracies(report):
+        found |= {f"{model}.{name}": row[name] for name in row if f"{name}_interval" in row}
+    for row in report["benchmark"]:
+        setting = f"batch{row['batch_size']}.threads{row['threads']}.instances{row['instances']}"
+        place = f"{row['isa_cap']}.{setting}"
+        found[f"speedup.{place}"] = row["ratio"]
+        speeds = {"fp32": row["fp32"], "int8": row["int8"], **row["engines"]}
+        for name, speed in speeds.items():
+            found[f"{name}.images_per_second.{place}"] = speed["images_per_second"]
+            found[f"{name}.p50_ms.{place}"] = speed["latency_ms"]["p50"]
+    found |= {f"{name}.bytes": model["bytes"] for name, model in report["models"].items()}
+    return found
+
+
+def _accuracies(report: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    accuracy = report["accuracy"] or {}
+    for name in ("fp32", "qat_fake", "int8"):
+        if name in accuracy:
+            yield name, accuracy[name]
+    yield from accuracy.get("engines", {}).items()
+
+
+def _flat(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _flat(item, f"{name}.{key}" if name else key)
+    else:
+        yield name, value if isinstance(value, str) else json.dumps(value)
