@@ -157,7 +157,7 @@ def allocator_finding(host: Host) -> Finding:
         "allocator",
         NOTE,
         "glibc",
-        "jemalloc makes small INT8 calls faster; README, section Decisions, gives measured times. "
+        "jemalloc makes small INT8 calls faster; docs/decisions.md gives measured times. "
         "Install libjemalloc2, and set LD_PRELOAD=libjemalloc.so.2 for the job and for the program "
         "that serves the model.",
     )

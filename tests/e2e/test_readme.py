@@ -1,4 +1,4 @@
-"""What the README shows, run as it stands."""
+"""What the README and the pages of docs/ show, run as it stands."""
 
 import json
 import os
@@ -10,47 +10,39 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from ranks import LAUNCH, TOGETHER
+from sklearn.datasets import load_digits
 from tiny_run import LIMIT_S, SLOW, Run, job, same_arrays
 
 from job import errors
-from job.manifest import parse
 
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+COMMANDS = (ROOT / "docs/commands.md").read_text()
+S3_PAGE = (ROOT / "docs/s3.md").read_text()
 AS_JSON = ("--log-format", "json")
 
 
-def blocks(language: str) -> list[str]:
-    """The README's code blocks in a language."""
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-
-
-def test_make_targets_exist() -> None:
-    targets = set(re.findall(r"\bmake ([a-z-]+)", README))
-    makefile = (ROOT / "Makefile").read_text()
-    assert targets
-    for target in targets:
-        assert re.search(rf"^{target}:.*## ", makefile, re.MULTILINE), f"make {target}"
+def blocks(language: str, page: str) -> list[str]:
+    """The code blocks of a page in a language."""
+    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```", page, re.DOTALL | re.MULTILINE)
+    return ["".join(f"{line[len(pad) :]}\n" for line in text.splitlines()) for pad, text in found]
 
 
 def test_first_screen_sets_up_and_runs_the_digits() -> None:
-    commands = [line.split("#")[0].strip() for line in blocks("sh")[0].splitlines()]
+    commands = [line.split("#")[0].strip() for line in blocks("sh", README)[0].splitlines()]
     assert commands == ["make run", "make test"]
     plan = subprocess.run(["make", "-n", "run"], cwd=ROOT, capture_output=True, text=True)
     assert "job run manifests/digits.json" in plan.stdout
 
 
-def test_the_manifest_is_valid() -> None:
-    for text in blocks("json"):
-        parse(json.loads(text), "README.md", ROOT)
-
-
 def test_every_command_and_option_exists() -> None:
-    rows = re.findall(r"^\| `job ([a-z0-9 ]+?)(?: [^a-z`|]+)?` \|([^|]*)\|", README, re.MULTILINE)
+    rows = re.findall(r"^\| `job ([a-z0-9 ]+?)(?: [^a-z`|]+)?` \|([^|]*)\|", COMMANDS, re.MULTILINE)
     names = [
         "run",
         "init",
@@ -78,7 +70,7 @@ def test_every_command_and_option_exists() -> None:
 
 def shown_commands(program: str, finished: Run) -> list[list[str]]:
     """The testers' commands that begin with a program, for the tiny run."""
-    text = "".join(block for block in blocks("sh") if "digits.bin" in block)
+    text = "".join(block for block in blocks("sh", COMMANDS) if "digits.bin" in block)
     text = text.replace("manifests/digits.json", str(finished.folder / "m.json"))
     text = text.replace("runs/digits", str(finished.output))
     return [shlex.split(line)[1:] for line in text.splitlines() if line.startswith(f"{program} ")]
@@ -109,7 +101,7 @@ def test_the_native_testers_command_runs(finished: Run, tmp_path: Path) -> None:
 @pytest.mark.full
 def test_the_commands_for_s3_run(finished: Run, tmp_path: Path) -> None:
     """As they stand, but for the virtual environment, the port, and the size of the network."""
-    (text,) = (block for block in blocks("sh") if "moto.server" in block)
+    (text,) = (block for block in blocks("sh", S3_PAGE) if "moto.server" in block)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -136,7 +128,7 @@ def test_the_commands_for_s3_run(finished: Run, tmp_path: Path) -> None:
 
 
 def test_exit_codes_are_those_of_the_errors() -> None:
-    table = set(re.findall(r"^\| (\d) \|", README, re.MULTILINE))
+    table = set(re.findall(r"^\| (\d) \|", COMMANDS, re.MULTILINE))
     codes = {
         str(kind.exit_code)
         for kind in vars(errors).values()
@@ -148,7 +140,7 @@ def test_exit_codes_are_those_of_the_errors() -> None:
 
 
 def test_the_int8_model_loads_in_plain_paddle_inference(finished: Run) -> None:
-    (snippet,) = blocks("python")
+    (snippet,) = blocks("python", COMMANDS)
     code = snippet.replace("runs/digits", str(finished.output))
     code += "\nassert predictor.get_input_names() == ['image']\n"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -157,7 +149,35 @@ def test_the_int8_model_loads_in_plain_paddle_inference(finished: Run) -> None:
 
 def test_the_command_for_several_processes_is_the_one_that_is_tested() -> None:
     """By test_distributed, in full."""
-    pages = README + (ROOT / "docs/kubernetes.md").read_text()
-    shown = [shlex.split(line) for line in pages.splitlines() if "paddle.distributed" in line]
+    page = (ROOT / "docs/kubernetes.md").read_text()
+    shown = [shlex.split(line) for line in page.splitlines() if "paddle.distributed" in line]
     command = ["python", *LAUNCH, "job", "run", "m.json", *TOGETHER]
-    assert [line for line in shown if line[0] == "python"] == [command, command]
+    assert [line for line in shown if line[0] == "python"] == [command]
+
+
+@pytest.mark.full
+def test_five_steps_lead_to_a_label(needs_vnni: None, tmp_path: Path) -> None:
+    """As they stand, but for a small network and the environment, which is active already."""
+    for number, name in enumerate(load_digits().target_names[:3]):
+        chosen = load_digits().images[load_digits().target == number][:60]
+        for index, image in enumerate(chosen):
+            path = tmp_path / f"photos/{'cat' if number == 0 else f'class-{name}'}/{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            gray = np.rint(image * 255 / 16).astype(np.uint8)
+            Image.fromarray(gray).resize((32, 32)).save(path)
+    part = README[README.index("## Your own model") : README.index("## The three ways")]
+    text = "".join(blocks("sh", part)).replace("source .venv/bin/activate\njob doctor\n", "")
+    lines = [line for line in text.splitlines() if "--weights" not in line and "export" not in line]
+    script = "\n".join(lines).replace("--data photos", "--data photos --model convnet")
+    script = script.replace("cat/1.jpg", "cat/1.png").replace("--compare", "--compare --json")
+    done = subprocess.run(
+        ["bash", "-e", "-c", script],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout[done.stdout.rindex("\n[") :])
+    assert row["answer"]["label"] in ("cat", "class-1", "class-2")

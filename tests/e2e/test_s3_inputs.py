@@ -1,4 +1,4 @@
-"""The README's commands for inputs in S3, as they stand, on small data."""
+"""The commands of docs/s3.md for inputs in S3, as they stand, on small data."""
 
 import io
 import json
@@ -19,12 +19,13 @@ from job.data import packed
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+S3_PAGE = (ROOT / "docs/s3.md").read_text()
+MANIFESTS = (ROOT / "docs/manifests.md").read_text()
 
 
 @pytest.fixture
 def storage(s3_server: S3Server, tmp_path: Path) -> None:
-    """The objects that the README's commands name."""
+    """The objects that the commands name."""
     client = s3_server.client
     for name in ("datasets", "jobs"):
         client.create_bucket(Bucket=name)
@@ -34,7 +35,7 @@ def storage(s3_server: S3Server, tmp_path: Path) -> None:
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         tar.add(tmp_path / "cifar10", "cifar10")
     client.put_object(Bucket="datasets", Key="cifar10.tar.gz", Body=buffer.getvalue())
-    (text,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
+    (text,) = re.findall(r"```json\n(.*?)```", MANIFESTS, re.DOTALL)
     files = {"manifest.json": text.encode(), "weights/ResNet50.pdparams": b"weights"}
     names = draw_images(tmp_path / "val", 12)
     for name in names:
@@ -48,7 +49,7 @@ def storage(s3_server: S3Server, tmp_path: Path) -> None:
 
 def commands() -> list[list[str]]:
     (block,) = (
-        text for text in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) if "s3://jobs" in text
+        text for text in re.findall(r"```sh\n(.*?)```", S3_PAGE, re.DOTALL) if "s3://jobs" in text
     )
     return [shlex.split(line)[1:] for line in block.splitlines()]
 
