@@ -38,8 +38,10 @@ from job.engine.training.programs import (
 )
 
 PER_CHANNEL = "channel_wise_abs_max"
-# Images for covariances and for the largest values of channels. It bounds the time.
-ENOUGH_IMAGES = 128
+# Images for covariances and for the largest values of channels. They bound the time: 128 images of
+# 224 pixels, or more smaller images.
+ENOUGH_IMAGES, MOST_IMAGES = 128, 2048
+ENOUGH_VALUES = ENOUGH_IMAGES * 3 * 224 * 224
 Progress = Callable[[int, int], None]
 Group = Mapping[str, Sequence[Layer]]
 
@@ -119,7 +121,7 @@ def calibrate(
     layers = layers_of(evaluation, weights)
     groups = grouped(layers) if method.gptq else []
     junctions = equalization.junctions_of(evaluation, layers) if method.equalize else []
-    few = images.some(ENOUGH_IMAGES)
+    few = images.some(enough(images.values.shape[1:]))
     rounding = sum(steps_of(evaluation, same[0]) for group in groups for same in group.values())
     shown = images.count + few.count * (bool(junctions) + len(groups))
     passes = Passes(shown + rounding, progress)
@@ -140,6 +142,11 @@ def calibrate(
         "corrected_layers": len(corrected),
         "equalized_activations": len(junctions),
     }
+
+
+def enough(shape: Sequence[int]) -> int:
+    """Return the number of images of a shape [C, H, W] for covariances."""
+    return min(MOST_IMAGES, max(ENOUGH_IMAGES, ENOUGH_VALUES // int(np.prod(shape))))
 
 
 def measure_all(

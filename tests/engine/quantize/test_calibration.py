@@ -7,7 +7,7 @@ import pytest
 # The first import of the engine sets the flags of Paddle.
 import tiny
 from job.engine.quantize import equalization, measurement, qat
-from job.engine.quantize.calibration import Method, calibrate, quantized_variables
+from job.engine.quantize.calibration import Method, calibrate, enough, quantized_variables
 from job.engine.quantize.layers import Layer, layers_of, pixels_before_mean
 from job.engine.quantize.measurement import Images, Model
 from job.engine.quantize.moments import Moments
@@ -272,3 +272,10 @@ def test_groups_of_weights_have_bounded_covariances() -> None:
     each = [*measurement.groups_of(opened.layers, covariance_bytes=1)]
     assert one == [list(opened.layers)]
     assert each == [[name] for name in opened.layers]
+
+
+@pytest.mark.parametrize(
+    ("shape", "count"), [((3, 224, 224), 128), ((3, 512, 512), 128), ((1, 8, 8), 2048)]
+)
+def test_more_small_images_are_measured(shape, count):
+    assert enough(shape) == count
