@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiers
+from failures import ImmediateFailures
 from moto_server import S3Server, served
 
 from job.uri import S3Uri
@@ -33,8 +34,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose the tier."""
+    """Choose the tier, and print failures at once."""
     tiers.choose(config.getoption("--full"))
+    config.pluginmanager.register(ImmediateFailures(config))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
