@@ -38,7 +38,7 @@ test: $(VENV)/installed-tests ## Set up the environment, then run the tests (at 
 	$(PYTEST) $(TESTS)
 
 test-all: $(VENV)/installed-tests ## Run all tests, also the slow tests, with 10 times the generated cases.
-	$(PYTEST) --full $(TESTS)
+	$(PYTEST) --full --durations=25 $(TESTS)
 
 check: $(VENV)/installed-tests ## Check lint, format, types and import layers.
 	! git grep -nE '^(<<<<<<<|>>>>>>>) '

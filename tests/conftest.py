@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiers
+from failures import ImmediateFailures
 from moto_server import S3Server, served
 
 from job.uri import S3Uri
@@ -16,14 +17,14 @@ from job.uri import S3Uri
 # starts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Files in the order in which workers take them, by the start of their paths: slow ones first.
+# Files in the order in which workers take them, by the start of their paths: long ones first.
 # test_whole_run makes the run that tests/e2e shares, while the other workers have engine tests.
 # At the end there are short files only, so that all workers end at about the same time.
 ORDER = (
-    "e2e/test_whole_run",
+    *("e2e/test_whole_run", "engine/int8/test_random_networks", "engine/int8/test_fallback"),
+    *("unit/test_hostile_input", "e2e/test_reported_networks", "e2e/test_distributed"),
     *("engine/benchmark", "engine/int8", "engine/training", "engine"),
-    "e2e",
-    *("unit/test_hostile_input", "unit/storage", "unit"),
+    *("e2e", "unit/storage", "unit"),
 )
 
 
@@ -33,8 +34,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose the tier."""
+    """Choose the tier, and print failures at once."""
     tiers.choose(config.getoption("--full"))
+    config.pluginmanager.register(ImmediateFailures(config))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -121,9 +122,15 @@ def test_instances_run_at_the_same_time_on_cores_of_their_own(models):
             for thread in Path(f"/proc/{timer.process.pid}/task").iterdir():
                 assert os.sched_getaffinity(int(thread.name)) == {core}
         before = [timer.cpu_seconds for timer in group.timers]
-        began = time.monotonic()
-        latencies = group.time(0.5, 3)
-        assert time.monotonic() - began < 0.95  # one after the other takes a second
+        pids = [timer.process.pid for timer in group.timers]
+        for pid in pids:
+            wait_for_state("T", pid)
+        with ThreadPoolExecutor(1) as pool:
+            measuring = pool.submit(group.time, 0.5, 3)
+            # One after the other, the second would rest while the first measures.
+            while not all(state_of(pid) != "T" for pid in pids):
+                assert not measuring.done()
+            latencies = measuring.result()
         assert all(sum(calls) > 450 and len(calls) >= 3 for calls in latencies)
         for timer, used in zip(group.timers, before, strict=True):
             assert timer.cpu_seconds > used
@@ -139,7 +146,7 @@ def test_a_resting_process_uses_no_time(models):
 def test_long_calls_end_the_warm_up(models):
     with rounds.started([Candidate("onednn", models[0])], SETTING, CORES[:1]) as (group,):
         assert len(group.time(0, 10**9, limit=0.0)[0]) == 1
-        assert sum(group.time(0, 10**9, limit=0.05)[0]) < 100
+        assert sum(group.time(0, 10**9, limit=0.05)[0]) < 10_000
 
 
 def test_more_threads_than_cores_are_refused(models):
@@ -193,7 +200,7 @@ def test_timing_processes_die_with_their_parent():
 
 def wait_for_state(wanted: str, pid: int) -> None:
     """Wait until a process is stopped (T) or ended (Z), as the kernel names it."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while state_of(pid) != wanted:
         assert time.monotonic() < deadline, state_of(pid)
         time.sleep(0.01)

@@ -115,7 +115,7 @@ def test_stays_busy_until_the_next_command(ends):
     assert "cpu_seconds" in ours.receive()
     ours.send(**command(batches=2, keep_busy=True))
     assert len(ours.receive()["milliseconds"]) == 2
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while model.calls < 5:
         assert time.monotonic() < deadline, "it rests"
         time.sleep(0.001)
@@ -125,7 +125,7 @@ def test_stays_busy_until_the_next_command(ends):
     time.sleep(0.02)
     assert model.calls == calls
     ours.close()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
 
 

@@ -81,16 +81,18 @@ def test_versions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "error"),
+    ("code", "limit_s", "error"),
     [
-        ("import sys; sys.exit(print('first\\nlast line', file=sys.stderr) or 3)", "last line"),
-        ("import os; os.abort()", "SIGABRT"),
-        ("import time; time.sleep(9)", " 1 s"),
+        ("import sys; sys.exit(print('first\\nlast line', file=sys.stderr) or 3)", 60, "last line"),
+        ("import os; os.abort()", 60, "SIGABRT"),
+        ("import time; time.sleep(99)", 1, " 1 s"),
     ],
 )
-def test_failing_inference(monkeypatch: pytest.MonkeyPatch, code: str, error: str) -> None:
+def test_failing_inference(
+    monkeypatch: pytest.MonkeyPatch, code: str, limit_s: int, error: str
+) -> None:
     monkeypatch.setattr("job.doctor.checks._SMOKE", code)
-    monkeypatch.setattr("job.doctor.checks._SMOKE_SECONDS", 1)
+    monkeypatch.setattr("job.doctor.checks._SMOKE_SECONDS", limit_s)
     finding = smoke_finding(smoke_test())
     assert finding.status == PROBLEM
     assert error in finding.found

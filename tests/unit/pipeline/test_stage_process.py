@@ -15,7 +15,7 @@ from fake_stages import COMMAND, Recorder, go, make_manifest, stage
 from job.errors import DataError, JobError, OutputError, StageCrashed, Stopped, TrainingError
 from job.pipeline.crash import explain_crash, last_lines
 from job.pipeline.run import RunResult
-from job.pipeline.stage_process import function_name
+from job.pipeline.stage_process import GRACE_SECONDS, function_name
 from job.process.environment import environment
 from job.process.signals import StopSignals
 
@@ -41,7 +41,7 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -182,7 +182,7 @@ class TestStopping:
     def test_saves_and_goes_on(self, tmp_path: Path, start: Start, signum: int, code: int) -> None:
         process = start("patient")
         process.send_signal(signum)
-        _, stderr = process.communicate(timeout=20)
+        _, stderr = process.communicate(timeout=60)
         assert process.returncode == code
         name = signal.Signals(signum).name
         assert f"stopped by {name} in stage patient\n" in stderr
@@ -196,7 +196,7 @@ class TestStopping:
         began = time.monotonic()
         with pytest.raises(JobError, match="stopped by SIGTERM in stage stubborn"):
             run(tmp_path, "stubborn", _Stops(signal.SIGTERM), "run.grace_seconds=1")
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < GRACE_SECONDS
 
     def test_second_interrupt_kills_at_once(self, tmp_path: Path, start: Start) -> None:
         process = start("stubborn")
@@ -205,7 +205,7 @@ class TestStopping:
         time.sleep(0.5)
         assert alive(pids[0])
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
         assert process.returncode == 130
         for pid in pids:
             wait_until(lambda pid=pid: not alive(pid))

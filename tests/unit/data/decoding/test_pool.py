@@ -47,11 +47,11 @@ def test_a_process_that_dies_costs_only_the_guilty_image() -> None:
 def test_a_process_that_hangs_is_replaced() -> None:
     source = TroubledSource(60, hanging=(5,))
     started = time.monotonic()
-    with pool(source, timeout_s=0.7) as decoding:
+    with pool(source, timeout_s=2.0) as decoding:
         bad = reasons(source, decoding)
     assert bad.keys() == {5}
-    assert "0.7 s" in bad[5]
-    assert time.monotonic() - started < 20
+    assert "2 s" in bad[5]
+    assert time.monotonic() - started < 60
 
 
 def test_processes_killed_from_outside_cost_no_image() -> None:
@@ -104,7 +104,7 @@ def test_processes_die_with_a_killed_parent() -> None:
         assert len(workers) == 2
         time.sleep(0.2)
         parent.kill()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while any(is_running(worker) for worker in workers):
         assert time.monotonic() < deadline, "decoding processes outlived their parent"
         time.sleep(0.02)

@@ -556,7 +556,7 @@ class TestStoreInTrouble:
             process.send_signal(signal.SIGTERM)
             began = time.monotonic()
             assert process.wait(60) == 128 + signal.SIGTERM
-            assert time.monotonic() - began < 6.5
+            assert time.monotonic() - began < 2 * 5
             server.go_on()
         assert "stopped by SIGTERM" in (tmp_path / "err.txt").read_text()
 
