@@ -250,15 +250,12 @@ class ObjectStore:
         for page in self._pages(prefix):
             yield from listed_objects(prefix, page, self._server)
 
-    def level(self, prefix: S3Uri) -> tuple[tuple[S3Uri, ...], tuple[S3Object, ...]]:
-        """Return the folders and the objects directly below a prefix; each page is read once."""
-        folders: tuple[S3Uri, ...] = ()
-        objects: tuple[S3Object, ...] = ()
+    def level(self, prefix: S3Uri) -> Iterator[tuple[tuple[S3Uri, ...], tuple[S3Object, ...]]]:
+        """Yield the folders and the objects directly below a prefix, for each page."""
         for page in self._pages(prefix, Delimiter="/"):
             prefixes = (entry["Prefix"] for entry in page.get("CommonPrefixes", ()))
-            folders += tuple(S3Uri(prefix.bucket, each.removesuffix("/")) for each in prefixes)
-            objects += tuple(listed_objects(prefix, page, self._server))
-        return folders, objects
+            folders = tuple(S3Uri(prefix.bucket, each.removesuffix("/")) for each in prefixes)
+            yield folders, tuple(listed_objects(prefix, page, self._server))
 
     def directly_in(self, prefix: S3Uri) -> Iterator[S3Object]:
         """Yield the objects directly below a prefix, without those in its folders."""

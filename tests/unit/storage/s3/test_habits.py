@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from unusual_s3 import BUCKET, Unusual
 
-from job.data.s3.describe import _list_below
+from job.data.s3.list_objects import list_below
 from job.errors import DataError, ObjectChanged, StorageError, TransferFailed
 from job.process.signals import StopSignals
 from job.storage.s3.access import Access, input_errors
@@ -15,6 +15,7 @@ from job.storage.s3.fetch_run import read_records
 from job.storage.s3.output import S3Output
 from job.storage.s3.prefetch import Piece, PieceReader
 from job.storage.s3.range_reader import RangeReader
+from job.storage.s3.responses import S3Object
 from job.storage.s3.retry import Retry
 
 
@@ -190,7 +191,7 @@ class TestListings:
             server.hold(f"a/{number}/b", b"")
         for act in (
             lambda: list(server.store().list(BUCKET)),
-            lambda: server.store().level(BUCKET / "a"),
+            lambda: list(server.store().level(BUCKET / "a")),
         ):
             server.requests.clear()
             with pytest.raises(StorageError, match="repeats") as raised:
@@ -203,11 +204,14 @@ class TestListings:
         for number in range(95):
             server.hold(f"data/{number:02d}.jpg", b"x")
         server.hold("data/inner/a.jpg", b"x")
-        folders, objects = server.store().level(BUCKET / "data")
-        assert (folders, len(objects)) == ((BUCKET / "data" / "inner",), 95)
+        pages = list(server.store().level(BUCKET / "data"))
+        assert [each for folders, _ in pages for each in folders] == [BUCKET / "data" / "inner"]
+        assert sum(len(objects) for _, objects in pages) == 95
         assert server.requests["LIST"] == 10
         server.requests.clear()
-        assert len(_list_below([BUCKET / "data"], server.store())) == 96
+        found: list[S3Object] = []
+        list_below([BUCKET / "data"], server.store(), found.extend)
+        assert len(found) == 96
         assert server.requests["LIST"] == 11
 
     def test_more_unfinished_uploads_than_a_page(self, server: Unusual) -> None:
