@@ -42,6 +42,8 @@ class Habits:
         throttles: so many requests are rejected with 503 SlowDown.
         away_until: the server closes connections without a response until this time by ``clock``.
         clock: returns a time in seconds.
+        leaves_at: a PUT of a key that contains this text starts an outage; only once.
+        leaves_for: how long this outage lasts, in seconds.
         flips_a_byte: GET changes one byte of each object in the same way, as a damaged disk does.
         html: each response is a page, as from a web server.
         status: the status of these pages.
@@ -62,6 +64,8 @@ class Habits:
     throttles: int = 0
     away_until: float = 0.0
     clock: Callable[[], float] = time.monotonic
+    leaves_at: str = ""
+    leaves_for: float = 0.0
     flips_a_byte: bool = False
     html: bool = False
     status: int = 200
@@ -160,6 +164,9 @@ class _Handler(BaseHTTPRequestHandler):
             habits = self.state.habits
             listing = self.command == "GET" and not key
             self.state.requests["LIST" if listing else self.command] += 1
+            if self.command == "PUT" and habits.leaves_at and habits.leaves_at in key:
+                habits.leaves_at = ""
+                habits.away_until = habits.clock() + habits.leaves_for
             if habits.clock() < habits.away_until:
                 self.close_connection = True
             elif habits.html:
