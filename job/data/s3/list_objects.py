@@ -103,4 +103,4 @@ def list_below(
             add(objects)
 
     each(open_, tops, _THREADS)
-    each(lambda folder: add(store.list(folder)), folders, _THREADS)
+    each(lambda folder: add(store.list(folder, etags=True)), folders, _THREADS)

@@ -166,13 +166,23 @@ class TestResponsesWithoutETag:
             lambda: store.read_range(uri, 0, 3, etag=etag),
             lambda: store.download(uri, tmp_path / "a"),
             lambda: store.put(uri, b"new"),
-            lambda: list(store.list(BUCKET)),
+            lambda: list(store.list(BUCKET, etags=True)),
+            lambda: list(store.level(BUCKET)),
+            lambda: list(store.directly_in(BUCKET)),
         ):
             with pytest.raises(StorageError, match="ETag") as raised:
                 act()
             assert type(raised.value) is StorageError
             assert server.url in str(raised.value)
             assert BUCKET.bucket in str(raised.value)
+
+    def test_objects_of_an_output_are_listed(self, server: Unusual) -> None:
+        """rclone lists the claim of another run without ETag while the run renews it."""
+        server.hold("run/lease/1", b"")
+        server.habits.without_etag = True
+        (entry,) = server.store().listing(BUCKET / "run").objects
+        assert [entry] == list(server.store().list(BUCKET / "run"))
+        assert entry.etag == ""
 
 
 class TestListings:

@@ -199,7 +199,10 @@ HABITS: dict[str, tuple[dict[str, Any], set[Callable[[Setting], None]]]] = {
         {"listings_without_token": True, "page_keys": 2},
         {a_listing_is_complete},
     ),
-    "without_etag": ({"without_etag": True}, {*PROMISES} - {a_replaced_object_is_rejected}),
+    "without_etag": (
+        {"without_etag": True},
+        {*PROMISES} - {a_replaced_object_is_rejected, a_paused_run_can_no_longer_write},
+    ),
     "without_message": ({"without_message": True}, set()),
     "throttles": ({"throttles": 5}, set()),
     "away_for_90_s": ({"away_until": 90.0}, set()),
