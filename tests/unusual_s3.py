@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from email.utils import formatdate
@@ -40,8 +40,10 @@ class Habits:
         without_etag: responses have no ETag.
         without_message: errors have no Message.
         throttles: so many requests are rejected with 503 SlowDown.
-        away_until: the server closes connections without a response until this time
-            (``time.monotonic``).
+        away_until: the server closes connections without a response until this time by ``clock``.
+        clock: returns a time in seconds.
+        leaves_at: a PUT of a key that contains this text starts an outage; only once.
+        leaves_for: how long this outage lasts, in seconds.
         flips_a_byte: GET changes one byte of each object in the same way, as a damaged disk does.
         html: each response is a page, as from a web server.
         status: the status of these pages.
@@ -61,6 +63,9 @@ class Habits:
     without_message: bool = False
     throttles: int = 0
     away_until: float = 0.0
+    clock: Callable[[], float] = time.monotonic
+    leaves_at: str = ""
+    leaves_for: float = 0.0
     flips_a_byte: bool = False
     html: bool = False
     status: int = 200
@@ -159,7 +164,10 @@ class _Handler(BaseHTTPRequestHandler):
             habits = self.state.habits
             listing = self.command == "GET" and not key
             self.state.requests["LIST" if listing else self.command] += 1
-            if time.monotonic() < habits.away_until:
+            if self.command == "PUT" and habits.leaves_at and habits.leaves_at in key:
+                habits.leaves_at = ""
+                habits.away_until = habits.clock() + habits.leaves_for
+            if habits.clock() < habits.away_until:
                 self.close_connection = True
             elif habits.html:
                 self._send(habits.status, _PAGE.encode(), {"Content-Type": "text/html"})

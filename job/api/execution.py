@@ -150,10 +150,24 @@ def check(manifest: Manifest, source: str, options: RunOptions, *, allow_code: b
 
 @contextmanager
 def ready_inputs(
-    manifest: Manifest, source: str, options: RunOptions, ui: Ui
+    manifest: Manifest,
+    source: str,
+    options: RunOptions,
+    ui: Ui,
+    *,
+    reuse_listing: bool = False,
 ) -> Iterator[Manifest]:
-    """Download the inputs from S3, check them, and yield the manifest with their local paths."""
-    with localized(manifest, StageEvents(ui, "inputs").message, options.index) as ready:
+    """Download the inputs from S3, check them, and yield the manifest with their local paths.
+
+    Args:
+        manifest: the manifest.
+        source: its name in messages.
+        options: select the model of a matrix.
+        ui: shows messages.
+        reuse_listing: see :func:`localized`.
+    """
+    say = StageEvents(ui, "inputs").message
+    with localized(manifest, say, options.index, reuse_listing=reuse_listing) as ready:
         if ready is not manifest:
             # Now the files from S3 are on this machine too.
             _check_model(ready, source, options)

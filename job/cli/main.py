@@ -163,7 +163,9 @@ def run(
                 loaded, location = execution.load_with_output(manifest, overrides or (), output)
                 options = execution.RunOptions(index, from_stage, until_stage, allow_slow_isa)
                 execution.check(loaded, manifest, options, allow_code=allow_code)
-                with execution.ready_inputs(loaded, manifest, options, ui) as ready:
+                with execution.ready_inputs(
+                    loaded, manifest, options, ui, reuse_listing=True
+                ) as ready:
                     as_json = log_format is LogFormat.json
                     print_plan_of(ready, location, options, as_json=as_json)
                 return

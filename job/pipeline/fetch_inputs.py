@@ -9,6 +9,7 @@ has ended.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,17 @@ _SIDECAR = ".json"
 
 
 @contextmanager
-def localized(manifest: Manifest, say: Say, index: int | None = None) -> Iterator[Manifest]:
+def localized(
+    manifest: Manifest, say: Say, index: int | None = None, *, reuse_listing: bool = False
+) -> Iterator[Manifest]:
     """Download the inputs of a manifest from S3, and yield the manifest with their local paths.
 
     Args:
         manifest: a manifest of one model or of a matrix.
         say: callback for status messages.
         index: the number of one model of a matrix; None for all models.
+        reuse_listing: whether the listing of an earlier command may be used, see
+            :mod:`job.data.s3.known_listing`.
 
     Yields:
         The manifest; the files stay in the cache until the block ends.
@@ -53,7 +58,7 @@ def localized(manifest: Manifest, say: Say, index: int | None = None) -> Iterato
     if not any(reads_s3(single) for single in singles):
         yield manifest
         return
-    fetcher = _Fetcher(manifest, say)
+    fetcher = _Fetcher(manifest, say, reuse_listing=reuse_listing)
     try:
         with input_errors():
             for single in singles:
@@ -83,12 +88,17 @@ def _files_of(data: DataSpec) -> Sequence[str]:
 class _Fetcher:
     """Downloads each input once."""
 
-    def __init__(self, manifest: Manifest, say: Say) -> None:
+    def __init__(self, manifest: Manifest, say: Say, *, reuse_listing: bool) -> None:
         self.say = say
+        self.reuse_listing = reuse_listing
         self.access = access_of(manifest.storage, manifest.base)
         self.cache: Cache = self.access.cache()
-        self.store: ObjectStore = self.access.store(say)
         self.paths: dict[S3Uri, Path] = {}
+
+    @cached_property
+    def store(self) -> ObjectStore:
+        """Access to S3. Creating a client takes half a second, which a known listing saves."""
+        return self.access.store(self.say)
 
     def model(self, manifest: Manifest) -> None:
         """Download weights and a given inference model."""
@@ -113,9 +123,16 @@ class _Fetcher:
             if uri is not None:
                 self._file(uri, with_sidecar=data.format == "packed")
         if root is not None and data.format != "packed" and root not in self.paths:
-            self.say(f"listing {root}")
-            folder = describe(root, manifest, self.access, self.store, self.cache, self.paths)
-            self.paths[root] = folder
+            self.paths[root] = describe(
+                root,
+                manifest,
+                self.access,
+                lambda: self.store,
+                self.cache,
+                self.paths,
+                reuse_listing=self.reuse_listing,
+                say=self.say,
+            )
 
     def _file(self, uri: S3Uri, *, with_sidecar: bool) -> None:
         if uri in self.paths:

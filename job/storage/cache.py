@@ -16,9 +16,10 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from job.errors import OutputError
@@ -28,6 +29,7 @@ from job.storage.lock import file_lock, lock
 
 _DIGEST_BYTES = 32
 _FILES = ".files.json"
+_FOLDERS = "files"
 # A process checks the size of the whole cache after it has written this share of the limit.
 _STEP = 0.02
 _FULL, _EMPTIER = 0.9, 0.8
@@ -103,7 +105,7 @@ class Cache:
         Raises:
             OutputError: the cache cannot be written, or its limit is less than ``bytes_``.
         """
-        folder = self.root / "files" / _hashed(name)
+        folder = self.root / _FOLDERS / _hashed(name)
         if bytes_ > self.most_bytes * _FULL:
             raise OutputError(
                 f"{name} needs {bytes_:,} bytes, but the cache at {self.root} is limited to "
@@ -111,14 +113,7 @@ class Cache:
                 "Raise storage.cache_gib, or copy the file to a local disk.",
             )
         with output_errors(self.root):
-            # Creates the folder again to get the error, if there is one.
-            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not self._is_ours():
-                raise OutputError(
-                    f"{self.root} belongs to another user",
-                    "Set storage.scratch or JOB_SCRATCH to a folder that belongs to you.",
-                )
-            folder.parent.mkdir(parents=True, exist_ok=True)
+            self._make_folders()
             with file_lock(_lock_of(folder)):
                 if not self._hold(folder):
                     self.trim(bytes_)
@@ -126,9 +121,22 @@ class Cache:
                     self._hold(folder)
         return folder
 
+    @contextmanager
+    def temporary(self) -> Iterator[Path]:
+        """Yield an empty folder on the same disk, which is removed afterwards.
+
+        Raises:
+            OutputError: the cache cannot be written.
+        """
+        with output_errors(self.root):
+            self._make_folders()
+            # The dot marks an incomplete entry, which is removed later if the process is killed.
+            with TemporaryDirectory(dir=self.root / _FOLDERS, prefix=".") as path:
+                yield Path(path)
+
     def kept_files(self, name: str) -> Path | None:
         """Return a folder of files if the cache has it; it is not locked and can be removed."""
-        folder = self.root / "files" / _hashed(name)
+        folder = self.root / _FOLDERS / _hashed(name)
         return folder if (folder / _FILES).is_file() else None
 
     def release(self) -> None:
@@ -149,6 +157,16 @@ class Cache:
                     return
                 if not path.name.startswith(".") and _remove(path):
                     total -= size
+
+    def _make_folders(self) -> None:
+        # Creates the folder again to get the error, if there is one.
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self._is_ours():
+            raise OutputError(
+                f"{self.root} belongs to another user",
+                "Set storage.scratch or JOB_SCRATCH to a folder that belongs to you.",
+            )
+        (self.root / _FOLDERS).mkdir(parents=True, exist_ok=True)
 
     def _is_ours(self) -> bool:
         """Create the folder, and return whether it belongs to this user.
@@ -180,7 +198,7 @@ class Cache:
                     if entry.name.startswith(".") and old > _STALE_BLOB_S:
                         _unlink(Path(entry.path))
                     yield status.st_mtime, status.st_size, Path(entry.path)
-        for entry in _listed(self.root / "files"):
+        for entry in _listed(self.root / _FOLDERS):
             if entry.is_dir():
                 with suppress(FileNotFoundError):
                     path, used = Path(entry.path), entry.stat().st_mtime

@@ -485,7 +485,10 @@ def test_addresses(text: bytes) -> None:
 ROOT = S3Uri("bucket", "set")
 OBJECT = S3Object(ROOT / "cat/0.png", 12, '"etag"', datetime.fromtimestamp(0, UTC))
 SHARD = [Member("cat/0.png", 12, "0" * 64, 512), Member("dog/0.png", 9, "1" * 64, 1536)]
-INDEXES = [remote_index.of_objects(ROOT, [OBJECT]), remote_index.of_shards(ROOT, [(OBJECT, SHARD)])]
+INDEXES = [
+    b"".join(remote_index.object_lines(ROOT, [(OBJECT.uri.key, OBJECT.bytes, OBJECT.etag)])),
+    remote_index.of_shards(ROOT, [(OBJECT, SHARD)]),
+]
 
 
 @examples(500)

@@ -1,28 +1,28 @@
 """Describe a data set of images in S3, for planning and for reading it."""
 
 import hashlib
-import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from job.data.archive_reading import Limits, is_archive, is_plain_tar
 from job.data.decode import EXTENSIONS
-from job.data.list_file import list_entries
 from job.data.s3 import index as remote_index
 from job.data.s3.archive import RemoteArchive, description, members_of, members_of_file
 from job.data.s3.index import Member
-from job.errors import DataError, OutputError
+from job.data.s3.known_listing import KnownListing
+from job.data.s3.list_objects import list_objects
+from job.data.s3.listed import ListedObjects
+from job.errors import OutputError
+from job.events import Say
 from job.manifest import Manifest
-from job.manifest.spec import DataSpec, data_file
 from job.storage.cache import Cache
-from job.storage.files import write_bytes
+from job.storage.files import replace_file, write_bytes
 from job.storage.parallel import each
 from job.storage.s3.access import Access, input_errors
 from job.storage.s3.objects import ObjectStore
 from job.storage.s3.responses import S3Object
 from job.uri import S3Uri
 
-_THREADS = 16
 _SHARDS_AT_ONCE = 2
 # A tar file that is larger than this share of the cache is not stored in the cache.
 _SHARE = 0.25
@@ -33,9 +33,12 @@ def describe(
     root: S3Uri,
     manifest: Manifest,
     access: Access,
-    store: ObjectStore,
+    open_store: Callable[[], ObjectStore],
     cache: Cache,
     paths: Mapping[S3Uri, Path],
+    *,
+    reuse_listing: bool = False,
+    say: Say,
 ) -> Path:
     """Describe a data set. It is an archive, a tar file, or a prefix with tar files or images.
 
@@ -43,9 +46,11 @@ def describe(
         root: the URI of the data set.
         manifest: gives its lists or folders.
         access: access to S3, for threads.
-        store: an open object store.
+        open_store: returns an object store.
         cache: stores the description.
         paths: the local paths of the downloaded lists.
+        reuse_listing: whether the listing of an earlier command may be used.
+        say: callback for progress messages.
 
     Returns:
         A file that has the same content as long as the data set does not change.
@@ -54,82 +59,54 @@ def describe(
         DataError: the data set is empty, missing or damaged.
     """
     if is_archive(root.name):
+        say(f"listing {root}")
+        store = open_store()
         archive = store.head(root)
         if is_plain_tar(root.name):
             return _of_shards(root, [archive], access, store, cache)
         return _kept(cache, description(archive))
-    objects = _listed(root, manifest, store, paths)
-    shards = [entry for entry in objects if is_plain_tar(entry.uri.name)]
-    if shards and not any(_is_image(entry) for entry in objects):
-        return _of_shards(root, shards, access, store, cache)
-    return _kept(cache, remote_index.of_objects(root, objects))
+    known = KnownListing(root, manifest, access, cache, paths)
+    if reuse_listing and (earlier := known.description(say)):
+        return earlier
+    say(f"listing {root}")
+    store = open_store()
+    with cache.temporary() as folder, ListedObjects.open(folder / "objects", root, say) as listed:
+        list_objects(root, manifest, store, paths, listed)
+        path = _of_listed(root, listed, folder, access, store, cache)
+    known.keep(path)
+    return path
 
 
-def _is_image(entry: S3Object) -> bool:
-    return entry.uri.key.lower().endswith(tuple(EXTENSIONS))
-
-
-def _listed(
-    root: S3Uri, manifest: Manifest, store: ObjectStore, paths: Mapping[S3Uri, Path]
-) -> Sequence[S3Object]:
-    """List the objects that the manifest reads; the prefix may also contain an output.
-
-    Tar files directly below the prefix are listed too, because they may contain the images.
-    """
-    data, wanted = manifest.data, None
-    if data.format == "class_folders":
-        dirs = [text for text in (data.train_dir, data.selection_dir, data.val_dir) if text]
-        tops = [root if text == "." else root / posixpath.normpath(text) for text in dirs]
-    else:
-        wanted = set(_names(root, data, manifest, paths))
-        tops = sorted({root / name.partition("/")[0] for name in wanted if "/" in name})
-    objects = _list_below(tops, store)
-    # If the root is one of the listed folders, its objects are already in the result.
-    for entry in () if root in tops else store.directly_in(root):
-        if is_plain_tar(entry.uri.name) or (wanted and entry.uri.name in wanted):
-            objects[entry.uri] = entry
-    if not objects:
-        raise DataError(f"{root}: no objects found", "Correct data.root, or upload the data set.")
-    return [
-        entry
-        for uri, entry in sorted(objects.items())
-        # Some programs create empty objects for folders.
-        if not uri.key.endswith("/")
-        and (wanted is None or is_plain_tar(uri.name) or uri.key.removeprefix(root.below) in wanted)
+def _of_listed(
+    root: S3Uri,
+    listed: ListedObjects,
+    folder: Path,
+    access: Access,
+    store: ObjectStore,
+    cache: Cache,
+) -> Path:
+    """Describe tar files or images below a prefix; ``folder`` is for a temporary file."""
+    shards = [
+        S3Object(S3Uri(root.bucket, key), size, etag, remote_index.UNKNOWN_TIME)
+        for key, size, etag in listed
+        if is_plain_tar(key)
     ]
+    if shards and not any(_is_image(key) for key, _, _ in listed):
+        return _of_shards(root, shards, access, store, cache)
+    written, digest = folder / _FILE, hashlib.sha256()
+    with written.open("wb") as file:
+        for line in remote_index.object_lines(root, listed):
+            digest.update(line)
+            file.write(line)
+
+    def fetch(into: Path) -> None:
+        replace_file(written, into / _FILE)
+
+    return cache.files(f"description {digest.hexdigest()}", written.stat().st_size, fetch) / _FILE
 
 
-def _names(
-    root: S3Uri, data: DataSpec, manifest: Manifest, paths: Mapping[S3Uri, Path]
-) -> Sequence[str]:
-    """Return the image names in the lists."""
-    names = []
-    for text in (data.train_list, data.selection_list, data.val_list):
-        if text:
-            uri = manifest.uri(data_file(data.root, text))
-            path = Path(text) if uri is None else paths[uri]
-            names += [
-                name for name, _ in list_entries(path, text, str(root), manifest.model.classes)
-            ]
-    return names
-
-
-def _list_below(tops: Sequence[S3Uri], store: ObjectStore) -> dict[S3Uri, S3Object]:
-    """List prefixes; each folder has its own request, because a response has at most 1,000 keys."""
-    folders: list[S3Uri] = []
-    objects: dict[S3Uri, S3Object] = {}
-
-    def open_(top: S3Uri) -> None:
-        inner, entries = store.level(top)
-        folders.extend(inner)
-        objects.update((entry.uri, entry) for entry in entries)
-
-    def list_(folder: S3Uri) -> None:
-        objects.update((entry.uri, entry) for entry in store.list(folder))
-
-    each(open_, tops, _THREADS)
-    each(list_, folders, _THREADS)
-    return objects
+def _is_image(key: str) -> bool:
+    return key.lower().endswith(tuple(EXTENSIONS))
 
 
 def _of_shards(

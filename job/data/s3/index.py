@@ -29,7 +29,7 @@ from job.storage.s3.responses import S3Object
 from job.uri import S3Uri
 
 OBJECTS, MEMBERS = "objects", "members"
-_UNKNOWN_TIME = datetime.fromtimestamp(0, UTC)
+UNKNOWN_TIME = datetime.fromtimestamp(0, UTC)
 # What reading a damaged file raises. Deeply nested JSON raises RecursionError, and a number above
 # 64 bits OverflowError.
 _DAMAGE = (
@@ -90,15 +90,20 @@ class RemoteIndex:
         size = int(self.sizes[place])
         if self.places is None:
             uri = S3Uri(self.root.bucket, self.root.below + self.names[place])
-            return Piece(S3Object(uri, size, self.marks[place], _UNKNOWN_TIME), None, size, None)
+            return Piece(S3Object(uri, size, self.marks[place], UNKNOWN_TIME), None, size, None)
         shard, start = map(int, self.places[place])
         return Piece(self.shards[shard], start, size, self.marks[place])
 
 
-def of_objects(root: S3Uri, objects: Iterable[S3Object]) -> bytes:
-    """Return the content of an index of objects below a prefix."""
-    rows = [(each.uri.key.removeprefix(root.below), each.bytes, each.etag) for each in objects]
-    return _content({"kind": OBJECTS}, sorted(rows))
+def object_lines(root: S3Uri, rows: Iterable[tuple[str, int, str]]) -> Iterator[bytes]:
+    """Yield the lines of an index of objects below a prefix.
+
+    Args:
+        root: the prefix.
+        rows: key, size in bytes, and ETag of each object, sorted by key.
+    """
+    start = len(root.below)
+    return _lines_of({"kind": OBJECTS}, ((key[start:], size, etag) for key, size, etag in rows))
 
 
 def of_shards(root: S3Uri, shards: Sequence[tuple[S3Object, Sequence[Member]]]) -> bytes:
@@ -140,7 +145,7 @@ def read_members(path: Path) -> list[Member] | None:
 
 
 def read(path: Path, root: S3Uri) -> RemoteIndex:
-    """Read an index of :func:`of_objects` or :func:`of_shards`.
+    """Read an index of :func:`object_lines` or :func:`of_shards`.
 
     Raises:
         DataError: the file is damaged.
@@ -154,7 +159,7 @@ def read(path: Path, root: S3Uri) -> RemoteIndex:
             return RemoteIndex(root, names, np.asarray(sizes, np.int64), marks)
         shards = tuple(
             S3Object(
-                S3Uri(root.bucket, root.below + name) if name else root, size, etag, _UNKNOWN_TIME
+                S3Uri(root.bucket, root.below + name) if name else root, size, etag, UNKNOWN_TIME
             )
             for name, size, etag in header["shards"]
         )
@@ -167,7 +172,11 @@ def read(path: Path, root: S3Uri) -> RemoteIndex:
 
 
 def _content(header: Mapping[str, Any], rows: Iterable[Sequence[Any]]) -> bytes:
-    return "".join(json.dumps(row) + "\n" for row in (header, *rows)).encode()
+    return b"".join(_lines_of(header, rows))
+
+
+def _lines_of(header: Mapping[str, Any], rows: Iterable[Sequence[Any]]) -> Iterator[bytes]:
+    return (json.dumps(row).encode() + b"\n" for row in itertools.chain((header,), rows))
 
 
 def _lines(path: Path) -> Iterator[Any]:

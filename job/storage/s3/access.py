@@ -61,13 +61,15 @@ class Access:
         """Return the cache, for this process only."""
         return Cache(self.cache_root, self.cache_bytes)
 
+    @property
+    def server(self) -> str:
+        """The URL of the server; empty for AWS."""
+        variables = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+        return self.settings.endpoint_url or next(filter(None, map(os.environ.get, variables)), "")
+
     def name(self, entry: S3Object) -> str:
         """Return a name for the content of an object. Different content has another name."""
-        variables = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-        server = self.settings.endpoint_url or next(
-            filter(None, map(os.environ.get, variables)), ""
-        )
-        return f"{server} {entry.uri} {entry.etag} {entry.bytes}"
+        return f"{self.server} {entry.uri} {entry.etag} {entry.bytes}"
 
 
 @contextmanager

@@ -245,31 +245,35 @@ class ObjectStore:
         """
         Upload(self.client, self.retry).file(uri, path, sha256, length)
 
-    def list(self, prefix: S3Uri) -> Iterator[S3Object]:
-        """Yield the objects below a prefix, sorted by key."""
-        for page in self._pages(prefix):
-            yield from listed_objects(prefix, page, self._server)
+    def list(self, prefix: S3Uri, *, etags: bool = False) -> Iterator[S3Object]:
+        """Yield the objects below a prefix, sorted by key.
 
-    def level(self, prefix: S3Uri) -> tuple[tuple[S3Uri, ...], tuple[S3Object, ...]]:
-        """Return the folders and the objects directly below a prefix; each page is read once."""
-        folders: tuple[S3Uri, ...] = ()
-        objects: tuple[S3Object, ...] = ()
+        Args:
+            prefix: the prefix.
+            etags: whether each object must have an ETag.
+        """
+        for page in self._pages(prefix):
+            yield from listed_objects(prefix, page, self._server, etags=etags)
+
+    def level(self, prefix: S3Uri) -> Iterator[tuple[tuple[S3Uri, ...], tuple[S3Object, ...]]]:
+        """Yield the folders and the objects directly below a prefix, for each page."""
         for page in self._pages(prefix, Delimiter="/"):
             prefixes = (entry["Prefix"] for entry in page.get("CommonPrefixes", ()))
-            folders += tuple(S3Uri(prefix.bucket, each.removesuffix("/")) for each in prefixes)
-            objects += tuple(listed_objects(prefix, page, self._server))
-        return folders, objects
+            folders = tuple(S3Uri(prefix.bucket, each.removesuffix("/")) for each in prefixes)
+            yield folders, tuple(listed_objects(prefix, page, self._server, etags=True))
 
     def directly_in(self, prefix: S3Uri) -> Iterator[S3Object]:
         """Yield the objects directly below a prefix, without those in its folders."""
         for page in self._pages(prefix, Delimiter="/"):
-            yield from listed_objects(prefix, page, self._server)
+            yield from listed_objects(prefix, page, self._server, etags=True)
 
     def listing(self, prefix: S3Uri) -> Listing:
         """Return the objects below a prefix and the time of the store's clock."""
         pages = list(self._pages(prefix))
         objects = tuple(
-            entry for page in pages for entry in listed_objects(prefix, page, self._server)
+            entry
+            for page in pages
+            for entry in listed_objects(prefix, page, self._server, etags=False)
         )
         return Listing(objects, date_of(prefix, pages[-1]))
 

@@ -118,11 +118,24 @@ def described_object(uri: S3Uri, response: Mapping[str, Any], server: str) -> S3
     )
 
 
-def listed_objects(prefix: S3Uri, page: Mapping[str, Any], server: str) -> Iterator[S3Object]:
-    """Yield the objects in a page of a listing."""
+def listed_objects(
+    prefix: S3Uri, page: Mapping[str, Any], server: str, *, etags: bool
+) -> Iterator[S3Object]:
+    """Yield the objects in a page of a listing.
+
+    Args:
+        prefix: the prefix that was listed.
+        page: the response.
+        server: the URL of the server.
+        etags: whether each object must have an ETag. rclone lists an object that is being replaced
+            without an ETag.
+
+    Raises:
+        StorageError: an object has no ETag.
+    """
     for entry in page.get("Contents", ()):
         uri = S3Uri(prefix.bucket, entry["Key"])
-        etag = etag_of(uri, entry, server)
+        etag = etag_of(uri, entry, server) if etags else str(entry.get("ETag") or "")
         yield S3Object(uri, entry["Size"], etag, entry["LastModified"])
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from unusual_s3 import BUCKET, Unusual
 
-from job.data.s3.describe import _list_below
+from job.data.s3.list_objects import list_below
 from job.errors import DataError, ObjectChanged, StorageError, TransferFailed
 from job.process.signals import StopSignals
 from job.storage.s3.access import Access, input_errors
@@ -15,6 +15,7 @@ from job.storage.s3.fetch_run import read_records
 from job.storage.s3.output import S3Output
 from job.storage.s3.prefetch import Piece, PieceReader
 from job.storage.s3.range_reader import RangeReader
+from job.storage.s3.responses import S3Object
 from job.storage.s3.retry import Retry
 
 
@@ -165,13 +166,23 @@ class TestResponsesWithoutETag:
             lambda: store.read_range(uri, 0, 3, etag=etag),
             lambda: store.download(uri, tmp_path / "a"),
             lambda: store.put(uri, b"new"),
-            lambda: list(store.list(BUCKET)),
+            lambda: list(store.list(BUCKET, etags=True)),
+            lambda: list(store.level(BUCKET)),
+            lambda: list(store.directly_in(BUCKET)),
         ):
             with pytest.raises(StorageError, match="ETag") as raised:
                 act()
             assert type(raised.value) is StorageError
             assert server.url in str(raised.value)
             assert BUCKET.bucket in str(raised.value)
+
+    def test_objects_of_an_output_are_listed(self, server: Unusual) -> None:
+        """rclone lists the claim of another run without ETag while the run renews it."""
+        server.hold("run/lease/1", b"")
+        server.habits.without_etag = True
+        (entry,) = server.store().listing(BUCKET / "run").objects
+        assert [entry] == list(server.store().list(BUCKET / "run"))
+        assert entry.etag == ""
 
 
 class TestListings:
@@ -190,7 +201,7 @@ class TestListings:
             server.hold(f"a/{number}/b", b"")
         for act in (
             lambda: list(server.store().list(BUCKET)),
-            lambda: server.store().level(BUCKET / "a"),
+            lambda: list(server.store().level(BUCKET / "a")),
         ):
             server.requests.clear()
             with pytest.raises(StorageError, match="repeats") as raised:
@@ -203,11 +214,14 @@ class TestListings:
         for number in range(95):
             server.hold(f"data/{number:02d}.jpg", b"x")
         server.hold("data/inner/a.jpg", b"x")
-        folders, objects = server.store().level(BUCKET / "data")
-        assert (folders, len(objects)) == ((BUCKET / "data" / "inner",), 95)
+        pages = list(server.store().level(BUCKET / "data"))
+        assert [each for folders, _ in pages for each in folders] == [BUCKET / "data" / "inner"]
+        assert sum(len(objects) for _, objects in pages) == 95
         assert server.requests["LIST"] == 10
         server.requests.clear()
-        assert len(_list_below([BUCKET / "data"], server.store())) == 96
+        found: list[S3Object] = []
+        list_below([BUCKET / "data"], server.store(), found.extend)
+        assert len(found) == 96
         assert server.requests["LIST"] == 11
 
     def test_more_unfinished_uploads_than_a_page(self, server: Unusual) -> None:
