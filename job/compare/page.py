@@ -88,6 +88,7 @@ def page_of(comparison: Comparison) -> Page:
             passed=not comparison.worse,
             headline=headline(comparison),
             notices=comparison.notes,
+            notes=(),
             cards=_cards(comparison),
         ),
         sections=(

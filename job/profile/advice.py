@@ -23,11 +23,14 @@ from job.profile.onednn_log import COMPUTE, Primitive, isa
 from job.profile.shapes import is_depthwise, sizes, words, work
 from job.text_format import plural, significant, times
 
-# Shares of a call from which a rule applies. Reorders must also exceed a share of the primitives.
-MUCH_DISPATCH, MUCH_MEMORY = 0.10, 0.10
-MUCH_CONVERSION, MUCH_UNFOLDED, MUCH_REFERENCE = 0.05, 0.05, 0.05
-MUCH_FP32, MUCH_SLOWER, MUCH_REORDER = 0.03, 0.03, 0.03
+# Share of a call from which a rule applies. Smaller gains are within the noise of a measurement.
+MUCH = 0.10
+# Reorders must also exceed this share of the primitives.
 MUCH_REORDER_OF_PRIMITIVES = 0.10
+# VNNI computes at most four times as many products per instruction as FP32.
+INT8_LIMIT = 4
+# Kinds of primitive whose ops /quantize/quantize_op_types can name.
+QUANTIZABLE = (*COMPUTE, "pooling", "binary")
 # A layer counts as slower in INT8 below this speedup; the range from here to 1 is noise.
 SLOWER = 0.9
 FEW_CHANNELS = 16
@@ -67,18 +70,18 @@ class Advice:
     """One piece of advice.
 
     Attributes:
-        milliseconds: the part of a call's time to which the advice applies.
+        gain_ms: the most of a call's time that following the advice can save.
         text: the cause of this time, and what to do.
     """
 
-    milliseconds: float
+    gain_ms: float
     text: str
 
 
 def advise(evidence: Evidence) -> list[str]:
-    """Return the texts of all rules that apply, the most milliseconds first."""
+    """Return the texts of all rules that apply, the largest possible gain first."""
     applying = [advice for rule in RULES if (advice := rule(evidence))]
-    return [advice.text for advice in sorted(applying, key=lambda advice: -advice.milliseconds)]
+    return [advice.text for advice in sorted(applying, key=lambda advice: -advice.gain_ms)]
 
 
 def lower_isa(evidence: Evidence) -> Advice | None:
@@ -104,10 +107,7 @@ def reorders(evidence: Evidence) -> Advice | None:
     """Conversions and copies of values take much of the time."""
     kinds = by_kind([p for p in evidence.primitives if p.kind == REORDER])
     spent = sum(map(total_ms, kinds.values()))
-    if (
-        evidence.reorder_share <= MUCH_REORDER_OF_PRIMITIVES
-        or evidence.share(spent) <= MUCH_REORDER
-    ):
+    if evidence.reorder_share <= MUCH_REORDER_OF_PRIMITIVES or evidence.share(spent) <= MUCH:
         return None
     parts = [
         f"{len(group)} × {kind.removeprefix(REORDER).removeprefix(': ') or 'other'} "
@@ -127,7 +127,7 @@ def reorders(evidence: Evidence) -> Advice | None:
 def dispatch(evidence: Evidence) -> Advice | None:
     """Much of a call is spent outside oneDNN."""
     share = evidence.share(evidence.outside_ms)
-    if share <= MUCH_DISPATCH:
+    if share <= MUCH:
         return None
     text = (
         f"An INT8 call takes {significant(evidence.call_ms)} ms. Of this, "
@@ -138,25 +138,24 @@ def dispatch(evidence: Evidence) -> Advice | None:
     )
     if evidence.allocator == GLIBC:
         text += " jemalloc (LD_PRELOAD=libjemalloc.so.2) shortens it."
-    text += (
-        " /benchmark/engines times other engines on the same model. The native tester (make "
-        "native-run) times the same call without Python."
-    )
+    text += " /benchmark/engines times other engines on the same model."
     return Advice(evidence.outside_ms, text)
 
 
 def left_in_fp32(evidence: Evidence) -> Advice | None:
     """Ops that could run in INT8 run in FP32."""
-    spent = total_ms(p for _, p in evidence.left_in_fp32)
-    if evidence.share(spent) <= MUCH_FP32:
+    found = [(name, p) for name, p in evidence.left_in_fp32 if p.kind in QUANTIZABLE]
+    spent = total_ms(p for _, p in found)
+    gain = spent * (1 - 1 / INT8_LIMIT)
+    if evidence.share(gain) <= MUCH:
         return None
-    ops = evidence.left_in_fp32
-    listed = _listed(f"{name or kind_of(p)} {significant(p.milliseconds)} ms" for name, p in ops)
+    listed = _listed(f"{name or kind_of(p)} {significant(p.milliseconds)} ms" for name, p in found)
     return Advice(
-        spent,
-        f"Still in FP32: {plural(len(ops), 'op')} with {evidence.with_share(spent)}: {listed}. "
-        "The audit gives the reason for each. Add their types to /quantize/quantize_op_types, or "
-        "remove them from /int8/skip_ops and /quantize/not_quant_pattern.",
+        gain,
+        f"Primitives in FP32 that INT8 supports take {evidence.with_share(spent)}: {listed}. The "
+        "table of ops left in FP32 gives the reason for each. Add their types to "
+        "/quantize/quantize_op_types, or remove them from /int8/skip_ops and "
+        "/quantize/not_quant_pattern.",
     )
 
 
@@ -165,7 +164,7 @@ def slower_in_int8(evidence: Evidence) -> Advice | None:
     slower = [x for x in evidence.layers if x.int8.is_int8 and x.fp32 and _ratio(x) < SLOWER]
     slower.sort(key=_loss, reverse=True)
     lost = sum(map(_loss, slower))
-    if evidence.share(lost) <= MUCH_SLOWER:
+    if evidence.share(lost) <= MUCH:
         return None
     listed = _listed(f"{_name(x)} {times(_ratio(x))}{_why_slow(x)}" for x in slower)
     names = [x.name for x in slower if x.name][:NAMED]
@@ -199,7 +198,7 @@ def reference(evidence: Evidence) -> Advice | None:
     computing = [p for p in evidence.primitives if p.kind != REORDER]
     slow = [p for p in computing if p.implementation.startswith(REFERENCE)]
     spent = total_ms(slow)
-    if evidence.share(spent) <= MUCH_REFERENCE:
+    if evidence.share(spent) <= MUCH:
         return None
     listed = _listed(sorted({f"{kind_of(p)} {words(p.shape)}" for p in slow}))
     return Advice(
@@ -214,7 +213,7 @@ def islands(evidence: Evidence) -> Advice | None:
     """INT8 ops without INT8 neighbours need conversions."""
     converting = [p for p in evidence.primitives if kind_of(p) in (QUANTIZE, DEQUANTIZE)]
     spent = total_ms(converting)
-    if not evidence.islands or evidence.share(spent) <= MUCH_CONVERSION:
+    if not evidence.islands or evidence.share(spent) <= MUCH:
         return None
     listed = _listed(f"{one['op']} ({one['type']})" for one in evidence.islands)
     names = json.dumps([one["op"] for one in evidence.islands][:NAMED])
@@ -230,7 +229,7 @@ def unfolded(evidence: Evidence) -> Advice | None:
     """Activations, sums and norms are not fused into convolutions."""
     apart = [p for p in evidence.primitives if p.kind in UNFOLDED]
     spent = total_ms(apart)
-    if evidence.share(spent) <= MUCH_UNFOLDED:
+    if evidence.share(spent) <= MUCH:
         return None
     listed = ", ".join(f"{len(group)} × {kind}" for kind, group in by_kind(apart).items())
     return Advice(
@@ -251,7 +250,7 @@ def memory_bound(evidence: Evidence) -> Advice | None:
         and work(p.shape)[0] < MEMORY_BOUND * _moved_bytes(p)
     ]
     spent = total_ms(memory_bound_layers)
-    if evidence.share(spent) <= MUCH_MEMORY:
+    if evidence.share(spent) <= MUCH:
         return None
     moved = sum(map(_moved_bytes, memory_bound_layers))
     listed = _listed(f"{kind_of(p)} {words(p.shape)}" for p in memory_bound_layers)

@@ -48,10 +48,11 @@ Cell = tuple[Column, Callable[[Row], str]]
 INTERVAL = Column("95%\ninterval", True)
 
 MEASURED: tuple[Cell[SpeedRow], ...] = (
-    (Column("FP32\nimages/s", True), lambda row: text_format.significant(row.fp32)),
-    (Column("INT8\nimages/s", True), lambda row: text_format.significant(row.int8)),
+    # On a narrow screen, only the first columns are visible.
     (Column("Speedup", True), lambda row: text_format.judged_times(row.ratio, row.stable)),
     (INTERVAL, lambda row: text_format.known_interval(row.ratio_interval)),
+    (Column("FP32\nimages/s", True), lambda row: text_format.significant(row.fp32)),
+    (Column("INT8\nimages/s", True), lambda row: text_format.significant(row.int8)),
 )
 
 

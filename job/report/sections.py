@@ -1,14 +1,15 @@
 """The sections of a report in order, the same for Markdown and HTML."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from job.report import plots
 from job.report.cells import gates_grid
 from job.report.matrix import results as matrix
-from job.report.render.blocks import Block, Code, Plot, Section, Text
+from job.report.render.blocks import Block, Code, Grid, Plot, Section, Text
 from job.report.render.page import Page
 from job.report.run import provenance, results, speed
 from job.report.run.breakdown import breakdown_sections
@@ -27,9 +28,26 @@ def page_of(report: Mapping[str, Any]) -> Page:
         created_at=report["created_at"],
         about=about(report),
         summary=summarize(report),
-        sections=(*parts, Section("Manifest", (_manifest_code(report),))),
+        sections=without_empty((*parts, Section("Manifest", (_manifest_code(report),)))),
         draw=partial(plots.draw, report=report),
     )
+
+
+def without_empty(sections: Sequence[Section]) -> tuple[Section, ...]:
+    """Return sections without tables that have no rows, and without sections that have no blocks.
+
+    The note of such a table stays as text.
+    """
+    filled = (replace(each, blocks=tuple(_without_empty(each.blocks))) for each in sections)
+    return tuple(section for section in filled if section.blocks)
+
+
+def _without_empty(blocks: Sequence[Block]) -> Iterator[Block]:
+    for block in blocks:
+        if not isinstance(block, Grid) or block.rows:
+            yield block
+        elif block.note:
+            yield Text(block.note)
 
 
 def _run_sections(report: Mapping[str, Any]) -> tuple[Section, ...]:

@@ -20,6 +20,8 @@ from job.report.tables import (
 from job.stats import is_above_chance
 
 MAX_LISTED = 3
+# The start of the note of a run that was forced with --allow-slow-isa.
+NOT_COMPARABLE = "not comparable:"
 
 
 def summarize(report: Mapping[str, Any]) -> Summary:
@@ -32,12 +34,21 @@ def summarize(report: Mapping[str, Any]) -> Summary:
         notices=(
             *(() if matrix else _comparable_notices(report)),
             *(() if matrix else recommendations(report)),
-            *(str(note) for note in report["notes"]),
             *(() if matrix else _chance_notices(report)),
             *_unstable_notices(rows),
             *(() if matrix else score_notes(report)),
         ),
+        notes=_notes(report),
         cards=_matrix_cards(report, rows) if matrix else _run_cards(report, rows),
+    )
+
+
+def _notes(report: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the notes of a report, without the one that a notice replaces."""
+    return tuple(
+        str(note)
+        for note in report["notes"]
+        if is_matrix(report) or report["comparable"] or not note.startswith(NOT_COMPARABLE)
     )
 
 
@@ -237,6 +248,7 @@ def _top1_card(report: Mapping[str, Any]) -> Card:
         title,
         f"{text_format.signed(-paired['top1_drop'])} points",
         f"95% interval: {text_format.signed_interval(-high, -low)}",
+        warning=low > 0,
     )
 
 

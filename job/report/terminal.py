@@ -30,6 +30,8 @@ def print_tables(report: Mapping[str, Any], console: Console) -> None:
     console.print(Text(summary.headline, style="bold green" if summary.passed else "bold red"))
     for notice in summary.notices:
         console.print(Text(notice, style="yellow"))
+    for note in summary.notes:
+        console.print(Text(note, style="dim"))
     for grid in _matrix_grids(report, console) if is_matrix(report) else _run_grids(report):
         if grid.rows:
             console.print()

@@ -84,8 +84,8 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
         (out / "after.svg").write_text(draw(out / int8.PREFIX), encoding="utf-8")
     (out / "audit.json").write_text(json.dumps(record, indent=2))
     events.message(
-        f"{audit.int8_ops} ops run in INT8; {audit.fp32_ops} convolutions and matrix products run "
-        f"in FP32; INT8 against fake-quantized: {found.signal_to_noise_db:.1f} dB"
+        f"{audit.int8_ops} ops run in INT8, {len(left)} are left in FP32; "
+        f"INT8 against fake-quantized: {found.signal_to_noise_db:.1f} dB"
     )
     return record
 

@@ -142,7 +142,7 @@ def speed_grids(report: Mapping[str, Any]) -> tuple[Grid, ...]:
             texts.append((row.model, "measured", *measured, YES_NO[row.reached]))
             if row.published_fp32 is not None or row.published_int8 is not None:
                 speeds = _published(row.published_fp32), _published(row.published_int8)
-                texts.append((row.model, "published", *speeds, _published_ratio(row), "", ""))
+                texts.append((row.model, "published", _published_ratio(row), "", *speeds, ""))
         title = f"Table II. Speed at {setting_name(report, setting)}"
         grids.append(Grid(title, columns, tuple(texts)))
     return _noted(grids, _speed_note(rows))
@@ -240,7 +240,7 @@ def models_grid(report: Mapping[str, Any]) -> Grid:
     texts = tuple(_model_cells(entry) for entry in report["matrix"])
     columns = (
         *words("Model", "Status"),
-        *figures("Ops\nin INT8", "Ops\nin FP32", "FP32 size", "INT8 size"),
+        *figures("Ops\nin INT8", "Left in\nFP32", "FP32 size", "INT8 size"),
         *words("Report"),
     )
     return Grid("Models", columns, texts)
@@ -254,7 +254,7 @@ def _model_cells(entry: Mapping[str, Any]) -> tuple[str, ...]:
         entry["model"],
         status,
         text_format.count(entry["audit"]["int8_ops"]),
-        text_format.count(entry["audit"]["fp32_ops"]),
+        text_format.count(len(entry["audit"]["left_in_fp32"])),
         text_format.size(entry["models"]["fp32"]["bytes"]),
         text_format.size(entry["models"]["int8"]["bytes"]),
         entry["report"],

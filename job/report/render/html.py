@@ -39,6 +39,7 @@ def render(page: Page) -> str:
             "</div>",
             f'<p class="headline">{escape(summary.headline)}</p>',
             *(f'<p class="notice">{escape(notice)}</p>' for notice in summary.notices),
+            *(f'<p class="info">{escape(note)}</p>' for note in summary.notes),
             _contents(page),
             *(_section(number, section, page) for number, section in enumerate(page.sections)),
             "</main>",

@@ -13,7 +13,8 @@ SPECIAL = re.compile(r"([\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 def render(page: Page) -> str:
     """Return the report as Markdown, without plots."""
     lines = [f"# {escape(page.name)}", "", f"**{escape(page.summary.headline)}**", ""]
-    lines += [f"> {escape(notice)}\n" for notice in page.summary.notices]
+    lines += [f"> **{escape(notice)}**\n" for notice in page.summary.notices]
+    lines += [f"> {escape(note)}\n" for note in page.summary.notes]
     lines += [f"{escape(page.about)}. Created {escape(page.created_at)}.", ""]
     for section in page.sections:
         lines += [f"## {section.title}", ""]

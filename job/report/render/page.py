@@ -33,12 +33,14 @@ class Summary:
         passed: True if all gates passed.
         headline: one sentence with result, speed, accuracy and size.
         notices: warnings about the use of the figures.
+        notes: information on how the figures were made.
         cards: four figures. The first shows the result of the gates.
     """
 
     passed: bool
     headline: str
     notices: tuple[str, ...]
+    notes: tuple[str, ...]
     cards: tuple[Card, ...]
 
 

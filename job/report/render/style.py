@@ -34,6 +34,8 @@ p { margin: 8px 0; overflow-wrap: anywhere; }
 .headline { font-size: 17px; max-width: 60em; }
 .notice { background: var(--warn-panel); color: var(--warn); padding: 8px 12px;
   border-left: 4px solid var(--warn); margin: 8px 0; }
+.info { background: var(--panel); color: var(--muted); padding: 6px 12px; font-size: 14px;
+  border-left: 4px solid var(--line); margin: 8px 0; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr));
   gap: 12px; margin: 18px 0; }
 .card { background: var(--panel); border-radius: 8px; padding: 12px 14px; border-top: 4px solid
@@ -67,7 +69,9 @@ svg * { stroke-linejoin: round; stroke-linecap: butt; }
 pre { background: var(--panel); padding: 12px 14px; border-radius: 8px; font: 12px/1.5 var(--mono);
   white-space: pre-wrap; overflow-wrap: anywhere; }
 @media (max-width: 720px) {
-  .cards { grid-template-columns: repeat(2, 1fr); }
+  .info { background: var(--panel); color: var(--muted); padding: 6px 12px; font-size: 14px;
+  border-left: 4px solid var(--line); margin: 8px 0; }
+.cards { grid-template-columns: repeat(2, 1fr); }
   figure { overflow-x: auto; }
   figure svg { min-width: 620px; }
 }
@@ -78,7 +82,7 @@ pre { background: var(--panel); padding: 12px 14px; border-radius: 8px; font: 12
   .card b { font-size: 15pt; }
   th.n { white-space: normal; }
   h2, h3 { break-after: avoid; }
-  figure, .card, tr, .notice { break-inside: avoid; }
+  figure, .card, tr, .notice, .info { break-inside: avoid; }
   .scroll { overflow: visible; }
 }
 """.strip()

@@ -22,7 +22,7 @@ def breakdown_sections(report: Mapping[str, Any]) -> tuple[Section, ...]:
         blocks += [Text(f"• {advice}") for advice in advice_of(part)]
         blocks += [kinds_grid(part), slowest_grid(part)]
         if part["left_in_fp32"]:
-            blocks.append(fp32_ops_grid(part))
+            blocks.append(fp32_primitives_grid(part))
         sections.append(Section(title_of(report, part), tuple(blocks)))
     return tuple(sections)
 
@@ -62,8 +62,7 @@ def whole_ms(part: Mapping[str, Any], model: str) -> float:
 def summary_text(part: Mapping[str, Any]) -> str:
     """Return the time of one call, of reorders and of FP32 ops in words."""
     fp32, int8 = whole_ms(part, "fp32"), whole_ms(part, "int8")
-    fp32_ops = part["left_in_fp32"]
-    spent = sum(item["milliseconds"] for item in fp32_ops)
+    spent = sum(item["milliseconds"] for item in part["left_in_fp32"])
     names = [f"{one['op']} ({one['type']})" for one in part["islands"]]
     more = len(names) - MAX_ISLANDS
     listed = ", ".join(names[:MAX_ISLANDS]) + (f" and {more} more" if more > 0 else "")
@@ -72,14 +71,12 @@ def summary_text(part: Mapping[str, Any]) -> str:
         if names
         else "Every INT8 op has an INT8 neighbour."
     )
-    in_fp32 = f"{text_format.plural(len(fp32_ops), 'op')} of the INT8 model"
-    verb = "runs" if len(fp32_ops) == 1 else "run"
     return (
         f"One call with {text_format.plural(part['batch_size'], 'image')} on 1 thread takes "
         f"{text_format.significant(fp32)} ms in FP32 and {text_format.significant(int8)} ms in "
         "INT8. Reorders (conversions of layout or data type) take "
-        f"{part['reorder_share']:.0%} of the time in INT8's oneDNN primitives. {in_fp32} {verb} in "
-        f"FP32 ({text_format.significant(spent)} ms). {alone}"
+        f"{part['reorder_share']:.0%} of the time in INT8's oneDNN primitives. Other primitives "
+        f"in FP32 take {text_format.significant(spent)} ms. {alone}"
     )
 
 
@@ -97,7 +94,7 @@ def kinds_grid(part: Mapping[str, Any]) -> Grid:
     rows.append(_kind_row(WHOLE, 0, whole_ms(part, "fp32"), 0, whole, whole))
     columns = (
         *words("Kind of primitive"),
-        *figures("FP32\ncount", "FP32\nms", "INT8\ncount", "INT8\nms", "INT8\n%", "Speedup"),
+        *figures("Speedup", "FP32\nms", "INT8\nms", "INT8\n%", "FP32\ncount", "INT8\ncount"),
     )
     note = (
         "All times are medians. Both models run in oneDNN. The times of primitives are from "
@@ -113,12 +110,12 @@ def _kind_row(
 ) -> tuple[str, ...]:
     return (
         kind,
-        text_format.count(fp32_count) if fp32_count else "",
+        text_format.times(fp32_ms / int8_ms) if fp32_ms and int8_ms else NONE,
         text_format.significant(fp32_ms) if fp32_count or fp32_ms else NONE,
-        text_format.count(int8_count) if int8_count else "",
         text_format.significant(int8_ms) if int8_count or int8_ms else NONE,
         f"{100 * int8_ms / whole:.1f}" if whole else NONE,
-        text_format.times(fp32_ms / int8_ms) if fp32_ms and int8_ms else NONE,
+        text_format.count(fp32_count) if fp32_count else "",
+        text_format.count(int8_count) if int8_count else "",
     )
 
 
@@ -135,18 +132,18 @@ def slowest_grid(part: Mapping[str, Any]) -> Grid:
     rows = tuple(
         (
             layer["op"] or NONE,
-            shapes.words(layer["shape"]),
+            NONE if layer["ratio"] is None else text_format.times(layer["ratio"]),
             NONE if layer["fp32_ms"] is None else text_format.significant(layer["fp32_ms"]),
             text_format.significant(layer["int8_ms"]),
-            NONE if layer["ratio"] is None else text_format.times(layer["ratio"]),
+            shapes.words(layer["shape"]),
             " ".join((layer["implementation"], *(f"+{name}" for name in layer["folded"]))),
         )
         for layer in part["slowest"]
     )
     columns = (
-        *words("Layer", "Shape"),
-        *figures("FP32 ms", "INT8 ms", "Speedup"),
-        *words("INT8 implementation"),
+        *words("Layer"),
+        *figures("Speedup", "FP32 ms", "INT8 ms"),
+        *words("Shape", "INT8 implementation"),
     )
     note = (
         "Layer: name of its output; /int8/skip_ops keeps layers in FP32 by this name. Shape: "
@@ -155,19 +152,24 @@ def slowest_grid(part: Mapping[str, Any]) -> Grid:
     return Grid("Slowest layers in INT8", columns, rows, note)
 
 
-def fp32_ops_grid(part: Mapping[str, Any]) -> Grid:
-    """Return the ops that the INT8 model runs in FP32."""
-    fp32_ops = part["left_in_fp32"]
+def fp32_primitives_grid(part: Mapping[str, Any]) -> Grid:
+    """Return the slowest oneDNN primitives of the INT8 model that compute in FP32."""
+    found = part["left_in_fp32"]
     rows = tuple(
         (
             item["op"] or NONE,
+            text_format.significant(item["milliseconds"]),
             item["kind"],
             shapes.words(item["shape"]),
-            text_format.significant(item["milliseconds"]),
         )
-        for item in fp32_ops[:MAX_LEFT]
+        for item in found[:MAX_LEFT]
     )
-    more = len(fp32_ops) - MAX_LEFT
-    note = f"{text_format.count(more)} more in report.json." if more > 0 else ""
-    columns = (*words("Op", "Kind", "Shape"), *figures("ms"))
-    return Grid("Ops of the INT8 model that run in FP32", columns, rows, note)
+    more = len(found) - MAX_LEFT
+    note = (
+        "Primitives of oneDNN, except reorders. The section Ops in INT8 lists the ops that are "
+        "left in FP32 although INT8 supports their type."
+    )
+    if more > 0:
+        note += f" {text_format.count(more)} more in report.json."
+    columns = (*words("Op"), *figures("ms"), *words("Kind", "Shape"))
+    return Grid("Slowest primitives in FP32", columns, rows, note)

@@ -281,6 +281,10 @@ def _curves(panels: Sequence[Axes], phase: Mapping[str, Any]) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         svg.quiet(axes, "y")
+    start, end = top1.get_ylim()
+    top1.set_yticks([tick for tick in MaxNLocator(5).tick_values(start, end) if tick <= 100])
+    # The space above 100 is for the markers.
+    top1.set_ylim(start, min(end, 102))
     highest = max((point["lr"] for point in history), default=0.0)
     rate.set_yticks([0, highest], ["0", f"{highest:.3g}"])
 

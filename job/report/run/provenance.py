@@ -26,8 +26,8 @@ def audit_blocks(report: Mapping[str, Any]) -> tuple[Block, ...]:
     audit = report["audit"]
     folded = audit["folded"]
     counts = (
-        f"Ops in INT8: {text_format.count(audit['int8_ops'])}. Ops in FP32 that could "
-        f"run in INT8: {text_format.count(audit['fp32_ops'])}. Quantized op types: "
+        f"Ops in INT8: {text_format.count(audit['int8_ops'])}. Ops left in FP32: "
+        f"{text_format.count(len(audit['left_in_fp32']))}. Quantized op types: "
         f"{', '.join(audit['quantized_op_types']) or 'none'}. Fused into other ops: "
         f"{text_format.plural(folded['batch_norm'], 'batch norm')}, "
         f"{text_format.plural(folded['activation'], 'activation')}, "
@@ -39,7 +39,7 @@ def audit_blocks(report: Mapping[str, Any]) -> tuple[Block, ...]:
             [(one["op"], one["type"], one["reason"]) for one in audit["left_in_fp32"]],
             "ops",
         )
-        blocks.append(Grid("Ops in FP32", words("Op", "Type", "Reason"), rows, note))
+        blocks.append(Grid("Ops left in FP32", words("Op", "Type", "Reason"), rows, note))
     else:
         blocks.append(Text("Every op that could run in INT8 does."))
     blocks += difference_blocks(report)

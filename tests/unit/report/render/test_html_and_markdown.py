@@ -15,7 +15,7 @@ from job.report import plots
 def test_markdown_holds_both_tables():
     text = as_markdown(sample_report())
     assert "| INT8 | 85.12 | 84.11–86.08 | −0.12 | 99.32 | 99.05–99.51 | −0.04 |" in text
-    assert "| 50 | 1 | 1,672 | 5,867 | 3.51× | 3.47–3.55 |" in text
+    assert "| 50 | 1 | 3.51× | 3.47–3.55 | 1,672 | 5,867 |" in text
     assert "| 1 | 1 | INT8 | 1.28 |" in text
     assert "| test | 5,000 | val_dir, as given |" in text
     assert "| conv2d_0.tmp_0 | conv2d | its input has no scale |" in text

@@ -63,17 +63,17 @@ def test_fp32_stands_beside_int8_by_kind():
         "outside primitives",
         "whole call",
     ]
-    assert rows["convolution"] == ("2", "1.60", "2", "0.700", "54.7", "2.29×")
-    assert rows["reorder: change of sign"] == ("", "–", "2", "0.250", "19.5", "–")
-    assert rows["eltwise"] == ("2", "0.150", "", "–", "0.0", "–")
-    assert rows["outside primitives"] == ("", "0.040", "", "0.280", "21.9", "0.14×")
-    assert rows["whole call"] == ("", "1.99", "", "1.28", "100.0", "1.55×")
+    assert rows["convolution"] == ("2.29×", "1.60", "0.700", "54.7", "2", "2")
+    assert rows["reorder: change of sign"] == ("–", "–", "0.250", "19.5", "", "2")
+    assert rows["eltwise"] == ("–", "0.150", "–", "0.0", "2", "")
+    assert rows["outside primitives"] == ("0.14×", "0.040", "0.280", "21.9", "", "")
+    assert rows["whole call"] == ("1.55×", "1.99", "1.28", "100.0", "", "")
 
 
 def test_summary_tells_reorders_fp32_and_islands():
     part = breakdown_part()
     text = breakdown.summary_text(part)
-    figures = ("1.99 ms", "1.28 ms", "25%", "1 op ", "0.031 ms")
+    figures = ("1.99 ms", "1.28 ms", "25%", "0.031 ms")
     assert [figure for figure in figures if figure not in text] == []
     assert text.endswith("linear_0.tmp_0 (fc).")
     part["islands"] = [{"op": f"conv2d_{i}.tmp_0", "type": "conv2d"} for i in range(7)]
@@ -97,21 +97,21 @@ def test_layers_are_told_by_name_and_shape():
     first, second = breakdown.slowest_grid(breakdown_part()).rows
     assert first == (
         "conv2d_7.tmp_0",
-        "3×3/2 64→128, 32×32",
+        "2.00×",
         "0.250",
         "0.125",
-        "2.00×",
+        "3×3/2 64→128, 32×32",
         "brgconv:avx512_core_amx +sum +relu",
     )
-    assert second[:5] == ("–", "512→10", "–", "0.050", "–")
+    assert second[:5] == ("–", "–", "–", "0.050", "512→10")
 
 
 def test_a_long_list_of_ops_in_fp32_is_shortened():
     part = breakdown_part()
     part["left_in_fp32"] *= 14
-    grid = breakdown.fp32_ops_grid(part)
+    grid = breakdown.fp32_primitives_grid(part)
     assert len(grid.rows) == 10
-    assert grid.note.startswith("4 more")
+    assert "4 more" in grid.note
     title = f"### {grid.title}"
     assert title in as_markdown(report_of(part))
     part["left_in_fp32"] = []
