@@ -14,6 +14,7 @@ from job.data.s3 import images as remote
 from job.data.s3 import index as remote_index
 from job.data.s3.archive import unpack_remote
 from job.data.s3.images import Remote, RemoteImages
+from job.data.scene_images import digit_scenes
 from job.data.sources import ImageFiles, PackedImages, Source, digits
 from job.errors import DataError
 from job.manifest.spec import DataSpec, data_file
@@ -75,6 +76,9 @@ class Opener:
         if spec.format == "digits":
             loaded = checked_labels(digits(self.input_shape[0]), self.classes)
             return {"train": Given("the digits", loaded)}
+        if spec.format == "digit_scenes":
+            scenes = digit_scenes(self.input_shape)
+            return {key: Given(f"the {key} scenes", each) for key, each in scenes.items()}
         if spec.format == "packed":
             named = _named(spec.train_file, spec.selection_file, spec.val_file)
             return {key: Given(f"{key}_file", self._packed(name)) for key, name in named.items()}

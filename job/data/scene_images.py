@@ -74,7 +74,13 @@ def digit_scenes(shape: tuple[int, int, int]) -> dict[str, SceneImages]:
     loaded = digits(1)
     gray, labels = loaded.images[..., 0], loaded.labels
     in_test = np.arange(len(labels)) % _TEST_SHARE == 0
-    settings = SceneSettings(size=(height, width), channels=channels)
+    side = min(height, width)
+    settings = SceneSettings(
+        size=(height, width),
+        channels=channels,
+        small=(3, 5, round(side / 6), round(0.27 * side)),
+        large=(1, 1, round(0.46 * side), round(0.67 * side)),
+    )
     counts = {"train": TRAINING_SCENES, "selection": SELECTION_SCENES, "val": TEST_SCENES}
     return {
         part: SceneImages(

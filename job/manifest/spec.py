@@ -12,6 +12,9 @@ from typing import Any
 from job.uri import S3Uri, is_uri
 from job.uri import parse as parse_uri
 
+# Formats of data sets without files.
+BUILT_IN = ("digits", "digit_scenes", "synthetic")
+
 
 @dataclass(frozen=True)
 class ModelSpec:

@@ -20,6 +20,7 @@ from job.data.transforms import Image, Ints
 from job.detection.annotations import Annotations
 from job.errors import DataError
 from job.manifest import Manifest
+from job.manifest.spec import BUILT_IN
 from job.manifest.storage_access import access_of
 from job.storage.s3.access import Access
 from job.storage.s3.prefetch import FetchAhead, PieceReader
@@ -40,7 +41,7 @@ class Remote:
 
 def remote_of(manifest: Manifest) -> Remote | None:
     """Return the data set in S3 of a manifest; None if its images are on this machine."""
-    if manifest.data.format in ("digits", "synthetic", "packed"):
+    if manifest.data.format in (*BUILT_IN, "packed"):
         return None
     uri = manifest.uri(manifest.data.root or ".")
     return None if uri is None else Remote(uri, access_of(manifest.storage, manifest.base))
