@@ -25,10 +25,10 @@ def data_files(manifest: Manifest) -> Sequence[Path]:
         names = (data.train_file, data.selection_file, data.val_file)
         return tuple(manifest.path(data_file(data.root, name)) for name in names if name)
     root = manifest.path(data.root or ".")
-    if data.format == "imagenet_list":
+    if data.format in ("imagenet_list", "voc", "coco"):
         lists = (data.train_list, data.selection_list, data.val_list)
         return (root, *(manifest.path(name) for name in lists if name and stands_alone(name)))
-    if data.format == "class_folders" and is_folder(root):
+    if data.format in ("class_folders", "images") and is_folder(root):
         # Without the root, because the root can also contain the manifest and the output.
         names = (data.train_dir, data.selection_dir, data.val_dir)
         return tuple(root / name for name in names if name)
@@ -52,6 +52,7 @@ def open_splits(manifest: Manifest, out: Path) -> Splits:
         manifest.path,
         cache,
         remote=remote_of(manifest),
+        class_names=manifest.detection.class_names,
     )
 
 

@@ -154,10 +154,10 @@ _INT8 = {"engine.compare", "engine.int8", "benchmark", "profile", "isa"}
 _TRAINING = {"engine", "engine.inference", "engine.training", "engine.weights", "stats"}
 _OTHER_ENGINES = {"engine.conversion", "engine.openvino", "engine.onnxruntime"}
 REACHED = {
-    "prepare": {"data"},
-    "baseline": {"data", *_TRAINING},
+    "prepare": {"data", "detection"},
+    "baseline": {"data", "detection", *_TRAINING},
     "calibrate": {"data", "engine.quantize", *_TRAINING},
-    "qat": {"data", "engine.quantize", *_TRAINING},
+    "qat": {"data", "detection", "engine.quantize", *_TRAINING},
     "convert": {"data", "engine.quantize", *_TRAINING},
     "int8": {"data", "engine.quantize", *_TRAINING, *_INT8},
     "openvino": {"data", "engine", "engine.inference", "stats", *_OTHER_ENGINES},
