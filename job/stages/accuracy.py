@@ -123,11 +123,10 @@ def score_part(
     reference: list[Outputs] = []
     for name in names:
         batches: list[Results] = []
-        for done, scores in score_all(open_saved(name, inputs), chosen, BATCH):
-            outputs = (scores,)
+        for done, outputs in score_all(open_saved(name, inputs), chosen, BATCH):
             if name == names[0]:
                 reference.append(outputs)
-            targets = labels[done - len(scores) : done]
+            targets = labels[done - len(outputs[0]) : done]
             batches.append(task.results(outputs, targets, reference[len(batches)]))
             events.progress(name, done, len(chosen), "images")
             if events.stopping:
