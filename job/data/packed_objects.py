@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from job.data.transforms import Ints
 from job.detection.annotations import Annotations
 from job.detection.ragged import arrays_of_objects, objects_of
 from job.errors import DataError
@@ -53,3 +54,13 @@ def read(path: Path) -> list[Annotations]:
             f"cannot read {source}: {getattr(error, 'strerror', None) or error}",
             "Run stage prepare again, or copy the file beside the packed file.",
         ) from error
+
+
+def targets_of(path: Path, labels: Ints) -> Ints | list[Annotations]:
+    """Return the objects of each image of a packed file; its labels if it has no objects.
+
+    Args:
+        path: the packed file.
+        labels: its labels, int64 ``[n]``.
+    """
+    return read(path) if objects_file(path).exists() else labels

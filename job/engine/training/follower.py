@@ -51,7 +51,7 @@ def follow(
             plan.total_steps,
             plan.steps_per_epoch,
             lambda epoch, first: (
-                TrainingBatch(read.images, (read.labels,)) for read in loader.batches(epoch, first)
+                TrainingBatch(read.images, read.targets) for read in loader.batches(epoch, first)
             ),
         ):
             rate = recipe.schedule.rate(step, plan.total_steps)

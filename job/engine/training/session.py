@@ -11,6 +11,7 @@ import paddle
 from paddle import static
 
 from job.data.packed import open_packed
+from job.data.packed_objects import targets_of
 from job.engine.training import loop as training
 from job.engine.training import network_programs, programs, zoo
 from job.engine.training.checkpoints import BEST, Progress, read_best
@@ -252,7 +253,7 @@ def network(
 def packed_batches(path: Path, shape: tuple[int, int, int]) -> Iterator[EvaluationBatch]:
     """Yield the batches of a packed file without reading the whole file into memory."""
     packed = open_packed(path, shape)
-    targets = packed.labels
+    targets = targets_of(path, packed.labels)
     for start in range(0, len(packed.images), EVALUATION_BATCH):
         images = np.array(packed.images[start : start + EVALUATION_BATCH])
         yield EvaluationBatch(images, targets[start : start + EVALUATION_BATCH])
@@ -307,7 +308,7 @@ def run_recipe(
         trainer,
         plan,
         epoch_batches=lambda epoch, first: (
-            TrainingBatch(batch.images, (batch.labels,)) for batch in loader.batches(epoch, first)
+            TrainingBatch(batch.images, batch.targets) for batch in loader.batches(epoch, first)
         ),
         selection_batches=lambda: packed_batches(selection, session.input_shape),
         out=out,
