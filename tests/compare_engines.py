@@ -158,7 +158,7 @@ def make(name: str, work: Path) -> None:
     with session.active():
         random_weights.draw(session, seed=0)
         programs.save_inference_model(
-            classifier.evaluation, folders["fp32"] / "model", classifier.logits, executor
+            classifier.evaluation, folders["fp32"] / "model", classifier.outputs, executor
         )
         fake_quantize.keep_bias_adds_whole(classifier.evaluation)
         evaluation = classifier.evaluation.clone(for_test=True)
@@ -167,7 +167,7 @@ def make(name: str, work: Path) -> None:
         calibrate(classifier, quantized, scope, executor, Images(images), settings)
         program = fake_quantize.convert(quantized, scope)
         programs.save_inference_model(
-            program, folders["fake"] / "model", classifier.logits, executor
+            program, folders["fake"] / "model", classifier.outputs, executor
         )
     int8.build(folders["fake"] / "model", folders["int8"], types, images[:8])
     for module in engine_modules():

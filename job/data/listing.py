@@ -54,7 +54,7 @@ def image_list(place: DataRoot, list_file: str, *, classes: int, channels: int) 
     """
     names: list[str] = []
     labels: list[int] = []
-    escapes = _LinkCheck(place.folder)
+    escapes = LinkCheck(place.folder)
     path = place.folder / list_file
     for name, label in list_entries(path, str(path), place.where, classes):
         problem = escapes.problem(name)
@@ -71,7 +71,7 @@ def image_list(place: DataRoot, list_file: str, *, classes: int, channels: int) 
     )
 
 
-class _LinkCheck:
+class LinkCheck:
     """Detects paths that leave a folder through a symbolic link.
 
     Each folder is listed once, which is much faster than resolving a million paths.
@@ -162,7 +162,7 @@ def class_folders(
             f"{len(class_names)} ({shortened(class_names)})",
             CLASS_COUNT,
         )
-    escapes = _LinkCheck(place.folder)
+    escapes = LinkCheck(place.folder)
     names: list[str] = []
     labels: list[int] = []
     ignored = 0
@@ -212,8 +212,24 @@ def _count_files(folder: Path, system: Counter[str]) -> None:
         system[folder.name] += count
 
 
+def images_below(place: DataRoot, folder: Path, escapes: LinkCheck) -> list[str]:
+    """Return the sorted names of the images in a folder and its subfolders.
+
+    Files with other extensions, hidden files and files in system folders are skipped.
+
+    Args:
+        place: the folder of the data set; the names are relative to it.
+        folder: the folder, inside the folder of the data set.
+        escapes: checks the links of the data set.
+
+    Raises:
+        DataError: a subfolder is a link, or the target of a link is outside the data set.
+    """
+    return _images_below(place, folder, escapes, Counter())[0]
+
+
 def _images_below(
-    place: DataRoot, folder: Path, escapes: _LinkCheck, system: Counter[str]
+    place: DataRoot, folder: Path, escapes: LinkCheck, system: Counter[str]
 ) -> tuple[list[str], int]:
     images: list[str] = []
     skipped = 0

@@ -5,14 +5,18 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from job.data.decode import UnreadableImageError
 from job.data.decoding.pool import TASK_TIMEOUT_S, DecodePool
 from job.data.decoding.worker_process import FetchedImage, decode_one
-from job.data.sources import BadImage, Outcome, Source
+from job.data.sources import BadImage, LabelledImage, Outcome, Source
 from job.data.transforms import Draw, Floats, Image, Ints, Transform, generator, normalize
+from job.detection.annotations import Annotations
+from job.detection.targets import targets
 from job.errors import DataError
 
 _ORDER_STREAM = 0
@@ -29,11 +33,26 @@ class Batch:
         images: float32 ``[n, channels, height, width]``, contiguous.
         labels: int64 ``[n]``.
         indices: int64 ``[n]``, numbers of the images in their source.
+        objects: the objects of each image, in pixels of ``images``; None if the source has labels.
     """
 
     images: Floats
     labels: Ints
     indices: Ints
+    objects: tuple[Annotations, ...] | None = None
+
+    @property
+    def targets(self) -> tuple[NDArray[Any], ...]:
+        """The inputs of the loss besides the images.
+
+        The labels, int64 ``[n]``, or boxes float32 ``[n, m, 4]`` and classes int32 ``[n, m]``, see
+        ``job.detection.targets``.
+        """
+        if self.objects is None:
+            return (self.labels,)
+        height, width = self.images.shape[2:]
+        found = targets(self.objects, (height, width))
+        return found.boxes, found.classes
 
 
 @dataclass(frozen=True)
@@ -161,7 +180,7 @@ class Loader:
                 if not any(_is_good(outcome) for _, outcome in drawn):
                     drawn = [self._next_good(epoch, order, ahead, outcomes)] * len(drawn)
                 drawn = _with_replacements(drawn)
-            good = [(index, image) for index, image in drawn if not isinstance(image, BadImage)]
+            good = [(index, found) for index, found in drawn if not isinstance(found, BadImage)]
             if good:
                 yield self._batch(good)
 
@@ -253,15 +272,19 @@ class Loader:
             "Repair or remove these files, or raise data.max_bad_fraction.",
         )
 
-    def _batch(self, drawn: Sequence[tuple[int, Image]]) -> Batch:
+    def _batch(self, drawn: Sequence[tuple[int, Image | LabelledImage]]) -> Batch:
         indices = np.asarray([index for index, _ in drawn], np.int64)
-        stacked = np.stack([image for _, image in drawn])
+        objects = tuple(found.objects for _, found in drawn if isinstance(found, LabelledImage))
+        stacked = np.stack(
+            [found.pixels if isinstance(found, LabelledImage) else found for _, found in drawn]
+        )
         if stacked.dtype == np.uint8:
             pixels = stacked.astype(np.uint8, copy=False)
             images = normalize(pixels, self._normalisation.mean, self._normalisation.std)
         else:
             images = np.ascontiguousarray(stacked.transpose(0, 3, 1, 2), np.float32)
-        return Batch(images=images, labels=self._source.labels[indices], indices=indices)
+        labels = self._source.labels[indices]
+        return Batch(images, labels, indices, objects or None)
 
 
 def _is_good(outcome: Outcome) -> bool:

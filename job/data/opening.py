@@ -9,14 +9,18 @@ import numpy as np
 from job.data import packed, system_folders
 from job.data.archive_reading import Progress, is_archive, is_plain_tar
 from job.data.archives import unpack
+from job.data.coco_set import CocoSplit, coco_sources
+from job.data.data_files import DataFiles, LocalFiles, RemoteFiles
 from job.data.listing import DataRoot, class_folders, image_list
 from job.data.s3 import images as remote
 from job.data.s3 import index as remote_index
 from job.data.s3.archive import unpack_remote
 from job.data.s3.images import Remote, RemoteImages
+from job.data.scene_images import digit_scenes
 from job.data.sources import ImageFiles, PackedImages, Source, digits
+from job.data.voc_set import voc_sources
 from job.errors import DataError
-from job.manifest.spec import DataSpec, data_file
+from job.manifest.spec import DataSpec, data_file, stands_alone
 from job.text_format import plural
 from job.uri import is_uri
 
@@ -64,6 +68,7 @@ class Opener:
     cache: Path
     remote: Remote | None
     progress: Progress | None
+    class_names: tuple[str, ...] | None = None
 
     def given(self) -> Mapping[str, Given]:
         """Return the splits that the manifest gives, by ``train``, ``selection`` and ``val``.
@@ -75,6 +80,9 @@ class Opener:
         if spec.format == "digits":
             loaded = checked_labels(digits(self.input_shape[0]), self.classes)
             return {"train": Given("the digits", loaded)}
+        if spec.format == "digit_scenes":
+            scenes = digit_scenes(self.input_shape)
+            return {key: Given(f"the {key} scenes", each) for key, each in scenes.items()}
         if spec.format == "packed":
             named = _named(spec.train_file, spec.selection_file, spec.val_file)
             return {key: Given(f"{key}_file", self._packed(name)) for key, name in named.items()}
@@ -82,7 +90,52 @@ class Opener:
         if spec.format == "imagenet_list":
             named = _named(spec.train_list, spec.selection_list, spec.val_list)
             return {key: Given(f"{key}_list", self._list(place, it)) for key, it in named.items()}
+        if spec.format in ("voc", "coco", "images"):
+            return self._unlabelled_names(place)
         return self._class_folders(place)
+
+    def _unlabelled_names(
+        self, place: "DataRoot | remote_index.RemoteIndex"
+    ) -> Mapping[str, Given]:
+        """Return the splits of a format whose images have objects or nothing."""
+        spec = self.spec
+        files: DataFiles
+        if isinstance(place, DataRoot):
+            files = LocalFiles(place)
+        else:
+            assert self.remote is not None  # noqa: S101 - an index exists only for S3
+            files = RemoteFiles(place, self.remote)
+        dirs = _named(spec.train_dir, spec.selection_dir, spec.val_dir)
+        channels = self.input_shape[0]
+        if spec.format == "images":
+            return {
+                key: Given(f"{key}_dir", self._image_folder(files, name))
+                for key, name in dirs.items()
+            }
+        lists = {
+            key: (name, self._outside(name))
+            for key, name in _named(spec.train_list, spec.selection_list, spec.val_list).items()
+        }
+        known = {"classes": self.classes, "channels": channels}
+        if spec.format == "voc":
+            found = voc_sources(files, lists, class_names=self.class_names, **known)
+        else:
+            splits = {key: CocoSplit(*it, dirs.get(key, "")) for key, it in lists.items()}
+            found = coco_sources(files, splits, class_names=self.class_names, **known)
+        return {key: Given(f"{key}_list", source) for key, source in found.items()}
+
+    def _image_folder(self, files: DataFiles, name: str) -> Source:
+        images = files.images(name)
+        if not images:
+            raise DataError(f"{name} in {files.where}: the folder has no image", "Add images.")
+        return files.source(images, self.input_shape[0])
+
+    def _outside(self, name: str) -> Path | None:
+        """Return the local path of a list outside an archive or a local folder; otherwise None."""
+        root = self.spec.root
+        in_archive = root is not None and is_archive(root)
+        inside = self.remote is None or in_archive
+        return None if inside and not stands_alone(name) else self._below_root(name)
 
     def _below_root(self, name: str) -> Path:
         """Return the path of a list or packed file."""

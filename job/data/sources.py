@@ -13,6 +13,7 @@ import numpy as np
 from job.data import packed
 from job.data.decode import UnreadableImageError, decode
 from job.data.transforms import Image, Ints, Pixels, generator
+from job.detection.annotations import Annotations
 
 
 class Source(Protocol):
@@ -68,7 +69,20 @@ class BadImage:
         return cls(printable, reason)
 
 
-Outcome = Image | BadImage
+@dataclass(frozen=True, eq=False)
+class LabelledImage:
+    """An image and its objects.
+
+    Attributes:
+        pixels: uint8 ``[height, width, channels]``.
+        objects: the objects, in pixels of the image.
+    """
+
+    pixels: Image
+    objects: Annotations
+
+
+Outcome = Image | LabelledImage | BadImage
 
 
 @dataclass(frozen=True, eq=False)

@@ -67,6 +67,7 @@ def split(
     *,
     remote: Remote | None = None,
     progress: Progress | None = None,
+    class_names: tuple[str, ...] | None = None,
 ) -> Splits:
     """Open the data set and divide it into splits.
 
@@ -78,6 +79,7 @@ def split(
         cache: folder for an unpacked archive.
         remote: the data set in S3; None if it is on this machine.
         progress: called with the number of bytes read from an archive and its size.
+        class_names: names of the classes of objects; None: the names in the data set.
 
     Raises:
         DataError: a file is missing or malformed, a split is too small to be divided, or an image
@@ -86,7 +88,7 @@ def split(
     """
     if spec.format == "synthetic":
         return _synthetic(spec, classes, input_shape)
-    opener = Opener(spec, classes, input_shape, resolve, cache, remote, progress)
+    opener = Opener(spec, classes, input_shape, resolve, cache, remote, progress, class_names)
     given = opener.given()
     _check_apart(given)
     if "train" in given:

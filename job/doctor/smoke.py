@@ -94,6 +94,6 @@ def quantize(session: Any, images: np.ndarray, out: Path) -> tuple[np.ndarray, f
         (fp32,) = session.executor.run(classifier.evaluation, {IMAGE: images}, [classifier.logits])
         calibrate(classifier, quantized, session.scope, session.executor, Images(images), SETTINGS)
         program = fake_quantize.convert(quantized, session.scope)
-        programs.save_inference_model(program, out / "fake", classifier.logits, session.executor)
-    _, scores = int8.build(out / "fake", out, SETTINGS["quantize_op_types"], images)
+        programs.save_inference_model(program, out / "fake", classifier.outputs, session.executor)
+    _, (scores,) = int8.build(out / "fake", out, SETTINGS["quantize_op_types"], images)
     return fp32, float(np.linalg.norm(scores - fp32) / np.linalg.norm(fp32))

@@ -27,7 +27,7 @@ def open_model(input_shape: Sequence[int], threads: int) -> Predictor:
         warnings.filterwarnings("ignore", "no variable in your model")
         prefix = Path(folder) / "model"
         executor = static.Executor(programs.cpu())
-        programs.save_inference_model(main, prefix, number.name, executor)
+        programs.save_inference_model(main, prefix, [number.name], executor)
         # Paddle writes no parameter file for a model without weights, but needs one to load it.
         Path(f"{prefix}.pdiparams").touch()
         return Predictor(configuration(prefix, NATIVE, threads=threads))

@@ -10,6 +10,7 @@ from typing import Any
 
 from job.errors import UsageError
 from job.manifest import Manifest, entries
+from job.manifest.spec import BUILT_IN
 from job.pipeline.fetch_inputs import reads_s3
 
 _GIB = 1 << 30
@@ -24,7 +25,7 @@ _OVERSHOOT = 0.02
 _FLOAT_BYTES = 4
 # Assumed size of the packed test split, because it is unknown before a run: ImageNet's.
 _TEST_IMAGES = 50_000
-_BUILT_IN = ("digits", "synthetic")
+
 _UNITS = {"M": 10**6, "G": 10**9, "T": 10**12, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
 
 
@@ -85,7 +86,7 @@ def byte_count(quantity: str) -> int:
 
 def _packed_gib(manifest: Manifest) -> float:
     """Return the size of the packed images in the scratch volume, in GiB."""
-    if manifest.data.format in _BUILT_IN or not manifest.output.startswith("s3://"):
+    if manifest.data.format in BUILT_IN or not manifest.output.startswith("s3://"):
         return 0.0
     images = _TEST_IMAGES + manifest.data.calibration_images
     return images * math.prod(manifest.model.input_shape) * _FLOAT_BYTES / _GIB

@@ -187,7 +187,7 @@ def _value(hint: Any, value: Any) -> Any:
         return None
     record = next((kind for kind in _parts(hint) if is_dataclass(kind)), None)
     if isinstance(value, list):
-        return tuple(_value(record, item) if record else item for item in value)
+        return tuple(_value(hint, item) for item in value)
     return _record(typing.cast(type[Any], record), value) if record else value
 
 

@@ -7,19 +7,32 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from job.errors import Fault, UsageError
+from job.manifest.task_rules import DETECTORS, TASK_RULES
 from job.uri import is_uri, parse
 
 Rule = Callable[..., Iterator[Fault]]
 
 _SPLITS = ("train", "selection", "val")
-_FORMAT_OF_SUFFIX = {"list": "imagenet_list", "dir": "class_folders", "file": "packed"}
-_SUFFIX_OF_FORMAT = {name: suffix for suffix, name in _FORMAT_OF_SUFFIX.items()}
-_SPLIT_KEYS = tuple(f"{split}_{suffix}" for suffix in _FORMAT_OF_SUFFIX for split in _SPLITS)
-UNPUBLISHED = ("convnet", "lenet", "vgg11", "vgg13")
+# The formats that have a kind of key, and for each format the kind of which it needs a key.
+_FORMATS_OF_SUFFIX = {
+    "list": ("imagenet_list", "voc", "coco"),
+    "dir": ("class_folders", "coco", "images"),
+    "file": ("packed",),
+}
+_SUFFIX_OF_FORMAT = {
+    "imagenet_list": "list",
+    "voc": "list",
+    "coco": "list",
+    "class_folders": "dir",
+    "images": "dir",
+    "packed": "file",
+}
+_SPLIT_KEYS = tuple(f"{split}_{suffix}" for suffix in _FORMATS_OF_SUFFIX for split in _SPLITS)
+UNPUBLISHED = ("convnet", "lenet", "vgg11", "vgg13", *DETECTORS)
 _DIGIT_CLASSES = 10
 # Channels of gray and of RGB images.
 _CHANNELS = (1, 3)
-_SCALABLE = ("convnet", "mobilenet_", "resnet", "vgg")
+_SCALABLE = ("convnet", "mobilenet_", "resnet", "vgg", *DETECTORS)
 
 
 def _one_source(name: str | None, callable_: str | None, inference: str | None) -> Iterator[Fault]:
@@ -83,7 +96,7 @@ def _width(name: str | None, width: float) -> Iterator[Fault]:
     scalable = name is not None and name.startswith(_SCALABLE)
     if width != 1 and not scalable:
         message = f"expected 1 for {name or 'a custom network'}, found {width:g}"
-        accepted = "only MobileNets, ResNets, VGGs and convnet accept other widths"
+        accepted = f"only MobileNets, ResNets, VGGs, convnet and {DETECTORS[0]} accept other widths"
         yield Fault("/model/width", f"{message}; {accepted}")
 
 
@@ -92,11 +105,11 @@ def _data_keys(format_: str, *values: str | None) -> Iterator[Fault]:
     given = [key for key, value in zip(_SPLIT_KEYS, values, strict=True) if value is not None]
     for key in given:
         split, _, kind = key.rpartition("_")
-        if kind != suffix:
+        if format_ not in _FORMATS_OF_SUFFIX[kind]:
             yield Fault(
                 f"/data/{key}",
-                f"expected null: the key is for format {_FORMAT_OF_SUFFIX[kind]}, but /data/format "
-                f"is {format_}",
+                f"expected null: the key is for format {' or '.join(_FORMATS_OF_SUFFIX[kind])}, "
+                f"but /data/format is {format_}",
                 f"{split}_{suffix}" if suffix else "",
             )
     if suffix and not {f"train_{suffix}", f"val_{suffix}"} & set(given):
@@ -302,6 +315,7 @@ RULES: tuple[tuple[Rule, tuple[str, ...]], ...] = (
         _strategy,
         _under("/quantize", "strategy", "weight_quantize_type", "pact"),
     ),
+    *TASK_RULES,
 )
 
 

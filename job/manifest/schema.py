@@ -12,7 +12,7 @@ Node = Mapping[str, Any]
 
 SCHEMA_FILE = Path(__file__).parents[1] / "schemas" / "manifest.schema.json"
 # Manifests of the wheel that run without files of the user.
-_EXAMPLES = ("digits",)
+_EXAMPLES = ("digits", "detection-digits")
 
 _ARTICLES = {
     "string": "a string",

@@ -12,6 +12,9 @@ from typing import Any
 from job.uri import S3Uri, is_uri
 from job.uri import parse as parse_uri
 
+# Formats of data sets without files.
+BUILT_IN = ("digits", "digit_scenes", "synthetic")
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -123,6 +126,43 @@ class QatTrainSpec(TrainSpec):
 
 
 @dataclass(frozen=True)
+class BoxAugmentSpec:
+    """Augmentation of training images with objects.
+
+    Attributes:
+        distort: strength of the changes of colours, 0 to 1.
+        expand: largest factor of the canvas; 1: none.
+        crop: smallest side of a crop as a share of the image's side; 1: none.
+        flip: directions: horizontal, vertical, transpose.
+    """
+
+    distort: float
+    expand: float
+    crop: float
+    flip: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DetectionSpec:
+    """Settings of task detection.
+
+    Attributes:
+        class_names: names in the order of the numbers; None: the names in the data set.
+        anchors: (width, height) of each anchor in pixels of the network's input, by head. The heads
+            have the strides 8, 16 and 32.
+        score_threshold: lowest score of a detection, 0 to 1.
+        nms_threshold: highest IoU of two detections of a class.
+        augment: augmentation of training images.
+    """
+
+    class_names: tuple[str, ...] | None
+    anchors: tuple[tuple[tuple[int, int], ...], ...]
+    score_threshold: float
+    nms_threshold: float
+    augment: BoxAugmentSpec
+
+
+@dataclass(frozen=True)
 class BaselineSpec:
     """The FP32 model before quantization; ``train.epochs`` 0 trains nothing."""
 
@@ -207,11 +247,16 @@ class GatesSpec:
         int8_matches_fake: least signal-to-noise ratio of the INT8 scores against the fake-quantized
             scores, in decibels.
         max_top1_drop: largest top-1 drop of INT8 against FP32, in percentage points.
+        max_map_drop: largest mAP drop of INT8 against FP32, in percentage points.
+        int8_matches_fp32: least signal-to-noise ratio of the INT8 outputs against FP32, in decibels
+            (task outputs).
         min_speedup: least ratio of INT8 and FP32 images per second.
     """
 
     int8_matches_fake: float | None
     max_top1_drop: float | None
+    max_map_drop: float | None
+    int8_matches_fp32: float | None
     min_speedup: float | None
 
 
@@ -274,8 +319,10 @@ class Manifest:
 
     version: int
     name: str
+    task: str
     model: ModelSpec
     data: DataSpec
+    detection: DetectionSpec
     baseline: BaselineSpec
     quantize: QuantizeSpec
     train: QatTrainSpec

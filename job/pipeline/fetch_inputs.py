@@ -16,7 +16,7 @@ from typing import Any
 from job.errors import DataError, ObjectMissing
 from job.events import Say
 from job.manifest import Manifest, entries
-from job.manifest.spec import DataSpec
+from job.manifest.spec import BUILT_IN, DataSpec
 from job.manifest.storage_access import access_of
 from job.storage.cache import Cache
 from job.storage.s3.access import input_errors
@@ -73,7 +73,7 @@ def reads_s3(manifest: Manifest) -> bool:
     """Whether a manifest of one model has an input in S3."""
     model, data = manifest.model, manifest.data
     texts = [model.weights, model.inference_model, *_files_of(data), data.root]
-    if data.format not in ("digits", "synthetic") and data.root is None:
+    if data.format not in BUILT_IN and data.root is None:
         texts.append(".")
     return any(text is not None and manifest.uri(text) is not None for text in texts)
 
@@ -111,7 +111,7 @@ class _Fetcher:
     def data(self, manifest: Manifest) -> None:
         """Download lists and packed files, and describe images."""
         data = manifest.data
-        if data.format in ("digits", "synthetic"):
+        if data.format in BUILT_IN:
             return
         # Pillow and numpy are imported here, because `job --help` does not need them.
         from job.data.s3.describe import describe

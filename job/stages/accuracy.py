@@ -5,15 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from job.data.packed import Packed, open_packed
+from job.data.packed_objects import targets_of
 from job.events import Events
 from job.host import usable_cores
 from job.manifest import Manifest
 from job.stages.engine_packages import PACKAGES
 from job.stages.stage import SHARD, TEST, Record, Stage, StageOutput
 from job.stages.task import task_of
-from job.tasks.task import Outputs, Results, Task
+from job.tasks.task import Outputs, Results, Targets, Task
 
 BATCH = 50
 # Model name in the report -> stage that writes the model, and mode of the predictor.
@@ -37,7 +39,7 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
         events.message("accuracy is not measured, because the images are synthetic")
         return {"skipped": "accuracy is not measured, because the images are synthetic"}
     task = task_of(manifest)
-    test = open_packed(inputs["prepare"].path / TEST, manifest.model.input_shape)
+    test, targets = open_test(manifest, inputs)
     names = (*MODELS, *(name for name in PACKAGES if name in inputs))
     parts = []
     for number, images in enumerate(shards(len(test.labels), manifest.accuracy.shards)):
@@ -45,16 +47,16 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
         part = (
             read_part(shard.path)
             if shard
-            else score_part(task, names, inputs, test, images, events)
+            else score_part(task, names, inputs, test.images, targets, images, events)
         )
         if events.stopping:
             return {}
         parts.append(part)
     whole: dict[str, Any] = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     results = results_by_model(whole, names)
-    predictions: dict[str, Any] = task.predictions(results, test.labels)
+    predictions: dict[str, Any] = task.predictions(results, targets)
     np.savez(out / "predictions.npz", **predictions)
-    return task.accuracy(results, test.labels)
+    return task.accuracy(results, targets)
 
 
 def run_shard(
@@ -62,7 +64,7 @@ def run_shard(
 ) -> Record:
     """Write part.npz for one part of the test split; the input ``shard`` has its number."""
     number = inputs[SHARD].record["number"]
-    test = open_packed(inputs["prepare"].path / TEST, manifest.model.input_shape)
+    test, targets = open_test(manifest, inputs)
     parts = shards(len(test.labels), manifest.accuracy.shards)
     if number >= len(parts):
         events.message(
@@ -71,11 +73,18 @@ def run_shard(
         return {"images": 0}
     images = parts[number]
     names = (*MODELS, *(name for name in PACKAGES if name in inputs))
-    part = score_part(task_of(manifest), names, inputs, test, images, events)
+    part = score_part(task_of(manifest), names, inputs, test.images, targets, images, events)
     if events.stopping:
         return {}
     np.savez(out / PART, **part)
     return {"images": len(images)}
+
+
+def open_test(manifest: Manifest, inputs: Mapping[str, StageOutput]) -> tuple[Packed, Targets]:
+    """Open the test split; return also its labels or objects."""
+    path = inputs["prepare"].path / TEST
+    test = open_packed(path, manifest.model.input_shape)
+    return test, targets_of(path, test.labels)
 
 
 def shards(images: int, count: int) -> list[range]:
@@ -98,8 +107,9 @@ def score_part(
     task: Task,
     names: Sequence[str],
     inputs: Mapping[str, StageOutput],
-    test: Packed,
-    images: range,
+    images: NDArray[np.float32],
+    targets: Targets,
+    chosen: range,
     events: Events,
 ) -> Part:
     """Score some images with each model.
@@ -108,8 +118,9 @@ def score_part(
         task: computes the results of a batch.
         names: names of the models, FP32 first.
         inputs: outputs of the earlier stages.
-        test: the test split.
-        images: indices of the images.
+        images: images of the test split, float32 [N, C, H, W].
+        targets: labels or objects of these images.
+        chosen: indices of the images to score.
         events: receives progress.
 
     Returns:
@@ -117,19 +128,18 @@ def score_part(
     """
     from job.engine.inference.predictor import score_all
 
-    labels = np.asarray(test.labels[images.start : images.stop])
-    chosen = test.images[images.start : images.stop]
+    images = images[chosen.start : chosen.stop]
+    targets = targets[chosen.start : chosen.stop]
     part: dict[str, Any] = {}
     reference: list[Outputs] = []
     for name in names:
         batches: list[Results] = []
-        for done, scores in score_all(open_saved(name, inputs), chosen, BATCH):
-            outputs = (scores,)
+        for done, outputs in score_all(open_saved(name, inputs), images, BATCH):
             if name == names[0]:
                 reference.append(outputs)
-            targets = labels[done - len(scores) : done]
-            batches.append(task.results(outputs, targets, reference[len(batches)]))
-            events.progress(name, done, len(chosen), "images")
+            first = done - len(outputs[0])
+            batches.append(task.results(outputs, targets[first:done], reference[len(batches)]))
+            events.progress(name, done, len(images), "images")
             if events.stopping:
                 return part
         part |= {f"{name}.{key}": np.concatenate([b[key] for b in batches]) for key in batches[0]}

@@ -56,8 +56,8 @@ def load_weights(manifest: Manifest, session: Any, say: Callable[..., None]) -> 
         say: receives messages, as ``Events.message``.
     """
     from job.engine.training import random_weights
-    from job.engine.training.session import load_weights as load
-    from job.engine.training.session import published_weights
+    from job.engine.training.network_weights import load_weights as load
+    from job.engine.training.network_weights import published_weights
 
     model = manifest.model
     if model.weights is None and not model.pretrained:
@@ -67,11 +67,13 @@ def load_weights(manifest: Manifest, session: Any, say: Callable[..., None]) -> 
             say("the network has random weights, because model.random_weights is true", "warning")
         return
     path = manifest.path(model.weights) if model.weights else published_weights(str(model.name))
-    reset = load(
+    missing, unused = load(
         session, path, sha256=model.weights_sha256, reset_classifier=model.reset_classifier
     )
-    if reset:
-        say(f"weights {path}: {', '.join(reset)} keep their initial values (reset_classifier)")
+    if missing:
+        say(f"weights {path}: {', '.join(missing)} keep their initial values (reset_classifier)")
+    if unused:
+        say(f"weights {path}: {', '.join(unused)} are not used, because the network lacks them")
 
 
 def early_check(manifest: Manifest) -> StageFunction | None:

@@ -18,6 +18,23 @@ def empty_classes_text(empty: Sequence[int], classes: int) -> str:
     return text
 
 
+def objects_text(objects: Mapping[str, Any] | None) -> str:
+    """Return how many objects a data set has; empty for images with labels."""
+    if objects is None:
+        return ""
+    splits = objects["splits"].values()
+    without = sum(split["images_without_objects"] for split in splits)
+    texts = [plural(sum(split["objects"] for split in splits), "object")]
+    if without:
+        texts.append(f"{plural(without, 'image')} without objects")
+    if objects["empty_boxes"]:
+        texts.append(
+            f"{plural(objects['empty_boxes'], 'object')} dropped, because the box has no width or "
+            "no height"
+        )
+    return f"data set: {'; '.join(texts)}"
+
+
 def copies_text(copies: Mapping[str, Any]) -> str:
     """Return a warning about byte-identical images; see ``data.copies`` in the report's schema."""
     name, other = _OTHER[copies["split"]], _OTHER[copies["other"]]

@@ -4,29 +4,31 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from job.data import transforms
+from job.data.labelled_transforms import AugmentObjects, ResizeObjects
 from job.data.loader import Loader, Normalisation
+from job.data.objects import LabelledSource
 from job.data.s3.images import remote_of
-from job.data.sources import BadImage
+from job.data.sources import BadImage, Source
 from job.data.splits import Part, Splits, split
 from job.events import Events
 from job.manifest import Manifest
-from job.manifest.spec import AugmentSpec, DataSpec, TrainSpec, data_file, stands_alone
+from job.manifest.spec import BUILT_IN, DataSpec, TrainSpec, data_file, stands_alone
 from job.storage.files import is_folder
 
 
 def data_files(manifest: Manifest) -> Sequence[Path]:
     """Return the files and folders of the data set."""
     data = manifest.data
-    if data.format in ("digits", "synthetic"):
+    if data.format in BUILT_IN:
         return ()
     if data.format == "packed":
         names = (data.train_file, data.selection_file, data.val_file)
         return tuple(manifest.path(data_file(data.root, name)) for name in names if name)
     root = manifest.path(data.root or ".")
-    if data.format == "imagenet_list":
+    if data.format in ("imagenet_list", "voc", "coco"):
         lists = (data.train_list, data.selection_list, data.val_list)
         return (root, *(manifest.path(name) for name in lists if name and stands_alone(name)))
-    if data.format == "class_folders" and is_folder(root):
+    if data.format in ("class_folders", "images") and is_folder(root):
         # Without the root, because the root can also contain the manifest and the output.
         names = (data.train_dir, data.selection_dir, data.val_dir)
         return tuple(root / name for name in names if name)
@@ -50,6 +52,7 @@ def open_splits(manifest: Manifest, out: Path) -> Splits:
         manifest.path,
         cache,
         remote=remote_of(manifest),
+        class_names=manifest.detection.class_names,
     )
 
 
@@ -58,16 +61,29 @@ def normalisation(data: DataSpec) -> Normalisation:
     return Normalisation(data.mean, data.std)
 
 
-def evaluation_transform(manifest: Manifest) -> transforms.Evaluate:
+def evaluation_transform(manifest: Manifest, source: Source) -> transforms.Transform:
     """Return the transform of test, selection and calibration images."""
     _, height, width = manifest.model.input_shape
+    if isinstance(source, LabelledSource):
+        return ResizeObjects((height, width))
     return transforms.Evaluate((height, width), manifest.data.resize_short)
 
 
-def training_transform(manifest: Manifest, spec: AugmentSpec) -> transforms.Augment:
+def training_transform(manifest: Manifest, source: Source) -> transforms.Transform:
     """Return the transform of training images."""
+    _, height, width = manifest.model.input_shape
+    if isinstance(source, LabelledSource):
+        boxes = manifest.detection.augment
+        return AugmentObjects(
+            (height, width),
+            distort=boxes.distort,
+            expand=boxes.expand,
+            crop=boxes.crop,
+            flip=boxes.flip,
+        )
+    spec = manifest.data.augment
     return transforms.Augment(
-        evaluation_transform(manifest),
+        transforms.Evaluate((height, width), manifest.data.resize_short),
         crop=spec.crop,
         scale=spec.scale,
         ratio=spec.ratio,
@@ -96,7 +112,7 @@ def training_loader(
     return Loader(
         part.source,
         part.indices,
-        training_transform(manifest, manifest.data.augment),
+        training_transform(manifest, part.source),
         normalisation(manifest.data),
         batch_size=train.batch_size,
         seed=train.seed,

@@ -19,12 +19,13 @@ class Score:
     """Accuracy of an INT8 model.
 
     Attributes:
-        top1_drop: top-1 of FP32 minus top-1 of the INT8 model, in percentage points.
-        signal_to_noise_db: signal-to-noise ratio of the scores against FP32, in decibels.
+        top1_drop: top-1 of FP32 minus top-1 of the INT8 model, in percentage points; None without
+            classes.
+        signal_to_noise_db: signal-to-noise ratio of the outputs against FP32, in decibels.
         worst: the INT8 op with the largest error; None if no INT8 op has an error.
     """
 
-    top1_drop: float
+    top1_drop: float | None
     signal_to_noise_db: float
     worst: str | None
 
@@ -42,7 +43,7 @@ class Try:
     """
 
     op: str | None
-    top1_drop: float
+    top1_drop: float | None
     signal_to_noise_db: float
     worst: str | None
     seconds: float
@@ -68,7 +69,7 @@ class FallbackResult:
         if self.measure == SIGNAL_TO_NOISE:
             ratios = [each.signal_to_noise_db for each in self.tries]
             return ratios.index(max(ratios))
-        drops = [each.top1_drop for each in self.tries]
+        drops = [each.top1_drop for each in self.tries if each.top1_drop is not None]
         return drops.index(min(drops))
 
     @property
@@ -139,7 +140,8 @@ def reason_to_stop(
     last = tries[-1]
     if measure == SIGNAL_TO_NOISE and last.signal_to_noise_db >= ENOUGH_DECIBELS:
         return f"the signal-to-noise ratio is at least {ENOUGH_DECIBELS:g} dB"
-    if measure == TOP1 and last.top1_drop <= max_top1_drop + TOLERANCE:
+    drop = last.top1_drop
+    if measure == TOP1 and drop is not None and drop <= max_top1_drop + TOLERANCE:
         return f"the top-1 drop is at most {max_top1_drop:g} points"
     if last.worst is None:
         return "no remaining INT8 op has an error"

@@ -20,7 +20,6 @@ from job.stages.int8_fallback import MEASURED_IMAGES, explained, fall_back, reco
 from job.stages.int8_match import (
     LOW_DECIBELS,
     TRIAL,
-    Agreement,
     Match,
     fake_against_fp32,
     low_agreement,
@@ -30,6 +29,7 @@ from job.stages.model_interface import interface
 from job.stages.settings import settings_of
 from job.stages.stage import CALIBRATION, Record, Stage, StageOutput
 from job.stats import relative_error
+from job.tasks.task import Agreement, Outputs, flat
 
 if TYPE_CHECKING:
     from job.engine.int8.audit import Audit
@@ -63,7 +63,7 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
         return {}
     audit, found, kept = built
     left = explained(audit.left_in_fp32, outcome) if outcome else audit.left_in_fp32
-    fp32 = fake_against_fp32(inputs, images)
+    fp32 = fake_against_fp32(manifest, inputs, images)
     if fp32.signal_to_noise_db < LOW_DECIBELS:
         events.message(low_agreement(fp32.signal_to_noise_db), "warning")
     record = {
@@ -132,13 +132,13 @@ def build(match: Match, out: Path) -> "tuple[Audit, Agreement, list[str]] | None
 
 
 def build_once(match: Match, out: Path, ops: Sequence[str]) -> "tuple[Audit, Agreement]":
-    """Write the model with ``ops`` in FP32, and check that packing its weights changed no score.
+    """Write the model with ``ops`` in FP32, and check that packing its weights changed no output.
 
     Returns:
         The audit, and the agreement with the fake-quantized model.
 
     Raises:
-        QuantizationError: the model cannot be built, or packing its weights changed its scores.
+        QuantizationError: the model cannot be built, or packing its weights changed its outputs.
     """
     from job.engine.inference import predictor
     from job.engine.int8 import build as int8
@@ -153,7 +153,7 @@ def build_once(match: Match, out: Path, ops: Sequence[str]) -> "tuple[Audit, Agr
         skip_ops=(*match.skip_ops, *ops),
     )
     configuration = predictor.configuration(out / int8.PREFIX, predictor.INT8, threads=1)
-    saved = predictor.Predictor(configuration).scores(images)
+    saved = predictor.Predictor(configuration).outputs(images)
     check_saved(saved, expected, exact=read_host().has_vnni)
     return audit, match.of(out / int8.PREFIX, ops)
 
@@ -182,22 +182,22 @@ def diagnose(
     return [asdict(each) for each in measured[:NAMED_DIFFERENCES]]
 
 
-def check_saved(saved: NDArray[np.float32], expected: NDArray[np.float32], *, exact: bool) -> None:
-    """Compare the scores [N, classes] of the model before and after it was saved.
+def check_saved(saved: Outputs, expected: Outputs, *, exact: bool) -> None:
+    """Compare the outputs of the model before and after it was saved.
 
     Args:
-        saved: scores of the model that was loaded from disk.
-        expected: scores of the same images before the weights were packed.
-        exact: require equal bits. Without AVX512_VNNI, scores can differ after loading. A likely
+        saved: outputs of the model that was loaded from disk.
+        expected: outputs for the same images before the weights were packed.
+        exact: require equal bits. Without AVX512_VNNI, outputs can differ after loading. A likely
             cause is that oneDNN then halves some weights and rounds odd weights.
 
     Raises:
-        QuantizationError: the scores differ.
+        QuantizationError: the outputs differ.
     """
-    error = relative_error(saved, expected)
+    error = relative_error(flat(saved), flat(expected))
     if error > (0.0 if exact else MAX_SAVED_ERROR) or not np.isfinite(error):
         raise QuantizationError(
-            f"the saved INT8 model computes other scores than before it was saved: relative "
+            f"the saved INT8 model computes other outputs than before it was saved: relative "
             f"error {error:.2g}, expected at most {0.0 if exact else MAX_SAVED_ERROR}",
             "Report this as a bug, with the manifest and the output of `job doctor`.",
         )

@@ -25,9 +25,10 @@ from job.stages.fallback_search import (
     Try,
     search,
 )
-from job.stages.int8_match import agreement
 from job.stages.stage import SELECTION, Record, StageOutput
+from job.stages.task import task_of
 from job.storage.files import write_bytes
+from job.tasks.task import Outputs, Task
 
 BATCH = 50
 # Few images are enough, because each has thousands of values in every large layer.
@@ -121,29 +122,39 @@ class Trials:
             quantized_ops=self.manifest.int8.quantized_ops,
             skip_ops=(*self.manifest.int8.skip_ops, *ops),
         )
-        fp32 = self.fp32_scores
-        scores = self.scores(self.folder, INT8, f"fallback, {len(ops)} ops in FP32")
+        fp32 = self.fp32_outputs
+        outputs = self.outputs(self.folder, INT8, f"fallback, {len(ops)} ops in FP32")
         worst = differences(fake, self.folder / int8.PREFIX, self.images[:MEASURED_IMAGES])
         shutil.rmtree(self.folder)
-        if fp32 is None or scores is None:
+        if fp32 is None or outputs is None:
             return None
-        drop = 100 * (self.right(fp32) - self.right(scores)) / len(self.selection.labels)
-        ratio = agreement(scores, fp32).signal_to_noise_db
+        drop = None
+        if right := self.task.right:
+            labels = self.selection.labels
+            drop = 100 * (right(fp32, labels) - right(outputs, labels)) / len(labels)
+        ratio = self.task.agreement(outputs, fp32).signal_to_noise_db
         return Score(drop, ratio, worst[0].op if worst else None)
 
     def measure(self, max_top1_drop: float) -> str | None:
         """Return what the search must compare; None after a stop request."""
-        fp32 = self.fp32_scores
+        fp32, right = self.fp32_outputs, self.task.right
         if fp32 is None:
             return None
+        if right is None:
+            return SIGNAL_TO_NOISE
         total = len(self.selection.labels)
-        if not stats.too_few_images(self.right(fp32), total, max_top1_drop):
+        if not stats.too_few_images(right(fp32, self.selection.labels), total, max_top1_drop):
             return TOP1
         self.events.message(
             f"fallback: {total} images of the selection split are too few to measure a top-1 drop "
             f"of {max_top1_drop:g} points; models are compared by signal-to-noise ratio"
         )
         return SIGNAL_TO_NOISE
+
+    @property
+    def task(self) -> Task:
+        """The manifest's task."""
+        return task_of(self.manifest)
 
     @cached_property
     def selection(self) -> Packed:
@@ -152,18 +163,14 @@ class Trials:
         return open_packed(path, self.manifest.model.input_shape)
 
     @cached_property
-    def fp32_scores(self) -> NDArray[np.float32] | None:
-        """Scores of the FP32 model, [N, classes]; None after a stop request."""
+    def fp32_outputs(self) -> Outputs | None:
+        """Outputs of the FP32 model; None after a stop request."""
         from job.engine.inference.predictor import ONEDNN
 
-        return self.scores(self.inputs["baseline"].path, ONEDNN, "fallback, FP32 model")
+        return self.outputs(self.inputs["baseline"].path, ONEDNN, "fallback, FP32 model")
 
-    def right(self, scores: NDArray[np.float32]) -> int:
-        """Return the number of images that scores [N, classes] classify correctly."""
-        return int(stats.topk_correct(scores, self.selection.labels, 1).sum())
-
-    def scores(self, folder: Path, mode: str, what: str) -> NDArray[np.float32] | None:
-        """Return a saved model's scores of the selection split.
+    def outputs(self, folder: Path, mode: str, what: str) -> Outputs | None:
+        """Return a saved model's outputs for the selection split.
 
         Args:
             folder: folder of the model.
@@ -171,7 +178,7 @@ class Trials:
             what: name of the work, for the progress display.
 
         Returns:
-            Scores, [N, classes]; None after a stop request.
+            The outputs; None after a stop request.
         """
         from job.engine.inference.predictor import Predictor, configuration, score_all
         from job.engine.int8.build import PREFIX
@@ -179,22 +186,20 @@ class Trials:
         images = self.selection.images
         predictor = Predictor(configuration(folder / PREFIX, mode, threads=usable_cores()))
         parts = []
-        for done, scores in score_all(predictor, images, BATCH):
-            parts.append(scores)
+        for done, outputs in score_all(predictor, images, BATCH):
+            parts.append(outputs)
             self.events.progress(what, done, len(images), "images")
             if self.events.stopping:
                 return None
-        return np.concatenate(parts)
+        return tuple(map(np.concatenate, zip(*parts, strict=True)))
 
 
 def describe(tries: Sequence[Try]) -> str:
     """Return a message about the last try."""
     last = tries[-1]
     what = "all ops in INT8" if last.op is None else f"{last.op} in FP32, too"
-    return (
-        f"fallback: top-1 drop {last.top1_drop:.2f} points, {last.signal_to_noise_db:.1f} dB "
-        f"against FP32, with {what}"
-    )
+    drop = "" if last.top1_drop is None else f"top-1 drop {last.top1_drop:.2f} points, "
+    return f"fallback: {drop}{last.signal_to_noise_db:.1f} dB against FP32, with {what}"
 
 
 def read_tries(path: Path) -> list[Try]:

@@ -14,36 +14,15 @@ from job.events import Events
 from job.manifest import Manifest
 from job.stages.match_search import search
 from job.stages.stage import StageOutput
-from job.stats import closeness
+from job.stages.task import task_of
+from job.tasks.task import Agreement
 
 # Sound fake-quantized models were seen between 15 and 46 dB.
 LOW_DECIBELS = 10.0
 # Not published, because a trial's model is not needed after its comparison.
 TRIAL = Path("checkpoints/match")
 
-Scores = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How well two models agree on some images.
-
-    Attributes:
-        signal_to_noise_db: power of the reference scores over the power of the differences, in
-            decibels. The mean score of each image is subtracted before, because it changes neither
-            the order nor the softmax of the scores.
-        same_top1: images for which both models choose the same class, in percent.
-    """
-
-    signal_to_noise_db: float
-    same_top1: float
-
-
-def agreement(scores: Scores, reference: Scores) -> Agreement:
-    """Compare scores [N, classes] with those of a reference model."""
-    found = closeness.score_differences(scores, reference)
-    ratio = closeness.decibels(float(found.signal.sum()), float(found.noise.sum()))
-    return Agreement(ratio, 100 * float(found.same_top1.mean()))
+Images = NDArray[np.float32]
 
 
 @dataclass
@@ -61,7 +40,7 @@ class Match:
 
     manifest: Manifest
     fake: Path
-    images: Scores
+    images: Images
     folder: Path
     events: Events
     skip_ops: Sequence[str]
@@ -69,18 +48,17 @@ class Match:
     def of(self, prefix: Path, ops: Sequence[str] = ()) -> Agreement:
         """Compare a saved INT8 model with the fake-quantized model with ``ops`` in FP32."""
         from job.engine.inference.predictor import INT8, Predictor, configuration
-        from job.engine.int8.expected import expected_scores
+        from job.engine.int8.expected import expected_outputs
 
-        expected = expected_scores(
+        expected = expected_outputs(
             self.fake,
             self.images,
             self.manifest.quantize.quantize_op_types,
             quantized_ops=self.manifest.int8.quantized_ops,
             skip_ops=(*self.skip_ops, *ops),
         )
-        return agreement(
-            Predictor(configuration(prefix, INT8, threads=1)).scores(self.images), expected
-        )
+        found = Predictor(configuration(prefix, INT8, threads=1)).outputs(self.images)
+        return task_of(self.manifest).agreement(found, expected)
 
     def is_enough(self, found: Agreement) -> bool:
         """Return whether the agreement reaches the manifest's bound."""
@@ -129,22 +107,24 @@ class Match:
         return self.is_enough(found)
 
 
-def fake_against_fp32(inputs: Mapping[str, StageOutput], images: Scores) -> Agreement:
+def fake_against_fp32(
+    manifest: Manifest, inputs: Mapping[str, StageOutput], images: Images
+) -> Agreement:
     """Compare the fake-quantized model with the FP32 model."""
     from job.engine.inference.predictor import FAKE_QUANTIZED, ONEDNN, Predictor, configuration
 
-    scores = {
-        mode: Predictor(configuration(inputs[stage].path / "model", mode, threads=1)).scores(images)
+    fp32, fake = (
+        Predictor(configuration(inputs[stage].path / "model", mode, threads=1)).outputs(images)
         for stage, mode in (("baseline", ONEDNN), ("convert", FAKE_QUANTIZED))
-    }
-    return agreement(scores[FAKE_QUANTIZED], scores[ONEDNN])
+    )
+    return task_of(manifest).agreement(fake, fp32)
 
 
 def low_agreement(decibels: float) -> str:
-    """Return a warning that quantization changes the scores of the FP32 model much."""
+    """Return a warning that quantization changes the outputs of the FP32 model much."""
     return (
         f"the fake-quantized model agrees with FP32 at {decibels:.1f} dB only: quantization itself "
-        "changes the scores. Train with quantization (quantize.strategy aware), or use more "
+        "changes the outputs. Train with quantization (quantize.strategy aware), or use more "
         "calibration images"
     )
 

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from job.tasks.task import Outputs
+
 # Rounding in INT8 softmax changes a sum of probabilities by less than this.
 MAX_SUM_ERROR = 0.02
 
@@ -28,11 +30,14 @@ def interface(prefix: Path, mode: str, images: NDArray[np.float32]) -> dict[str,
     return {
         "input": model.predictor.get_input_names()[0],
         "output": model.predictor.get_output_names()[0],
-        "probabilities": are_probabilities(model.scores(images)),
+        "probabilities": are_probabilities(model.outputs(images)),
     }
 
 
-def are_probabilities(scores: NDArray[np.float32]) -> bool:
-    """Return whether each row of scores [N, classes] is not negative and has the sum 1."""
+def are_probabilities(outputs: Outputs) -> bool:
+    """Return whether the only output has rows [N, classes], not negative and with the sum 1."""
+    scores = outputs[0]
+    if len(outputs) > 1 or scores.ndim != 2:
+        return False
     sums = scores.sum(axis=1)
     return bool((scores >= 0).all() and (np.abs(sums - 1) < MAX_SUM_ERROR).all())

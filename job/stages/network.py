@@ -11,6 +11,7 @@ from job.engine.inference.pir_graph import read_graph
 from job.manifest import Manifest
 from job.manifest.custom_code import callable_files, code_folders
 from job.manifest.spec import QatTrainSpec, TrainSpec
+from job.stages.task import task_of
 from job.storage.files import is_folder
 
 # Learning rate of quantization-aware training with labels.
@@ -116,6 +117,7 @@ def network(manifest: Manifest, train: TrainSpec) -> dict[str, Any]:
         "seed": train.seed,
         "label_smoothing": train.label_smoothing,
         "device": train.device,
+        "task": task_of(manifest),
     }
 
 

@@ -14,6 +14,7 @@ from job.manifest import Manifest
 from job.stages.engine_packages import PACKAGES
 from job.stages.stage import CALIBRATION, Record, Stage, StageFunction, StageOutput
 from job.stats import relative_error
+from job.tasks.task import flat
 
 NEEDS = ("prepare", "convert")
 CHECKED_IMAGES = 16
@@ -46,8 +47,8 @@ def differences(
         open_packed(inputs["prepare"].path / CALIBRATION, shape).images[:CHECKED_IMAGES]
     )
     fake = configuration(inputs["convert"].path / "model", FAKE_QUANTIZED, threads=1)
-    expected = Predictor(fake).scores(images)
-    error = checked_error(model.scores(images), expected)
+    expected = Predictor(fake).outputs(images)
+    error = checked_error(flat(model.outputs(images)), flat(expected))
     events.message(
         f"the scores differ from the fake-quantized model's scores by {100 * error:.2f}%"
     )

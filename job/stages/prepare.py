@@ -7,16 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from job.data import packed
+from job.data import packed, packed_objects
 from job.data.copies import find_copies
 from job.data.loader import Loader
+from job.data.object_counts import class_labels, object_counts
+from job.data.objects import LabelledSource
 from job.data.opening import skipped_text
 from job.data.sources import BadImage, SyntheticImages
 from job.data.splits import Part, Splits
+from job.detection.annotations import Annotations
 from job.errors import DataError
 from job.events import Events
 from job.manifest import Manifest
-from job.stages.data_notes import copies_text, empty_classes_text
+from job.stages.data_notes import copies_text, empty_classes_text, objects_text
 from job.stages.dataset import data_files, evaluation_transform, normalisation, open_splits
 from job.stages.settings import settings_of
 from job.stages.stage import CALIBRATION, SELECTION, TEST, Record, Stage, StageOutput
@@ -32,6 +35,9 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
     empty = empty_classes(splits, manifest.model.classes)
     if empty:
         events.message(empty_classes_text(empty, manifest.model.classes), "warning")
+    objects = object_counts(splits)
+    if text := objects_text(objects):
+        events.message(text)
     bad: list[BadImage] = []
     counts = {"train": len(splits.train)}
     for name, part in packed_parts(splits):
@@ -58,6 +64,7 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
         "class_names": class_names(splits),
         "normalised": splits.test.source.normalised,
         "empty_classes": empty,
+        **({} if objects is None else {"objects": objects}),
         "copies": copied,
     }
 
@@ -77,7 +84,10 @@ def empty_classes(splits: Splits, classes: int) -> list[int]:
 
     Without training images, return class 0 if it is the only class without a test image.
     """
-    labels = (splits.train if len(splits.train) else splits.test).source.labels
+    part = splits.train if len(splits.train) else splits.test
+    labels = class_labels(part.source)
+    if labels is None:
+        return []
     empty = np.flatnonzero(np.bincount(labels, minlength=classes) == 0).tolist()
     return empty if len(splits.train) or empty == [0] else []
 
@@ -134,7 +144,8 @@ def pack(
         bad: receives each bad image.
 
     Returns:
-        The content of the file's sidecar, see ``packed.write``.
+        The content of the file's sidecar, see ``packed.write``. If the images have objects, they
+        are beside the file, see ``packed_objects``.
 
     Raises:
         DataError: the split is empty, or too many images are bad.
@@ -149,10 +160,11 @@ def pack(
         bad.append(image)
         events.message(f"bad image {image.path}: {image.reason}", "warning")
 
+    objects: list[Annotations] = []
     loader = Loader(
         part.source,
         part.indices,
-        evaluation_transform(manifest),
+        evaluation_transform(manifest, part.source),
         normalisation(manifest.data),
         batch_size=BATCH,
         workers=manifest.data.workers if len(part) > BATCH else 0,
@@ -160,12 +172,15 @@ def pack(
         on_bad=on_bad,
     )
     with contextlib.closing(loader):
-        return packed.write(
+        description = packed.write(
             path,
-            counted(loader, len(part), name, events),
+            counted(loader, len(part), name, events, objects),
             shape=manifest.model.input_shape,
             transform=transform_text(manifest, part),
         )
+    if isinstance(part.source, LabelledSource):
+        packed_objects.write(path, objects)
+    return description
 
 
 def transform_text(manifest: Manifest, part: Part) -> str:
@@ -179,10 +194,13 @@ def transform_text(manifest: Manifest, part: Part) -> str:
     return f"{resized}, mean {list(manifest.data.mean)}, std {list(manifest.data.std)}"
 
 
-def counted(loader: Loader, total: int, name: str, events: Events) -> Iterator[tuple[Any, Any]]:
-    """Yield the loader's batches and report progress."""
+def counted(
+    loader: Loader, total: int, name: str, events: Events, objects: list[Annotations]
+) -> Iterator[tuple[Any, Any]]:
+    """Yield the loader's batches, report progress, and append the objects of each image."""
     done = 0
     for batch in loader.batches():
+        objects += batch.objects or ()
         yield batch.images, batch.labels
         done += len(batch.labels)
         events.progress(name, done, total, "images")
@@ -192,6 +210,7 @@ def settings(manifest: Manifest) -> Mapping[str, Any]:
     """Return the settings that can change the splits and the packed images."""
     return {
         "data": settings_of(manifest.data, "augment", "root"),
+        "class_names": manifest.detection.class_names,
         "model": {
             "classes": manifest.model.classes,
             "input_shape": manifest.model.input_shape,

@@ -1,6 +1,6 @@
 """Classification: one output of scores [N, classes], and one label per image."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from job import stats
 from job.stats import closeness
-from job.tasks.task import MODELS, Metric, Outputs, Results, Task
+from job.tasks.task import MODELS, Agreement, Metric, Outputs, Results, Scored, Task
 
 Labels = NDArray[np.int64]
 Correct = NDArray[np.bool_]
@@ -119,4 +119,62 @@ def not_judged(accuracy: Mapping[str, Any], classes: int) -> str:
     return f"FP32 top-1 is {fp32['top1']:.2f}%, no better than chance ({100 / classes:.3g}%)."
 
 
-CLASSIFICATION = Task(Metric("top1", "top-1"), results, accuracy, predictions, not_judged)
+def evaluate(batches: Iterable[Scored]) -> dict[str, float | None]:
+    """Return top-1 and top-5 in percent, and the mean cross entropy with the labels.
+
+    With scores of FP32, also return the mean Kullback-Leibler divergence of the class probabilities
+    from those of FP32, and the signal-to-noise ratio in decibels.
+
+    Args:
+        batches: scores [N, classes] and labels int64 [N]; at least one image.
+    """
+    right1 = right5 = count = compared = 0
+    entropy = divergence = signal = noise = 0.0
+    for batch in batches:
+        (scores,), labels = batch.outputs, np.asarray(batch.targets)
+        right1 += int(stats.topk_correct(scores, labels, 1).sum())
+        right5 += int(stats.topk_correct(scores, labels, 5).sum())
+        entropy += float(closeness.cross_entropy(scores, labels).sum())
+        if batch.reference is not None:
+            difference = closeness.score_differences(scores, batch.reference)
+            divergence += float(difference.divergence.sum())
+            signal += float(difference.signal.sum())
+            noise += float(difference.noise.sum())
+            compared += len(labels)
+        count += len(labels)
+    percent = 100.0 / count
+    return {
+        "top1": percent * right1,
+        "top5": percent * right5,
+        "cross_entropy": entropy / count,
+        "divergence": divergence / count if compared else None,
+        "signal_to_noise_db": closeness.decibels(signal, noise) if compared else None,
+    }
+
+
+def agreement(outputs: Outputs, reference: Outputs) -> Agreement:
+    """Compare scores [N, classes] with those of a reference model."""
+    (scores,), (expected,) = outputs, reference
+    found = closeness.score_differences(scores, expected)
+    ratio = closeness.decibels(float(found.signal.sum()), float(found.noise.sum()))
+    return Agreement(ratio, 100 * float(found.same_top1.mean()))
+
+
+def right(outputs: Outputs, labels: Labels) -> int:
+    """Return the number of images that scores [N, classes] classify correctly."""
+    (scores,) = outputs
+    return int(stats.topk_correct(scores, labels, 1).sum())
+
+
+CLASSIFICATION = Task(
+    primary=Metric("top1", "top-1"),
+    # With labels, training can improve on FP32.
+    criteria={"distill": "divergence", "labels": "cross_entropy"},
+    results=results,
+    accuracy=accuracy,
+    predictions=predictions,
+    not_judged=not_judged,
+    evaluate=evaluate,
+    agreement=agreement,
+    right=right,
+)

@@ -1,42 +1,64 @@
 """Detection: one output per head, and the objects of each image."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from job.detection import bootstrap, voc_metric
-from job.detection.annotations import Annotations
+from job.detection.annotations import Annotations, Detections
 from job.detection.boxes import Size
-from job.detection.decode import Head, detections
+from job.detection.decode import Head, Selection, detections
 from job.detection.precision_recall import Ranking
 from job.detection.ragged import arrays_of_detections, detections_of
+from job.errors import DataError
 from job.stats import closeness
-from job.tasks.task import MODELS, Outputs, Results
+from job.tasks.task import MODELS, Agreement, Metric, Outputs, Results, Scored, Task, flat
 
 METRIC = "map"
+# Strides of the heads, from the finest to the coarsest.
+STRIDES = (8, 16, 32)
+# The lowest mAP in percent of which a loss of some points says anything.
+_LEAST_MAP = 5.0
 
 
-def results(outputs: Outputs, reference: Outputs, heads: Sequence[Head], size: Size) -> Results:
+def results(
+    outputs: Outputs,
+    targets: Sequence[Annotations],  # noqa: ARG001
+    reference: Outputs,
+    *,
+    heads: Sequence[Head],
+    size: Size,
+    settings: Selection,
+) -> Results:
     """Return the detections of a batch, and per image the differences of its outputs from FP32.
 
     Args:
         outputs: output of each head, float32 [N, anchors * (5 + classes), h, w].
-        reference: the same of FP32.
+        targets: the objects of each image; not used.
+        reference: the same outputs of FP32.
         heads: the heads in the order of the outputs.
         size: height and width of the images, in pixels.
+        settings: thresholds and limits of detections.
     """
-    count = len(outputs[0])
-    flat, expected = (
-        np.concatenate([each.reshape(count, -1) for each in every], axis=1).astype(np.float64)
-        for every in (outputs, reference)
-    )
-    return {
-        **arrays_of_detections(detections(outputs, heads, [size] * count)),
-        "signal": np.square(expected).sum(axis=1),
-        "noise": np.square(flat - expected).sum(axis=1),
-    }
+    found = detections(outputs, heads, [size] * len(outputs[0]), settings)
+    signal, noise = powers(flat(outputs), flat(reference))
+    return {**arrays_of_detections(found), "signal": signal, "noise": noise}
+
+
+def powers(
+    values: NDArray[Any], reference: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return per image the power of a reference and the power of the differences from it.
+
+    Args:
+        values: [N, values per image].
+        reference: the same of the reference model.
+    """
+    expected = reference.astype(np.float64)
+    return np.square(expected).sum(axis=1), np.square(values - expected).sum(axis=1)
 
 
 def accuracy(
@@ -50,7 +72,7 @@ def accuracy(
         classes: number of classes.
 
     Raises:
-        ValueError: no image has an object, so mAP is not defined.
+        DataError: no image has an object, so mAP is not defined.
     """
     ranked = {
         name: voc_metric.rankings(objects, detections_of(each), classes)
@@ -82,16 +104,24 @@ def drop(reference: Sequence[Ranking], model: Sequence[Ranking]) -> dict[str, An
     """Return the drop of a model's mAP against a reference, in points, with its interval.
 
     Raises:
-        ValueError: no image has an object.
+        DataError: no image has an object.
     """
     compared = bootstrap.compare(reference, model)
     if compared is None:
-        raise ValueError("mAP is not defined, because no image has an object")
+        raise no_objects()
     interval = compared.drop_interval
     return {
         f"{METRIC}_drop": compared.drop,
         f"{METRIC}_drop_interval": None if interval is None else list(interval),
     }
+
+
+def no_objects() -> DataError:
+    """Return the error of a split without objects."""
+    return DataError(
+        "mAP is not defined, because no image of the split has an object that counts",
+        "Give a test and a selection split with objects that are not difficult.",
+    )
 
 
 def closeness_of(found: Results) -> dict[str, float]:
@@ -100,7 +130,84 @@ def closeness_of(found: Results) -> dict[str, float]:
     return {"signal_to_noise_db": closeness.decibels(signal, noise)}
 
 
-def predictions(found: Mapping[str, Results]) -> dict[str, NDArray[Any]]:
+def predictions(
+    found: Mapping[str, Results],
+    objects: Sequence[Annotations],  # noqa: ARG001
+) -> dict[str, NDArray[Any]]:
     """Return the detections of each model: MODEL.counts, MODEL.boxes, and so on."""
     names = ("counts", "boxes", "scores", "classes")
     return {f"{model}.{name}": each[name] for model, each in found.items() for name in names}
+
+
+def not_judged(accuracy: Mapping[str, Any], classes: int) -> str:  # noqa: ARG001
+    """Return why mAP cannot be compared if FP32 finds hardly any object; or empty."""
+    found = accuracy["fp32"][METRIC]
+    return "" if found >= _LEAST_MAP else f"FP32 mAP is {found:.2f}%, below {_LEAST_MAP:g}%."
+
+
+def evaluate(
+    batches: Iterable[Scored],
+    *,
+    heads: Sequence[Head],
+    size: Size,
+    classes: int,
+    settings: Selection,
+) -> dict[str, float | None]:
+    """Return mAP in percent, and the signal-to-noise ratio against FP32 in decibels.
+
+    Args:
+        batches: outputs and objects; at least one image.
+        heads: the heads in the order of the outputs.
+        size: height and width of the images, in pixels.
+        classes: number of classes.
+        settings: thresholds and limits of detections.
+
+    Raises:
+        DataError: no image has an object.
+    """
+    objects: list[Annotations] = []
+    found: list[Detections] = []
+    signal = noise = 0.0
+    compared = False
+    for batch in batches:
+        found += detections(batch.outputs, heads, [size] * len(batch.outputs[0]), settings)
+        objects += batch.targets
+        if batch.reference is not None:
+            both = powers(flat(batch.outputs), batch.reference)
+            signal, noise = signal + float(both[0].sum()), noise + float(both[1].sum())
+            compared = True
+    quality = voc_metric.score(voc_metric.rankings(objects, found, classes)).mean_ap
+    if quality is None:
+        raise no_objects()
+    return {
+        METRIC: quality,
+        "signal_to_noise_db": closeness.decibels(signal, noise) if compared else None,
+    }
+
+
+def agreement(outputs: Outputs, reference: Outputs) -> Agreement:
+    """Compare the outputs of a model with the outputs of a reference model."""
+    signal, noise = powers(flat(outputs), flat(reference))
+    return Agreement(closeness.decibels(float(signal.sum()), float(noise.sum())), None)
+
+
+def detection_task(heads: Sequence[Head], *, size: Size, classes: int, settings: Selection) -> Task:
+    """Return the task of a detector.
+
+    Args:
+        heads: the heads in the order of the outputs.
+        size: height and width of the images, in pixels.
+        classes: number of classes.
+        settings: thresholds and limits of detections.
+    """
+    return Task(
+        primary=Metric(METRIC, "mAP"),
+        criteria={"labels": METRIC},
+        results=partial(results, heads=heads, size=size, settings=settings),
+        accuracy=partial(accuracy, classes=classes),
+        predictions=predictions,
+        not_judged=not_judged,
+        evaluate=partial(evaluate, heads=heads, size=size, classes=classes, settings=settings),
+        agreement=agreement,
+        heads=tuple(heads),
+    )

@@ -137,7 +137,7 @@ def timed(
     session: Any, both: dict[str, Any], options: argparse.Namespace
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """Run the programs in turns from the same weights; return losses and seconds of each step."""
-    from job.engine.training import programs
+    from job.engine.training import programs, ready_names
 
     # isort: split
     import numpy as np
@@ -147,7 +147,7 @@ def timed(
     generator = np.random.default_rng(0)
     images = generator.standard_normal((options.batch, *session.input_shape)).astype("float32")
     labels = generator.integers(0, CLASSES, (options.batch, 1))
-    feed = {programs.IMAGE: images, programs.LABEL: labels}
+    feed = {programs.IMAGE: images, ready_names.LABEL: labels}
     start = programs.read_variables(scope, programs.persistables(both["paddle"]))
     states = dict.fromkeys(both, start)
     losses: dict[str, list[float]] = {name: [] for name in both}

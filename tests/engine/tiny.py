@@ -16,7 +16,8 @@ from job.engine.int8 import build as int8
 from job.engine.quantize import fake_quantize, grid, qat
 from job.engine.quantize.calibration import DEFAULT, Method, calibrate
 from job.engine.quantize.measurement import Images
-from job.engine.training import baseline, checkpoints, network_programs, programs
+from job.engine.training import baseline, checkpoints, network_programs, programs, ready_names
+from job.engine.training.objective import Labels
 from job.engine.training.schedule import Schedule
 from job.engine.training.session import Recipe, Session, open_session
 from job.host import read_host
@@ -134,7 +135,7 @@ def session_of(
     scope = programs.static.Scope()
     executor = programs.static.Executor(programs.cpu())
     classifier = network_programs.from_network(
-        build, input_shape=shape, classes=classes, label_smoothing=0.0, seed=0
+        build, input_shape=shape, objective=Labels(classes, 0.0), seed=0
     )
     with programs.static.scope_guard(scope):
         executor.run(classifier.startup)
@@ -325,7 +326,7 @@ def settle(session: Session, images: np.ndarray, bias: float) -> None:
         programs.write_variables(session.scope, {name: np.full_like(values[name], bias)})
     if norms:
         labels = np.zeros((len(images), 1), "int64")
-        feed = {programs.IMAGE: images, programs.LABEL: labels}
+        feed = {programs.IMAGE: images, ready_names.LABEL: labels}
         session.executor.run(program, feed, [classifier.loss])
 
 
@@ -354,10 +355,12 @@ def quantize(
         )
         calibrate(classifier, quantized, scope, session.executor, Images(images), settings, method)
         program = fake_quantize.convert(quantized, scope)
-        programs.save_inference_model(program, folder / "fake", classifier.logits, session.executor)
+        programs.save_inference_model(
+            program, folder / "fake", classifier.outputs, session.executor
+        )
     fake = scores(folder / "fake", predictor.FAKE_QUANTIZED, images)
     types = settings["quantize_op_types"]
-    audit, found = int8.build(folder / "fake", folder, types, images, skip_ops=skip_ops)
+    audit, (found,) = int8.build(folder / "fake", folder, types, images, skip_ops=skip_ops)
     return Quantized(folder, images, fp32, fake, found, audit)
 
 

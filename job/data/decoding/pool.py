@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from job.data.decoding.worker_process import DecodeTask, Done, Setup, shared_slots
-from job.data.sources import BadImage, Outcome, Source
+from job.data.sources import BadImage, LabelledImage, Outcome, Source
 from job.data.transforms import Transform
 from job.errors import JobError
 
@@ -129,7 +129,8 @@ class DecodePool:
             indices: numbers of the images in the source.
 
         Yields:
-            The image, uint8 ``[height, width, channels]``, or a BadImage with the reason.
+            The image, uint8 ``[height, width, channels]``, with its objects if the source has
+            objects, or a BadImage with the reason.
 
         Raises:
             JobError: the processes cannot be started, or the source fails for every image.
@@ -218,9 +219,12 @@ class DecodePool:
         outcomes = self._outcomes[task.chunk]
         for place, index in enumerate(task.indices):
             reason = message.bad.get(place)
-            outcomes[task.offset + place] = (
-                images[place] if reason is None else BadImage.of(self._source, index, reason)
-            )
+            outcome: Outcome = images[place]
+            if reason is not None:
+                outcome = BadImage.of(self._source, index, reason)
+            elif place in message.objects:
+                outcome = LabelledImage(images[place], message.objects[place])
+            outcomes[task.offset + place] = outcome
 
     def _replace(self, process: _Process, reason: str) -> None:
         """Start a new process, and send it the tasks of the process that has ended."""

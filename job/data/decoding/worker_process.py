@@ -13,8 +13,8 @@ import pickle
 import signal
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -22,8 +22,11 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from job.data.decode import UnreadableImageError
-from job.data.sources import Source
+from job.data.labelled_transforms import LabelledTransform
+from job.data.objects import LabelledSource
+from job.data.sources import LabelledImage, Source
 from job.data.transforms import Draw, Image, Pixels, Transform
+from job.detection.annotations import Annotations
 from job.errors import JobError
 
 _PR_SET_PDEATHSIG = 1
@@ -78,10 +81,12 @@ class Done:
     Attributes:
         bad: the reasons of bad images by position in the task.
         error: an error that affects every image; it ends the job.
+        objects: the objects of labelled images by position in the task.
     """
 
     bad: dict[int, str]
     error: JobError | None = None
+    objects: Mapping[int, Annotations] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -95,8 +100,8 @@ class FetchedImage(Protocol):
         """Wait for an image, and return whether it can be read without waiting."""
 
 
-def decode_one(source: Source, transform: Transform, draw: Draw) -> Image:
-    """Read and transform one image.
+def decode_one(source: Source, transform: Transform, draw: Draw) -> Image | LabelledImage:
+    """Read and transform one image, with its objects if the source has objects.
 
     Args:
         source: the images.
@@ -108,7 +113,10 @@ def decode_one(source: Source, transform: Transform, draw: Draw) -> Image:
 
     Raises:
         UnreadableImageError: the image cannot be used.
+        DataError: a box is outside the image.
     """
+    if isinstance(source, LabelledSource) and isinstance(transform, LabelledTransform):
+        return LabelledImage(*transform.labelled(*source.read_labelled(draw.index), draw))
     return transform(source.read(draw.index), draw)
 
 
@@ -168,15 +176,20 @@ def _decode(
     setup: Setup, task: DecodeTask, slot: Pixels, connection: "Connection[Any, Any]"
 ) -> Done:
     bad: dict[int, str] = {}
+    objects: dict[int, Annotations] = {}
     for place, index in enumerate(task.indices):
         if isinstance(setup.source, FetchedImage):
             while not setup.source.ready(index, _ALIVE_SECONDS):
                 connection.send(Ready())
         try:
             draw = Draw(setup.seed, task.epoch, index)
-            slot[place] = decode_one(setup.source, setup.transform, draw)
+            decoded = decode_one(setup.source, setup.transform, draw)
+            if isinstance(decoded, LabelledImage):
+                objects[place] = decoded.objects
+                decoded = decoded.pixels
+            slot[place] = decoded
         except UnreadableImageError as error:
             bad[place] = error.reason
         except JobError as error:
             return Done(bad, type(error)(error.message, error.hint))
-    return Done(bad)
+    return Done(bad, objects=objects)

@@ -13,11 +13,14 @@ import numpy as np
 from job.data.decode import EXTENSIONS, UnreadableImageError, decode_content
 from job.data.list_file import list_entries, path_problem
 from job.data.listing import CLASS_COUNT, EMPTY_CLASS, checked_channels
+from job.data.objects import ObjectTable, checked
 from job.data.s3.index import RemoteIndex
 from job.data.system_folders import system_part
 from job.data.transforms import Image, Ints
+from job.detection.annotations import Annotations
 from job.errors import DataError
 from job.manifest import Manifest
+from job.manifest.spec import BUILT_IN
 from job.manifest.storage_access import access_of
 from job.storage.s3.access import Access
 from job.storage.s3.prefetch import FetchAhead, PieceReader
@@ -38,7 +41,7 @@ class Remote:
 
 def remote_of(manifest: Manifest) -> Remote | None:
     """Return the data set in S3 of a manifest; None if its images are on this machine."""
-    if manifest.data.format in ("digits", "synthetic", "packed"):
+    if manifest.data.format in (*BUILT_IN, "packed"):
         return None
     uri = manifest.uri(manifest.data.root or ".")
     return None if uri is None else Remote(uri, access_of(manifest.storage, manifest.base))
@@ -108,6 +111,21 @@ class RemoteImages:
         if place == MISSING:
             raise UnreadableImageError("the object does not exist")
         return decode_content(self._ahead.take(index, self.index.piece(place)), self.channels)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RemoteObjects(RemoteImages):
+    """Image files in S3 with objects; each label is 0.
+
+    Attributes:
+        objects: the objects of each image, in pixels of the image.
+    """
+
+    objects: ObjectTable
+
+    def read_labelled(self, index: int) -> tuple[Image, Annotations]:
+        """See ``LabelledSource``."""
+        return checked(self.read(index), self.objects[index], self.names[index])
 
 
 def remote_list(

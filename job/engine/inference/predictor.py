@@ -64,7 +64,9 @@ class Predictor:
     def __init__(self, config: inference.Config) -> None:
         self.predictor = inference.create_predictor(config)
         self.input = self.predictor.get_input_handle(self.predictor.get_input_names()[0])
-        self.output = self.predictor.get_output_handle(self.predictor.get_output_names()[0])
+        self.results = [
+            self.predictor.get_output_handle(name) for name in self.predictor.get_output_names()
+        ]
 
     def set_images(self, images: np.ndarray) -> None:
         """Copy images, float32 [N, C, H, W], to the model's input."""
@@ -75,17 +77,21 @@ class Predictor:
         """Run one forward pass over the images of :meth:`set_images`."""
         self.predictor.run()
 
-    def scores(self, images: np.ndarray) -> np.ndarray:
-        """Return the class scores, float32 [N, classes], of images float32 [N, C, H, W]."""
+    def outputs(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return all outputs for images float32 [N, C, H, W], in the order of the model."""
         self.set_images(images)
         self.run()
-        return self.output.copy_to_cpu()
+        return tuple(result.copy_to_cpu() for result in self.results)
+
+    def scores(self, images: np.ndarray) -> np.ndarray:
+        """Return the first output for images float32 [N, C, H, W]; of a classifier, the scores."""
+        return self.outputs(images)[0]
 
 
 def score_all(
     predictor: Predictor, images: np.ndarray, batch_size: int
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (number of images done, scores of the batch) for each batch of ``images``.
+) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
+    """Yield (number of images done, outputs for the batch) for each batch of ``images``.
 
     Args:
         predictor: the loaded model.
@@ -94,4 +100,4 @@ def score_all(
     """
     for start in range(0, len(images), batch_size):
         batch = np.array(images[start : start + batch_size])
-        yield start + len(batch), predictor.scores(batch)
+        yield start + len(batch), predictor.outputs(batch)

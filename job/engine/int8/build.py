@@ -65,20 +65,20 @@ def build(
     *,
     quantized_ops: Collection[str] | None = None,
     skip_ops: Sequence[str] = (),
-) -> tuple[Audit, np.ndarray]:
+) -> tuple[Audit, tuple[np.ndarray, ...]]:
     """Write the INT8 model to ``out``/model.pdmodel and .pdiparams.
 
     Args:
         fake_quantized: prefix of the fake-quantized model.
         out: existing folder.
         quantize_op_types: op types that were quantized in training.
-        images: float32 [N, C, H, W], to compare the scores of the saved model.
+        images: float32 [N, C, H, W], to compare the outputs of the saved model.
         quantized_ops: the op types of ``quantize_op_types`` that run in INT8; None means all.
         skip_ops: further ops to keep in FP32, by type, name of the output, or ``#`` and index.
 
     Returns:
-        The audit, and the scores of ``images`` before the weights were packed. The saved model must
-        have the same scores.
+        The audit, and the outputs for ``images`` before the weights were packed. The saved model
+        must have the same outputs.
 
     Raises:
         QuantizationError: no op was quantized, or Paddle cannot run the model in INT8.
@@ -91,7 +91,7 @@ def build(
     scope = static.Scope()
     with static.scope_guard(scope):
         executor = static.Executor(cpu())
-        program, _, logits = load_inference_model(fake_quantized, executor, scope)
+        program, _, fetches = load_inference_model(fake_quantized, executor, scope)
         remove_steps(program)
         before = Counter(op.type for op in program.global_block().ops)
         skipped = skip(program, quantize_op_types, quantized_ops, skip_ops)
@@ -102,18 +102,18 @@ def build(
         keep_sums_without_scale_apart(program)
         add_zero_biases(program, scope)
         write_factors_as_constants(program, scope)
-        save_inference_model(program, work / "prepared", logits, executor)
+        save_inference_model(program, work / "prepared", fetches, executor)
     optimize(work / "prepared", work, int8_op_types(quantize_op_types), images)
     optimized = work / "_optimized"
     corrected = restore_matrices(optimized, fake_quantized, vnni=read_host().has_vnni)
-    scores = Predictor(configuration(optimized, INT8, threads=1)).scores(images)
+    outputs = Predictor(configuration(optimized, INT8, threads=1)).outputs(images)
     repack(optimized, out / PREFIX)
     model = Path(f"{optimized}.pdmodel")
     ops, weights = read_ops(model), read_weights(model)
     shutil.rmtree(work)
     kept = [*skipped, *(Left(name, "pool2d", "", reason) for name, reason in pools.items())]
     corrections = {"matrix_scales": corrected, "residual_sums": len(widened)}
-    return audit(before, ops, kept, corrections, weights), scores
+    return audit(before, ops, kept, corrections, weights), outputs
 
 
 def optimize(prefix: Path, cache: Path, op_types: set[str], images: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Computes the scores that an INT8 model should have."""
+"""Computes the outputs that an INT8 model should have."""
 
 import tempfile
 from collections.abc import Collection, Sequence
@@ -13,15 +13,15 @@ from job.engine.quantize.graph import Graph
 from job.engine.training.programs import cpu, load_inference_model, save_inference_model
 
 
-def expected_scores(
+def expected_outputs(
     fake_quantized: Path,
     images: np.ndarray,
     quantize_op_types: Sequence[str],
     *,
     quantized_ops: Collection[str] | None = None,
     skip_ops: Sequence[str] = (),
-) -> np.ndarray:
-    """Return the scores of the fake-quantized model, with the same ops in FP32 as the INT8 model.
+) -> tuple[np.ndarray, ...]:
+    """Return the outputs of the fake-quantized model, with the same ops in FP32 as the INT8 model.
 
     An op in FP32 reads values that are not rounded.
 
@@ -31,12 +31,12 @@ def expected_scores(
         quantize_op_types, quantized_ops, skip_ops: see :func:`job.engine.int8.build.build`.
 
     Returns:
-        float32 [N, classes].
+        The outputs in the order of the model; of a classifier, scores float32 [N, classes].
     """
     scope = static.Scope()
     with static.scope_guard(scope), tempfile.TemporaryDirectory() as folder:
         executor = static.Executor(cpu())
-        program, _, logits = load_inference_model(fake_quantized, executor, scope)
+        program, _, fetches = load_inference_model(fake_quantized, executor, scope)
         graph = Graph(program)
         for op, _ in select(graph, quantize_op_types, quantized_ops, skip_ops):
             for name in op.input_arg_names:
@@ -45,8 +45,8 @@ def expected_scores(
                     op._rename_input(name, source)
         program._sync_with_cpp()
         prefix = Path(folder) / "expected"
-        save_inference_model(program, prefix, logits, executor)
-        return Predictor(configuration(prefix, FAKE_QUANTIZED, threads=1)).scores(images)
+        save_inference_model(program, prefix, fetches, executor)
+        return Predictor(configuration(prefix, FAKE_QUANTIZED, threads=1)).outputs(images)
 
 
 def ops_of(fake_quantized: Path, quantize_op_types: Sequence[str]) -> list[str]:

@@ -101,30 +101,35 @@ class OnnxRuntimeModel:
         options.inter_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(path, options, providers=PROVIDERS)
         self.input = self.session.get_inputs()[0].name
-        self.output = self.session.get_outputs()[0].name
+        self.results = [output.name for output in self.session.get_outputs()]
         self.binding = self.session.io_binding()
         self.images: np.ndarray | None = None
 
     def names(self) -> tuple[str, str]:
-        """Return the names of the input and of the output."""
-        return self.input, self.output
+        """Return the names of the input and of the first output."""
+        return self.input, self.results[0]
 
     def set_images(self, images: np.ndarray) -> None:
         """Copy images, float32 [N, C, H, W], to the model's input."""
         # This copy is kept, because the binding can refer to its memory.
         self.images = np.array(images, order="C")
         self.binding.bind_cpu_input(self.input, self.images)
-        self.binding.bind_output(self.output)
+        for name in self.results:
+            self.binding.bind_output(name)
 
     def run(self) -> None:
         """Run one forward pass over the images of :meth:`set_images`."""
         self.session.run_with_iobinding(self.binding)
 
-    def scores(self, images: np.ndarray) -> np.ndarray:
-        """Return the class scores, float32 [N, classes], of images float32 [N, C, H, W]."""
+    def outputs(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return all outputs for images float32 [N, C, H, W], in the order of the model."""
         self.set_images(images)
         self.run()
-        return self.binding.copy_outputs_to_cpu()[0]
+        return tuple(self.binding.copy_outputs_to_cpu())
+
+    def scores(self, images: np.ndarray) -> np.ndarray:
+        """Return the first output for images float32 [N, C, H, W]; of a classifier, the scores."""
+        return self.outputs(images)[0]
 
 
 def open_model(folder: Path, threads: int) -> OnnxRuntimeModel:

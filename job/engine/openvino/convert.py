@@ -241,11 +241,15 @@ class OpenVINOModel:
         """Run one forward pass over the images of :meth:`set_images`."""
         self.request.infer()
 
-    def scores(self, images: np.ndarray) -> np.ndarray:
-        """Return the class scores, float32 [N, classes], of images float32 [N, C, H, W]."""
+    def outputs(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return all outputs for images float32 [N, C, H, W], in the order of the model."""
         self.set_images(images)
         self.run()
-        return self.request.get_output_tensor().data.copy()
+        return tuple(tensor.data.copy() for tensor in self.request.output_tensors)
+
+    def scores(self, images: np.ndarray) -> np.ndarray:
+        """Return the first output for images float32 [N, C, H, W]; of a classifier, the scores."""
+        return self.outputs(images)[0]
 
 
 def open_model(folder: Path, threads: int) -> OpenVINOModel:

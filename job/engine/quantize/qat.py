@@ -29,7 +29,7 @@ from job.engine.training import programs
 from job.engine.training.baseline import model_bytes
 from job.engine.training.checkpoints import read_arrays, read_best, write_arrays
 from job.engine.training.collective import Membership, ProcessGroup, SingleProcess
-from job.engine.training.evaluation import Scorer, write_scores
+from job.engine.training.evaluation import Scorer, write_outputs
 from job.engine.training.session import Recipe, Session, packed_batches, run_recipe
 from job.errors import QuantizationError
 from job.events import Events
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from job.data.loader import Loader
 
 DISTILL = "distill"
-# How the best weights are selected. With labels, training can improve on FP32.
-CRITERIA = {DISTILL: "divergence", "labels": "cross_entropy"}
 # The starting point of training: calibrated scales, rounded weights and corrected biases.
 START = "start.npz"
 
@@ -95,7 +93,7 @@ def train(
         The report's training record; empty if the training stopped before its last step.
     """
     with session.active():
-        reference = fp32_scores(session, weights, selection, out)
+        reference = fp32_outputs(session, weights, selection, out)
         if loss == DISTILL:
             session = replace(session, classifier=distil(session.classifier))
         trainer = open_trainer(
@@ -109,7 +107,7 @@ def train(
             data=loader.identity,
             meeting=meeting,
         )
-        trainer = replace(trainer, criterion=CRITERIA[loss], reference=reference)
+        trainer = replace(trainer, criterion=session.task.criteria[loss], reference=reference)
         record = run_recipe(
             session, trainer, recipe, name="qat", loader=loader, selection=selection, out=out,
             events=events
@@ -120,17 +118,20 @@ def train(
     return {**record, "freeze_bn_stats": freeze_bn_stats, "calibrated": start is not None}
 
 
-def fp32_scores(session: Session, weights: Path, selection: Path, out: Path) -> np.ndarray:
-    """Return the FP32 scores of the selection split, [N, classes], from a file in ``out``."""
-    path = out / "checkpoints" / "fp32_scores.npy"
+def fp32_outputs(session: Session, weights: Path, selection: Path, out: Path) -> np.ndarray:
+    """Return the FP32 outputs for the selection split, [N, values per image].
+
+    A file in ``out`` keeps them for a resumed training.
+    """
+    path = out / "checkpoints" / "fp32_outputs.npy"
     if not path.exists():
         classifier = session.classifier
         session.executor.run(classifier.startup)
         programs.write_variables(session.scope, read_arrays(weights))
         scorer = Scorer(
-            training.with_onednn(classifier.evaluation), classifier.logits, session.executor
+            training.with_onednn(classifier.evaluation), classifier.outputs, session.executor
         )
-        write_scores(scorer, packed_batches(selection, session.input_shape), path)
+        write_outputs(scorer, packed_batches(selection, session.input_shape), path)
     return np.load(path, mmap_mode="r")
 
 
@@ -178,9 +179,12 @@ def open_trainer(
         loss=loss,
         learning_rate=rate,
         evaluation=evaluation,
-        logits=classifier.logits,
+        outputs=classifier.outputs,
+        feeds=session.feeds,
         scope=session.scope,
         executor=session.executor,
+        task=session.task,
+        criterion=session.task.primary.key,
         peers=peers,
         data=data,
     )
@@ -269,7 +273,7 @@ def convert(
         clipping.strip_clips(program, session.scope)
         counts = require_quantized(program, settings["quantize_op_types"])
         programs.save_inference_model(
-            program, out / PREFIX, session.classifier.logits, session.executor
+            program, out / PREFIX, session.classifier.outputs, session.executor
         )
     return {"quantized": counts, "bytes": model_bytes(out)}
 

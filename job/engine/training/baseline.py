@@ -19,6 +19,7 @@ from job.engine.training.transposed_weights import TRANSPOSED
 from job.errors import QuantizationError
 from job.events import Events
 from job.stats import relative_error
+from job.tasks.task import flat
 
 if TYPE_CHECKING:
     from job.data.loader import Loader
@@ -65,9 +66,12 @@ def train(
             loss=classifier.loss,
             learning_rate=rate,
             evaluation=classifier.evaluation,
-            logits=classifier.logits,
+            outputs=classifier.outputs,
+            feeds=session.feeds,
             scope=session.scope,
             executor=session.executor,
+            task=session.task,
+            criterion=session.task.primary.key,
         )
         return run_recipe(
             session,
@@ -93,7 +97,7 @@ def export(session: Session, out: Path) -> int:
     classifier = session.classifier
     with session.active():
         program = store_computed_weights(classifier.evaluation, session.scope, session.executor)
-        programs.save_inference_model(program, out / PREFIX, classifier.logits, session.executor)
+        programs.save_inference_model(program, out / PREFIX, classifier.outputs, session.executor)
     values = programs.read_variables(session.scope, programs.persistables(classifier.evaluation))
     write_arrays(out / WEIGHTS, values)
     named = classifier.for_network(values)
@@ -103,7 +107,7 @@ def export(session: Session, out: Path) -> int:
 
 
 def check_kernels(out: Path, input_shape: tuple[int, int, int]) -> float:
-    """Compare the scores of the FP32 model in oneDNN and in Paddle's native kernels.
+    """Compare the outputs of the FP32 model in oneDNN and in Paddle's native kernels.
 
     For some networks, Paddle's oneDNN passes change the result, without an error.
 
@@ -112,14 +116,14 @@ def check_kernels(out: Path, input_shape: tuple[int, int, int]) -> float:
         input_shape: (channels, height, width).
 
     Returns:
-        The norm of the differences over the norm of the native scores.
+        The norm of the differences over the norm of the native outputs.
 
     Raises:
-        QuantizationError: the scores differ.
+        QuantizationError: the outputs differ.
     """
     images = np.random.default_rng(0).standard_normal((2, *input_shape)).astype("float32")
     native, onednn = (
-        Predictor(configuration(out / PREFIX, mode, threads=1)).scores(images)
+        flat(Predictor(configuration(out / PREFIX, mode, threads=1)).outputs(images))
         for mode in (NATIVE, ONEDNN)
     )
     error = relative_error(onednn, native)

@@ -1,10 +1,9 @@
 """Reads and writes checkpoints and the best weights of a training."""
 
 import json
-import math
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,24 +20,22 @@ class Evaluation:
 
     Attributes:
         step: number of steps done.
-        top1, top5: accuracy in percent.
-        cross_entropy: mean cross entropy with the labels.
-        divergence: mean Kullback-Leibler divergence of the class probabilities from those of FP32;
-            NaN without FP32 scores.
-        signal_to_noise_db: power of the centred FP32 scores over the power of the differences, in
-            decibels; NaN without FP32 scores.
+        values: the values of ``Task.evaluate`` by name; None for a value without meaning.
     """
 
     step: int
-    top1: float
-    top5: float
-    cross_entropy: float
-    divergence: float = math.nan
-    signal_to_noise_db: float = math.nan
+    values: Mapping[str, float | None]
+
+    def __getitem__(self, name: str) -> float:
+        """Return a value that has a meaning in this training."""
+        value = self.values[name]
+        if value is None:
+            raise AssertionError(f"{name} was not measured")
+        return value
 
     def record(self) -> dict[str, float | None]:
         """Return the evaluation for a JSON file."""
-        return {k: v if math.isfinite(v) else None for k, v in asdict(self).items()}
+        return {"step": self.step, **self.values}
 
 
 @dataclass
@@ -126,11 +123,12 @@ def write_best(path: Path, values: Mapping[str, np.ndarray], evaluation: Evaluat
 
     The file can be newer than the newest checkpoint, if the process was killed between the two.
     """
-    write_arrays(path, {**values, EVALUATION: np.array(astuple(evaluation), "float64")})
+    text = json.dumps(asdict(evaluation)).encode()
+    write_arrays(path, {**values, EVALUATION: np.frombuffer(text, np.uint8)})
 
 
 def read_best(path: Path) -> tuple[dict[str, np.ndarray], Evaluation | None]:
     """Return weights by name and their evaluation, which is None for weights without training."""
     values = read_arrays(path)
-    numbers = values.pop(EVALUATION, None)
-    return values, None if numbers is None else Evaluation(int(numbers[0]), *numbers[1:].tolist())
+    text = values.pop(EVALUATION, None)
+    return values, None if text is None else Evaluation(**json.loads(text.tobytes()))

@@ -78,6 +78,7 @@ class Plan:
         data: identifies the training images and their labels.
         loss: name of the loss variable.
         learning_rate: name of the learning rate's variable.
+        feeds: inputs of the loss, in the order of a batch's targets.
     """
 
     step: int
@@ -86,6 +87,7 @@ class Plan:
     data: str
     loss: str
     learning_rate: str
+    feeds: tuple[str, ...]
 
 
 class ProcessGroup(SingleProcess):
@@ -171,7 +173,9 @@ class ProcessGroup(SingleProcess):
         for name, (shape, dtype) in header["state"].items():
             write_variables(scope, {name: np.zeros(shape, dtype)})
         self.spread(scope, header["state"])
-        return Program.parse_from_string(program), Plan(**header["plan"])
+        return Program.parse_from_string(program), Plan(
+            **{**header["plan"], "feeds": tuple(header["plan"]["feeds"])}
+        )
 
     def spread(self, scope: static.Scope, state: dict[str, Any]) -> None:
         """Broadcast variables from rank 0 to all processes.

@@ -5,6 +5,7 @@ import paddle
 from paddle import static
 
 from job.engine.training import network_programs, programs, zoo
+from job.engine.training.objective import Labels
 from job.engine.training.session import Session
 from job.engine.training.tracing import code_errors, in_place_functions, logits_of
 from job.errors import UsageError
@@ -61,6 +62,7 @@ def in_place_hint(target: str, classes: int, input_shape: tuple[int, int, int]) 
             network_programs.trace(
                 lambda: zoo.from_callable(target, classes=classes),
                 input_shape,
+                Labels(classes, 0.0),
                 training=False,
                 in_place="always",
             )

@@ -8,40 +8,53 @@ import numpy as np
 from paddle import static
 from paddle.static import Program
 
-from job import stats
 from job.engine.training.checkpoints import Evaluation
 from job.engine.training.ready_names import IMAGE
-from job.stats import closeness
 from job.storage.files import atomic_write
+from job.tasks.task import Outputs, Scored, Targets, Task, flat
 
-# How candidates are compared: the attribute of Evaluation, and the sign that makes larger better.
-CRITERIA = {"top1": 1, "cross_entropy": -1, "divergence": -1}
+# Values of an evaluation of which smaller ones are better.
+ERRORS = ("cross_entropy", "divergence")
 
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """Images float32 [N, C, H, W] and labels int64 [N]."""
+    """Images and their targets.
+
+    Attributes:
+        images: float32 [N, C, H, W].
+        targets: arrays of N rows for the inputs of the loss, see ``Objective.feeds``. Labels are
+            int64 [N].
+    """
 
     images: np.ndarray
-    labels: np.ndarray
+    targets: tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True)
+class EvaluationBatch:
+    """Images float32 [N, C, H, W], and N labels or annotations."""
+
+    images: np.ndarray
+    targets: Targets
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """An inference program and the name of its [N, classes] output."""
+    """An inference program and the names of its outputs."""
 
     program: Program
-    logits: str
+    outputs: tuple[str, ...]
     executor: static.Executor
 
-    def scores(self, images: np.ndarray) -> np.ndarray:
-        """Return the scores of images, with the weights of the current scope."""
-        return self.executor.run(self.program, {IMAGE: images}, [self.logits])[0]
+    def run(self, images: np.ndarray) -> Outputs:
+        """Return the outputs for images, with the weights of the current scope."""
+        return tuple(self.executor.run(self.program, {IMAGE: images}, list(self.outputs)))
 
 
-def write_scores(scorer: Scorer, batches: Iterator[TrainingBatch], path: Path) -> None:
-    """Write the scores of all images to an .npy file, float32 [N, classes]."""
-    parts = [scorer.scores(batch.images) for batch in batches]
+def write_outputs(scorer: Scorer, batches: Iterator[EvaluationBatch], path: Path) -> None:
+    """Write the outputs for all images to an .npy file, float32 [N, values per image]."""
+    parts = [flat(scorer.run(batch.images)) for batch in batches]
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         np.save(file, np.concatenate(parts))
@@ -49,48 +62,43 @@ def write_scores(scorer: Scorer, batches: Iterator[TrainingBatch], path: Path) -
 
 def evaluate(
     scorer: Scorer,
-    batches: Iterator[TrainingBatch],
+    batches: Iterator[EvaluationBatch],
     step: int,
+    task: Task,
     reference: np.ndarray | None = None,
 ) -> Evaluation:
     """Evaluate a program.
 
     Args:
         scorer: the program.
-        batches: labelled images, at least one.
+        batches: images with their targets, at least one.
         step: number of training steps done.
-        reference: FP32 scores of the same images, [N, classes]; None without.
+        task: measures the outputs.
+        reference: FP32 outputs for the same images, [N, values per image]; None without.
     """
-    right1 = right5 = count = 0
-    entropy = divergence = signal = noise = 0.0
-    for batch in batches:
-        scores = scorer.scores(batch.images)
-        right1 += int(stats.topk_correct(scores, batch.labels, 1).sum())
-        right5 += int(stats.topk_correct(scores, batch.labels, 5).sum())
-        entropy += float(closeness.cross_entropy(scores, batch.labels).sum())
-        if reference is not None:
-            expected = reference[count : count + len(scores)]
-            difference = closeness.score_differences(scores, expected)
-            divergence += float(difference.divergence.sum())
-            signal += float(difference.signal.sum())
-            noise += float(difference.noise.sum())
-        count += len(batch.labels)
-    percent = 100.0 / count
-    if reference is None:
-        return Evaluation(step, percent * right1, percent * right5, entropy / count)
-    return Evaluation(
-        step,
-        percent * right1,
-        percent * right5,
-        entropy / count,
-        divergence / count,
-        closeness.decibels(signal, noise),
-    )
+
+    def scored() -> Iterator[Scored]:
+        count = 0
+        for batch in batches:
+            outputs = scorer.run(batch.images)
+            end = count + len(batch.images)
+            expected = None if reference is None else reference[count:end]
+            yield Scored(outputs, batch.targets, expected)
+            count = end
+
+    return Evaluation(step, dict(task.evaluate(scored())))
 
 
 def is_better(found: Evaluation, best: Evaluation | None, criterion: str) -> bool:
     """Return whether an evaluation is at least as good as the best one so far."""
     if best is None:
         return True
-    sign = CRITERIA[criterion]
-    return sign * getattr(found, criterion) >= sign * getattr(best, criterion)
+    sign = -1 if criterion in ERRORS else 1
+    return sign * found[criterion] >= sign * best[criterion]
+
+
+def described(found: Evaluation, task: Task) -> str:
+    """Describe an evaluation for a message."""
+    text = f"{task.primary.name} {found[task.primary.key]:.2f}%"
+    decibels = found.values["signal_to_noise_db"]
+    return text if decibels is None else f"{text}, {decibels:.1f} dB against FP32"

@@ -42,7 +42,7 @@ def follow(
     program, plan = peers.follow(scope)
     check(plan, recipe, loader, peers.rank)
     stepper = Stepper(
-        program, plan.loss, plan.learning_rate, scope, executor, peers, seed=recipe.seed
+        program, plan.loss, plan.learning_rate, plan.feeds, scope, executor, peers, seed=recipe.seed
     )
     done = plan.step
     with static.scope_guard(scope):
@@ -51,7 +51,7 @@ def follow(
             plan.total_steps,
             plan.steps_per_epoch,
             lambda epoch, first: (
-                TrainingBatch(read.images, read.labels) for read in loader.batches(epoch, first)
+                TrainingBatch(read.images, read.targets) for read in loader.batches(epoch, first)
             ),
         ):
             rate = recipe.schedule.rate(step, plan.total_steps)

@@ -17,18 +17,23 @@ from paddle.static import Program
 from job.engine.training.checkpoints import (
     BEST,
     Checkpoints,
-    Evaluation,
     Progress,
     read_best,
     write_best,
 )
 from job.engine.training.collective import Plan, SingleProcess
-from job.engine.training.evaluation import Scorer, TrainingBatch, evaluate, is_better
+from job.engine.training.evaluation import (
+    EvaluationBatch,
+    Scorer,
+    TrainingBatch,
+    described,
+    evaluate,
+    is_better,
+)
 from job.engine.training.malloc import keep_memory
 from job.engine.training.metrics import Metrics
 from job.engine.training.programs import (
     IMAGE,
-    LABEL,
     batch_norm_statistics,
     persistables,
     read_variables,
@@ -37,6 +42,7 @@ from job.engine.training.programs import (
 from job.engine.training.schedule import Schedule
 from job.errors import TrainingError
 from job.events import Events
+from job.tasks.task import Task
 
 # Prefix of the variables of the FP32 network in a program that distils it.
 TEACHER = "teacher@"
@@ -106,26 +112,30 @@ class Trainer:
         loss: name of the scalar loss of ``program``.
         learning_rate: name of the learning rate's variable.
         evaluation: inference program; its variables are saved when its accuracy is best.
-        logits: name of the [N, classes] output of ``evaluation``.
+        outputs: names of the outputs of ``evaluation``.
+        feeds: inputs of the loss, in the order of a batch's targets.
         scope: contains the variables of both programs.
         executor: runs both programs.
         peers: the processes that train together.
         data: identifies the training images, so that the processes can compare theirs.
-        criterion: how weights are compared, see :data:`job.engine.training.evaluation.CRITERIA`.
-        reference: FP32 scores of the selection split, [N, classes]. With them, the initial weights
-            are a candidate, too.
+        task: evaluates the outputs.
+        criterion: the value of ``Task.evaluate`` that weights are compared by.
+        reference: FP32 outputs for the selection split, [N, values per image]. With them, the
+            initial weights are a candidate, too.
     """
 
     program: Program
     loss: str
     learning_rate: str
     evaluation: Program
-    logits: str
+    outputs: tuple[str, ...]
+    feeds: tuple[str, ...]
     scope: static.Scope
     executor: static.Executor
+    task: Task
+    criterion: str
     peers: SingleProcess = field(default_factory=SingleProcess)
     data: str = ""
-    criterion: str = "top1"
     reference: np.ndarray | None = None
 
     def shared_plan(self, plan: "TrainingPlan", step: int) -> Plan:
@@ -137,6 +147,7 @@ class Trainer:
             self.data,
             self.loss,
             self.learning_rate,
+            self.feeds,
         )
 
     def stepper(self, program: Program, seed: int) -> "Stepper":
@@ -147,7 +158,14 @@ class Trainer:
             seed: random seed of the program's ops.
         """
         return Stepper(
-            program, self.loss, self.learning_rate, self.scope, self.executor, self.peers, seed
+            program,
+            self.loss,
+            self.learning_rate,
+            self.feeds,
+            self.scope,
+            self.executor,
+            self.peers,
+            seed,
         )
 
 
@@ -179,7 +197,7 @@ def train(
     plan: TrainingPlan,
     *,
     epoch_batches: Callable[[int, int], Iterator[TrainingBatch]],
-    selection_batches: Callable[[], Iterator[TrainingBatch]],
+    selection_batches: Callable[[], Iterator[EvaluationBatch]],
     out: Path,
     events: Events,
 ) -> Progress:
@@ -200,7 +218,7 @@ def train(
         TrainingError: the loss or a weight is not finite; checkpoints and ``best.npz`` remain.
     """
     program = with_onednn(trainer.program)
-    scorer = Scorer(with_onednn(trainer.evaluation), trainer.logits, trainer.executor)
+    scorer = Scorer(with_onednn(trainer.evaluation), trainer.outputs, trainer.executor)
     checkpoints = Checkpoints(out / "checkpoints")
     # The teacher's weights never change, so checkpoints do not contain them.
     shared = persistables(trainer.program)
@@ -259,7 +277,7 @@ def run_step(
     loss = stepper.run(batch, rate, step)
     if not math.isfinite(loss):
         raise diverged(plan, step, f"the loss is {loss} at", checkpoints)
-    speed = progress.advance(len(batch.labels), time.monotonic() - started)
+    speed = progress.advance(len(batch.images), time.monotonic() - started)
     metrics.step(progress.step, loss, rate, speed)
     return f"loss {loss:.4g}, {speed:.0f} images/s"
 
@@ -319,6 +337,7 @@ class Stepper:
         program: training program with its optimizer.
         loss: name of the scalar loss.
         learning_rate: name of the learning rate's variable.
+        feeds: inputs of the loss, in the order of a batch's targets.
         scope: contains the program's variables.
         executor: runs the program.
         peers: the processes that train together.
@@ -328,6 +347,7 @@ class Stepper:
     program: Program
     loss: str
     learning_rate: str
+    feeds: tuple[str, ...]
     scope: static.Scope
     executor: static.Executor
     peers: SingleProcess
@@ -344,8 +364,12 @@ class Stepper:
         # Dropout uses the global generator. Seeding it per step makes a resumed run identical.
         paddle.seed(self.peers.seed(self.seed, step))
         feed = {IMAGE: self.peers.share(batch.images)}
-        if self.program.global_block().has_var(LABEL):
-            feed[LABEL] = self.peers.share(batch.labels).reshape(-1, 1)
+        block = self.program.global_block()
+        for name, target in zip(self.feeds, batch.targets, strict=True):
+            # Distillation reads no targets.
+            if block.has_var(name):
+                share = self.peers.share(target)
+                feed[name] = share.reshape(-1, 1) if share.ndim == 1 else share
         with self.peers.guarded():
             (loss,) = self.executor.run(self.program, feed, [self.loss])
         return float(loss)
@@ -354,7 +378,7 @@ class Stepper:
 def evaluate_and_keep(
     trainer: Trainer,
     scorer: Scorer,
-    selection_batches: Callable[[], Iterator[TrainingBatch]],
+    selection_batches: Callable[[], Iterator[EvaluationBatch]],
     progress: Progress,
     metrics: Metrics,
     out: Path,
@@ -365,7 +389,7 @@ def evaluate_and_keep(
         The result for a message.
     """
     started = time.monotonic()
-    found = evaluate(scorer, selection_batches(), progress.step, trainer.reference)
+    found = evaluate(scorer, selection_batches(), progress.step, trainer.task, trainer.reference)
     progress.seconds += time.monotonic() - started
     progress.evaluations.append(found)
     metrics.evaluation(found)
@@ -373,12 +397,4 @@ def evaluate_and_keep(
         progress.best = found
         names = persistables(trainer.evaluation)
         write_best(out / BEST, read_variables(trainer.scope, names), found)
-    return described(found)
-
-
-def described(found: Evaluation) -> str:
-    """Describe an evaluation for a message."""
-    text = f"top-1 {found.top1:.2f}%"
-    if math.isfinite(found.signal_to_noise_db):
-        text += f", {found.signal_to_noise_db:.1f} dB against FP32"
-    return text
+    return described(found, trainer.task)

@@ -1,4 +1,4 @@
-"""Builds the static programs of a classifier from a network."""
+"""Builds the static programs of a network."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,15 +7,15 @@ from paddle import static
 from paddle.static import Program
 
 from job.engine.training.evaluation_trace import named_like, same_ops
+from job.engine.training.objective import Objective
 from job.engine.training.programs import (
     IMAGE,
     Classifier,
-    append_loss,
     fold_bias_shapes,
     persistables,
     skip_computed_weights,
 )
-from job.engine.training.tracing import WarningAction, eager_semantics, logits_of
+from job.engine.training.tracing import WarningAction, eager_semantics
 from job.engine.training.transposed_weights import transpose_initial_values, transpose_weights
 from job.errors import UsageError
 
@@ -24,8 +24,7 @@ def from_network(
     build: Callable[[], paddle.nn.Layer],
     *,
     input_shape: Sequence[int],
-    classes: int,
-    label_smoothing: float,
+    objective: Objective,
     seed: int,
     own_code: bool = False,
 ) -> Classifier:
@@ -34,49 +33,47 @@ def from_network(
     Args:
         build: returns a new network; called in static mode.
         input_shape: (channels, height, width).
-        classes: expected number of classes.
-        label_smoothing: share of the target that is spread over all classes, 0 to 1.
+        objective: outputs and loss.
         seed: random seed of the initial weights.
         own_code: whether a user wrote the network. Its code can differ between training and
             evaluation, so it is called for each.
 
     Raises:
-        UsageError: the network's output does not have shape [N, classes], or its code cannot be
-            traced.
+        UsageError: the network has other outputs than expected, or its code cannot be traced.
     """
     train, startup = Program(), Program()
     startup.random_seed = seed
     paddle.seed(seed)
     with static.program_guard(train, startup), paddle.utils.unique_name.guard():
-        network, logits = trace(build, input_shape, training=True)
-        if len(logits.shape) != 2 or logits.shape[1] != classes:
-            raise UsageError(
-                f"/model/classes: the network's output has shape {list(logits.shape)}, "
-                f"expected [-1, {classes}]",
-                "Return scores [N, classes], and set /model/classes to their number.",
-            )
-        evaluation = train.clone(for_test=True)._prune([logits])
-        scores = logits.name
+        network, outputs = trace(build, input_shape, objective, training=True)
+        found, hint = objective.check([output.shape for output in outputs])
+        if found:
+            raise UsageError(f"/model/classes: the network's {found}", f"Return {hint}")
+        evaluation = train.clone(for_test=True)._prune(list(outputs))
+        names = tuple(output.name for output in outputs)
+        own_names = names
         if own_code:
-            evaluation, scores = evaluation_of(build, input_shape, evaluation, scores)
+            evaluation, own_names = evaluation_of(build, input_shape, objective, evaluation, names)
         transposed = transpose_weights([train, evaluation])
         transpose_initial_values(startup, transposed)
         for program in (train, evaluation):
             skip_computed_weights(program)
+        objective.keep_in_fp32(train, names)
+        objective.keep_in_fp32(evaluation, own_names)
         weight_names = {
             key: value.name
             for key, value in network.state_dict().items()
             if evaluation.global_block().has_var(value.name)
         }
-        loss = append_loss(logits, classes, label_smoothing)
+        loss = objective.append_loss(outputs)
     return Classifier(
         train=train,
         evaluation=evaluation,
         startup=startup,
         loss=loss.name,
-        logits=scores,
+        outputs=own_names,
         weight_names=weight_names,
-        training_logits=logits.name,
+        training_outputs=names,
         transposed=transposed,
     )
 
@@ -84,48 +81,51 @@ def from_network(
 def trace(
     build: Callable[[], paddle.nn.Layer],
     input_shape: Sequence[int],
+    objective: Objective,
     *,
     training: bool,
     in_place: WarningAction = "ignore",
-) -> tuple[paddle.nn.Layer, static.Variable]:
-    """Append a network's ops to the current program; return the network and its logits."""
+) -> tuple[paddle.nn.Layer, tuple[static.Variable, ...]]:
+    """Append a network's ops to the current program; return the network and its outputs."""
     image = static.data(IMAGE, [None, *input_shape], "float32")
     with eager_semantics(in_place):
         network = build()
         network.train() if training else network.eval()
-        logits = logits_of(network(image))
+        outputs = objective.outputs_of(network(image))
     program = static.default_main_program()
     add_batch_norm_parameters(program)
     fold_bias_shapes(program)
-    return network, logits
+    return network, outputs
 
 
 def evaluation_of(
     build: Callable[[], paddle.nn.Layer],
     input_shape: Sequence[int],
+    objective: Objective,
     cloned: Program,
-    logits: str,
-) -> tuple[Program, str]:
+    outputs: tuple[str, ...],
+) -> tuple[Program, tuple[str, ...]]:
     """Trace a network in evaluation mode.
 
     Args:
         build: returns a new network.
         input_shape: (channels, height, width).
+        objective: selects the outputs.
         cloned: evaluation program made from the training program.
-        logits: name of the logits in ``cloned``.
+        outputs: names of the outputs in ``cloned``.
 
     Returns:
-        The evaluation program and the name of its logits: ``cloned`` if it computes the same.
+        The evaluation program and the names of its outputs: ``cloned`` if it computes the same.
 
     Raises:
         UsageError: the two traces have different weights.
     """
     traced, unused = Program(), Program()
     with static.program_guard(traced, unused), paddle.utils.unique_name.guard():
-        _, own = trace(build, input_shape, training=False)
-    traced = traced.clone(for_test=True)._prune([own])
+        _, own = trace(build, input_shape, objective, training=False)
+    traced = traced.clone(for_test=True)._prune(list(own))
     if same_ops(traced, cloned):
-        return cloned, logits
+        return cloned, outputs
     block, known = traced.global_block(), static.default_main_program().global_block()
     unknown = [
         name
@@ -139,7 +139,7 @@ def evaluation_of(
             "Create all layers in the constructor, the same ones at each call.",
         )
     renamed, names = named_like(traced, cloned)
-    return renamed, names[own.name]
+    return renamed, tuple(names[output.name] for output in own)
 
 
 def add_batch_norm_parameters(program: Program) -> None:

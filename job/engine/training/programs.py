@@ -1,13 +1,13 @@
-"""Static programs of a classifier, and the programs of a saved inference model.
+"""Static programs of a network, and the programs of a saved inference model.
 
 Paddle's quantization needs static programs of the legacy format. All code that trains or exports a
-classifier uses the dataclass :class:`Classifier`.
+network uses the dataclass :class:`Classifier`.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import paddle
@@ -16,9 +16,18 @@ from paddle.static import Program
 
 from job.engine.inference.paddle_format import put_in_order, read_program
 from job.engine.inference.pir_format import legacy_model
-from job.engine.training.ready_names import APPENDED, IMAGE, LABEL, name_apart, rename_reserved
+from job.engine.training.ready_names import (
+    APPENDED,
+    IMAGE,
+    SKIP,
+    name_apart,
+    rename_reserved,
+)
 from job.engine.training.transposed_weights import TRANSPOSED, transpose_weights
 from job.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from job.engine.training.objective import Objective
 
 # Called once per process, because every engine module that builds or runs programs imports this
 # module.
@@ -28,24 +37,22 @@ paddle.enable_static()
 QUANTIZED = {"quantize_linear", "dequantize_linear", "quantize", "dequantize", "fused_conv2d"}
 # Number of dimensions of a two-dimensional convolution's output.
 PLANES = 4
-# Part of an op's name scope that excludes the op from quantization.
-SKIP = "skip_quant"
 CHANNELS_LAST = ("NHWC", "NLC", "NDHWC")
 RESHAPING = ("flatten_contiguous_range", "reshape2", "transpose2", "squeeze2", "unsqueeze2")
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """The programs of a classifier, which share one scope.
+    """The programs of a network, which share one scope.
 
     Attributes:
         train: forward pass and loss in training mode, without an optimizer.
         evaluation: forward pass in inference mode.
         startup: initialises the weights.
         loss: name of the scalar loss variable of ``train``.
-        logits: name of the [N, classes] float32 variable of ``evaluation``.
+        outputs: names of the float32 outputs of ``evaluation``; of a classifier, [N, classes].
         weight_names: the network's name -> the variable's name, for each weight of ``evaluation``.
-        training_logits: name of the [N, classes] float32 variable of ``train``.
+        training_outputs: names of the same values in ``train``.
         transposed: variables that contain the transpose of the network's weight.
     """
 
@@ -53,10 +60,22 @@ class Classifier:
     evaluation: Program
     startup: Program
     loss: str
-    logits: str
+    outputs: tuple[str, ...]
     weight_names: Mapping[str, str]
-    training_logits: str
+    training_outputs: tuple[str, ...]
     transposed: frozenset[str] = frozenset()
+
+    @property
+    def logits(self) -> str:
+        """Name of the only output of ``evaluation``."""
+        (logits,) = self.outputs
+        return logits
+
+    @property
+    def training_logits(self) -> str:
+        """Name of the only output of ``train``."""
+        (logits,) = self.training_outputs
+        return logits
 
     def for_network(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the network's weights by its own names.
@@ -76,36 +95,22 @@ def cpu() -> paddle.CPUPlace:
     return paddle.CPUPlace()
 
 
-def append_loss(logits: static.Variable, classes: int, label_smoothing: float) -> static.Variable:
-    """Append the mean cross entropy of ``logits`` [N, classes] to the current program."""
-    label = static.data(LABEL, [None, 1], "int64")
-    if label_smoothing == 0:
-        return paddle.nn.functional.cross_entropy(logits, label)
-    soft = paddle.nn.functional.label_smooth(
-        paddle.nn.functional.one_hot(label.flatten(), classes), epsilon=label_smoothing
-    )
-    return paddle.nn.functional.cross_entropy(logits, soft, soft_label=True)
-
-
-def from_inference_model(
-    prefix: Path, scope: static.Scope, *, classes: int, label_smoothing: float
-) -> Classifier:
+def from_inference_model(prefix: Path, scope: static.Scope, objective: "Objective") -> Classifier:
     """Build the programs of a saved inference model and load its weights into ``scope``.
 
-    Batch norms keep their statistics, and weights become trainable. A softmax at the end is
-    removed, because the loss needs logits. Copies of the output are removed too.
+    Batch norms keep their statistics, and weights become trainable. A classifier's softmax at the
+    end is removed, because the loss needs logits. Copies of outputs are removed too.
 
     Args:
         prefix: path without ``.pdmodel`` or ``.json``, and without ``.pdiparams``.
         scope: receives the weights.
-        classes: expected number of classes.
-        label_smoothing: share of the target that is spread over all classes, 0 to 1.
+        objective: outputs and loss.
 
     Raises:
-        DataError: the model cannot be read, is quantized, or does not have ``classes`` classes.
+        DataError: the model cannot be read, is quantized, or has other outputs than expected.
     """
     executor = static.Executor(cpu())
-    evaluation, feeds, logits = load_inference_model(prefix, executor, scope)
+    evaluation, feeds, fetches = load_inference_model(prefix, executor, scope)
     block = evaluation.global_block()
     quantized = sorted({op.type for op in block.ops} & QUANTIZED)
     if quantized:
@@ -120,19 +125,17 @@ def from_inference_model(
             block._remove_op(index, sync=False)
     evaluation._sync_with_cpp()
     names = rename_reserved(evaluation, scope, feeds[0])
-    logits = before_softmax(block, names[logits])
-    evaluation = evaluation._prune([block.var(logits)])
-    shape = list(evaluation.global_block().var(logits).shape)
-    if len(shape) != 2 or shape[1] != classes:
-        raise DataError(
-            f"{prefix}: the model's output has shape {shape}, expected [-1, {classes}]",
-            "Give a classifier with scores [N, classes], and set /model/classes to their number.",
-        )
+    outputs = objective.ends(block, [names[name] for name in fetches])
+    evaluation = evaluation._prune([block.var(name) for name in outputs])
+    found, hint = objective.check([evaluation.global_block().var(name).shape for name in outputs])
+    if found:
+        raise DataError(f"{prefix}: the model's {found}", f"Give {hint}")
     fold_bias_shapes(evaluation)
     transposed = transpose_weights([evaluation])
     stored = read_variables(scope, sorted(transposed))
     write_variables(scope, {name: value.T for name, value in stored.items()})
     skip_computed_weights(evaluation)
+    objective.keep_in_fp32(evaluation, outputs)
     train = evaluation.clone()
     add_shape_outputs(train)
     weights = {old: new for old, new in names.items() if is_weight(train, new)}
@@ -142,8 +145,8 @@ def from_inference_model(
     with static.program_guard(train, startup), paddle.utils.unique_name.guard(APPENDED):
         for name in weights.values():
             make_trainable(train, name, trainable=name not in frozen)
-        loss = append_loss(train.global_block().var(logits), classes, label_smoothing)
-    return Classifier(train, evaluation, startup, loss.name, logits, weights, logits, transposed)
+        loss = objective.append_loss([train.global_block().var(name) for name in outputs])
+    return Classifier(train, evaluation, startup, loss.name, outputs, weights, outputs, transposed)
 
 
 def is_weight(program: Program, name: str) -> bool:
@@ -154,31 +157,6 @@ def is_weight(program: Program, name: str) -> bool:
         and block.has_var(name)
         and block.var(name).dtype == paddle.float32
     )
-
-
-def before_softmax(block: paddle.base.framework.Block, output: str) -> str:
-    """Return the variable before a final softmax or copy; without these, the output itself.
-
-    Older Paddle versions save a copy of each output. Paddle also adds a copy when a loaded model is
-    saved again.
-    """
-    for op in reversed(block.ops):
-        if output not in op.output_arg_names:
-            continue
-        if op.type == "softmax":
-            return op.input("X")[0]
-        if not copies(op):
-            break
-        output = op.input("X")[0]
-    return output
-
-
-def copies(op: paddle.base.framework.Operator) -> bool:
-    """Return whether an op copies its input to its output."""
-    if op.type == "scale":
-        # The factor can be a second input.
-        return len(op.input_arg_names) == 1 and (op.attr("scale"), op.attr("bias")) == (1, 0)
-    return op.type == "assign"
 
 
 def add_shape_outputs(program: Program) -> None:
@@ -221,11 +199,11 @@ def batch_norm_statistics(program: Program) -> set[str]:
 
 def load_inference_model(
     prefix: Path, executor: static.Executor, scope: static.Scope
-) -> tuple[Program, list[str], str]:
+) -> tuple[Program, list[str], tuple[str, ...]]:
     """Read ``prefix``.pdmodel or ``prefix``.json, and ``prefix``.pdiparams, into ``scope``.
 
     Returns:
-        The program, the names of its inputs, and the name of its first output.
+        The program, the names of its inputs, and the names of its outputs.
 
     Raises:
         DataError: a file is missing or corrupt, or contains ops that cannot be translated.
@@ -235,7 +213,7 @@ def load_inference_model(
             program, feeds, fetches = static.load_inference_model(str(legacy), executor)
     except (ValueError, RuntimeError, OSError) as error:
         raise DataError(f"{prefix}: not a Paddle inference model: {error}") from error
-    return program, feeds, fetches[0].name
+    return program, feeds, tuple(variable.name for variable in fetches)
 
 
 def fold_bias_shapes(program: Program) -> int:
@@ -346,12 +324,23 @@ def write_variables(scope: static.Scope, values: Mapping[str, np.ndarray]) -> No
 
 
 def save_inference_model(
-    program: Program, prefix: Path, logits: str, executor: static.Executor
+    program: Program, prefix: Path, outputs: Sequence[str], executor: static.Executor
 ) -> None:
-    """Write ``prefix``.pdmodel and ``prefix``.pdiparams with the current scope's weights."""
+    """Write ``prefix``.pdmodel and ``prefix``.pdiparams with the current scope's weights.
+
+    Args:
+        program: the inference program, whose input is ``IMAGE``.
+        prefix: path without suffix.
+        outputs: names of the outputs.
+        executor: runs the program.
+    """
     block = program.global_block()
     static.save_inference_model(
-        str(prefix), [block.var(IMAGE)], [block.var(logits)], executor, program=program
+        str(prefix),
+        [block.var(IMAGE)],
+        [block.var(name) for name in outputs],
+        executor,
+        program=program,
     )
     path = Path(f"{prefix}.pdmodel")
     saved = read_program(path)

@@ -13,6 +13,8 @@ from paddle.static import Program
 
 IMAGE = "image"
 LABEL = "label"
+# Part of an op's name scope that excludes the op from quantization.
+SKIP = "skip_quant"
 # Prefix of the variables that the job appends to a ready model.
 APPENDED = "job_"
 SUFFIXES = (

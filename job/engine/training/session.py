@@ -1,7 +1,6 @@
 """Opens a classifier, loads its weights and trains it by a recipe."""
 
-import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,29 +11,25 @@ import paddle
 from paddle import static
 
 from job.data.packed import open_packed
+from job.data.packed_objects import targets_of
 from job.engine.training import loop as training
 from job.engine.training import network_programs, programs, zoo
 from job.engine.training.checkpoints import BEST, Progress, read_best
-from job.engine.training.evaluation import TrainingBatch
+from job.engine.training.evaluation import EvaluationBatch, TrainingBatch
+from job.engine.training.objective import objective_of
 from job.engine.training.programs import Classifier
+from job.engine.training.ready_names import LABEL
 from job.engine.training.schedule import Schedule
 from job.engine.training.tracing import code_errors, places_in
-from job.engine.weights.match import match, read_weights
-from job.engine.weights.torch_names import for_paddle
 from job.errors import DataError, MachineError, UsageError
 from job.events import Events
+from job.tasks.classification import CLASSIFICATION
+from job.tasks.task import Task
 
 if TYPE_CHECKING:
     from job.data.loader import Loader
 
 EVALUATION_BATCH = 100
-# Paddle's keys for the published weights of networks that have several widths.
-PUBLISHED_AS = {
-    "mobilenet_v1": "mobilenetv1_1.0",
-    "mobilenet_v2": "mobilenetv2_1.0",
-    "mobilenet_v3_large": "mobilenet_v3_large_x1.0",
-    "mobilenet_v3_small": "mobilenet_v3_small_x1.0",
-}
 _SHAPE_HINT = "Set it to the shape that the network expects, usually [3, 224, 224]."
 
 
@@ -90,12 +85,19 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Session:
-    """A classifier's programs; ``scope`` contains its weights."""
+    """A network's programs; ``scope`` contains its weights.
+
+    Attributes:
+        feeds: inputs of the loss, in the order of a batch's targets.
+        task: evaluates the outputs.
+    """
 
     classifier: Classifier
     scope: static.Scope
     executor: static.Executor
     input_shape: tuple[int, int, int]
+    feeds: tuple[str, ...] = (LABEL,)
+    task: Task = CLASSIFICATION
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -136,8 +138,9 @@ def open_session(
     seed: int,
     label_smoothing: float,
     device: str = "cpu",
+    task: Task = CLASSIFICATION,
 ) -> Session:
-    """Build a classifier and initialise its weights.
+    """Build a network and initialise its weights.
 
     Exactly one of ``name``, ``callable_`` and ``inference_model`` is set.
 
@@ -151,6 +154,7 @@ def open_session(
         seed: random seed of the initial weights.
         label_smoothing: label smoothing of the training loss, 0 to 1.
         device: ``cpu`` or ``gpu``.
+        task: what the network is trained for.
 
     Raises:
         UsageError: the network cannot be built, does not accept images of this shape, or stores
@@ -160,25 +164,25 @@ def open_session(
     """
     scope = static.Scope()
     executor = static.Executor(place(device))
+    objective = objective_of(task, classes=classes, label_smoothing=label_smoothing)
     with static.scope_guard(scope):
         if inference_model is not None:
-            classifier = programs.from_inference_model(
-                inference_model, scope, classes=classes, label_smoothing=label_smoothing
-            )
+            classifier = programs.from_inference_model(inference_model, scope, objective)
         else:
             with shape_errors(input_shape), code_errors(callable_):
                 classifier = network_programs.from_network(
-                    lambda: network(name, callable_, classes, input_shape[0], width),
+                    lambda: network(
+                        name, callable_, classes, input_shape[0], width, objective.anchors
+                    ),
                     input_shape=input_shape,
-                    classes=classes,
-                    label_smoothing=label_smoothing,
+                    objective=objective,
                     seed=seed,
                     own_code=callable_ is not None,
                 )
             executor.run(classifier.startup)
         programs.require_channels_first(classifier)
         check_input_shape(classifier, executor, input_shape)
-    return Session(classifier, scope, executor, input_shape)
+    return Session(classifier, scope, executor, input_shape, objective.feeds, task)
 
 
 def check_input_shape(
@@ -204,7 +208,7 @@ def check_input_shape(
             )
     feed = {programs.IMAGE: np.zeros((1, *input_shape), "float32")}
     with shape_errors(input_shape):
-        executor.run(classifier.evaluation, feed, [classifier.logits])
+        executor.run(classifier.evaluation, feed, list(classifier.outputs))
 
 
 @contextmanager
@@ -233,86 +237,26 @@ def shape_errors(input_shape: tuple[int, int, int]) -> Iterator[None]:
 
 
 def network(
-    name: str | None, callable_: str | None, classes: int, channels: int, width: float
+    name: str | None,
+    callable_: str | None,
+    classes: int,
+    channels: int,
+    width: float,
+    anchors: Sequence[int],
 ) -> paddle.nn.Layer:
     """Build a network of the zoo or a user's network."""
     if callable_ is not None:
         return zoo.from_callable(callable_, classes=classes)
-    return zoo.build(str(name), classes=classes, channels=channels, width=width)
+    return zoo.build(str(name), classes=classes, channels=channels, width=width, anchors=anchors)
 
 
-def load_weights(
-    session: Session, path: Path, *, sha256: str | None, reset_classifier: bool
-) -> list[str]:
-    """Load a file of weights into a session.
-
-    A ``.npz`` file may also use the names of the program's variables, as ``weights.npz`` of a run.
-
-    Args:
-        session: the classifier.
-        path: the file.
-        sha256: expected SHA-256 checksum, hexadecimal; None skips the check.
-        reset_classifier: keep the initial values of the last layer if its shape differs.
-
-    Returns:
-        The names of the weights that keep their initial values.
-
-    Raises:
-        DataError: the file is missing, corrupt or of another model, or has another checksum.
-    """
-    classifier = session.classifier
-    names, block = classifier.weight_names, classifier.train.global_block()
-    wanted = {
-        key: tuple(block.var(name).shape)[:: -1 if name in classifier.transposed else 1]
-        for key, name in names.items()
-    }
-    read = read_weights(path, sha256)
-    arrays = read.arrays
-    if set(names.values()) <= arrays.keys():
-        named = classifier.for_network(arrays)
-    else:
-        named = for_paddle(arrays, wanted, is_torch=read.is_torch)
-    given = match(named, wanted, source=str(path), reset_classifier=reset_classifier)
-    initial = programs.read_variables(session.scope, [names[key] for key in given])
-    values = {
-        name: classifier.turned(name, given[key]).astype(initial[name].dtype)
-        for key, name in names.items()
-        if key in given
-    }
-    programs.write_variables(session.scope, values)
-    return [key for key in names if key not in given]
-
-
-def published_weights(name: str) -> Path:
-    """Download Paddle's published ImageNet weights of a network, or find them in the cache.
-
-    Args:
-        name: name of a network with published weights, see ``UNPUBLISHED`` in job.manifest.rules.
-
-    Returns:
-        The path of the ``.pdparams`` file.
-
-    Raises:
-        DataError: the download failed.
-    """
-    factory = getattr(paddle.vision.models, name)
-    published = importlib.import_module(factory.__module__).model_urls
-    url, digest = published[PUBLISHED_AS.get(name, name)]
-    try:
-        return Path(paddle.utils.download.get_weights_path_from_url(url, digest))
-    except (RuntimeError, OSError) as error:
-        raise DataError(
-            f"/model/pretrained: cannot download {url}: {error}",
-            "Download the file on a machine with internet access and name it in /model/weights.",
-        ) from error
-
-
-def packed_batches(path: Path, shape: tuple[int, int, int]) -> Iterator[TrainingBatch]:
+def packed_batches(path: Path, shape: tuple[int, int, int]) -> Iterator[EvaluationBatch]:
     """Yield the batches of a packed file without reading the whole file into memory."""
     packed = open_packed(path, shape)
-    for start in range(0, len(packed.labels), EVALUATION_BATCH):
+    targets = targets_of(path, packed.labels)
+    for start in range(0, len(packed.images), EVALUATION_BATCH):
         images = np.array(packed.images[start : start + EVALUATION_BATCH])
-        yield TrainingBatch(images, packed.labels[start : start + EVALUATION_BATCH])
+        yield EvaluationBatch(images, targets[start : start + EVALUATION_BATCH])
 
 
 def run_recipe(
@@ -364,7 +308,7 @@ def run_recipe(
         trainer,
         plan,
         epoch_batches=lambda epoch, first: (
-            TrainingBatch(batch.images, batch.labels) for batch in loader.batches(epoch, first)
+            TrainingBatch(batch.images, batch.targets) for batch in loader.batches(epoch, first)
         ),
         selection_batches=lambda: packed_batches(selection, session.input_shape),
         out=out,
@@ -373,19 +317,22 @@ def run_recipe(
     if progress.step < plan.total_steps:
         return {}
     programs.write_variables(trainer.scope, read_best(out / BEST)[0])
-    return training_record(progress, steps_per_epoch, trainer.criterion)
+    return training_record(progress, steps_per_epoch, trainer)
 
 
-def training_record(progress: Progress, steps_per_epoch: int, criterion: str) -> dict[str, Any]:
+def training_record(
+    progress: Progress, steps_per_epoch: int, trainer: training.Trainer
+) -> dict[str, Any]:
     """Return the ``training`` entry of the report."""
+    primary = trainer.task.primary.key
     return {
         "steps": progress.step,
         "epochs": progress.step / steps_per_epoch,
         "seconds": round(progress.seconds, 3),
         "images_per_second": round(progress.images / max(progress.seconds, 1e-9), 2),
         "best_step": progress.best.step if progress.best else None,
-        "best_top1": progress.best.top1 if progress.best else None,
-        "selected_by": criterion,
+        f"best_{primary}": progress.best[primary] if progress.best else None,
+        "selected_by": trainer.criterion,
         "freeze_bn_stats": None,
         "calibrated": None,
         "history": list(progress.history),

@@ -1,7 +1,8 @@
-"""Builds classification networks by name, with class count, input channels and width."""
+"""Builds networks by name, with class count, input channels and width."""
 
 import importlib
 import inspect
+from collections.abc import Sequence
 
 import paddle
 from paddle import nn
@@ -9,6 +10,7 @@ from paddle.vision import models
 from paddle.vision.models.vgg import cfgs as vgg_plans
 from paddle.vision.models.vgg import make_layers as vgg_features
 
+from job.engine.training.yolov3 import YoloV3
 from job.errors import UsageError
 
 VGG_PLANS = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}
@@ -111,7 +113,9 @@ def scaled_vgg(name: str, num_classes: int, width: float) -> nn.Layer:
     return network
 
 
-def build(name: str, *, classes: int, channels: int, width: float = 1.0) -> nn.Layer:
+def build(
+    name: str, *, classes: int, channels: int, width: float = 1.0, anchors: Sequence[int] = ()
+) -> nn.Layer:
     """Build a network of the zoo with initial weights.
 
     Args:
@@ -119,6 +123,7 @@ def build(name: str, *, classes: int, channels: int, width: float = 1.0) -> nn.L
         classes: number of classes.
         channels: input channels; only ``convnet`` accepts any number.
         width: multiplier of the channel counts.
+        anchors: number of anchors of each head of a detector.
 
     Raises:
         UsageError: the network does not support this width or number of channels.
@@ -131,6 +136,8 @@ def build(name: str, *, classes: int, channels: int, width: float = 1.0) -> nn.L
             f"/model/input_shape: {name} expects {usual} input channels, found {channels}",
             "Change input_shape, or use convnet, which accepts any number.",
         )
+    if name == "yolov3_mobilenet_v1":
+        return YoloV3(classes=classes, anchors=anchors, width=width)
     if name in CLASSIFIERS_WITH_SCALE:
         return getattr(models, name)(scale=width, num_classes=classes)
     if width == 1.0:

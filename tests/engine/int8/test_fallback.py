@@ -11,7 +11,7 @@ from tiers import full_but
 
 from job.data import packed
 from job.engine.int8 import build as int8
-from job.engine.int8.expected import expected_scores
+from job.engine.int8.expected import expected_outputs
 from job.engine.training import baseline
 from job.manifest import parse
 from job.stages.fallback_search import fp32_ops, search
@@ -74,6 +74,6 @@ def test_search_keeps_the_worst_ops_in_fp32(name, tmp_path):
     fake = tmp_path / int8.PREFIX
     audit, _ = int8.build(fake, tmp_path / "final", TYPES, made.images, skip_ops=ops)
     assert set(ops) <= {left["op"] for left in audit.left_in_fp32}
-    expected = expected_scores(fake, made.images, TYPES, skip_ops=ops)
+    (expected,) = expected_outputs(fake, made.images, TYPES, skip_ops=ops)
     found = tiny.scores(tmp_path / "final" / int8.PREFIX, "int8", made.images)
     assert tiny.error(found, expected) < 1.5 * base + 0.02

@@ -7,7 +7,7 @@ import tiny
 
 from job.engine.int8 import build as int8
 from job.engine.int8 import weights
-from job.engine.int8.expected import expected_scores, ops_of
+from job.engine.int8.expected import expected_outputs, ops_of
 from job.manifest import parse
 from job.stages import int8 as stage
 from job.stages.int8_match import Match
@@ -108,12 +108,12 @@ def test_model_that_cannot_be_built_is_repaired(tmp_path, monkeypatch):
         stage.build(match_of(made, tmp_path, repair=False), tmp_path)
 
 
-def test_expected_scores_follow_the_ops_in_fp32(tmp_path):
+def test_expected_outputs_follow_the_ops_in_fp32(tmp_path):
     made = quantized("factor_between", tmp_path / "made")
     types = tiny.SETTINGS["quantize_op_types"]
     names = ops_of(made.folder / "fake", types)
-    same = expected_scores(made.folder / "fake", made.images, types)
-    whole = expected_scores(made.folder / "fake", made.images, types, skip_ops=names)
+    (same,) = expected_outputs(made.folder / "fake", made.images, types)
+    (whole,) = expected_outputs(made.folder / "fake", made.images, types, skip_ops=names)
     assert (same == made.fake).all()
     assert 0 < tiny.error(whole, made.fp32) < made.fake_error
 

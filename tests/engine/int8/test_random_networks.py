@@ -13,7 +13,7 @@ from tiers import sampled
 from job.engine.quantize.calibration import Method
 from job.errors import QuantizationError
 from job.manifest.schema import properties, schema
-from job.stages.int8_match import agreement
+from job.tasks.classification import agreement
 
 pytestmark = pytest.mark.engine
 
@@ -45,12 +45,12 @@ def test_no_random_network_is_silently_wrong(first, tmp_path):
             lines.append(f"seed {seed}: {error.message}")
             continue
         saved = tiny.scores(folder / "model", "int8", made.images)
-        match, fp32 = agreement(saved, made.fake), agreement(saved, made.fp32)
+        match, fp32 = agreement((saved,), (made.fake,)), agreement((saved,), (made.fp32,))
         kind = "matches" if match.signal_to_noise_db >= BOUND else "caught"
         counts[kind] += 1
         lines.append(f"seed {seed}: {kind}, {match.signal_to_noise_db:.1f} dB")
         if kind == "matches":
-            fake = agreement(made.fake, made.fp32).signal_to_noise_db
+            fake = agreement((made.fake,), (made.fp32,)).signal_to_noise_db
             # The two errors add up at most.
             assert fp32.signal_to_noise_db > min(fake, match.signal_to_noise_db) - 6.1
     print(f"seeds {first} to {first + GROUP - 1}: {dict(counts)}", *lines, sep="\n")

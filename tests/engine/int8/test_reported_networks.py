@@ -18,8 +18,8 @@ from job.engine.training.schedule import Schedule
 from job.engine.training.session import Session
 from job.host import read_host
 from job.profile.record import trace
-from job.stages.int8_match import agreement
 from job.stats import topk_correct
+from job.tasks.classification import agreement
 
 pytestmark = pytest.mark.engine
 
@@ -109,7 +109,7 @@ def test_values_far_from_zero_are_not_clipped(tmp_path):
     images = digits()[0][:IMAGES]
     expected = tiny.scores(tmp_path / "fp32" / int8.PREFIX, predictor.NATIVE, images)
     found = tiny.scores(fake, predictor.FAKE_QUANTIZED, images)
-    assert agreement(found, expected).signal_to_noise_db > 20
+    assert agreement((found,), (expected,)).signal_to_noise_db > 20
 
 
 @pytest.mark.parametrize("name", full_but(REPORTED, CHEAP))
@@ -121,5 +121,5 @@ def test_int8_classifies_as_the_fake_quantized_model(name, tmp_path):
     found = tiny.scores(saved, predictor.INT8, images)
     right = [topk_correct(scores, labels, 1).sum() for scores in (expected, found)]
     assert right[0] > IMAGES / 5
-    assert agreement(found, expected).signal_to_noise_db >= 20
+    assert agreement((found,), (expected,)).signal_to_noise_db >= 20
     assert 100 * (right[0] - right[1]) / IMAGES <= LARGEST_DROP

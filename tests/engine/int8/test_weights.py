@@ -69,7 +69,7 @@ def test_paddle_still_reads_matrices_transposed(
     """If this test fails, Paddle was fixed and the correction can be removed."""
     monkeypatch.setattr(int8, "restore_matrices", lambda *given, **options: 0)
     shape = ["conv2d", "matmul_v2", "elementwise_add"]
-    _, uncorrected = int8.build(made.folder / "fake", tmp_path, shape, made.images)
+    _, (uncorrected,) = int8.build(made.folder / "fake", tmp_path, shape, made.images)
     wrong, right = tiny.error(uncorrected, made.fake), tiny.error(made.int8, made.fake)
     assert right < wrong
 

@@ -87,8 +87,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images, _ = tiny.examples(IMAGES, seed=9)
     with session.active():
         tiny.settle(session, images, 1.0)
-        evaluation, logits = session.classifier.evaluation, session.classifier.logits
-        programs.save_inference_model(evaluation, folder / "fp32", logits, session.executor)
+        evaluation, outputs = session.classifier.evaluation, session.classifier.outputs
+        programs.save_inference_model(evaluation, folder / "fp32", outputs, session.executor)
     tiny.quantize(session, folder, bias=1.0)
     for name in KINDS:
         (folder / f"{name}_layer").mkdir()

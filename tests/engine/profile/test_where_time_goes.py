@@ -7,6 +7,7 @@ import tiny
 from job.engine.compare.op_graph import read_op_graph
 from job.engine.training import network_programs, programs
 from job.engine.training.baseline import export
+from job.engine.training.objective import Labels
 from job.engine.training.zoo import nn
 from job.host import read_host
 from job.profile import breakdown
@@ -94,7 +95,7 @@ def test_islands_are_named_as_in_the_fp32_model(tmp_path):
     scope = programs.static.Scope()
     executor = programs.static.Executor(programs.cpu())
     classifier = network_programs.from_network(
-        Alternating, input_shape=(3, 16, 16), classes=10, label_smoothing=0.0, seed=0
+        Alternating, input_shape=(3, 16, 16), objective=Labels(10, 0.0), seed=0
     )
     with programs.static.scope_guard(scope):
         executor.run(classifier.startup)

@@ -11,6 +11,7 @@ from job.engine.quantize import pact as clipping
 from job.engine.quantize.calibration import Method
 from job.engine.training import checkpoints, network_programs, programs
 from job.engine.training.baseline import export
+from job.engine.training.objective import Labels
 from job.errors import DataError, QuantizationError, UsageError
 from job.manifest.schema import properties, schema
 
@@ -62,7 +63,7 @@ def convert_and_build(folder, out, session=None, *, settings=None, pact=False):
     out.mkdir(exist_ok=True)
     record = qat.convert(session, settings, best=folder / "best.npz", pact=pact, out=out)
     (out / "int8").mkdir()
-    audit, scores = int8.build(
+    audit, (scores,) = int8.build(
         out / "model", out / "int8", settings["quantize_op_types"], IMAGES[:16]
     )
     return record, audit, scores
@@ -113,7 +114,7 @@ def test_post_training_quantization(fp32, tmp_path, algorithm):
     record = tiny.convert_without_training(fp32.out, calibration, out, method, tiny.CLASSES)
     assert record["quantized"]["conv2d"] == 10
     types = tiny.SETTINGS["quantize_op_types"]
-    audit, scores = int8.build(out / "model", out / "int8", types, IMAGES)
+    audit, (scores,) = int8.build(out / "model", out / "int8", types, IMAGES)
     assert (audit.int8_ops, audit.fp32_ops) == (11, 0)
     expected = tiny.scores(fp32.out / "model", "native", IMAGES)
     # KL cuts the largest values off; 48 images are few for it.
@@ -223,7 +224,7 @@ def test_softmax_at_the_end_is_cut(fp32, tmp_path, last, copy):
     with session.active(), programs.static.program_guard(program):
         logits = program.global_block().var(session.classifier.logits)
         output = copy(last(logits))
-        programs.save_inference_model(program, tmp_path / "soft", output.name, session.executor)
+        programs.save_inference_model(program, tmp_path / "soft", [output.name], session.executor)
     ready = tiny.open_tiny(name=None, inference_model=tmp_path / "soft")
     (tmp_path / "out").mkdir()
     export(ready, tmp_path / "out")
@@ -240,7 +241,7 @@ def test_a_scale_that_changes_scores_stays(fp32, tmp_path, scale):
         output = programs.paddle.scale(
             program.global_block().var(session.classifier.logits), **{"scale": 1.0, **scale}
         )
-        programs.save_inference_model(program, tmp_path / "scaled", output.name, session.executor)
+        programs.save_inference_model(program, tmp_path / "scaled", [output.name], session.executor)
     ready = tiny.open_tiny(name=None, inference_model=tmp_path / "scaled")
     (tmp_path / "out").mkdir()
     export(ready, tmp_path / "out")
@@ -279,7 +280,6 @@ def test_callable_is_checked(own_module):
                 programs.paddle.nn.Flatten(), programs.paddle.nn.Linear(64, 5)
             ),
             input_shape=tiny.SHAPE,
-            classes=4,
-            label_smoothing=0.0,
+            objective=Labels(4, 0.0),
             seed=0,
         )

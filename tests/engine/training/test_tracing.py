@@ -11,12 +11,12 @@ from job.engine.int8 import build as int8
 from job.engine.training import baseline, programs
 from job.engine.training.eager_check import check_against_eager
 from job.engine.training.legacy_functions import legacy_functions
-from job.engine.training.session import load_weights
+from job.engine.training.network_weights import load_weights
 from job.engine.weights.match import read_weights
 from job.errors import QuantizationError, UsageError
 from job.host import read_host
 from job.profile.record import trace
-from job.stages.int8_match import agreement
+from job.tasks.classification import agreement
 
 pytestmark = pytest.mark.engine
 
@@ -101,7 +101,7 @@ def test_every_product_runs_in_int8(name, tmp_path):
     products = [each for each in ran if each.kind in ("convolution", "inner_product", "matmul")]
     assert products
     assert all(each.is_int8 for each in products)
-    assert agreement(made.int8, made.fake).signal_to_noise_db > 20
+    assert agreement((made.int8,), (made.fake,)).signal_to_noise_db > 20
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from paddle import seed, static  # noqa: TID251
 from tiers import full_but
 
 from job.engine.quantize import fake_quantize, qat, scales
-from job.engine.training import checkpoints, evaluation, programs
+from job.engine.training import checkpoints, evaluation, programs, ready_names
 from job.engine.training import loop as training
 from job.engine.training.collective import SingleProcess
 from job.errors import MachineError, TrainingError
@@ -165,11 +165,11 @@ def test_evaluation_in_training_equals_the_saved_model(fp32, tmp_path):
         program = qat.quantized_evaluation(session, tiny.SETTINGS)
         values, best = checkpoints.read_best(tmp_path / "qat/best.npz")
         programs.write_variables(session.scope, values)
-        scorer = evaluation.Scorer(program, session.classifier.logits, session.executor)
-        batch = evaluation.TrainingBatch(images, labels)
-        found = evaluation.evaluate(scorer, iter([batch]), best.step)
-    assert found.top1 == pytest.approx(best.top1)
-    assert found.cross_entropy == pytest.approx(best.cross_entropy, rel=1e-4)
+        scorer = evaluation.Scorer(program, session.classifier.outputs, session.executor)
+        batch = evaluation.EvaluationBatch(images, labels)
+        found = evaluation.evaluate(scorer, iter([batch]), best.step, session.task)
+    assert found["top1"] == pytest.approx(best["top1"])
+    assert found["cross_entropy"] == pytest.approx(best["cross_entropy"], rel=1e-4)
 
 
 def test_evaluation_follows_the_weights_that_training_changes():
@@ -197,7 +197,7 @@ def test_onednn_takes_the_steps_that_paddles_own_convolutions_take(name):
     generator = np.random.default_rng(0)
     feed = {
         programs.IMAGE: generator.standard_normal((16, 3, 64, 64)).astype("float32"),
-        programs.LABEL: generator.integers(0, tiny.CLASSES, (16, 1)),
+        ready_names.LABEL: generator.integers(0, tiny.CLASSES, (16, 1)),
     }
     with session.active(), static.program_guard(classifier.train, classifier.startup):
         pairs = static.append_backward(classifier.train.global_block().var(classifier.loss))
@@ -233,7 +233,14 @@ def test_every_process_that_takes_steps_keeps_its_memory(monkeypatch):
     session = tiny.open_tiny()
     classifier = session.classifier
     training.Stepper(
-        classifier.train, classifier.loss, "", session.scope, session.executor, SingleProcess(), 0
+        classifier.train,
+        classifier.loss,
+        "",
+        (),
+        session.scope,
+        session.executor,
+        SingleProcess(),
+        0,
     )
     assert kept
 
@@ -243,7 +250,7 @@ import os, resource
 from pathlib import Path
 import numpy as np
 from job.engine.training import loop as training
-from job.engine.training import malloc, programs
+from job.engine.training import malloc, programs, ready_names
 from job.engine.training.session import open_session
 import paddle
 assert paddle.get_flags("FLAGS_new_executor_serial_run")["FLAGS_new_executor_serial_run"]
@@ -257,7 +264,7 @@ session = open_session(
 classifier = session.classifier
 feed = {
     programs.IMAGE: np.ones((16, 3, 64, 64), "float32"),
-    programs.LABEL: np.zeros((16, 1), "int64"),
+    ready_names.LABEL: np.zeros((16, 1), "int64"),
 }
 faults, peaks = [], []
 with session.active():
@@ -342,7 +349,7 @@ def test_averages_move_once_a_step(rate):
         program = fake_quantize.insert(classifier.train, scope, tiny.SETTINGS, for_test=False)
         if rate != fake_quantize.FIXED_RATE:
             fake_quantize.measure_apart(program, rate)
-        feed = {programs.IMAGE: images, programs.LABEL: np.zeros((4, 1), "int64")}
+        feed = {programs.IMAGE: images, ready_names.LABEL: np.zeros((4, 1), "int64")}
         session.executor.run(program, feed, [classifier.loss])
         found = programs.read_variables(scope, programs.persistables(program))
     ops = [op for op in program.global_block().ops if op.type == fake_quantize.QUANTIZE]

@@ -6,8 +6,8 @@ import tiny
 import torch_files
 
 from job.engine.training.baseline import export
+from job.engine.training.network_weights import load_weights
 from job.engine.training.programs import read_variables
-from job.engine.training.session import load_weights
 from job.engine.weights.match import read_weights
 from job.errors import DataError
 
@@ -25,7 +25,7 @@ def test_exported_weights_can_be_loaded_again(fp32, tmp_path):
     arrays = read_weights(path, None).arrays
     assert list(arrays) == list(fp32.session.classifier.weight_names)
     session = tiny.open_tiny(seed=77)
-    assert load_weights(session, path, sha256=None, reset_classifier=False) == []
+    assert load_weights(session, path, sha256=None, reset_classifier=False).missing == ()
     export(session, tmp_path)
     expected = tiny.scores(fp32.out / "model", "native", images)
     np.testing.assert_array_equal(tiny.scores(tmp_path / "model", "native", images), expected)
@@ -45,7 +45,7 @@ def test_the_npz_of_a_run_and_torch_files_give_the_same_weights(fp32, tmp_path):
     torch_files.save_safetensors(tmp_path / "w.safetensors", tensors)
     for path in (fp32.out / "weights.npz", tmp_path / "w.pth", tmp_path / "w.safetensors"):
         session = tiny.open_tiny(seed=77)
-        assert load_weights(session, path, sha256=None, reset_classifier=False) == []
+        assert load_weights(session, path, sha256=None, reset_classifier=False).missing == ()
         values = read_variables(session.scope, list(classifier.weight_names.values()))
         for name, value in session.classifier.for_network(values).items():
             np.testing.assert_array_equal(value, exported[name])
@@ -67,8 +67,8 @@ def test_classifier_of_another_size_is_refused_or_reset(fp32):
     with pytest.raises(DataError, match=r"\[64, 4\].*\[64, 7\]") as caught:
         load_weights(session, path, sha256=None, reset_classifier=False)
     assert "/model/reset_classifier" in caught.value.hint
-    names = load_weights(session, path, sha256=None, reset_classifier=True)
-    assert names == ["head.2.weight", "head.2.bias"]
+    names, _ = load_weights(session, path, sha256=None, reset_classifier=True)
+    assert names == ("head.2.weight", "head.2.bias")
 
 
 def test_weights_of_a_network_with_other_heads_can_be_loaded_again(tmp_path):
@@ -81,6 +81,6 @@ def test_weights_of_a_network_with_other_heads_can_be_loaded_again(tmp_path):
 
     export(open_(4), tmp_path)
     path = tmp_path / "weights.pdparams"
-    assert load_weights(open_(4), path, sha256=None, reset_classifier=False) == []
-    reset = load_weights(open_(7), path, sha256=None, reset_classifier=True)
-    assert reset == ["_fc_out.weight", "_fc_out.bias"]
+    assert load_weights(open_(4), path, sha256=None, reset_classifier=False).missing == ()
+    reset, _ = load_weights(open_(7), path, sha256=None, reset_classifier=True)
+    assert reset == ("_fc_out.weight", "_fc_out.bias")

@@ -71,3 +71,22 @@ def test_tutorials_tables_need_no_data_and_name_what_was_published() -> None:
         if p and p.int8_top1 and p.qat_fake_top1
     ]
     assert changes == [0.06, 0.10, -0.27, -0.09, 0.01, -0.21]
+
+
+def test_the_voc_manifest_has_the_schedules_of_paddledetection() -> None:
+    manifest = load(str(FOLDER / "yolov3_mobilenet_v1_voc.json"))
+    fp32, qat = manifest.baseline.train, manifest.train
+    for train, steps, rate, milestones in (
+        (fp32, 70_000, 0.001, [55_000, 62_000]),
+        (qat, 30_000, 0.0001, [10_000]),
+    ):
+        assert (train.max_iters, train.base_lr, train.schedule.gamma) == (steps, rate, 0.1)
+        assert [share * steps for share in train.schedule.milestones] == pytest.approx(milestones)
+        assert (train.optimizer, train.momentum, train.weight_decay) == ("momentum", 0.9, 0.0005)
+    assert fp32.schedule.warmup_fraction * 70_000 == pytest.approx(1000)
+    changed = load(
+        str(FOLDER / "yolov3_mobilenet_v1_voc.json"),
+        ["train.max_iters=9", "baseline.train.base_lr=0.01", "detection.nms_threshold=0.5"],
+    )
+    assert (changed.train.max_iters, changed.baseline.train.base_lr) == (9, 0.01)
+    assert changed.detection.nms_threshold == 0.5

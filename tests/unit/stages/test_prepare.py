@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from data_fakes import save_folders, save_image
 
+from job.data import packed, packed_objects
 from job.manifest import parse
 from job.pipeline.build_report import data_notes
 from job.stages import prepare
@@ -27,10 +28,16 @@ class Listener:
 
 def run(folder: Path, classes: int = 2, **data: Any) -> tuple[Any, list[tuple[str, str]]]:
     """Run the stage; returns its record and its messages."""
+    model = {"name": "convnet", "classes": classes, "input_shape": [3, 8, 8]}
+    return run_task(folder, {"task": "classification", "model": model}, **data)
+
+
+def run_task(folder: Path, task: dict[str, Any], **data: Any) -> tuple[Any, list[tuple[str, str]]]:
+    """Run the stage with the given keys; returns its record and its messages."""
     document = {
         "version": 1,
         "name": "tiny",
-        "model": {"name": "convnet", "classes": classes, "input_shape": [3, 8, 8]},
+        **task,
         "data": {"workers": 1, "mean": [0.5], "std": [0.5], "calibration_images": 4, **data},
     }
     out = folder / "out/.partial/prepare"
@@ -100,3 +107,26 @@ def test_images_in_system_folders_are_counted(tmp_path: Path) -> None:
         assert "20" in text
         assert "@eaDir" in text
         assert "__MACOSX" in text
+
+
+def detector(classes: int, **keys: Any) -> dict[str, Any]:
+    shape = [3, 32, 32]
+    model = {"name": "yolov3_mobilenet_v1", "classes": classes, "input_shape": shape}
+    return {"task": "detection", "model": model, **keys}
+
+
+def test_scenes_are_packed_with_their_objects(tmp_path: Path) -> None:
+    record, _ = run_task(tmp_path, detector(10), format="digit_scenes")
+    out = tmp_path / "out/.partial/prepare"
+    assert record["class_names"] == list("0123456789")
+    assert record["splits"]["train"]["images"] == 20_000
+    for name in ("test", "selection", "calibration"):
+        packed_images = packed.open_packed(out / f"{name}.bin", (3, 32, 32))
+        objects = packed_objects.read(out / f"{name}.bin")
+        assert len(objects) == record["splits"][name]["images"] == len(packed_images.labels)
+        assert not packed_images.labels.any()
+        assert min(map(len, objects)) >= 1
+        # A digit is brighter than the background, so its box has the brightest pixels.
+        x0, y0, x1, y1 = objects[0].boxes[0].astype(int)
+        image = packed_images.images[0]
+        assert image[:, y0:y1, x0:x1].max() > image.mean() + image.std()

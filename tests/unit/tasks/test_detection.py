@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 from job.detection.annotations import Annotations
-from job.detection.decode import Head
+from job.detection.decode import Head, Selection
+from job.errors import DataError
 from job.tasks import detection
 from job.tasks.task import Outputs, Results
 
 SIZE, CLASSES = (32, 32), 3
 HEADS = (Head(16, ((16.0, 16.0),)), Head(8, ((8.0, 8.0),)))
+TASK = detection.detection_task(HEADS, size=SIZE, classes=CLASSES, settings=Selection())
 # Class and cell of the stride-8 head of one object per image.
 PLACES = [(0, (1, 2)), (1, (3, 0)), (2, (0, 3)), (0, (2, 2)), (1, (0, 0)), (2, (3, 3))]
 
@@ -36,11 +38,10 @@ def found(missed: dict[str, int], batch: int = len(PLACES)) -> dict[str, Results
     merged = {}
     for name, count in missed.items():
         parts = [
-            detection.results(
+            TASK.results(
                 tuple(each[first : first + batch] for each in outputs(count)),
+                objects()[first : first + batch],
                 tuple(each[first : first + batch] for each in outputs()),
-                HEADS,
-                SIZE,
             )
             for first in range(0, len(PLACES), batch)
         ]
@@ -49,7 +50,7 @@ def found(missed: dict[str, int], batch: int = len(PLACES)) -> dict[str, Results
 
 
 def record(missed: dict[str, int], batch: int = len(PLACES)) -> dict[str, Any]:
-    return detection.accuracy(found(missed, batch), objects(), CLASSES)
+    return TASK.accuracy(found(missed, batch), objects())
 
 
 def test_a_model_is_as_good_as_the_objects_that_it_finds() -> None:
@@ -73,7 +74,7 @@ def test_the_record_does_not_depend_on_the_size_of_batches() -> None:
 
 
 def test_predictions_contain_the_detections_of_each_model() -> None:
-    arrays = detection.predictions(found({"fp32": 0, "int8": 2}))
+    arrays = TASK.predictions(found({"fp32": 0, "int8": 2}), objects())
     assert arrays["fp32.counts"].tolist() == [1, 1, 1, 1, 1, 1]
     assert arrays["int8.counts"].tolist() == [0, 0, 1, 1, 1, 1]
     np.testing.assert_allclose(
@@ -83,5 +84,5 @@ def test_predictions_contain_the_detections_of_each_model() -> None:
 
 def test_map_needs_objects() -> None:
     nothing = [Annotations.none()] * len(PLACES)
-    with pytest.raises(ValueError, match="no image has an object"):
-        detection.accuracy(found({"fp32": 0, "qat_fake": 0, "int8": 0}), nothing, CLASSES)
+    with pytest.raises(DataError, match="mAP"):
+        TASK.accuracy(found({"fp32": 0, "qat_fake": 0, "int8": 0}), nothing)

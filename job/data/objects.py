@@ -1,0 +1,95 @@
+"""The objects of a data set's images, and sources whose images have objects instead of labels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from job.data.sources import ImageFiles
+from job.data.transforms import Image, Ints
+from job.detection.annotations import Annotations
+from job.detection.boxes import check_inside
+from job.detection.ragged import COUNTS, Arrays, arrays_of_objects, objects_of
+
+
+@runtime_checkable
+class LabelledSource(Protocol):
+    """A source whose images have objects."""
+
+    def read_labelled(self, index: int) -> tuple[Image, Annotations]:
+        """Return an image, uint8 ``[height, width, channels]``, and its objects.
+
+        Raises:
+            UnreadableImageError: this image cannot be used.
+            DataError: a box is outside the image.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectTable:
+    """The objects of many images.
+
+    Attributes:
+        arrays: see ``job.detection.ragged``. A list of many small arrays would take ten times as
+            long to send to a decoding process.
+        empty: number of objects that were dropped, because their box has no width or no height.
+    """
+
+    arrays: Arrays
+    empty: int = 0
+
+    @classmethod
+    def of(cls, objects: Sequence[Annotations], empty: int = 0) -> "ObjectTable":
+        """Return the table of the objects of each image."""
+        return cls(arrays_of_objects(objects), empty)
+
+    def __len__(self) -> int:
+        return len(self.arrays[COUNTS])
+
+    def __getitem__(self, index: int) -> Annotations:
+        """Return the objects of one image."""
+        rows = slice(int(self._ends[index] - self.arrays[COUNTS][index]), int(self._ends[index]))
+        (objects,) = objects_of(
+            {
+                COUNTS: self.arrays[COUNTS][index : index + 1],
+                **{name: each[rows] for name, each in self.arrays.items() if name != COUNTS},
+            }
+        )
+        return objects
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"arrays": self.arrays, "empty": self.empty}
+
+    @cached_property
+    def _ends(self) -> Ints:
+        return np.cumsum(self.arrays[COUNTS])
+
+
+def checked(image: Image, objects: Annotations, name: str) -> tuple[Image, Annotations]:
+    """Return an image and its objects, whose boxes must be inside the image.
+
+    Raises:
+        DataError: a box is outside the image.
+    """
+    height, width = image.shape[:2]
+    for box in objects.boxes:
+        corners = tuple(map(float, box))
+        check_inside(corners, (height, width), name, corners)
+    return image, objects
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ObjectFiles(ImageFiles):
+    """Image files with objects; each label is 0.
+
+    Attributes:
+        objects: the objects of each image, in pixels of the image.
+    """
+
+    objects: ObjectTable
+
+    def read_labelled(self, index: int) -> tuple[Image, Annotations]:
+        """See ``LabelledSource``."""
+        return checked(self.read(index), self.objects[index], self.names[index])
