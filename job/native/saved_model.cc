@@ -58,10 +58,12 @@ std::vector<std::string> Ordered(const Program& program, const std::string& type
 }
 
 std::string KindOf(const Program& program) {
+  const std::string unsigned_zero = "@unsigned_zero_point";
   bool quantizes = false;
   for (const Op& op : program.ops) {
     const auto found = op.texts.find("mkldnn_data_type");
     if (found != op.texts.end() && found->second == "int8") return "int8";
+    if (EndsWith(First(op.inputs, "ZeroPoint"), unsigned_zero)) return "paddle_openvino";
     quantizes |= op.type == "quantize_linear" || op.type == "dequantize_linear" ||
                  StartsWith(op.type, "fake_");
   }
@@ -172,6 +174,11 @@ SavedModel ReadSavedModel(const std::string& prefix) {
   SavedModel model;
   model.prefix = prefix;
   model.kind = KindOf(program);
+  if (model.kind == "paddle_openvino") {
+    throw DataError(prefix + ": only Paddle's OpenVINO engine computes this model correctly, and "
+                             "this tester does not use the engine",
+                    "Use the model in the folder int8 of the run.");
+  }
   model.image = images.front();
   model.input_shape = ImageShape(Declared(program, model.image, path).shape, path);
   if (has_layer) model.label = labels.front();

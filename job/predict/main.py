@@ -38,6 +38,12 @@ class Tester:
         self._prefix = prefix
         with pir_format.legacy_model(prefix) as legacy:
             self.saved = saved_model.read_saved_model(legacy)
+            if self.saved.kind == saved_model.PADDLE_OPENVINO:
+                raise DataError(
+                    f"{prefix}: only Paddle's OpenVINO engine computes this model correctly, and "
+                    "this tester does not use the engine",
+                    "Use the model in the folder int8 of the run.",
+                )
             mode = predictor.ONEDNN if self.saved.kind == saved_model.FP32 else self.saved.kind
             started = time.perf_counter()
             config = predictor.configuration(legacy, mode, threads=threads)
