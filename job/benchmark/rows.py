@@ -1,6 +1,6 @@
 """Computes the rows of table II from raw samples."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,13 +12,17 @@ from job.benchmark.samples import Samples, require_comparable
 from job.benchmark.stability import reasons
 
 INT8 = "int8"
-# Engines other than Paddle that run INT8.
-OTHER_ENGINES = ("openvino", "onnxruntime")
+# Engines other than Paddle's oneDNN that run INT8.
+OTHER_ENGINES = ("paddle_openvino", "openvino", "onnxruntime")
 PADDLE = "paddle"
 
 
-def row(measured: Measurement) -> dict[str, Any]:
+def row(measured: Measurement, engine_isa: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Return one row: the faster FP32 engine against INT8 in Paddle and in other engines.
+
+    Args:
+        measured: the measurement.
+        engine_isa: executed instruction sets of other engines, as far as they are known.
 
     Raises:
         IncomparableSamples: the samples were measured under different conditions.
@@ -30,6 +34,7 @@ def row(measured: Measurement) -> dict[str, Any]:
     fp32, int8 = by_label[fastest], by_label[INT8]
     setting, comparison = int8.conditions.setting, compare(fp32, int8)
     others = {label: by_label[label] for label in OTHER_ENGINES if label in by_label}
+    isa = engine_isa or {}
     int8_speeds = {PADDLE: speeds[INT8], **{label: speeds[label] for label in others}}
     unstable_reasons = reasons(
         measured.observed,
@@ -49,7 +54,12 @@ def row(measured: Measurement) -> dict[str, Any]:
         **comparison,
         "fp32_engines": fp32_engines,
         "engines": {
-            label: {**describe(one, label), **compare(fp32, one)} for label, one in others.items()
+            label: {
+                **describe(one, label),
+                **compare(fp32, one),
+                **({"isa": isa[label]} if label in isa else {}),
+            }
+            for label, one in others.items()
         },
         "fastest": max(int8_speeds, key=lambda label: int8_speeds[label]),
         "harness_ms": stats.percentiles(by_label[NOOP].all).p50,

@@ -9,7 +9,12 @@ from job.stats import Interval
 
 MODELS = ("fp32", "qat_fake", "int8")
 ENGINE_NAMES = {"native": "native", "onednn": "oneDNN"}
-INT8_ENGINE_NAMES = {"paddle": "Paddle", "openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
+INT8_ENGINE_NAMES = {
+    "paddle": "Paddle",
+    "paddle_openvino": "OpenVINO in Paddle",
+    "openvino": "OpenVINO",
+    "onnxruntime": "ONNX Runtime",
+}
 NO_CAP = "all"
 
 
@@ -179,7 +184,7 @@ def model_name(report: Mapping[str, Any], model: str) -> str:
     if model == "qat_fake":
         trained = report["training"]["qat"] is not None
         return f"Fake-quantized ({'QAT' if trained else 'PTQ'})"
-    if model in ("openvino", "onnxruntime"):
+    if model in INT8_ENGINE_NAMES:
         return f"INT8 in {INT8_ENGINE_NAMES[model]}"
     return {"fp32": "FP32", "int8": "INT8"}[model]
 

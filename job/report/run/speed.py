@@ -186,7 +186,19 @@ def _fastest_note(
         each = (f"{INT8_ENGINE_NAMES[r.fastest]} at {load_name(report, r.setting)}" for r in rows)
         fastest = f"Fastest engine: {'; '.join(each)}."
     notes = [fastest, "Speedup: over FP32 in Paddle, as in table II."]
+    notes += _checked_notes(report)
     return " ".join((*notes, *engine_notes(rows, speeds)))
+
+
+def _checked_notes(report: Mapping[str, Any]) -> Iterable[str]:
+    """Return the agreement with the fake-quantized model of the engines in which it is known."""
+    for name, model in report["models"].items():
+        if "agreement" in model:
+            decibels = model["agreement"]["signal_to_noise_db"]
+            yield (
+                f"{INT8_ENGINE_NAMES[name]} agrees with the fake-quantized model at "
+                f"{decibels:.1f} dB; its INT8 kernels use {model['isa']}."
+            )
 
 
 def _once(texts: Iterable[str]) -> Sequence[str]:

@@ -167,3 +167,18 @@ def test_unsigned_values_get_256_steps_and_mark_the_model() -> None:
         assert changed.values[scale] / 127 * 255 == pytest.approx(2)
         assert attribute(op, "qmax") is None
     assert [names(op.inputs, "Scale") for op in changed.ops[2:]] == [["s"], ["s"]]
+
+
+def test_weights_are_halved_without_changing_what_they_stand_for() -> None:
+    weight = np.array([[127, -127, 3], [0, 2, -64]], "int8")
+    restore = [
+        ("dequantize_linear", {"X": "w", "Scale": "k"}, {"Y": y}, {"quant_axis": 1}) for y in "fg"
+    ]
+    changed = network(*restore, *pair("x", "a"), w=weight, k=np.float32([1, 2, 3]), **SCALES)
+    assert rewrites.halve_weights(changed) == 2
+    for op in changed.ops[:2]:
+        (name,), (scale,) = names(op.inputs, "X"), names(op.inputs, "Scale")
+        assert np.abs(changed.values[name]).max() <= 64
+        assert changed.values[scale].tolist() == [2, 4, 6]
+        assert np.abs(2 * changed.values[name].astype(int) - weight).max() <= 1
+    assert [names(op.inputs, "Scale") for op in changed.ops[2:]] == [["s"], ["s"]]
