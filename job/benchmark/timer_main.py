@@ -48,8 +48,7 @@ def opener(path: Path, mode: str, shape: Sequence[int], threads: int) -> Callabl
 
     Args:
         path: path of the saved model without suffix; for the other engines, its folder.
-        mode: ``native``, ``onednn``, ``int8``, ``paddle_openvino``, ``openvino``, ``onnxruntime``
-            or ``nothing``.
+        mode: see :class:`job.benchmark.timer.Candidate`.
         shape: [channels, height, width].
         threads: threads of the engine.
     """
@@ -61,6 +60,10 @@ def opener(path: Path, mode: str, shape: Sequence[int], threads: int) -> Callabl
         from job.engine.paddle_openvino import model as paddle_openvino
 
         return lambda: paddle_openvino.open_model(path, threads)
+    if mode == "fp32_paddle_openvino":
+        from job.engine.paddle_openvino import model as paddle_openvino
+
+        return lambda: paddle_openvino.PaddleOpenVINOModel(path, threads)
     if mode == "onnxruntime":
         from job.engine.onnxruntime import convert as onnxruntime
 

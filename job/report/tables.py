@@ -75,7 +75,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class EngineSpeed:
-    """INT8 in one engine; ``ratio`` is over the faster FP32 engine of Paddle."""
+    """INT8 in one engine.
+
+    ``ratio`` is over the faster of Paddle's native and oneDNN FP32, ``fastest_fp32_ratio`` is over
+    FP32 in the fastest of all engines; None in reports of older versions.
+    """
 
     setting: Setting
     engine: str
@@ -84,6 +88,7 @@ class EngineSpeed:
     ratio_interval: Interval | None
     p50_ms: float
     stable: bool
+    fastest_fp32_ratio: float | None
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,8 @@ class SpeedRow:
         stable: whether the measurement was undisturbed.
         fp32_native: images/s of FP32 with native kernels; None if not measured.
         fp32_onednn: images/s of FP32 with oneDNN's kernels; None if not measured.
+        fp32_paddle_openvino: images/s of FP32 in the OpenVINO engine in Paddle; None if not
+            measured.
         fp32_samples: FP32 batches timed.
         int8_samples: INT8 batches timed.
         engines: INT8 in each engine, Paddle first.
@@ -121,6 +128,7 @@ class SpeedRow:
     stable: bool
     fp32_native: float | None
     fp32_onednn: float | None
+    fp32_paddle_openvino: float | None
     fp32_samples: int
     int8_samples: int
     engines: tuple[EngineSpeed, ...]
@@ -290,7 +298,8 @@ def speed_rows(report: Mapping[str, Any]) -> tuple[SpeedRow, ...]:
 
 def _speed(entry: Mapping[str, Any], row: Mapping[str, Any]) -> SpeedRow:
     published = entry["published"] or {}
-    paddle = {**row["int8"], **{key: row[key] for key in ("ratio", "ratio_interval")}}
+    ratios = ("ratio", "ratio_interval", "fastest_fp32_ratio")
+    paddle = {**row["int8"], **{key: row[key] for key in ratios if key in row}}
     return SpeedRow(
         model=entry["model"],
         setting=_setting(row),
@@ -303,6 +312,7 @@ def _speed(entry: Mapping[str, Any], row: Mapping[str, Any]) -> SpeedRow:
         stable=row["stable"],
         fp32_native=row["fp32_engines"].get("native"),
         fp32_onednn=row["fp32_engines"].get("onednn"),
+        fp32_paddle_openvino=row["fp32_engines"].get("paddle_openvino"),
         fp32_samples=row["fp32"]["samples"],
         int8_samples=row["int8"]["samples"],
         engines=tuple(
@@ -314,6 +324,7 @@ def _speed(entry: Mapping[str, Any], row: Mapping[str, Any]) -> SpeedRow:
                 ratio_interval=_interval(speed["ratio_interval"]),
                 p50_ms=speed["latency_ms"]["p50"],
                 stable=_is_stable(row, speed),
+                fastest_fp32_ratio=speed.get("fastest_fp32_ratio"),
             )
             for engine, speed in {"paddle": paddle, **row["engines"]}.items()
         ),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from job.benchmark import cpu_pinning
-from job.benchmark.rounds import NATIVE, ONEDNN, TimingBudget, measure
+from job.benchmark.rounds import ENGINE_FP32, NATIVE, ONEDNN, TimingBudget, measure
 from job.benchmark.rows import INT8, row, score_difference
 from job.benchmark.samples import BenchmarkSetting
 from job.benchmark.timer import Candidate
@@ -103,7 +103,10 @@ def candidates(inputs: Mapping[str, StageOutput], *, native: bool) -> list[Candi
     paddle = [Candidate(ONEDNN, fp32), Candidate(INT8, int8)]
     if native:
         paddle.insert(0, Candidate(NATIVE, fp32))
-    return paddle + [Candidate(name, inputs[name].path) for name in built(inputs)]
+    engines = built(inputs)
+    if PADDLE_OPENVINO in engines:
+        paddle.append(Candidate(ENGINE_FP32, fp32))
+    return paddle + [Candidate(name, inputs[name].path) for name in engines]
 
 
 def executed_isa(int8: Path, mode: str, input_shape: tuple[int, int, int], cap: str) -> str:
