@@ -174,11 +174,6 @@ SavedModel ReadSavedModel(const std::string& prefix) {
   SavedModel model;
   model.prefix = prefix;
   model.kind = KindOf(program);
-  if (model.kind == "paddle_openvino") {
-    throw DataError(prefix + ": only Paddle's OpenVINO engine computes this model correctly, and "
-                             "this tester does not use the engine",
-                    "Use the model in the folder int8 of the run.");
-  }
   model.image = images.front();
   model.input_shape = ImageShape(Declared(program, model.image, path).shape, path);
   if (has_layer) model.label = labels.front();

@@ -41,8 +41,7 @@ class PaddleOpenVINOModel(Predictor):
             raise MachineError(
                 f"{prefix} needs the OpenVINO engine of Paddle Inference, but the installed "
                 "Paddle does not contain it",
-                f"Install the locked version of Paddle, or remove {ENGINE} from "
-                "/benchmark/engines.",
+                "Install the locked version of Paddle.",
             )
         self.prefix = prefix
         self.input_shape = image_shape(prefix)

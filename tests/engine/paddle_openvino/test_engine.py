@@ -11,7 +11,7 @@ import tiny
 from job.engine.inference.saved_model import PADDLE_OPENVINO, read_saved_model
 from job.engine.paddle_openvino import convert, model
 from job.engine.paddle_openvino.network import read_network
-from job.errors import DataError, QuantizationError
+from job.errors import DataError, MachineError, QuantizationError
 from job.host import read_host
 from job.isa import ISA_ORDER
 from job.manifest import parse
@@ -63,10 +63,14 @@ def test_the_engine_agrees_with_the_fake_quantized_model(
         loaded.scores(images[:, :, :4, :4])
 
 
-def test_other_kernels_reject_the_model(folder: Path, record: Any) -> None:
+def test_only_the_engine_loads_the_model(
+    folder: Path, record: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert read_saved_model(folder / "out" / "model").kind == PADDLE_OPENVINO
-    with pytest.raises(DataError, match="OpenVINO engine"):
-        predict.Tester(folder / "out" / "model", 1)
+    monkeypatch.setattr(model, "has_engine", lambda: False)
+    for load in (predict.Tester, model.PaddleOpenVINOModel):
+        with pytest.raises(MachineError, match="OpenVINO engine"):
+            load(folder / "out" / "model", 1)
 
 
 @pytest.mark.parametrize(("bound", "written"), [(15, True), (90, False)])
