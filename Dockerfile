@@ -15,11 +15,11 @@ COPY requirements.lock /build/
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip --python /opt/job/bin/python install --quiet --no-compile --no-deps --require-hashes \
       -r /build/requirements.lock
-# Files that a run never opens, according to a trace: tests, headers, the OpenVINO plugin in Paddle,
-# AWS services other than S3 and its logins, and networkx, which only Paddle's PIR imports. There is
-# no -f, so that the build fails if a listed file no longer exists.
+# Files that a run never opens, according to a trace: tests, headers, AWS services other than S3 and
+# its logins, and networkx, which only Paddle's PIR imports. There is no -f, so that the build fails
+# if a listed file no longer exists. paddle/libs contains the OpenVINO engine, which runs use.
 WORKDIR /opt/job/lib/python3.11/site-packages
-RUN rm -r paddle/include paddle/libs/libopenvino_intel_cpu_plugin.so \
+RUN rm -r paddle/include \
       matplotlib/mpl-data/sample_data numpy/_core/include networkx networkx-*.dist-info \
  && find botocore/data boto3/data -mindepth 1 -maxdepth 1 -type d \
       ! -name s3 ! -name sts ! -name sso ! -name sso-oidc ! -name signin -exec rm -r {} + \

@@ -67,8 +67,7 @@ class Samples:
     """The latencies of one model.
 
     Attributes:
-        label: how the model ran: ``native``, ``onednn``, ``int8``, ``openvino``, ``onnxruntime``
-            or ``nothing``.
+        label: how the model ran, see :class:`job.benchmark.timer.Candidate`.
         rounds: milliseconds a call, as [round][instance][call].
         peak_rss_bytes: largest peak memory of the model's processes.
         conditions: the conditions of the measurement.

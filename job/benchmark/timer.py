@@ -28,9 +28,10 @@ class Candidate:
     """A model to time.
 
     Attributes:
-        label: how the model runs: ``native`` or ``onednn`` for FP32; ``int8``, ``openvino`` or
-            ``onnxruntime`` for INT8; ``nothing`` for the no-op model.
-        path: path of the saved model without suffix; for engines other than Paddle, its folder.
+        label: how the model runs: ``native``, ``onednn`` or ``fp32_paddle_openvino`` for FP32;
+            ``int8``, ``paddle_openvino``, ``openvino`` or ``onnxruntime`` for INT8; ``nothing`` for
+            the no-op model.
+        path: path of the saved model without suffix; for INT8 in other engines, its folder.
     """
 
     label: str

@@ -47,8 +47,8 @@ def opener(path: Path, mode: str, shape: Sequence[int], threads: int) -> Callabl
     """Import the engine of a mode, and no other; return a function that loads the model.
 
     Args:
-        path: path of the saved model without suffix; for engines other than Paddle, its folder.
-        mode: ``native``, ``onednn``, ``int8``, ``openvino``, ``onnxruntime`` or ``nothing``.
+        path: path of the saved model without suffix; for the other engines, its folder.
+        mode: see :class:`job.benchmark.timer.Candidate`.
         shape: [channels, height, width].
         threads: threads of the engine.
     """
@@ -56,6 +56,14 @@ def opener(path: Path, mode: str, shape: Sequence[int], threads: int) -> Callabl
         from job.engine.openvino import convert as openvino
 
         return lambda: openvino.open_model(path, threads)
+    if mode == "paddle_openvino":
+        from job.engine.paddle_openvino import model as paddle_openvino
+
+        return lambda: paddle_openvino.open_model(path, threads)
+    if mode == "fp32_paddle_openvino":
+        from job.engine.paddle_openvino import model as paddle_openvino
+
+        return lambda: paddle_openvino.PaddleOpenVINOModel(path, threads)
     if mode == "onnxruntime":
         from job.engine.onnxruntime import convert as onnxruntime
 

@@ -2,7 +2,9 @@
 
 #include <chrono>
 #include <cmath>
+#include <cstdlib>
 #include <exception>
+#include <filesystem>
 #include <functional>
 #include <numeric>
 #include <sstream>
@@ -13,6 +15,42 @@
 namespace tester {
 
 namespace {
+
+// An empty folder that exists as long as this object.
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    path_ = (std::filesystem::temp_directory_path() / "job-openvino-XXXXXX").string();
+    if (!mkdtemp(path_.data())) throw std::runtime_error("cannot create the folder " + path_);
+  }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+// Equal to the configuration in job/engine/paddle_openvino/model.py. Only the engine computes this
+// model correctly, and a Paddle without the engine only logs an error.
+std::shared_ptr<paddle_infer::Predictor> InOpenVINO(const SavedModel& model, int threads) {
+  const TemporaryFolder cache;
+  paddle_infer::Config config(model.prefix + ".pdmodel", model.prefix + ".pdiparams");
+  config.SetCpuMathLibraryNumThreads(threads);
+  config.DisableGlogInfo();
+  config.EnableOpenVINOEngine(paddle_infer::Config::Precision::kFloat32);
+  config.SetOptimCacheDir(cache.path());
+  if (!config.openvino_engine_enabled()) {
+    throw MachineError(model.prefix + " needs the OpenVINO engine of Paddle Inference, but the "
+                                      "installed Paddle does not contain it",
+                       "Install the locked version of Paddle.");
+  }
+  return paddle_infer::CreatePredictor(config);
+}
 
 // Equal to the configuration in job/engine/inference/predictor.py, which documents the reasons.
 paddle_infer::Config Configuration(const SavedModel& model, int threads) {
@@ -86,7 +124,9 @@ Predictor::Predictor(const SavedModel& model, const Shape& shape, int threads)
     : model_(model), shape_(shape) {
   const auto started = std::chrono::steady_clock::now();
   Translated(model.prefix, [&] {
-    predictor_ = paddle_infer::CreatePredictor(Configuration(model, threads));
+    predictor_ = model.kind == "paddle_openvino"
+                     ? InOpenVINO(model, threads)
+                     : paddle_infer::CreatePredictor(Configuration(model, threads));
     image_ = predictor_->GetInputHandle(model.image);
     if (model.label) label_ = predictor_->GetInputHandle(*model.label);
     const auto names = model.label ? model.accuracies : std::vector<std::string>{model.scores};

@@ -24,12 +24,14 @@ std::vector<std::string> SplitBy(const std::string& text, char separator) {
 }
 
 // Returns the data type of the source in descriptors such as
-// "src:u8:a:blocked:acdb::f0 wei:s8:..."; may be empty.
+// "src:u8:a:blocked:acdb::f0 wei:s8:..."; may be empty. The oneDNN in Paddle's OpenVINO engine writes
+// "src_u8:a:blocked:acdb::f0".
 std::string SourceType(const std::string& descriptors) {
   std::string first;
   for (const auto& part : SplitBy(descriptors, ' ')) {
     const auto fields = SplitBy(part, ':');
     if (fields.size() < 2) continue;
+    if (fields[0].rfind("src_", 0) == 0) return fields[0].substr(4);
     if (fields[0] == "src") return fields[1];
     if (fields[0] == "src0") first = fields[1];
   }

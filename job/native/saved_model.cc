@@ -58,10 +58,12 @@ std::vector<std::string> Ordered(const Program& program, const std::string& type
 }
 
 std::string KindOf(const Program& program) {
+  const std::string unsigned_zero = "@unsigned_zero_point";
   bool quantizes = false;
   for (const Op& op : program.ops) {
     const auto found = op.texts.find("mkldnn_data_type");
     if (found != op.texts.end() && found->second == "int8") return "int8";
+    if (EndsWith(First(op.inputs, "ZeroPoint"), unsigned_zero)) return "paddle_openvino";
     quantizes |= op.type == "quantize_linear" || op.type == "dequantize_linear" ||
                  StartsWith(op.type, "fake_");
   }

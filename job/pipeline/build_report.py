@@ -10,7 +10,7 @@ from job.manifest import Manifest
 from job.pipeline.fingerprint import library_versions, package_versions
 from job.stages.data_notes import data_notes
 from job.stages.dataset import data_files
-from job.stages.engine_packages import PACKAGES
+from job.stages.engine_packages import PACKAGES, REJECTED, built
 from job.stages.int8_match import LOW_DECIBELS, low_agreement
 from job.stages.network import model_files
 from job.stages.stage import StageOutput
@@ -67,6 +67,7 @@ def build(
             *correction_notes(int8["corrected"]),
             *fallback_notes(int8["fallback"]),
             *match_notes(int8["agreement"]),
+            *rejected_notes(outputs),
             *difference_notes(task_of(manifest).primary, accuracy),
         ],
         "manifest": dict(manifest.resolved),
@@ -227,6 +228,16 @@ def match_notes(agreement: Mapping[str, Any]) -> list[str]:
     return notes
 
 
+def rejected_notes(outputs: Mapping[str, StageOutput]) -> list[str]:
+    """Return a note for each engine whose INT8 model was not written."""
+    reasons = {name: outputs[name].record.get(REJECTED) for name in PACKAGES if name in outputs}
+    return [
+        f"{outputs[name].path.name}/ contains no model, because {reason}."
+        for name, reason in reasons.items()
+        if reason
+    ]
+
+
 def difference_notes(metric: Metric, accuracy: Mapping[str, Any] | None) -> list[str]:
     """Return a note for each two models whose metric differs by more than chance explains."""
     if accuracy is None:
@@ -294,11 +305,13 @@ def models(
         sizes[name] = {"path": outputs[stage].path.name, "bytes": size}
         if name in interfaces:
             sizes[name]["interface"] = dict(interfaces[name])
-    for name in PACKAGES:
-        if name in outputs:
-            output = outputs[name]
+    for name in built(outputs):
+        record = outputs[name].record
+        sizes[name] = {
+            "path": outputs[name].path.name,
+            "bytes": record["bytes"],
             # Every engine runs the same network, so the meaning of the output is INT8's.
-            interface = {**interfaces["int8"], **output.record["interface"]}
-            size = output.record["bytes"]
-            sizes[name] = {"path": output.path.name, "bytes": size, "interface": interface}
+            "interface": {**interfaces["int8"], **record["interface"]},
+            **{key: record[key] for key in ("agreement", "isa") if key in record},
+        }
     return sizes

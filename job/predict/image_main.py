@@ -24,6 +24,10 @@ def open_model(folder: Path, deploy: Mapping[str, Any], threads: int) -> Any:
         from job.engine.openvino import convert as openvino
 
         return openvino.open_model(folder, threads)
+    if engine == "paddle_openvino":
+        from job.engine.paddle_openvino import model as paddle_openvino
+
+        return paddle_openvino.open_model(folder, threads)
     if engine == "onnxruntime":
         from job.engine.onnxruntime import convert as onnxruntime
 

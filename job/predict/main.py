@@ -38,11 +38,18 @@ class Tester:
         self._prefix = prefix
         with pir_format.legacy_model(prefix) as legacy:
             self.saved = saved_model.read_saved_model(legacy)
-            mode = predictor.ONEDNN if self.saved.kind == saved_model.FP32 else self.saved.kind
+            self.predictor: Any
             started = time.perf_counter()
-            config = predictor.configuration(legacy, mode, threads=threads)
-            with model_errors(prefix):
-                self.predictor = runtime.open_predictor(config)
+            if self.saved.kind == saved_model.PADDLE_OPENVINO:
+                # Imported here, because other models do not need the engine.
+                from job.engine.paddle_openvino.model import PaddleOpenVINOModel
+
+                self.predictor = PaddleOpenVINOModel(legacy, threads).predictor
+            else:
+                mode = predictor.ONEDNN if self.saved.kind == saved_model.FP32 else self.saved.kind
+                config = predictor.configuration(legacy, mode, threads=threads)
+                with model_errors(prefix):
+                    self.predictor = runtime.open_predictor(config)
             self.load_seconds = time.perf_counter() - started
         self._image = self.predictor.get_input_handle(self.saved.image)
         label = self.saved.label

@@ -93,11 +93,14 @@ def _tensors(descriptors: str) -> dict[str, tuple[str, str]]:
     """Return data type and format by tensor name.
 
     Args:
-        descriptors: such as ``src:u8:a:blocked:acdb::f0 wei:s8...``.
+        descriptors: such as ``src:u8:a:blocked:acdb::f0 wei:s8...``; ``src_u8:a:blocked:acdb::f0``
+            in the log of the OpenVINO engine in Paddle.
     """
     tensors = {}
     for part in descriptors.split():
-        name, *rest = part.split(":")
+        first, *rest = part.split(":")
+        name, joined, data_type = first.partition("_")
+        rest = [data_type, *rest] if joined else rest
         tensors[name] = (rest[0] if rest else "", rest[3] if len(rest) > 3 else "")
     return tensors
 

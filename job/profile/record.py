@@ -13,6 +13,9 @@ from job.process.environment import environment
 from job.process.json_channel import ChildProcess, describe_exit
 from job.profile.onednn_log import Primitive, calls_in, typical
 
+# Mode of a model for the OpenVINO engine in Paddle.
+PADDLE_OPENVINO = "paddle_openvino"
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -43,7 +46,8 @@ def record(
 
     Args:
         prefix: path of the saved model without suffix.
-        mode: as for ``job.engine.inference.predictor.configuration``.
+        mode: as for ``job.engine.inference.predictor.configuration``; ``paddle_openvino`` for the
+            OpenVINO engine in Paddle, whose calls are always logged.
         input_shape: (channels, height, width).
         timed: calls without oneDNN's log, after a few warm-up calls.
         logged: calls with oneDNN's log, after the timed ones.
@@ -63,11 +67,13 @@ def record(
         "timed": timed,
         "logged": logged,
     }
+    # The engine has its own oneDNN, which reads this variable when it is loaded.
+    verbose = {"ONEDNN_VERBOSE": "1"} if mode == PADDLE_OPENVINO else {}
     with tempfile.TemporaryFile("w+", errors="replace") as log:
         child = ChildProcess(
             "job.profile.record_main",
             request,
-            environment=environment(threads) | isa_environment(isa_cap),
+            environment=environment(threads) | isa_environment(isa_cap) | verbose,
             log=log,
         )
         with closing(child):

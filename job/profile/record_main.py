@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from job.benchmark.cpu_pinning import pinned
 from job.benchmark.samples import BenchmarkSetting
 from job.process.json_channel import JsonChannel, run_child
+from job.profile.record import PADDLE_OPENVINO
 
 if TYPE_CHECKING:
     from job.engine.inference.predictor import Predictor
@@ -30,13 +31,10 @@ def main(request: Mapping[str, Any], channel: JsonChannel) -> None:  # noqa: ARG
     os.sched_setaffinity(0, pinned(setting))
     import numpy as np
 
-    from job.engine.inference.predictor import Predictor, configuration
     from job.engine.inference.runtime import set_onednn_log
     from job.profile.onednn_log import LOGGED, TIMED
 
-    predictor = Predictor(
-        configuration(Path(request["prefix"]), request["mode"], threads=setting.threads)
-    )
+    predictor = loaded(Path(request["prefix"]), request["mode"], setting.threads)
     size = (setting.batch_size, *setting.input_shape)
     predictor.set_images(np.random.default_rng(0).standard_normal(size).astype("float32"))
     set_onednn_log(on=False)
@@ -45,6 +43,17 @@ def main(request: Mapping[str, Any], channel: JsonChannel) -> None:  # noqa: ARG
     call(predictor, request["timed"], TIMED)
     set_onednn_log(on=True)
     call(predictor, request["logged"], LOGGED)
+
+
+def loaded(prefix: Path, mode: str, threads: int) -> "Predictor":
+    """Load a model; see ``record``."""
+    if mode == PADDLE_OPENVINO:
+        from job.engine.paddle_openvino.model import PaddleOpenVINOModel
+
+        return PaddleOpenVINOModel(prefix, threads)
+    from job.engine.inference.predictor import Predictor, configuration
+
+    return Predictor(configuration(prefix, mode, threads=threads))
 
 
 def call(predictor: "Predictor", times: int, label: str) -> None:

@@ -8,13 +8,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 NAME = "deploy.json"
-PADDLE, OPENVINO, ONNXRUNTIME = "paddle", "openvino", "onnxruntime"
+PADDLE, PADDLE_OPENVINO = "paddle", "paddle_openvino"
+OPENVINO, ONNXRUNTIME = "openvino", "onnxruntime"
 FILES: Mapping[str, Sequence[str]] = {
     PADDLE: ("model.pdmodel", "model.pdiparams"),
+    PADDLE_OPENVINO: ("model.pdmodel", "model.pdiparams"),
     OPENVINO: ("model.xml", "model.bin"),
     ONNXRUNTIME: ("model.onnx",),
 }
-SOFTWARE = {PADDLE: "paddlepaddle", OPENVINO: "openvino", ONNXRUNTIME: "onnxruntime"}
+SOFTWARE = {
+    PADDLE: "paddlepaddle",
+    PADDLE_OPENVINO: "paddlepaddle",
+    OPENVINO: "openvino",
+    ONNXRUNTIME: "onnxruntime",
+}
 # As in job/engine/inference/predictor.py, which gives the reasons.
 LOADS: Mapping[str, Mapping[str, Any]] = {
     "native": {
@@ -40,6 +47,7 @@ LOADS: Mapping[str, Mapping[str, Any]] = {
 FOLDERS: Mapping[str, str] = {
     "fp32": "fp32",
     "int8": "int8",
+    PADDLE_OPENVINO: "int8_paddle_openvino",
     OPENVINO: "int8_openvino",
     ONNXRUNTIME: "int8_onnxruntime",
 }
@@ -113,8 +121,13 @@ def transform(manifest: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str,
     }
 
 
+def engine_of(name: str) -> str:
+    """Return the engine of a model of the report: its own name, or Paddle."""
+    return name if name in SOFTWARE else PADDLE
+
+
 def _model(report: Mapping[str, Any], name: str) -> dict[str, Any]:
-    engine = name if name in (OPENVINO, ONNXRUNTIME) else PADDLE
+    engine = engine_of(name)
     load = None
     if engine == PADDLE:
         load = LOADS["int8" if name == "int8" else report["benchmark"][0]["fp32"]["engine"]]
@@ -148,7 +161,7 @@ def _settings(report: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
         found.append(
             {
                 "folder": FOLDERS[name],
-                "engine": name if name in (OPENVINO, ONNXRUNTIME) else PADDLE,
+                "engine": engine_of(name),
                 **{key: row[key] for key in ("threads", "instances", "batch_size", "isa_cap")},
                 "images_per_second": speed["images_per_second"],
                 "p50_ms": speed["latency_ms"]["p50"],

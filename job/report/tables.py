@@ -9,7 +9,12 @@ from job.stats import Interval
 
 MODELS = ("fp32", "qat_fake", "int8")
 ENGINE_NAMES = {"native": "native", "onednn": "oneDNN"}
-INT8_ENGINE_NAMES = {"paddle": "Paddle", "openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
+INT8_ENGINE_NAMES = {
+    "paddle": "Paddle",
+    "paddle_openvino": "OpenVINO in Paddle",
+    "openvino": "OpenVINO",
+    "onnxruntime": "ONNX Runtime",
+}
 NO_CAP = "all"
 
 
@@ -70,7 +75,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class EngineSpeed:
-    """INT8 in one engine; ``ratio`` is over the faster FP32 engine of Paddle."""
+    """INT8 in one engine.
+
+    ``ratio`` is over the faster of Paddle's native and oneDNN FP32, ``fastest_fp32_ratio`` is over
+    FP32 in the fastest of all engines; None in reports of older versions.
+    """
 
     setting: Setting
     engine: str
@@ -79,6 +88,7 @@ class EngineSpeed:
     ratio_interval: Interval | None
     p50_ms: float
     stable: bool
+    fastest_fp32_ratio: float | None
 
 
 @dataclass(frozen=True)
@@ -97,6 +107,8 @@ class SpeedRow:
         stable: whether the measurement was undisturbed.
         fp32_native: images/s of FP32 with native kernels; None if not measured.
         fp32_onednn: images/s of FP32 with oneDNN's kernels; None if not measured.
+        fp32_paddle_openvino: images/s of FP32 in the OpenVINO engine in Paddle; None if not
+            measured.
         fp32_samples: FP32 batches timed.
         int8_samples: INT8 batches timed.
         engines: INT8 in each engine, Paddle first.
@@ -116,6 +128,7 @@ class SpeedRow:
     stable: bool
     fp32_native: float | None
     fp32_onednn: float | None
+    fp32_paddle_openvino: float | None
     fp32_samples: int
     int8_samples: int
     engines: tuple[EngineSpeed, ...]
@@ -179,7 +192,7 @@ def model_name(report: Mapping[str, Any], model: str) -> str:
     if model == "qat_fake":
         trained = report["training"]["qat"] is not None
         return f"Fake-quantized ({'QAT' if trained else 'PTQ'})"
-    if model in ("openvino", "onnxruntime"):
+    if model in INT8_ENGINE_NAMES:
         return f"INT8 in {INT8_ENGINE_NAMES[model]}"
     return {"fp32": "FP32", "int8": "INT8"}[model]
 
@@ -285,7 +298,8 @@ def speed_rows(report: Mapping[str, Any]) -> tuple[SpeedRow, ...]:
 
 def _speed(entry: Mapping[str, Any], row: Mapping[str, Any]) -> SpeedRow:
     published = entry["published"] or {}
-    paddle = {**row["int8"], **{key: row[key] for key in ("ratio", "ratio_interval")}}
+    ratios = ("ratio", "ratio_interval", "fastest_fp32_ratio")
+    paddle = {**row["int8"], **{key: row[key] for key in ratios if key in row}}
     return SpeedRow(
         model=entry["model"],
         setting=_setting(row),
@@ -298,6 +312,7 @@ def _speed(entry: Mapping[str, Any], row: Mapping[str, Any]) -> SpeedRow:
         stable=row["stable"],
         fp32_native=row["fp32_engines"].get("native"),
         fp32_onednn=row["fp32_engines"].get("onednn"),
+        fp32_paddle_openvino=row["fp32_engines"].get("paddle_openvino"),
         fp32_samples=row["fp32"]["samples"],
         int8_samples=row["int8"]["samples"],
         engines=tuple(
@@ -309,6 +324,7 @@ def _speed(entry: Mapping[str, Any], row: Mapping[str, Any]) -> SpeedRow:
                 ratio_interval=_interval(speed["ratio_interval"]),
                 p50_ms=speed["latency_ms"]["p50"],
                 stable=_is_stable(row, speed),
+                fastest_fp32_ratio=speed.get("fastest_fp32_ratio"),
             )
             for engine, speed in {"paddle": paddle, **row["engines"]}.items()
         ),

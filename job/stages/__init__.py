@@ -11,10 +11,11 @@ from job.stages import (
     convert,
     int8,
     other_engines,
+    paddle_openvino,
     prepare,
     qat,
 )
-from job.stages.engine_packages import PACKAGES
+from job.stages.engine_packages import PACKAGES, is_missing
 from job.stages.stage import Stage
 
 STAGES: tuple[Stage, ...] = (
@@ -24,6 +25,7 @@ STAGES: tuple[Stage, ...] = (
     qat.STAGE,
     convert.STAGE,
     int8.STAGE,
+    paddle_openvino.STAGE,
     *other_engines.STAGES,
     accuracy.STAGE,
     benchmark.STAGE,
@@ -33,8 +35,12 @@ _OF_ALL_ENGINES = (accuracy.STAGE.name, benchmark.STAGE.name)
 
 
 def stages_for(manifest: Manifest) -> tuple[Stage, ...]:
-    """Return the stages of a manifest, without the stages of engines that it does not list."""
+    """Return the stages of a manifest, without the stages of engines that cannot run.
+
+    These are the engines that the manifest does not list and that the installed Paddle lacks.
+    """
     excluded = set(PACKAGES).difference(manifest.benchmark.engines)
+    excluded |= {name for name in PACKAGES if is_missing(name)}
     stages = [stage for stage in STAGES if stage.name not in excluded]
     others = [stage for stage in stages if stage.name in PACKAGES]
     needs = tuple(stage.name for stage in others)

@@ -12,7 +12,7 @@ from job.data.packed_objects import targets_of
 from job.events import Events
 from job.host import usable_cores
 from job.manifest import Manifest
-from job.stages.engine_packages import PACKAGES
+from job.stages.engine_packages import built
 from job.stages.stage import SHARD, TEST, Record, Stage, StageOutput
 from job.stages.task import task_of
 from job.tasks.task import Outputs, Results, Targets, Task
@@ -40,7 +40,7 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
         return {"skipped": "accuracy is not measured, because the images are synthetic"}
     task = task_of(manifest)
     test, targets = open_test(manifest, inputs)
-    names = (*MODELS, *(name for name in PACKAGES if name in inputs))
+    names = (*MODELS, *built(inputs))
     parts = []
     for number, images in enumerate(shards(len(test.labels), manifest.accuracy.shards)):
         shard = inputs.get(f"{SHARD}-{number}")
@@ -72,7 +72,7 @@ def run_shard(
         )
         return {"images": 0}
     images = parts[number]
-    names = (*MODELS, *(name for name in PACKAGES if name in inputs))
+    names = (*MODELS, *built(inputs))
     part = score_part(task_of(manifest), names, inputs, test.images, targets, images, events)
     if events.stopping:
         return {}
@@ -170,6 +170,10 @@ def open_saved(name: str, inputs: Mapping[str, StageOutput]) -> Any:
         from job.engine.openvino import convert as openvino
 
         return openvino.open_model(inputs[name].path, usable_cores())
+    if name == "paddle_openvino":
+        from job.engine.paddle_openvino import model as paddle_openvino
+
+        return paddle_openvino.open_model(inputs[name].path, usable_cores())
     if name == "onnxruntime":
         from job.engine.onnxruntime import convert as onnxruntime
 

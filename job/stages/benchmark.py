@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from job.benchmark import cpu_pinning
-from job.benchmark.rounds import NATIVE, ONEDNN, TimingBudget, measure
-from job.benchmark.rows import INT8, OTHER_ENGINES, row, score_difference
+from job.benchmark.rounds import ENGINE_FP32, NATIVE, ONEDNN, TimingBudget, measure
+from job.benchmark.rows import INT8, row, score_difference
 from job.benchmark.samples import BenchmarkSetting
 from job.benchmark.timer import Candidate
 from job.events import Events
@@ -16,8 +16,11 @@ from job.host import read_host
 from job.manifest import Manifest
 from job.profile import breakdown, onednn_log
 from job.profile import record as record_
+from job.stages.engine_packages import PADDLE_OPENVINO, built
 from job.stages.settings import settings_of
 from job.stages.stage import Record, Stage, StageOutput
+
+NO_CAP = "all"
 
 
 def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:
@@ -29,7 +32,8 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
     rows: list[dict[str, Any]] = []
     raw: list[dict[str, Any]] = []
     for cap, settings in by_cap.items():
-        isa = executed_isa(inputs["int8"].path / "model", manifest.model.input_shape, cap)
+        isa = executed_isa(inputs["int8"].path / "model", INT8, manifest.model.input_shape, cap)
+        engine_isa = executed_isa_of_engine(inputs, manifest.model.input_shape, cap)
         without_native: list[BenchmarkSetting] = []
         for index, setting in enumerate(settings):
             native = not any(is_larger(setting, smaller) for smaller in without_native)
@@ -46,7 +50,7 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
                 if cap != spec.isa[0]
                 else None
             )
-            rows.append({**row(measured), "score_difference": difference})
+            rows.append({**row(measured, engine_isa), "score_difference": difference})
             raw.append(asdict(measured))
     (out / "samples.json").write_text(json.dumps(raw))
     parts = breakdowns(manifest, inputs, events)
@@ -99,16 +103,30 @@ def candidates(inputs: Mapping[str, StageOutput], *, native: bool) -> list[Candi
     paddle = [Candidate(ONEDNN, fp32), Candidate(INT8, int8)]
     if native:
         paddle.insert(0, Candidate(NATIVE, fp32))
-    others = [name for name in OTHER_ENGINES if name in inputs]
-    return paddle + [Candidate(name, inputs[name].path) for name in others]
+    engines = built(inputs)
+    if PADDLE_OPENVINO in engines:
+        paddle.append(Candidate(ENGINE_FP32, fp32))
+    return paddle + [Candidate(name, inputs[name].path) for name in engines]
 
 
-def executed_isa(int8: Path, input_shape: tuple[int, int, int], cap: str) -> str:
+def executed_isa(int8: Path, mode: str, input_shape: tuple[int, int, int], cap: str) -> str:
     """Return the ISA of the INT8 kernels that run under a cap, from oneDNN's log."""
-    ran = record_.trace(int8, INT8, input_shape, isa_cap=cap)
+    ran = record_.trace(int8, mode, input_shape, isa_cap=cap)
     quantized = onednn_log.isa(primitive for primitive in ran if primitive.is_int8)
     # oneDNN's reference kernels have no ISA in the log.
     return quantized or onednn_log.isa(ran) or "none"
+
+
+def executed_isa_of_engine(
+    inputs: Mapping[str, StageOutput], input_shape: tuple[int, int, int], cap: str
+) -> dict[str, str]:
+    """Return the ISA of INT8 under a cap for the OpenVINO engine in Paddle; empty without it."""
+    if PADDLE_OPENVINO not in built(inputs):
+        return {}
+    model = inputs[PADDLE_OPENVINO]
+    if cap == NO_CAP:
+        return {PADDLE_OPENVINO: model.record["isa"]}
+    return {PADDLE_OPENVINO: executed_isa(model.path / "model", PADDLE_OPENVINO, input_shape, cap)}
 
 
 def settings(manifest: Manifest) -> Mapping[str, Any]:

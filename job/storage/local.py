@@ -45,7 +45,8 @@ MANIFEST = "manifest.json"
 REPORTS = ("report.json", "report.md", "report.html", ".report.json")
 # How to deploy each model; written with the report into the folders of finished stages.
 DEPLOYS = tuple(
-    f"{folder}/deploy.json" for folder in ("fp32", "int8", "int8_openvino", "int8_onnxruntime")
+    f"{folder}/deploy.json"
+    for folder in ("fp32", "int8", "int8_paddle_openvino", "int8_openvino", "int8_onnxruntime")
 )
 # The error that ended the last run without a report, unless the next run can resume.
 FAILURE = "failure.json"

@@ -12,6 +12,10 @@ from job.errors import DataError
 # File name of a model, without suffix, in the output folder of its stage.
 PREFIX = "model"
 FP32, FAKE_QUANTIZED, INT8 = "fp32", "fake_quantized", "int8"
+# A program for Paddle's OpenVINO engine. Other kernels compute wrong scores without an error.
+PADDLE_OPENVINO = "paddle_openvino"
+# End of the name of a zero point that Paddle's own kernels ignore.
+UNSIGNED_ZERO_POINT = "@unsigned_zero_point"
 ACCURACY, TOP_K = "accuracy", ("top_k", "top_k_v2")
 FAKE_OPS = ("quantize_linear", "dequantize_linear", "fake_")
 INTEGERS = (VarType.INT64, VarType.INT32)
@@ -22,7 +26,7 @@ class SavedModel:
     """A classifier on disk.
 
     Attributes:
-        kind: ``fp32``, ``fake_quantized`` or ``int8``.
+        kind: ``fp32``, ``fake_quantized``, ``int8`` or ``paddle_openvino``.
         image: name of the image input.
         input_shape: (channels, height, width); -1 stands for any size.
         label: name of the label input; None without an accuracy layer.
@@ -109,10 +113,12 @@ class Variables:
 
 
 def kind_of(ops: Sequence[OpDesc]) -> str:
-    """Return ``int8``, ``fake_quantized`` or ``fp32``, decided by the ops of the model."""
+    """Return the kind of a model (see ``SavedModel``), decided by its ops."""
     for op in ops:
         if any(a.name == "mkldnn_data_type" and a.s == "int8" for a in op.attrs):
             return INT8
+        if any(name.endswith(UNSIGNED_ZERO_POINT) for name in names(op.inputs, "ZeroPoint")):
+            return PADDLE_OPENVINO
     return FAKE_QUANTIZED if any(op.type.startswith(FAKE_OPS) for op in ops) else FP32
 
 

@@ -1,6 +1,6 @@
 """Divides the error of quantization into the parts of weights and of activations."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,28 +10,29 @@ from job.engine.quantize.fake_quantize import DEQUANTIZE, QUANTIZE
 from job.engine.quantize.graph import Graph
 from job.engine.quantize.measurement import Images, Model
 from job.stats.closeness import decibels, score_differences
+from job.tasks.task import flat
 
 # Images that are compared. The fake-quantized program runs op by op, so each takes a second.
 COMPARED = 32
 
 
-def scores_of(
-    model: Model, logits: str, images: Images, progress: Callable[[int], None]
+def outputs_of(
+    model: Model, outputs: Sequence[str], images: Images, progress: Callable[[int], None]
 ) -> np.ndarray:
-    """Return the scores, float32 [N, classes], of all images."""
+    """Return the values of all outputs in one row per image, float32 [N, values]."""
     batches: list[np.ndarray] = []
 
     def receive(values: Mapping[str, np.ndarray]) -> None:
-        batches.append(np.array(values[logits]))
+        batches.append(flat(tuple(values[name] for name in outputs)))
         progress(len(batches[-1]))
 
-    model.run([logits], images, receive)
+    model.run(outputs, images, receive)
     return np.concatenate(batches)
 
 
 def error_parts(
     quantized: Model,
-    logits: str,
+    outputs: Sequence[str],
     images: Images,
     reference: np.ndarray,
     progress: Callable[[int], None],
@@ -40,9 +41,9 @@ def error_parts(
 
     Args:
         quantized: the calibrated fake-quantized program.
-        logits: variable of the scores.
+        outputs: names of the outputs.
         images: images to compare.
-        reference: FP32 scores of these images, [N, classes].
+        reference: FP32 outputs of these images, see :func:`outputs_of`.
         progress: receives the number of images of each batch, in two passes.
 
     Returns:
@@ -51,13 +52,13 @@ def error_parts(
         activations.
     """
     weights_only = replace(quantized, program=with_fp32_activations(quantized.program))
-    weights = scores_of(weights_only, logits, images, progress)
-    both = scores_of(quantized, logits, images, progress)
+    weights = outputs_of(weights_only, outputs, images, progress)
+    both = outputs_of(quantized, outputs, images, progress)
     return {"weights_db": ratio(weights, reference), "activations_db": ratio(both, weights)}
 
 
 def ratio(scores: np.ndarray, reference: np.ndarray) -> float:
-    """Return the signal-to-noise ratio of scores [N, classes], in dB."""
+    """Return the signal-to-noise ratio of outputs [N, values], in dB."""
     found = score_differences(scores, reference)
     return decibels(float(found.signal.sum()), float(found.noise.sum()))
 

@@ -20,7 +20,7 @@ from job.engine.quantize.distillation import (
     teacher_values,
     use_relative_rates,
 )
-from job.engine.quantize.error_parts import COMPARED, error_parts, scores_of
+from job.engine.quantize.error_parts import COMPARED, error_parts, outputs_of
 from job.engine.quantize.grid import unsigned_values, use_unsigned_steps
 from job.engine.quantize.measurement import Images, Model
 from job.engine.quantize.scales import warm_averages
@@ -229,7 +229,7 @@ def write_start(
         compared = images.some(COMPARED)
         comparison = Passes(3 * compared.count, partial(progress, "compare"))
         lift_bounds(classifier.evaluation, session.scope)
-        reference = scores_of(fp32, classifier.logits, compared, comparison.add)
+        reference = outputs_of(fp32, classifier.outputs, compared, comparison.add)
         counts = calibrate(
             classifier,
             evaluation,
@@ -243,7 +243,7 @@ def write_start(
         names = programs.persistables(evaluation)
         write_arrays(out / START, programs.read_variables(session.scope, names))
         quantized = replace(fp32, program=evaluation)
-        parts = error_parts(quantized, classifier.logits, compared, reference, comparison.add)
+        parts = error_parts(quantized, classifier.outputs, compared, reference, comparison.add)
     return {**counts, "error_parts": parts}
 
 

@@ -34,6 +34,8 @@ class PassStrategy : public PaddlePassBuilder {
 
 class AnalysisConfig {
  public:
+  enum class Precision { kFloat32 = 0 };
+
   AnalysisConfig(const std::string& program, const std::string& parameters);
   AnalysisConfig(const AnalysisConfig& other);
   ~AnalysisConfig();
@@ -46,6 +48,9 @@ class AnalysisConfig {
   void SwitchIrOptim(int wanted = true);
   void DeletePass(const std::string& name);
   PassStrategy* pass_builder() const;
+  void EnableOpenVINOEngine(Precision precision);
+  bool openvino_engine_enabled() const;
+  void SetOptimCacheDir(const std::string& folder);
 
  private:
   // The library writes its object here. In 3.2.2 it has at most 1,640 bytes, measured with

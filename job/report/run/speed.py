@@ -40,6 +40,12 @@ FASTER_NOTE = "Faster: the engine that table II compares INT8 with."
 SKIPPED_NOTE = f"{NONE}: not measured, because a short trial showed that this engine is far slower."
 
 
+ENGINE_FP32: Cell[SpeedRow] = (
+    Column("OpenVINO in Paddle\nimages/s", True),
+    lambda row: _known(row.fp32_paddle_openvino),
+)
+
+
 def throughput_grids(report: Mapping[str, Any]) -> tuple[Grid, ...]:
     """Return table II, one for each ISA cap; an asterisk marks the unstable rows."""
     cells: list[Cell[SpeedRow]] = [*setting_cells(report), *MEASURED]
@@ -72,11 +78,13 @@ def latency_grids(report: Mapping[str, Any]) -> tuple[Grid, ...]:
 
 def fp32_grid(report: Mapping[str, Any]) -> Grid:
     """Return FP32 with native and oneDNN kernels, because speedups are over the faster of them."""
+    has_engine = any(row.fp32_paddle_openvino is not None for row in speed_rows(report))
     cells: list[Cell[SpeedRow]] = [
         *((CAP,) if caps_differ(report) else ()),
         *setting_cells(report),
         (Column("Native images/s", True), lambda row: _known(row.fp32_native)),
         (Column("oneDNN images/s", True), lambda row: _known(row.fp32_onednn)),
+        *([ENGINE_FP32] if has_engine else []),
         (Column("Faster"), lambda row: ENGINE_NAMES[row.fp32_engine]),
         (Column("FP32 batches timed", True), lambda row: text_format.count(row.fp32_samples)),
         (Column("INT8 batches timed", True), lambda row: text_format.count(row.int8_samples)),
@@ -98,6 +106,7 @@ def int8_engines_grids(report: Mapping[str, Any]) -> tuple[Grid, ...]:
             lambda speed: text_format.judged_times(speed.ratio, speed.stable),
         ),
         (INTERVAL, lambda speed: text_format.known_interval(speed.ratio_interval)),
+        (Column("Over fastest\nFP32", True), lambda speed: _times(speed.fastest_fp32_ratio)),
         (Column("p50 ms", True), lambda speed: text_format.significant(speed.p50_ms)),
     ]
     grids = []
@@ -185,12 +194,32 @@ def _fastest_note(
     else:
         each = (f"{INT8_ENGINE_NAMES[r.fastest]} at {load_name(report, r.setting)}" for r in rows)
         fastest = f"Fastest engine: {'; '.join(each)}."
-    notes = [fastest, "Speedup: over FP32 in Paddle, as in table II."]
+    notes = [
+        fastest,
+        "Speedup: over FP32 in Paddle, as in table II. Over fastest FP32: over FP32 in the fastest "
+        "of all measured engines, which include the OpenVINO engine in Paddle.",
+    ]
+    notes += _checked_notes(report)
     return " ".join((*notes, *engine_notes(rows, speeds)))
+
+
+def _checked_notes(report: Mapping[str, Any]) -> Iterable[str]:
+    """Return the agreement with the fake-quantized model of the engines in which it is known."""
+    for name, model in report["models"].items():
+        if "agreement" in model:
+            decibels = model["agreement"]["signal_to_noise_db"]
+            yield (
+                f"{INT8_ENGINE_NAMES[name]} agrees with the fake-quantized model at "
+                f"{decibels:.1f} dB; its INT8 kernels use {model['isa']}."
+            )
 
 
 def _once(texts: Iterable[str]) -> Sequence[str]:
     return list(dict.fromkeys(texts))
+
+
+def _times(ratio: float | None) -> str:
+    return NONE if ratio is None else text_format.times(ratio)
 
 
 def _known(value: float | None) -> str:

@@ -20,8 +20,11 @@ import tiny
 from job import stats
 from job.data import packed
 from job.engine.inference.paddle_format import read_program
+from job.engine.paddle_openvino.convert import convert
+from job.engine.paddle_openvino.model import has_engine, open_model
 from job.engine.training import programs
 from job.errors import JobError
+from job.host import read_host
 from job.predict import main as engine
 from job.predict import runner
 from job.ui.choose import make_ui
@@ -371,3 +374,21 @@ def test_native_threads_need_cores(native: Path, trial: runner.Trial) -> None:
     outcome = run_native(native, **options, num_threads=5000)
     assert outcome.code == 5
     assert "5000 threads" in outcome.message
+
+
+@pytest.mark.skipif(not has_engine(), reason="this Paddle has no OpenVINO engine")
+def test_a_model_for_the_openvino_engine_in_paddle(
+    run: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other kernels compute other scores for this model, and the engine writes to ./__cache__."""
+    convert(folder / "fake", tmp_path, has_vnni=read_host().has_vnni)
+    (tmp_path / "current").mkdir()
+    monkeypatch.chdir(tmp_path / "current")
+    outcome = run(infer_model=tmp_path, infer_data=folder / "data.bin", **FAST)
+    assert outcome.code == 0, outcome.message
+    assert outcome.result["model"]["kind"] == "paddle_openvino"
+    data = packed.open_packed(folder / "data.bin", tiny.SHAPE)
+    scores = open_model(tmp_path, 1).scores(np.array(data.images))
+    right = int(stats.topk_correct(scores, data.labels, 1).sum())
+    assert outcome.result["accuracy"]["top1_correct"] == right > 0
+    assert not list((tmp_path / "current").iterdir())

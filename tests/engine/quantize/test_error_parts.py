@@ -6,7 +6,7 @@ import tiny
 
 from job.engine.quantize import qat
 from job.engine.quantize.calibration import calibrate
-from job.engine.quantize.error_parts import error_parts, ratio, scores_of
+from job.engine.quantize.error_parts import error_parts, outputs_of, ratio
 from job.engine.quantize.measurement import Images, Model
 from job.engine.training import programs
 
@@ -32,13 +32,13 @@ def calibrated():
 
 
 def scores(session, model, images):
-    return scores_of(model, session.classifier.logits, Images(images), lambda done: None)
+    return outputs_of(model, session.classifier.outputs, Images(images), lambda done: None)
 
 
 def parts_of(session, quantized, images, fp32):
     with session.active():
         return error_parts(
-            quantized, session.classifier.logits, Images(images), fp32, lambda done: None
+            quantized, session.classifier.outputs, Images(images), fp32, lambda done: None
         )
 
 

@@ -127,6 +127,24 @@ def test_long_calls_take_one_turn(monkeypatch):
     assert [batches for label, batches in calls if label == "int8"][1:] == [2, 2, 2]
 
 
+@pytest.mark.parametrize(("milliseconds", "kept"), [(0.8, True), (1.2, True), (2.0, False)])
+def test_fp32_in_another_engine_is_dropped_if_it_is_not_faster(milliseconds, kept):
+    class Group(SimpleNamespace):
+        closed = False
+
+        def time(self, seconds, batches, limit):
+            return [[self.milliseconds]]
+
+        def close(self):
+            self.closed = True
+
+    other = Group(label=rounds.ENGINE_FP32, milliseconds=milliseconds)
+    groups = [Group(label="onednn", milliseconds=1.0), Group(label="int8", milliseconds=0.5), other]
+    found = rounds.competitive(groups, EFFORT)
+    assert (other in found, other.closed) == (kept, not kept)
+    assert found[:2] == groups[:2]
+
+
 def test_asked_to_stop():
     assert measure([INT8], events=Events(stopping=True)) is None
 

@@ -155,16 +155,22 @@ _READING = {"packed", "packed_objects", "transforms"}
 _INT8 = {"engine.compare", "engine.int8", "benchmark", "profile", "isa"}
 _TASKS = {"tasks", "detection", "stats"}
 _TRAINING = {"engine", "engine.inference", "engine.training", *_TASKS}
-_OTHER_ENGINES = {"engine.conversion", "engine.openvino", "engine.onnxruntime"}
+_PADDLE_OPENVINO = {"engine.conversion", "engine.paddle_openvino"}
+_EXTRAS = {"engine.conversion", "engine.openvino", "engine.onnxruntime"}
+_OTHER_ENGINES = {*_EXTRAS, *_PADDLE_OPENVINO}
 REACHED = {
     "prepare": {"data", "detection"},
     "baseline": {"data", "engine.weights", *_TRAINING},
     "calibrate": {"data", "engine.quantize", *_TRAINING},
     "qat": {"data", "engine.quantize", *_TRAINING},
     "convert": {"data", "engine.quantize", *_TRAINING},
-    "int8": {"data", "engine.quantize", *_TRAINING, *_INT8},
-    "openvino": {"data", "engine", "engine.inference", *_TASKS, *_OTHER_ENGINES},
-    "onnxruntime": {"data", "engine", "engine.inference", *_TASKS, *_OTHER_ENGINES},
+    "int8": {"data", "engine.quantize", *_TRAINING, *_INT8, *_PADDLE_OPENVINO},
+    "paddle_openvino": {
+        "data", "engine", "engine.inference", "benchmark", "profile", "isa", *_TASKS,
+        *_PADDLE_OPENVINO,
+    },
+    "openvino": {"data", "engine", "engine.inference", *_TASKS, *_EXTRAS},
+    "onnxruntime": {"data", "engine", "engine.inference", *_TASKS, *_EXTRAS},
     "accuracy": {"data", "engine", "engine.inference", *_TASKS, *_OTHER_ENGINES},
     "benchmark": {
         "benchmark", "profile", "isa", "stats",

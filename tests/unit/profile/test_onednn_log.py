@@ -34,6 +34,20 @@ def test_parse_reads_executions_only():
     assert primitives[0].isa == ""
 
 
+def test_parse_reads_the_log_of_paddles_openvino_engine():
+    line = (
+        "onednn_verbose,primitive,exec,cpu,convolution,jit_uni_int8:avx2,forward_inference,"
+        "src_u8::blocked:acdb::f0 wei_s8:ap:blocked:ABcd2b8a4b::f0 dst_s8::blocked:abcd::f0,"
+        "attr-scratchpad:user attr-scales:dst:0:f32 attr-post-ops:eltwise_relu,"
+        "alg:convolution_direct,mb4_ic1oc8_ih8oh8,0.0625"
+    )
+    (found,) = onednn_log.parse([line])
+    assert (found.data_type, found.weights_type, found.target_type) == ("u8", "s8", "s8")
+    assert (found.source_format, found.target_format) == ("acdb", "abcd")
+    assert found.is_int8
+    assert (found.isa, found.shape, found.post_ops) == ("avx2", "mb4_ic1oc8_ih8oh8", ("relu",))
+
+
 @pytest.mark.parametrize(
     ("data", "weights", "expected"),
     [("u8", "s8", True), ("s8", "s8", True), ("f32", "f32", False), ("u8", "", False)],

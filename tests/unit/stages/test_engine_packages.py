@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from job.host import read_host
 from job.pipeline import fingerprint
 from job.stages import engine_packages
 from job.stages.other_engines import checked_error
+from job.stages.paddle_openvino import fault
+from job.stages.stage import StageOutput
 from job.storage.digests import Digests
 
 CORE = ("prepare", "baseline", "calibrate", "qat", "convert", "int8", "accuracy", "benchmark")
@@ -31,7 +34,10 @@ def test_no_stage_of_an_engine_that_is_not_asked_for() -> None:
     assert all(full[name] == needs for name, needs in stages_of().items())
 
 
-@pytest.mark.parametrize("names", [("openvino",), ("onnxruntime",), ("onnxruntime", "openvino")])
+@pytest.mark.parametrize(
+    "names",
+    [("openvino",), ("onnxruntime",), ("onnxruntime", "openvino"), ("paddle_openvino",)],
+)
 def test_engines_bring_a_stage_that_what_runs_the_models_needs(names: tuple[str, ...]) -> None:
     found = stages_of(*names)
     assert set(found) == {*CORE, *names}
@@ -39,6 +45,42 @@ def test_engines_bring_a_stage_that_what_runs_the_models_needs(names: tuple[str,
     for stage in ("accuracy", "benchmark"):
         assert set(found[stage]) - set(stages_of()[stage]) == set(names)
     assert all(order.index(need) < order.index(name) for name in order for need in found[name])
+
+
+def test_the_engine_in_paddle_is_a_default_unless_paddle_lacks_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def default_stages() -> set[str]:
+        return {stage.name for stage in stages.stages_for(check(document()))}
+
+    monkeypatch.setattr(engine_packages, "find_spec", lambda _: None)
+    assert default_stages() == {*CORE, "paddle_openvino"}
+    paddle = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(engine_packages, "find_spec", lambda _: paddle)
+    assert default_stages() == set(CORE)
+    (tmp_path / engine_packages.PLUGIN).parent.mkdir()
+    (tmp_path / engine_packages.PLUGIN).touch()
+    assert default_stages() == {*CORE, "paddle_openvino"}
+
+
+def test_an_engine_without_a_model_is_not_used(tmp_path: Path) -> None:
+    outputs = {
+        "paddle_openvino": StageOutput(tmp_path, {"rejected": "its scores agree at 9.0 dB only"}),
+        "openvino": StageOutput(tmp_path, {"bytes": 1}),
+        "int8": StageOutput(tmp_path, {}),
+    }
+    assert engine_packages.built(outputs) == ["openvino"]
+
+
+@pytest.mark.parametrize(
+    ("decibels", "kernels", "bound", "sound"),
+    [(20, 3, 20, True), (19.9, 3, 20, False), (5, 3, None, True), (50, 0, 20, False)],
+)
+def test_a_wrong_model_for_the_engine_in_paddle_is_not_written(
+    decibels: float, kernels: int, bound: float | None, sound: bool
+) -> None:
+    found = {"signal_to_noise_db": decibels, "same_top1": 100.0}
+    assert (fault(found, {"int8_primitives": kernels}, bound) is None) == sound
 
 
 def test_versions_of_an_engine_are_in_the_keys_of_what_uses_it() -> None:
@@ -78,7 +120,7 @@ def test_extras_hold_what_the_engines_need() -> None:
     text = Path(__file__).parents[3].joinpath("pyproject.toml").read_text()
     extras = tomllib.loads(text)["project"]["optional-dependencies"]
     for engine, packages in engine_packages.PACKAGES.items():
-        named = {requirement.split("=")[0] for requirement in extras[engine]}
+        named = {requirement.split("=")[0] for requirement in extras.get(engine, ())}
         assert named == set(packages)
 
 

@@ -8,6 +8,7 @@ from sample_report import (
     as_html,
     as_markdown,
     benchmark_entry,
+    engine_entry,
     model_accuracy,
     sample_report,
 )
@@ -203,6 +204,26 @@ def test_every_setting_is_named_where_it_differs():
     assert as_markdown(report).count(cells.UNCAPPED_NOTE) == 1  # not where there is no cap
     report["benchmark"][4]["engines"]["openvino"]["ratio_interval"] = [3.0, 5.0]
     assert "| OpenVINO | 400 | 4.00×\\* | 3.00–5.00 |" in as_markdown(report)
+
+
+def test_the_ratio_over_the_fastest_fp32_stands_next_to_the_published_ratio():
+    report = sample_report()
+    report["models"]["paddle_openvino"] = {
+        "path": "int8_paddle_openvino",
+        "bytes": 1024,
+        "agreement": {"signal_to_noise_db": 27.25, "same_top1": 100},
+        "isa": "avx512_core_vnni",
+    }
+    for entry in report["benchmark"]:
+        engine = engine_entry("paddle_openvino", entry["batch_size"], 500.0, 2000.0)
+        entry["engines"] = {"paddle_openvino": {**engine, "fastest_fp32_ratio": 3.25}}
+        entry["fp32_engines"]["paddle_openvino"] = 612.5
+        entry["fastest_fp32"] = "paddle_openvino"
+    schema_check.validate(report)
+    text = as_markdown(report)
+    assert "| OpenVINO in Paddle | 2,000 | 4.00× | 3.92–4.08 | 3.25× |" in text
+    assert "612" in text
+    assert "27.2 dB" in text
 
 
 def test_a_model_that_learnt_nothing_is_told_of():

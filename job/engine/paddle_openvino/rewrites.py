@@ -1,0 +1,237 @@
+"""Rewrites of a fake-quantized program that let OpenVINO run it in INT8 and fuse more ops.
+
+Each function changes a network in place and returns the number of changes. A pair is a
+``quantize_linear`` and the ``dequantize_linear`` ops that read its output.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from job.engine.inference.paddle_format import OpDesc
+from job.engine.inference.saved_model import UNSIGNED_ZERO_POINT
+from job.engine.paddle_openvino.network import (
+    DEQUANTIZE,
+    QUANTIZE,
+    Network,
+    attribute,
+    names,
+    set_input,
+)
+
+STEPS, UNSIGNED_STEPS = np.float32(127), np.float32(255)
+RESHAPES = ("flatten_contiguous_range", "flatten2", "reshape2", "squeeze2", "unsqueeze2", "dropout")
+
+
+class Pair(NamedTuple):
+    """A quantize op and one dequantize op.
+
+    Attributes:
+        quantize: reads the value ``source``.
+        dequantize: writes the value ``result``.
+    """
+
+    quantize: OpDesc
+    dequantize: OpDesc
+
+    @property
+    def source(self) -> str:
+        """The variable that is quantized."""
+        return names(self.quantize.inputs, "X")[0]
+
+    @property
+    def result(self) -> str:
+        """The dequantized variable."""
+        return names(self.dequantize.outputs, "Y")[0]
+
+
+def pairs(network: Network) -> list[Pair]:
+    """Return all pairs of activations, in the order of the ops."""
+    return [
+        Pair(op, reader)
+        for op in network.ops
+        if op.type == QUANTIZE
+        for reader in network.readers(names(op.outputs, "Y")[0])
+        if reader.type == DEQUANTIZE
+    ]
+
+
+def steps(network: Network, op: OpDesc) -> tuple[float, int, int]:
+    """Return the scale of a quantize or dequantize op, its largest step and its axis."""
+    scale = network.values[names(op.inputs, "Scale")[0]]
+    largest = attribute(op, "qmax")
+    axis = attribute(op, "quant_axis")
+    return float(scale.reshape(-1)[0]), largest.i if largest else 127, axis.i if axis else -1
+
+
+def has_one_scale(network: Network, op: OpDesc) -> bool:
+    """Return whether an op has one scale for the whole tensor."""
+    return network.values[names(op.inputs, "Scale")[0]].size == 1
+
+
+def merge_pairs(network: Network) -> int:
+    """Merge pairs that quantize a variable several times in the same steps."""
+    first: dict[tuple[str, tuple[float, int, int]], Pair] = {}
+    merged = 0
+    for pair in pairs(network):
+        if not has_one_scale(network, pair.quantize):
+            continue
+        known = first.setdefault((pair.source, steps(network, pair.quantize)), pair)
+        if known is pair:
+            continue
+        network.rename_reads(pair.result, known.result)
+        network.remove(pair.dequantize)
+        quantized = names(pair.quantize.outputs, "Y")[0]
+        if pair.quantize is not known.quantize and not network.readers(quantized):
+            network.remove(pair.quantize)
+        # A reader can stand between the first pair's quantize op and its dequantize op.
+        network.move_behind(known.dequantize, known.quantize)
+        merged += 1
+    return merged
+
+
+def drop_idle_pools(network: Network) -> int:
+    """Remove pools that do not change their input: adaptive to the input's size, or of 1 pixel."""
+    dropped = 0
+    for op in [op for op in network.ops if op.type == "pool2d"]:
+        before, after = names(op.inputs, "X")[0], names(op.outputs, "Out")[0]
+        window, stride, padding = (
+            list(found.ints) if (found := attribute(op, name)) else []
+            for name in ("ksize", "strides", "paddings")
+        )
+        adaptive, whole = attribute(op, "adaptive"), attribute(op, "global_pooling")
+        if whole is not None and whole.b:
+            continue
+        if adaptive is not None and adaptive.b:
+            idle = min(window) > 0 and list(network.shape(before)[2:]) == window
+        else:
+            idle = set(window) | set(stride) == {1} and not any(padding)
+        if idle:
+            network.rename_reads(after, before)
+            network.remove(op)
+            dropped += 1
+    return dropped
+
+
+def transpose_weights(network: Network) -> int:
+    """Store int8 weights of fully connected layers with one row per output."""
+    transposed = 0
+    for op in [op for op in network.ops if op.type == "matmul_v2"]:
+        restored = names(op.inputs, "Y")[0]
+        dequantize, flag = network.producer(restored), attribute(op, "trans_y")
+        if dequantize is None or dequantize.type != DEQUANTIZE or flag is None or flag.b:
+            continue
+        weight = names(dequantize.inputs, "X")[0]
+        value, axis = network.values.get(weight), attribute(dequantize, "quant_axis")
+        readers = (*network.readers(weight), *network.readers(restored))
+        if value is None or value.ndim != 2 or len(readers) != 2 or axis is None:
+            continue
+        network.store(weight, np.ascontiguousarray(value.T))
+        network.set_shape(restored, value.T.shape)
+        flag.b = True
+        if axis.i >= 0:
+            axis.i = 1 - axis.i
+        transposed += 1
+    return transposed
+
+
+def quantize_before_reshapes(network: Network) -> int:
+    """Move pairs in front of ops that only move values, where OpenVINO can fuse them."""
+    moved = 0
+    while found := next(movable(network), None):
+        pair, reshape = found
+        before, after = names(reshape.inputs, "X")[0], names(reshape.outputs, "Out")[0]
+        network.rename_reads(pair.result, after)
+        set_input(pair.quantize, "X", before)
+        set_input(reshape, "X", pair.result)
+        for name in (names(pair.quantize.outputs, "Y")[0], pair.result):
+            network.set_shape(name, network.shape(before))
+        network.move_behind(reshape, pair.dequantize)
+        moved += 1
+    return moved
+
+
+def movable(network: Network) -> Iterator[tuple[Pair, OpDesc]]:
+    """Yield each pair that can be moved in front of the op that writes its source, and this op."""
+    for pair in pairs(network):
+        op = network.producer(pair.source)
+        if op is None or op.type not in RESHAPES or not has_one_scale(network, pair.quantize):
+            continue
+        alone = len(network.readers(names(pair.quantize.outputs, "Y")[0])) == 1
+        keeps = op.type != "dropout" or is_idle_dropout(op)
+        if alone and keeps and len(network.readers(pair.source)) == 1:
+            yield pair, op
+
+
+def is_idle_dropout(op: OpDesc) -> bool:
+    """Return whether a dropout does not scale at inference."""
+    kind = attribute(op, "dropout_implementation")
+    return kind is not None and kind.s == "upscale_in_train"
+
+
+def drop_repeated_pairs(network: Network) -> int:
+    """Remove pairs behind a max pool whose input has the same steps."""
+    dropped = 0
+    for pair in pairs(network):
+        pool = network.producer(pair.source)
+        if pool is None or pool.type != "pool2d":
+            continue
+        kind, before = attribute(pool, "pooling_type"), names(pool.inputs, "X")[0]
+        earlier = network.producer(before)
+        if kind is None or kind.s != "max" or earlier is None or earlier.type != DEQUANTIZE:
+            continue
+        if has_one_scale(network, earlier) and steps(network, earlier) == steps(
+            network, pair.quantize
+        ):
+            network.rename_reads(pair.result, pair.source)
+            network.remove(pair.dequantize)
+            if not network.readers(names(pair.quantize.outputs, "Y")[0]):
+                network.remove(pair.quantize)
+            dropped += 1
+    return dropped
+
+
+def halve_weights(network: Network) -> int:
+    """Store int8 weights in half of their steps, with twice their scale.
+
+    Without AVX512_VNNI, OpenVINO's kernels add two products in 16 bits. The sum of two products of
+    activations up to 255 and weights up to 127 overflows. oneDNN halves the weights of Paddle's own
+    INT8 model for the same reason.
+    """
+    halved = 0
+    for op in network.ops:
+        weight = names(op.inputs, "X")[0] if op.type == DEQUANTIZE else ""
+        if weight not in network.values:
+            continue
+        # New names, because other ops can read the same weight or the same scale.
+        (scale,) = names(op.inputs, "Scale")
+        steps_of_weight = np.rint(network.values[weight] / 2).astype("int8")
+        set_input(op, "X", network.store(f"{weight}@halved", steps_of_weight))
+        set_input(op, "Scale", network.store(f"{scale}@halved", 2 * network.values[scale]))
+        halved += 1
+    return halved
+
+
+def use_unsigned_steps(network: Network) -> int:
+    """Give never-negative values 256 steps from 0 to their scale, in OpenVINO's form.
+
+    The fake-quantized model marks these values by 255 steps (job.engine.quantize.grid). OpenVINO
+    ignores this mark, but its frontend subtracts the zero point. Paddle's kernels ignore the zero
+    point, so only OpenVINO computes this model correctly.
+    """
+    changed = 0
+    for op in network.ops:
+        largest = attribute(op, "qmax")
+        if op.type not in (QUANTIZE, DEQUANTIZE) or largest is None or largest.i != UNSIGNED_STEPS:
+            continue
+        scale = names(op.inputs, "Scale")[0]
+        narrow = (network.values[scale] * (STEPS / UNSIGNED_STEPS)).astype("float32")
+        zero = np.full(1, -128, "int32")
+        set_input(op, "Scale", network.store(f"{scale}@unsigned", narrow))
+        set_input(op, "ZeroPoint", network.store(f"{scale}{UNSIGNED_ZERO_POINT}", zero))
+        kept = [each for each in op.attrs if each.name not in ("qmin", "qmax")]
+        del op.attrs[:]
+        op.attrs.extend(kept)
+        changed += op.type == QUANTIZE
+    return changed

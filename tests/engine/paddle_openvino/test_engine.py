@@ -1,0 +1,107 @@
+"""Paddle's OpenVINO engine computes the rewritten program like the fake-quantized model."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+
+from job.engine.inference.saved_model import PADDLE_OPENVINO, read_saved_model
+from job.engine.paddle_openvino import convert, model
+from job.engine.paddle_openvino.network import read_network
+from job.errors import DataError, MachineError, QuantizationError
+from job.host import read_host
+from job.isa import ISA_ORDER
+from job.manifest import parse
+from job.predict import main as predict
+from job.stages import paddle_openvino as stage
+from job.stages.stage import StageOutput
+
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.skipif(not model.has_engine(), reason="this Paddle has no OpenVINO engine"),
+]
+
+# The network is tiny, and on a CPU without AVX512_VNNI its weights have half the steps.
+LEAST_DB = 18
+FILES = ["model.pdiparams", "model.pdmodel"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The fake-quantized model, and the engine's model in ``out``."""
+    folder = tmp_path_factory.mktemp("engine")
+    tiny.quantize(tiny.open_tiny(classes=8), folder, bias=1.0)
+    (folder / "out").mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def record(folder: Path) -> Any:
+    has_vnni = read_host().has_vnni
+    return convert.convert(folder / "fake", folder / "out", has_vnni=has_vnni)
+
+
+def test_the_engine_agrees_with_the_fake_quantized_model(
+    folder: Path, record: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    images, _ = tiny.examples(32, seed=5)
+    expected = tiny.scores(folder / "fake", "fake_quantized", images)
+    loaded = model.open_model(folder / "out", 1)
+    for batch in (32, 5):
+        found = loaded.scores(images[:batch])
+        noise = float(np.square(found - expected[:batch]).sum())
+        signal = float(np.square(expected[:batch]).sum())
+        assert 10 * np.log10(signal / noise) > LEAST_DB
+    assert 0 < record["unsigned"] < record["quantizers"]
+    assert record["int8_weights"] > 0
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(DataError, match="8x8"):
+        loaded.scores(images[:, :, :4, :4])
+
+
+def test_only_the_engine_loads_the_model(
+    folder: Path, record: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert read_saved_model(folder / "out" / "model").kind == PADDLE_OPENVINO
+    monkeypatch.setattr(model, "has_engine", lambda: False)
+    for load in (predict.Tester, model.PaddleOpenVINOModel):
+        with pytest.raises(MachineError, match="OpenVINO engine"):
+            load(folder / "out" / "model", 1)
+
+
+@pytest.mark.parametrize(("bound", "written"), [(15, True), (90, False)])
+def test_only_a_model_that_computes_what_was_trained_is_written(
+    bound: int, written: bool, folder: Path, tmp_path: Path
+) -> None:
+    document = {
+        "version": 1,
+        "name": "tiny",
+        "model": {"name": "convnet", "classes": 10, "input_shape": list(tiny.SHAPE)},
+        "data": {"format": "digits", "mean": [0.5], "std": [0.5]},
+        "gates": {"int8_matches_fake": bound},
+    }
+    shutil.copy(folder / "fake.pdmodel", tmp_path / "model.pdmodel")
+    shutil.copy(folder / "fake.pdiparams", tmp_path / "model.pdiparams")
+    tiny.pack(tmp_path / "calibration.bin", 32, seed=5)
+    inputs = {name: StageOutput(tmp_path, {}) for name in ("prepare", "convert")}
+    out = tmp_path / "out"
+    out.mkdir()
+    found = stage.run(parse(document, "m.json", tmp_path), inputs, out, tiny.News())
+    assert [path.name for path in sorted(out.iterdir())] == FILES * written
+    assert (found["rejected"] is None) == written
+    if written:
+        assert found["agreement"]["signal_to_noise_db"] > bound
+        assert found["int8_primitives"] > 0
+        assert found["isa"] in ISA_ORDER
+
+
+def test_a_program_that_the_engine_cannot_load(folder: Path, tmp_path: Path) -> None:
+    network = read_network(folder / "fake")
+    next(op for op in network.ops if op.type == "relu").type = "erfinv"
+    network.write(tmp_path / "unknown")
+    with pytest.raises(QuantizationError, match="OpenVINO engine cannot load"):
+        model.PaddleOpenVINOModel(tmp_path / "unknown", 1)
