@@ -15,6 +15,7 @@ from typing import Any
 
 import job
 from job.errors import UsageError
+from job.kubernetes.locations import with_uris
 from job.kubernetes.options import PodOptions, check, pods_of, toleration
 from job.kubernetes.scratch import set_scratch
 from job.manifest import Manifest
@@ -102,7 +103,7 @@ def _config_map(metadata: Mapping[str, Any], manifest: Manifest) -> dict[str, An
     Raises:
         UsageError: the manifest is larger than a ConfigMap can be.
     """
-    content = f"{json.dumps(manifest.resolved, indent=2)}\n"
+    content = f"{json.dumps(with_uris(manifest), indent=2)}\n"
     size = len(content.encode())
     if size > _CONFIG_MAP_BYTES:
         raise UsageError(

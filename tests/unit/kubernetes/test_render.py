@@ -14,7 +14,8 @@ from sample_manifest import document
 import job
 from job.errors import UsageError
 from job.kubernetes import PodOptions, objects, render
-from job.manifest import Manifest, parse
+from job.manifest import Manifest, entries, parse
+from job.uri import S3Uri
 
 POLICIES = (*EVERYWHERE, *BY_FEATURE)
 MATRIX = [{"name": "one", "set": {"train.epochs": 1}}, {"name": "two", "set": {"train.epochs": 2}}]
@@ -235,6 +236,42 @@ def test_the_config_map_is_immutable_and_comes_first(options: dict[str, Any]) ->
     config, made = yaml.safe_load_all(render(source, PodOptions(**options)))
     assert (config["kind"], config["immutable"]) == ("ConfigMap", True)
     assert made["kind"] in ("Job", "PaddleJob")
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        (
+            {"data__root": "images", "data__train_dir": "train"},
+            ["s3://jobs/p/w.pdparams", "s3://jobs/p/images"],
+        ),
+        ({"data__root": "s3://other/i"}, ["s3://jobs/p/w.pdparams", "s3://other/i"]),
+        ({"data__root": "/data"}, ["s3://jobs/p/w.pdparams", "/data"]),
+        ({"data__root": None}, ["s3://jobs/p/w.pdparams", "s3://jobs/p"]),
+    ],
+)
+def test_relative_paths_of_a_manifest_from_s3(changes: dict[str, Any], found: list[str]) -> None:
+    """The pod reads the manifest from a ConfigMap, so relative paths must become URIs."""
+    matrix = [
+        {"name": "one", "set": {"model.weights": "one.pdparams"}},
+        {"name": "two", "set": {"/model/weights": "s3://other/two.pdparams"}},
+        {"name": "three", "set": {"model": {**document()["model"], "weights": "three.pdparams"}}},
+    ]
+    given = document(
+        output="s3://bucket/tiny", model__weights="w.pdparams", matrix=matrix, **changes
+    )
+    source = parse(given, "s3://jobs/p/m.json", Path("/base"), prefix=S3Uri("jobs", "p"))
+    config, _ = rendered(source)
+    in_pod = parse(json.loads(config["data"]["manifest.json"]), "m.json", Path("/work"))
+    assert [in_pod.model.weights, in_pod.data.root] == found
+    assert [single.model.weights for single in entries(in_pod)] == [
+        "s3://jobs/p/one.pdparams",
+        "s3://other/two.pdparams",
+        "s3://jobs/p/three.pdparams",
+    ]
+    # A manifest from this machine is unchanged: its relative paths start at /work.
+    config, _ = rendered(parse(given, "m.json", Path("/base")))
+    assert json.loads(config["data"]["manifest.json"])["model"]["weights"] == "w.pdparams"
 
 
 IN_S3 = {"data__root": "s3://bucket/images", "data__train_dir": "train"}
