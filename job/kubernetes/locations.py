@@ -6,11 +6,11 @@ from typing import Any
 
 from job.manifest import Manifest
 from job.manifest.pointer import split_pointer
+from job.manifest.spec import BUILT_IN
 
 # The keys whose relative values start at the manifest's prefix. Lists and packed files start at
 # data.root.
 _PATHS = (("model", "weights"), ("model", "inference_model"), ("data", "root"))
-_BUILT_IN = ("digits", "synthetic")
 
 
 def with_uris(manifest: Manifest) -> Mapping[str, Any]:
@@ -26,7 +26,7 @@ def with_uris(manifest: Manifest) -> Mapping[str, Any]:
     document: dict[str, Any] = copy.deepcopy({**manifest.resolved})
     for section, key in _PATHS:
         document[section][key] = _uri(manifest, document[section][key])
-    if manifest.data.root is None and manifest.data.format not in _BUILT_IN:
+    if manifest.data.root is None and manifest.data.format not in BUILT_IN:
         document["data"]["root"] = str(manifest.prefix)
     for entry in document["matrix"] or ():
         for name, value in entry["set"].items():

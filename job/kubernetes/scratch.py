@@ -4,13 +4,14 @@ The kubelet evicts a pod that exceeds one of these sizes. The eviction counts as
 """
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from job.errors import UsageError
 from job.manifest import Manifest, entries
-from job.manifest.spec import BUILT_IN
+from job.manifest.spec import BUILT_IN, data_file, expanded
 from job.pipeline.fetch_inputs import reads_s3
 
 _GIB = 1 << 30
@@ -23,7 +24,7 @@ _LOGS_GIB = 1
 # Each process that writes to the cache can exceed its limit by this share.
 _OVERSHOOT = 0.02
 _FLOAT_BYTES = 4
-# Assumed size of the packed test split, because it is unknown before a run: ImageNet's.
+# Assumed number of test images if they are not on this machine: ImageNet's.
 _TEST_IMAGES = 50_000
 
 _UNITS = {"M": 10**6, "G": 10**9, "T": 10**12, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
@@ -88,8 +89,25 @@ def _packed_gib(manifest: Manifest) -> float:
     """Return the size of the packed images in the scratch volume, in GiB."""
     if manifest.data.format in BUILT_IN or not manifest.output.startswith("s3://"):
         return 0.0
-    images = _TEST_IMAGES + manifest.data.calibration_images
+    images = _test_images(manifest) + manifest.data.calibration_images
     return images * math.prod(manifest.model.input_shape) * _FLOAT_BYTES / _GIB
+
+
+def _test_images(manifest: Manifest) -> int:
+    """Return the number of test images in a list or in class folders on this machine.
+
+    Also counts comments and other files, so the number is never too small.
+    """
+    data = manifest.data
+    name = data.val_list or data.val_dir
+    location = data_file(data.root, name) if name else None
+    if location is None or manifest.uri(location) is not None:
+        return _TEST_IMAGES
+    path = manifest.base / expanded(location)
+    if path.is_file():
+        with path.open("rb") as file:
+            return sum(1 for _ in file)
+    return sum(len(files) for _, _, files in os.walk(path)) if path.is_dir() else _TEST_IMAGES
 
 
 def _check_scratch(manifest: Manifest) -> None:

@@ -295,6 +295,21 @@ def test_scratch_holds_what_the_manifest_allows(changes: dict[str, Any], gib: in
     assert broken(made, POLICIES) == []
 
 
+def test_test_images_on_this_machine_are_counted(tmp_path: Path) -> None:
+    """50,000 images of 588 KiB take 28 GiB, and 20 GiB are for other files."""
+    lists = {"format": "imagenet_list", "root": "set", "train_list": "t.txt", "val_list": "v.txt"}
+    given = document(output="s3://bucket/tiny", data=lists, model__input_shape=[3, 224, 224])
+    sizes = []
+    for images in (None, 10, 100_000):
+        if images is not None:
+            (tmp_path / "set").mkdir(exist_ok=True)
+            (tmp_path / "set" / "v.txt").write_text("a.jpg 0\n" * images)
+        _, made = rendered(parse(given, "m.json", tmp_path))
+        volumes = {volume["name"]: volume for volume in pod_of(made)["volumes"]}
+        sizes.append(volumes["scratch"]["emptyDir"]["sizeLimit"])
+    assert sizes == ["49Gi", "21Gi", "77Gi"]
+
+
 def test_scratch_is_not_on_the_claim() -> None:
     source = parse(document(**IN_S3), "m.json", Path("/base"))
     _, made = rendered(source, claim="shared")
