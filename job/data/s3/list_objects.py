@@ -40,9 +40,12 @@ def list_objects(
         DataError: there are no objects.
     """
     data, wanted = manifest.data, None
-    if data.format == "class_folders":
+    if data.format in ("class_folders", "images"):
         dirs = [text for text in (data.train_dir, data.selection_dir, data.val_dir) if text]
         tops = [root if text == "." else root / posixpath.normpath(text) for text in dirs]
+    elif data.format in ("voc", "coco"):
+        # The lists and the annotations name the images, and they are below the root, too.
+        tops = [root]
     else:
         wanted = {
             name
