@@ -362,9 +362,9 @@ class ObjectStore:
             if not page.get("IsTruncated"):
                 return
             following = page.get("NextContinuationToken")
-            if not following:
+            if not following or following == token.get("ContinuationToken"):
                 raise wrong_response(
-                    prefix, self._server, "the listing is truncated but has no token to continue"
+                    prefix, self._server, "the listing is truncated but has no new token"
                 )
             token = {"ContinuationToken": following}
 

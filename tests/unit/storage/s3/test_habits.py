@@ -209,6 +209,21 @@ class TestListings:
             assert type(raised.value) is StorageError
             assert server.requests["LIST"] == 2
 
+    def test_a_later_page_that_repeats(self, server: Unusual) -> None:
+        store, tokens = server.store(), list[str]()
+
+        class Repeating:
+            def list_objects_v2(self, ContinuationToken: str = "", **given: str) -> object:  # noqa: N803
+                tokens.append(ContinuationToken)
+                page = {"Prefix": f"a/{bool(ContinuationToken)}/"}
+                more = {"IsTruncated": True, "NextContinuationToken": "next"}
+                return {"CommonPrefixes": [page], **more}
+
+        store.client = Repeating()
+        with pytest.raises(StorageError, match="token"):
+            list(store.level(BUCKET / "a"))
+        assert tokens == ["", "next"]
+
     def test_a_flat_folder_is_listed_once(self, server: Unusual) -> None:
         server.habits.page_keys = 10
         for number in range(95):
