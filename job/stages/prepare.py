@@ -9,6 +9,7 @@ import numpy as np
 
 from job.data import packed, packed_objects
 from job.data.copies import find_copies
+from job.data.label_names import label_names
 from job.data.loader import Loader
 from job.data.object_counts import class_labels, object_counts
 from job.data.objects import LabelledSource
@@ -61,7 +62,7 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
         "classes": manifest.model.classes,
         "splits": {name: {"images": counts[name], "how": how[name]} for name in how},
         "bad_images": [{"path": image.path, "reason": image.reason} for image in bad],
-        "class_names": class_names(splits),
+        "class_names": class_names(splits, manifest.model.classes),
         "normalised": splits.test.source.normalised,
         "empty_classes": empty,
         **({} if objects is None else {"objects": objects}),
@@ -92,9 +93,13 @@ def empty_classes(splits: Splits, classes: int) -> list[int]:
     return empty if len(splits.train) or empty == [0] else []
 
 
-def class_names(splits: Splits) -> list[str] | None:
+def class_names(splits: Splits, classes: int) -> list[str] | None:
     """Return the name of each class by label; None if only numbers are known."""
     names = getattr(splits.test.source, "class_names", ())
+    if not names:
+        # ImageNet's training list has a folder for each class, its test list usually has not.
+        lists = {id(part.source): part.source for part in (splits.train, splits.test)}
+        names = next(filter(None, (label_names([one], classes) for one in lists.values())), ())
     # A folder's name can contain bytes that are not UTF-8, which JSON cannot represent.
     return [name.encode(errors="backslashreplace").decode() for name in names] or None
 

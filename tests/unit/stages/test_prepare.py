@@ -130,3 +130,13 @@ def test_scenes_are_packed_with_their_objects(tmp_path: Path) -> None:
         x0, y0, x1, y1 = objects[0].boxes[0].astype(int)
         image = packed_images.images[0]
         assert image[:, y0:y1, x0:x1].max() > image.mean() + image.std()
+
+
+def test_classes_of_a_list_are_named_by_their_folders(tmp_path: Path) -> None:
+    save_folders(tmp_path / "train", ["cat", "dog"], 4)
+    lines = [f"train/{name}/{n}.png {label}\n" for label, name in enumerate(("cat", "dog"))
+             for n in range(4)]  # fmt: skip
+    (tmp_path / "train.txt").write_text("".join(lines))
+    given = {"format": "imagenet_list", "train_list": "train.txt"}
+    record, _ = run(tmp_path, **given, val_list=write_list(tmp_path, "val", [0, 1]))
+    assert record["class_names"] == ["cat", "dog"]
