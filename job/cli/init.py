@@ -11,6 +11,7 @@ from job.errors import UsageError
 
 if TYPE_CHECKING:
     from job.cli.init_data import FoundData
+    from job.manifest import Manifest
 
 app = typer.Typer()
 
@@ -85,7 +86,7 @@ def init(
         found = find_data(str(data))
         document = _document(str(data), found, model, inference_model, weights, target)
     document["$schema"] = SCHEMA_FILE.resolve().as_uri()
-    parse(document, output, target.absolute().parent)
+    manifest = parse(document, output, target.absolute().parent)
     try:
         with target.open("x", encoding="utf-8") as opened:
             opened.write(json.dumps(document, indent=2) + "\n")
@@ -95,7 +96,20 @@ def init(
         ) from error
     if found:
         typer.echo(f"Found {found.images:,} images in {found.classes:,} classes.")
-    typer.echo(f"Wrote {output}. Show the plan: job run {output} --dry-run")
+    _print_next(manifest, output)
+
+
+def _print_next(manifest: "Manifest", output: str) -> None:
+    """Print the commands for the written manifest, with an estimate of the time."""
+    from job.cli.plan import time_text
+    from job.cli.times import first_times
+    from job.host import read_host
+
+    times = first_times(manifest)
+    slow = "" if read_host().has_vnni else " --allow-slow-isa"
+    typer.echo(f"Wrote {output}. Time of a run: {time_text(times.total)}. {times.basis}")
+    typer.echo(f"Show the plan: job run {output} --dry-run --probe")
+    typer.echo(f"Run: job run {output}{slow}")
 
 
 def _document(
