@@ -47,7 +47,8 @@ def write(folder: Path) -> None:
 def compare(folder: Path) -> None:
     """Print the difference of each network; exit with code 1 if one of them is too large."""
     from job.engine.training.evaluation import Scorer
-    from job.engine.training.session import load_weights, open_session
+    from job.engine.training.network_weights import load_weights
+    from job.engine.training.session import open_session
 
     worst = 0.0
     for name in NETWORKS:
@@ -66,8 +67,8 @@ def compare(folder: Path) -> None:
         load_weights(session, folder / f"{name}.pth", sha256=None, reset_classifier=False)
         with session.active():
             classifier = session.classifier
-            scorer = Scorer(classifier.evaluation, classifier.logits, session.executor)
-            found = scorer.scores(images)
+            scorer = Scorer(classifier.evaluation, classifier.outputs, session.executor)
+            (found,) = scorer.run(images)
         difference = float(np.abs(found - expected).max() / np.abs(expected).max())
         worst = max(worst, difference)
         print(f"{name:20} {difference:.2g}", flush=True)

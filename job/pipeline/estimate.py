@@ -9,6 +9,7 @@ from job.manifest import Manifest
 from job.manifest.spec import TrainSpec
 from job.pipeline.network_work import work_of
 from job.pipeline.workload import Images, Training, training_of
+from job.stages.probe import NOT_DECODED
 from job.text_format import plural
 
 # The constants were fitted to runs of MobileNetV1, ResNet50 and DenseNet169 at 224 pixels and of
@@ -29,6 +30,7 @@ _LAYER_IMAGES = 128
 _LAYER_SECONDS = 0.5
 _BREAKDOWN_SECONDS = 20.0
 _NO_SPEED = "the network's speed, without --probe"
+_NO_STEP = "the speed of training a detector"
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Estimate:
 
 def rough_speeds(manifest: Manifest, host: Host) -> Speeds:
     """Return speeds computed from the multiplications of the network and the number of cores."""
-    photographs = manifest.data.format in ("class_folders", "imagenet_list")
+    photographs = manifest.data.format not in NOT_DECODED
     decode = _DECODE if photographs else 0.0
     work = work_of(manifest.model)
     if work is None:
@@ -128,7 +130,7 @@ def _training(
     length: Training = training_of(spec, images)
     work = f"{plural(length.steps, 'step')} of {plural(length.batch_size, 'image')}"
     if speeds.train is None or speeds.forward is None:
-        return Estimate(None, work, _NO_SPEED)
+        return Estimate(None, work, _NO_STEP if speeds.measured else _NO_SPEED)
     step = length.batch_size * max(factor * speeds.train, decode)
     evaluation = images.selection * speeds.forward
     return Estimate(_START + length.steps * step + length.evaluations * evaluation, work)

@@ -18,8 +18,8 @@ from job.stages.stage import Record, Stage, StageOutput
 
 _SECONDS = 1.0
 _DECODED_BATCH = 4
-# Formats whose images are files that must be decoded.
-DECODED = ("class_folders", "imagenet_list")
+# Formats whose images are not files that must be decoded.
+NOT_DECODED = ("digits", "packed", "synthetic")
 
 
 def run(
@@ -30,13 +30,14 @@ def run(
 ) -> Record:
     """Return ``forward``, ``train`` and ``decode`` in seconds per image, and ``layers``.
 
-    ``train`` is None if no stage trains. ``decode`` is the time of one process, and None if the
-    images are not files.
+    ``train`` is None if no stage trains, and for detectors. ``decode`` is the time of one process.
+    It is None if the images are not files.
     """
     from job.engine.training import probe
     from job.engine.training.session import open_session
 
-    decode = seconds_per_decoded_image(manifest, out) if manifest.data.format in DECODED else None
+    files = manifest.data.format not in NOT_DECODED
+    decode = seconds_per_decoded_image(manifest, out) if files else None
     train = manifest.train if manifest.trains_quantized else manifest.baseline.train
     session = open_session(**network(manifest, train))
     found: dict[str, Any] = probe.measure(
@@ -54,7 +55,7 @@ def seconds_per_decoded_image(manifest: Manifest, out: Path) -> float:
     loader = Loader(
         part.source,
         part.indices,
-        evaluation_transform(manifest),
+        evaluation_transform(manifest, part.source),
         normalisation(manifest.data),
         batch_size=_DECODED_BATCH,
         workers=0,

@@ -31,8 +31,8 @@ def measure(
         seconds: how long to measure inference, and how long to measure training.
 
     Returns:
-        ``forward`` and ``train`` in seconds per image (``train`` is None without recipe), and
-        ``layers``, the number of layers with weights.
+        ``forward`` and ``train`` in seconds per image, and ``layers``, the number of layers with
+        weights. ``train`` is None without recipe, and for detectors.
     """
     classifier = session.classifier
     random = np.random.default_rng(0)
@@ -45,14 +45,15 @@ def measure(
     layers = sum(op.type in _LAYERS and not names.isdisjoint(op.input_arg_names) for op in ops)
     with session.active():
         program = training.with_onednn(classifier.evaluation)
-        scorer = Scorer(program, classifier.logits, session.executor)
+        scorer = Scorer(program, classifier.outputs, session.executor)
         few = images(_INFERENCE_BATCH)
-        forward = _seconds_per_call(lambda: scorer.scores(few), seconds) / _INFERENCE_BATCH
+        forward = _seconds_per_call(lambda: scorer.run(few), seconds) / _INFERENCE_BATCH
         train = None
-        if recipe is not None:
+        # A detector's loss needs the boxes of real images.
+        if recipe is not None and not session.task.heads:
             stepper = _stepper(session, recipe)
             count = max(2, min(batch_size, int(seconds / (_TRAINING_FACTOR * forward))))
-            batch = TrainingBatch(images(count), np.zeros(count, "int64"))
+            batch = TrainingBatch(images(count), (np.zeros(count, "int64"),))
             train = _seconds_per_call(lambda: stepper.run(batch, 0.0, 0), seconds) / count
     return {"forward": forward, "train": train, "layers": layers}
 
@@ -65,6 +66,7 @@ def _stepper(session: Session, recipe: Recipe) -> Stepper:
         training.with_onednn(classifier.train),
         classifier.loss,
         rate,
+        session.feeds,
         session.scope,
         session.executor,
         SingleProcess(),
