@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from job.errors import UsageError
+from job.uri import is_uri
 
 if TYPE_CHECKING:
     from job.cli.init_data import FoundData
@@ -37,7 +38,7 @@ def schema() -> None:
 @app.command()
 def init(
     data: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Folder or tar file with the images.")
+        str | None, typer.Option(metavar="DIR", help="Folder, tar file or S3 URI of the images.")
     ] = None,
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="Built-in network. Default: resnet18.")
@@ -63,6 +64,7 @@ def init(
     Examples:
       job init --data photos --model resnet18 --weights resnet18.pth
       job init --data photos --inference-model export
+      job init --data s3://bucket/photos
       job init --example digits
     """
     from job.cli.init_data import find_data
@@ -151,7 +153,8 @@ def _document(
         preprocessing |= {"mean": [0.5], "std": [0.5]}
     if "resize_short" not in preprocessing and shape[1] >= _DEFAULT_SIDE:
         preprocessing["resize_short"] = round(max(shape[1:]) * _RESIZE)
-    keys = {"format": found.keys["format"], "root": os.path.relpath(data, base), **found.keys}
+    root = data if is_uri(data) else os.path.relpath(data, base)
+    keys = {"format": found.keys["format"], "root": root, **found.keys}
     document: dict[str, Any] = {"$schema": "", "version": 1, "name": f"job-{name}".strip("-")[:100]}
     document |= {"model": network, "data": keys | preprocessing}
     return document | ({"baseline": baseline} if baseline else {})

@@ -53,8 +53,10 @@ def count_images(manifest: Manifest) -> Images:
         train = _DIGITS - selection - test
         return Images(train, min(train, data.calibration_images), selection, test)
     root = posixpath.basename(data.root or "")
-    in_s3 = manifest.uri(data.root or ".") is not None
-    if is_archive(root) and not (in_s3 and is_plain_tar(root)):
+    uri = None if data.format == "packed" else manifest.uri(data.root or ".")
+    if uri is not None and uri not in manifest.localized:
+        raise DataError(f"{uri} is not listed yet")
+    if is_archive(root) and not (uri is not None and is_plain_tar(root)):
         raise DataError(f"the archive {root} is not unpacked yet")
     splits = open_splits(manifest, Path("nothing/is/written/here"))
     parts = (splits.train, splits.calibration, splits.selection, splits.test)
