@@ -74,6 +74,16 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def rough_duration(seconds: float) -> str:
+    """An estimate with one or two digits: ``20 s``, ``3 min``, ``1 h 10 min``."""
+    if seconds < 60:
+        return f"{max(1, round(seconds)) if seconds < 10 else 5 * round(seconds / 5)} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60 // 10 * 10:02d} min"
+
+
 def probability(p: float) -> str:
     """A p-value: ``p < 0.001`` or ``p = 0.34``."""
     if p < 0.001:

@@ -1,6 +1,7 @@
 """Checks of the model in a manifest that need no Paddle and little time, before any stage runs."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from job.errors import DataError
 from job.manifest import Manifest, entries
@@ -45,15 +46,7 @@ def _check_files(manifest: Manifest) -> None:
     model = manifest.model
     try:
         if model.weights and _is_here(manifest, model.weights):
-            from job.engine.weights.match import check_kind
-
-            path = manifest.path(model.weights)
-            kind = check_kind(path)
-            if kind in (TORCH, SAFETENSORS) and model.name is None:
-                raise DataError(
-                    f"weights {path}: found {kind}, which only networks of /model/name accept",
-                    "Save the weights of the network with paddle.save(network.state_dict(), path).",
-                )
+            _check_weights(model.name, manifest.path(model.weights))
         if model.inference_model and _is_here(manifest, model.inference_model):
             # Importing the stages takes 0.2 s, which other manifests do not need.
             from job.engine.inference.ready_model import check_ready_model
@@ -70,6 +63,26 @@ def _check_files(manifest: Manifest) -> None:
             f"cannot read {error.filename or 'the model'}: {error.strerror or error}",
             "Check /model/weights and /model/inference_model.",
         ) from error
+
+
+def _check_weights(network: str | None, path: Path) -> None:
+    """Read a file of weights, so that no stage rejects it later because of its format."""
+    from job.engine.weights.match import check_kind, read_weights
+    from job.engine.weights.torchvision_names import difference
+
+    kind = check_kind(path)
+    if kind in (TORCH, SAFETENSORS) and network is None:
+        raise DataError(
+            f"weights {path}: found {kind}, which only networks of /model/name accept",
+            "Save the weights of the network with paddle.save(network.state_dict(), path).",
+        )
+    text = difference(network, read_weights(path, None).arrays)
+    if text:
+        raise DataError(
+            f"weights {path}: found torchvision's {network}, which differs from Paddle's: {text}",
+            "Use Paddle's weights (/model/pretrained), or build torchvision's network in Paddle, "
+            "and set /model/callable.",
+        )
 
 
 def _is_here(manifest: Manifest, text: str) -> bool:

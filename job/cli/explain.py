@@ -1,10 +1,11 @@
-"""Explains manifest keys. All texts are read from the manifest's schema."""
+"""Explains manifest keys. All texts but the costs are read from the manifest's schema."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from job.cli.key_costs import cost_of
 from job.errors import UsageError
 from job.manifest.pointer import pointer as write_pointer
 from job.manifest.pointer import split_pointer
@@ -29,6 +30,7 @@ class Explanation:
         required: whether the key is required.
         default: the value if the key is omitted; None for a required key.
         examples: valid values.
+        cost: how the key changes time, memory or disk, in one line.
         children: names of the keys inside this key, or inside each of its items.
     """
 
@@ -39,6 +41,7 @@ class Explanation:
     required: bool
     default: Any
     examples: tuple[Any, ...]
+    cost: str
     children: tuple[str, ...]
 
     @property
@@ -95,6 +98,7 @@ def _explanation(key: Key) -> Explanation:
         required=key.required,
         default=key.node.get("default"),
         examples=tuple(key.node["examples"]),
+        cost=cost_of(key.pointer),
         children=tuple(resolve(key.node.get("items", key.node)).get("properties", ())),
     )
 
@@ -117,6 +121,7 @@ def _render_key(key: Explanation, console: "Console") -> None:
         "default": "none (required)" if key.required else json.dumps(key.default),
         "allowed": key.allowed,
         "example": " or ".join(json.dumps(example) for example in key.examples),
+        "cost": key.cost,
     }
     table = Table.grid(padding=(0, 2))
     for label, text in rows.items():

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from job.errors import UsageError
+from job.uri import is_uri
 
 if TYPE_CHECKING:
     from job.cli.init_data import FoundData
+    from job.manifest import Manifest
 
 app = typer.Typer()
 
@@ -36,7 +38,7 @@ def schema() -> None:
 @app.command()
 def init(
     data: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Folder or tar file with the images.")
+        str | None, typer.Option(metavar="DIR", help="Folder, tar file or S3 URI of the images.")
     ] = None,
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="Built-in network. Default: resnet18.")
@@ -62,6 +64,7 @@ def init(
     Examples:
       job init --data photos --model resnet18 --weights resnet18.pth
       job init --data photos --inference-model export
+      job init --data s3://bucket/photos
       job init --example digits
     """
     from job.cli.init_data import find_data
@@ -85,7 +88,7 @@ def init(
         found = find_data(str(data))
         document = _document(str(data), found, model, inference_model, weights, target)
     document["$schema"] = SCHEMA_FILE.resolve().as_uri()
-    parse(document, output, target.absolute().parent)
+    manifest = parse(document, output, target.absolute().parent)
     try:
         with target.open("x", encoding="utf-8") as opened:
             opened.write(json.dumps(document, indent=2) + "\n")
@@ -95,7 +98,20 @@ def init(
         ) from error
     if found:
         typer.echo(f"Found {found.images:,} images in {found.classes:,} classes.")
-    typer.echo(f"Wrote {output}. Show the plan: job run {output} --dry-run")
+    _print_next(manifest, output)
+
+
+def _print_next(manifest: "Manifest", output: str) -> None:
+    """Print the commands for the written manifest, with an estimate of the time."""
+    from job.cli.plan import time_text
+    from job.cli.times import first_times
+    from job.host import read_host
+
+    times = first_times(manifest)
+    slow = "" if read_host().has_vnni else " --allow-slow-isa"
+    typer.echo(f"Wrote {output}. Time of a run: {time_text(times.total)}. {times.basis}")
+    typer.echo(f"Show the plan: job run {output} --dry-run --probe")
+    typer.echo(f"Run: job run {output}{slow}")
 
 
 def _document(
@@ -137,7 +153,8 @@ def _document(
         preprocessing |= {"mean": [0.5], "std": [0.5]}
     if "resize_short" not in preprocessing and shape[1] >= _DEFAULT_SIDE:
         preprocessing["resize_short"] = round(max(shape[1:]) * _RESIZE)
-    keys = {"format": found.keys["format"], "root": os.path.relpath(data, base), **found.keys}
+    root = data if is_uri(data) else os.path.relpath(data, base)
+    keys = {"format": found.keys["format"], "root": root, **found.keys}
     document: dict[str, Any] = {"$schema": "", "version": 1, "name": f"job-{name}".strip("-")[:100]}
     document |= {"model": network, "data": keys | preprocessing}
     return document | ({"baseline": baseline} if baseline else {})

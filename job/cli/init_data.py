@@ -12,7 +12,7 @@ from job.data.decode import EXTENSIONS
 from job.data.list_file import list_entries
 from job.data.system_folders import system_part
 from job.errors import DataError, UsageError
-from job.uri import is_uri
+from job.uri import is_uri, parse
 
 _TRAIN = ("train", "training")
 _TEST = ("val", "valid", "validation", "test")
@@ -43,24 +43,35 @@ def find_data(text: str) -> FoundData:
     """Find the format, classes and images of a data set.
 
     Args:
-        text: the folder or tar file, as on the command line.
+        text: the folder, tar file or S3 URI, as on the command line.
 
     Raises:
-        UsageError: the address is in S3, or names a kind of data set that is not supported.
+        UsageError: the data is of a kind that is not supported.
         DataError: the folder is missing or contains no data set.
     """
     if is_uri(text):
-        raise UsageError(
-            f"--data {text}: `job init` inspects only folders and tar files on this machine",
-            "Run it on a local copy of a part of the data, then set data.root in the manifest to "
-            "the S3 URI.",
-        )
+        return _in_s3(text)
     path = Path(text)
     if not path.exists():
         raise DataError(f"--data {text}: no such file or folder", "Correct the path.")
     if path.is_dir() and (found := _lists(path)):
         return found
-    names = _names_in_folder(path) if path.is_dir() else _names_in_archive(path)
+    return _of_names(text, _names_in_folder(path) if path.is_dir() else _names_in_archive(path))
+
+
+def _in_s3(text: str) -> FoundData:
+    # boto3 takes half a second to import.
+    from job.cli.init_s3 import lists_in_s3, names_in_s3
+
+    uri = parse(text)
+    names = [name for name in names_in_s3(uri) if not system_part(name)]
+    lists = [name for accepted in _LISTS.values() for name in accepted if name in names]
+    with lists_in_s3(uri, lists) as folder:
+        return _lists(folder) or _of_names(text, names)
+
+
+def _of_names(text: str, names: Sequence[str]) -> FoundData:
+    """Return the data set that files with these names form."""
     if any("Annotations" in name.split("/") for name in names):
         raise UsageError(
             f"--data {text}: found a data set for object detection (folder Annotations)",

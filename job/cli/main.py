@@ -107,7 +107,18 @@ def run(
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print which stages would run and why. Write nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print which stages would run, why, and how long they take. Write nothing.",
+        ),
+    ] = False,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe",
+            help="With --dry-run: measure this machine for about 10 seconds, for better times.",
+        ),
     ] = False,
     allow_code: Annotated[
         bool,
@@ -136,7 +147,7 @@ def run(
     Examples:
       job run manifests/digits.json
       job run manifests/digits.json --set train.max_iters=100 --output runs/quick
-      job run manifests/digits.json --dry-run
+      job run manifests/digits.json --dry-run --probe
       job run manifests/digits.json --from benchmark
       cat m.json | job run - --log-format json
       job run manifests/tutorial-tables.json
@@ -159,6 +170,8 @@ def run(
 
     with make_ui(log_format) as ui:
         try:
+            if probe and not dry_run:
+                raise UsageError("--probe needs --dry-run", "Add --dry-run, or omit --probe.")
             if dry_run:
                 loaded, location = execution.load_with_output(manifest, overrides or (), output)
                 options = execution.RunOptions(index, from_stage, until_stage, allow_slow_isa)
@@ -167,7 +180,7 @@ def run(
                     loaded, manifest, options, ui, reuse_listing=True
                 ) as ready:
                     as_json = log_format is LogFormat.json
-                    print_plan_of(ready, location, options, as_json=as_json)
+                    print_plan_of(ready, location, options, probe=probe, as_json=as_json)
                 return
             result = execution.run(
                 manifest,

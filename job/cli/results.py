@@ -1,52 +1,19 @@
 """Prints the result of a command to standard output."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.text import Text
 
 from job.pipeline.matrix import MatrixResult
 from job.pipeline.output_location import Location
-from job.pipeline.plan import PlannedStage
 from job.pipeline.run import RunResult
 from job.report import terminal
 from job.report.summary import summarize
 
 _NO_REPORT = "Stopped before the report (--until)."
-
-
-def print_plans(plans: Sequence[tuple[str, Sequence[PlannedStage]]], *, as_json: bool) -> None:
-    """Print what a run would do with each model of a matrix."""
-    console = Console(highlight=False, soft_wrap=True)
-    for number, (name, planned) in enumerate(plans, 1):
-        if as_json:
-            for stage in planned:
-                print(json.dumps({"model": name, **_planned_json(stage)}))
-            continue
-        console.print(Text(f"{name}: model {number} of {len(plans)}", "bold cyan"))
-        print_plan(planned, as_json=False)
-
-
-def print_plan(planned: Sequence[PlannedStage], *, as_json: bool) -> None:
-    """Print what a run would do, as text or as one JSON object per stage."""
-    if as_json:
-        for stage in planned:
-            print(json.dumps(_planned_json(stage)))
-        return
-    console = Console(highlight=False, soft_wrap=True)
-    width = max(len(stage.name) for stage in planned)
-    for stage in planned:
-        line = Text(f"{stage.name:{width}}  ", "bold")
-        line.append(f"{stage.action:6}  ", "yellow" if stage.action == "run" else "green")
-        console.print(line.append(stage.reason, "not bold"))
-        for path in stage.reads:
-            missing = path in stage.missing
-            note, style = (" (missing)", "red") if missing else ("", "")
-            console.print(Text(f"{'':{width}}  reads   {_short(path)}{note}", style))
-        console.print(Text(f"{'':{width}}  writes  {_short(stage.writes)}"))
 
 
 def print_result(result: RunResult | MatrixResult, *, as_json: bool) -> None:
@@ -92,7 +59,7 @@ def print_tables(report: Mapping[str, Any], output: Location | None) -> None:
     """
     terminal.print_tables(report, Console())
     if isinstance(output, Path):
-        print(f"\nReport: {_short(output / 'report.html')} (also report.md, report.json)")
+        print(f"\nReport: {short_path(output / 'report.html')} (also report.md, report.json)")
     elif output is not None:
         print(f"\nDownload all files: job fetch {output} FOLDER")
 
@@ -104,18 +71,7 @@ def headline_of(result: RunResult | MatrixResult) -> str:
     return summarize(result.report).headline
 
 
-def _planned_json(stage: PlannedStage) -> Mapping[str, Any]:
-    return {
-        "stage": stage.name,
-        "action": stage.action,
-        "reason": stage.reason,
-        "reads": [str(path) for path in stage.reads],
-        "missing": [str(path) for path in stage.missing],
-        "writes": str(stage.writes),
-    }
-
-
-def _short(path: Location) -> str:
+def short_path(path: Location) -> str:
     """Return a path relative to the current directory, if it is inside."""
     if not isinstance(path, Path):
         return str(path)

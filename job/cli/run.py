@@ -3,9 +3,10 @@
 from typing import TYPE_CHECKING
 
 from job.api.execution import RunOptions, request_of
-from job.cli.results import print_plan, print_plans
+from job.cli.plan import print_plan, print_plans
+from job.cli.times import times_of
 from job.host import read_host
-from job.manifest import Manifest
+from job.manifest import Manifest, entries
 from job.pipeline import matrix, merge
 from job.pipeline import run as pipeline
 from job.pipeline.plan import check_inputs
@@ -15,9 +16,16 @@ if TYPE_CHECKING:
 
 
 def print_plan_of(
-    manifest: Manifest, output: "Location", options: RunOptions, *, as_json: bool
+    manifest: Manifest, output: "Location", options: RunOptions, *, probe: bool, as_json: bool
 ) -> None:
-    """Print what a run would do.
+    """Print what a run would do, and how long it takes.
+
+    Args:
+        manifest: a valid manifest.
+        output: the folder or S3 prefix to write to.
+        options: which model and stages to run.
+        probe: measure this machine for the times.
+        as_json: print one JSON object per stage.
 
     Raises:
         DataError: an input of the run is missing.
@@ -28,9 +36,14 @@ def print_plan_of(
         request = request.for_model(name)
     if manifest.matrix:
         plans = matrix.plan(manifest, request)
-        print_plans(plans, as_json=as_json)
+        singles = entries(manifest)
+        times = [
+            times_of(single, planned, probe)
+            for single, (_, planned) in zip(singles, plans, strict=True)
+        ]
+        print_plans(plans, times, as_json=as_json)
         check_inputs(matrix.flat(plans), manifest.base)
         return
     planned = pipeline.plan(manifest, request)
-    print_plan(planned, as_json=as_json)
+    print_plan(planned, times_of(manifest, planned, probe), as_json=as_json)
     check_inputs(planned, manifest.base)

@@ -5,6 +5,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from job.engine.weights.torchvision_names import from_torchvision
+
 # Suffixes of batch-norm statistics in PyTorch and in Paddle.
 _STATISTICS = {".running_mean": "._mean", ".running_var": "._variance"}
 _UNUSED = ".num_batches_tracked"
@@ -31,11 +33,12 @@ def for_paddle(
         is_torch: whether a tool for PyTorch wrote the file.
     """
     prefix = _PREFIX if given and all(name.startswith(_PREFIX) for name in given) else ""
-    named = {
+    renamed = {
         _paddle_name(name.removeprefix(prefix)): value
         for name, value in given.items()
         if not name.endswith(_UNUSED)
     }
+    named = dict(from_torchvision(renamed, list(wanted)))
     matrices = [
         name for name, shape in wanted.items() if len(shape) == _MATRIX and _is_matrix(named, name)
     ]

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -11,6 +12,7 @@ import job
 from job.engine.training import network_programs, network_weights, programs, random_weights, zoo
 from job.engine.training.objective import Labels
 from job.engine.weights.torch_names import for_paddle
+from job.engine.weights.torchvision_names import torchvision_renamings, whole_name
 from job.errors import UsageError
 from job.manifest.rules import UNPUBLISHED
 from job.manifest.task_rules import DETECTORS
@@ -38,6 +40,17 @@ def parameters(name, width):
     with programs.static.program_guard(programs.Program(), programs.Program()):
         network = zoo.build(name, classes=3, channels=channels(name), width=width)
         return sum(math.prod(p.shape) for p in network.parameters())
+
+
+def torchvision_names(name):
+    """Return the names of torchvision for the weights of a network, in the network's order."""
+    with programs.static.program_guard(programs.Program(), programs.Program()):
+        wanted = list(zoo.build(name, classes=1000, channels=3, width=1.0).state_dict())
+    for rename in torchvision_renamings(wanted):
+        names = [whole_name(each, rename) for each in wanted]
+        if None not in names:
+            return names
+    return []
 
 
 def side(name):
@@ -189,3 +202,22 @@ def test_torchvisions_weights_fit(name, theirs):
     zeros = {key: np.broadcast_to(np.float32(0), shape) for key, shape in theirs().items()}
     found = for_paddle(zeros, wanted, is_torch=True)
     assert {key: value.shape for key, value in found.items()} == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        ("alexnet", "de6e146dd04ce129"),
+        ("densenet121", "6d9d65896d65ae02"),
+        ("inception_v3", "ab626b4f582ce13c"),
+        ("mobilenet_v3_small", "76cb3ef1516391c0"),
+        ("shufflenet_v2_x0_5", "d1e2586ee791aac6"),
+    ],
+)
+def test_names_of_torchvision(name, digest):
+    """The digest is that of the names in torchvision 0.29.1, without auxiliary outputs.
+
+    Both libraries list the weights in the order of the layers.
+    """
+    names = torchvision_names(name)
+    assert hashlib.sha256("\n".join(names).encode()).hexdigest().startswith(digest)

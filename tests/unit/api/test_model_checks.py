@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch_files
 
 from job.api.model_checks import check_models
 from job.errors import DataError, ManifestError, UsageError
@@ -109,16 +111,48 @@ def test_a_weights_file_of_another_kind_is_named(
 
 
 def test_a_torch_file_is_for_networks_by_name(tmp_path: Path) -> None:
-    (tmp_path / "w.pth").write_bytes(zipped("archive/data.pkl", "archive/data/0"))
+    torch_files.save(tmp_path / "w.pth", {"a": np.zeros(2, "float32")})
     check(tmp_path, {"weights": "w.pth"})
     (tmp_path / "nets.py").write_text("def network(): ...")
     with pytest.raises(DataError, match=r"w\.pth: .*PyTorch.*/model/name"):
         check(tmp_path, {"name": None, "callable": "nets:network", "weights": "w.pth"})
 
 
-def test_pickles_and_missing_files_are_left_to_the_stages(tmp_path: Path) -> None:
-    (tmp_path / "w.pdparams").write_bytes(b"\x80\x04}.")
-    check(tmp_path, {"weights": "w.pdparams"})
+def module_archive() -> bytes:
+    """A whole module, as torch.save(network) writes it."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as opened:
+        opened.writestr("w/data.pkl", b"\x80\x02ctorchvision.models.resnet\nResNet\n)\x81.")
+        opened.writestr("w/data/0", bytes(8))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("w.pth", module_archive(), r"torchvision\.models\.resnet\.ResNet"),
+        ("w.pdparams", b"\x80\x02cos\nsystem\n(X\x02\0\0\0lstR.", r"os\.system"),
+        ("w.pdparams", b"\x80\x04}.", "no arrays"),
+        ("w.pdparams", b"no pickle at all", r"cannot be read"),
+        ("w.npz", zipped("a.npy"), "no arrays"),
+    ],
+)
+def test_what_a_stage_would_reject_is_rejected(
+    tmp_path: Path, name: str, content: bytes, found: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=rf"{name}: .*{found}"):
+        check(tmp_path, {"weights": name})
+
+
+def test_torchvisions_squeezenet_is_rejected(tmp_path: Path) -> None:
+    weights = {"features.3.squeeze.weight": np.zeros(2, "float32")}
+    torch_files.save(tmp_path / "w.pth", weights)
+    with pytest.raises(DataError, match=r"w\.pth: .*squeezenet1_1"):
+        check(tmp_path, {"name": "squeezenet1_1", "weights": "w.pth"})
+
+
+def test_missing_files_are_left_to_the_plan(tmp_path: Path) -> None:
     check(tmp_path, {"weights": "none.pdparams"})
     check(tmp_path, {"weights": "s3://bucket/w.pdparams"})
     check(tmp_path, READY)

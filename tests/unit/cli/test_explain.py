@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from job.cli.explain import explain, render
+from job.cli.key_costs import COSTS
 from job.errors import UsageError
 from job.manifest.schema import keys
 
@@ -50,6 +51,19 @@ def test_no_argument_lists_every_key_with_one_short_line() -> None:
     for key in found:
         assert len(key.summary) <= 80
         assert key.summary.endswith(".")
+
+
+def test_every_key_has_its_cost_in_one_line() -> None:
+    for key in explain():
+        assert 0 < len(key.cost) <= 85
+    assert explain("train.epochs")[0].cost != explain("train.base_lr")[0].cost
+    assert explain("train.max_iters")[0].cost in rendered("train.max_iters")
+
+
+def test_costs_name_existing_keys() -> None:
+    """A line of a key that was renamed would never be printed."""
+    pointers = {key.pointer for key in explain()}
+    assert set(COSTS) - pointers == {""}
 
 
 def test_items_of_an_array_are_explained() -> None:

@@ -5,12 +5,14 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from moto_server import S3Server
 from typer.testing import CliRunner
 
 from job.cli.init_model import preprocessing_of
 from job.cli.main import app
 from job.errors import DataError, UsageError
 from job.manifest import load
+from job.uri import S3Uri
 
 
 def images(folder: Path, *names: str) -> None:
@@ -92,9 +94,7 @@ def test_what_is_missing_is_named(
     assert not (tmp_path / "m.json").exists()
 
 
-def test_s3_and_missing_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="s3://b/d"):
-        init(monkeypatch, tmp_path, "--data", "s3://b/d")
+def test_a_missing_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="none"):
         init(monkeypatch, tmp_path, "--data", "none")
 
@@ -121,3 +121,52 @@ def test_preprocessing_of_an_export(tmp_path: Path) -> None:
     (tmp_path / "inference.yml").write_text("a: !!python/object/apply:os.getpid []\n")
     with pytest.raises(DataError, match=r"inference\.yml"):
         preprocessing_of(tmp_path)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_class_folders_in_s3(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    bucket: S3Uri,
+    s3_server: S3Server,
+    packed: bool,
+) -> None:
+    images(tmp_path / "d", "train/cat/1.jpg", "train/dog/2.jpg", "val/cat/3.jpg", "val/dog/4.jpg")
+    data = bucket / "photos"
+    if packed:
+        data = bucket / "d.tar"
+        with tarfile.open(tmp_path / "d.tar", "w") as archive:
+            archive.add(tmp_path / "d", arcname=".")
+        s3_server.store.put(data, (tmp_path / "d.tar").read_bytes())
+    else:
+        for path in (tmp_path / "d").rglob("*.jpg"):
+            name = path.relative_to(tmp_path / "d").as_posix()
+            s3_server.store.put(data / name, path.read_bytes())
+    init(monkeypatch, tmp_path, "--data", str(data))
+    manifest = load("m.json")
+    assert manifest.data.root == str(data)
+    assert (manifest.model.classes, manifest.data.train_dir, manifest.data.val_dir) == (
+        2,
+        "train",
+        "val",
+    )
+
+
+def test_lists_in_s3(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket: S3Uri, s3_server: S3Server
+) -> None:
+    s3_server.store.put(bucket / "d/train_list.txt", b"a.jpg 0\nb.jpg 2\n")
+    init(monkeypatch, tmp_path, "--data", str(bucket / "d"))
+    manifest = load("m.json")
+    assert (manifest.model.classes, manifest.data.train_list) == (3, "train_list.txt")
+
+
+def test_nothing_in_s3_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket: S3Uri
+) -> None:
+    for place in (bucket / "none", bucket / "none.tar", S3Uri("no-such-bucket-21", "d")):
+        with pytest.raises(DataError, match=str(place)):
+            init(monkeypatch, tmp_path, "--data", str(place))
+    with pytest.raises(UsageError, match="uncompressed"):
+        init(monkeypatch, tmp_path, "--data", str(bucket / "d.tar.gz"))
+    assert not (tmp_path / "m.json").exists()

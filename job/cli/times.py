@@ -1,0 +1,91 @@
+"""Estimates the times of a plan's stages."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from job.errors import DataError, UsageError
+from job.host import read_host
+from job.manifest import Manifest
+from job.pipeline.estimate import Estimate, estimates, rough_speeds, total_of
+from job.pipeline.plan import REPORT, PlannedStage
+from job.pipeline.probe import probe
+from job.pipeline.workload import Images, count_images
+from job.stages import stages_for
+from job.text_format import plural
+
+
+@dataclass(frozen=True)
+class Times:
+    """Estimated times.
+
+    Attributes:
+        stages: the estimate of each stage that runs, by name.
+        measured: whether the speeds were measured on this machine.
+        cores: number of cores of this machine.
+    """
+
+    stages: Mapping[str, Estimate]
+    measured: bool
+    cores: int
+
+    @property
+    def total(self) -> Estimate:
+        """The time of all stages that run."""
+        return total_of(tuple(self.stages.values()))
+
+    @property
+    def basis(self) -> str:
+        """How the times were estimated, in one or two sentences."""
+        cores = plural(self.cores, "core")
+        if self.measured:
+            return f"Speeds were measured on this machine ({cores})."
+        return (
+            f"Speeds are typical of {cores}, so the time can be wrong by a factor of 3. "
+            "Add --probe to measure this machine."
+        )
+
+
+def first_times(manifest: Manifest) -> Times:
+    """Estimate the time of a run without earlier results.
+
+    Args:
+        manifest: a manifest of one model.
+    """
+    host = read_host()
+    images, why = _counted(manifest)
+    found = estimates(manifest, images, rough_speeds(manifest, host), host, why=why)
+    names = [*(stage.name for stage in stages_for(manifest)), REPORT]
+    stages = {name: found[name] for name in names if name in found}
+    return Times(stages, measured=False, cores=host.usable_cores)
+
+
+def _counted(manifest: Manifest) -> tuple[Images | None, str]:
+    """Return the numbers of images, or why they are unknown."""
+    try:
+        return count_images(manifest), ""
+    except (DataError, UsageError) as error:
+        return None, error.message
+
+
+def times_of(manifest: Manifest, planned: Sequence[PlannedStage], measure: bool) -> Times:
+    """Estimate the time of each stage of a plan that runs.
+
+    Args:
+        manifest: a manifest of one model.
+        planned: its plan.
+        measure: measure the speeds on this machine, which takes some seconds.
+
+    Raises:
+        JobError: the speeds cannot be measured.
+    """
+    host = read_host()
+    running = [stage.name for stage in planned if stage.action == "run"]
+    images, why = None, ""
+    if any(stage.missing for stage in planned):
+        why = "inputs are missing"
+    elif running:
+        images, why = _counted(manifest)
+    speeds = probe(manifest, host) if measure and running else rough_speeds(manifest, host)
+    found = estimates(manifest, images, speeds, host, why=why)
+    stages = {name: found[name] for name in running if name in found}
+    return Times(stages, speeds.measured, host.usable_cores)
