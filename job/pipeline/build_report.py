@@ -312,6 +312,7 @@ def models(
             "bytes": record["bytes"],
             # Every engine runs the same network, so the meaning of the output is INT8's.
             "interface": {**interfaces["int8"], **record["interface"]},
-            **{key: record[key] for key in ("agreement", "isa") if key in record},
+            **({"agreement": record["agreement"]} if "agreement" in record else {}),
+            **({"isa": record["isa"]["int8"]} if "isa" in record else {}),
         }
     return sizes

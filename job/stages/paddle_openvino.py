@@ -75,11 +75,10 @@ def expected_outputs(fake: Path, images: NDArray[np.float32]) -> Outputs:
 def kernels_of(prefix: Path, shape: tuple[int, int, int]) -> dict[str, Any]:
     """Return the primitives and the ISA that the engine's oneDNN executed."""
     ran = record_.trace(prefix, record_.PADDLE_OPENVINO, shape)
-    quantized = [primitive for primitive in ran if primitive.is_int8]
     return {
-        "int8_primitives": len(quantized),
+        "int8_primitives": sum(primitive.is_int8 for primitive in ran),
         "primitives": onednn_log.summarize(ran),
-        "isa": onednn_log.isa(quantized) or onednn_log.isa(ran) or "none",
+        "isa": {"int8": onednn_log.int8_isa(ran)},
     }
 
 

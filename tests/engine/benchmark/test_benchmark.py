@@ -239,7 +239,7 @@ def run_stage(models: tuple[Path, Path], out: Path, **settings: object) -> Mappi
     manifest = parse(document_, "test", out)
     inputs = {
         "baseline": StageOutput(models[0].parent, {}),
-        "int8": StageOutput(models[1].parent, {}),
+        "int8": StageOutput(models[1].parent, {"isa": {"int8": "avx2"}}),
     }
     return stage.run(manifest, inputs, out, tiny.News())
 
