@@ -37,11 +37,13 @@ NNCF = "nncf"
 TIMED = {
     "fp32": ("fp32/model", "onednn"),
     "paddle": ("int8/model", "int8"),
+    "paddle_openvino": ("int8_paddle_openvino", "paddle_openvino"),
     "openvino": ("int8_openvino", "openvino"),
     "onnxruntime": ("int8_onnxruntime", "onnxruntime"),
     NNCF: ("nncf", "openvino"),
 }
-OURS = ("paddle", "openvino", "onnxruntime")
+OURS = ("paddle", "paddle_openvino", "openvino", "onnxruntime")
+DEFAULT = ("paddle", "paddle_openvino", "openvino", NNCF)
 WARMUP_BATCHES = 2
 
 
@@ -94,7 +96,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 50])
-    parser.add_argument("--timed", nargs="+", choices=TIMED, default=["paddle", "openvino", NNCF])
+    parser.add_argument("--timed", nargs="+", choices=TIMED, default=DEFAULT)
     parser.add_argument("--rounds", type=int, default=12, choices=range(2, 1000), metavar="N",
                         help="turns of each model, at least 2 (12)")  # fmt: skip
     parser.add_argument("--seconds", type=float, default=1.0, help="of each turn (1)")
@@ -171,7 +173,7 @@ def make(name: str, work: Path) -> None:
         )
     int8.build(folders["fake"] / "model", folders["int8"], types, images[:8])
     for module in engine_modules():
-        out = work / f"int8_{module.__name__.rpartition('.')[2]}"
+        out = work / f"int8_{module.__name__.split('.')[-2]}"
         out.mkdir(exist_ok=True)
         module.convert(folders["fake"] / "model", out)
 
@@ -180,6 +182,9 @@ def engine_modules() -> Iterator[Any]:
     """The engines that are installed."""
     from importlib.util import find_spec
 
+    from job.engine.paddle_openvino import convert as paddle_openvino
+
+    yield paddle_openvino
     if all(map(find_spec, PACKAGES["openvino"])):
         from job.engine.openvino import convert as openvino
 

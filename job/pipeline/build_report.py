@@ -10,7 +10,7 @@ from job.manifest import Manifest
 from job.pipeline.fingerprint import library_versions, package_versions
 from job.stages.data_notes import data_notes
 from job.stages.dataset import data_files
-from job.stages.engine_packages import PACKAGES, REJECTED, built
+from job.stages.engine_packages import PACKAGES, PADDLE_OPENVINO, REJECTED, built
 from job.stages.int8_match import LOW_DECIBELS, low_agreement
 from job.stages.network import model_files
 from job.stages.stage import StageOutput
@@ -67,7 +67,7 @@ def build(
             *correction_notes(int8["corrected"]),
             *fallback_notes(int8["fallback"]),
             *match_notes(int8["agreement"]),
-            *rejected_notes(outputs),
+            *engine_notes(manifest.benchmark.engines, outputs),
             *difference_notes(task_of(manifest).primary, accuracy),
         ],
         "manifest": dict(manifest.resolved),
@@ -228,14 +228,20 @@ def match_notes(agreement: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def rejected_notes(outputs: Mapping[str, StageOutput]) -> list[str]:
-    """Return a note for each engine whose INT8 model was not written."""
+def engine_notes(engines: Sequence[str], outputs: Mapping[str, StageOutput]) -> list[str]:
+    """Return a note for each engine of the manifest whose INT8 model was not written."""
     reasons = {name: outputs[name].record.get(REJECTED) for name in PACKAGES if name in outputs}
-    return [
+    notes = [
         f"{outputs[name].path.name}/ contains no model, because {reason}."
         for name, reason in reasons.items()
         if reason
     ]
+    if PADDLE_OPENVINO in engines and PADDLE_OPENVINO not in outputs:
+        notes.append(
+            "INT8 for the OpenVINO engine in Paddle was not built, because the installed Paddle "
+            "does not contain this engine."
+        )
+    return notes
 
 
 def difference_notes(metric: Metric, accuracy: Mapping[str, Any] | None) -> list[str]:
@@ -312,6 +318,7 @@ def models(
             "bytes": record["bytes"],
             # Every engine runs the same network, so the meaning of the output is INT8's.
             "interface": {**interfaces["int8"], **record["interface"]},
-            **{key: record[key] for key in ("agreement", "isa") if key in record},
+            **({"agreement": record["agreement"]} if "agreement" in record else {}),
+            **({"isa": record["isa"]["int8"]} if "isa" in record else {}),
         }
     return sizes

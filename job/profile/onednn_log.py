@@ -141,6 +141,14 @@ def isa(primitives: Iterable[Primitive]) -> str:
     return max(names, key=ISA_ORDER.index) if names else ""
 
 
+def int8_isa(primitives: Sequence[Primitive]) -> str:
+    """Return the highest instruction set of INT8 kernels; of all kernels if INT8's is unknown.
+
+    oneDNN's reference kernels have no instruction set in the log; ``none`` if no kernel has one.
+    """
+    return isa(p for p in primitives if p.is_int8) or isa(primitives) or "none"
+
+
 def summarize(primitives: Iterable[Primitive]) -> list[dict[str, object]]:
     """Return count and milliseconds per kind, implementation and data type, the slowest first."""
     rows: dict[tuple[str, str, str], list[float]] = {}

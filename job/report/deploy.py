@@ -7,6 +7,9 @@ deploy.json is written together with the report, and not by the stage that write
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from job.report.scenarios import fastest
+from job.report.tables import percentile
+
 NAME = "deploy.json"
 PADDLE, PADDLE_OPENVINO = "paddle", "paddle_openvino"
 OPENVINO, ONNXRUNTIME = "openvino", "onnxruntime"
@@ -63,7 +66,7 @@ def deploy_records(report: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]
     names = [name for name in report["models"] if name != "qat_fake"]
     if not all("interface" in report["models"][name] for name in names):
         return {}
-    every = [each for name in names for each in _settings(report, name)]
+    every = [each for name in names for each in configurations(report, name)]
     return {
         FOLDERS[name]: {
             "version": 1,
@@ -78,8 +81,9 @@ def deploy_records(report: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]
             "transform": transform(report["manifest"], report["data"]),
             "output": _output(report, name),
             "class_names": class_names(report),
-            "measured": _best(_settings(report, name)),
+            "measured": _best(configurations(report, name)),
             "fastest": _best(every),
+            "scenarios": {key: dict(found) for key, found in fastest(every).items()},
         }
         for name in names
     }
@@ -150,8 +154,13 @@ def _output(report: Mapping[str, Any], name: str) -> dict[str, Any]:
     }
 
 
-def _settings(report: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    """Return a model's measurements, under no ISA cap if there are any."""
+def configurations(report: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """Return a model's measured settings, under no ISA cap if there are any.
+
+    Args:
+        report: a valid report of a run.
+        name: name of the model; the fake-quantized model has no measurement.
+    """
     rows = [row for row in report["benchmark"] if row["isa_cap"] == NO_CAP] or report["benchmark"]
     found = []
     for row in rows:
@@ -165,6 +174,8 @@ def _settings(report: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
                 **{key: row[key] for key in ("threads", "instances", "batch_size", "isa_cap")},
                 "images_per_second": speed["images_per_second"],
                 "p50_ms": speed["latency_ms"]["p50"],
+                "p90_ms": percentile(speed, "p90"),
+                "p99_ms": percentile(speed, "p99"),
                 "stable": row["stable"],
             }
         )

@@ -14,6 +14,7 @@ from job.report.render.page import Page
 from job.report.run import provenance, results, speed
 from job.report.run.breakdown import breakdown_sections
 from job.report.run.classes import classes_grid
+from job.report.run.scenarios import scenarios_grid
 from job.report.run.use_it import about, use_sections
 from job.report.summary import summarize
 from job.report.tables import is_matrix
@@ -60,6 +61,7 @@ def _run_sections(report: Mapping[str, Any]) -> tuple[Section, ...]:
             (
                 *speed.throughput_grids(report),
                 Plot("throughput"),
+                scenarios_grid(report),
                 *speed.int8_engines_grids(report),
                 *speed.latency_grids(report),
                 Plot("latency"),

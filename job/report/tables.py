@@ -16,6 +16,8 @@ INT8_ENGINE_NAMES = {
     "onnxruntime": "ONNX Runtime",
 }
 NO_CAP = "all"
+# Timed batches that a percentile needs.
+LEAST_SAMPLES: Mapping[str, int] = {"p90": 10, "p99": 100}
 
 
 @dataclass(frozen=True)
@@ -355,8 +357,8 @@ def latency_rows(report: Mapping[str, Any]) -> tuple[LatencyRow, ...]:
             setting=_setting(row),
             model=model,
             p50_ms=row[model]["latency_ms"]["p50"],
-            p90_ms=_percentile(row[model], "p90", least=10),
-            p99_ms=_percentile(row[model], "p99", least=100),
+            p90_ms=percentile(row[model], "p90"),
+            p99_ms=percentile(row[model], "p99"),
             peak_rss_bytes=row[model]["peak_rss_bytes"],
         )
         for row in report["benchmark"]
@@ -364,5 +366,7 @@ def latency_rows(report: Mapping[str, Any]) -> tuple[LatencyRow, ...]:
     )
 
 
-def _percentile(speed: Mapping[str, Any], name: str, *, least: int) -> float | None:
-    return float(speed["latency_ms"][name]) if speed["samples"] >= least else None
+def percentile(speed: Mapping[str, Any], name: str) -> float | None:
+    """Return ``p90`` or ``p99`` of a speed; None if it would equal the slowest batch."""
+    enough = speed["samples"] >= LEAST_SAMPLES[name]
+    return float(speed["latency_ms"][name]) if enough else None

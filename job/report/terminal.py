@@ -16,6 +16,7 @@ from job.report.run.breakdown import advice_of, kinds_grid, summary_text, title_
 from job.report.run.differences import differences_grid, fallback_grid
 from job.report.run.recommend import slower_rows
 from job.report.run.results import accuracy_grid, closeness_grid
+from job.report.run.scenarios import scenarios_grid
 from job.report.run.speed import int8_engines_grids, latency_grids, throughput_grids
 from job.report.summary import summarize
 from job.report.tables import is_matrix, speed_rows
@@ -48,7 +49,8 @@ def _run_grids(report: Mapping[str, Any]) -> Iterator[Grid]:
         close = closeness_grid(report)
         if close is not None:
             yield close
-    yield from (*throughput_grids(report), *int8_engines_grids(report), *latency_grids(report))
+    yield from (*throughput_grids(report), scenarios_grid(report))
+    yield from (*int8_engines_grids(report), *latency_grids(report))
     yield gates_grid(report)
     if report["audit"]["fallback"] is not None:
         yield fallback_grid(report)

@@ -32,8 +32,12 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
     rows: list[dict[str, Any]] = []
     raw: list[dict[str, Any]] = []
     for cap, settings in by_cap.items():
-        isa = executed_isa(inputs["int8"].path / "model", INT8, manifest.model.input_shape, cap)
-        engine_isa = executed_isa_of_engine(inputs, manifest.model.input_shape, cap)
+        isa = executed_isa(inputs["int8"], INT8, manifest.model.input_shape, cap)
+        engine_isa = {
+            name: executed_isa(inputs[name], name, manifest.model.input_shape, cap)
+            for name in built(inputs)
+            if name == PADDLE_OPENVINO
+        }
         without_native: list[BenchmarkSetting] = []
         for index, setting in enumerate(settings):
             native = not any(is_larger(setting, smaller) for smaller in without_native)
@@ -109,24 +113,13 @@ def candidates(inputs: Mapping[str, StageOutput], *, native: bool) -> list[Candi
     return paddle + [Candidate(name, inputs[name].path) for name in engines]
 
 
-def executed_isa(int8: Path, mode: str, input_shape: tuple[int, int, int], cap: str) -> str:
+def executed_isa(model: StageOutput, mode: str, input_shape: tuple[int, int, int], cap: str) -> str:
     """Return the ISA of the INT8 kernels that run under a cap, from oneDNN's log."""
-    ran = record_.trace(int8, mode, input_shape, isa_cap=cap)
-    quantized = onednn_log.isa(primitive for primitive in ran if primitive.is_int8)
-    # oneDNN's reference kernels have no ISA in the log.
-    return quantized or onednn_log.isa(ran) or "none"
-
-
-def executed_isa_of_engine(
-    inputs: Mapping[str, StageOutput], input_shape: tuple[int, int, int], cap: str
-) -> dict[str, str]:
-    """Return the ISA of INT8 under a cap for the OpenVINO engine in Paddle; empty without it."""
-    if PADDLE_OPENVINO not in built(inputs):
-        return {}
-    model = inputs[PADDLE_OPENVINO]
     if cap == NO_CAP:
-        return {PADDLE_OPENVINO: model.record["isa"]}
-    return {PADDLE_OPENVINO: executed_isa(model.path / "model", PADDLE_OPENVINO, input_shape, cap)}
+        # The stage that wrote the model has logged its kernels on this kind of CPU.
+        return str(model.record["isa"]["int8"])
+    ran = record_.trace(model.path / "model", mode, input_shape, isa_cap=cap)
+    return onednn_log.int8_isa(ran)
 
 
 def settings(manifest: Manifest) -> Mapping[str, Any]:

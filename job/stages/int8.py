@@ -240,7 +240,7 @@ def what_ran(fp32: Path, int8: Path, shape: tuple[int, int, int]) -> dict[str, A
         )
     return {
         "primitives": onednn_log.summarize(ran),
-        "isa": {"fp32": onednn_log.isa(fp32_ran), "int8": onednn_log.isa(ran)},
+        "isa": {"fp32": onednn_log.isa(fp32_ran), "int8": onednn_log.int8_isa(ran)},
     }
 
 

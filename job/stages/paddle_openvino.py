@@ -1,6 +1,7 @@
 """paddle_openvino: writes the INT8 model for the OpenVINO engine inside Paddle Inference."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from job.profile import onednn_log
 from job.profile import record as record_
 from job.stages.engine_packages import PADDLE_OPENVINO, REJECTED
 from job.stages.stage import CALIBRATION, Record, Stage, StageOutput
-from job.stats import closeness
+from job.stages.task import task_of
+from job.tasks.task import Outputs
 
 COMPARED_IMAGES = 32
 MODEL = "model"
@@ -41,7 +43,9 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
         model = open_model(out, 1)
     except QuantizationError as error:
         return without_model(out, error.message, events)
-    found = agreement(model.scores(images), expected_scores(fake, images))
+    found = asdict(
+        task_of(manifest).agreement(model.outputs(images), expected_outputs(fake, images))
+    )
     kernels = kernels_of(out / MODEL, shape)
     reason = fault(found, kernels, manifest.gates.int8_matches_fake)
     if reason:
@@ -61,34 +65,20 @@ def without_model(out: Path, reason: str, events: Events) -> Record:
     return {REJECTED: reason}
 
 
-def expected_scores(fake: Path, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the scores [N, classes] of the fake-quantized model."""
+def expected_outputs(fake: Path, images: NDArray[np.float32]) -> Outputs:
+    """Return the outputs of the fake-quantized model."""
     from job.engine.inference.predictor import FAKE_QUANTIZED, Predictor, configuration
 
-    scores: NDArray[np.float32] = Predictor(configuration(fake, FAKE_QUANTIZED, threads=1)).scores(
-        images
-    )
-    return scores
-
-
-def agreement(scores: NDArray[np.float32], expected: NDArray[np.float32]) -> dict[str, float]:
-    """Return how well scores [N, classes] agree with the fake-quantized model's scores."""
-    found = closeness.score_differences(scores, expected)
-    decibels = closeness.decibels(float(found.signal.sum()), float(found.noise.sum()))
-    return {
-        "signal_to_noise_db": decibels,
-        "same_top1": 100 * float(found.same_top1.mean()),
-    }
+    return Predictor(configuration(fake, FAKE_QUANTIZED, threads=1)).outputs(images)
 
 
 def kernels_of(prefix: Path, shape: tuple[int, int, int]) -> dict[str, Any]:
     """Return the primitives and the ISA that the engine's oneDNN executed."""
     ran = record_.trace(prefix, record_.PADDLE_OPENVINO, shape)
-    quantized = [primitive for primitive in ran if primitive.is_int8]
     return {
-        "int8_primitives": len(quantized),
+        "int8_primitives": sum(primitive.is_int8 for primitive in ran),
         "primitives": onednn_log.summarize(ran),
-        "isa": onednn_log.isa(quantized) or onednn_log.isa(ran) or "none",
+        "isa": {"int8": onednn_log.int8_isa(ran)},
     }
 
 

@@ -29,6 +29,7 @@ def write_run(
     first_score: float = 1.0,
     *,
     stable: bool = True,
+    engine_ratio: float = 4.0,
 ) -> str:
     entry = {
         "model": "resnet18",
@@ -41,6 +42,7 @@ def write_run(
                 "stable": stable,
                 "ratio": each,
                 "ratio_interval": [each - wide, each + wide],
+                "engines": {"paddle_openvino": {"ratio": engine_ratio}},
             }
             for each, wide in ((ratio + 1, 0.5), (ratio, 0.1), (ratio - 1, 0.2))
         ],
@@ -60,6 +62,8 @@ def write_run(
         ({"ratio": 2.6}, ""),
         ({"ratio": 9.0}, ""),
         ({"ratio": 2.5}, "ratio 2.50, recorded 3.00, least 2.55"),
+        ({"engine_ratio": 3.5}, ""),
+        ({"engine_ratio": 3.3}, "paddle_openvino: ratio 3.30, recorded 4.00, least 3.40"),
         ({"ops": 19}, "19 ops in INT8, recorded 20"),
         ({"first_score": 1.008}, ""),
         ({"first_score": 1.02}, "scores moved by 1.0% of their spread"),

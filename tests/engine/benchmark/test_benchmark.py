@@ -100,7 +100,7 @@ def test_native_kernels_that_were_too_slow_are_not_tried_at_a_larger_batch(tmp_p
         return rounds.Measurement(samples, Observation(1.0, 1), [[0.0]])
 
     monkeypatch.setattr(stage, "measure", slow_native)
-    monkeypatch.setattr(stage, "row", lambda measured: {})
+    monkeypatch.setattr(stage, "row", lambda *_: {})
     monkeypatch.setattr(stage, "executed_isa", lambda *_: "avx2")
     monkeypatch.setattr(stage.cpu_pinning, "check", lambda _: None)
     monkeypatch.setattr(stage, "breakdowns", lambda *_: [])
@@ -239,7 +239,7 @@ def run_stage(models: tuple[Path, Path], out: Path, **settings: object) -> Mappi
     manifest = parse(document_, "test", out)
     inputs = {
         "baseline": StageOutput(models[0].parent, {}),
-        "int8": StageOutput(models[1].parent, {}),
+        "int8": StageOutput(models[1].parent, {"isa": {"int8": "avx2"}}),
     }
     return stage.run(manifest, inputs, out, tiny.News())
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from job.manifest import parse
-from job.pipeline.build_report import difference_notes, gates
+from job.pipeline.build_report import difference_notes, engine_notes, gates
+from job.stages.stage import StageOutput
 from job.tasks.classification import CLASSIFICATION, describe, paired
 
 
@@ -86,3 +87,16 @@ def test_models_that_differ_by_more_than_chance_are_noted() -> None:
     assert all("91.80%" in note and "99.30%" in note for note in notes)
     assert difference_notes(top1, {**measured, "paired_fake": pair(0, -1, 1)}) == notes[1:]
     assert difference_notes(top1, None) == []
+
+
+def test_an_engine_without_a_model_is_noted() -> None:
+    engines = ("paddle", "paddle_openvino")
+    sound = {"paddle_openvino": StageOutput(Path("int8_paddle_openvino"), {"rejected": None})}
+    assert engine_notes(engines, sound) == []
+    wrong = StageOutput(Path("int8_paddle_openvino"), {"rejected": "it agrees at 9 dB only"})
+    (note,) = engine_notes(engines, {"paddle_openvino": wrong})
+    assert "int8_paddle_openvino/" in note
+    assert "9 dB" in note
+    (note,) = engine_notes(engines, {})
+    assert "does not contain this engine" in note
+    assert engine_notes(("paddle",), {}) == []

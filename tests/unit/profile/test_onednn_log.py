@@ -34,6 +34,13 @@ def test_parse_reads_executions_only():
     assert primitives[0].isa == ""
 
 
+def test_isa_is_that_of_int8_kernels_if_it_is_known():
+    fp32 = made(implementation="jit:avx512_core_amx", data="f32", weights="f32")
+    assert onednn_log.int8_isa([made(), fp32]) == "avx512_core_vnni"
+    assert onednn_log.int8_isa([made(implementation="ref:any"), fp32]) == "avx512_core_amx"
+    assert onednn_log.int8_isa([]) == "none"
+
+
 def test_parse_reads_the_log_of_paddles_openvino_engine():
     line = (
         "onednn_verbose,primitive,exec,cpu,convolution,jit_uni_int8:avx2,forward_inference,"
