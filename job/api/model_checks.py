@@ -26,7 +26,7 @@ def check_models(
 
     Raises:
         ManifestError: the weights were forgotten.
-        DataError: a file is of another kind, or belongs to no image classifier.
+        DataError: a file is of another kind, or belongs to no network of the task.
         UsageError: the function of a custom network cannot be imported or called.
     """
     if needs_weights:
@@ -55,7 +55,8 @@ def _check_files(manifest: Manifest) -> None:
             check_inference_model(manifest)
             prefix = inference_model_prefix(manifest.path(model.inference_model))
             program = prefix.with_name(f"{prefix.name}.pdmodel")
-            check_ready_model(program, model.classes, model.input_shape)
+            classes = model.classes if manifest.task == "classification" else None
+            check_ready_model(program, classes, model.input_shape)
     except FileNotFoundError:
         return
     except OSError as error:

@@ -18,6 +18,7 @@ app = typer.Typer()
 
 _SIDES = {"inception_v3": 299, "lenet": 28, "convnet": 32}
 _DEFAULT_SIDE = 224
+_DETECTION_SIDE = 416
 # The usual ratio of the shorter side before the centre crop and the input: 256 to 224.
 _RESIZE = 256 / 224
 
@@ -50,15 +51,19 @@ def init(
         str | None, typer.Option(metavar="FILE", help="Weights of the built-in network.")
     ] = None,
     example: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Write the manifest of an example: digits.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Write the manifest of an example: digits, detection-digits."
+        ),
     ] = None,
     output: Annotated[str, typer.Option(metavar="FILE", help="Manifest to write.")] = "m.json",
 ) -> None:
     """Write a short manifest for a folder of images.
 
     The images may be in class folders (plain, or in train/ and val/), in a tar file of class
-    folders, or named in the lists train_list.txt and val_list.txt. An existing file is not
-    overwritten.
+    folders, or named in the lists train_list.txt and val_list.txt. For a folder or tar file of
+    Pascal VOC (Annotations, ImageSets), the manifest describes a detector. An existing file is
+    not overwritten.
 
     \b
     Examples:
@@ -77,7 +82,9 @@ def init(
     found = None
     if example is not None:
         if (file := example_file(example)) is None:
-            raise UsageError(f"--example {example}: no such example", "Use --example digits.")
+            raise UsageError(
+                f"--example {example}: no such example", "Use digits or detection-digits."
+            )
         document = json.loads(file.read_text(encoding="utf-8"))
     else:
         if inference_model and (model or weights):
@@ -87,6 +94,8 @@ def init(
             )
         found = find_data(str(data))
         document = _document(str(data), found, model, inference_model, weights, target)
+        if found.class_names:
+            document |= _detection(document, found, model)
     document["$schema"] = SCHEMA_FILE.resolve().as_uri()
     manifest = parse(document, output, target.absolute().parent)
     try:
@@ -158,3 +167,38 @@ def _document(
     document: dict[str, Any] = {"$schema": "", "version": 1, "name": f"job-{name}".strip("-")[:100]}
     document |= {"model": network, "data": keys | preprocessing}
     return document | ({"baseline": baseline} if baseline else {})
+
+
+def _detection(document: dict[str, Any], found: "FoundData", model: str | None) -> dict[str, Any]:
+    """Return the keys that differ for a detector.
+
+    Raises:
+        UsageError: the model is a classifier.
+    """
+    from job.manifest.task_rules import DETECTORS
+
+    given = document["model"]
+    name = {} if "inference_model" in given else {"name": model or DETECTORS[0]}
+    if name and name["name"] not in DETECTORS:
+        raise UsageError(
+            f"--model {model}: the data set has objects, but this network is a classifier",
+            f"Use --model {DETECTORS[0]}, or omit the option.",
+        )
+    weights = {key: given[key] for key in ("weights", "inference_model") if key in given}
+    rate = 0.001 if "weights" in given else 0.006
+    steps = {"max_iters": 3000, "batch_size": 8, "optimizer": "adam", "base_lr": rate}
+    schedule = {"type": "cosine", "warmup_fraction": 0.05}
+    train = {**steps, "weight_decay": 0, "schedule": schedule}
+    data = {key: value for key, value in document["data"].items() if key != "resize_short"}
+    return {
+        "task": "detection",
+        "model": {
+            **name,
+            **weights,
+            "classes": found.classes,
+            "input_shape": [3, _DETECTION_SIDE, _DETECTION_SIDE],
+        },
+        "data": data,
+        "detection": {"class_names": list(found.class_names)},
+        "baseline": {"train": {"epochs": 0} if "inference_model" in given else train},
+    }

@@ -3,20 +3,25 @@
 import os
 import posixpath
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from job.data.archive_reading import is_archive
+from job.data.class_table import CollectedClasses
 from job.data.decode import EXTENSIONS
 from job.data.list_file import list_entries
 from job.data.system_folders import system_part
+from job.detection import voc
 from job.errors import DataError, UsageError
 from job.uri import is_uri, parse
 
 _TRAIN = ("train", "training")
 _TEST = ("val", "valid", "validation", "test")
 _LISTS = {"train_list": ("train_list.txt", "train.txt"), "val_list": ("val_list.txt", "val.txt")}
+# Names of image sets, the preferred one first.
+_VOC_TRAIN, _VOC_TEST = ("trainval", "train"), ("test", "val")
 _MOST_CLASSES = 1_000_000
 _EXPECTED = (
     "Name a folder with one subfolder per class, a folder with train/ and val/ that contain such "
@@ -32,11 +37,13 @@ class FoundData:
         keys: the keys of the manifest's section ``data``, without ``root``.
         classes: the number of classes.
         images: the number of images.
+        class_names: names of the classes of objects; empty for a classification data set.
     """
 
     keys: Mapping[str, str]
     classes: int
     images: int
+    class_names: tuple[str, ...] = ()
 
 
 def find_data(text: str) -> FoundData:
@@ -46,7 +53,7 @@ def find_data(text: str) -> FoundData:
         text: the folder, tar file or S3 URI, as on the command line.
 
     Raises:
-        UsageError: the data is of a kind that is not supported.
+        UsageError: the data is a Pascal VOC data set in S3.
         DataError: the folder is missing or contains no data set.
     """
     if is_uri(text):
@@ -73,10 +80,12 @@ def _in_s3(text: str) -> FoundData:
 def _of_names(text: str, names: Sequence[str]) -> FoundData:
     """Return the data set that files with these names form."""
     if any("Annotations" in name.split("/") for name in names):
-        raise UsageError(
-            f"--data {text}: found a data set for object detection (folder Annotations)",
-            "Use a classification data set, because `job init` does not support detection.",
-        )
+        if is_uri(text):
+            raise UsageError(
+                f"--data {text}: a Pascal VOC data set in S3 cannot be inspected",
+                "Name a copy on this machine, and set /data/root of the manifest to the URI.",
+            )
+        return _voc(Path(text), names)
     images = [name for name in names if posixpath.splitext(name)[1].lower() in EXTENSIONS]
     if not images:
         raise DataError(f"--data {text}: found no images", _EXPECTED)
@@ -129,6 +138,50 @@ def _class_folders(text: str, images: Sequence[str]) -> FoundData:
     if len(classes) < 2:
         raise DataError(f"--data {text}: {train} has {len(classes)} class folders", _EXPECTED)
     return FoundData({"format": "class_folders", **keys}, len(classes), len(images))
+
+
+def _voc(path: Path, names: Sequence[str]) -> FoundData:
+    """Return a data set in the format of Pascal VOC."""
+    sets = {
+        key: found
+        for key, accepted in {"train_list": _VOC_TRAIN, "val_list": _VOC_TEST}.items()
+        if (found := next((n for end in accepted for n in names if _is_set(n, end)), ""))
+    }
+    if not sets:
+        raise DataError(
+            f"--data {path}: found the folder Annotations, but no image sets",
+            "Add ImageSets/Main/trainval.txt and test.txt with one image name per line, or write "
+            "the manifest for another format yourself (docs/detection.md).",
+        )
+    collected, images = CollectedClasses(), 0
+    for name, file in _annotations(path, names):
+        collected.file = name
+        voc.read(file, name, collected)
+        images += 1
+    class_names = tuple(sorted(collected))
+    if not class_names:
+        raise DataError(f"--data {path}: the annotations have no object", "Add objects.")
+    return FoundData({"format": "voc", **sets}, len(class_names), images, class_names)
+
+
+def _is_set(name: str, end: str) -> bool:
+    return f"/{name}".endswith(f"/ImageSets/Main/{end}.txt")
+
+
+def _annotations(path: Path, names: Sequence[str]) -> Iterator[tuple[str, BinaryIO]]:
+    """Yield name and content of each XML file in a folder Annotations."""
+    wanted = {n for n in names if "Annotations" in n.split("/") and n.lower().endswith(".xml")}
+    if path.is_dir():
+        for name in sorted(wanted):
+            with (path / name).open("rb") as file:
+                yield name, file
+        return
+    with tarfile.open(path) as archive:
+        for member in archive:
+            name = posixpath.normpath(member.name)
+            content = archive.extractfile(member) if name in wanted else None
+            if content is not None:
+                yield name, cast(BinaryIO, content)
 
 
 def _lists(path: Path) -> FoundData | None:

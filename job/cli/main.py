@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from job import __version__
-from job.cli import compare, finished_run, init, k8s, predict
+from job.cli import anchors, compare, finished_run, init, k8s, predict
 from job.cli.options import (
     JsonOption,
     JunitOption,
@@ -60,6 +60,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(init.app)
+app.add_typer(anchors.app)
 app.add_typer(finished_run.app)
 app.add_typer(compare.app)
 app.add_typer(predict.app)

@@ -64,7 +64,8 @@ def coco_sources(
         images = [
             posixpath.normpath(posixpath.join(given.folder, image.name)) for image in content.images
         ]
-        table = ObjectTable.of(objects, content.empty)
+        sizes = [image.size for image in content.images]
+        table = ObjectTable.of(objects, sizes, content.empty)
         sources[split] = files.source(images, channels, table, names)
     return sources
 

@@ -10,7 +10,7 @@ import numpy as np
 from job.data.sources import ImageFiles
 from job.data.transforms import Image, Ints
 from job.detection.annotations import Annotations
-from job.detection.boxes import check_inside
+from job.detection.boxes import Size, check_inside
 from job.detection.ragged import COUNTS, Arrays, arrays_of_objects, objects_of
 
 
@@ -34,16 +34,31 @@ class ObjectTable:
     Attributes:
         arrays: see ``job.detection.ragged``. A list of many small arrays would take ten times as
             long to send to a decoding process.
+        sizes: int64 ``[n, 2]``, height and width of each image; 0 if they are unknown.
         empty: number of objects that were dropped, because their box has no width or no height.
     """
 
     arrays: Arrays
+    sizes: Ints
     empty: int = 0
 
     @classmethod
-    def of(cls, objects: Sequence[Annotations], empty: int = 0) -> "ObjectTable":
-        """Return the table of the objects of each image."""
-        return cls(arrays_of_objects(objects), empty)
+    def of(
+        cls,
+        objects: Sequence[Annotations],
+        sizes: Sequence[Size | None] | None = None,
+        empty: int = 0,
+    ) -> "ObjectTable":
+        """Return the table of the objects of each image.
+
+        Args:
+            objects: the objects of each image.
+            sizes: height and width of each image, as far as they are known.
+            empty: number of objects that were dropped.
+        """
+        known = [size or (0, 0) for size in sizes or [None] * len(objects)]
+        shape = (len(objects), 2)
+        return cls(arrays_of_objects(objects), np.array(known, np.int64).reshape(shape), empty)
 
     def __len__(self) -> int:
         return len(self.arrays[COUNTS])
@@ -60,7 +75,7 @@ class ObjectTable:
         return objects
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"arrays": self.arrays, "empty": self.empty}
+        return {"arrays": self.arrays, "sizes": self.sizes, "empty": self.empty}
 
     @cached_property
     def _ends(self) -> Ints:

@@ -18,6 +18,7 @@ from job.data.objects import ObjectTable
 from job.data.sources import Source
 from job.detection import voc
 from job.detection.annotations import Annotations
+from job.detection.boxes import Size
 from job.errors import DataError
 
 _IMAGES, _ANNOTATIONS, _SETS = "JPEGImages", "Annotations", "ImageSets"
@@ -59,13 +60,13 @@ def voc_sources(
     found = {split: _objects(files, each, numbers, collected) for split, each in pairs.items()}
     names = class_names
     if names is None:
-        every = [objects for read, _ in found.values() for objects in read]
+        every = [objects for read, *_ in found.values() for objects in read]
         check_class_count(collected, every, classes, files.where)
         order = collected.renumbered()
         names = sorted(collected)
         found = {
-            split: ([replace(each, classes=order[each.classes]) for each in read], empty)
-            for split, (read, empty) in found.items()
+            split: ([replace(each, classes=order[each.classes]) for each in read], sizes, empty)
+            for split, (read, sizes, empty) in found.items()
         }
     return {
         split: files.source(
@@ -111,13 +112,16 @@ def _objects(
     pairs: Sequence[Pair],
     numbers: Mapping[str, int] | None,
     collected: CollectedClasses,
-) -> tuple[list[Annotations], int]:
-    """Return the objects of each image, and the number of empty boxes."""
+) -> tuple[list[Annotations], list[Size | None], int]:
+    """Return the objects and the size of each image, and the number of empty boxes."""
     names = [pair.annotation for pair in pairs]
-    objects, empty = [], 0
+    objects: list[Annotations] = []
+    sizes: list[Size | None] = []
+    empty = 0
     for name, file in zip(names, files.read(names), strict=True):
         collected.file = name
         image = voc.read(file, name, collected if numbers is None else numbers)
         objects.append(image.annotations)
+        sizes.append(image.size)
         empty += image.empty
-    return objects, empty
+    return objects, sizes, empty

@@ -131,6 +131,9 @@ def _parse(
     resolved.pop("$schema", None)
     if resolved["output"] is None:
         resolved["output"] = f"runs/{resolved['name']}"
+    if resolved["task"] == "detection":
+        # Distillation compares probabilities of classes, which a detector does not have.
+        resolved["train"]["loss"] = "labels"
     return _record(Manifest, {**resolved, "resolved": resolved, "base": base})
 
 

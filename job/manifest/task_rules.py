@@ -105,6 +105,11 @@ def _strategy(
         yield Fault("/baseline/train", "expected no training for task outputs")
 
 
+def _loss(task: str, loss: str | None) -> Iterator[Fault]:
+    if task == "detection" and loss == "distill":
+        yield Fault("/train/loss", "expected labels or null for task detection", "labels")
+
+
 def _gates(
     task: str, top1: float | None, map_: float | None, fp32: float | None
 ) -> Iterator[Fault]:
@@ -151,6 +156,7 @@ TASK_RULES: tuple[tuple[Callable[..., Iterator[Fault]], tuple[str, ...]], ...] =
             "/quantize/fallback",
         ),
     ),
+    (_loss, ("/task", "/train/loss")),
     (
         _gates,
         ("/task", "/gates/max_top1_drop", "/gates/max_map_drop", "/gates/int8_matches_fp32"),

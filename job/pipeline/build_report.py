@@ -8,6 +8,7 @@ from typing import Any
 
 from job.manifest import Manifest
 from job.pipeline.fingerprint import library_versions, package_versions
+from job.report.views import VIEWS, View
 from job.stages.data_notes import data_notes
 from job.stages.dataset import data_files
 from job.stages.engine_packages import PACKAGES, PADDLE_OPENVINO, REJECTED, built
@@ -16,7 +17,6 @@ from job.stages.network import model_files
 from job.stages.stage import StageOutput
 from job.stages.task import task_of
 from job.storage.digests import hash_file
-from job.tasks.task import Metric
 from job.text_format import plural
 
 MODELS = {"fp32": "baseline", "qat_fake": "convert", "int8": "int8"}
@@ -68,7 +68,7 @@ def build(
             *fallback_notes(int8["fallback"]),
             *match_notes(int8["agreement"]),
             *engine_notes(manifest.benchmark.engines, outputs),
-            *difference_notes(task_of(manifest).primary, accuracy),
+            *difference_notes(VIEWS[manifest.task], accuracy),
         ],
         "manifest": dict(manifest.resolved),
         "host": dict(records["benchmark"]["host"]),
@@ -105,14 +105,12 @@ def gates(
     """Return the result of each gate that the manifest sets."""
     spec = manifest.gates
     verdicts = match_gate(manifest, agreement)
-    task = task_of(manifest)
-    limit: float | None = getattr(spec, task.gate)
+    gate = VIEWS[manifest.task].gate
+    limit: float | None = getattr(spec, gate.name)
     if limit is not None and accuracy is not None:
-        drop = accuracy["paired"][f"{task.primary.key}_drop"]
-        # Drops are multiples of 100 / images, so a floating-point error must not fail the gate.
-        passed = drop <= limit + 1e-9
-        reason = task.not_judged(accuracy, manifest.model.classes)
-        verdicts.append(verdict(task.gate, limit, drop, passed, reason))
+        value = gate.measured(accuracy)
+        reason = task_of(manifest).not_judged(accuracy, manifest.model.classes)
+        verdicts.append(verdict(gate.name, limit, value, gate.passed(limit, value), reason))
     if spec.min_speedup is not None:
         slowest = min(row["ratio"] for row in rows)
         passed = slowest >= spec.min_speedup
@@ -244,21 +242,22 @@ def engine_notes(engines: Sequence[str], outputs: Mapping[str, StageOutput]) -> 
     return notes
 
 
-def difference_notes(metric: Metric, accuracy: Mapping[str, Any] | None) -> list[str]:
-    """Return a note for each two models whose metric differs by more than chance explains."""
-    if accuracy is None:
+def difference_notes(view: View, accuracy: Mapping[str, Any] | None) -> list[str]:
+    """Return a note for each two models whose measure differs by more than chance explains."""
+    measure = view.primary
+    if accuracy is None or measure is None:
         return []
     notes = []
     for first, second, name in PAIRS:
         pair = accuracy[name]
-        low, high = pair[f"{metric.key}_drop_interval"]
+        low, high = pair[f"{measure.key}_drop_interval"] or (0, 0)
         if low <= 0 <= high:
             continue
-        one, two = accuracy[first][metric.key], accuracy[second][metric.key]
+        one, two = accuracy[first][measure.key], accuracy[second][measure.key]
         notes.append(
-            f"{LABELS[second]} {metric.name} ({two:.2f}%) differs from {LABELS[first]} "
-            f"{metric.name} ({one:.2f}%) by {two - one:+.2f} points (95% interval {-high:+.2f} to "
-            f"{-low:+.2f})."
+            f"{LABELS[second]} {measure.short} ({two:.2f}%) differs from {LABELS[first]} "
+            f"{measure.short} ({one:.2f}%) by {two - one:+.2f} points (95% interval "
+            f"{-high:+.2f} to {-low:+.2f})."
         )
     return notes
 

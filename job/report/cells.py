@@ -28,6 +28,9 @@ SPEEDUP_NOTE = (
 VERDICTS = {True: "passed", False: "FAILED", None: "not judged"}
 GATE_NOTES = {
     "max_top1_drop": "max_top1_drop: top-1 of FP32 minus top-1 of INT8, in percentage points.",
+    "max_map_drop": "max_map_drop: mAP of FP32 minus mAP of INT8, in percentage points.",
+    "int8_matches_fp32": "int8_matches_fp32: signal-to-noise ratio of the INT8 outputs against "
+    "FP32, in decibels.",
     "min_speedup": "min_speedup: the lowest speedup of the model in table II.",
     "int8_matches_fake": "int8_matches_fake: signal-to-noise ratio of the INT8 scores against the "
     "fake-quantized scores, in decibels.",

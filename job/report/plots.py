@@ -7,6 +7,7 @@ from job.report.matrix.ratio_plot import ratios
 from job.report.render import svg
 from job.report.run import plots as run
 from job.report.run.breakdown_plot import breakdown
+from job.report.run.curves import curves
 
 PICTURES = {
     "accuracy": run.accuracy,
@@ -16,6 +17,7 @@ PICTURES = {
     "training": run.training,
     "breakdown": breakdown,
     "ratios": ratios,
+    "curves": curves,
 }
 
 

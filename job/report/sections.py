@@ -11,13 +11,14 @@ from job.report.cells import gates_grid
 from job.report.matrix import results as matrix
 from job.report.render.blocks import Block, Code, Grid, Plot, Section, Text
 from job.report.render.page import Page
-from job.report.run import provenance, results, speed
+from job.report.run import provenance, quality, results, speed
 from job.report.run.breakdown import breakdown_sections
 from job.report.run.classes import classes_grid
 from job.report.run.scenarios import scenarios_grid
 from job.report.run.use_it import about, use_sections
 from job.report.summary import summarize
 from job.report.tables import is_matrix
+from job.report.views import view_of
 
 
 def page_of(report: Mapping[str, Any]) -> Page:
@@ -109,13 +110,15 @@ def _manifest_code(report: Mapping[str, Any]) -> Code:
 def _accuracy(report: Mapping[str, Any]) -> tuple[Block, ...]:
     if report["accuracy"] is None:
         return (Text("Not measured, because the images are synthetic."),)
-    close, by_class = results.closeness_grid(report), classes_grid(report)
+    table, compared = quality.accuracy_grid(report), quality.paired_text(report)
+    close, by_class = quality.closeness_grid(report), classes_grid(report)
+    drawn = {"accuracy", *(("curves",) if report["accuracy"].get("curves") else ())}
     return (
-        results.accuracy_grid(report),
-        Text(results.paired_text(report)),
+        *((table,) if table else ()),
+        *((Text(compared),) if compared else ()),
         *((close,) if close else ()),
         *((by_class,) if by_class else ()),
-        Plot("accuracy"),
+        *(Plot(name) for name in view_of(report).plots if name in drawn),
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from job import text_format
+from job.report.accuracy_rows import matrix_accuracy_rows
 from job.report.cells import gate_limit, gate_value
 from job.report.render.page import Card, Summary
 from job.report.run.recommend import recommendations, slower_rows
@@ -13,11 +14,10 @@ from job.report.tables import (
     caps_differ,
     has_instances,
     is_matrix,
-    matrix_accuracy_rows,
     setting_name,
     speed_rows,
 )
-from job.stats import is_above_chance
+from job.report.views import chance_notice, view_of
 
 MAX_LISTED = 3
 # The start of the note of a run that was forced with --allow-slow-isa.
@@ -34,7 +34,7 @@ def summarize(report: Mapping[str, Any]) -> Summary:
         notices=(
             *(() if matrix else _comparable_notices(report)),
             *(() if matrix else recommendations(report)),
-            *(() if matrix else _chance_notices(report)),
+            *(() if matrix or report["accuracy"] is None else _chance_notices(report)),
             *_unstable_notices(rows),
             *(() if matrix else score_notes(report)),
         ),
@@ -63,15 +63,8 @@ def _comparable_notices(report: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _chance_notices(report: Mapping[str, Any]) -> tuple[str, ...]:
     """Return a warning if FP32 is no better than chance."""
-    if report["accuracy"] is None:
-        return ()
-    fp32, chance = report["accuracy"]["fp32"], 100.0 / report["manifest"]["model"]["classes"]
-    if is_above_chance(fp32["top1_interval"], report["manifest"]["model"]["classes"]):
-        return ()
-    return (
-        f"FP32 top-1 is {fp32['top1']:.2f}%, no better than chance ({chance:.3g}%), so comparing "
-        "INT8 with it is meaningless. Check the weights and the training.",
-    )
+    notice = chance_notice(report)
+    return (notice,) if notice else ()
 
 
 def _unstable_notices(rows: Sequence[SpeedRow]) -> tuple[str, ...]:
@@ -109,7 +102,7 @@ def _speed_card(rows: Sequence[SpeedRow], detail: str) -> Card:
 
 
 def _run_headline(report: Mapping[str, Any], rows: Sequence[SpeedRow]) -> str:
-    phrases = (_speed_phrase(report, rows), _top1_phrase(report), f"and {_size_phrase(report)}")
+    phrases = (_speed_phrase(report, rows), _quality_phrase(report), f"and {_size_phrase(report)}")
     return f"{_gates_phrase(report)} {', '.join(phrase for phrase in phrases if phrase)}."
 
 
@@ -162,15 +155,19 @@ def _many_settings(report: Mapping[str, Any], rows: Sequence[SpeedRow]) -> str:
     return f"across {len(rows)} {kind}"
 
 
-def _top1_phrase(report: Mapping[str, Any]) -> str:
-    accuracy = report["accuracy"]
+def _quality_phrase(report: Mapping[str, Any]) -> str:
+    accuracy, measure = report["accuracy"], view_of(report).primary
     if accuracy is None:
         return ""
-    drop = accuracy["paired"]["top1_drop"]
-    span = f"({accuracy['fp32']['top1']:.2f}% to {accuracy['int8']['top1']:.2f}%)"
+    if measure is None:
+        decibels = accuracy["closeness"]["int8"]["signal_to_noise_db"]
+        return f"its outputs agree with FP32 at {decibels:.1f} dB"
+    drop = accuracy["paired"][f"{measure.key}_drop"]
+    fp32, int8 = (accuracy[model][measure.key] for model in ("fp32", "int8"))
+    span = f"({fp32:.2f}% to {int8:.2f}%)"
     if f"{abs(drop):.2f}" == "0.00":
-        return f"keeps its top-1 accuracy {span}"
-    return f"{'loses' if drop > 0 else 'gains'} {abs(drop):.2f} points of top-1 accuracy {span}"
+        return f"keeps its {measure.text} {span}"
+    return f"{'loses' if drop > 0 else 'gains'} {abs(drop):.2f} points of {measure.text} {span}"
 
 
 def _size_ratio(report: Mapping[str, Any]) -> float:
@@ -202,7 +199,7 @@ def _run_cards(report: Mapping[str, Any], rows: Sequence[SpeedRow]) -> tuple[Car
     return (
         _gates_card(report),
         _speed_card(rows, detail),
-        _top1_card(report),
+        _quality_card(report),
         _agreement_card(report),
         size,
     )
@@ -211,13 +208,19 @@ def _run_cards(report: Mapping[str, Any], rows: Sequence[SpeedRow]) -> tuple[Car
 def _agreement_card(report: Mapping[str, Any]) -> Card:
     agreement = report["audit"]["agreement"]
     int8, fake = agreement["int8_fake"], agreement["fake_fp32"]
+    share = "" if fake["same_top1"] is None else f", {fake['same_top1']:.0f}%"
     return Card(
         "INT8 against fake-quantized",
         f"{int8['signal_to_noise_db']:.1f} dB",
-        f"same class for {int8['same_top1']:.0f}% of {agreement['images']} images\n"
-        f"fake-quantized against FP32: {fake['signal_to_noise_db']:.1f} dB, "
-        f"{fake['same_top1']:.0f}%",
+        f"{_same_class(int8, agreement['images'])}"
+        f"fake-quantized against FP32: {fake['signal_to_noise_db']:.1f} dB{share}",
     )
+
+
+def _same_class(agreement: Mapping[str, Any], images: int) -> str:
+    if agreement["same_top1"] is None:
+        return f"{text_format.plural(images, 'image')}\n"
+    return f"same class for {agreement['same_top1']:.0f}% of {images} images\n"
 
 
 def _gates_card(report: Mapping[str, Any]) -> Card:
@@ -238,18 +241,22 @@ def _verdict_card(failed: int, count: int, noun: str, unjudged: int = 0) -> Card
     return Card("Verdict", "Passed", parts, True)
 
 
-def _top1_card(report: Mapping[str, Any]) -> Card:
-    title = "Top-1, INT8 minus FP32"
-    if report["accuracy"] is None:
+def _quality_card(report: Mapping[str, Any]) -> Card:
+    accuracy, measure = report["accuracy"], view_of(report).primary
+    title = "INT8 against FP32" if measure is None else f"{measure.title}, INT8 minus FP32"
+    if accuracy is None:
         return Card(title, text_format.DASH, "not measured")
-    paired = report["accuracy"]["paired"]
-    low, high = paired["top1_drop_interval"]
-    return Card(
-        title,
-        f"{text_format.signed(-paired['top1_drop'])} points",
-        f"95% interval: {text_format.signed_interval(-high, -low)}",
-        warning=low > 0,
-    )
+    if measure is None:
+        decibels = accuracy["closeness"]["int8"]["signal_to_noise_db"]
+        images = text_format.plural(accuracy["images"], "test image")
+        return Card(title, f"{decibels:.1f} dB", f"signal-to-noise ratio of the outputs\n{images}")
+    drop = accuracy["paired"][f"{measure.key}_drop"]
+    bounds = accuracy["paired"][f"{measure.key}_drop_interval"]
+    detail = "too few images for an interval"
+    if bounds is not None:
+        detail = f"95% interval: {text_format.signed_interval(-bounds[1], -bounds[0])}"
+    loses = bounds is not None and bounds[0] > 0
+    return Card(title, f"{text_format.signed(-drop)} points", detail, warning=loses)
 
 
 def _named(report: Mapping[str, Any], status: str) -> list[str]:
@@ -319,11 +326,13 @@ def _reached_card(rows: Sequence[SpeedRow]) -> Card:
 
 
 def _matrix_top1_card(report: Mapping[str, Any]) -> Card:
-    title = "Top-1, INT8 minus fake-quantized"
+    rows = [row for row in matrix_accuracy_rows(report) if not row.published]
+    names = dict.fromkeys(row.view.measures[0].title for row in rows)
+    title = f"{' or '.join(names) or 'Accuracy'}, INT8 minus fake-quantized"
     changes = [
-        (row.int8_top1 - row.fake_top1, row.model)
-        for row in matrix_accuracy_rows(report)
-        if not row.published and row.int8_top1 is not None and row.fake_top1 is not None
+        (row.int8[0] - row.fake[0], row.model)
+        for row in rows
+        if row.int8[0] is not None and row.fake[0] is not None
     ]
     if not changes:
         return Card(title, text_format.DASH, "not measured")

@@ -1,4 +1,4 @@
-"""Rows of tables I and II as dataclasses. A run's report is treated as a matrix of one model."""
+"""Rows of table II as dataclasses. A run's report is treated as a matrix of one model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,6 @@ from typing import Any
 from job.benchmark.stability import is_wide
 from job.stats import Interval
 
-MODELS = ("fp32", "qat_fake", "int8")
 ENGINE_NAMES = {"native": "native", "onednn": "oneDNN"}
 INT8_ENGINE_NAMES = {
     "paddle": "Paddle",
@@ -18,44 +17,6 @@ INT8_ENGINE_NAMES = {
 NO_CAP = "all"
 # Timed batches that a percentile needs.
 LEAST_SAMPLES: Mapping[str, int] = {"p90": 10, "p99": 100}
-
-
-@dataclass(frozen=True)
-class AccuracyRow:
-    """Table I of a run: one saved model on the test split.
-
-    Attributes:
-        model: ``fp32``, ``qat_fake`` or ``int8``; another engine's name for its INT8 model.
-        top1: percent.
-        top1_interval: percent, 95%.
-        top1_change: this model minus FP32 in points; None for FP32 itself.
-        top1_change_interval: points, 95%, paired; known for INT8 only.
-        top5: percent.
-        top5_interval: percent, 95%.
-        top5_change: this model minus FP32 in points; None for FP32 itself.
-    """
-
-    model: str
-    top1: float
-    top1_interval: Interval
-    top1_change: float | None
-    top1_change_interval: Interval | None
-    top5: float
-    top5_interval: Interval
-    top5_change: float | None
-
-
-@dataclass(frozen=True)
-class MatrixAccuracyRow:
-    """Table I of a matrix: one model, measured or published, in percent; None if unknown."""
-
-    model: str
-    published: bool
-    fp32_top1: float | None
-    fake_top1: float | None
-    int8_top1: float | None
-    fake_top5: float | None
-    int8_top5: float | None
 
 
 @dataclass(frozen=True)
@@ -247,48 +208,6 @@ def with_cap(report: Mapping[str, Any], title: str, cap: str) -> str:
 def cap_name(cap: str) -> str:
     """Return an ISA cap in words."""
     return "no ISA cap" if cap == NO_CAP else f"ISA cap {cap}"
-
-
-def accuracy_rows(report: Mapping[str, Any]) -> tuple[AccuracyRow, ...]:
-    """Return table I of a run: FP32, fake-quantized, INT8, then INT8 in other engines."""
-    accuracy = report["accuracy"]
-    fp32, paired = accuracy["fp32"], accuracy["paired"]
-    low, high = paired["top1_drop_interval"]
-    rows = []
-    for model, scores in {
-        **{name: accuracy[name] for name in MODELS},
-        **accuracy["engines"],
-    }.items():
-        reference = model == "fp32"
-        rows.append(
-            AccuracyRow(
-                model=model,
-                top1=scores["top1"],
-                top1_interval=tuple(scores["top1_interval"]),
-                top1_change=None if reference else scores["top1"] - fp32["top1"],
-                # The report holds the drop, FP32 minus INT8; a change has the other sign.
-                top1_change_interval=(-high, -low) if model == "int8" else None,
-                top5=scores["top5"],
-                top5_interval=tuple(scores["top5_interval"]),
-                top5_change=None if reference else scores["top5"] - fp32["top5"],
-            )
-        )
-    return tuple(rows)
-
-
-def matrix_accuracy_rows(report: Mapping[str, Any]) -> tuple[MatrixAccuracyRow, ...]:
-    """Return table I of a matrix: each model's measured, then its published accuracy, if any."""
-    rows = []
-    for entry in report["matrix"]:
-        if entry["accuracy"] is not None:
-            fp32, fake, int8 = (entry["accuracy"][name] for name in MODELS)
-            values = (fp32["top1"], fake["top1"], int8["top1"], fake["top5"], int8["top5"])
-            rows.append(MatrixAccuracyRow(entry["model"], False, *values))
-        published = entry["published"] or {}
-        keys = ("qat_fake_top1", "int8_top1", "qat_fake_top5", "int8_top5")
-        if any(published.get(key) is not None for key in keys):
-            rows.append(MatrixAccuracyRow(entry["model"], True, None, *map(published.get, keys)))
-    return tuple(rows)
 
 
 def speed_rows(report: Mapping[str, Any]) -> tuple[SpeedRow, ...]:

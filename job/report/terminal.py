@@ -14,12 +14,13 @@ from job.report.matrix import results as matrix
 from job.report.render.blocks import BAD_VERDICTS, Grid
 from job.report.run.breakdown import advice_of, kinds_grid, summary_text, title_of
 from job.report.run.differences import differences_grid, fallback_grid
+from job.report.run.quality import accuracy_grid, closeness_grid
 from job.report.run.recommend import slower_rows
-from job.report.run.results import accuracy_grid, closeness_grid
 from job.report.run.scenarios import scenarios_grid
 from job.report.run.speed import int8_engines_grids, latency_grids, throughput_grids
 from job.report.summary import summarize
 from job.report.tables import is_matrix, speed_rows
+from job.report.views import view_of
 
 UNBOUNDED = 10_000
 
@@ -45,16 +46,14 @@ def print_tables(report: Mapping[str, Any], console: Console) -> None:
 
 def _run_grids(report: Mapping[str, Any]) -> Iterator[Grid]:
     if report["accuracy"] is not None:
-        yield accuracy_grid(report)
-        close = closeness_grid(report)
-        if close is not None:
-            yield close
+        grids = (accuracy_grid(report), closeness_grid(report))
+        yield from (grid for grid in grids if grid is not None)
     yield from (*throughput_grids(report), scenarios_grid(report))
     yield from (*int8_engines_grids(report), *latency_grids(report))
     yield gates_grid(report)
     if report["audit"]["fallback"] is not None:
         yield fallback_grid(report)
-    if "max_top1_drop" in _failed_gates(report):
+    if view_of(report).gate.name in _failed_gates(report):
         yield differences_grid(report)
 
 

@@ -6,6 +6,7 @@ from job.detection.decode import Head, Selection
 from job.manifest import Manifest
 from job.tasks.classification import CLASSIFICATION
 from job.tasks.detection import STRIDES, detection_task
+from job.tasks.outputs import OUTPUTS
 from job.tasks.task import Task
 
 
@@ -30,4 +31,5 @@ def _detection(manifest: Manifest) -> Task:
 _TASKS: Mapping[str, Callable[[Manifest], Task]] = {
     "classification": lambda _: CLASSIFICATION,
     "detection": _detection,
+    "outputs": lambda _: OUTPUTS,
 }

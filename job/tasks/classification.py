@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from job import stats
 from job.stats import closeness
-from job.tasks.task import MODELS, Agreement, Metric, Outputs, Results, Scored, Task
+from job.tasks.task import LABELS, MODELS, Agreement, Metric, Outputs, Results, Scored, Task
 
 Labels = NDArray[np.int64]
 Correct = NDArray[np.bool_]
@@ -176,5 +176,6 @@ CLASSIFICATION = Task(
     not_judged=not_judged,
     evaluate=evaluate,
     agreement=agreement,
+    loss=LABELS,
     right=right,
 )

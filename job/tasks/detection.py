@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from job.detection import bootstrap, voc_metric
@@ -15,7 +14,8 @@ from job.detection.precision_recall import Ranking
 from job.detection.ragged import arrays_of_detections, detections_of
 from job.errors import DataError
 from job.stats import closeness
-from job.tasks.task import MODELS, Agreement, Metric, Outputs, Results, Scored, Task, flat
+from job.tasks.outputs import agreement, closeness_of, powers
+from job.tasks.task import BOXES, MODELS, Metric, Outputs, Results, Scored, Task, flat
 
 METRIC = "map"
 # Strides of the heads, from the finest to the coarsest.
@@ -46,19 +46,6 @@ def results(
     found = detections(outputs, heads, [size] * len(outputs[0]), settings)
     signal, noise = powers(flat(outputs), flat(reference))
     return {**arrays_of_detections(found), "signal": signal, "noise": noise}
-
-
-def powers(
-    values: NDArray[Any], reference: NDArray[Any]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return per image the power of a reference and the power of the differences from it.
-
-    Args:
-        values: [N, values per image].
-        reference: the same of the reference model.
-    """
-    expected = reference.astype(np.float64)
-    return np.square(expected).sum(axis=1), np.square(values - expected).sum(axis=1)
 
 
 def accuracy(
@@ -124,12 +111,6 @@ def no_objects() -> DataError:
     )
 
 
-def closeness_of(found: Results) -> dict[str, float]:
-    """Return the signal-to-noise ratio of a model's outputs against FP32."""
-    signal, noise = (float(found[name].sum()) for name in ("signal", "noise"))
-    return {"signal_to_noise_db": closeness.decibels(signal, noise)}
-
-
 def predictions(
     found: Mapping[str, Results],
     objects: Sequence[Annotations],  # noqa: ARG001
@@ -185,12 +166,6 @@ def evaluate(
     }
 
 
-def agreement(outputs: Outputs, reference: Outputs) -> Agreement:
-    """Compare the outputs of a model with the outputs of a reference model."""
-    signal, noise = powers(flat(outputs), flat(reference))
-    return Agreement(closeness.decibels(float(signal.sum()), float(noise.sum())), None)
-
-
 def detection_task(heads: Sequence[Head], *, size: Size, classes: int, settings: Selection) -> Task:
     """Return the task of a detector.
 
@@ -209,5 +184,6 @@ def detection_task(heads: Sequence[Head], *, size: Size, classes: int, settings:
         not_judged=not_judged,
         evaluate=partial(evaluate, heads=heads, size=size, classes=classes, settings=settings),
         agreement=agreement,
+        loss=BOXES,
         heads=tuple(heads),
     )

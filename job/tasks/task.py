@@ -12,6 +12,8 @@ from job.detection.decode import Head
 
 # The saved models of a run by their names in the report. Other models are INT8 in other engines.
 MODELS = ("fp32", "qat_fake", "int8")
+# What networks are trained by.
+LABELS, BOXES, NONE = "labels", "boxes", "none"
 # A model's outputs for a batch, in the order of the saved model; the first axis is the image.
 Outputs = tuple[NDArray[Any], ...]
 # What is known about each image: labels int64 [N], or the objects of N images.
@@ -22,7 +24,7 @@ Results = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Metric:
-    """A measure of a model's quality, in percent.
+    """A measure of a model's quality, in percent; of outputs, in decibels.
 
     Attributes:
         key: name in records: the accuracy record contains ``KEY``, ``KEY_interval``, ``KEY_drop``
@@ -82,6 +84,7 @@ class Task:
         evaluate: scored batches -> the quality of a model during training by name: ``primary.key``,
             ``signal_to_noise_db`` and others; None for values that need a missing reference.
         agreement: (outputs, reference outputs) -> how well two models agree.
+        loss: what a network is trained by: ``LABELS``, ``BOXES`` or ``NONE``.
         right: (outputs, labels) -> number of images with the right class. None if models are
             compared by the signal-to-noise ratio only.
         heads: heads of a detector in the order of its outputs; empty for other networks.
@@ -95,6 +98,7 @@ class Task:
     not_judged: Callable[[Mapping[str, Any], int], str]
     evaluate: Callable[[Iterable[Scored]], Mapping[str, float | None]]
     agreement: Callable[[Outputs, Outputs], Agreement]
+    loss: str
     right: Callable[[Outputs, NDArray[np.int64]], int] | None = None
     heads: tuple[Head, ...] = ()
 

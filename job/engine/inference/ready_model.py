@@ -13,22 +13,24 @@ from job.storage.file_kinds import PADDLE_PROGRAM, model_kind_of
 from job.storage.files import open_regular
 
 _NOT_SUPPORTED = (
-    "Set /model/inference_model to a classifier with one image input and scores [N, classes]. "
-    "Segmentation and detection models are not supported."
+    "Set /model/inference_model to a classifier with one image input and scores [N, classes]. Set "
+    "/task to outputs for a model with other outputs, such as segmentation."
 )
+# Batch, channels, height, width.
+_IMAGE_DIMENSIONS = 4
 
 
-def check_ready_model(path: Path, classes: int, input_shape: Sequence[int]) -> None:
-    """Check the inputs and the first output of a ``.pdmodel`` file.
+def check_ready_model(path: Path, classes: int | None, input_shape: Sequence[int]) -> None:
+    """Check the inputs of a ``.pdmodel`` file, and the first output of a classifier.
 
     Args:
         path: the file.
-        classes: expected number of classes.
+        classes: expected number of classes; None for a model with any outputs.
         input_shape: (channels, height, width) of the images.
 
     Raises:
-        DataError: the file is no Paddle program, the model is no image classifier, or it has
-            another number of classes or another input shape.
+        DataError: the file is no Paddle program, the model does not read images, it is no image
+            classifier, or it has another number of classes or another input shape.
         OSError: the file cannot be read.
     """
     program = _read(path)
@@ -36,6 +38,16 @@ def check_ready_model(path: Path, classes: int, input_shape: Sequence[int]) -> N
     tensors = {each.name: each.type.dense_tensor.tensor for each in block.vars}
     inputs = [_names(op.outputs) for op in _ordered(block.ops, "feed")]
     outputs = [_names(op.inputs) for op in _ordered(block.ops, "fetch")]
+    if classes is None:
+        images = [name for name in inputs if len(tensors[name].dims) == _IMAGE_DIMENSIONS]
+        if len(images) != 1 or not outputs:
+            raise DataError(
+                f"{path}: expected exactly one input [N, channels, height, width] and an output; "
+                f"found inputs {inputs} and outputs {outputs}",
+                "Give a model that reads one batch of images.",
+            )
+        _check_image(path, list(tensors[images[0]].dims), input_shape)
+        return
     if len(inputs) != 1 or not outputs or {*inputs, outputs[0]} - tensors.keys():
         raise DataError(
             f"{path}: expected one image input and an output of scores; found inputs {inputs} and "

@@ -1,6 +1,6 @@
 """What the training of a network depends on its task for: outputs, targets and loss."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,9 +12,10 @@ from job.detection.decode import Head
 from job.engine.training.heads import keep_in_fp32
 from job.engine.training.ready_names import LABEL
 from job.engine.training.tracing import logits_of
-from job.engine.training.yolo_loss import BOXES, CLASSES, append_yolo_loss
+from job.engine.training.yolo_loss import BOXES as BOXES_INPUT
+from job.engine.training.yolo_loss import CLASSES, append_yolo_loss
 from job.engine.training.yolov3 import BOX_VALUES
-from job.tasks.task import Task
+from job.tasks.task import BOXES, LABELS, NONE, Task
 
 Block = paddle.base.framework.Block
 
@@ -42,8 +43,8 @@ class Objective(Protocol):
     def keep_in_fp32(self, program: Program, outputs: Sequence[str]) -> None:
         """Exclude ops from quantization that must stay in FP32."""
 
-    def append_loss(self, outputs: Sequence[static.Variable]) -> static.Variable:
-        """Append the loss to the current program."""
+    def append_loss(self, outputs: Sequence[static.Variable]) -> static.Variable | None:
+        """Append the loss to the current program; return None if nothing is trained."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Boxes:
 
     classes: int
     heads: tuple[Head, ...]
-    feeds: tuple[str, ...] = (BOXES, CLASSES)
+    feeds: tuple[str, ...] = (BOXES_INPUT, CLASSES)
 
     @property
     def anchors(self) -> tuple[int, ...]:
@@ -141,6 +142,32 @@ class Boxes:
         return append_yolo_loss(outputs, self.heads, classes=self.classes)
 
 
+@dataclass(frozen=True)
+class Nothing:
+    """Any outputs, without training."""
+
+    feeds: tuple[str, ...] = ()
+    anchors: tuple[int, ...] = ()
+
+    def outputs_of(self, returned: Any) -> tuple[static.Variable, ...]:
+        """Return all outputs."""
+        return tuple(returned) if isinstance(returned, list | tuple) else (returned,)
+
+    def ends(self, block: Block, outputs: Sequence[str]) -> tuple[str, ...]:
+        """Return the values that the outputs are copies of."""
+        return tuple(before_copies(block, name) for name in outputs)
+
+    def check(self, shapes: Sequence[Sequence[int]]) -> tuple[str, str]:  # noqa: ARG002
+        """Accept any outputs."""
+        return "", ""
+
+    def keep_in_fp32(self, program: Program, outputs: Sequence[str]) -> None:
+        """Keep nothing."""
+
+    def append_loss(self, outputs: Sequence[static.Variable]) -> None:
+        """Append nothing."""
+
+
 def objective_of(task: Task, *, classes: int, label_smoothing: float) -> Objective:
     """Return the objective of a task.
 
@@ -149,7 +176,12 @@ def objective_of(task: Task, *, classes: int, label_smoothing: float) -> Objecti
         classes: number of classes.
         label_smoothing: share of a label's target that is spread over all classes, 0 to 1.
     """
-    return Boxes(classes, task.heads) if task.heads else Labels(classes, label_smoothing)
+    objectives: Mapping[str, Callable[[], Objective]] = {
+        LABELS: lambda: Labels(classes, label_smoothing),
+        BOXES: lambda: Boxes(classes, task.heads),
+        NONE: Nothing,
+    }
+    return objectives[task.loss]()
 
 
 def before_softmax(block: Block, output: str) -> str:

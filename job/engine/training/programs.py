@@ -35,7 +35,7 @@ paddle.enable_static()
 
 # Ops that an exported FP32 model never contains.
 QUANTIZED = {"quantize_linear", "dequantize_linear", "quantize", "dequantize", "fused_conv2d"}
-# Number of dimensions of a two-dimensional convolution's output.
+# Number of dimensions of images, and of a two-dimensional convolution's output.
 PLANES = 4
 CHANNELS_LAST = ("NHWC", "NLC", "NDHWC")
 RESHAPING = ("flatten_contiguous_range", "reshape2", "transpose2", "squeeze2", "unsqueeze2")
@@ -49,7 +49,7 @@ class Classifier:
         train: forward pass and loss in training mode, without an optimizer.
         evaluation: forward pass in inference mode.
         startup: initialises the weights.
-        loss: name of the scalar loss variable of ``train``.
+        loss: name of the scalar loss variable of ``train``; empty for a network without training.
         outputs: names of the float32 outputs of ``evaluation``; of a classifier, [N, classes].
         weight_names: the network's name -> the variable's name, for each weight of ``evaluation``.
         training_outputs: names of the same values in ``train``.
@@ -124,7 +124,7 @@ def from_inference_model(prefix: Path, scope: static.Scope, objective: "Objectiv
         if block.ops[index].type in ("feed", "fetch"):
             block._remove_op(index, sync=False)
     evaluation._sync_with_cpp()
-    names = rename_reserved(evaluation, scope, feeds[0])
+    names = rename_reserved(evaluation, scope, image_input(evaluation, feeds, prefix))
     outputs = objective.ends(block, [names[name] for name in fetches])
     evaluation = evaluation._prune([block.var(name) for name in outputs])
     found, hint = objective.check([evaluation.global_block().var(name).shape for name in outputs])
@@ -146,7 +146,28 @@ def from_inference_model(prefix: Path, scope: static.Scope, objective: "Objectiv
         for name in weights.values():
             make_trainable(train, name, trainable=name not in frozen)
         loss = objective.append_loss([train.global_block().var(name) for name in outputs])
-    return Classifier(train, evaluation, startup, loss.name, outputs, weights, outputs, transposed)
+    name = "" if loss is None else loss.name
+    return Classifier(train, evaluation, startup, name, outputs, weights, outputs, transposed)
+
+
+def image_input(program: Program, feeds: Sequence[str], prefix: Path) -> str:
+    """Return the name of the input [N, C, H, W] among the inputs of a model.
+
+    Exported detectors also read the sizes of images, and the order of the inputs is the exporter's.
+
+    Raises:
+        DataError: not exactly one input has four dimensions.
+    """
+    block = program.global_block()
+    shapes = {name: list(block.var(name).shape) for name in feeds}
+    images = [name for name, shape in shapes.items() if len(shape) == PLANES]
+    if len(images) != 1:
+        found = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise DataError(
+            f"{prefix}: expected exactly one input [N, C, H, W], found the inputs {found}",
+            "Give a model that reads one batch of images.",
+        )
+    return images[0]
 
 
 def is_weight(program: Program, name: str) -> bool:

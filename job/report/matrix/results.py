@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from job import text_format
+from job.report.accuracy_rows import MatrixAccuracyRow, matrix_accuracy_rows
 from job.report.cells import (
     CAP,
     INTERVAL,
@@ -23,16 +24,15 @@ from job.report.render.blocks import Column, Grid, figures, words
 from job.report.run.breakdown import advice_of
 from job.report.tables import (
     INT8_ENGINE_NAMES,
-    MatrixAccuracyRow,
     SpeedRow,
     cap_name,
     caps,
-    matrix_accuracy_rows,
     setting_name,
     settings,
     speed_rows,
     with_cap,
 )
+from job.report.views import Measure
 
 YES_NO = {True: "yes", False: "no", None: ""}
 PUBLISHED_NOTE = (
@@ -47,43 +47,77 @@ MODEL: Cell[SpeedRow] = (Column("Model"), lambda row: row.model)
 FASTEST: Cell[SpeedRow] = (Column("Fastest"), lambda row: INT8_ENGINE_NAMES[row.fastest])
 REACHED = Column("Reached")
 NAME = words("Model", "Source")
-TOP1 = figures("FP32\ntop-1", "Fake\ntop-1", "INT8\ntop-1", "Change")
-TOP5 = figures("Fake\ntop-5", "INT8\ntop-5", "Change")
 
 
 def accuracy_grid(report: Mapping[str, Any]) -> Grid:
     """Return table I: the fake-quantized model and INT8, measured and published."""
-    rows = tuple((*_name(row), *_top1(row), *_top5(row)) for row in matrix_accuracy_rows(report))
-    columns = (*NAME, *TOP1, *TOP5)
-    return Grid("Table I. Accuracy in percent", columns, rows, _accuracy_note(report))
+    return _joined(report, "Table I. Accuracy in percent", _by_measure(report))
+
+
+def _by_measure(report: Mapping[str, Any]) -> dict[Measure, dict[str, tuple[str, ...]]]:
+    """Return for each measure the cells of each row of table I; the models may differ in task."""
+    rows = matrix_accuracy_rows(report)
+    found: dict[Measure, dict[str, tuple[str, ...]]] = {}
+    for row in rows:
+        for place, measure in enumerate(row.view.measures):
+            pair = _pair(row.fake[place], row.int8[place])
+            cells = (_percent(row.fp32), *pair) if place == 0 else pair
+            found.setdefault(measure, {})[_key(row)] = cells
+    return found
+
+
+def _columns(measure: Measure, width: int) -> tuple[Column, ...]:
+    name = measure.short.replace(", ", ",\n")
+    titles = (f"FP32\n{name}", f"Fake\n{name}", f"INT8\n{name}", "Change")
+    return figures(*titles[-width:])
+
+
+def _joined(
+    report: Mapping[str, Any],
+    title: str,
+    by_measure: Mapping[Measure, Mapping[str, tuple[str, ...]]],
+    *,
+    note: bool = True,
+) -> Grid:
+    columns, widths = NAME, {}
+    for measure, cells in by_measure.items():
+        widths[measure] = len(next(iter(cells.values())))
+        columns += _columns(measure, widths[measure])
+    rows = tuple(
+        (
+            *_name(row),
+            *(
+                cell
+                for measure, cells in by_measure.items()
+                for cell in cells.get(_key(row), (NONE,) * widths[measure])
+            ),
+        )
+        for row in matrix_accuracy_rows(report)
+    )
+    return Grid(title, columns, rows, _accuracy_note(report) if note else "")
+
+
+def _key(row: MatrixAccuracyRow) -> str:
+    return f"{row.model}/{row.published}"
 
 
 def accuracy_grids(report: Mapping[str, Any]) -> tuple[Grid, ...]:
-    """Return table I as one table for top-1 and one for top-5, for narrow screens."""
-    rows = matrix_accuracy_rows(report)
-    top1 = tuple((*_name(row), *_top1(row)) for row in rows)
-    top5 = tuple((*_name(row), *_top5(row)) for row in rows)
-    return (
-        Grid("Table I. Top-1 accuracy in percent", (*NAME, *TOP1), top1),
-        Grid(
-            "Table I, continued. Top-5 accuracy in percent",
-            (*NAME, *TOP5),
-            top5,
-            _accuracy_note(report),
-        ),
-    )
+    """Return table I as one table for each measure, for narrow screens."""
+    found = list(_by_measure(report).items())
+    grids = []
+    for number, (measure, cells) in enumerate(found):
+        title = f"Table I{', continued' if number else ''}. {_capital(measure.text)} in percent"
+        last = number == len(found) - 1
+        grids.append(_joined(report, title, {measure: cells}, note=last))
+    return tuple(grids)
+
+
+def _capital(text: str) -> str:
+    return text if text.startswith("mAP") else text[0].upper() + text[1:]
 
 
 def _name(row: MatrixAccuracyRow) -> tuple[str, ...]:
     return row.model, "published" if row.published else "measured"
-
-
-def _top1(row: MatrixAccuracyRow) -> tuple[str, ...]:
-    return _percent(row.fp32_top1), *_pair(row.fake_top1, row.int8_top1)
-
-
-def _top5(row: MatrixAccuracyRow) -> tuple[str, ...]:
-    return _pair(row.fake_top5, row.int8_top5)
 
 
 def _pair(fake: float | None, int8: float | None) -> tuple[str, str, str]:

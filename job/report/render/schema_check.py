@@ -140,14 +140,13 @@ def _edges(histogram: Mapping[str, Any], pointer: str) -> Iterator[Fault]:
 
 
 def _accuracy_disagreements(accuracy: Mapping[str, Any]) -> Iterator[Fault]:
-    paddle = {name: accuracy[name] for name in ("fp32", "qat_fake", "int8")}
-    others = {f"engines/{name}": scores for name, scores in accuracy["engines"].items()}
+    paddle = {name: accuracy.get(name, {}) for name in ("fp32", "qat_fake", "int8", "paired")}
+    engines = accuracy.get("engines", {})
+    others = {f"engines/{name}": scores for name, scores in engines.items()}
     for name, scores in {**paddle, **others}.items():
-        for key in ("top1_interval", "top5_interval"):
-            yield from _ordered(scores[key], f"/accuracy/{name}/{key}")
-    yield from _ordered(
-        accuracy["paired"]["top1_drop_interval"], "/accuracy/paired/top1_drop_interval"
-    )
+        for key, bounds in scores.items():
+            if key.endswith("_interval") and bounds is not None:
+                yield from _ordered(bounds, f"/accuracy/{name}/{key}")
 
 
 def _ordered(bounds: list[float], pointer: str) -> Iterator[Fault]:

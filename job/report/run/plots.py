@@ -11,11 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from job import text_format
+from job.report.accuracy_rows import accuracy_rows
 from job.report.render import svg
 from job.report.tables import (
-    MODELS,
     SpeedRow,
-    accuracy_rows,
     cap_name,
     caps,
     load_name,
@@ -23,21 +22,24 @@ from job.report.tables import (
     setting_name,
     speed_rows,
 )
+from job.report.views import MODELS, view_of
 from job.stats import Interval
 
 MAX_POINTS = 400
 
 
 def accuracy(report: Mapping[str, Any]) -> tuple[Figure, str]:
-    """Draw top-1 and top-5 of the three models with 95% intervals on a zoomed axis."""
-    rows = [row for row in accuracy_rows(report) if row.model in MODELS]
+    """Draw the measures of the three models with 95% intervals on a zoomed axis."""
+    rows, view = [row for row in accuracy_rows(report) if row.model in MODELS], view_of(report)
     names = [model_name(report, row.model) for row in rows]
     colours = [svg.MODEL_COLOURS[row.model] for row in rows]
-    panels: Sequence[tuple[str, list[float], list[Interval]]] = (
-        ("Top-1", [row.top1 for row in rows], [row.top1_interval for row in rows]),
-        ("Top-5", [row.top5 for row in rows], [row.top5_interval for row in rows]),
-    )
-    if report["manifest"]["model"]["classes"] <= 5:
+    panels: list[tuple[str, list[float], list[Interval]]] = []
+    for place, measure in enumerate(view.measures):
+        values = [row.scores[place].value or 0.0 for row in rows]
+        known = [row.scores[place].interval for row in rows]
+        bounds = [each or (value, value) for each, value in zip(known, values, strict=True)]
+        panels.append((measure.title, values, bounds))
+    if report["manifest"]["model"].get("classes", 1) <= view.whole_of:
         # Every answer is among the first five.
         panels = panels[:1]
     with mpl.rc_context(svg.RC):
@@ -58,9 +60,16 @@ def accuracy(report: Mapping[str, Any]) -> tuple[Figure, str]:
                 ]
             ).T.clip(min=0)
             axes.barh(names, lengths, left=start, color=colours, height=0.62)
-            axes.errorbar(
-                values, names, xerr=errors, fmt="none", color=svg.INK, elinewidth=1.1, capsize=3.5
-            )
+            if view.interval_of_model:
+                axes.errorbar(
+                    values,
+                    names,
+                    xerr=errors,
+                    fmt="none",
+                    color=svg.INK,
+                    elinewidth=1.1,
+                    capsize=3.5,
+                )
             for name, value, (_, high) in zip(names, values, bounds, strict=True):
                 _beside(axes, high, name, f"{value:.2f}")
             axes.set_xlim(start, end)
@@ -69,11 +78,13 @@ def accuracy(report: Mapping[str, Any]) -> tuple[Figure, str]:
             # The space for the numbers is not a part of the axis.
             axes.spines["bottom"].set_bounds(start, min(end, 100))
             from_zero = "" if start == 0 else f", axis starts at {start:g}%"
-            axes.set_title(f"{title}, percent of test images{from_zero}")
+            of = " of test images" if view.interval_of_model else ""
+            axes.set_title(f"{title}, percent{of}{from_zero}")
             svg.quiet(axes, "x")
             axes.tick_params(axis="y", length=0)
         axes.invert_yaxis()  # Both panels share this axis; FP32 comes first.
-    return figure, "Accuracy of the saved models on the test split. Whiskers: 95% intervals."
+    whiskers = " Whiskers: 95% intervals." if view.interval_of_model else ""
+    return figure, f"Accuracy of the saved models on the test split.{whiskers}"
 
 
 def zoomed(lows: Sequence[float], highs: Sequence[float]) -> tuple[float, float]:
@@ -228,7 +239,9 @@ def sizes(report: Mapping[str, Any]) -> tuple[Figure, str]:
 
 
 def training(report: Mapping[str, Any]) -> tuple[Figure, str]:
-    """Draw loss, selection top-1 and learning rate of each training phase."""
+    """Draw loss, primary measure and learning rate of each training phase."""
+    measure = view_of(report).primary
+    key, title = ("", "") if measure is None else (measure.key, measure.short)
     phases = [
         (title, report["training"][key])
         for title, key in (("Baseline", "baseline"), ("QAT", "qat"))
@@ -237,40 +250,41 @@ def training(report: Mapping[str, Any]) -> tuple[Figure, str]:
     with mpl.rc_context(svg.RC):
         figure = svg.new_figure(4.6)
         grid = figure.subplots(3, len(phases), sharex="col", squeeze=False, height_ratios=(2, 2, 1))
-        for column, (title, phase) in enumerate(phases):
-            _curves(list(grid[:, column]), phase)
-            grid[0, column].set_title(title, fontweight="bold")
+        for column, (phase_title, phase) in enumerate(phases):
+            _curves(list(grid[:, column]), phase, key)
+            grid[0, column].set_title(phase_title, fontweight="bold")
             grid[2, column].set_xlabel("step")
-        for axes, label in zip(grid[:, 0], ("loss", "selection\ntop-1 %", "learning\nrate"),
+        for axes, label in zip(grid[:, 0], ("loss", f"selection\n{title} %", "learning\nrate"),
                                strict=True):  # fmt: skip
             axes.set_ylabel(label)
         figure.align_ylabels(list(grid[:, 0]))
     return figure, (
-        "Training: loss, top-1 on the selection split, and learning rate. The ring marks the "
+        f"Training: loss, {title} on the selection split, and learning rate. The ring marks the "
         "checkpoint that was kept."
     )
 
 
-def _curves(panels: Sequence[Axes], phase: Mapping[str, Any]) -> None:
-    loss, top1, rate = panels
+def _curves(panels: Sequence[Axes], phase: Mapping[str, Any], key: str) -> None:
+    loss, quality, rate = panels
     history, evaluations = phase["history"], phase["evaluations"]
     steps = [point["step"] for point in history]
     loss.plot(*thinned(steps, [point["loss"] for point in history]), color=svg.FP32, linewidth=1.1)
     rate.plot(steps, [point["lr"] for point in history], color=svg.FAINT, linewidth=1.3)
     rate.set_ylim(bottom=0)
     evaluated = [point["step"] for point in evaluations]
-    top1.plot(
+    quality.plot(
         evaluated,
-        [point["top1"] for point in evaluations],
+        [point[key] for point in evaluations],
         color=svg.INT8,
         linewidth=1.3,
         marker="o",
         markersize=3,
     )
-    if phase["best_step"] is not None and phase["best_top1"] is not None:
-        top1.plot(
+    best = phase.get(f"best_{key}")
+    if phase["best_step"] is not None and best is not None:
+        quality.plot(
             [phase["best_step"]],
-            [phase["best_top1"]],
+            [best],
             linestyle="none",
             marker="o",
             markersize=9,
@@ -281,10 +295,10 @@ def _curves(panels: Sequence[Axes], phase: Mapping[str, Any]) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         svg.quiet(axes, "y")
-    start, end = top1.get_ylim()
-    top1.set_yticks([tick for tick in MaxNLocator(5).tick_values(start, end) if tick <= 100])
+    start, end = quality.get_ylim()
+    quality.set_yticks([tick for tick in MaxNLocator(5).tick_values(start, end) if tick <= 100])
     # The space above 100 is for the markers.
-    top1.set_ylim(start, min(end, 102))
+    quality.set_ylim(start, min(end, 102))
     highest = max((point["lr"] for point in history), default=0.0)
     rate.set_yticks([0, highest], ["0", f"{highest:.3g}"])
 

@@ -1,70 +1,14 @@
-"""Tables of a run: accuracy, model sizes, training."""
+"""Tables of a run: model sizes, calibration, training."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from job import text_format
 from job.report.render.blocks import Grid, figures, words
-from job.report.tables import accuracy_rows, model_name
+from job.report.tables import model_name
+from job.report.views import view_of
 
 NONE = text_format.DASH
-
-
-def accuracy_grid(report: Mapping[str, Any]) -> Grid:
-    """Return table I: top-1 and top-5 of the saved models."""
-    rows = tuple(
-        (
-            model_name(report, row.model),
-            f"{row.top1:.2f}",
-            text_format.interval(*row.top1_interval),
-            NONE if row.top1_change is None else text_format.signed(row.top1_change),
-            f"{row.top5:.2f}",
-            text_format.interval(*row.top5_interval),
-            NONE if row.top5_change is None else text_format.signed(row.top5_change),
-        )
-        for row in accuracy_rows(report)
-    )
-    columns = (
-        *words("Model"),
-        *figures("Top-1", "95%\ninterval", "Change", "Top-5", "95%\ninterval", "Change"),
-    )
-    engine = "its own engine" if report["accuracy"]["engines"] else "Paddle Inference"
-    note = (
-        f"{text_format.plural(report['accuracy']['images'], 'test image')}. Each saved model "
-        f"was loaded into {engine} and scored. 95% interval: Wilson. Change: model minus FP32, in "
-        "percentage points."
-    )
-    return Grid("Table I. Accuracy in percent", columns, rows, note)
-
-
-def closeness_grid(report: Mapping[str, Any]) -> Grid | None:
-    """Return how close the scores of each model are to FP32; None in reports of older versions."""
-    found = report["accuracy"].get("closeness")
-    if not found:
-        return None
-    rows = tuple(
-        (
-            model_name(report, name),
-            f"{row['signal_to_noise_db']:.2f}",
-            text_format.interval(*row["signal_to_noise_interval"]),
-            f"{row['same_top1']:.2f}",
-            text_format.interval(*row["same_top1_interval"]),
-            f"{row['divergence']:.2g}",
-            "{:.2g} to {:.2g}".format(*row["divergence_interval"]),
-        )
-        for name, row in found.items()
-    )
-    columns = (
-        *words("Model"),
-        *figures("SNR dB", "95%\ninterval", "Same\nclass %", "95%\ninterval"),
-        *figures("KL", "95%\ninterval"),
-    )
-    note = (
-        "SNR: signal-to-noise ratio of the scores against FP32. The mean score of each image is "
-        "subtracted before. KL: mean Kullback-Leibler divergence of the class probabilities from "
-        "FP32, in nats. Intervals: bootstrap over images, and Wilson."
-    )
-    return Grid("Closeness to FP32", columns, rows, note)
 
 
 def candidates_text(report: Mapping[str, Any]) -> str | None:
@@ -80,7 +24,10 @@ def candidates_text(report: Mapping[str, Any]) -> str | None:
     measures = {
         "divergence": "KL divergence from FP32",
         "cross_entropy": "cross entropy",
+        "loss": "loss",
+        "signal_to_noise_db": "signal-to-noise ratio against FP32 in dB",
         "top1": "top-1",
+        "map": "mAP@0.5",
     }
     kept = (
         "The weights before training were kept, because no step of training improved them."
@@ -90,20 +37,6 @@ def candidates_text(report: Mapping[str, Any]) -> str | None:
     return (
         f"Candidates were compared by their {measures[key]} on the selection split: "
         f"{first[key]:.3g} before training, {best[key]:.3g} at best. {kept}"
-    )
-
-
-def paired_text(report: Mapping[str, Any]) -> str:
-    """Return the paired comparison of FP32 and INT8 in words."""
-    paired = report["accuracy"]["paired"]
-    low, high = paired["top1_drop_interval"]
-    return (
-        f"Correct only in FP32: {text_format.plural(paired['fp32_only_right'], 'image')}. Correct "
-        f"only in INT8: {text_format.plural(paired['int8_only_right'], 'image')}. Top-1 of INT8 "
-        "minus FP32 is "
-        f"{text_format.signed(-paired['top1_drop'])} percentage points (95% interval "
-        f"{text_format.signed_interval(-high, -low)}, Newcombe's method 10; mid-p McNemar test "
-        f"{text_format.probability(paired['p_value'])})."
     )
 
 
@@ -148,6 +81,12 @@ def training_grid(report: Mapping[str, Any]) -> Grid:
         for phase in names
         if report["training"][phase] is not None
     }
+    measure = view_of(report).primary
+
+    def best(phase: Mapping[str, Any]) -> str:
+        value = phase.get(f"best_{measure.key}") if measure else None
+        return NONE if value is None else f"{value:.2f}"
+
     facts: dict[str, Callable[[Mapping[str, Any]], str]] = {
         "Steps": lambda t: text_format.count(t["steps"]),
         "Epochs": lambda t: f"{t['epochs']:.2f}",
@@ -156,9 +95,7 @@ def training_grid(report: Mapping[str, Any]) -> Grid:
         "Best step": lambda t: (
             NONE if t["best_step"] is None else text_format.count(t["best_step"])
         ),
-        "Selection top-1 % at best step": lambda t: (
-            NONE if t["best_top1"] is None else f"{t['best_top1']:.2f}"
-        ),
+        **({f"Selection {measure.short} % at best step": best} if measure else {}),
         "Selection SNR dB before training": lambda t: _decibels(t, 0),
         "Selection SNR dB at best step": lambda t: _decibels(t, t["best_step"]),
         "Batch-norm statistics frozen": lambda t: _yes_no(t["freeze_bn_stats"]),

@@ -4,6 +4,7 @@ import json
 import tarfile
 from pathlib import Path
 
+import object_sets
 import pytest
 from moto_server import S3Server
 from typer.testing import CliRunner
@@ -81,7 +82,7 @@ def test_lists_and_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         (("cat/1.jpg",), DataError),
         (("1.jpg", "cat/2.jpg"), DataError),
         (("train/cat/1.jpg", "val/cat/1.jpg"), DataError),
-        (("Annotations/1.xml", "JPEGImages/1.jpg"), UsageError),
+        (("Annotations/1.xml", "JPEGImages/1.jpg"), DataError),
     ],
 )
 def test_what_is_missing_is_named(
@@ -170,3 +171,41 @@ def test_nothing_in_s3_is_named(
     with pytest.raises(UsageError, match="uncompressed"):
         init(monkeypatch, tmp_path, "--data", str(bucket / "d.tar.gz"))
     assert not (tmp_path / "m.json").exists()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_voc_data_set_gives_a_detector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bool
+) -> None:
+    sets = {"train": object_sets.TRAIN, "test": object_sets.TEST}
+    object_sets.voc_tree(tmp_path / "VOC2007", sets)
+    data = "VOC2007"
+    if packed:
+        data = "voc.tar.gz"
+        with tarfile.open(tmp_path / data, "w:gz") as archive:
+            archive.add(tmp_path / "VOC2007", arcname="VOC2007")
+    init(monkeypatch, tmp_path, "--data", data)
+    manifest = load("m.json")
+    top = "VOC2007/" * packed
+    assert manifest.task == "detection"
+    assert (manifest.model.name, manifest.model.classes) == ("yolov3_mobilenet_v1", 2)
+    assert manifest.detection.class_names == ("cat", "dog")
+    assert manifest.data.train_list == f"{top}ImageSets/Main/train.txt"
+    assert manifest.data.val_list == f"{top}ImageSets/Main/test.txt"
+
+
+def test_a_classifier_cannot_be_trained_on_objects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    object_sets.voc_tree(tmp_path / "d", {"train": object_sets.TRAIN})
+    with pytest.raises(UsageError, match="--model resnet18"):
+        init(monkeypatch, tmp_path, "--data", "d", "--model", "resnet18")
+
+
+def test_voc_in_s3_is_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket: S3Uri, s3_server: S3Server
+) -> None:
+    s3_server.store.put(bucket / "VOC2007/Annotations/1.xml", b"<annotation/>")
+    s3_server.store.put(bucket / "VOC2007/JPEGImages/1.jpg", b"")
+    with pytest.raises(UsageError, match="copy on this machine"):
+        init(monkeypatch, tmp_path, "--data", str(bucket / "VOC2007"))

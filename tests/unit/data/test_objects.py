@@ -50,9 +50,10 @@ def batches(source: SceneImages, transform: Transform, **options: Any) -> list[B
 
 
 def test_a_table_returns_the_objects_of_an_image_also_in_another_process() -> None:
-    copied = pickle.dumps(ObjectTable.of(objects(), empty=3))
+    copied = pickle.dumps(ObjectTable.of(objects(), [(9, 8), None, (7, 6)], empty=3))
     table = pickle.loads(copied)  # noqa: S301 - our own bytes
     assert (len(table), table.empty) == (3, 3)
+    assert table.sizes.tolist() == [[9, 8], [0, 0], [7, 6]]
     assert all(same(table[index], each) for index, each in enumerate(objects()))
 
 

@@ -41,6 +41,10 @@ def test_a_detection_manifest_has_anchors_of_three_heads() -> None:
     assert hash(manifest.detection) == hash(check(of(DETECTION)).detection)
 
 
+def test_a_detector_trains_with_labels() -> None:
+    assert check(of(DETECTION)).train.used_loss == "labels"
+
+
 def test_one_class_is_enough_for_detection() -> None:
     assert check(of(DETECTION, model__classes=1)).model.classes == 1
 
@@ -74,6 +78,7 @@ def test_coco_has_a_json_file_and_a_folder() -> None:
             of(DETECTION, baseline={"train": {"label_smoothing": 0.1}}),
             "/baseline/train/label_smoothing",
         ),
+        (of(DETECTION, train={"loss": "distill"}), "/train/loss"),
         (of(DETECTION, quantize={"fallback": {"max_top1_drop": 0.3}}), "/quantize/fallback"),
         (of(DETECTION, gates={"max_top1_drop": 0.5}), "/gates/max_top1_drop"),
         (document(gates={"max_map_drop": 0.5}), "/gates/max_map_drop"),

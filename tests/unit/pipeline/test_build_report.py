@@ -6,8 +6,9 @@ import pytest
 
 from job.manifest import parse
 from job.pipeline.build_report import difference_notes, engine_notes, gates
+from job.report.views import CLASSIFICATION
 from job.stages.stage import StageOutput
-from job.tasks.classification import CLASSIFICATION, describe, paired
+from job.tasks.classification import describe, paired
 
 
 def accuracy(fp32: float, int8: float, images: int = 1000) -> dict[str, Any]:
@@ -81,12 +82,13 @@ def test_models_that_differ_by_more_than_chance_are_noted() -> None:
         "paired_fake": pair(7.5, 6, 9),
         "paired_int8_fake": pair(-7.5, -9, -6),
     }
-    top1 = CLASSIFICATION.primary
-    notes = difference_notes(top1, measured)
+    notes = difference_notes(CLASSIFICATION, measured)
     assert len(notes) == 2
     assert all("91.80%" in note and "99.30%" in note for note in notes)
-    assert difference_notes(top1, {**measured, "paired_fake": pair(0, -1, 1)}) == notes[1:]
-    assert difference_notes(top1, None) == []
+    assert (
+        difference_notes(CLASSIFICATION, {**measured, "paired_fake": pair(0, -1, 1)}) == notes[1:]
+    )
+    assert difference_notes(CLASSIFICATION, None) == []
 
 
 def test_an_engine_without_a_model_is_noted() -> None:

@@ -87,7 +87,8 @@ def test_html_has_every_picture_and_unique_ids():
 
 
 def test_pictures_are_well_formed_and_take_the_pages_colours():
-    for name in plots.PICTURES:
+    # Only detectors have curves; their report has its own test.
+    for name in set(plots.PICTURES) - {"curves"}:
         picture, caption = plots.draw(name, sample_report())
         ElementTree.fromstring(picture)  # noqa: S314 -- our own picture
         assert caption

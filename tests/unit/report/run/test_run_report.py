@@ -17,11 +17,13 @@ from sample_variants import attacked_report, every_setting, failed_report, on_te
 from job import text_format
 from job.errors import OutputError
 from job.report import cells, tables
+from job.report.accuracy_rows import accuracy_rows
 from job.report.render import schema_check
 from job.report.run import plots as run_plots
 from job.report.run import speed
 from job.report.run.results import calibration_grid, candidates_text
 from job.report.summary import summarize
+from job.report.views import MODELS
 
 # numbers
 
@@ -62,13 +64,17 @@ def test_numbers_read_well(text, expected):
 
 
 def test_table_one_compares_with_fp32():
-    fp32, fake, int8 = tables.accuracy_rows(sample_report())
-    assert (fp32.model, fp32.top1, fp32.top1_change) == ("fp32", pytest.approx(85.24), None)
-    assert fake.top1_change == pytest.approx(-0.06)
-    assert fake.top1_change_interval is None
-    assert int8.top1_change == pytest.approx(-0.12)
+    fp32, fake, int8 = accuracy_rows(sample_report())
+    assert (fp32.model, fp32.scores[0].value, fp32.scores[0].change) == (
+        "fp32",
+        pytest.approx(85.24),
+        None,
+    )
+    assert fake.scores[0].change == pytest.approx(-0.06)
+    assert fake.scores[0].change_interval is None
+    assert int8.scores[0].change == pytest.approx(-0.12)
     low, high = sample_report()["accuracy"]["paired"]["top1_drop_interval"]
-    assert int8.top1_change_interval == (-high, -low)
+    assert int8.scores[0].change_interval == (-high, -low)
 
 
 def test_other_engines_stand_in_table_one_and_among_the_sizes():
@@ -76,8 +82,8 @@ def test_other_engines_stand_in_table_one_and_among_the_sizes():
     report["accuracy"]["engines"] = {"openvino": report["accuracy"]["fp32"]}
     report["models"]["openvino"] = {"path": "int8_openvino", "bytes": 2 * 1024**2}
     schema_check.validate(report)
-    *_, row = tables.accuracy_rows(report)
-    assert (row.model, row.top1_change, row.top1_change_interval) == ("openvino", 0, None)
+    *_, row = accuracy_rows(report)
+    assert (row.model, row.scores[0].change, row.scores[0].change_interval) == ("openvino", 0, None)
     text = as_markdown(report)
     assert "| INT8 in OpenVINO | 85.24 |" in text
     assert "its own engine" in text
@@ -394,7 +400,7 @@ def test_extreme_reports_are_drawn():
     same["histogram"] = {"edges_ms": [0.2499, 0.2501], "counts": [1]}
     report["training"]["qat"] |= {"history": [], "evaluations": [], "best_step": None,
                                   "best_top1": None}  # fmt: skip
-    report["models"] = {m: {"path": m, "bytes": 900} for m in tables.MODELS}
+    report["models"] = {m: {"path": m, "bytes": 900} for m in MODELS}
     report["data"]["bad_images"] = []
     schema_check.validate(report)
     assert as_html(report).count("<svg") == 6
