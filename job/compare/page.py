@@ -11,9 +11,9 @@ from job.report.render.blocks import Block, Grid, Section, Text, figures, words
 from job.report.render.page import Card, Page, Summary
 
 COLUMNS = (
-    *words("Result"),
-    *figures("A", "B", "Change", "95%\ninterval"),
-    *words("Verdict", "Basis"),
+    *words("Result", "Verdict"),
+    *figures("Change", "A", "B", "95%\ninterval"),
+    *words("Basis"),
 )
 TITLES = {
     "manifest": "Manifest",
@@ -136,11 +136,11 @@ def _result_cells(result: Result) -> tuple[str, ...]:
     verdict = "WORSE" if result.verdict is Verdict.worse else str(result.verdict)
     return (
         result.name,
+        verdict,
+        _change(result),
         _value(result, result.a),
         _value(result, result.b),
-        _change(result),
         _interval(result),
-        verdict,
         _basis(result),
     )
 

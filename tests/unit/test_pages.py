@@ -32,7 +32,7 @@ GROUP = typer.main.get_command(app)
 def blocks(page: str, language: str) -> list[str]:
     """The code blocks of a page in a language, also inside lists."""
     text = (ROOT / page).read_text()
-    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
+    found = re.findall(rf"^( *)```{language}\b[^\n]*\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
     return ["\n".join(line[len(pad) :] for line in code.splitlines()) for pad, code in found]
 
 

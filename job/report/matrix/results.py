@@ -144,7 +144,7 @@ def _accuracy_note(report: Mapping[str, Any]) -> str:
 def speed_grid(report: Mapping[str, Any]) -> Grid:
     """Return table II with all settings. Published figures are in separate columns."""
     rows = speed_rows(report)
-    cells: list[Cell[SpeedRow]] = [MODEL, *setting_cells(report), CAP, *MEASURED]
+    cells: list[Cell[SpeedRow]] = [MODEL, *setting_cells(report), *MEASURED, CAP]
     if _any_published(rows):
         cells += [
             (Column("Published\nFP32", True), lambda row: _published(row.published_fp32)),

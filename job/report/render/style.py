@@ -73,6 +73,8 @@ pre { background: var(--panel); padding: 12px 14px; border-radius: 8px; font: 12
   border-left: 4px solid var(--line); margin: 8px 0; }
 .cards { grid-template-columns: repeat(2, 1fr); }
   figure { overflow-x: auto; }
+  /* As wide as on a large screen: narrow columns of text would make the rows tall. */
+  .scroll table { width: max-content; max-width: 952px; }
   figure svg { min-width: 620px; }
 }
 @media print {
