@@ -26,6 +26,8 @@ from job.report.views import MODELS, view_of
 from job.stats import Interval
 
 MAX_POINTS = 400
+# Of FP32, INT8, and INT8 in other engines.
+BAR_COLOURS = (svg.FP32, svg.INT8, svg.QAT_FAKE, svg.FAINT)
 
 
 def accuracy(report: Mapping[str, Any]) -> tuple[Figure, str]:
@@ -115,30 +117,48 @@ def throughput(report: Mapping[str, Any]) -> tuple[Figure, str]:
             _bars(axes, report, [row for row in rows if row.setting.isa_cap == cap])
             if len(limits) > 1:
                 axes.set_title(cap_name(cap))
-        panels[0].set_ylim(0, 1.28 * max(max(row.fp32, row.int8) for row in rows))
+        panels[0].set_ylim(0, 1.28 * max(map(_highest, rows)))
         handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", ncols=2)
+        figure.legend(handles, labels, loc="outside upper right", ncols=3)
     unstable = (
         ""
         if all(row.stable for row in rows)
         else f" {text_format.UNSTABLE} Unstable; see table II."
     )
-    return figure, f"Throughput. Above each pair of bars: speedup of INT8 over FP32.{unstable}"
+    return figure, f"Throughput. Above each group of bars: speedup of INT8 over FP32.{unstable}"
+
+
+def _highest(row: SpeedRow) -> float:
+    """Return the images/s of the highest bar of a row."""
+    return max(row.fp32, *(speed.images_per_second for speed in row.engines))
+
+
+def _bar_groups(rows: Sequence[SpeedRow]) -> Mapping[str, Sequence[float | None]]:
+    """Return the images/s of each model, FP32 and INT8 first; None where it was not measured."""
+    engines = dict.fromkeys(speed.engine for row in rows for speed in row.engines[1:])
+    speeds = [{each.engine: each.images_per_second for each in row.engines} for row in rows]
+    return {
+        "fp32": [row.fp32 for row in rows],
+        "int8": [row.int8 for row in rows],
+        **{engine: [found.get(engine) for found in speeds] for engine in engines},
+    }
 
 
 def _bars(axes: Axes, report: Mapping[str, Any], rows: Sequence[SpeedRow]) -> None:
     places = np.arange(len(rows))
-    for shift, model, values in (
-        (-0.19, "fp32", [row.fp32 for row in rows]),
-        (0.19, "int8", [row.int8 for row in rows]),
-    ):
-        label, colour = model_name(report, model), svg.MODEL_COLOURS[model]
-        bars = axes.bar(places + shift, values, 0.36, color=colour, label=label)
-        axes.bar_label(bars, [text_format.significant(v) for v in values], padding=2)
+    groups = _bar_groups(rows)
+    step = 0.76 / len(groups)
+    for number, (model, values) in enumerate(groups.items()):
+        label, colour = model_name(report, model), BAR_COLOURS[number % len(BAR_COLOURS)]
+        shift = (number - (len(groups) - 1) / 2) * step
+        heights = [value or 0.0 for value in values]
+        bars = axes.bar(places + shift, heights, 0.95 * step, color=colour, label=label)
+        texts = ["" if value is None else text_format.significant(value) for value in values]
+        axes.bar_label(bars, texts, padding=2)
     for place, row in zip(places, rows, strict=True):
         axes.annotate(
             text_format.judged_times(row.ratio, row.stable),
-            (float(place), max(row.fp32, row.int8)),
+            (float(place), _highest(row)),
             xytext=(0, 15),
             textcoords="offset points",
             ha="center",

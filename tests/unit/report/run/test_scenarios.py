@@ -6,6 +6,7 @@ from sample_report import as_markdown, benchmark_entry, engine_entry, sample_rep
 
 from job.report.deploy import deploy_records
 from job.report.render import schema_check
+from job.report.run import plots
 from job.report.run.scenarios import scenarios_grid
 from job.report.scenarios import fastest
 
@@ -34,6 +35,15 @@ def test_each_scenario_has_its_fastest_configuration() -> None:
         "Parallel instances": ("int8/", "Paddle", "1", "1", "2", "1,700"),
     }  # fmt: skip
     assert "Fastest configuration by scenario" in as_markdown(measured())
+
+
+def test_the_plot_of_throughput_has_a_bar_for_each_engine() -> None:
+    figure, _ = plots.throughput(measured())
+    bars = [container for axes in figure.axes for container in axes.containers]
+    heights = [[bar.get_height() for bar in container] for container in bars]
+    assert heights == [[500, 900, 1000], [800, 1700, 3000], [900, 1600, 0]]
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["FP32", "INT8", "INT8 in OpenVINO in Paddle"]
 
 
 def test_scenarios_that_were_not_measured_are_missing() -> None:
