@@ -4,7 +4,6 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import object_sets
 import pytest
 from unusual_s3 import BUCKET, Unusual
@@ -112,21 +111,3 @@ def test_an_archive_contains_its_lists(
         archive.add(tree, ".")
     server.hold(f"voc.{suffix}", path.read_bytes())
     check(manifest(server, tmp_path, f"voc.{suffix}", **VOC), tmp_path)
-
-
-def test_a_folder_of_images(server: Unusual, tree: Path, tmp_path: Path) -> None:
-    hold(server, tree)
-    document = manifest(server, tmp_path, **VOC).resolved
-    document = {
-        **document,
-        "task": "outputs",
-        "model": {"inference_model": "m", "input_shape": [3, 32, 32]},
-        "data": {"format": "images", "val_dir": "JPEGImages", "root": str(BUCKET / "set")},
-        "quantize": {"strategy": "post"},
-    }
-    with localized(parse(document, "m.json", tmp_path), lambda text: None) as ready:
-        splits = opened(ready, tmp_path)
-        parts = (splits.calibration, splits.selection, splits.test)
-        read = [splits.test.source.read(index) for index in range(6)]
-    assert sorted(np.concatenate([part.indices for part in parts])) == list(range(6))
-    assert all(image.shape == (30, 40, 3) for image in read)
