@@ -16,12 +16,12 @@ from job.data.data_files import DataFiles, list_file
 from job.data.list_file import path_problem
 from job.data.objects import ObjectTable
 from job.data.sources import Source
+from job.data.voc_lists import are_pairs, folders_of
 from job.detection import voc
 from job.detection.annotations import Annotations
 from job.detection.boxes import Size
 from job.errors import DataError
 
-_IMAGES, _ANNOTATIONS, _SETS = "JPEGImages", "Annotations", "ImageSets"
 _SUFFIX = ".jpg"
 
 
@@ -79,25 +79,18 @@ def voc_sources(
 def _pairs(files: DataFiles, name: str, local: Path | None) -> list[Pair]:
     with list_file(files, name, local) as file:
         names = voc.image_set(file, name)
-    if all(line.endswith(".xml") and len(line.split()) == 2 for line in names):
+    if are_pairs(names):
         return [_checked(Pair(*line.split()), name, files.where) for line in names]
-    base = _base(name)
-    folder = posixpath.join(base, _IMAGES)
+    folder, annotations = folders_of(name)
     images = {posixpath.splitext(image)[0]: image for image in files.images(folder)}
     # A missing image is reported when it is read, as for other formats.
     return [
         Pair(
             images.get(f"{folder}/{stem}", f"{folder}/{stem}{_SUFFIX}"),
-            posixpath.join(base, _ANNOTATIONS, f"{stem}.xml"),
+            posixpath.join(annotations, f"{stem}.xml"),
         )
         for stem in names
     ]
-
-
-def _base(name: str) -> str:
-    """Return the folder of an image set's data set, such as VOC2007."""
-    parts = name.split("/")
-    return "/".join(parts[: parts.index(_SETS)]) if _SETS in parts[:-1] else ""
 
 
 def _checked(pair: Pair, named: str, where: str) -> Pair:

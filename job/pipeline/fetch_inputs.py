@@ -114,13 +114,16 @@ class _Fetcher:
         if data.format in BUILT_IN:
             return
         # Pillow and numpy are imported here, because `job --help` does not need them.
+        from job.data.archive_reading import is_archive
         from job.data.s3.describe import describe
-        from job.manifest.spec import data_file
+        from job.manifest.spec import data_file, stands_alone
 
         root = manifest.uri(data.root or ".")
+        # The lists of data sets with objects may be in the archive.
+        packed = data.format in ("voc", "coco") and root is not None and is_archive(root.name)
         for name in _files_of(data):
             uri = manifest.uri(data_file(data.root, name))
-            if uri is not None:
+            if uri is not None and not (packed and not stands_alone(name)):
                 self._file(uri, with_sidecar=data.format == "packed")
         if root is not None and data.format != "packed" and root not in self.paths:
             self.paths[root] = describe(

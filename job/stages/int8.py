@@ -66,8 +66,11 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
     fp32 = fake_against_fp32(manifest, inputs, images)
     if fp32.signal_to_noise_db < LOW_DECIBELS:
         events.message(low_agreement(fp32.signal_to_noise_db), "warning")
+    listed = asdict(audit)
+    if not listed["types_in_fp32"]:
+        del listed["types_in_fp32"]
     record = {
-        **asdict(audit),
+        **listed,
         "left_in_fp32": explained_by_match(left, kept),
         "fallback": record_of(outcome) if outcome else None,
         "agreement": match_record(match, found, fp32, kept),

@@ -46,6 +46,7 @@ def test_every_command_and_option_exists() -> None:
     names = [
         "run",
         "init",
+        "anchors",
         "schema",
         "validate",
         "explain",

@@ -7,15 +7,19 @@ from pathlib import Path
 from job.data.archive_reading import is_plain_tar
 from job.data.list_file import list_entries
 from job.data.s3.listed import ListedObjects
+from job.data.voc_lists import listed_files
+from job.detection import coco, voc
 from job.errors import DataError
 from job.manifest import Manifest
 from job.manifest.spec import data_file
+from job.storage.files import open_regular
 from job.storage.parallel import each
 from job.storage.s3.objects import ObjectStore
 from job.storage.s3.responses import S3Object
 from job.uri import S3Uri
 
 _THREADS = 16
+_SPLITS = ("train", "selection", "val")
 
 
 def list_objects(
@@ -40,19 +44,21 @@ def list_objects(
         DataError: there are no objects.
     """
     data, wanted = manifest.data, None
+    dirs = [text for text in (data.train_dir, data.selection_dir, data.val_dir) if text]
     if data.format in ("class_folders", "images"):
-        dirs = [text for text in (data.train_dir, data.selection_dir, data.val_dir) if text]
         tops = [root if text == "." else root / posixpath.normpath(text) for text in dirs]
     elif data.format in ("voc", "coco"):
-        # The lists and the annotations name the images, and they are below the root, too.
-        tops = [root]
+        folders, wanted = _files_with_objects(manifest, paths)
+        tops = sorted({root / name for name in folders} | _tops(root, wanted))
+        # The folders may contain more files than the lists name.
+        wanted = wanted if not folders else None
     else:
         wanted = {
             name
             for path, text in lists_of(manifest, paths)
             for name, _ in list_entries(path, text, str(root), manifest.model.classes)
         }
-        tops = sorted({root / name.partition("/")[0] for name in wanted if "/" in name})
+        tops = sorted(_tops(root, wanted))
 
     def belongs(entry: S3Object) -> bool:
         # Some programs create empty objects for folders.
@@ -70,6 +76,32 @@ def list_objects(
         listed.add(filter(belongs_to_root, store.directly_in(root)), belongs)
     if not listed.seen:
         raise DataError(f"{root}: no objects found", "Correct data.root, or upload the data set.")
+
+
+def _tops(root: S3Uri, names: Iterable[str]) -> set[S3Uri]:
+    return {root / name.partition("/")[0] for name in names if "/" in name}
+
+
+def _files_with_objects(
+    manifest: Manifest, paths: Mapping[S3Uri, Path]
+) -> tuple[set[str], set[str]]:
+    """Return the folders and the single files that the lists of a data set refer to."""
+    data = manifest.data
+    folders: set[str] = set()
+    names: set[str] = set()
+    for path, text in lists_of(manifest, paths):
+        with open_regular(path) as file:
+            if data.format == "voc":
+                more = listed_files(voc.image_set(file, text), text)
+                folders, names = folders | more[0], names | more[1]
+                continue
+            split = next(each for each in _SPLITS if getattr(data, f"{each}_list") == text)
+            folder = posixpath.normpath(getattr(data, f"{split}_dir") or ".")
+            if folder != ".":
+                folders.add(folder)
+            else:
+                names |= {posixpath.normpath(image.name) for image in coco.read(file, text).images}
+    return folders, names
 
 
 def lists_of(manifest: Manifest, paths: Mapping[S3Uri, Path]) -> Sequence[tuple[Path, str]]:

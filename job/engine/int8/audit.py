@@ -4,10 +4,12 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from paddle.base.proto import framework_pb2
 
 from job.engine.inference.paddle_format import attribute, inputs_of, is_int8, read_program
+from job.engine.int8.fp32_types import types_in_fp32
 from job.engine.quantize.fake_quantize import DEQUANTIZE, QUANTIZE
 from job.errors import QuantizationError
 
@@ -52,6 +54,7 @@ class Audit:
         left_in_fp32: ``op``, ``type`` and ``reason`` of each op in ``fp32_ops``, and of each
             skipped pool.
         folded: number of batch norms, activations and residual adds that were fused into other ops.
+        types_in_fp32: ``type``, ``count`` and ``reason`` of op types that no INT8 model quantizes.
         corrected: number of ``matrix_scales`` and ``residual_sums`` whose wrong scales were
             corrected.
     """
@@ -63,6 +66,7 @@ class Audit:
     left_in_fp32: Sequence[Mapping[str, str]]
     folded: Mapping[str, int]
     corrected: Mapping[str, int]
+    types_in_fp32: Sequence[Mapping[str, Any]]
 
 
 def read_ops(model: Path) -> list[framework_pb2.OpDesc]:
@@ -129,6 +133,7 @@ def audit(
             ),
         },
         corrected=corrected,
+        types_in_fp32=types_in_fp32(ops),
     )
 
 

@@ -42,6 +42,12 @@ def audit_blocks(report: Mapping[str, Any]) -> tuple[Block, ...]:
         blocks.append(Grid("Ops left in FP32", words("Op", "Type", "Reason"), rows, note))
     else:
         blocks.append(Text("Every op that could run in INT8 does."))
+    if types := audit.get("types_in_fp32"):
+        kinds = tuple(
+            (each["type"], text_format.count(each["count"]), each["reason"]) for each in types
+        )
+        columns = (*words("Type"), *figures("Ops"), *words("Reason"))
+        blocks.append(Grid("Op types that always run in FP32", columns, kinds))
     blocks += difference_blocks(report)
     return (*blocks, _primitives_grid(audit), _operators_grid(audit))
 

@@ -4,6 +4,7 @@ import re
 
 from sample_report import as_html, as_markdown, sample_report
 
+from job.report.render import schema_check
 from job.report.run import plots as run_plots
 from job.report.summary import summarize
 
@@ -47,6 +48,14 @@ def test_ops_left_in_fp32_have_one_count():
     text = as_markdown(report)
     assert "Ops left in FP32: 3." in text
     assert not re.search(r"\b\d+ ops?\b[^.]*\bFP32\b", text.replace("Ops left in FP32: 3", ""))
+
+
+def test_op_types_that_are_always_fp32_are_listed_with_their_reason():
+    report = sample_report()
+    reason = "concatenation only copies"
+    report["audit"]["types_in_fp32"] = [{"type": "concat", "count": 2, "reason": reason}]
+    schema_check.validate(report)
+    assert re.search(rf"\| concat +\| +2 \| {reason} ", as_markdown(report))
 
 
 def test_tables_without_rows_are_left_out():
