@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 from job.api import mlflow_log
@@ -92,25 +92,23 @@ def run(
         Stopped: a signal stopped the run; the same call resumes it.
         JobError: a stage failed, or the output cannot be written.
     """
-    if ui is None:
-        with make_ui("text") as shown:
-            return run(
-                manifest,
-                overrides=overrides,
-                output=output,
-                index=index,
-                from_stage=from_stage,
-                until_stage=until_stage,
-                allow_code=allow_code,
-                allow_slow_isa=allow_slow_isa,
-                ui=shown,
-            )
     loaded, location = load_with_output(manifest, overrides, output)
     options = RunOptions(index, from_stage, until_stage, allow_slow_isa)
     check(loaded, name_of(manifest), options, allow_code=allow_code)
+    with nullcontext(ui) if ui else make_ui("text") as shown:
+        result = _run_beside(loaded, name_of(manifest), location, options, shown)
+        if result is not None:
+            mlflow_log.log(result, StageEvents(shown, "mlflow").warn)
+    return result
+
+
+def _run_beside(
+    loaded: Manifest, source: str, location: Location, options: RunOptions, ui: Ui
+) -> RunResult | MatrixResult | None:
+    """Run a manifest together with the other processes of a distributed training, if any."""
     with (
-        joined(loaded, index, StageEvents(ui, "processes").message) as peer,
-        ready_inputs(loaded, name_of(manifest), options, ui) as ready,
+        joined(loaded, options.index, StageEvents(ui, "processes").message) as peer,
+        ready_inputs(loaded, source, options, ui) as ready,
     ):
         if isinstance(peer, Participant):
             train_with_rank_zero(ready, peer, stages=stages_for(ready), ui=ui)
@@ -118,7 +116,6 @@ def run(
         result = _run(ready, location, options, ui, peer)
         if peer:
             peer.failure = result.failure
-    mlflow_log.log(result, StageEvents(ui, "mlflow").warn)
     return result
 
 

@@ -9,9 +9,9 @@ from paddle import static
 
 from job.engine.training.collective import Membership, Plan, ProcessGroup
 from job.engine.training.evaluation import TrainingBatch
-from job.engine.training.loop import Stepper, remaining_batches
 from job.engine.training.programs import cpu
 from job.engine.training.session import Recipe
+from job.engine.training.stepper import Stepper, remaining_batches
 from job.errors import DataError
 from job.events import Events
 

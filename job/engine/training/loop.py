@@ -5,8 +5,9 @@ It resumes from checkpoints, is reproducible, and keeps the best weights.
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,16 +31,15 @@ from job.engine.training.evaluation import (
     evaluate,
     is_better,
 )
-from job.engine.training.malloc import keep_memory
 from job.engine.training.metrics import Metrics
 from job.engine.training.programs import (
-    IMAGE,
     batch_norm_statistics,
     persistables,
     read_variables,
     write_variables,
 )
 from job.engine.training.schedule import Schedule
+from job.engine.training.stepper import Stepper, remaining_batches
 from job.errors import TrainingError
 from job.events import Events
 from job.tasks.task import Task
@@ -150,7 +150,7 @@ class Trainer:
             self.feeds,
         )
 
-    def stepper(self, program: Program, seed: int) -> "Stepper":
+    def stepper(self, program: Program, seed: int) -> Stepper:
         """Return a stepper for ``program``, a copy of the trainer's program.
 
         Args:
@@ -220,17 +220,19 @@ def train(
     program = with_onednn(trainer.program)
     scorer = Scorer(with_onednn(trainer.evaluation), trainer.outputs, trainer.executor)
     checkpoints = Checkpoints(out / "checkpoints")
-    # The teacher's weights never change, so checkpoints do not contain them.
     shared = persistables(trainer.program)
+    # The teacher's weights never change, so checkpoints do not contain them.
     state = [name for name in shared if not name.startswith(TEACHER)]
     statistics = sorted(batch_norm_statistics(trainer.evaluation))
     progress = resume(trainer, checkpoints, out / BEST, plan.name, events)
     trainer.peers.lead(trainer.scope, program, trainer.shared_plan(plan, progress.step), shared)
     stepper = trainer.stepper(program, plan.seed)
     metrics = Metrics(out / "metrics.jsonl", progress)
+    evaluate_now = partial(
+        evaluate_and_keep, trainer, scorer, selection_batches, progress, metrics, out, events
+    )
     if progress.step == 0 and trainer.reference is not None:
-        text = evaluate_and_keep(trainer, scorer, selection_batches, progress, metrics, out)
-        events.message(f"{plan.name}: before training, {text}")
+        evaluate_now(f"{plan.name}: before training")
     saved = time.monotonic()
     for step, batch in remaining_batches(
         progress.step, plan.total_steps, plan.steps_per_epoch, epoch_batches
@@ -240,26 +242,42 @@ def train(
         stopping = trainer.peers.agree(events.stopping)
         saving = stopping or time.monotonic() - saved > plan.checkpoint_seconds
         evaluating = progress.step in plan.evaluate_at
-        # The loss alone is not enough, because a relu turns NaN into 0.
-        values = read_variables(trainer.scope, state if saving or evaluating else statistics)
-        if not all(np.isfinite(value).all() for value in values.values()):
-            raise diverged(plan, step, "weights are not finite after", checkpoints)
-        done = f"step {progress.step} of {plan.total_steps}"
+        names = state if saving or evaluating else statistics
+        values = finite_values(trainer.scope, names, plan, step, checkpoints)
+        done = f"{plan.name}: step {progress.step} of {plan.total_steps}"
         if evaluating:
-            text = evaluate_and_keep(trainer, scorer, selection_batches, progress, metrics, out)
-            events.message(f"{plan.name}: {done}, {text}")
+            evaluate_now(done)
         if saving:
             metrics.sync()
             checkpoints.save(values, progress)
             saved = time.monotonic()
         if stopping:
-            events.message(f"{plan.name}: saved a checkpoint after {done}")
+            events.message(f"{done}: saved a checkpoint")
             break
     return progress
 
 
+def finite_values(
+    scope: static.Scope,
+    names: Sequence[str],
+    plan: TrainingPlan,
+    step: int,
+    checkpoints: Checkpoints,
+) -> dict[str, np.ndarray]:
+    """Return the values of variables.
+
+    Raises:
+        TrainingError: a value is not finite.
+    """
+    # The loss alone is not enough, because a relu turns NaN into 0.
+    values = read_variables(scope, names)
+    if not all(np.isfinite(value).all() for value in values.values()):
+        raise diverged(plan, step, "weights are not finite after", checkpoints)
+    return values
+
+
 def run_step(
-    stepper: "Stepper",
+    stepper: Stepper,
     plan: TrainingPlan,
     step: int,
     batch: TrainingBatch,
@@ -312,69 +330,6 @@ def resume(
     return progress
 
 
-def remaining_batches(
-    done: int,
-    total_steps: int,
-    steps_per_epoch: int,
-    epoch_batches: Callable[[int, int], Iterator[TrainingBatch]],
-) -> Iterator[tuple[int, TrainingBatch]]:
-    """Yield step number and batch of every step, beginning with step ``done``."""
-    step = done
-    while step < total_steps:
-        epoch, first = divmod(step, steps_per_epoch)
-        for batch in epoch_batches(epoch, first):
-            yield step, batch
-            step += 1
-            if step == total_steps:
-                return
-
-
-@dataclass(frozen=True)
-class Stepper:
-    """Runs the optimizer steps of one process.
-
-    Attributes:
-        program: training program with its optimizer.
-        loss: name of the scalar loss.
-        learning_rate: name of the learning rate's variable.
-        feeds: inputs of the loss, in the order of a batch's targets.
-        scope: contains the program's variables.
-        executor: runs the program.
-        peers: the processes that train together.
-        seed: random seed of the program's ops, such as dropout.
-    """
-
-    program: Program
-    loss: str
-    learning_rate: str
-    feeds: tuple[str, ...]
-    scope: static.Scope
-    executor: static.Executor
-    peers: SingleProcess
-    seed: int
-
-    def __post_init__(self) -> None:
-        # Every process does this, because each step waits for the slowest process.
-        keep_memory()
-
-    def run(self, batch: TrainingBatch, rate: float, step: int) -> float:
-        """Run one step on this process's share of a batch; return the loss of the whole batch."""
-        self.peers.meet()
-        write_variables(self.scope, {self.learning_rate: np.array([rate], "float32")})
-        # Dropout uses the global generator. Seeding it per step makes a resumed run identical.
-        paddle.seed(self.peers.seed(self.seed, step))
-        feed = {IMAGE: self.peers.share(batch.images)}
-        block = self.program.global_block()
-        for name, target in zip(self.feeds, batch.targets, strict=True):
-            # Distillation reads no targets.
-            if block.has_var(name):
-                share = self.peers.share(target)
-                feed[name] = share.reshape(-1, 1) if share.ndim == 1 else share
-        with self.peers.guarded():
-            (loss,) = self.executor.run(self.program, feed, [self.loss])
-        return float(loss)
-
-
 def evaluate_and_keep(
     trainer: Trainer,
     scorer: Scorer,
@@ -382,11 +337,12 @@ def evaluate_and_keep(
     progress: Progress,
     metrics: Metrics,
     out: Path,
-) -> str:
+    events: Events,
+    when: str,
+) -> None:
     """Evaluate the selection split and write ``best.npz`` if the weights are the best so far.
 
-    Returns:
-        The result for a message.
+    The message with the result begins with ``when``.
     """
     started = time.monotonic()
     found = evaluate(scorer, selection_batches(), progress.step, trainer.task, trainer.reference)
@@ -397,4 +353,4 @@ def evaluate_and_keep(
         progress.best = found
         names = persistables(trainer.evaluation)
         write_best(out / BEST, read_variables(trainer.scope, names), found)
-    return described(found, trainer.task)
+    events.message(f"{when}, {described(found, trainer.task)}")

@@ -9,8 +9,8 @@ import numpy as np
 from job.engine.training import loop as training
 from job.engine.training.collective import SingleProcess
 from job.engine.training.evaluation import Scorer, TrainingBatch
-from job.engine.training.loop import Stepper
 from job.engine.training.session import Recipe, Session
+from job.engine.training.stepper import Stepper
 
 _INFERENCE_BATCH = 8
 # A step takes about this multiple of the inference of its images.

@@ -1,0 +1,77 @@
+"""Optimizer steps of one process of a training."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import paddle
+from paddle import static
+from paddle.static import Program
+
+from job.engine.training.collective import SingleProcess
+from job.engine.training.evaluation import TrainingBatch
+from job.engine.training.malloc import keep_memory
+from job.engine.training.programs import IMAGE, write_variables
+
+
+def remaining_batches(
+    done: int,
+    total_steps: int,
+    steps_per_epoch: int,
+    epoch_batches: Callable[[int, int], Iterator[TrainingBatch]],
+) -> Iterator[tuple[int, TrainingBatch]]:
+    """Yield step number and batch of every step, beginning with step ``done``."""
+    step = done
+    while step < total_steps:
+        epoch, first = divmod(step, steps_per_epoch)
+        for batch in epoch_batches(epoch, first):
+            yield step, batch
+            step += 1
+            if step == total_steps:
+                return
+
+
+@dataclass(frozen=True)
+class Stepper:
+    """Runs the optimizer steps of one process.
+
+    Attributes:
+        program: training program with its optimizer.
+        loss: name of the scalar loss.
+        learning_rate: name of the learning rate's variable.
+        feeds: inputs of the loss, in the order of a batch's targets.
+        scope: contains the program's variables.
+        executor: runs the program.
+        peers: the processes that train together.
+        seed: random seed of the program's ops, such as dropout.
+    """
+
+    program: Program
+    loss: str
+    learning_rate: str
+    feeds: tuple[str, ...]
+    scope: static.Scope
+    executor: static.Executor
+    peers: SingleProcess
+    seed: int
+
+    def __post_init__(self) -> None:
+        # Every process does this, because each step waits for the slowest process.
+        keep_memory()
+
+    def run(self, batch: TrainingBatch, rate: float, step: int) -> float:
+        """Run one step on this process's share of a batch; return the loss of the whole batch."""
+        self.peers.meet()
+        write_variables(self.scope, {self.learning_rate: np.array([rate], "float32")})
+        # Dropout uses the global generator. Seeding it per step makes a resumed run identical.
+        paddle.seed(self.peers.seed(self.seed, step))
+        feed = {IMAGE: self.peers.share(batch.images)}
+        block = self.program.global_block()
+        for name, target in zip(self.feeds, batch.targets, strict=True):
+            # Distillation reads no targets.
+            if block.has_var(name):
+                share = self.peers.share(target)
+                feed[name] = share.reshape(-1, 1) if share.ndim == 1 else share
+        with self.peers.guarded():
+            (loss,) = self.executor.run(self.program, feed, [self.loss])
+        return float(loss)
