@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Self
 
+from job.errors import OutputError
 from job.events import Say
 from job.storage.s3.responses import S3Object
 from job.uri import S3Uri
@@ -50,8 +51,14 @@ class ListedObjects:
             root: the prefix that is listed, for messages.
             say: callback for progress messages.
             message_seconds: time between two messages.
+
+        Raises:
+            OutputError: the file cannot be written, because the disk is full.
         """
-        with closing(sqlite3.connect(path, check_same_thread=False, isolation_level=None)) as file:
+        with (
+            _write_errors(path),
+            closing(sqlite3.connect(path, check_same_thread=False, isolation_level=None)) as file,
+        ):
             # A killed listing starts again, so nothing must be recovered.
             for setting in ("journal_mode = OFF", "synchronous = OFF"):
                 file.execute(f"PRAGMA {setting}")
@@ -80,3 +87,15 @@ class ListedObjects:
     def __iter__(self) -> Iterator[tuple[str, int, str]]:
         """Yield key, size in bytes, and ETag of each object."""
         yield from self._file.execute("SELECT key, bytes, etag FROM objects ORDER BY key")
+
+
+@contextmanager
+def _write_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise OutputError(
+            f"cannot write {path}: {error}",
+            "Free some space on the disk of storage.scratch or JOB_SCRATCH, then run the same "
+            "command again.",
+        ) from error

@@ -1,5 +1,6 @@
 """Listing of a data set in S3: order, memory, progress, and the listing of an earlier command."""
 
+import resource
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from unusual_s3 import BUCKET, Unusual
 from job.data.s3 import index as remote_index
 from job.data.s3.known_listing import VALID_SECONDS, KnownListing
 from job.data.s3.listed import ListedObjects
-from job.errors import DataError
+from job.errors import DataError, OutputError
 from job.manifest import Manifest, parse
 from job.manifest.storage_access import access_of
 from job.pipeline.fetch_inputs import localized
@@ -79,6 +80,19 @@ class TestListedObjects:
                 tracemalloc.stop()
         assert lines == 10_001
         assert peak < 2_500_000
+
+    def test_a_disk_without_space(self, tmp_path: Path) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        names = (f"{number:09d}.jpg" for number in range(10_000))
+        try:
+            with (
+                pytest.raises(OutputError, match=str(tmp_path / "x")),
+                ListedObjects.open(tmp_path / "x", ROOT, print) as listed,
+            ):
+                resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+                listed.add(objects(names), lambda entry: True)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     def test_progress(self, tmp_path: Path) -> None:
         said: list[str] = []
