@@ -71,8 +71,14 @@ class Server:
         request = [command, str(cwd), dict(variables), list(map(str, streams)), limit_s]
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        print(json.dumps(request), file=self._process.stdin, flush=True)
-        code, seconds = json.loads(self._process.stdout.readline())
+        try:
+            print(json.dumps(request), file=self._process.stdin, flush=True)
+            code, seconds = json.loads(self._process.stdout.readline())
+        except BaseException:
+            # Its next reply would be that of this command.
+            self._process.kill()
+            server.cache_clear()
+            raise
         return code, seconds
 
     def close(self) -> None:
