@@ -73,9 +73,9 @@ def run(command: Sequence[Any], **options: Any) -> "subprocess.CompletedProcess[
 
 
 @contextmanager
-def forking(*modules: types.ModuleType) -> Iterator[None]:
-    """Let modules that start processes by ``subprocess`` fork them."""
-    instead = types.SimpleNamespace(**{**vars(subprocess), "Popen": Popen})
+def forking(*modules: types.ModuleType, popen: type[Popen] = Popen) -> Iterator[None]:
+    """Let modules that start processes by ``subprocess`` fork them, with a class of processes."""
+    instead = types.SimpleNamespace(**{**vars(subprocess), "Popen": popen})
     with pytest.MonkeyPatch.context() as patch:
         for module in modules:
             patch.setattr(module, "subprocess", instead)

@@ -7,7 +7,8 @@ from tiny_run import Run, job, run_json, write_manifest
 
 pytestmark = pytest.mark.e2e
 
-AT_ONCE_CPU_S = 0.4
+# Twice what an idle machine needs: with another process on each core, CPU time counts for less.
+AT_ONCE_CPU_S = 0.6
 
 
 @pytest.mark.usefixtures("needs_vnni")
@@ -55,7 +56,7 @@ def test_answers_at_once(
 ) -> None:
     folder = tmp_path_factory.mktemp("quick")
     write_manifest(folder)
-    used = [job(*arguments, cwd=folder).cpu_seconds for _ in range(3)]
+    used = [job(*arguments, cwd=folder, executed=True).cpu_seconds for _ in range(3)]
     assert min(used) < AT_ONCE_CPU_S
 
 

@@ -78,7 +78,7 @@ class TestKilled:
         assert steps(run.output / "fp32/metrics.jsonl") == list(range(1, 21))
 
     def test_qat(self, trained: Run, copy_until: Callable[..., Run]) -> None:
-        run = copy_until("data", "fp32")
+        run = copy_until("data", "fp32", "calibrated")
         for step in (1, 4):
             kill_when(checkpoint(run.output, "qat", step), run, "--until", "qat")
             read_all_checkpoints(run.output)

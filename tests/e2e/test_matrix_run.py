@@ -72,7 +72,8 @@ def test_both_tables_are_printed(tables: Run) -> None:
 
 def test_second_run_reuses_what_was_made(tables: Run) -> None:
     # The missing weights are still missing, so that the report is looked at again.
-    second = job("run", "m.json", "--log-format", "json", cwd=tables.folder, expect=4)
+    arguments = ("run", "m.json", "--log-format", "json")
+    second = job(*arguments, cwd=tables.folder, expect=4, executed=True)
     assert second.of("stage_reused") == list(STAGES)
     assert second.of("stage_started") == ["report"]
     assert second.cpu_seconds < SECOND_RUN_CPU_S + len(MATRIX) * 0.3

@@ -4,15 +4,16 @@ import fcntl
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import job_server
 import numpy as np
 from PIL import Image
 
@@ -146,6 +147,7 @@ def job(
     expect: int | None = 0,
     command: Sequence[str] = ("-m", "job"),
     environment: Mapping[str, str] | None = None,
+    executed: bool = False,
 ) -> Done:
     """Run ``job`` to its end.
 
@@ -156,24 +158,37 @@ def job(
         expect: the exit code that it must have; None for any.
         command: what stands before the arguments, after the interpreter.
         environment: variables to set besides.
+        executed: start an interpreter for each process, as in a user's run, instead of forking it.
+            Another ``command`` is always executed.
     """
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    slow = _slow(arguments) if tuple(command) == ("-m", "job") else ()
-    done = subprocess.run(
-        [sys.executable, *command, *map(str, arguments), *slow],
-        cwd=cwd,
-        env=os.environ | {"COLUMNS": "200"} | dict(environment or {}),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-    )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    assert "Traceback" not in done.stdout + done.stderr, done.stderr
+    usual = tuple(command) == ("-m", "job")
+    words = [*command, *map(str, arguments), *(_slow(arguments) if usual else ())]
+    variables = os.environ | {"COLUMNS": "200"} | dict(environment or {})
+    run = _execute if executed or not usual else _fork
+    done = run([sys.executable, *words], cwd, variables, stdin)
+    assert "Traceback" not in done.out + done.err, done.err
     if expect is not None:
-        assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert done.code == expect, f"exit {done.code}\n{done.out}\n{done.err}"
+    return done
+
+
+def _execute(words: Sequence[str], cwd: Path, variables: Mapping[str, str], stdin: str) -> Done:
+    before = job_server.cpu_seconds()
+    done = subprocess.run(
+        words, cwd=cwd, env=variables, input=stdin, capture_output=True, text=True, timeout=LIMIT_S
+    )
+    used = job_server.cpu_seconds() - before
     return Done(done.returncode, done.stdout, done.stderr, used)
+
+
+def _fork(words: Sequence[str], cwd: Path, variables: Mapping[str, str], stdin: str) -> Done:
+    with tempfile.TemporaryDirectory() as folder:
+        given, out, err = (Path(folder) / name for name in ("stdin", "stdout", "stderr"))
+        given.write_text(stdin)
+        code, used = job_server.server().run(
+            words, cwd=cwd, variables=variables, streams=(given, out, err), limit_s=LIMIT_S
+        )
+        return Done(code, out.read_text(), err.read_text(), used)
 
 
 def _slow(arguments: Sequence[str | Path]) -> Sequence[str]:
