@@ -21,7 +21,8 @@ _LONGEST_VALUE = 6000
 def log(result: RunResult | MatrixResult, warn: Say) -> None:
     """Log each finished model of a result as one MLflow run, if ``MLFLOW_TRACKING_URI`` is set.
 
-    A failure of MLflow is a warning, because all results are written already.
+    A run that reused every result is not logged again. A failure of MLflow is a warning, because
+    all results are written already.
 
     Args:
         result: the result of a run.
@@ -33,7 +34,7 @@ def log(result: RunResult | MatrixResult, warn: Say) -> None:
         warn(f"{TRACKING_URI} is set, but mlflow is not installed; nothing was logged there")
         return
     mlflow = import_module("mlflow")
-    reports = [run.report for run in _runs(result) if run.report is not None]
+    reports = [run.report for run in _runs(result) if run.worked and run.report is not None]
     try:
         for report in reports:
             _log_report(mlflow, report)

@@ -302,10 +302,16 @@ class TestJunit:
         names = {gate["name"] for gate in sample_report()["gates"]}
         assert {case.attrib["name"] for case in cases} == names
 
-    def test_without_a_report(self, folder: Path) -> None:
-        done = job("run", "m.json", "--until", "first", "--junit", "gates.xml", cwd=folder)
+    @pytest.mark.parametrize(
+        "wrong", [("--until", "first", "--junit", "x"), ("--junit", "s3://b/x")]
+    )
+    def test_a_wrong_option_is_found_before_the_run(
+        self, folder: Path, wrong: tuple[str, ...]
+    ) -> None:
+        done = job("run", "m.json", *wrong, cwd=folder)
         assert done.returncode == 2
         assert "--junit" in done.stderr
+        assert not (folder / "runs").exists()
 
 
 class TestReport:
