@@ -210,6 +210,7 @@ def merge(
     manifest: ManifestArgument,
     overrides: Overrides = None,
     output: OutputOption = None,
+    junit: JunitOption = None,
     log_format: LogFormatOption = LogFormat.text,
 ) -> None:
     """Combine the per-model results of a matrix into one report.
@@ -223,15 +224,19 @@ def merge(
       job run manifests/tutorial-tables.json --index 1     (on another)
       job merge manifests/tutorial-tables.json
     """
+    from job.cli.junit import junit_path, write_junit
     from job.pipeline import merge
     from job.ui.choose import make_ui
 
     with make_ui(log_format) as ui:
         try:
+            gates = junit_path(junit)
             loaded, location = _load_with_output(manifest, overrides, output)
             result = merge.merge(loaded, output=location, ui=ui)
         except JobError as error:
             raise failed(error, ui) from None
+    if gates is not None and result.report is not None:
+        write_junit(result.report, gates)
     finish(result, log_format, ui)
 
 

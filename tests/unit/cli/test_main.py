@@ -295,6 +295,12 @@ class TestJunit:
         (suite,) = ElementTree.parse(folder / "gates.xml").getroot()
         assert suite.attrib["failures"] == str(int(failing))
 
+    def test_of_a_matrix_without_results(self, matrix: Path) -> None:
+        assert job("merge", "m.json", "--junit", "gates.xml", cwd=matrix).returncode == 1
+        suites = ElementTree.parse(matrix / "gates.xml").getroot()
+        found = [(each.attrib["name"], each.attrib["errors"]) for each in suites]
+        assert found == [("a", "1"), ("b", "1")]
+
     def test_of_a_finished_run(self, folder: Path) -> None:
         (folder / "report.json").write_text(json.dumps(sample_report()))
         assert job("report", ".", "--junit", "gates.xml", cwd=folder).returncode == 0
