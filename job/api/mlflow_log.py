@@ -9,6 +9,8 @@ from typing import Any
 from job.events import Say
 from job.pipeline.matrix import MatrixResult
 from job.pipeline.run import RunResult
+from job.report.accuracy_rows import accuracy_rows
+from job.report.views import view_of
 
 TRACKING_URI = "MLFLOW_TRACKING_URI"
 # MLflow's limits for one request and for one value.
@@ -19,7 +21,8 @@ _LONGEST_VALUE = 6000
 def log(result: RunResult | MatrixResult, warn: Say) -> None:
     """Log each finished model of a result as one MLflow run, if ``MLFLOW_TRACKING_URI`` is set.
 
-    A failure of MLflow is a warning, because all results are written already.
+    A run that reused every result is not logged again. A failure of MLflow is a warning, because
+    all results are written already.
 
     Args:
         result: the result of a run.
@@ -31,7 +34,7 @@ def log(result: RunResult | MatrixResult, warn: Say) -> None:
         warn(f"{TRACKING_URI} is set, but mlflow is not installed; nothing was logged there")
         return
     mlflow = import_module("mlflow")
-    reports = [run.report for run in _runs(result) if run.report is not None]
+    reports = [run.report for run in _runs(result) if run.worked and run.report is not None]
     try:
         for report in reports:
             _log_report(mlflow, report)
@@ -68,9 +71,7 @@ def parameters(report: Mapping[str, Any]) -> dict[str, str]:
 
 def metrics(report: Mapping[str, Any]) -> dict[str, float]:
     """Return the figures of a report of one model: accuracy in percent, images/s, bytes."""
-    found: dict[str, float] = {}
-    for model, row in _accuracies(report):
-        found |= {f"{model}.{name}": row[name] for name in row if f"{name}_interval" in row}
+    found = dict(_accuracies(report))
     for row in report["benchmark"]:
         setting = f"batch{row['batch_size']}.threads{row['threads']}.instances{row['instances']}"
         place = f"{row['isa_cap']}.{setting}"
@@ -83,12 +84,16 @@ def metrics(report: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def _accuracies(report: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    accuracy = report["accuracy"] or {}
-    for name in ("fp32", "qat_fake", "int8"):
-        if name in accuracy:
-            yield name, accuracy[name]
-    yield from accuracy.get("engines", {}).items()
+def _accuracies(report: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Yield each measure of table I in percent, and the closeness to FP32 in decibels."""
+    if report["accuracy"] is None:
+        return
+    for row in accuracy_rows(report):
+        for measure, score in zip(view_of(report).measures, row.scores, strict=True):
+            if score.value is not None:
+                yield f"{row.model}.{measure.key}", score.value
+    for model, close in report["accuracy"].get("closeness", {}).items():
+        yield f"{model}.signal_to_noise_db", close["signal_to_noise_db"]
 
 
 def _flat(value: Any, name: str) -> Iterator[tuple[str, str]]:

@@ -33,18 +33,19 @@ def report(
       job report s3://results/digits --output report
       job report runs/digits --junit gates.xml
     """
-    from job.cli.junit import write_junit
+    from job.cli.junit import junit_path, write_junit
     from job.cli.results import print_tables
     from job.pipeline.output_location import on_this_machine, place_of
     from job.pipeline.report_files import read_valid, write
 
+    gates = junit_path(junit)
     place = place_of(run)
     target = place if output is None else on_this_machine(output, "--output")
     document = read_valid(place, _note)
     if isinstance(target, Path):
         write(document, target, source=place)
-    if junit is not None:
-        write_junit(document, junit)
+    if gates is not None:
+        write_junit(document, gates)
     print_tables(document, target)
 
 

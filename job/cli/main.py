@@ -165,7 +165,7 @@ def run(
     Stages: prepare baseline qat convert int8 accuracy benchmark report
     """
     from job.api import execution
-    from job.cli.junit import write_junit
+    from job.cli.junit import junit_path, write_junit
     from job.cli.run import print_plan_of
     from job.ui.choose import make_ui
 
@@ -173,6 +173,7 @@ def run(
         try:
             if probe and not dry_run:
                 raise UsageError("--probe needs --dry-run", "Add --dry-run, or omit --probe.")
+            gates = junit_path(junit, until_stage)
             if dry_run:
                 loaded, location = execution.load_with_output(manifest, overrides or (), output)
                 options = execution.RunOptions(index, from_stage, until_stage, allow_slow_isa)
@@ -199,8 +200,8 @@ def run(
     if result is None:
         succeeded("Done; rank 0 has written the results.")
         return
-    if junit is not None:
-        write_junit(result.report, junit)
+    if gates is not None and result.report is not None:
+        write_junit(result.report, gates)
     finish(result, log_format, ui)
 
 
@@ -209,6 +210,7 @@ def merge(
     manifest: ManifestArgument,
     overrides: Overrides = None,
     output: OutputOption = None,
+    junit: JunitOption = None,
     log_format: LogFormatOption = LogFormat.text,
 ) -> None:
     """Combine the per-model results of a matrix into one report.
@@ -222,15 +224,19 @@ def merge(
       job run manifests/tutorial-tables.json --index 1     (on another)
       job merge manifests/tutorial-tables.json
     """
+    from job.cli.junit import junit_path, write_junit
     from job.pipeline import merge
     from job.ui.choose import make_ui
 
     with make_ui(log_format) as ui:
         try:
+            gates = junit_path(junit)
             loaded, location = _load_with_output(manifest, overrides, output)
             result = merge.merge(loaded, output=location, ui=ui)
         except JobError as error:
             raise failed(error, ui) from None
+    if gates is not None and result.report is not None:
+        write_junit(result.report, gates)
     finish(result, log_format, ui)
 
 

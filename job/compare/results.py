@@ -1,17 +1,18 @@
 """The results of two runs side by side, each with a verdict on run B against run A."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 import numpy as np
 
 from job import stats, text_format
 from job.compare.differences import machine_conflict
 from job.compare.finished_run import FinishedRun
+from job.report.accuracy_rows import Score, accuracy_rows
 from job.report.cells import gate_limit
 from job.report.tables import Setting, SpeedRow, model_name, scenario_name, speed_rows
+from job.report.views import Measure, view_of
 from job.stats import Interval
 from job.stats.independent import independent_ratio
 
@@ -20,6 +21,8 @@ NOT_COMPARED = "qat_fake"
 # Processes that run the same model differ in speed by a few percent.
 LEAST_SPEED_CHANGE = 0.05
 LEAST_SIZE_CHANGE = 0.01
+# mAP has no interval of its own. A smaller change, in percentage points, is not counted.
+LEAST_CHANGE = 1.0
 OTHER_IMAGES = "the runs used different test images"
 
 
@@ -85,33 +88,24 @@ def gate_results(a: FinishedRun, b: FinishedRun) -> Iterator[Result]:
 
 
 def accuracy_results(a: FinishedRun, b: FinishedRun) -> Iterator[Result]:
-    """Yield the accuracy of each model that both runs have, by each metric."""
-    one, two = (_accuracies(run.report) for run in (a, b))
-    for model in (name for name in one if name in two and name != NOT_COMPARED):
-        for metric in (name for name in _metrics(one[model]) if name in two[model]):
-            yield _accuracy(a, b, model, metric, one[model], two[model])
-
-
-def _accuracies(report: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-    """Return the accuracy of each saved model by name; empty if it was not measured."""
-    accuracy = report["accuracy"] or {}
-    models = {name: accuracy[name] for name in ("fp32", NOT_COMPARED, "int8") if name in accuracy}
-    return {**models, **accuracy.get("engines", {})}
-
-
-def _metrics(row: Mapping[str, Any]) -> list[str]:
-    return [name for name in row if f"{name}_interval" in row]
+    """Yield each measure of table I of each model that both runs have; none for other tasks."""
+    view = view_of(b.report)
+    if view_of(a.report) != view or None in (a.report["accuracy"], b.report["accuracy"]):
+        return
+    before = {row.model: row.scores for row in accuracy_rows(a.report)}
+    for row in accuracy_rows(b.report):
+        if row.model == NOT_COMPARED or row.model not in before:
+            continue
+        for measure, one, two in zip(view.measures, before[row.model], row.scores, strict=True):
+            if one.value is not None and two.value is not None:
+                yield _accuracy(a, b, row.model, measure, one, two)
 
 
 def _accuracy(
-    a: FinishedRun,
-    b: FinishedRun,
-    model: str,
-    metric: str,
-    one: Mapping[str, Any],
-    two: Mapping[str, Any],
+    a: FinishedRun, b: FinishedRun, model: str, measure: Measure, one: Score, two: Score
 ) -> Result:
-    paired = _paired(a, b, model) if metric == "top1" else None
+    values = float(one.value or 0), float(two.value or 0)
+    paired = _paired(a, b, model) if measure.key == "top1" else None
     if paired is not None:
         low, high = (-bound for bound in reversed(paired.top1_drop_interval))
         verdict = Verdict.worse if high < 0 else Verdict.better if low > 0 else Verdict.same
@@ -121,14 +115,14 @@ def _accuracy(
             f"{paired.fp32_only_right}, only B for {paired.int8_only_right}"
         )
     else:
-        verdict, reason = _unpaired(a, b, one[f"{metric}_interval"], two[f"{metric}_interval"])
+        verdict, reason = _unpaired(a, b, one, two)
     return Result(
         kind="accuracy",
-        name=f"{model_name(b.report, model)} {_metric_name(metric)}",
+        name=f"{model_name(b.report, model)} {measure.short}",
         unit="percent",
-        a=one[metric],
-        b=two[metric],
-        change=two[metric] - one[metric],
+        a=values[0],
+        b=values[1],
+        change=values[1] - values[0],
         interval=(low, high) if paired else None,
         p_value=paired.p_value if paired else None,
         verdict=verdict,
@@ -147,13 +141,19 @@ def _paired(a: FinishedRun, b: FinishedRun, model: str) -> stats.PairedCompariso
     return stats.compare_paired(*right)
 
 
-def _unpaired(a: FinishedRun, b: FinishedRun, one: Interval, two: Interval) -> tuple[Verdict, str]:
-    """Judge by the intervals of both accuracies, if the test images can be the same."""
+def _unpaired(a: FinishedRun, b: FinishedRun, one: Score, two: Score) -> tuple[Verdict, str]:
+    """Judge by the intervals of both values, if the test images can be the same."""
     if not _same_images(a, b):
         return Verdict.unknown, OTHER_IMAGES
-    if two[1] < one[0]:
+    if one.interval is None or two.interval is None:
+        change = float(two.value or 0) - float(one.value or 0)
+        reason = f"without an interval: a change of more than {LEAST_CHANGE:g} point counts"
+        if abs(change) <= LEAST_CHANGE:
+            return Verdict.same, reason
+        return Verdict.worse if change < 0 else Verdict.better, reason
+    if two.interval[1] < one.interval[0]:
         return Verdict.worse, "the 95% intervals do not overlap"
-    if two[0] > one[1]:
+    if two.interval[0] > one.interval[1]:
         return Verdict.better, "the 95% intervals do not overlap"
     return Verdict.same, "the 95% intervals overlap"
 
@@ -164,10 +164,6 @@ def _same_images(a: FinishedRun, b: FinishedRun) -> bool:
         return np.array_equal(one["labels"], two["labels"])
     splits = [run.report["data"]["splits"]["test"]["images"] for run in (a, b)]
     return bool(splits[0] == splits[1])
-
-
-def _metric_name(metric: str) -> str:
-    return {"top1": "top-1", "top5": "top-5"}.get(metric, metric)
 
 
 def speed_results(a: FinishedRun, b: FinishedRun) -> Iterator[Result]:

@@ -20,6 +20,7 @@ from job.api import mlflow_log
 from job.errors import DataError, ManifestError, UsageError
 from job.manifest import Manifest
 from job.pipeline.run import RunResult
+from job.pipeline.stage_runner import StageRow
 from job.process.environment import environment
 
 PROGRAM = """
@@ -161,10 +162,11 @@ def log_text(text, name):
         yield
         sys.modules.pop("mlflow", None)
 
-    def log(self, name: str = "tiny") -> list[str]:
+    def log(self, name: str = "tiny", status: str = "ran") -> list[str]:
         warnings: list[str] = []
         report = {**sample_report(), "name": name}
-        mlflow_log.log(RunResult(Path("out"), (), report), warnings.append)
+        rows = (StageRow("benchmark", status, 1.0, "0"),)
+        mlflow_log.log(RunResult(Path("out"), rows, report), warnings.append)
         return warnings
 
     def test_parameters_metrics_and_report(
@@ -190,6 +192,13 @@ def log_text(text, name):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking")
         (warning,) = self.log("refused")
         assert "http://tracking" in warning
+
+    def test_a_run_that_reused_everything_is_not_logged_again(
+        self, installed: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:mlruns")
+        assert self.log(status="reused") == []
+        assert not Path("calls.jsonl").exists()
 
     def test_without_the_variable_nothing_is_logged(
         self, installed: None, monkeypatch: pytest.MonkeyPatch

@@ -295,6 +295,12 @@ class TestJunit:
         (suite,) = ElementTree.parse(folder / "gates.xml").getroot()
         assert suite.attrib["failures"] == str(int(failing))
 
+    def test_of_a_matrix_without_results(self, matrix: Path) -> None:
+        assert job("merge", "m.json", "--junit", "gates.xml", cwd=matrix).returncode == 1
+        suites = ElementTree.parse(matrix / "gates.xml").getroot()
+        found = [(each.attrib["name"], each.attrib["errors"]) for each in suites]
+        assert found == [("a", "1"), ("b", "1")]
+
     def test_of_a_finished_run(self, folder: Path) -> None:
         (folder / "report.json").write_text(json.dumps(sample_report()))
         assert job("report", ".", "--junit", "gates.xml", cwd=folder).returncode == 0
@@ -302,10 +308,16 @@ class TestJunit:
         names = {gate["name"] for gate in sample_report()["gates"]}
         assert {case.attrib["name"] for case in cases} == names
 
-    def test_without_a_report(self, folder: Path) -> None:
-        done = job("run", "m.json", "--until", "first", "--junit", "gates.xml", cwd=folder)
+    @pytest.mark.parametrize(
+        "wrong", [("--until", "first", "--junit", "x"), ("--junit", "s3://b/x")]
+    )
+    def test_a_wrong_option_is_found_before_the_run(
+        self, folder: Path, wrong: tuple[str, ...]
+    ) -> None:
+        done = job("run", "m.json", *wrong, cwd=folder)
         assert done.returncode == 2
         assert "--junit" in done.stderr
+        assert not (folder / "runs").exists()
 
 
 class TestReport:

@@ -11,7 +11,7 @@ from sample_matrix import sample_matrix
 from sample_report import engine_entry, sample_report
 
 from job.compare.comparison import Comparison, compare
-from job.compare.finished_run import open_run
+from job.compare.finished_run import FinishedRun, open_run
 from job.compare.results import Result, Verdict
 from job.errors import DataError, UsageError
 
@@ -219,3 +219,33 @@ class TestOutputs:
         (tmp_path / "report.json").write_text(json.dumps(sample_matrix()))
         with pytest.raises(UsageError, match="one model"):
             open_run(str(tmp_path), print)
+
+
+class TestDetectors:
+    def detector(self, mean: float) -> Any:
+        report = sample_report()
+        report["manifest"]["task"] = "detection"
+        rows = {
+            name: {"map": value, "map_11_point": value - 1, "class_ap": [value] * 10}
+            for name, value in (("fp32", 70.0), ("qat_fake", 69.0), ("int8", mean))
+        }
+        drop = {"map_drop": 70.0 - mean, "map_drop_interval": [-1.0, 1.0]}
+        pairs = dict.fromkeys(("paired", "paired_fake", "paired_int8_fake"), drop)
+        report["accuracy"] = {"images": 50, **rows, "engines": {}, **pairs}
+        return report
+
+    @pytest.mark.parametrize(
+        ("mean", "verdict"),
+        [(67.0, Verdict.worse), (68.5, Verdict.same), (71.0, Verdict.better)],
+    )
+    def test_map(self, mean: float, verdict: Verdict) -> None:
+        a, b = (FinishedRun(Path(), self.detector(value), None, {}) for value in (69.0, mean))
+        found = result(compare(a, b), "accuracy", "INT8 mAP@0.5")
+        assert (found.verdict, found.interval) == (verdict, None)
+        assert found.change == pytest.approx(mean - 69.0)
+
+    def test_a_classifier_and_a_detector_have_no_accuracy_in_common(self) -> None:
+        a, b = (
+            FinishedRun(Path(), each, None, {}) for each in (sample_report(), self.detector(60))
+        )
+        assert not [each for each in compare(a, b).results if each.kind == "accuracy"]
