@@ -73,6 +73,7 @@ def init(
       job init --data s3://bucket/photos
       job init --example digits
     """
+    from job.api.model_checks import check_models
     from job.cli.init_data import find_data
     from job.manifest import parse
     from job.manifest.schema import SCHEMA_FILE, example_file
@@ -99,6 +100,7 @@ def init(
             document |= _detection(document, found, model)
     document["$schema"] = SCHEMA_FILE.resolve().as_uri()
     manifest = parse(document, output, target.absolute().parent)
+    check_models(manifest, output)
     try:
         with target.open("x", encoding="utf-8") as opened:
             opened.write(json.dumps(document, indent=2) + "\n")

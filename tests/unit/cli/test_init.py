@@ -94,8 +94,9 @@ def test_weights_that_cannot_be_read_are_rejected(
 ) -> None:
     images(tmp_path / "d", "cat/1.jpg", "dog/2.jpg")
     (tmp_path / "w.onnx").write_bytes(b"\x08\x07\x12\x07pytorch\x1a\x052.0.0")
-    with pytest.raises(DataError, match=r"w\.onnx: .*ONNX"):
-        init(monkeypatch, tmp_path, "--data", "d", "--weights", "w.onnx")
+    for option in ("--weights", "--inference-model"):
+        with pytest.raises(DataError, match=r"w\.onnx: .*ONNX"):
+            init(monkeypatch, tmp_path, "--data", "d", option, "w.onnx")
     assert not (tmp_path / "m.json").exists()
 
 
