@@ -32,6 +32,12 @@ def init(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> None
     assert done.exit_code == 0, done.output
 
 
+def dry_run() -> None:
+    """Plan the manifest m.json of the current folder."""
+    done = CliRunner().invoke(app, ["run", "m.json", "--dry-run"])
+    assert done.exit_code == 0, done.output
+
+
 @pytest.mark.parametrize(
     ("names", "keys"),
     [
@@ -64,6 +70,7 @@ def test_class_folders(
     assert manifest.path(str(manifest.data.root)) == tmp_path / data
     for key in ("train_dir", "val_dir"):
         assert getattr(manifest.data, key) == keys.get(key)
+    dry_run()
 
 
 def test_lists_and_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,6 +179,7 @@ def test_class_folders_in_s3(
     init(monkeypatch, tmp_path, "--data", str(data))
     manifest = load("m.json")
     assert manifest.data.root == str(data)
+    dry_run()
     assert (manifest.model.classes, manifest.data.train_dir, manifest.data.val_dir) == (
         2,
         "train",
