@@ -7,7 +7,9 @@ from job.errors import DataError
 from job.manifest import Manifest, entries
 from job.manifest.callable_source import check_callable
 from job.manifest.initial_weights import check_initial_weights
-from job.storage.file_kinds import SAFETENSORS, TORCH
+from job.storage.file_kinds import ONNX, SAFETENSORS, TORCH, TORCH_LEGACY, model_kind_of
+
+_OTHER_SUFFIXES = (".onnx", ".pt", ".pth", ".safetensors")
 
 
 def check_models(
@@ -52,6 +54,7 @@ def _check_files(manifest: Manifest) -> None:
             from job.engine.inference.ready_model import check_ready_model
             from job.stages.network import check_inference_model, inference_model_prefix
 
+            _check_saved_by_paddle(manifest.path(model.inference_model))
             check_inference_model(manifest)
             prefix = inference_model_prefix(manifest.path(model.inference_model))
             program = prefix.with_name(f"{prefix.name}.pdmodel")
@@ -84,6 +87,30 @@ def _check_weights(network: str | None, path: Path) -> None:
             "Use Paddle's weights (/model/pretrained), or build torchvision's network in Paddle, "
             "and set /model/callable.",
         )
+
+
+def _check_saved_by_paddle(path: Path) -> None:
+    """Reject models of other tools: a file, or the only models in a folder.
+
+    Raises:
+        DataError: the message names the kind of the file.
+        OSError: the file cannot be read.
+    """
+    if path.is_dir():
+        ours = any(file.suffix in (".pdmodel", ".json") for file in path.iterdir())
+        files = [] if ours else [f for f in sorted(path.iterdir()) if f.suffix in _OTHER_SUFFIXES]
+    else:
+        files = [path] if path.is_file() else []
+    for file in files:
+        kind = model_kind_of(file)
+        if kind in (ONNX, TORCH, TORCH_LEGACY, SAFETENSORS):
+            raise DataError(
+                f"/model/inference_model {file}: found {kind}, expected a model that Paddle saved "
+                "(.pdmodel or .json, with .pdiparams)",
+                "For a network of /model/name, save the state dict in PyTorch and set "
+                "/model/weights. Export another network from Paddle: paddle.jit.save(network, "
+                "path, input_spec=[paddle.static.InputSpec([None, 3, 224, 224])]).",
+            )
 
 
 def _is_here(manifest: Manifest, text: str) -> bool:

@@ -21,6 +21,7 @@ _DEFAULT_SIDE = 224
 _DETECTION_SIDE = 416
 # The usual ratio of the shorter side before the centre crop and the input: 256 to 224.
 _RESIZE = 256 / 224
+_FEW_IMAGES = 2000
 
 
 @app.command()
@@ -72,6 +73,7 @@ def init(
       job init --data s3://bucket/photos
       job init --example digits
     """
+    from job.api.model_checks import check_models
     from job.cli.init_data import find_data
     from job.manifest import parse
     from job.manifest.schema import SCHEMA_FILE, example_file
@@ -98,6 +100,7 @@ def init(
             document |= _detection(document, found, model)
     document["$schema"] = SCHEMA_FILE.resolve().as_uri()
     manifest = parse(document, output, target.absolute().parent)
+    check_models(manifest, output)
     try:
         with target.open("x", encoding="utf-8") as opened:
             opened.write(json.dumps(document, indent=2) + "\n")
@@ -123,6 +126,13 @@ def _print_next(manifest: "Manifest", output: str) -> None:
     typer.echo(f"Run: job run {output}{slow}")
 
 
+def _fine_tuning(images: int) -> dict[str, Any]:
+    """Return the settings of a training that starts from weights for other classes."""
+    settings: dict[str, Any] = {"epochs": 5, "base_lr": 0.005}
+    # With the default batch size, few images would give only a few steps.
+    return settings | ({"batch_size": 16} if images < _FEW_IMAGES else {})
+
+
 def _document(
     data: str,
     found: "FoundData",
@@ -132,6 +142,7 @@ def _document(
     target: Path,
 ) -> dict[str, Any]:
     """Return the manifest; paths are relative to its folder."""
+    from job.cli.init_model import has_classes
     from job.manifest.rules import UNPUBLISHED
 
     base = target.absolute().parent
@@ -152,11 +163,14 @@ def _document(
         shape = [1 if network["name"] == "lenet" else 3, side, side]
         if weights:
             network["weights"] = os.path.relpath(weights, base)
+            if not has_classes(Path(weights), found.classes):
+                network["reset_classifier"] = True
+                baseline = {"train": _fine_tuning(found.images)}
         elif network["name"] in UNPUBLISHED:
             baseline = {"train": {"epochs": 30, "base_lr": 0.05}}
         else:
             network |= {"pretrained": True, "reset_classifier": True}
-            baseline = {"train": {"epochs": 5, "base_lr": 0.005}}
+            baseline = {"train": _fine_tuning(found.images)}
     network |= {"classes": found.classes, "input_shape": shape}
     if shape[0] == 1:
         preprocessing |= {"mean": [0.5], "std": [0.5]}

@@ -22,6 +22,22 @@ def exported_shape(path: Path) -> list[int] | None:
     return shape if all(size > 0 for size in shape) else None
 
 
+def has_classes(weights: Path, classes: int) -> bool:
+    """Return whether a fully connected layer of a file of weights has this number of classes.
+
+    Also true for a file that does not exist yet.
+
+    Raises:
+        DataError: the file cannot be read as weights.
+    """
+    from job.engine.weights.match import read_weights
+
+    if not weights.exists():
+        return True
+    arrays = read_weights(weights, None).arrays.values()
+    return any(array.ndim == 2 and classes in array.shape for array in arrays)
+
+
 def preprocessing_of(path: Path) -> dict[str, Any]:
     """Return mean, std and resize_short from the ``inference.yml`` of PaddleClas or PaddleX.
 

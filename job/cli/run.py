@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING
 
 from job.api.execution import RunOptions, request_of
 from job.cli.plan import print_plan, print_plans
-from job.cli.times import times_of
+from job.cli.times import Counted, times_of
 from job.host import read_host
 from job.manifest import Manifest, entries
+from job.manifest.spec import DataSpec
 from job.pipeline import matrix, merge
 from job.pipeline import run as pipeline
 from job.pipeline.plan import check_inputs
@@ -37,8 +38,9 @@ def print_plan_of(
     if manifest.matrix:
         plans = matrix.plan(manifest, request)
         singles = entries(manifest)
+        counted: dict[DataSpec, Counted] = {}
         times = [
-            times_of(single, planned, probe)
+            times_of(single, planned, probe, counted)
             for single, (_, planned) in zip(singles, plans, strict=True)
         ]
         print_plans(plans, times, as_json=as_json)

@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from job.errors import DataError, UsageError
 from job.host import read_host
 from job.manifest import Manifest
+from job.manifest.spec import DataSpec
 from job.pipeline.estimate import Estimate, estimates, rough_speeds, total_of
 from job.pipeline.plan import REPORT, PlannedStage
 from job.pipeline.probe import probe
 from job.pipeline.workload import Images, count_images
 from job.stages import stages_for
 from job.text_format import plural
+
+# The numbers of images; or None, and why they are unknown.
+Counted = tuple[Images | None, str]
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def first_times(manifest: Manifest) -> Times:
     return Times(stages, measured=False, cores=host.usable_cores)
 
 
-def _counted(manifest: Manifest) -> tuple[Images | None, str]:
+def _counted(manifest: Manifest) -> Counted:
     """Return the numbers of images, or why they are unknown."""
     try:
         return count_images(manifest), ""
@@ -67,13 +71,20 @@ def _counted(manifest: Manifest) -> tuple[Images | None, str]:
         return None, error.message
 
 
-def times_of(manifest: Manifest, planned: Sequence[PlannedStage], measure: bool) -> Times:
+def times_of(
+    manifest: Manifest,
+    planned: Sequence[PlannedStage],
+    measure: bool,
+    counted: dict[DataSpec, Counted] | None = None,
+) -> Times:
     """Estimate the time of each stage of a plan that runs.
 
     Args:
         manifest: a manifest of one model.
         planned: its plan.
         measure: measure the speeds on this machine, which takes some seconds.
+        counted: the images of data sets that were counted before; receives those of this one. The
+            models of a matrix often have the same data set.
 
     Raises:
         JobError: the speeds cannot be measured.
@@ -84,7 +95,10 @@ def times_of(manifest: Manifest, planned: Sequence[PlannedStage], measure: bool)
     if any(stage.missing for stage in planned):
         why = "inputs are missing"
     elif running:
-        images, why = _counted(manifest)
+        known = {} if counted is None else counted
+        if manifest.data not in known:
+            known[manifest.data] = _counted(manifest)
+        images, why = known[manifest.data]
     speeds = probe(manifest, host) if measure and running else rough_speeds(manifest, host)
     found = estimates(manifest, images, speeds, host, why=why)
     stages = {name: found[name] for name in running if name in found}

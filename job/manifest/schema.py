@@ -12,7 +12,7 @@ Node = Mapping[str, Any]
 
 SCHEMA_FILE = Path(__file__).parents[1] / "schemas" / "manifest.schema.json"
 # Manifests of the wheel that run without files of the user.
-_EXAMPLES = ("digits", "detection-digits")
+EXAMPLES = ("digits", "detection-digits")
 
 _ARTICLES = {
     "string": "a string",
@@ -41,7 +41,7 @@ class Key:
 
 def example_file(name: str) -> Path | None:
     """Return the manifest of an example that the package contains; None for another name."""
-    return SCHEMA_FILE.parents[1] / "examples" / f"{name}.json" if name in _EXAMPLES else None
+    return SCHEMA_FILE.parents[1] / "examples" / f"{name}.json" if name in EXAMPLES else None
 
 
 @cache

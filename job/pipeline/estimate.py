@@ -103,7 +103,7 @@ def estimates(
         return found | dict.fromkeys(names, unknown)
     decode = speeds.decode / max(1, min(manifest.data.workers, host.usable_cores))
     count = images.calibration + images.selection + images.test
-    found["prepare"] = Estimate(1 + count * decode, f"{plural(count, 'image')} to decode")
+    found["prepare"] = Estimate(1 + count * decode, plural(count, "image"))
     found["baseline"] = _training(manifest.baseline.train, images, speeds, decode, 1.0)
     found["calibrate"] = _calibrate(manifest, images, speeds)
     found["accuracy"] = _per_image(_ACCURACY_FACTOR, images.test, speeds)

@@ -12,6 +12,8 @@ from job.stages.dataset import open_splits
 
 # Images of scikit-learn's digits. Loading them would take a second.
 _DIGITS = 1797
+# Only an archive is unpacked next to a stage's folder.
+_UNUSED = Path("unused/out")
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def count_images(manifest: Manifest) -> Images:
         raise DataError(f"{uri} is not listed yet")
     if is_archive(root) and not (uri is not None and is_plain_tar(root)):
         raise DataError(f"the archive {root} is not unpacked yet")
-    splits = open_splits(manifest, Path("nothing/is/written/here"))
+    splits = open_splits(manifest, _UNUSED)
     parts = (splits.train, splits.calibration, splits.selection, splits.test)
     return Images(*(len(part) for part in parts))
 

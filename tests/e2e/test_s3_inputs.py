@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import re
 import shlex
 import subprocess
@@ -10,6 +11,7 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from moto_server import S3Server
 from tiny_run import draw_images, job
@@ -36,7 +38,8 @@ def storage(s3_server: S3Server, tmp_path: Path) -> None:
         tar.add(tmp_path / "cifar10", "cifar10")
     client.put_object(Bucket="datasets", Key="cifar10.tar.gz", Body=buffer.getvalue())
     (text,) = re.findall(r"```json\n(.*?)```", MANIFESTS, re.DOTALL)
-    files = {"manifest.json": text.encode(), "weights/ResNet50.pdparams": b"weights"}
+    weights = pickle.dumps({"w": np.zeros(1, "float32")})
+    files = {"manifest.json": text.encode(), "weights/ResNet50.pdparams": weights}
     names = draw_images(tmp_path / "val", 12)
     for name in names:
         files[f"imagenet/{name}"] = (tmp_path / "val" / name).read_bytes()

@@ -10,9 +10,11 @@ from shutil import copytree, ignore_patterns
 import pytest
 
 import job
+from job.manifest.schema import EXAMPLES, example_file
 
 ROOT = Path(__file__).parents[2]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+TOML = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT, DATA = TOML["project"], TOML["tool"]["setuptools"]["package-data"]
 BUILD = "import setuptools.build_meta as b, sys; b.build_sdist(sys.argv[1])"
 
 
@@ -21,6 +23,12 @@ def test_the_command_is_not_the_name_of_the_distribution() -> None:
     assert PROJECT["name"] == "int8-vision-job"
     assert list(PROJECT["scripts"]) == ["job"]
     assert PROJECT["version"] == job.__version__
+
+
+def test_the_wheel_contains_the_examples() -> None:
+    for name in EXAMPLES:
+        assert example_file(name) is not None
+    assert DATA["job.examples"] == [f"{name}.json" for name in EXAMPLES]
 
 
 @pytest.mark.full

@@ -145,6 +145,14 @@ def test_what_a_stage_would_reject_is_rejected(
         check(tmp_path, {"weights": name})
 
 
+@pytest.mark.parametrize("given", ["export", "export/net.onnx"])
+def test_an_onnx_model_is_no_inference_model(tmp_path: Path, given: str) -> None:
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export/net.onnx").write_bytes(b"\x08\x07\x12\x07pytorch\x1a\x052.0.0")
+    with pytest.raises(DataError, match=r"inference_model .*net\.onnx: .*ONNX"):
+        check(tmp_path, {"name": None, "inference_model": given})
+
+
 def test_torchvisions_squeezenet_is_rejected(tmp_path: Path) -> None:
     weights = {"features.3.squeeze.weight": np.zeros(2, "float32")}
     torch_files.save(tmp_path / "w.pth", weights)

@@ -4,8 +4,10 @@ import json
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import object_sets
 import pytest
+import torch_files
 from moto_server import S3Server
 from typer.testing import CliRunner
 
@@ -27,6 +29,12 @@ def init(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> None
     done = CliRunner().invoke(app, ["init", *arguments])
     if done.exception and not isinstance(done.exception, SystemExit):
         raise done.exception
+    assert done.exit_code == 0, done.output
+
+
+def dry_run() -> None:
+    """Plan the manifest m.json of the current folder."""
+    done = CliRunner().invoke(app, ["run", "m.json", "--dry-run"])
     assert done.exit_code == 0, done.output
 
 
@@ -62,6 +70,7 @@ def test_class_folders(
     assert manifest.path(str(manifest.data.root)) == tmp_path / data
     for key in ("train_dir", "val_dir"):
         assert getattr(manifest.data, key) == keys.get(key)
+    dry_run()
 
 
 def test_lists_and_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,6 +81,30 @@ def test_lists_and_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     manifest = load("m.json")
     assert (manifest.model.name, manifest.model.weights) == ("vgg11", "w.pth")
     assert (manifest.model.classes, manifest.data.val_list) == (3, "val_list.txt")
+
+
+@pytest.mark.parametrize("classes", [2, 1000])
+def test_weights_for_other_classes_are_fine_tuned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classes: int
+) -> None:
+    images(tmp_path / "d", "cat/1.jpg", "dog/2.jpg")
+    weights = {"fc.weight": np.zeros((classes, 512), "float32")}
+    torch_files.save(tmp_path / "w.pth", weights)
+    init(monkeypatch, tmp_path, "--data", "d", "--weights", "w.pth")
+    manifest = load("m.json")
+    assert manifest.model.reset_classifier == (classes != 2)
+    assert manifest.baseline.train.has_steps == (classes != 2)
+
+
+def test_weights_that_cannot_be_read_are_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images(tmp_path / "d", "cat/1.jpg", "dog/2.jpg")
+    (tmp_path / "w.onnx").write_bytes(b"\x08\x07\x12\x07pytorch\x1a\x052.0.0")
+    for option in ("--weights", "--inference-model"):
+        with pytest.raises(DataError, match=r"w\.onnx: .*ONNX"):
+            init(monkeypatch, tmp_path, "--data", "d", option, "w.onnx")
+    assert not (tmp_path / "m.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -146,6 +179,7 @@ def test_class_folders_in_s3(
     init(monkeypatch, tmp_path, "--data", str(data))
     manifest = load("m.json")
     assert manifest.data.root == str(data)
+    dry_run()
     assert (manifest.model.classes, manifest.data.train_dir, manifest.data.val_dir) == (
         2,
         "train",
