@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from job.ui.protocol import Ui
 
 app = typer.Typer()
+# Names of the kinds of a saved model, see job.engine.inference.saved_model.
+KINDS: Mapping[str, str] = {
+    "fp32": "FP32",
+    "fake_quantized": "Fake-quantized",
+    "int8": "INT8",
+    "paddle_openvino": "INT8 (OpenVINO in Paddle)",
+}
 
 
 @app.command()
@@ -228,7 +235,7 @@ def _print(result: Mapping[str, Any]) -> None:
     """Print a result as text."""
     model, data, settings = result["model"], result["data"], result["settings"]
     accuracy, speed = result["accuracy"], result["speed"]
-    kind = {"fp32": "FP32", "fake_quantized": "Fake-quantized", "int8": "INT8"}[model["kind"]]
+    kind = KINDS[model["kind"]]
     layer = "with" if model["accuracy_layer"] else "without"
     typer.echo(f"{kind} model {model['prefix']}, {layer} accuracy layer")
     typer.echo(

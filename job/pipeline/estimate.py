@@ -9,6 +9,7 @@ from job.manifest import Manifest
 from job.manifest.spec import TrainSpec
 from job.pipeline.network_work import work_of
 from job.pipeline.workload import Images, Training, training_of
+from job.stages.engine_packages import PADDLE_OPENVINO
 from job.stages.probe import NOT_DECODED
 from job.text_format import plural
 
@@ -179,6 +180,8 @@ def _benchmark(manifest: Manifest, speeds: Speeds, host: Host) -> Estimate:
     spec = manifest.benchmark
     scenarios = [*spec.threads, *(1 for _ in spec.instances)]
     models = 3 + sum(name in OTHER_ENGINES for name in spec.engines)
+    # FP32 is also timed in this engine.
+    models += PADDLE_OPENVINO in spec.engines
     rows = len(spec.isa) * len(scenarios) * len(spec.batch_sizes)
     seconds = len(spec.isa) * _BREAKDOWN_SECONDS
     for threads in scenarios:

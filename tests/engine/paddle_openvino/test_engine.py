@@ -13,6 +13,8 @@ import pytest
 import tiny
 from PIL import Image
 
+from job.cli.predict import KINDS
+from job.engine.inference import saved_model
 from job.engine.inference.saved_model import PADDLE_OPENVINO, read_saved_model
 from job.engine.paddle_openvino import convert, model
 from job.engine.paddle_openvino.network import read_network
@@ -142,3 +144,8 @@ def test_the_python_program_of_the_docs_runs_the_model(
     images = ((pixels / 255 - 0.5) / 0.5)[None, None].astype("float32")
     best = model.open_model(folder / "out", 1).scores(images).argmax()
     assert done.stdout.split()[0] == f"kind-{best}"
+
+
+def test_the_command_line_names_every_kind_of_model() -> None:
+    kinds = {saved_model.FP32, saved_model.FAKE_QUANTIZED, saved_model.INT8, PADDLE_OPENVINO}
+    assert set(KINDS) == kinds
