@@ -102,6 +102,14 @@ def test_the_page_draws_precision_and_recall() -> None:
     assert "recall" in detector
 
 
+def test_the_page_of_test_images_is_named_if_it_exists() -> None:
+    report = detection_report()
+    assert "detections.html" not in as_markdown(report)
+    page = {**report["artifacts"][0], "path": "accuracy/detections.html"}
+    report["artifacts"].append(page)
+    assert "detections.html shows test images" in as_markdown(report)
+
+
 def test_headline_and_card_name_map() -> None:
     summary = summarize(detection_report())
     assert "0.75 points of mAP@0.5 (81.50% to 80.75%)" in summary.headline
