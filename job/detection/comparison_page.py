@@ -40,7 +40,6 @@ def comparison_page(
     found: tuple[Sequence[Detections], Sequence[Detections]],
     class_names: Sequence[str],
     *,
-    name: str,
     normalisation: tuple[Sequence[float], Sequence[float]],
 ) -> str:
     """Return the page as HTML without references to other files.
@@ -54,7 +53,6 @@ def comparison_page(
         objects: the objects of each image.
         found: detections of FP32 and of INT8 for each image.
         class_names: the name of each class.
-        name: name of the run.
         normalisation: mean and standard deviation of the images, one value or one per channel.
     """
     fp32, int8 = found
@@ -78,7 +76,7 @@ def comparison_page(
             f'width="{width}" height="{height}" href="data:image/jpeg;base64,{picture}"/></defs>'
             f'</svg><div class="pair">{figures}</div>'
         )
-    title = html.escape(f"{name}: boxes of FP32 and INT8")
+    title = "Test images with the boxes of FP32 and INT8"
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         f"<title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>"
