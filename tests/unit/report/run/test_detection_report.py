@@ -96,6 +96,12 @@ def test_classes_that_lose_most_come_first_and_empty_classes_are_left_out() -> N
     assert "| Platelets |" not in text
 
 
+def test_the_splits_have_their_numbers_of_objects() -> None:
+    text = as_markdown(detection_report())
+    assert "| test | 5,000 | 945 |" in text
+    assert "2 images without objects; 3 objects dropped" in text
+
+
 def test_the_page_draws_precision_and_recall() -> None:
     classifier, detector = as_html(sample_report()), as_html(detection_report())
     assert detector.count("<svg") == classifier.count("<svg") + 1
