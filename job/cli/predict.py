@@ -12,6 +12,7 @@ from job.cli.options import JsonOption, ManifestArgument, Overrides
 from job.text_format import plural
 
 if TYPE_CHECKING:
+    from job.predict.images import AnyAnswer
     from job.ui.protocol import Ui
 
 app = typer.Typer()
@@ -22,6 +23,8 @@ KINDS: Mapping[str, str] = {
     "int8": "INT8",
     "paddle_openvino": "INT8 (OpenVINO in Paddle)",
 }
+# Lowest score of an object that is printed; JSON has all.
+_SHOWN_SCORE = 0.3
 
 
 @app.command()
@@ -189,7 +192,7 @@ def predict(
 
 
 def _classify(model: Path, image: str, compare: bool, as_json: bool) -> None:
-    """Print the label and the probability of each image.
+    """Print the label and the probability of each image, or the objects of a detector.
 
     Raises:
         typer.Exit: some images cannot be read; the exit code is 4.
@@ -207,12 +210,24 @@ def _classify(model: Path, image: str, compare: bool, as_json: bool) -> None:
         if result.answer is None:
             typer.echo(f"error: {result.image}: {result.error}", err=True)
         elif not as_json:
-            texts = [f"{result.answer.label} {100 * result.answer.probability:.1f}%"]
-            if result.fp32:
-                texts.append(f"FP32: {result.fp32.label} {100 * result.fp32.probability:.1f}%")
+            texts = [_answer_text(result.answer)]
+            if result.fp32 is not None:
+                texts.append(f"FP32: {_answer_text(result.fp32)}")
             typer.echo(f"{result.image}: {'; '.join(texts)}")
     if any(result.answer is None for result in results):
         raise typer.Exit(DataError.exit_code)
+
+
+def _answer_text(answer: "AnyAnswer") -> str:
+    """Return the class of an image, or its objects with likely scores."""
+    if not isinstance(answer, tuple):
+        return f"{answer.label} {100 * answer.probability:.1f}%"
+    objects = [
+        f"{each.label} {100 * each.score:.1f}% at {' '.join(f'{side:.0f}' for side in each.box)}"
+        for each in answer
+        if each.score >= _SHOWN_SCORE
+    ]
+    return ", ".join(objects) or "no object"
 
 
 @contextmanager

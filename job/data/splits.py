@@ -151,7 +151,7 @@ def _with_training(spec: DataSpec, given: Mapping[str, Given]) -> Splits:
         cut[name] = Part(
             train.source,
             np.sort(order[taken : taken + count]),
-            f"{_percent(fraction)} of {train.key}, {_STRATIFIED}",
+            f"{_percent(fraction)} of {train.key}, {_drawn(train.source)}",
         )
         taken += count
     if taken >= len(order):
@@ -170,7 +170,7 @@ def _calibration(training: Part, spec: DataSpec) -> Part:
     labels = training.source.labels
     order = spread(labels, training.indices, _CALIBRATION_STREAM)
     chosen = np.sort(order[: spec.calibration_images])
-    how = f"{len(chosen):,} of the training images, {_STRATIFIED}"
+    how = f"{len(chosen):,} of the training images, {_drawn(training.source)}"
     if len(chosen) < spec.calibration_images:
         how = f"all {len(chosen):,} training images ({spec.calibration_images:,} were requested)"
     return Part(training.source, chosen, how)
@@ -181,7 +181,7 @@ def _without_training(spec: DataSpec, given: Mapping[str, Given]) -> Splits:
     lender = given.get("selection", val)
     order = spread(lender.source.labels, np.arange(len(lender.source)), _CUT_STREAM)
     calibration_count = max(1, min(spec.calibration_images, int(_BORROWED_SHARE * len(order))))
-    how = f"{calibration_count:,} images of {lender.key}, {_STRATIFIED}"
+    how = f"{calibration_count:,} images of {lender.key}, {_drawn(lender.source)}"
     if calibration_count < spec.calibration_images:
         how += f" ({spec.calibration_images:,} were requested; the limit is a quarter of the split)"
     calibration = Part(lender.source, np.sort(order[:calibration_count]), how)
@@ -191,7 +191,7 @@ def _without_training(spec: DataSpec, given: Mapping[str, Given]) -> Splits:
         test = _whole(val)
     else:
         count = max(1, round(spec.selection_fraction * len(order)))
-        how = f"{_percent(spec.selection_fraction)} of {val.key}, {_STRATIFIED}"
+        how = f"{_percent(spec.selection_fraction)} of {val.key}, {_drawn(val.source)}"
         selection = Part(val.source, np.sort(rest[:count]), how)
         test = Part(val.source, np.sort(rest[count:]), _REST.format(val.named))
     if not len(selection) or not len(test):
@@ -204,8 +204,13 @@ def _without_training(spec: DataSpec, given: Mapping[str, Given]) -> Splits:
     return Splits(empty, calibration, selection, test)
 
 
-_STRATIFIED = f"stratified by class, seed {SPLIT_SEED}"
 _REST = "the rest of {}, without the other splits"
+
+
+def _drawn(source: Source) -> str:
+    """Return how images were chosen; images with objects all have label 0."""
+    by_class = "stratified by class" if source.labels.any() else "chosen at random"
+    return f"{by_class}, seed {SPLIT_SEED}"
 
 
 def _whole(given: Given) -> Part:

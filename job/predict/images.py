@@ -1,4 +1,4 @@
-"""Classifies image files with a deployed model; deploy.json gives transform, names and settings."""
+"""Runs a deployed model on image files; deploy.json gives transform, names and settings."""
 
 import os
 import sys
@@ -36,6 +36,27 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class FoundObject:
+    """An object that a detector found.
+
+    Attributes:
+        label: name of its class.
+        number: number of its class.
+        score: 0 to 1.
+        box: x0, y0, x1, y1 in pixels of the image file.
+    """
+
+    label: str
+    number: int
+    score: float
+    box: tuple[float, float, float, float]
+
+
+# Of a classifier, or of a detector.
+AnyAnswer = Answer | tuple[FoundObject, ...]
+
+
+@dataclass(frozen=True)
 class ImageResult:
     """The answers for one image.
 
@@ -47,13 +68,13 @@ class ImageResult:
     """
 
     image: str
-    answer: Answer | None
-    fp32: Answer | None = None
+    answer: AnyAnswer | None
+    fp32: AnyAnswer | None = None
     error: str = ""
 
 
 def classify(folder: Path, image: str, ui: Ui, *, compare: bool) -> list[ImageResult]:
-    """Classify an image, the images of a folder and its subfolders, or standard input (``-``).
+    """Run a model on an image, on all images below a folder, or on standard input (``-``).
 
     Args:
         folder: folder with the model and its deploy.json.
@@ -63,7 +84,7 @@ def classify(folder: Path, image: str, ui: Ui, *, compare: bool) -> list[ImageRe
 
     Raises:
         DataError: deploy.json, the model or the images are missing, or no image can be read.
-        UsageError: the transform of the model is unknown.
+        UsageError: the transform of the model or the meaning of its outputs is unknown.
         StageCrashed: the child process ended without a result.
     """
     folders = [folder, fp32_beside(folder)] if compare else [folder]
@@ -72,6 +93,11 @@ def classify(folder: Path, image: str, ui: Ui, *, compare: bool) -> list[ImageRe
         raise UsageError(
             f"{folder}: the transform of images is unknown, because the data set was normalized",
             "Pack the images as the data set was packed, and use --infer-data.",
+        )
+    if records[0]["output"]["meaning"] == "other":
+        raise UsageError(
+            f"{folder}: the meaning of the model's outputs is unknown",
+            "Call the model from a program, see docs/deploy.md.",
         )
     with _files(image) as files:
         found = [
@@ -84,7 +110,7 @@ def classify(folder: Path, image: str, ui: Ui, *, compare: bool) -> list[ImageRe
         for name, one, two in zip(names, found[0], found[-1] if compare else [{}] * len(names),
                                   strict=True)
     ]  # fmt: skip
-    if not any(result.answer for result in results):
+    if all(result.answer is None for result in results):
         first = results[0]
         raise DataError(f"{first.image}: {first.error}", "Give a readable JPEG or PNG file.")
     return results
@@ -149,5 +175,16 @@ def _run(
 def _named(row: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
     if "error" in row:
         return {"error": row["error"]}
+    if "objects" in row:
+        objects = (
+            FoundObject(
+                record["class_names"][each["number"]],
+                each["number"],
+                each["score"],
+                tuple(each["box"]),
+            )
+            for each in row["objects"]
+        )
+        return {"answer": tuple(objects)}
     number = row["number"]
     return {"answer": Answer(record["class_names"][number], number, row["probability"])}

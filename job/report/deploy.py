@@ -4,11 +4,12 @@ The report is the only source, because the fastest setting is known after the be
 deploy.json is written together with the report, and not by the stage that writes the model.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from job.report.scenarios import fastest
 from job.report.tables import percentile
+from job.tasks.detection import STRIDES
 
 NAME = "deploy.json"
 PADDLE, PADDLE_OPENVINO = "paddle", "paddle_openvino"
@@ -79,7 +80,7 @@ def deploy_records(report: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]
                 "dtype": "float32",
             },
             "transform": transform(report["manifest"], report["data"]),
-            "output": _output(report, name),
+            **_OUTPUTS[report["manifest"].get("task", "classification")](report, name),
             "class_names": class_names(report),
             "measured": _best(configurations(report, name)),
             "fastest": _best(every),
@@ -144,14 +145,56 @@ def _model(report: Mapping[str, Any], name: str) -> dict[str, Any]:
     }
 
 
-def _output(report: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _scores(report: Mapping[str, Any], name: str) -> dict[str, Any]:
     interface = report["models"][name]["interface"]
-    return {
+    output = {
         "name": interface["output"],
         "shape": [None, report["manifest"]["model"]["classes"]],
         "dtype": "float32",
         "meaning": "probabilities" if interface["probabilities"] else "scores",
     }
+    return {"output": output}
+
+
+def _heads(report: Mapping[str, Any], name: str) -> dict[str, Any]:
+    spec = report["manifest"]["detection"]
+    # The manifest has the finest head first, and the network the coarsest.
+    heads = [
+        {"stride": stride, "anchors": anchors}
+        for stride, anchors in zip(STRIDES, spec["anchors"], strict=True)
+    ]
+    return {
+        "output": _outputs(report, name, "heads"),
+        "detection": {
+            "heads": heads[::-1],
+            "score_threshold": spec["score_threshold"],
+            "nms_threshold": spec["nms_threshold"],
+        },
+    }
+
+
+def _other(report: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {"output": _outputs(report, name, "other")}
+
+
+def _outputs(report: Mapping[str, Any], name: str, meaning: str) -> dict[str, Any]:
+    interface = report["models"][name]["interface"]
+    names = {"names": interface["outputs"]} if "outputs" in interface else {}
+    return {
+        "name": interface["output"],
+        **names,
+        "shape": None,
+        "dtype": "float32",
+        "meaning": meaning,
+    }
+
+
+# Task -> the keys output and detection of the record.
+_OUTPUTS: Mapping[str, Callable[[Mapping[str, Any], str], dict[str, Any]]] = {
+    "classification": _scores,
+    "detection": _heads,
+    "outputs": _other,
+}
 
 
 def configurations(report: Mapping[str, Any], name: str) -> list[dict[str, Any]]:

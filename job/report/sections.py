@@ -20,6 +20,13 @@ from job.report.summary import summarize
 from job.report.tables import is_matrix
 from job.report.views import view_of
 
+# The page that stage accuracy writes for detectors.
+_DETECTIONS = "accuracy/detections.html"
+_DETECTIONS_TEXT = (
+    f"{_DETECTIONS} shows test images with the boxes of FP32 and INT8 side by side, those that "
+    "differ most first."
+)
+
 
 def page_of(report: Mapping[str, Any]) -> Page:
     """Return the page of a valid report, of a run or of a matrix."""
@@ -107,6 +114,10 @@ def _manifest_code(report: Mapping[str, Any]) -> Code:
     return Code("Resolved manifest, with defaults and overrides applied", text)
 
 
+def _has_artifact(report: Mapping[str, Any], path: str) -> bool:
+    return any(artifact["path"] == path for artifact in report["artifacts"])
+
+
 def _accuracy(report: Mapping[str, Any]) -> tuple[Block, ...]:
     if report["accuracy"] is None:
         return (Text("Not measured, because the images are synthetic."),)
@@ -119,6 +130,7 @@ def _accuracy(report: Mapping[str, Any]) -> tuple[Block, ...]:
         *((close,) if close else ()),
         *((by_class,) if by_class else ()),
         *(Plot(name) for name in view_of(report).plots if name in drawn),
+        *((Text(_DETECTIONS_TEXT),) if _has_artifact(report, _DETECTIONS) else ()),
     )
 
 

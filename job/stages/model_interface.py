@@ -22,15 +22,18 @@ def interface(prefix: Path, mode: str, images: NDArray[np.float32]) -> dict[str,
 
     Returns:
         ``input`` and ``output``, the names of the first input and output, and ``probabilities``,
-        whether the output is already a distribution over the classes.
+        whether the output is already a distribution over the classes. If there are several outputs,
+        also ``outputs``, the names of all.
     """
     from job.engine.inference.predictor import Predictor, configuration
 
     model = Predictor(configuration(prefix, mode, threads=1))
+    names = list(model.predictor.get_output_names())
     return {
         "input": model.predictor.get_input_names()[0],
-        "output": model.predictor.get_output_names()[0],
+        "output": names[0],
         "probabilities": are_probabilities(model.outputs(images)),
+        **({"outputs": names} if len(names) > 1 else {}),
     }
 
 

@@ -9,6 +9,7 @@ from paddle import static
 from paddle.static import Program
 
 from job.detection.decode import Head
+from job.engine.training.decode_ops import before_decoding
 from job.engine.training.heads import keep_in_fp32
 from job.engine.training.ready_names import LABEL
 from job.engine.training.tracing import logits_of
@@ -118,8 +119,9 @@ class Boxes:
         return tuple(returned)
 
     def ends(self, block: Block, outputs: Sequence[str]) -> tuple[str, ...]:
-        """Return the values that the outputs are copies of."""
-        return tuple(before_copies(block, name) for name in outputs)
+        """Return the outputs of the heads, also if the model decodes them."""
+        decoded = before_decoding(block, self.heads)
+        return decoded or tuple(before_copies(block, name) for name in outputs)
 
     def check(self, shapes: Sequence[Sequence[int]]) -> tuple[str, str]:
         """Check for an output [N, anchors * (5 + classes), H, W] per head."""

@@ -94,19 +94,41 @@ def data_blocks(report: Mapping[str, Any]) -> tuple[Block, ...]:
     """Return the splits with their sources, and the images that were skipped."""
     data = report["data"]
     splits = data["splits"]
+    objects = data.get("objects")
     rows = tuple(
-        (split, text_format.count(splits[split]["images"]), splits[split]["how"])
+        (
+            split,
+            text_format.count(splits[split]["images"]),
+            *((_object_count(objects, split),) if objects else ()),
+            splits[split]["how"],
+        )
         for split in ("train", "calibration", "selection", "test")
         if split in splits
     )
-    columns = (*words("Split"), *figures("Images"), *words("Source"))
-    grid = Grid("Splits", columns, rows)
+    counts = ("Images", "Objects") if objects else ("Images",)
+    columns = (*words("Split"), *figures(*counts), *words("Source"))
+    grid = Grid("Splits", columns, rows, objects_text(objects) if objects else "")
     layout = Text(f"Format {data['format']}, {text_format.count(data['classes'])} classes.")
     if not data["bad_images"]:
         return layout, grid, Text("No bad images.")
     bad, note = _shortened([(b["path"], b["reason"]) for b in data["bad_images"]], "bad images")
     title = f"Skipped: {text_format.plural(len(data['bad_images']), 'bad image')}"
     return layout, grid, Grid(title, words("Image", "Reason"), bad, note)
+
+
+def _object_count(objects: Mapping[str, Any], split: str) -> str:
+    found = objects["splits"].get(split)
+    return text_format.DASH if found is None else text_format.count(found["objects"])
+
+
+def objects_text(objects: Mapping[str, Any]) -> str:
+    """Return how many images have no objects, and how many objects were dropped."""
+    without = sum(each["images_without_objects"] for each in objects["splits"].values())
+    dropped = text_format.plural(objects["empty_boxes"], "object")
+    return (
+        f"{text_format.plural(without, 'image')} without objects; {dropped} dropped, because the "
+        "box has no width or no height."
+    )
 
 
 def isa_and_seeds(report: Mapping[str, Any]) -> Facts:

@@ -27,17 +27,17 @@ class Brightness:
     def __init__(self) -> None:
         self.batches: list[int] = []
 
-    def scores(self, images: np.ndarray) -> np.ndarray:
+    def outputs(self, images: np.ndarray) -> tuple[np.ndarray]:
         self.batches.append(len(images))
         mean = images.mean(axis=(1, 2, 3))
-        return np.stack([0 * mean, mean], axis=1).astype(np.float32)
+        return (np.stack([0 * mean, mean], axis=1).astype(np.float32),)
 
 
 def test_the_transform_is_the_evaluation_transform(tmp_path: Path) -> None:
     save_image(tmp_path / "a.png", 3)
     pixels = np.asarray(Evaluate((8, 8), 9)(decode(tmp_path / "a.png", 3)))[None]
     expected = normalize(pixels.astype(np.uint8), (0.5,), (0.25,))
-    assert (prepared(tmp_path / "a.png", DEPLOY) == expected).all()
+    assert (prepared(decode(tmp_path / "a.png", 3), DEPLOY) == expected).all()
 
 
 def test_unreadable_images_keep_their_place(tmp_path: Path) -> None:
@@ -56,3 +56,41 @@ def test_scores_become_probabilities() -> None:
     assert shares.tolist() == [[0.5, 0.5]]
     given = np.array([[0.25, 0.75]], np.float32)
     assert probabilities(given, "probabilities").tolist() == [[0.25, 0.75]]
+
+
+class Detector:
+    """A detector with two heads of two classes; it finds one object of class 1."""
+
+    def outputs(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
+        coarse = np.full((len(images), 7, 1, 1), -10, np.float32)
+        fine = np.full((len(images), 7, 2, 2), -10, np.float32)
+        # The upper right cell, with the size of the anchor.
+        fine[:, :4, 0, 1] = 0
+        fine[:, [4, 6], 0, 1] = 10
+        return coarse, fine
+
+
+def test_objects_are_in_pixels_of_the_file(tmp_path: Path) -> None:
+    save_image(tmp_path / "a.png", 3, size=(40, 20))
+    deploy = {
+        "input": {"shape": [None, 3, 8, 8]},
+        "transform": {"resize": {"mode": "exact", "size": [8, 8]}, "mean": [0.5], "std": [0.25]},
+        "output": {"meaning": "heads"},
+        "detection": {
+            "heads": [{"stride": 8, "anchors": [[8, 8]]}, {"stride": 4, "anchors": [[4, 2]]}],
+            "score_threshold": 0.01,
+            "nms_threshold": 0.45,
+        },
+    }
+    ((row,),) = answers(Detector(), deploy, [str(tmp_path / "a.png")], 1)
+    (found,) = row["objects"]
+    assert found["number"] == 1
+    assert found["score"] > 0.99
+    width, height = 40, 20
+    centre = (0.75 * width, 0.25 * height)
+    sides = (4 / 8 * width, 2 / 8 * height)
+    expected = [
+        centre[0] - sides[0] / 2, centre[1] - sides[1] / 2,
+        centre[0] + sides[0] / 2, centre[1] + sides[1] / 2,
+    ]  # fmt: skip
+    np.testing.assert_allclose(found["box"], expected, atol=1.0)

@@ -7,7 +7,7 @@ from job.detection.annotations import Annotations
 from job.detection.decode import Head, Selection
 from job.errors import DataError
 from job.tasks import detection
-from job.tasks.task import Outputs, Results
+from job.tasks.task import Outputs, Results, Scored, flat
 
 SIZE, CLASSES = (32, 32), 3
 HEADS = (Head(16, ((16.0, 16.0),)), Head(8, ((8.0, 8.0),)))
@@ -86,3 +86,26 @@ def test_map_needs_objects() -> None:
     nothing = [Annotations.none()] * len(PLACES)
     with pytest.raises(DataError, match="mAP"):
         TASK.accuracy(found({"fp32": 0, "qat_fake": 0, "int8": 0}), nothing)
+
+
+def test_an_evaluation_during_training_is_that_of_the_saved_model() -> None:
+    batches = [
+        Scored(
+            tuple(each[first : first + 4] for each in outputs(3)),
+            objects()[first : first + 4],
+            flat(outputs())[first : first + 4],
+        )
+        for first in (0, 4)
+    ]
+    values = TASK.evaluate(batches)
+    rows = record({"fp32": 0, "qat_fake": 0, "int8": 3})
+    assert values["map"] == pytest.approx(rows["int8"]["map"])
+    ratio = rows["closeness"]["int8"]["signal_to_noise_db"]
+    assert values["signal_to_noise_db"] == pytest.approx(ratio)
+    assert TASK.agreement(outputs(3), outputs()).signal_to_noise_db == pytest.approx(ratio)
+
+
+def test_a_detector_that_finds_nothing_cannot_be_compared() -> None:
+    rows = record({"fp32": len(PLACES), "qat_fake": 0, "int8": 0})
+    assert TASK.not_judged(rows, CLASSES)
+    assert not TASK.not_judged(record({"fp32": 0, "qat_fake": 0, "int8": 0}), CLASSES)

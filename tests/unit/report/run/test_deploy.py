@@ -51,6 +51,33 @@ def test_the_best_setting_is_from_the_benchmark() -> None:
     assert slower["measured"]["throughput"]["folder"] == "int8"
 
 
+def test_a_detector_has_its_heads_in_the_order_of_the_outputs() -> None:
+    report = report_with_interfaces()
+    outputs = ["coarse", "middle", "fine"]
+    for name in ("fp32", "int8"):
+        report["models"][name]["interface"] |= {"output": "coarse", "outputs": outputs}
+    anchors = [[[10, 13]], [[30, 61], [62, 45]], [[116, 90]]]
+    spec = {"anchors": anchors, "score_threshold": 0.01, "nms_threshold": 0.45}
+    report["manifest"] |= {"task": "detection", "detection": spec}
+    record = deploy_records(report)["int8"]
+    schema_check.validate_deploy(record)
+    assert record["output"]["names"] == outputs
+    assert record["output"]["meaning"] == "heads"
+    heads = [(head["stride"], head["anchors"]) for head in record["detection"]["heads"]]
+    assert heads == [(32, anchors[2]), (16, anchors[1]), (8, anchors[0])]
+
+
+def test_outputs_of_other_models_have_no_meaning() -> None:
+    report = report_with_interfaces()
+    report["manifest"] |= {"task": "outputs"}
+    report["manifest"]["model"]["classes"] = 1
+    report["data"]["class_names"] = None
+    record = deploy_records(report)["int8"]
+    schema_check.validate_deploy(record)
+    assert record["output"]["meaning"] == "other"
+    assert "detection" not in record
+
+
 def test_the_transform_is_null_for_packed_images() -> None:
     report = report_with_interfaces()
     assert deploy_records(report)["int8"]["transform"]["channel_order"] == "RGB"

@@ -96,10 +96,24 @@ def test_classes_that_lose_most_come_first_and_empty_classes_are_left_out() -> N
     assert "| Platelets |" not in text
 
 
+def test_the_splits_have_their_numbers_of_objects() -> None:
+    text = as_markdown(detection_report())
+    assert "| test | 5,000 | 945 |" in text
+    assert "2 images without objects; 3 objects dropped" in text
+
+
 def test_the_page_draws_precision_and_recall() -> None:
     classifier, detector = as_html(sample_report()), as_html(detection_report())
     assert detector.count("<svg") == classifier.count("<svg") + 1
     assert "recall" in detector
+
+
+def test_the_page_of_test_images_is_named_if_it_exists() -> None:
+    report = detection_report()
+    assert "detections.html" not in as_markdown(report)
+    page = {**report["artifacts"][0], "path": "accuracy/detections.html"}
+    report["artifacts"].append(page)
+    assert "detections.html shows test images" in as_markdown(report)
 
 
 def test_headline_and_card_name_map() -> None:
