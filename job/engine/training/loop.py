@@ -221,8 +221,7 @@ def train(
     scorer = Scorer(with_onednn(trainer.evaluation), trainer.outputs, trainer.executor)
     checkpoints = Checkpoints(out / "checkpoints")
     shared = persistables(trainer.program)
-    # The teacher's weights never change, so checkpoints do not contain them.
-    state = [name for name in shared if not name.startswith(TEACHER)]
+    state = without_teacher(shared)
     statistics = sorted(batch_norm_statistics(trainer.evaluation))
     progress = resume(trainer, checkpoints, out / BEST, plan.name, events)
     trainer.peers.lead(trainer.scope, program, trainer.shared_plan(plan, progress.step), shared)
@@ -234,16 +233,14 @@ def train(
     if progress.step == 0 and trainer.reference is not None:
         evaluate_now(f"{plan.name}: before training")
     saved = time.monotonic()
-    for step, batch in remaining_batches(
-        progress.step, plan.total_steps, plan.steps_per_epoch, epoch_batches
-    ):
-        note = run_step(stepper, plan, step, batch, progress, metrics, checkpoints)
-        events.progress(plan.name, progress.step, plan.total_steps, "steps", note)
+    lengths = plan.total_steps, plan.steps_per_epoch
+    for step, batch in remaining_batches(progress.step, *lengths, epoch_batches):
+        run_step(stepper, plan, step, batch, progress, metrics, checkpoints, events)
         stopping = trainer.peers.agree(events.stopping)
         saving = stopping or time.monotonic() - saved > plan.checkpoint_seconds
         evaluating = progress.step in plan.evaluate_at
-        names = state if saving or evaluating else statistics
-        values = finite_values(trainer.scope, names, plan, step, checkpoints)
+        read = state if saving or evaluating else statistics
+        values = finite_values(trainer.scope, read, plan, step, checkpoints)
         done = f"{plan.name}: step {progress.step} of {plan.total_steps}"
         if evaluating:
             evaluate_now(done)
@@ -255,6 +252,11 @@ def train(
             events.message(f"{done}: saved a checkpoint")
             break
     return progress
+
+
+def without_teacher(names: Sequence[str]) -> list[str]:
+    """Return the variables of checkpoints: all but the teacher's, whose weights never change."""
+    return [name for name in names if not name.startswith(TEACHER)]
 
 
 def finite_values(
@@ -284,8 +286,9 @@ def run_step(
     progress: Progress,
     metrics: Metrics,
     checkpoints: Checkpoints,
-) -> str:
-    """Run step ``step`` (from 0) and record it; return its loss and speed as text.
+    events: Events,
+) -> None:
+    """Run step ``step`` (from 0), record it, and report the progress.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -297,7 +300,8 @@ def run_step(
         raise diverged(plan, step, f"the loss is {loss} at", checkpoints)
     speed = progress.advance(len(batch.images), time.monotonic() - started)
     metrics.step(progress.step, loss, rate, speed)
-    return f"loss {loss:.4g}, {speed:.0f} images/s"
+    note = f"loss {loss:.4g}, {speed:.0f} images/s"
+    events.progress(plan.name, progress.step, plan.total_steps, "steps", note)
 
 
 def diverged(plan: TrainingPlan, step: int, what: str, checkpoints: Checkpoints) -> TrainingError:
