@@ -41,7 +41,7 @@ def begun(run: Run, steps: int = 3) -> Callable[[], bool]:
 def test_two_processes_give_the_losses_of_one(
     copy_until: CopyUntil, tell: Callable[[str], None]
 ) -> None:
-    run = copy_until("data", "fp32")
+    run = copy_until("data", "fp32", "calibrated")
     job("run", "m.json", *UNTIL_QAT, cwd=run.folder)
     alone = (run.output / "qat").rename(run.folder / "alone")
     process = launch(run, *UNTIL_QAT)
@@ -54,6 +54,9 @@ def test_two_processes_give_the_losses_of_one(
     assert apart <= TOLERANCE
     found, expected = arrays(together / "best.npz"), arrays(alone / "best.npz")
     assert found.keys() == expected.keys()
+    ours, theirs = (json.loads(each.pop("evaluation").tobytes()) for each in (found, expected))
+    assert ours["step"] == theirs["step"]
+    assert ours["values"] == pytest.approx(theirs["values"], rel=TOLERANCE, abs=TOLERANCE)
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, TOLERANCE, TOLERANCE, err_msg=name)
     assert record_of(run.output, "qat")["training"]["steps"] == 6
@@ -65,7 +68,7 @@ def test_two_processes_give_the_losses_of_one(
 
 @pytest.mark.full
 def test_sigterm_to_the_launcher_and_one_process_goes_on(copy_until: CopyUntil) -> None:
-    run = copy_until("data", "fp32")
+    run = copy_until("data", "fp32", "calibrated")
     process = launch(run, *UNTIL_QAT, *LONG, *RARE)
     wait_until(begun(run), process)
     process.terminate()
@@ -113,7 +116,7 @@ def said_by(run: Run, rank: int) -> str:
 
 
 def test_a_follower_that_is_killed(copy_until: CopyUntil) -> None:
-    run = copy_until("data", "fp32")
+    run = copy_until("data", "fp32", "calibrated")
     with training(run) as (leader, follower):
         follower.kill()
         assert code_of(leader) == 1
@@ -124,7 +127,7 @@ def test_a_follower_that_is_killed(copy_until: CopyUntil) -> None:
 
 @pytest.mark.full
 def test_rank_0_that_is_killed(copy_until: CopyUntil) -> None:
-    run = copy_until("data", "fp32")
+    run = copy_until("data", "fp32", "calibrated")
     with training(run) as (leader, follower):
         leader.kill()
         assert code_of(follower) == 1
@@ -134,7 +137,7 @@ def test_rank_0_that_is_killed(copy_until: CopyUntil) -> None:
 @pytest.mark.full
 def test_a_follower_that_is_asked_to_stop(copy_until: CopyUntil) -> None:
     """As when the node of one pod is drained."""
-    run = copy_until("data", "fp32")
+    run = copy_until("data", "fp32", "calibrated")
     with training(run) as ranks:
         ranks[1].send_signal(signal.SIGTERM)
         assert [code_of(rank) for rank in ranks] == [143, 143]
@@ -145,7 +148,7 @@ def test_a_follower_that_is_asked_to_stop(copy_until: CopyUntil) -> None:
 
 
 def test_what_cannot_be_shared_is_refused_at_once(copy_until: CopyUntil) -> None:
-    run = copy_until("data", "fp32")
+    run = copy_until("data", "fp32", "calibrated")
     ranks = start_ranks(run, "--set", "train.batch_size=63", "--set", "train.freeze_bn_stats=false")
     assert [code_of(rank) for rank in ranks] == [2, 2]
     for rank in (0, 1):
