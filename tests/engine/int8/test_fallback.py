@@ -20,7 +20,7 @@ from job.stages.stage import SELECTION, StageOutput
 
 pytestmark = pytest.mark.engine
 
-TRIES = 4
+TRIES = 3
 TYPES = tiny.SETTINGS["quantize_op_types"]
 # Network -> width.
 NETWORKS = {
