@@ -5,13 +5,12 @@ Each command imports its modules when it runs. Imports at the top would slow dow
 
 import json
 import sys
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from job import __version__
-from job.cli import anchors, compare, finished_run, init, k8s, predict
+from job.cli import anchors, compare, finished_run, init, k8s, predict, validate
 from job.cli.options import (
     JsonOption,
     JunitOption,
@@ -22,7 +21,7 @@ from job.cli.options import (
     Overrides,
 )
 from job.cli.outcome import failed, finish, report_unexpected, succeeded
-from job.errors import DataError, JobError, MachineError, ManifestError, UsageError
+from job.errors import JobError, MachineError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,6 +62,7 @@ app.add_typer(init.app)
 app.add_typer(anchors.app)
 app.add_typer(finished_run.app)
 app.add_typer(compare.app)
+app.add_typer(validate.app)
 app.add_typer(predict.app)
 app.add_typer(k8s.app)
 
@@ -277,65 +277,6 @@ def score(
         except JobError as error:
             raise failed(error, ui) from None
     succeeded(f"Scored part {shard} of {loaded.accuracy.shards}: {result.output}")
-
-
-@app.command()
-def validate(
-    manifests: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="MANIFEST...", help="JSON files, s3:// URIs, or - for standard input."
-        ),
-    ],
-    as_json: JsonOption = False,
-) -> None:
-    """Check manifests and list all faults.
-
-    Also checks the kind of the model's files and the function of a custom network, without running
-    its code. Files that are missing or in S3 are not checked.
-
-    \b
-    Examples:
-      job validate manifests/*.json
-      job validate m.json --json
-      cat m.json | job validate -
-    """
-    from job.api.validation import validate as check_manifest
-
-    codes, rows = [], []
-    for source in manifests:
-        error: JobError | None = None
-        try:
-            check_manifest(source)
-        except (UsageError, DataError) as found:
-            error = found
-            codes.append(error.exit_code)
-        rows.append(_validity(source, error))
-        if as_json:
-            continue
-        if error is None:
-            typer.echo(f"{source}: valid")
-        else:
-            typer.echo(_with_source(error, source), err=True)
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2))
-    if codes:
-        raise typer.Exit(min(codes))
-
-
-def _validity(source: str, error: JobError | None) -> dict[str, Any]:
-    """Return the result of a check as a JSON object."""
-    faults = error.faults if isinstance(error, ManifestError) else ()
-    return {
-        "manifest": source,
-        "valid": error is None,
-        "faults": [asdict(fault) for fault in faults],
-        "error": None if error is None else {"message": error.message, "hint": error.hint},
-    }
-
-
-def _with_source(error: JobError, source: str) -> str:
-    return str(error) if str(error).startswith(source) else f"{source}: {error}"
 
 
 @app.command()

@@ -5,22 +5,56 @@ import os
 import re
 import subprocess
 import sys
+from importlib import util
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
-from tiny_run import Run, job
+from tiny_run import SLOW, Run, job, write_manifest
 
 pytestmark = pytest.mark.e2e
 
 PAGE = (Path(__file__).parents[2] / "docs/deploy.md").read_text()
+ENGINES = [name for name in ("openvino", "onnxruntime") if util.find_spec(name)]
+# Calibration instead of training, and few rounds: only the folders matter.
+QUICK = {
+    "quantize": {"strategy": "post"},
+    "baseline": {"train": {"max_iters": 12}},
+    "benchmark": {"engines": ["paddle", *ENGINES], "rounds": 1, "min_seconds": 0.02},
+}
 
 
 def program(language: str) -> str:
     (text,) = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
     return str(text)
+
+
+def engine_program(engine: str) -> str:
+    """The program in Python with the parts for another engine, as the page describes."""
+    text, *parts = program("python"), *program(f"python {engine}").splitlines()
+    model, answer = "\n".join(parts[:-1]), parts[-1]
+    text = text.replace("from paddle import inference", f"import {engine}")
+    text = re.sub("(?s)(# The model.\n).*(\n# The image.)", lambda m: m[1] + model + m[2], text)
+    return re.sub("(?s)tensor = .*?(?=\nif deploy)", lambda _: answer, text)
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with all installed engines, on any machine."""
+    folder = tmp_path_factory.mktemp("quick")
+    write_manifest(folder, **QUICK)
+    return Run(folder, job("run", "m.json", *SLOW, cwd=folder))
+
+
+@pytest.fixture(scope="module")
+def deployable(request: pytest.FixtureRequest) -> Run:
+    """A finished run; on a machine without AVX512_VNNI, one of its own."""
+    if SLOW and not request.config.getoption("--full"):
+        pytest.skip("no AVX512_VNNI here, so these tests run with --full only")
+    run: Run = request.getfixturevalue("quick" if SLOW else "finished")
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +67,16 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def predicted(finished: Run, photos: Path) -> dict[str, str]:
+def predicted(deployable: Run, photos: Path) -> dict[str, str]:
     """The label and the probability of the first image by `job predict`."""
-    options = ("--infer-model", finished.output / "int8", "--image", photos, "--compare", "--json")
+    options = (
+        "--infer-model",
+        deployable.output / "int8",
+        "--image",
+        photos,
+        "--compare",
+        "--json",
+    )
     rows = json.loads(job("predict", *options, cwd=photos).out)
     assert [Path(row["image"]).name for row in rows] == ["0.png", "1.png"]
     assert all(row["fp32"]["label"] in map(str, range(10)) for row in rows)
@@ -44,16 +85,39 @@ def predicted(finished: Run, photos: Path) -> dict[str, str]:
 
 
 def test_the_python_program_agrees_with_predict(
-    finished: Run, photos: Path, predicted: dict[str, str]
+    deployable: Run, photos: Path, predicted: dict[str, str]
 ) -> None:
-    command = [sys.executable, "-c", program("python"), finished.output / "int8", photos / "0.png"]
+    command = [
+        sys.executable,
+        "-c",
+        program("python"),
+        deployable.output / "int8",
+        photos / "0.png",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [predicted["label"], predicted["percent"]]
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_the_programs_of_other_engines_agree_with_predict(
+    engine: str, quick: Run, photos: Path
+) -> None:
+    if engine not in ENGINES:
+        pytest.skip(f"{engine} is not installed: make engines")
+    folder = quick.output / f"int8_{engine}"
+    options = ("--infer-model", folder, "--image", photos / "0.png", "--json")
+    (row,) = json.loads(job("predict", *options, cwd=photos).out)
+    command = [sys.executable, "-c", engine_program(engine), folder, photos / "0.png"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    answer = row["answer"]
+    assert done.stdout.split() == [answer["label"], f"{100 * answer['probability']:.1f}%"]
+
+
 def test_the_cpp_program_agrees_with_predict(
-    finished: Run, photos: Path, predicted: dict[str, str], tmp_path: Path
+    deployable: Run, photos: Path, predicted: dict[str, str], tmp_path: Path
 ) -> None:
     if not os.environ.get("PADDLE_ROOT"):
         pytest.skip("PADDLE_ROOT names no inference library")
@@ -63,19 +127,19 @@ def test_the_cpp_program_agrees_with_predict(
     build = ["g++", "-std=c++17", "-O1", "classify.cc", "-o", "classify", f"-I{root}/include"]
     build += [f"-L{root}/lib", f"-Wl,-rpath,{root}/lib", "-lpaddle_inference"]
     subprocess.run(build, cwd=tmp_path, check=True)
-    command = ["./classify", finished.output / "int8", "0.ppm"]
+    command = ["./classify", deployable.output / "int8", "0.ppm"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[0] == predicted["label"]
 
 
-def test_an_image_that_cannot_be_read_is_named(finished: Run, tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_read_is_named(deployable: Run, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_text("no image")
-    options = ("--infer-model", finished.output / "int8", "--image", tmp_path / "bad.png")
+    options = ("--infer-model", deployable.output / "int8", "--image", tmp_path / "bad.png")
     assert "bad.png" in job("predict", *options, cwd=tmp_path, expect=4).err
 
 
-def test_image_and_packed_file_exclude_each_other(finished: Run, tmp_path: Path) -> None:
+def test_image_and_packed_file_exclude_each_other(deployable: Run, tmp_path: Path) -> None:
     both = ("--infer-model", "m", "--image", "x.png", "--infer-data", "x.bin")
     assert "--image" in job("predict", *both, cwd=tmp_path, expect=2).err
     assert "--image" in job("predict", "--infer-model", "m", cwd=tmp_path, expect=2).err
