@@ -124,6 +124,18 @@ def _print_next(manifest: "Manifest", output: str) -> None:
     typer.echo(f"Wrote {output}. Time of a run: {time_text(times.total)}. {times.basis}")
     typer.echo(f"Show the plan: job run {output} --dry-run --probe")
     typer.echo(f"Run: job run {output}{slow}")
+    typer.echo(f"Result: {manifest.output}/report.html")
+
+
+def _relative(path: str, base: Path) -> str:
+    """Return a path relative to the manifest's folder; S3 URIs are unchanged."""
+    return path if is_uri(path) else os.path.relpath(path, base)
+
+
+def _name_of(data: str) -> str:
+    """Return a name for the data, which is also the name of the output folder."""
+    name = "".join(c if c.isascii() and c.isalnum() else "-" for c in Path(data).absolute().name)
+    return f"job-{name}".strip("-")[:100]
 
 
 def _fine_tuning(images: int) -> dict[str, Any]:
@@ -146,7 +158,6 @@ def _document(
     from job.manifest.rules import UNPUBLISHED
 
     base = target.absolute().parent
-    name = "".join(c if c.isascii() and c.isalnum() else "-" for c in Path(data).absolute().name)
     shape = [3, _DEFAULT_SIDE, _DEFAULT_SIDE]
     preprocessing: dict[str, Any] = {}
     network: dict[str, Any]
@@ -154,7 +165,7 @@ def _document(
     if inference_model:
         from job.cli.init_model import exported_shape, preprocessing_of
 
-        network = {"inference_model": os.path.relpath(inference_model, base)}
+        network = {"inference_model": _relative(inference_model, base)}
         shape = exported_shape(Path(inference_model)) or shape
         preprocessing = preprocessing_of(Path(inference_model))
     else:
@@ -162,7 +173,7 @@ def _document(
         side = _SIDES.get(network["name"], _DEFAULT_SIDE)
         shape = [1 if network["name"] == "lenet" else 3, side, side]
         if weights:
-            network["weights"] = os.path.relpath(weights, base)
+            network["weights"] = _relative(weights, base)
             if not has_classes(Path(weights), found.classes):
                 network["reset_classifier"] = True
                 baseline = {"train": _fine_tuning(found.images)}
@@ -176,9 +187,8 @@ def _document(
         preprocessing |= {"mean": [0.5], "std": [0.5]}
     if "resize_short" not in preprocessing and shape[1] >= _DEFAULT_SIDE:
         preprocessing["resize_short"] = round(max(shape[1:]) * _RESIZE)
-    root = data if is_uri(data) else os.path.relpath(data, base)
-    keys = {"format": found.keys["format"], "root": root, **found.keys}
-    document: dict[str, Any] = {"$schema": "", "version": 1, "name": f"job-{name}".strip("-")[:100]}
+    keys = {"format": found.keys["format"], "root": _relative(data, base), **found.keys}
+    document: dict[str, Any] = {"$schema": "", "version": 1, "name": _name_of(data)}
     document |= {"model": network, "data": keys | preprocessing}
     return document | ({"baseline": baseline} if baseline else {})
 

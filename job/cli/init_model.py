@@ -62,4 +62,6 @@ def preprocessing_of(path: Path) -> dict[str, Any]:
                 found |= {"mean": mean, "std": std}
             case {"ResizeImage": {"resize_short": int() as short}}:
                 found["resize_short"] = short
+            case {"ResizeImage": {"size": _}}:
+                found["resize_short"] = None
     return found

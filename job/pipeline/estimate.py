@@ -28,6 +28,8 @@ _ACCURACY_FACTOR = 4.0
 _DECODE = 0.004
 # Calibration measures at most this number of images for each layer.
 _LAYER_IMAGES = 128
+# Mean time of a pass for one layer, in units of the whole network.
+_LAYER_SHARE = 0.5
 _LAYER_SECONDS = 0.5
 _BREAKDOWN_SECONDS = 20.0
 _NO_SPEED = "the network's speed, without --probe"
@@ -144,7 +146,7 @@ def _calibrate(manifest: Manifest, images: Images, speeds: Speeds) -> Estimate:
     if speeds.forward is None or speeds.layers is None:
         return Estimate(None, work, _NO_SPEED)
     gptq = manifest.quantize.weight_rounding == "gptq"
-    passes = speeds.layers + 1 if gptq else 1
+    passes = _LAYER_SHARE * speeds.layers + 1 if gptq else 1
     shown = images.calibration + passes * min(images.calibration, _LAYER_IMAGES)
     rounding = _LAYER_SECONDS * speeds.layers if gptq else 0.0
     return Estimate(

@@ -75,8 +75,7 @@ def read_weights(path: Path, sha256: str | None) -> Weights:
             contains other objects than arrays.
     """
     content = _content(path)
-    checksum = hashlib.sha256(content).hexdigest()
-    if sha256 is not None and checksum != sha256:
+    if sha256 is not None and (checksum := hashlib.sha256(content).hexdigest()) != sha256:
         raise DataError(
             f"weights {path}: SHA-256 is {checksum}, expected {sha256}",
             "Download the file again, or correct /model/weights_sha256.",

@@ -80,6 +80,7 @@ def test_lists_and_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     init(monkeypatch, tmp_path, "--data", "d", "--model", "vgg11", "--weights", "w.pth")
     manifest = load("m.json")
     assert (manifest.model.name, manifest.model.weights) == ("vgg11", "w.pth")
+    assert manifest.name == "job-d"
     assert (manifest.model.classes, manifest.data.val_list) == (3, "val_list.txt")
 
 
@@ -152,6 +153,10 @@ def test_preprocessing_of_an_export(tmp_path: Path) -> None:
         "mean": [0.5] * 3,
         "std": [0.2] * 3,
     }
+    (tmp_path / "inference.yml").write_text(
+        "PreProcess:\n  transform_ops:\n  - ResizeImage: {size: [224, 224]}\n"
+    )
+    assert preprocessing_of(tmp_path) == {"resize_short": None}
     (tmp_path / "inference.yml").write_text("a: !!python/object/apply:os.getpid []\n")
     with pytest.raises(DataError, match=r"inference\.yml"):
         preprocessing_of(tmp_path)
