@@ -13,7 +13,7 @@ _FORMATS = {
     "detection": ("digit_scenes", "voc", "coco", "synthetic"),
     "outputs": ("images", "packed", "synthetic"),
 }
-_GATES = {
+GATES = {
     "classification": "max_top1_drop",
     "detection": "max_map_drop",
     "outputs": "int8_matches_fp32",
@@ -119,10 +119,10 @@ def _gates(
         "int8_matches_fp32": fp32 is not None,
     }
     for key, is_changed in changed.items():
-        if is_changed and key != _GATES[task]:
-            owner = next(name for name, gate in _GATES.items() if gate == key)
+        if is_changed and key != GATES[task]:
+            owner = next(name for name, gate in GATES.items() if gate == key)
             yield Fault(
-                f"/gates/{key}", f"the key is for task {owner}, but /task is {task}", _GATES[task]
+                f"/gates/{key}", f"the key is for task {owner}, but /task is {task}", GATES[task]
             )
 
 

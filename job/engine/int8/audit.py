@@ -162,7 +162,10 @@ def why_fp32(op: framework_pb2.OpDesc, weights: Collection[str]) -> str:
     if op.type in PRODUCTS:
         return why_product_fp32(op, slots["X"], slots["Y"], weights)
     if not attribute(op, "quantization_type") and op.type != "fc":
-        return f"{EXCLUDED}; or other ops compute its weight {slots['Filter']}"
+        return (
+            f"{EXCLUDED}; or it computes an output of a detector, which stays in FP32; or other "
+            f"ops compute its weight {slots['Filter']}"
+        )
     return (
         f"Paddle's oneDNN passes found no scale for its input {slots['Input']}, or for the "
         "residual value that is added to its output"

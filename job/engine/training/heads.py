@@ -22,8 +22,9 @@ def keep_in_fp32(program: Program, outputs: Sequence[str]) -> None:
         UsageError: an output has no head.
     """
     for op in heads_of(program, outputs):
-        if SKIP not in op.attr("op_namescope"):
-            op._set_attr("op_namescope", f"{op.attr('op_namescope') or '/'}{SKIP}/")
+        scope = op.attr("op_namescope") or "/"
+        if SKIP not in scope:
+            op._set_attr("op_namescope", f"{scope}{SKIP}/")
 
 
 def heads_of(program: Program, outputs: Sequence[str]) -> list[Any]:

@@ -102,3 +102,38 @@ def test_an_engine_without_a_model_is_noted() -> None:
     (note,) = engine_notes(engines, {})
     assert "does not contain this engine" in note
     assert engine_notes(("paddle",), {}) == []
+
+
+@pytest.mark.parametrize(("drop", "passed"), [(1.0, True), (1.01, False)])
+def test_a_detector_is_judged_by_its_map(drop: float, passed: bool) -> None:
+    document = {
+        "version": 1,
+        "name": "tiny",
+        "task": "detection",
+        "model": {"name": "yolov3_mobilenet_v1", "classes": 10, "input_shape": [3, 96, 96]},
+        "data": {"format": "digit_scenes"},
+    }
+    measured = {"fp32": {"map": 80.0}, "paired": {"map_drop": drop}}
+    agreement = {"int8_fake": {"signal_to_noise_db": 30}}
+    manifest = parse(document, "m.json", Path("/"))
+    rows = {row["name"]: row for row in gates(manifest, agreement, measured, [{"ratio": 1.5}])}
+    assert "max_top1_drop" not in rows
+    assert (rows["max_map_drop"]["value"], rows["max_map_drop"]["passed"]) == (drop, passed)
+
+
+@pytest.mark.parametrize(("decibels", "passed"), [(18.0, True), (17.9, False)])
+def test_other_networks_are_judged_by_their_outputs(decibels: float, passed: bool) -> None:
+    document = {
+        "version": 1,
+        "name": "tiny",
+        "task": "outputs",
+        "model": {"inference_model": "m", "input_shape": [3, 96, 96]},
+        "data": {"format": "images", "val_dir": "."},
+        "quantize": {"strategy": "post"},
+        "gates": {"int8_matches_fp32": 18},
+    }
+    measured = {"images": 9, "closeness": {"int8": {"signal_to_noise_db": decibels}}}
+    agreement = {"int8_fake": {"signal_to_noise_db": 30}}
+    manifest = parse(document, "m.json", Path("/"))
+    rows = {row["name"]: row for row in gates(manifest, agreement, measured, [{"ratio": 1.5}])}
+    assert rows["int8_matches_fp32"]["passed"] is passed

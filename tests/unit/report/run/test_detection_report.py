@@ -7,10 +7,12 @@ from sample_report import as_html, as_markdown, sample_report
 from sample_variants import on_terminal
 
 from job.errors import OutputError
+from job.manifest.schema import schema
+from job.manifest.task_rules import GATES
 from job.report.accuracy_rows import accuracy_rows
 from job.report.render import schema_check
 from job.report.summary import summarize
-from job.report.views import DETECTION, OUTPUTS, TaskGate
+from job.report.views import DETECTION, OUTPUTS, VIEWS, TaskGate
 
 
 def found(mean: float, *by_class: float | None) -> dict[str, Any]:
@@ -150,6 +152,14 @@ def test_outputs_are_judged_by_their_signal_to_noise_ratio() -> None:
     assert "Table I." not in text
     assert "24.25" in on_terminal(report, 80)
     assert as_html(report)
+
+
+def test_every_task_of_the_manifest_has_a_view_and_its_gate() -> None:
+    tasks = schema()["properties"]["task"]["enum"]
+    assert list(VIEWS) == tasks
+    gates = schema()["properties"]["gates"]["properties"]
+    assert {view.gate.name for view in VIEWS.values()} <= gates.keys()
+    assert {task: view.gate.name for task, view in VIEWS.items()} == GATES
 
 
 @pytest.mark.parametrize(
