@@ -13,8 +13,10 @@ from job.events import Events
 from job.host import usable_cores
 from job.manifest import Manifest
 from job.stages.engine_packages import built
+from job.stages.settings import settings_of
 from job.stages.stage import SHARD, TEST, Record, Stage, StageOutput
 from job.stages.task import task_of
+from job.storage.files import write_bytes
 from job.tasks.task import Outputs, Results, Targets, Task
 
 BATCH = 50
@@ -27,6 +29,8 @@ MODELS = {
 # Arrays by "MODEL.NAME", such as "int8.top1"; see Task.results.
 Part = Mapping[str, Any]
 PART = "part.npz"
+# The page of test images of a detector.
+DETECTIONS = "detections.html"
 
 
 def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:
@@ -56,6 +60,16 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
     results = results_by_model(whole, names)
     predictions: dict[str, Any] = task.predictions(results, targets)
     np.savez(out / "predictions.npz", **predictions)
+    if task.page is not None:
+        known = inputs["prepare"].record["class_names"]
+        text = task.page(
+            test.images,
+            results,
+            targets,
+            known or [str(label) for label in range(manifest.model.classes)],
+            normalisation=(manifest.data.mean, manifest.data.std),
+        )
+        write_bytes(out / DETECTIONS, text.encode())
     return task.accuracy(results, targets)
 
 
@@ -185,14 +199,21 @@ def open_saved(name: str, inputs: Mapping[str, StageOutput]) -> Any:
 
 
 NEEDS = ("prepare", "baseline", "convert", "int8")
+
+
+def settings(manifest: Manifest) -> Mapping[str, Any]:
+    """Return the settings that can change detections."""
+    return {"task": manifest.task, "detection": settings_of(manifest.detection, "augment")}
+
+
 SHARD_STAGE = Stage(
-    "score", "part", (*NEEDS, SHARD), lambda _: {}, lambda _: (), run_shard, host_matters=True
+    "score", "part", (*NEEDS, SHARD), settings, lambda _: (), run_shard, host_matters=True
 )
 STAGE = Stage(
     "accuracy",
     "accuracy",
     NEEDS,
-    lambda _: {},
+    settings,
     lambda _: (),
     run,
     host_matters=True,

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from job.detection import bootstrap, voc_metric
 from job.detection.annotations import Annotations, Detections
 from job.detection.boxes import Size
+from job.detection.comparison_page import comparison_page
+from job.detection.curves import curves
 from job.detection.decode import Head, Selection, detections
 from job.detection.precision_recall import Ranking
 from job.detection.ragged import arrays_of_detections, detections_of
@@ -74,6 +76,7 @@ def accuracy(
         "paired_fake": drop(ranked["fp32"], ranked["qat_fake"]),
         "paired_int8_fake": drop(ranked["qat_fake"], ranked["int8"]),
         "closeness": {name: closeness_of(found[name]) for name in found if name != "fp32"},
+        "curves": {name: curves(ranked[name]) for name in ("fp32", "int8")},
     }
 
 
@@ -118,6 +121,18 @@ def predictions(
     """Return the detections of each model: MODEL.counts, MODEL.boxes, and so on."""
     names = ("counts", "boxes", "scores", "classes")
     return {f"{model}.{name}": each[name] for model, each in found.items() for name in names}
+
+
+def page(
+    images: NDArray[Any],
+    found: Mapping[str, Results],
+    objects: Sequence[Annotations],
+    class_names: Sequence[str],
+    **about: Any,
+) -> str:
+    """Return a page of test images with the boxes of FP32 and INT8, see ``comparison_page``."""
+    fp32, int8 = (detections_of(found[name]) for name in ("fp32", "int8"))
+    return comparison_page(images, objects, (fp32, int8), class_names, **about)
 
 
 def not_judged(accuracy: Mapping[str, Any], classes: int) -> str:  # noqa: ARG001
@@ -182,6 +197,7 @@ def detection_task(heads: Sequence[Head], *, size: Size, classes: int, settings:
         accuracy=partial(accuracy, classes=classes),
         predictions=predictions,
         not_judged=not_judged,
+        page=page,
         evaluate=partial(evaluate, heads=heads, size=size, classes=classes, settings=settings),
         agreement=agreement,
         loss=BOXES,

@@ -88,6 +88,9 @@ class Task:
         right: (outputs, labels) -> number of images with the right class. None if models are
             compared by the signal-to-noise ratio only.
         heads: heads of a detector in the order of its outputs; empty for other networks.
+        page: (images, results of all images by model, targets, class names) -> a page of test
+            images as HTML. The keyword is ``normalisation``, see ``job.detection.comparison_page``.
+            None for a task without such a page.
     """
 
     primary: Metric
@@ -101,6 +104,7 @@ class Task:
     loss: str
     right: Callable[[Outputs, NDArray[np.int64]], int] | None = None
     heads: tuple[Head, ...] = ()
+    page: Callable[..., str] | None = None
 
     @property
     def gate(self) -> str:
