@@ -70,6 +70,25 @@ def has_one_scale(network: Network, op: OpDesc) -> bool:
     return network.values[names(op.inputs, "Scale")[0]].size == 1
 
 
+def drop_repeated_ops(network: Network) -> int:
+    """Remove quantize and dequantize ops that compute a variable again.
+
+    PaddleSlim inserts an equal pair, with the same variables, for each op that reads a value.
+    """
+    first: dict[str, OpDesc] = {}
+    dropped = 0
+    for op in [op for op in network.ops if op.type in (QUANTIZE, DEQUANTIZE)]:
+        (name,) = names(op.outputs, "Y")
+        known = first.setdefault(name, op)
+        if known is op:
+            continue
+        if names(known.inputs) != names(op.inputs):
+            raise AssertionError(f"two ops compute {name} from different variables")
+        network.remove(op)
+        dropped += 1
+    return dropped
+
+
 def merge_pairs(network: Network) -> int:
     """Merge pairs that quantize a variable several times in the same steps."""
     first: dict[tuple[str, tuple[float, int, int]], Pair] = {}

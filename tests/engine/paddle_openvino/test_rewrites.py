@@ -75,6 +75,16 @@ def test_pairs_of_a_variable_in_the_same_steps_are_merged() -> None:
     assert reads(changed, "relu") == [["a"], ["a"], ["c"], ["a"]]
 
 
+def test_pairs_that_write_the_same_variables_are_one_pair() -> None:
+    """PaddleSlim inserts an equal pair for each reader, such as the two branches of a ResNet."""
+    first, second = pair("x", "a")
+    uses = [("relu", {"X": "a"}, {"Out": f"{name}_out"}, {}) for name in "ab"]
+    changed = network(first, second, first, second, *uses, **SCALES)
+    assert rewrites.drop_repeated_ops(changed) == 2
+    assert rewrites.merge_pairs(changed) == 0
+    assert kinds(changed) == ["quantize_linear", "dequantize_linear", "relu", "relu"]
+
+
 def test_equal_ops_are_told_apart_by_identity() -> None:
     """Two equal relu ops; only the second one is removed."""
     relu = ("relu", {"X": "x"}, {"Out": "y"}, {})
