@@ -12,8 +12,7 @@ from job.engine.inference.saved_model import PREFIX, UNSIGNED_ZERO_POINT
 from job.engine.paddle_openvino import rewrites
 from job.engine.paddle_openvino.network import DEQUANTIZE, QUANTIZE, names, read_network
 
-# The order matters: pairs are merged by their only ops, a merged pair can be moved, and a moved pair
-# can be repeated.
+# The order matters: a merged pair can be moved, and a moved pair can be repeated.
 STEPS = (
     rewrites.drop_repeated_ops,
     rewrites.merge_pairs,

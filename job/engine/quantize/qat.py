@@ -240,10 +240,10 @@ def write_start(
             method,
             partial(progress, "calibrate"),
         )
-        names = programs.persistables(evaluation)
-        write_arrays(out / START, programs.read_variables(session.scope, names))
         quantized = replace(fp32, program=evaluation)
         parts = error_parts(quantized, classifier.outputs, compared, reference, comparison.add)
+        names = programs.persistables(evaluation)
+        write_arrays(out / START, programs.read_variables(session.scope, names))
     return {**counts, "error_parts": parts}
 
 

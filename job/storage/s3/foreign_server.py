@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from http import HTTPMethod, HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
@@ -86,16 +87,23 @@ def expects_tls(url: str) -> bool:
     Many TLS servers close the connection of a plain HTTP request without a response.
     """
     parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname:
-        return False
+    return (
+        parts.scheme == "http"
+        and bool(parts.hostname)
+        and _answers_tls(str(parts.hostname), parts.port or 80)
+    )
+
+
+@cache
+def _answers_tls(host: str, port: int) -> bool:
+    """Try a TLS handshake. Once is enough, because an HTTP server delays it by two seconds."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     # Nothing is sent on this connection.
     context.verify_mode = ssl.CERT_NONE
-    address = parts.hostname, parts.port or 80
     with (
         suppress(OSError),
-        socket.create_connection(address, _PROBE_SECONDS) as connection,
+        socket.create_connection((host, port), _PROBE_SECONDS) as connection,
         context.wrap_socket(connection),
     ):
         return True

@@ -35,15 +35,19 @@ DOCUMENT = {
 
 @dataclass
 class Counted(tiny.News):
-    """Records the steps done after each report."""
+    """Records the steps done after each report of a phase."""
 
-    done: list[int] = field(default_factory=list)
-    total: int = 0
+    reports: list[tuple[str, int, int]] = field(default_factory=list)
 
     def progress(self, what: str, done: int, total: int, unit: str, note: str = "") -> None:
         super().progress(what, done, total, unit, note)
-        self.done.append(done)
-        self.total = total
+        self.reports.append((what, done, total))
+
+    def steps_of(self, phase: str) -> tuple[list[int], int]:
+        """Return the steps done after each report of a phase, and all its steps."""
+        done = [steps for what, steps, _ in self.reports if what == phase]
+        (total,) = {total for what, _, total in self.reports if what == phase}
+        return done, total
 
 
 @pytest.fixture(scope="module")
@@ -67,16 +71,19 @@ def test_a_stop_is_honoured_after_each_report(inputs, tmp_path):
     record = run(inputs, tmp_path, whole)
     assert record is not None
     assert (tmp_path / "start.npz").exists()
-    assert whole.done == sorted(set(whole.done))
-    assert whole.done[-1] == whole.total
-    # The last reports are those of the weights, one each.
+    for phase in ("calibrate", "compare"):
+        done, total = whole.steps_of(phase)
+        assert done == sorted(set(done))
+        assert done[-1] == total
+    # The last reports of calibrate are those of the weights, one each.
+    done, _ = whole.steps_of("calibrate")
     rounded = record["calibration"]["gptq_weights"]
-    assert np.diff(whole.done[-rounded:]).tolist() == [1] * (rounded - 1)
+    assert np.diff(done[-rounded:]).tolist() == [1] * (rounded - 1)
     for reports in (1, whole.steps - 1):
         (out := tmp_path / str(reports)).mkdir()
         stopped = Counted(stop_after=reports)
         assert run(inputs, out, stopped) is None
-        assert stopped.done == whole.done[:reports]
+        assert stopped.reports == whole.reports[:reports]
         assert not list(out.iterdir())
 
 

@@ -11,7 +11,7 @@ from paddle import seed, static  # noqa: TID251
 from tiers import full_but
 
 from job.engine.quantize import fake_quantize, qat, scales
-from job.engine.training import checkpoints, evaluation, programs, ready_names
+from job.engine.training import checkpoints, evaluation, programs, ready_names, stepper
 from job.engine.training import loop as training
 from job.engine.training.collective import SingleProcess
 from job.errors import MachineError, TrainingError
@@ -229,10 +229,10 @@ def test_onednn_takes_the_steps_that_paddles_own_convolutions_take(name):
 
 def test_every_process_that_takes_steps_keeps_its_memory(monkeypatch):
     kept = []
-    monkeypatch.setattr(training, "keep_memory", lambda: kept.append(True))
+    monkeypatch.setattr(stepper, "keep_memory", lambda: kept.append(True))
     session = tiny.open_tiny()
     classifier = session.classifier
-    training.Stepper(
+    stepper.Stepper(
         classifier.train,
         classifier.loss,
         "",
