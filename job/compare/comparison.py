@@ -27,7 +27,7 @@ class Comparison:
     Attributes:
         a: the run to compare with.
         b: the run that is judged.
-        results: the results that both runs have, those that are worse in B first.
+        results: the results that both runs have; results that are worse in B come first.
         differences: what differs, by ``manifest``, ``inputs``, ``versions`` and ``machine``.
         notes: limits of the comparison.
     """

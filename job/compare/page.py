@@ -45,7 +45,7 @@ def runs_grid(comparison: Comparison) -> Grid:
 
 
 def results_grid(comparison: Comparison) -> Grid:
-    """Return the results, those that are worse in B first."""
+    """Return the results; results that are worse in B come first."""
     rows = tuple(_result_cells(result) for result in comparison.results)
     return Grid("Results", COLUMNS, rows, NOTE)
 

@@ -80,13 +80,7 @@ class LocalFiles:
             if problem:
                 raise DataError(f"{name!r} {problem} {self.where}")
             path = self.place.folder / name
-            try:
-                file = open_regular(path)
-            except OSError as error:
-                raise DataError(
-                    f"cannot read {name} in {self.where}: {error.strerror}", content_of(path.parent)
-                ) from error
-            with file:
+            with _opened(path, f"{name} in {self.where}") as file:
                 yield file
 
     def images(self, folder: str) -> Sequence[str]:
@@ -200,11 +194,18 @@ def list_file(files: DataFiles, name: str, local: Path | None) -> Iterator[Binar
     if local is None:
         yield from files.read([name])
         return
+    with _opened(local, f"list {local}") as file:
+        yield file
+
+
+@contextmanager
+def _opened(path: Path, named: str) -> Iterator[BinaryIO]:
+    """Open a file of this machine; errors call it ``named``."""
     try:
-        file = open_regular(local)
+        file = open_regular(path)
     except OSError as error:
         raise DataError(
-            f"cannot read list {local}: {error.strerror}", content_of(local.parent)
+            f"cannot read {named}: {error.strerror}", content_of(path.parent)
         ) from error
     with file:
         yield file

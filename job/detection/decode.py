@@ -157,7 +157,7 @@ def decode_all(
 
 
 def select(boxes: Floats, scores: Floats, settings: Selection | None = None) -> Detections:
-    """Return the best detections of one image, without those that another one covers.
+    """Return the best detections of one image. Detections that a better one covers are left out.
 
     Detections are in the order of Paddle: by class, then by descending score. Equal scores keep
     the order of their boxes.

@@ -23,8 +23,8 @@ from job.report.views import view_of
 # The page that stage accuracy writes for detectors.
 _DETECTIONS = "accuracy/detections.html"
 _DETECTIONS_TEXT = (
-    f"{_DETECTIONS} shows test images with the boxes of FP32 and INT8 side by side, those that "
-    "differ most first."
+    f"{_DETECTIONS} shows test images with the boxes of FP32 and INT8 side by side. Images on "
+    "which the models differ most come first."
 )
 
 

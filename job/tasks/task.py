@@ -106,11 +106,6 @@ class Task:
     heads: tuple[Head, ...] = ()
     page: Callable[..., str] | None = None
 
-    @property
-    def gate(self) -> str:
-        """The gate of the primary metric: its key in ``gates`` of manifest and report."""
-        return f"max_{self.primary.key}_drop"
-
 
 def flat(outputs: Outputs) -> NDArray[Any]:
     """Return all values of each image in one row, [N, values per image]."""

@@ -32,7 +32,7 @@ EXECUTED = ("job.benchmark.timer_main", "job.profile.record_main")
 
 
 class Popen(forked.Popen):
-    """Forks all Python commands but those that measure time."""
+    """Forks Python commands. Commands that measure time run in new processes."""
 
     def _execute_child(self, args: Any, *rest: Any) -> None:
         executed = any(module in args for module in EXECUTED)

@@ -25,7 +25,7 @@ class ListedObjects:
     """Objects of one bucket, sorted by key; threads may add objects.
 
     Attributes:
-        seen: the number of objects that were listed, also of those that are not kept.
+        seen: the number of listed objects, including the objects that were not kept.
     """
 
     def __init__(
