@@ -104,6 +104,7 @@ class Planner:
             digests=self.output.digests,
             versions=self.versions,
             host=self.host,
+            before=None if before is None else before.ingredients,
         )
         complete = None if again else now
         if stage.name in self.forced:

@@ -1,5 +1,6 @@
 """What changes a stage's key, and how the change is named."""
 
+import hashlib
 import os
 import time
 from dataclasses import replace
@@ -238,6 +239,26 @@ def test_imports_for_type_checkers_do_not_count(
     (package / "timing_b.py").write_text("")
     monkeypatch.setattr(job, "__file__", str(package / "__init__.py"))
     assert source_digests("job.timing_a").keys() - ENVIRONMENT == {"job.timing_a"}
+
+
+def test_unchanged_source_is_not_parsed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "job"
+    package.mkdir()
+    sound, broken = package / "timing_c.py", package / "timing_d.py"
+    sound.write_text("from job import timing_e\n")
+    broken.write_text("no python\n")
+    monkeypatch.setattr(job, "__file__", str(package / "__init__.py"))
+    before = {
+        f"job.{path.stem}": hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (sound, broken)
+    }
+    assert source_digests("job.timing_d", before) == before
+    # The earlier result of another stage does not count.
+    assert "job.timing_d" not in source_digests("job.timing_c", {"job.timing_d": "0"})
+    with pytest.raises(SyntaxError):
+        source_digests("job.timing_d", before | {"job.timing_c": "0"})
 
 
 class TestDigests:

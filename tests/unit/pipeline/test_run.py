@@ -265,7 +265,7 @@ class TestReuse:
 
     def test_source_of_a_stage(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         found = {"fake_stages": "another text"}
-        monkeypatch.setattr(fingerprint, "source_digests", lambda module: found)
+        monkeypatch.setattr(fingerprint, "source_digests", lambda *_: found)
         assert "fake_stages changed" in planned(tmp_path)["first"][1]
 
 
