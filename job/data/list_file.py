@@ -29,7 +29,9 @@ _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _EXAMPLE = "Write one image and its label per line, such as `val/n01440764_tench.JPEG 0`."
 
 
-def list_entries(path: Path, named: str, root: str, classes: int) -> Iterator[tuple[str, int]]:
+def list_entries(
+    path: Path, named: str, root: str, classes: int | None
+) -> Iterator[tuple[str, int]]:
     """Yield name and label of each line of a list; a name never has ``..`` or a double slash.
 
     Lines end with LF, CR LF or CR. A byte order mark is skipped.
@@ -38,23 +40,25 @@ def list_entries(path: Path, named: str, root: str, classes: int) -> Iterator[tu
         path: the list.
         named: the list's name in messages.
         root: the folder of the data set, for messages.
-        classes: the number of classes; every label is less.
+        classes: the number of classes; every label is less. None: the lines have no labels, and
+            every label is 0.
 
     Raises:
         DataError: the list is missing, empty or malformed, or a name leads out of the data set.
     """
-    low, high = classes, -1
+    empty = True
     for where, line in _lines(path, named):
-        name, label = _entry(line, where)
+        name, label = (line, 0) if classes is None else _entry(line, where)
         problem = path_problem(name)
         if problem:
             raise DataError(f"{where}: {name!r} {problem} {root}")
-        low, high = min(low, label), max(high, label)
-        if not 0 <= label < classes:
+        empty = False
+        if classes is not None and not 0 <= label < classes:
             raise _outside(path, named, where, label, classes)
         yield posixpath.normpath(name), label
-    if high < 0:
-        raise DataError(f"{named}: the list is empty", _EXAMPLE)
+    if empty:
+        example = "Write one image per line." if classes is None else _EXAMPLE
+        raise DataError(f"{named}: the list is empty", example)
 
 
 def _outside(path: Path, named: str, where: str, label: int, classes: int) -> DataError:

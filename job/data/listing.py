@@ -37,7 +37,9 @@ class DataRoot:
     where: str
 
 
-def image_list(place: DataRoot, list_file: str, *, classes: int, channels: int) -> ImageFiles:
+def image_list(
+    place: DataRoot, list_file: str, *, classes: int | None, channels: int
+) -> ImageFiles:
     """Read a list of ``path label`` lines; paths are relative to the folder of the data set.
 
     The images are not opened. A missing image is reported when it is read.
@@ -45,7 +47,7 @@ def image_list(place: DataRoot, list_file: str, *, classes: int, channels: int) 
     Args:
         place: the folder of the data set.
         list_file: the list, relative to the folder.
-        classes: the number of classes; every label is less.
+        classes: the number of classes; every label is less. None: the list has no labels.
         channels: 1 (gray) or 3 (RGB).
 
     Raises:

@@ -89,7 +89,10 @@ class Opener:
         place = self._place()
         if spec.format == "imagenet_list":
             named = _named(spec.train_list, spec.selection_list, spec.val_list)
-            return {key: Given(f"{key}_list", self._list(place, it)) for key, it in named.items()}
+            return {
+                key: Given(f"{key}_list", self._list(place, it, labelled=self._has_labels(key)))
+                for key, it in named.items()
+            }
         if spec.format in ("voc", "coco", "images"):
             return self._unlabelled_names(place)
         return self._class_folders(place)
@@ -99,12 +102,7 @@ class Opener:
     ) -> Mapping[str, Given]:
         """Return the splits of a format whose images have objects or nothing."""
         spec = self.spec
-        files: DataFiles
-        if isinstance(place, DataRoot):
-            files = LocalFiles(place)
-        else:
-            assert self.remote is not None  # noqa: S101 - an index exists only for S3
-            files = RemoteFiles(place, self.remote)
+        files = self._files(place)
         dirs = _named(spec.train_dir, spec.selection_dir, spec.val_dir)
         channels = self.input_shape[0]
         if spec.format == "images":
@@ -123,6 +121,12 @@ class Opener:
             splits = {key: CocoSplit(*it, dirs.get(key, "")) for key, it in lists.items()}
             found = coco_sources(files, splits, class_names=self.class_names, **known)
         return {key: Given(f"{key}_list", source) for key, source in found.items()}
+
+    def _files(self, place: "DataRoot | remote_index.RemoteIndex") -> DataFiles:
+        if isinstance(place, DataRoot):
+            return LocalFiles(place)
+        assert self.remote is not None  # noqa: S101 - an index exists only for S3
+        return RemoteFiles(place, self.remote)
 
     def _image_folder(self, files: DataFiles, name: str) -> Source:
         images = files.images(name)
@@ -167,18 +171,24 @@ class Opener:
             )
         return DataRoot(unpack(root, self.cache, progress=self.progress), str(root))
 
-    def _list(self, place: "DataRoot | remote_index.RemoteIndex", name: str) -> Source:
+    def _has_labels(self, split: str) -> bool:
+        return split != "train" or self.spec.train_labels
+
+    def _list(
+        self, place: "DataRoot | remote_index.RemoteIndex", name: str, *, labelled: bool
+    ) -> Source:
         channels = self.input_shape[0]
+        classes = self.classes if labelled else None
         if isinstance(place, DataRoot):
             local = str(self.resolve(name)) if is_uri(name) else name
-            return image_list(place, local, classes=self.classes, channels=channels)
+            return image_list(place, local, classes=classes, channels=channels)
         assert self.remote is not None  # noqa: S101 - an index exists only for S3
         return remote.remote_list(
             place,
             self.remote,
             self._below_root(name),
             name,
-            classes=self.classes,
+            classes=classes,
             channels=channels,
         )
 
@@ -187,6 +197,10 @@ class Opener:
         opened: dict[str, Given] = {}
         first: tuple[str, list[str]] | None = None
         for name, text in _named(spec.train_dir, spec.selection_dir, spec.val_dir).items():
+            if not self._has_labels(name):
+                unlabelled = self._image_folder(self._files(place), text)
+                opened[name] = Given(f"{name}_dir", unlabelled)
+                continue
             source, class_names = self._folder(place, text)
             first = first or (text, class_names)
             if first[1] != class_names:

@@ -143,7 +143,11 @@ def _with_training(spec: DataSpec, given: Mapping[str, Given]) -> Splits:
     taken = 0
     cut: dict[str, Part] = {}
     fractions = {"val": spec.val_fraction, "selection": spec.selection_fraction}
+    if not spec.train_labels:
+        cut |= _labelled(spec, given)
     for name, fraction in fractions.items():
+        if name in cut:
+            continue
         if name in given:
             cut[name] = _whole(given[name])
             continue
@@ -164,6 +168,25 @@ def _with_training(spec: DataSpec, given: Mapping[str, Given]) -> Splits:
     how = f"all of {train.named}" if taken == 0 else _REST.format(train.named)
     training = Part(train.source, rest, how)
     return Splits(training, _calibration(training, spec), cut["selection"], cut["val"])
+
+
+def _labelled(spec: DataSpec, given: Mapping[str, Given]) -> dict[str, Part]:
+    """Return test and selection split beside training images without labels."""
+    val = given["val"]
+    if "selection" in given:
+        return {"val": _whole(val), "selection": _whole(given["selection"])}
+    order = spread(val.source.labels, np.arange(len(val.source)), _CUT_STREAM)
+    selection, test = _selected(spec, val, order)
+    _check_enough(val, selection, test)
+    return {"val": test, "selection": selection}
+
+
+def _selected(spec: DataSpec, val: Given, order: Ints) -> tuple[Part, Part]:
+    """Take the selection split from the test images in ``order``."""
+    count = max(1, round(spec.selection_fraction * len(val.source)))
+    how = f"{_percent(spec.selection_fraction)} of {val.key}, {_drawn(val.source)}"
+    selection = Part(val.source, np.sort(order[:count]), how)
+    return selection, Part(val.source, np.sort(order[count:]), _REST.format(val.named))
 
 
 def _calibration(training: Part, spec: DataSpec) -> Part:
@@ -190,18 +213,19 @@ def _without_training(spec: DataSpec, given: Mapping[str, Given]) -> Splits:
         selection = Part(lender.source, np.sort(rest), _REST.format(lender.named))
         test = _whole(val)
     else:
-        count = max(1, round(spec.selection_fraction * len(order)))
-        how = f"{_percent(spec.selection_fraction)} of {val.key}, {_drawn(val.source)}"
-        selection = Part(val.source, np.sort(rest[:count]), how)
-        test = Part(val.source, np.sort(rest[count:]), _REST.format(val.named))
-    if not len(selection) or not len(test):
-        raise DataError(
-            f"{lender.source.where}: data.{lender.key} has only {len(order)} images, too few for "
-            "several splits",
-            "Set data.train_... and data.selection_... as well, or add images.",
-        )
+        selection, test = _selected(spec, val, rest)
+    _check_enough(lender, selection, test)
     empty = Part(val.source, np.empty(0, np.int64), "none given")
     return Splits(empty, calibration, selection, test)
+
+
+def _check_enough(lender: Given, selection: Part, test: Part) -> None:
+    if not len(selection) or not len(test):
+        raise DataError(
+            f"{lender.source.where}: data.{lender.key} has only {len(lender.source)} images, too "
+            "few for several splits",
+            "Set data.train_... and data.selection_... as well, or add images.",
+        )
 
 
 _REST = "the rest of {}, without the other splits"

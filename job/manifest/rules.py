@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from job.errors import Fault, UsageError
+from job.manifest.label_rules import LABEL_RULES
 from job.manifest.task_rules import DETECTORS, TASK_RULES
 from job.uri import is_uri, parse
 
@@ -316,6 +317,7 @@ RULES: tuple[tuple[Rule, tuple[str, ...]], ...] = (
         _under("/quantize", "strategy", "weight_quantize_type", "pact"),
     ),
     *TASK_RULES,
+    *LABEL_RULES,
 )
 
 

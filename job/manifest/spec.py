@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from job.uri import S3Uri, is_uri
-from job.uri import parse as parse_uri
+from job.uri import S3Uri, is_uri, parse
 
 # Formats of data sets without files.
 BUILT_IN = ("digits", "digit_scenes", "synthetic")
@@ -62,6 +61,7 @@ class DataSpec:
     train_file: str | None
     selection_file: str | None
     val_file: str | None
+    train_labels: bool
     selection_fraction: float
     val_fraction: float
     resize_short: int | None
@@ -351,11 +351,11 @@ class Manifest:
             UsageError: the path leaves the bucket, or is not a valid S3 URI.
         """
         if is_uri(text):
-            return parse_uri(text)
+            return parse(text)
         if self.prefix is None or Path(text).is_absolute() or text.startswith("~"):
             return None
         key = posixpath.normpath(posixpath.join(self.prefix.key, text))
-        return parse_uri(f"s3://{self.prefix.bucket}/{'' if key == '.' else key}")
+        return parse(f"s3://{self.prefix.bucket}/{'' if key == '.' else key}")
 
     def path(self, text: str) -> Path:
         """Return the absolute local path of a path in the manifest.

@@ -102,6 +102,25 @@ class TestClassFolders:
         assert stages["prepare"]["reason"].startswith("train ")
 
 
+@pytest.mark.full
+def test_distillation_on_images_without_labels(tmp_path: Path) -> None:
+    draw_images(tmp_path / "photos", 16)
+    draw_images(tmp_path / "test", 6)
+    data = {"format": "class_folders", "train_dir": "photos", "val_dir": "test"}
+    write_manifest(
+        tmp_path,
+        model=COLOUR | {"random_weights": True},
+        data={"augment": PLAIN, "train_labels": False, **data},
+        baseline={"train": {"epochs": 0}},
+        train={"max_iters": 3, "batch_size": 8},
+    )
+    job("run", "m.json", "--until", "qat", cwd=tmp_path)
+    splits = record_of(tmp_path / "out", "data")["splits"]
+    assert [splits[name]["images"] for name in ("train", "selection", "test")] == [48, 2, 16]
+    training = record_of(tmp_path / "out", "qat")["training"]
+    assert (training["loss"], training["steps"]) == ("distill", 3)
+
+
 class TestImagenetList:
     def test_until_baseline(self, tmp_path: Path) -> None:
         root = tmp_path / "imagenet"

@@ -129,7 +129,13 @@ class RemoteObjects(RemoteImages):
 
 
 def remote_list(
-    index: RemoteIndex, remote: Remote, path: Path, named: str, *, classes: int, channels: int
+    index: RemoteIndex,
+    remote: Remote,
+    path: Path,
+    named: str,
+    *,
+    classes: int | None,
+    channels: int,
 ) -> RemoteImages:
     """Read a list of ``path label`` lines; see ``listing.image_list``.
 
@@ -138,7 +144,7 @@ def remote_list(
         remote: access to the data set.
         path: the list, on this machine.
         named: the list's name in messages.
-        classes: the number of classes; every label is less.
+        classes: the number of classes; every label is less. None: the list has no labels.
         channels: 1 (gray) or 3 (RGB).
 
     Raises:

@@ -56,7 +56,7 @@ def list_objects(
         wanted = {
             name
             for path, text in lists_of(manifest, paths)
-            for name, _ in list_entries(path, text, str(root), manifest.model.classes)
+            for name, _ in list_entries(path, text, str(root), _classes(manifest, text))
         }
         tops = sorted(_tops(root, wanted))
 
@@ -76,6 +76,12 @@ def list_objects(
         listed.add(filter(belongs_to_root, store.directly_in(root)), belongs)
     if not listed.seen:
         raise DataError(f"{root}: no objects found", "Correct data.root, or upload the data set.")
+
+
+def _classes(manifest: Manifest, list_file: str) -> int | None:
+    """Return the number of classes of a list; None if the list has no labels."""
+    unlabelled = list_file == manifest.data.train_list and not manifest.data.train_labels
+    return None if unlabelled else manifest.model.classes
 
 
 def _tops(root: S3Uri, names: Iterable[str]) -> set[S3Uri]:

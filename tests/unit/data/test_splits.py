@@ -18,6 +18,7 @@ def spec(**changes: Any) -> DataSpec:
     settings: dict[str, Any] = dict.fromkeys(names) | {
         "format": "imagenet_list",
         "root": None,
+        "train_labels": True,
         "selection_fraction": 0.1,
         "val_fraction": 0.2,
         "resize_short": None,
@@ -248,3 +249,31 @@ def test_a_packed_test_file_that_is_the_training_file_is_noticed(tmp_path: Path)
     (tmp_path / "val.bin").hardlink_to(tmp_path / "train.bin")
     with pytest.raises(DataError, match=r"val\.bin of .* is in train_file and data\.val_file"):
         cut(tmp_path, format="packed", train_file="train.bin", val_file="val.bin")
+
+
+def test_training_images_without_labels(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("a b/1.png\nplain/2.png\n\nplain/3.png 7\n")
+    val = write_list(tmp_path, "val", 40)
+    splits = cut(tmp_path, train_labels=False, train_list="train.txt", val_list=val)
+    assert splits.train.source.names == ("a b/1.png", "plain/2.png", "plain/3.png 7")
+    assert len(splits.train) == len(splits.calibration) == 3
+    assert class_counts(splits.selection) == [1, 1, 1, 1]
+    assert class_counts(splits.test) == [9, 9, 9, 9]
+    assert splits.selection.how.startswith("10% of val_list")
+
+
+def test_an_unlabelled_folder_has_images_at_any_depth(tmp_path: Path) -> None:
+    save_folders(tmp_path / "photos", ["2024", "2025"], 2)
+    save_folders(tmp_path / "val", ["cat", "dog"], 10)
+    given = {"format": "class_folders", "root": ".", "train_dir": "photos", "val_dir": "val"}
+    splits = cut(tmp_path, classes=2, train_labels=False, **given)
+    assert len(splits.train) == 4
+    assert not splits.train.source.labels.any()
+    assert class_counts(splits.test) == [9, 9]
+
+
+def test_one_labelled_image_is_too_few_for_selection_and_test(tmp_path: Path) -> None:
+    write_list(tmp_path, "val", 1)
+    (tmp_path / "train.txt").write_text("1.png\n")
+    with pytest.raises(DataError, match="val_list"):
+        cut(tmp_path, train_labels=False, train_list="train.txt", val_list="val.txt")
