@@ -39,6 +39,11 @@ def times(ratio: float) -> str:
     return f"{ratio:.{1 if ratio >= 10 else 2}f}×"
 
 
+def known_times(ratio: float | None) -> str:
+    """Return ``3.00×``, or a dash if the ratio is None."""
+    return DASH if ratio is None else times(ratio)
+
+
 def judged_times(ratio: float, stable: bool) -> str:
     """A ratio, with an asterisk if it is unstable, such as ``3.19×*``."""
     return f"{times(ratio)}{'' if stable else UNSTABLE}"

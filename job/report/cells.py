@@ -25,6 +25,10 @@ UNSTABLE_NOTE = (
 SPEEDUP_NOTE = (
     "Speedup: INT8 images/s over FP32 images/s, with its 95% interval from paired rounds."
 )
+OVER_FASTEST_NOTE = (
+    "Over fastest FP32: over FP32 in the fastest of all measured engines, which include the "
+    "OpenVINO engine in Paddle."
+)
 VERDICTS = {True: "passed", False: "FAILED", None: "not judged"}
 GATE_NOTES = {
     "max_top1_drop": "max_top1_drop: top-1 of FP32 minus top-1 of INT8, in percentage points.",
@@ -49,6 +53,7 @@ Row = TypeVar("Row")
 # A column and the function that returns a row's text in it.
 Cell = tuple[Column, Callable[[Row], str]]
 INTERVAL = Column("95%\ninterval", True)
+OVER_FASTEST_FP32 = Column("Over fastest\nFP32", True)
 
 MEASURED: tuple[Cell[SpeedRow], ...] = (
     # On a narrow screen, only the first columns are visible.

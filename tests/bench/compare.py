@@ -1,6 +1,7 @@
 """Whether INT8 is as fast and as right as it was: a run of manifest.json against recorded.json.
 
-python tests/bench/compare.py RUN            compare, exit code 1 if anything got worse
+python tests/bench/compare.py RUN            compare; exit code 1 if anything got worse, 2 if the
+                                             measurement is too imprecise to exclude a loss of 5%
 python tests/bench/compare.py RUN --record   keep this run's figures as the ones to hold
 
 Ratios and scores are kept by the instruction set that really ran, so one file serves machines of
@@ -8,28 +9,71 @@ every kind; on a kind without figures nothing is compared, and this is said.
 """
 
 import json
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 RECORDED = Path(__file__).with_name("recorded.json")
-# A ratio may fall this far below the recorded one: machines of one kind differ by less.
-RATIO_TOLERANCE = 0.15
+# A ratio may be this much smaller than the recorded one, if both were measured on the same kind of
+# machine. Process starts alone change the ratio of a round by one to three percent.
+LOSS = 0.05
+# Otherwise: machines with the same instruction set differ by less.
+OTHER_MACHINE_LOSS = 0.15
+# Probability that a comparison without any loss reports one, in all rows together.
+FALSE_ALARMS = 0.05
+# Probability that a loss of 5% is taken for none, in each row.
+MISSED = 0.025
 # Largest change of a score, in shares of the scores' spread; rounding of sums moves them by less,
 # and another image by more.
 SCORE_TOLERANCE = 0.005
 IMAGES, CLASSES = 2, 64
+PADDLE = "paddle"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A ratio over the recorded ratio, as logarithms: mean, standard error, degrees of freedom."""
+
+    mean: float
+    error: float
+    freedom: float
+
+    def bounds(self, tail: float) -> tuple[float, float]:
+        """The change in percent that is not undercut, and not exceeded, but for this tail each."""
+        from scipy.stats import t as student
+
+        half = float(student.ppf(1 - tail, self.freedom)) * self.error
+        return 100 * math.expm1(self.mean - half), 100 * math.expm1(self.mean + half)
+
+
+def change(now: Mapping[str, Any], then: Mapping[str, Any], rounds: tuple[int, int]) -> Change:
+    """Compare two ratios, each the mean of paired rounds with its 95% interval (Welch, 1947)."""
+    from scipy.stats import t as student
+
+    variances = []
+    for one, count in zip((now, then), rounds, strict=True):
+        low, high = one["interval"]
+        quantile = float(student.ppf(0.975, count - 1))
+        variances.append((math.log(high / low) / (2 * quantile)) ** 2)
+    total = sum(variances)
+    parts = sum(v * v / (count - 1) for v, count in zip(variances, rounds, strict=True))
+    freedom = total * total / parts if parts else min(rounds) - 1
+    return Change(math.log(now["ratio"] / then["ratio"]), math.sqrt(total), freedom)
 
 
 def figures(run: Path) -> dict[str, dict[str, Any]]:
-    """What is recorded of a finished run: name -> ratio, INT8 ops, scores; and if it is stable.
+    """What is recorded of a finished run: name -> ratios, INT8 ops, scores; and if it is stable.
 
     Where two caps came to the same instruction set, the ratio counts that is known better.
     """
     found: dict[str, dict[str, Any]] = {}
     width: dict[str, float] = {}
-    for entry in json.loads((run / "report.json").read_bytes())["matrix"]:
+    report = json.loads((run / "report.json").read_bytes())
+    machine = f"{report['host']['cpu_model']}, {report['host']['allocator']}"
+    for entry in report["matrix"]:
         name = entry["model"]
         if entry["error"]:
             raise SystemExit(f"{name}: {entry['error']['message']}")
@@ -45,34 +89,77 @@ def figures(run: Path) -> dict[str, dict[str, Any]]:
             width[key] = high / low
             found[key] = {
                 "stable": row["stable"],
-                "ratio": round(row["ratio"], 3),
-                "engines": {name: round(e["ratio"], 3) for name, e in row["engines"].items()},
+                "machine": machine,
+                "rounds": len(raw["samples"][0]["rounds"]),
+                "ratios": {
+                    engine: {
+                        "ratio": round(speed["ratio"], 4),
+                        "interval": [round(bound, 4) for bound in speed["ratio_interval"]],
+                    }
+                    for engine, speed in {PADDLE: row, **row["engines"]}.items()
+                },
                 "int8_ops": entry["audit"]["int8_ops"],
                 "scores": [[float(f"{score:.5g}") for score in image] for image in scores],
             }
     return found
 
 
-def worse(name: str, now: dict[str, Any], then: dict[str, Any]) -> Iterator[str]:
-    """What got worse, in words."""
-    ratios = {name: now["ratio"]}
-    recorded = {name: then["ratio"]}
-    # Figures that were recorded before the run built models for other engines have none.
-    for engine, ratio in then.get("engines", {}).items():
-        recorded[f"{name}, {engine}"] = ratio
-        ratios[f"{name}, {engine}"] = now["engines"].get(engine, 0.0)
-    for which, ratio in ratios.items():
-        least = recorded[which] * (1 - RATIO_TOLERANCE)
-        if ratio < least:
+def is_same_machine(now: dict[str, Any], then: dict[str, Any]) -> bool:
+    """Whether both rows were measured on the same kind of machine; old rows do not name theirs."""
+    return bool(now["machine"] == then["machine"])
+
+
+def worse(
+    name: str, now: dict[str, Any], then: dict[str, Any], comparisons: int
+) -> Iterator[tuple[bool, str]]:
+    """What got worse, in words; False with what cannot be decided.
+
+    Args:
+        name: name of the row.
+        now: the row of this run.
+        then: the recorded row.
+        comparisons: number of ratios of all rows, which share ``FALSE_ALARMS``.
+    """
+    for engine, recorded in then["ratios"].items():
+        which = name if engine == PADDLE else f"{name}, {engine}"
+        if engine not in now["ratios"]:
+            yield True, f"{which}: recorded {recorded['ratio']:.2f}, but the run lacks this engine"
+            continue
+        lost = loss(now, then, engine, comparisons)
+        if lost:
             again = "" if now["stable"] else "; it was disturbed, so measure again"
-            told = f"ratio {ratio:.2f}, recorded {recorded[which]:.2f}, least {least:.2f}"
-            yield f"{which}: {told}{again}"
+            yield lost[0], f"{which}: {lost[1]}{again}"
     if now["int8_ops"] < then["int8_ops"]:
-        yield f"{name}: {now['int8_ops']} ops in INT8, recorded {then['int8_ops']}"
+        yield True, f"{name}: {now['int8_ops']} ops in INT8, recorded {then['int8_ops']}"
     # Not recorded yet with the weights that are drawn now.
-    change = largest_change(now["scores"], then["scores"]) if then["scores"] else 0.0
-    if change > SCORE_TOLERANCE:
-        yield f"{name}: scores moved by {change:.1%} of their spread, at most {SCORE_TOLERANCE:.1%}"
+    moved = largest_change(now["scores"], then["scores"]) if then["scores"] else 0.0
+    if moved > SCORE_TOLERANCE:
+        limit = f"at most {SCORE_TOLERANCE:.1%}"
+        yield True, f"{name}: scores moved by {moved:.1%} of their spread, {limit}"
+
+
+def loss(
+    now: dict[str, Any], then: dict[str, Any], engine: str, comparisons: int
+) -> tuple[bool, str] | None:
+    """Judge the ratio of one engine; returns whether the loss is certain, and words; None if none.
+
+    A ratio of the same kind of machine passes if a loss of 5% can be excluded. It is worse if some
+    loss is certain but a loss of 5% cannot be excluded. Otherwise the rounds are too few or too
+    unsteady to decide.
+    """
+    new, old = now["ratios"][engine], then["ratios"][engine]
+    told = f"ratio {new['ratio']:.2f}, recorded {old['ratio']:.2f}"
+    if not is_same_machine(now, then):
+        least = old["ratio"] * (1 - OTHER_MACHINE_LOSS)
+        return None if new["ratio"] >= least else (True, f"{told}, least {least:.2f}")
+    found = change(new, old, (now["rounds"], then["rounds"]))
+    low, high = found.bounds(MISSED)
+    if low >= -100 * LOSS:
+        return None
+    told += f", changed by {low:+.1f}% to {high:+.1f}%"
+    if found.bounds(FALSE_ALARMS / comparisons)[1] < 0:
+        return True, told
+    return False, f"{told}: too imprecise to exclude a loss of {LOSS:.0%}, so measure again"
 
 
 def largest_change(now: list[list[float]], then: list[list[float]]) -> float:
@@ -87,6 +174,26 @@ def largest_change(now: list[list[float]], then: list[list[float]]) -> float:
     return max(changes) / spread
 
 
+def compared(now: dict[str, Any], recorded: dict[str, Any]) -> list[tuple[bool, str]]:
+    """Print each row beside the recorded one; return what :func:`worse` found."""
+    known = {name: recorded[name] for name in now if name in recorded}
+    comparisons = sum(len(then["ratios"]) for then in known.values())
+    found: list[tuple[bool, str]] = []
+    for name, values in now.items():
+        then = known.get(name)
+        told = "not recorded for this instruction set"
+        if then:
+            found += worse(name, values, then, comparisons)
+            told = f"recorded {then['ratios'][PADDLE]['ratio']:.2f}"
+            if not is_same_machine(values, then):
+                limit = f"{OTHER_MACHINE_LOSS:.0%}"
+                told += f" on another kind of machine: only losses above {limit} are found"
+            if not then["scores"]:
+                told += "; its scores are not recorded and not compared"
+        print(f"{name}: ratio {values['ratios'][PADDLE]['ratio']:.2f}, {told}")
+    return found
+
+
 def main(run: str, *options: str) -> int:
     """Compare or record; returns the exit code."""
     now = figures(Path(run))
@@ -99,18 +206,14 @@ def main(run: str, *options: str) -> int:
         for name in now.keys() - steady.keys():
             print(f"not recorded, as unstable: {name}")
         return 0
-    faults = []
-    for name, values in now.items():
-        then = recorded.get(name)
-        faults += worse(name, values, then) if then else []
-        told = f"recorded {then['ratio']:.2f}" if then else "not recorded for this instruction set"
-        if then and not then["scores"]:
-            told += "; its scores are not recorded and not compared"
-        print(f"{name}: ratio {values['ratio']:.2f}, {told}")
-    print(
-        "\n".join(["", *(f"WORSE: {fault}" for fault in faults)] if faults else ["nothing worse"])
-    )
-    return 1 if faults else 0
+    found = compared(now, recorded)
+    print()
+    for certain, fault in found:
+        print(f"{'WORSE' if certain else 'UNDECIDED'}: {fault}")
+    if not found:
+        print("nothing worse")
+        return 0
+    return 1 if any(certain for certain, _ in found) else 2
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from job.report.cells import (
     INTERVAL,
     MEASURED,
     NONE,
+    OVER_FASTEST_FP32,
+    OVER_FASTEST_NOTE,
     SPEEDUP_NOTE,
     UNSTABLE_NOTE,
     Cell,
@@ -212,19 +214,27 @@ def engines_grids(report: Mapping[str, Any]) -> tuple[Grid, ...]:
     if len(names) < 2:
         return ()
     rates = [(Column(INT8_ENGINE_NAMES[name], True), partial(_rate_in, name)) for name in names]
+    over_fastest: Cell[SpeedRow] = (
+        OVER_FASTEST_FP32,
+        lambda row: text_format.known_times(row.best.fastest_fp32_ratio),
+    )
+    # Reports of older versions lack the ratio.
+    is_known = any(row.best.fastest_fp32_ratio is not None for row in rows)
     cells: list[Cell[SpeedRow]] = [
         MODEL,
         *setting_cells(report),
         *rates,
         FASTEST,
         *_best_cells(rows),
+        *([over_fastest] if is_known else []),
     ]
     title = "Table II, continued. INT8 images/s by engine"
     grids = [
         grid_of(with_cap(report, title, cap), cells, [r for r in rows if r.setting.isa_cap == cap])
         for cap in caps(report)
     ]
-    return _noted(grids, _engines_note(rows))
+    note = _engines_note(rows)
+    return _noted(grids, f"{note} {OVER_FASTEST_NOTE}" if is_known else note)
 
 
 def fastest_grids(report: Mapping[str, Any]) -> tuple[Grid, ...]:

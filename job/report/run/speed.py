@@ -9,6 +9,8 @@ from job.report.cells import (
     INTERVAL,
     MEASURED,
     NONE,
+    OVER_FASTEST_FP32,
+    OVER_FASTEST_NOTE,
     SPEEDUP_NOTE,
     Cell,
     engine_notes,
@@ -106,7 +108,7 @@ def int8_engines_grids(report: Mapping[str, Any]) -> tuple[Grid, ...]:
             lambda speed: text_format.judged_times(speed.ratio, speed.stable),
         ),
         (INTERVAL, lambda speed: text_format.known_interval(speed.ratio_interval)),
-        (Column("Over fastest\nFP32", True), lambda speed: _times(speed.fastest_fp32_ratio)),
+        (OVER_FASTEST_FP32, lambda speed: text_format.known_times(speed.fastest_fp32_ratio)),
         (Column("p50 ms", True), lambda speed: text_format.significant(speed.p50_ms)),
     ]
     grids = []
@@ -196,8 +198,7 @@ def _fastest_note(
         fastest = f"Fastest engine: {'; '.join(each)}."
     notes = [
         fastest,
-        "Speedup: over FP32 in Paddle, as in table II. Over fastest FP32: over FP32 in the fastest "
-        "of all measured engines, which include the OpenVINO engine in Paddle.",
+        f"Speedup: over FP32 in Paddle, as in table II. {OVER_FASTEST_NOTE}",
     ]
     notes += _checked_notes(report)
     return " ".join((*notes, *engine_notes(rows, speeds)))
@@ -216,10 +217,6 @@ def _checked_notes(report: Mapping[str, Any]) -> Iterable[str]:
 
 def _once(texts: Iterable[str]) -> Sequence[str]:
     return list(dict.fromkeys(texts))
-
-
-def _times(ratio: float | None) -> str:
-    return NONE if ratio is None else text_format.times(ratio)
 
 
 def _known(value: float | None) -> str:

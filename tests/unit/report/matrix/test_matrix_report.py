@@ -202,6 +202,25 @@ def test_other_engines_stand_beside_paddle():
     assert {len(cells) for cells in results.engines_grids(report)[0].rows} == {8}
 
 
+def test_the_ratio_over_the_fastest_fp32_stands_next_to_the_published_ratio():
+    report = sample_matrix()
+    row = report["matrix"][0]["benchmark"][0]
+    speed = engine_entry("paddle_openvino", 1, 92.0, 460.0) | {"fastest_fp32_ratio": 2.07}
+    row |= {"engines": {"paddle_openvino": speed}, "fastest": "paddle_openvino"}
+    row |= {"fastest_fp32": "paddle_openvino", "fastest_fp32_ratio": 1.25}
+    row |= {"fastest_fp32_ratio_interval": [1.2, 1.3]}
+    schema_check.validate(report)
+    capped, free = results.engines_grids(report)
+    assert capped.columns[-1].title == free.columns[-1].title == "Over fastest\nFP32"
+    assert capped.rows[0][-1] == "2.07×"
+    # The other rows were measured by an older version.
+    assert {cells[-1] for cells in (*capped.rows[1:], *free.rows)} == {"–"}
+    assert "Over fastest FP32: " in free.note
+    files = render_files(report)
+    assert re.search(r"\| 5.00× \| .* \| 2.07× \|\n", files["report.md"])
+    assert "2.07×" in Page(files["report.html"]).texts
+
+
 # the glance
 
 
