@@ -12,8 +12,6 @@ from job.errors import UsageError
 
 app = typer.Typer()
 
-_HEADS = 3
-
 
 @app.command()
 def anchors(
@@ -39,9 +37,11 @@ def anchors(
     from job.manifest import entries, load
     from job.pipeline.fetch_inputs import localized
     from job.stages.dataset import open_splits
+    from job.tasks.detection import STRIDES
 
-    if count % _HEADS:
-        raise UsageError(f"--count {count}: expected a multiple of {_HEADS}", "Use --count 9.")
+    heads = len(STRIDES)
+    if count % heads:
+        raise UsageError(f"--count {count}: expected a multiple of {heads}", "Use --count 9.")
     loaded = load(manifest, overrides or ())
     if entries(loaded) or loaded.task != "detection":
         raise UsageError(
@@ -51,10 +51,13 @@ def anchors(
     with localized(loaded, _note) as local, tempfile.TemporaryDirectory() as folder:
         splits = open_splits(local, Path(folder, "output", "prepare"))
         size = (local.model.input_shape[1], local.model.input_shape[2])
-        found = fitted_anchors(splits.train, size, count, seed, _HEADS)
+        found = fitted_anchors(splits.train, size, count, seed, heads)
     typer.echo(f'"anchors": {json.dumps(found.heads)}')
-    typer.echo(
-        f"{found.boxes:,} boxes; mean IoU with the best anchor: {found.mean_iou:.3f}", err=True
+    by_head = zip(STRIDES, found.shares, strict=True)
+    _note(f"{found.boxes:,} boxes; mean IoU with the best anchor: {found.mean_iou:.3f}")
+    _note(
+        "Boxes of each head: "
+        + ", ".join(f"stride {stride} {100 * share:.0f}%" for stride, share in by_head)
     )
 
 

@@ -110,6 +110,9 @@ def init(
         ) from error
     if found:
         typer.echo(f"Found {found.images:,} images in {found.classes:,} classes.")
+        if found.class_names and not inference_model:
+            # The default anchors are fitted to COCO.
+            typer.echo(f"Print anchors for /detection/anchors: job anchors {output}")
     _print_next(manifest, output)
 
 

@@ -22,11 +22,13 @@ class FittedAnchors:
         heads: (width, height) of each anchor in pixels of the network's input, by ascending stride.
         boxes: number of boxes.
         mean_iou: mean IoU of each box with its best anchor, 0 to 1.
+        shares: share of the boxes that belong to each head, 0 to 1.
     """
 
     heads: tuple[tuple[tuple[int, int], ...], ...]
     boxes: int
     mean_iou: float
+    shares: tuple[float, ...]
 
 
 def fitted_anchors(part: Part, size: Size, count: int, seed: int, heads: int) -> FittedAnchors:
@@ -48,13 +50,12 @@ def fitted_anchors(part: Part, size: Size, count: int, seed: int, heads: int) ->
             f"{part.source.where}: the training images have no objects", "Add annotations."
         )
     fitted = anchors.fit(sizes, count, seed).round().clip(1)
+    by_head = anchors.grouped(fitted, heads)
     return FittedAnchors(
-        heads=tuple(
-            tuple((int(width), int(height)) for width, height in head)
-            for head in anchors.grouped(fitted, heads)
-        ),
+        heads=tuple(tuple((int(width), int(height)) for width, height in head) for head in by_head),
         boxes=len(sizes),
         mean_iou=anchors.mean_iou(sizes, fitted),
+        shares=anchors.shares(sizes, by_head),
     )
 
 

@@ -14,12 +14,15 @@ from job.data.decode import UnreadableImageError
 from job.data.decoding.pool import TASK_TIMEOUT_S, DecodePool
 from job.data.decoding.worker_process import FetchedImage, decode_one
 from job.data.sources import BadImage, LabelledImage, Outcome, Source
-from job.data.transforms import Draw, Floats, Image, Ints, Transform, generator, normalize
+from job.data.transforms import Draw, Floats, Image, Ints, Pixels, Transform, generator, normalize
+from job.detection import geometry
 from job.detection.annotations import Annotations
+from job.detection.augment import batch_size_of
 from job.detection.targets import targets
 from job.errors import DataError
 
 _ORDER_STREAM = 0
+_SIZE_STREAM = 6
 _NAMED_FILES = 5
 # How many more images are checked for the error message once too many are bad.
 _LOOKED_AT_FURTHER = 200
@@ -85,6 +88,8 @@ class Loader:
         max_bad_fraction: maximum share of bad images in the split. Above it, the run fails.
         on_bad: callback for each bad image.
         timeout_s: timeout of decoding 16 images in seconds; then their process is replaced.
+        sizes: sides of square images with objects, in pixels. The images of each batch are resized
+            to one of them. Empty: batches have the size of ``transform``.
     """
 
     def __init__(
@@ -103,6 +108,7 @@ class Loader:
         max_bad_fraction: float = 0.0,
         on_bad: Callable[[BadImage], None] | None = None,
         timeout_s: float = TASK_TIMEOUT_S,
+        sizes: Sequence[int] = (),
     ) -> None:
         self._source = source
         self._indices = indices
@@ -117,6 +123,7 @@ class Loader:
         self._max_bad_fraction = max_bad_fraction
         self._on_bad = on_bad
         self._timeout_s = timeout_s
+        self._sizes = sizes
         self._bad: dict[int, BadImage] = {}
         self._pool: DecodePool | None = None
 
@@ -172,7 +179,7 @@ class Loader:
         rest = order[start_batch * self._batch_size :]
         outcomes = self._outcomes(epoch, rest)
         ahead: deque[tuple[int, Outcome]] = deque()
-        for _ in range(start_batch, self.batches_per_epoch):
+        for number in range(start_batch, self.batches_per_epoch):
             while len(ahead) < self._batch_size and (more := next(outcomes, None)):
                 ahead.append(more)
             drawn = [ahead.popleft() for _ in range(min(self._batch_size, len(ahead)))]
@@ -182,7 +189,7 @@ class Loader:
                 drawn = _with_replacements(drawn)
             good = [(index, found) for index, found in drawn if not isinstance(found, BadImage)]
             if good:
-                yield self._batch(good)
+                yield self._batch(self._resized(good, epoch, number))
 
     def _next_good(
         self,
@@ -272,6 +279,19 @@ class Loader:
             "Repair or remove these files, or raise data.max_bad_fraction.",
         )
 
+    def _resized(
+        self, drawn: Sequence[tuple[int, Image | LabelledImage]], epoch: int, number: int
+    ) -> Sequence[tuple[int, Image | LabelledImage]]:
+        """Resize the images of a batch to one of ``sizes``, which depends on the batch only."""
+        if not self._sizes:
+            return drawn
+        size = batch_size_of(self._sizes, generator(self._seed, _SIZE_STREAM, epoch, number))
+        return [
+            (index, LabelledImage(*geometry.resize(_levels(found.pixels), found.objects, size)))
+            for index, found in drawn
+            if isinstance(found, LabelledImage)
+        ]
+
     def _batch(self, drawn: Sequence[tuple[int, Image | LabelledImage]]) -> Batch:
         indices = np.asarray([index for index, _ in drawn], np.int64)
         objects = tuple(found.objects for _, found in drawn if isinstance(found, LabelledImage))
@@ -279,12 +299,15 @@ class Loader:
             [found.pixels if isinstance(found, LabelledImage) else found for _, found in drawn]
         )
         if stacked.dtype == np.uint8:
-            pixels = stacked.astype(np.uint8, copy=False)
-            images = normalize(pixels, self._normalisation.mean, self._normalisation.std)
+            images = normalize(_levels(stacked), self._normalisation.mean, self._normalisation.std)
         else:
             images = np.ascontiguousarray(stacked.transpose(0, 3, 1, 2), np.float32)
         labels = self._source.labels[indices]
         return Batch(images, labels, indices, objects or None)
+
+
+def _levels(image: Image) -> Pixels:
+    return image.astype(np.uint8, copy=False)
 
 
 def _is_good(outcome: Outcome) -> bool:

@@ -4,7 +4,7 @@ k-means over widths and heights, in which the distance of a box and an anchor is
 with the same centre (Redmon and Farhadi, YOLO9000, 2017, section 2).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -93,6 +93,22 @@ def mean_iou(sizes: npt.ArrayLike, anchors: npt.ArrayLike) -> float:
         anchors: ``[count, 2]``.
     """
     return float(_iou(np.asarray(sizes), np.asarray(anchors)).max(axis=1).mean())
+
+
+def shares(sizes: npt.ArrayLike, heads: Sequence[npt.ArrayLike]) -> tuple[float, ...]:
+    """Return for each head the share of the boxes that belong to it, 0 to 1.
+
+    A box belongs to the head that has its best anchor, as in ``yolo_loss``.
+
+    Args:
+        sizes: width and height of each box, ``[n, 2]``, n >= 1.
+        heads: the anchors of each head, ``[m, 2]``.
+    """
+    grouped_anchors = [np.asarray(head, np.float64).reshape(-1, 2) for head in heads]
+    best = _iou(np.asarray(sizes), np.concatenate(grouped_anchors)).argmax(axis=1)
+    owners = np.repeat(np.arange(len(heads)), [len(head) for head in grouped_anchors])
+    counts = np.bincount(owners[best], minlength=len(heads))
+    return tuple(float(count) / len(best) for count in counts)
 
 
 def _iou(sizes: Float64s, anchors: Float64s) -> Float64s:

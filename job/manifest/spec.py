@@ -134,12 +134,14 @@ class BoxAugmentSpec:
         expand: largest factor of the canvas; 1: none.
         crop: smallest side of a crop as a share of the image's side; 1: none.
         flip: directions: horizontal, vertical, transpose.
+        sizes: sides of square training images in pixels; None: the size of the network's input.
     """
 
     distort: float
     expand: float
     crop: float
     flip: tuple[str, ...]
+    sizes: tuple[int, ...] | None
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,20 @@ def _sides(task: str, shape: Sequence[int]) -> Iterator[Fault]:
         )
 
 
+def _training_sizes(
+    task: str, shape: Sequence[int], sizes: Sequence[int] | None
+) -> Iterator[Fault]:
+    if task != "detection" or sizes is None:
+        return
+    pointer = "/detection/augment/sizes"
+    if shape[1] != shape[2]:
+        yield Fault(
+            pointer, f"expected null, because /model/input_shape is not square: {list(shape)}"
+        )
+    if any(side % _STRIDE for side in sizes):
+        yield Fault(pointer, f"expected multiples of {_STRIDE}, found {list(sizes)}")
+
+
 def _format(task: str, format_: str) -> Iterator[Fault]:
     if format_ not in _FORMATS[task]:
         allowed = ", ".join(_FORMATS[task])
@@ -138,6 +152,7 @@ TASK_RULES: tuple[tuple[Callable[..., Iterator[Fault]], tuple[str, ...]], ...] =
     (_network, ("/task", "/model/name", "/model/callable")),
     (_classes, ("/task", "/model/classes")),
     (_sides, ("/task", "/model/input_shape")),
+    (_training_sizes, ("/task", "/model/input_shape", "/detection/augment/sizes")),
     (_format, ("/task", "/data/format")),
     (_scenes, ("/data/format", "/data/root", "/model/classes")),
     (_resized, ("/task", "/data/resize_short")),

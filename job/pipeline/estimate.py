@@ -107,15 +107,25 @@ def estimates(
     decode = speeds.decode / max(1, min(manifest.data.workers, host.usable_cores))
     count = images.calibration + images.selection + images.test
     found["prepare"] = Estimate(1 + count * decode, plural(count, "image"))
-    found["baseline"] = _training(manifest.baseline.train, images, speeds, decode, 1.0)
+    area = _training_area(manifest)
+    found["baseline"] = _training(manifest.baseline.train, images, speeds, decode, area)
     found["calibrate"] = _calibrate(manifest, images, speeds)
     found["accuracy"] = _per_image(_ACCURACY_FACTOR, images.test, speeds)
     found |= dict.fromkeys(OTHER_ENGINES, _per_image(1.0, images.calibration, speeds))
     found["qat"] = Estimate(1.0, "no training")
     if manifest.trains_quantized:
-        factor = _FAKE_QUANTIZED_FACTOR
+        factor = _FAKE_QUANTIZED_FACTOR * area
         found["qat"] = _training(manifest.train, images, speeds, decode, factor)
     return found
+
+
+def _training_area(manifest: Manifest) -> float:
+    """Return the mean area of a training image, as a multiple of the area of the input."""
+    sizes = manifest.detection.augment.sizes
+    if manifest.task != "detection" or not sizes:
+        return 1.0
+    _, height, width = manifest.model.input_shape
+    return sum(side * side for side in sizes) / (len(sizes) * height * width)
 
 
 def total_of(found: Sequence[Estimate]) -> Estimate:

@@ -9,7 +9,7 @@ from job.events import Events
 from job.manifest import Manifest
 from job.stages.dataset import data_files, open_splits, training_loader
 from job.stages.network import model_files, network, recipe
-from job.stages.settings import settings_of
+from job.stages.settings import settings_of, training_settings
 from job.stages.stage import SELECTION, Record, Stage, StageFunction, StageOutput
 
 
@@ -116,9 +116,19 @@ def settings(manifest: Manifest) -> Mapping[str, Any]:
     train = manifest.baseline.train
     if not trains(manifest):
         # The seed initialises weights that no file sets.
-        return {"model": model, "baseline": {"train": {"seed": train.seed}}}
+        return {
+            "model": model,
+            "baseline": {"train": {"seed": train.seed}},
+            "task": manifest.task,
+            "detection": {"anchors": manifest.detection.anchors},
+        }
     data = settings_of(manifest.data, "root")
-    return {"model": model, "baseline": {"train": settings_of(train)}, "data": data}
+    return {
+        "model": model,
+        "baseline": {"train": settings_of(train)},
+        "data": data,
+        **training_settings(manifest),
+    }
 
 
 def files(manifest: Manifest) -> tuple[Path, ...]:

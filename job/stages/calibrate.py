@@ -65,6 +65,7 @@ def settings(manifest: Manifest) -> Mapping[str, Any]:
     callable_ = manifest.model.callable if manifest.trains_quantized else None
     return {
         "model": {"callable": callable_},
+        "task": manifest.task,
         "quantize": {name: spec[name] for name in (*shared, *CALIBRATION_SETTINGS)},
     }
 

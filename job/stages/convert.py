@@ -29,7 +29,7 @@ def settings(manifest: Manifest) -> Mapping[str, Any]:
     """Return the settings that can change the fake-quantized model, except its weights."""
     quantize = settings_of(manifest.quantize, *CALIBRATION_SETTINGS, "calibrate", "fallback")
     callable_ = manifest.model.callable if manifest.trains_quantized else None
-    return {"model": {"callable": callable_}, "quantize": quantize}
+    return {"model": {"callable": callable_}, "quantize": quantize, "task": manifest.task}
 
 
 def files(manifest: Manifest) -> Sequence[Path]:

@@ -74,8 +74,10 @@ def training_transform(manifest: Manifest, source: Source) -> transforms.Transfo
     _, height, width = manifest.model.input_shape
     if isinstance(source, LabelledSource):
         boxes = manifest.detection.augment
+        # The batch is resized from here to one of the sizes.
+        largest = max(training_sizes(manifest, source), default=None)
         return AugmentObjects(
-            (height, width),
+            (height, width) if largest is None else (largest, largest),
             distort=boxes.distort,
             expand=boxes.expand,
             crop=boxes.crop,
@@ -90,6 +92,12 @@ def training_transform(manifest: Manifest, source: Source) -> transforms.Transfo
         padding=spec.padding,
         flip=spec.flip,
     )
+
+
+def training_sizes(manifest: Manifest, source: Source) -> Sequence[int]:
+    """Return the sides of the training images in pixels; empty: the size of the network's input."""
+    sizes = manifest.detection.augment.sizes
+    return sizes if sizes and isinstance(source, LabelledSource) else ()
 
 
 def training_loader(
@@ -123,4 +131,5 @@ def training_loader(
         workers=manifest.data.workers,
         max_bad_fraction=manifest.data.max_bad_fraction,
         on_bad=on_bad,
+        sizes=training_sizes(manifest, part.source),
     )

@@ -251,6 +251,7 @@ def settings(manifest: Manifest) -> Mapping[str, Any]:
     """Return the settings that can change which ops run in INT8."""
     fallback = manifest.quantize.fallback
     return {
+        "task": manifest.task,
         "quantize": {
             "quantize_op_types": manifest.quantize.quantize_op_types,
             "fallback": settings_of(fallback) if fallback else None,

@@ -13,7 +13,7 @@ from job.manifest import Manifest
 from job.manifest.custom_code import callable_files
 from job.stages.dataset import data_files, open_splits, training_loader
 from job.stages.network import network, quantize_settings, recipe
-from job.stages.settings import settings_of
+from job.stages.settings import settings_of, training_settings
 from job.stages.stage import SELECTION, Record, Stage, StageOutput
 
 
@@ -90,6 +90,7 @@ def settings(manifest: Manifest) -> Mapping[str, Any]:
         "quantize": settings_of(manifest.quantize, "fallback"),
         "train": settings_of(manifest.train),
         "data": settings_of(manifest.data, "root"),
+        **training_settings(manifest),
     }
 
 

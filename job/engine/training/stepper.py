@@ -58,6 +58,8 @@ class Stepper:
     def __post_init__(self) -> None:
         # Every process does this, because each step waits for the slowest process.
         keep_memory()
+        # The size of a detector's training images can differ from batch to batch.
+        self.program.global_block().var(IMAGE).desc.set_need_check_feed(False)
 
     def run(self, batch: TrainingBatch, rate: float, step: int) -> float:
         """Run one step on this process's share of a batch; return the loss of the whole batch."""

@@ -144,3 +144,16 @@ def test_convolutions_in_fp32_keep_their_weights(tmp_path: Path) -> None:
     saved = tiny.scores(tmp_path / int8.PREFIX, predictor.INT8, made.images)
     assert made.audit.fp32_ops == 1
     assert snr_db(saved, made.fake) > 24
+
+
+def test_a_channel_without_weights_stays_zero() -> None:
+    op = paddle_format.make_op("fused_conv2d", {"Filter": "w"}, {"Output": "y"}, {})
+    # Paddle divides 127 by the largest weight of each channel.
+    op.attrs.add(name="Scale_weights", type=4, floats=[127.0, float("inf")])
+    weight = np.array([[[[1.0, -0.5]]], [[[0.0, 0.0]]]], "float32")
+    program = paddle_format.ProgramDesc()
+    program.blocks.add(idx=0, parent_idx=-1)
+    found = {"w": weight}
+    weights.store_as_int8(program, found, op)
+    assert found["w.int8"].reshape(2, 2).tolist() == [[127, -64], [0, 0]]
+    np.testing.assert_allclose(found["w.int8"] * found["w.scale"], weight, atol=0.005)

@@ -1,10 +1,12 @@
 """``job anchors`` prints anchors that fit the training images."""
 
 import json
+import re
 from pathlib import Path
 
 import object_sets
 import pytest
+from click.testing import Result
 from typer.testing import CliRunner
 
 from job.cli.main import app
@@ -29,12 +31,16 @@ def manifest(tmp_path: Path) -> Path:
     return path
 
 
-def anchors(*arguments: str) -> str:
+def run(*arguments: str) -> Result:
     done = CliRunner().invoke(app, ["anchors", *arguments])
     if done.exception and not isinstance(done.exception, SystemExit):
         raise done.exception
     assert done.exit_code == 0, done.output
-    return done.stdout
+    return done
+
+
+def anchors(*arguments: str) -> str:
+    return run(*arguments).stdout
 
 
 def test_anchors_are_in_pixels_of_the_input_and_can_be_pasted(manifest: Path) -> None:
@@ -44,6 +50,11 @@ def test_anchors_are_in_pixels_of_the_input_and_can_be_pasted(manifest: Path) ->
     assert found == [[[16, 16]], [[32, 32]], [[64, 32]]]
     loaded = load(str(manifest), [f"detection.anchors={json.dumps(found)}"])
     assert loaded.detection.anchors == (((16, 16),), ((32, 32),), ((64, 32),))
+
+
+def test_the_share_of_each_head_is_printed(manifest: Path) -> None:
+    shares = run(str(manifest), "--count", "3").stderr.splitlines()[-1]
+    assert [int(share) for share in re.findall(r"(\d+)%", shares)] == [33, 33, 33]
 
 
 def test_impossible_requests_are_rejected(manifest: Path) -> None:

@@ -24,12 +24,13 @@ def images(folder: Path, *names: str) -> None:
         (folder / name).write_bytes(b"")
 
 
-def init(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> None:
+def init(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> str:
     monkeypatch.chdir(folder)
     done = CliRunner().invoke(app, ["init", *arguments])
     if done.exception and not isinstance(done.exception, SystemExit):
         raise done.exception
     assert done.exit_code == 0, done.output
+    return done.stdout
 
 
 def dry_run() -> None:
@@ -223,7 +224,7 @@ def test_a_voc_data_set_gives_a_detector(
         data = "voc.tar.gz"
         with tarfile.open(tmp_path / data, "w:gz") as archive:
             archive.add(tmp_path / "VOC2007", arcname="VOC2007")
-    init(monkeypatch, tmp_path, "--data", data)
+    assert "job anchors m.json" in init(monkeypatch, tmp_path, "--data", data)
     manifest = load("m.json")
     top = "VOC2007/" * packed
     assert manifest.task == "detection"

@@ -1,4 +1,5 @@
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,13 @@ def same(first: Annotations, second: Annotations) -> bool:
     return all(np.array_equal(getattr(first, name), getattr(second, name)) for name in fields)
 
 
-def batches(source: SceneImages, transform: Transform, **options: Any) -> list[Batch]:
+def batches(
+    source: SceneImages, transform: Transform, start: int = 0, **options: Any
+) -> list[Batch]:
     normal = Normalisation((0.5,), (0.5,))
     order = np.arange(len(source))
     with Loader(source, order, transform, normal, batch_size=8, **options) as loader:
-        return list(loader.batches(epoch=1))
+        return list(loader.batches(epoch=1, start_batch=start))
 
 
 def test_a_table_returns_the_objects_of_an_image_also_in_another_process() -> None:
@@ -113,6 +116,22 @@ def test_decoding_processes_give_the_same_images_and_objects(scenes: SceneImages
         assert first.objects is not None
         assert second.objects is not None
         assert all(map(same, first.objects, second.objects))
+
+
+def test_each_batch_has_one_of_the_training_sizes(scenes: SceneImages) -> None:
+    sizes = (32, 64, 96)
+    augment = AugmentObjects((96, 96), distort=0, expand=1, crop=1, flip=())
+    source = replace(scenes, labels=np.zeros(80, np.int64))
+    found = batches(source, augment, sizes=sizes, shuffle=True, seed=1)
+    sides = [batch.images.shape[2:] for batch in found]
+    assert set(sides) == {(side, side) for side in sizes}
+    whole = batches(source, augment, shuffle=True, seed=1)
+    for one, other in zip(found, whole, strict=True):
+        # The targets are shares of the sides.
+        assert all(map(np.array_equal, one.targets[1:], other.targets[1:]))
+        np.testing.assert_allclose(one.targets[0], other.targets[0], atol=1e-6)
+    again = batches(source, augment, sizes=sizes, shuffle=True, seed=1, start=7)
+    assert [batch.images.shape[2:] for batch in again] == sides[7:]
 
 
 def test_augmentation_changes_with_the_epoch_and_keeps_boxes_inside(scenes: SceneImages) -> None:

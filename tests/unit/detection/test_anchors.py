@@ -64,6 +64,13 @@ def test_small_anchors_belong_to_the_first_head():
         anchors.grouped(TRUE, 4)
 
 
+def test_a_box_belongs_to_the_head_with_its_best_anchor():
+    heads = [[[10, 10], [20, 20]], [[40, 40]], [[100, 20], [200, 200]]]
+    sizes = [[9, 9], [22, 19], [15, 11], [38, 41], [90, 25]]
+    assert anchors.shares(sizes, heads) == (0.6, 0.2, 0.2)
+    assert anchors.shares(sizes[:1], heads) == (1, 0, 0)
+
+
 def test_sizes_are_pixels_of_the_input():
     objects = Annotations.of(
         [[0, 0, 10, 20], [-50, 0, 20, 20], [0, 0, 9, 9]], [0, 0, 0], crowd=[0, 0, 1]

@@ -86,6 +86,13 @@ def test_coco_has_a_json_file_and_a_folder() -> None:
         (of(DETECTION, detection={"class_names": ["cat"]}), "/detection/class_names"),
         (of(DETECTION, detection={"anchors": [[[10, 13]], [[30, 61]]]}), "/detection/anchors"),
         (of(DETECTION, detection={"anchors": [[[0, 13]]] * 3}), "/detection/anchors/0/0/0"),
+        (of(DETECTION, detection={"augment": {"sizes": [320, 350]}}), "/detection/augment/sizes"),
+        (
+            of(
+                DETECTION, model__input_shape=[3, 416, 320], detection={"augment": {"sizes": [320]}}
+            ),
+            "/detection/augment/sizes",
+        ),
         (of(OUTPUTS, quantize={"strategy": "aware"}), "/quantize/strategy"),
         (of(OUTPUTS, baseline={"train": {"epochs": 1}}), "/baseline/train"),
         (of(OUTPUTS, model__name="resnet50"), "/model/name"),

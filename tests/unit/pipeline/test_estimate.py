@@ -76,6 +76,20 @@ def test_settings_change_the_time_of_their_stage(
     assert seconds(stage, **less) < seconds(stage, **more)
 
 
+def test_larger_training_images_take_longer() -> None:
+    def training(sizes: list[int] | None) -> float:
+        return seconds(
+            "baseline",
+            task="detection",
+            model={"name": "yolov3_mobilenet_v1", "classes": 10, "input_shape": [3, 96, 96]},
+            data={"format": "digit_scenes"},
+            detection={"augment": {"sizes": sizes}},
+            baseline={"train": {"max_iters": 1000}},
+        )
+
+    assert training([64, 96]) < training([96]) == training(None) < training([96, 128])
+
+
 @pytest.mark.parametrize("stage", ["prepare", "accuracy", "calibrate", "baseline"])
 def test_more_images_take_longer(stage: str) -> None:
     twice = Images(*(2 * count for count in vars(IMAGES).values()))
