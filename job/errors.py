@@ -92,9 +92,10 @@ class ManifestError(UsageError):
         self.faults = faults
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         lines = "\n".join(f"  {fault}" for fault in faults)
+        named = any(fault.pointer for fault in faults)
         super().__init__(
             f"{source}: {count}\n{lines}",
-            "Run `job explain KEY` to see the allowed values of a key.",
+            "Run `job explain KEY` to see the allowed values of a key." if named else "",
         )
 
 

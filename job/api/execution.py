@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from job.api import mlflow_log
 from job.api.model_checks import check_models
+from job.api.output_checks import check_output
 from job.api.validation import Source, name_of, read_manifest
 from job.distributed.control import Coordinator, Participant, joined
 from job.errors import MachineError
@@ -122,9 +123,15 @@ def _run_beside(
 def load_with_output(
     manifest: Source, overrides: Sequence[str], output: str | os.PathLike[str] | None
 ) -> tuple[Manifest, Location]:
-    """Return the manifest, and the location from ``output`` or from the manifest."""
+    """Return the manifest, and the location from ``output`` or from the manifest.
+
+    Raises:
+        UsageError: the manifest or the location is invalid.
+    """
     loaded = read_manifest(manifest, overrides)
-    return loaded, place_of(loaded.output if output is None else os.fspath(output))
+    place = place_of(loaded.output if output is None else os.fspath(output))
+    check_output(loaded, place)
+    return loaded, place
 
 
 def check(manifest: Manifest, source: str, options: RunOptions, *, allow_code: bool) -> None:

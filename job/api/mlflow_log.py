@@ -11,6 +11,7 @@ from job.pipeline.matrix import MatrixResult
 from job.pipeline.run import RunResult
 from job.report.accuracy_rows import accuracy_rows
 from job.report.views import view_of
+from job.uri import without_secrets
 
 TRACKING_URI = "MLFLOW_TRACKING_URI"
 # MLflow's limits for one request and for one value.
@@ -38,8 +39,11 @@ def log(result: RunResult | MatrixResult, warn: Say) -> None:
     try:
         for report in reports:
             _log_report(mlflow, report)
-    except mlflow.exceptions.MlflowException as error:
-        warn(f"MLflow at {os.environ[TRACKING_URI]} rejected the results: {error}")
+    # MLflow also raises the errors of its libraries for files, HTTP and S3.
+    except Exception as error:
+        place = without_secrets(os.environ[TRACKING_URI])
+        reason = f"{type(error).__name__}: {error}".replace(os.environ[TRACKING_URI], place)
+        warn(f"the results were not logged to MLflow at {place}: {reason}")
 
 
 def _runs(result: RunResult | MatrixResult) -> Iterator[RunResult]:

@@ -75,7 +75,7 @@ def _print(comparison: "Comparison") -> None:
     from job.report.terminal import table
 
     console = Console()
-    style = "bold red" if comparison.worse else "bold green"
+    style = "bold red" if comparison.worse else "bold green" if comparison.judged else "bold yellow"
     console.print(Text(page.headline(comparison), style=style))
     for note in comparison.notes:
         console.print(Text(note, style="yellow"))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from job.uri import is_uri
 
 if TYPE_CHECKING:
     from job.cli.init_data import FoundData
+    from job.cli.times import Times
     from job.manifest import Manifest
 
 app = typer.Typer()
@@ -40,7 +42,7 @@ def schema() -> None:
 @app.command()
 def init(
     data: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Folder, tar file or S3 URI of the images.")
+        str | None, typer.Option(metavar="DIR", help="Folder, archive or S3 URI of the images.")
     ] = None,
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="Built-in network. Default: resnet18.")
@@ -61,10 +63,10 @@ def init(
 ) -> None:
     """Write a short manifest for a folder of images.
 
-    The images may be in class folders (plain, or in train/ and val/), in a tar file of class
-    folders, or named in the lists train_list.txt and val_list.txt. For a folder or tar file of
-    Pascal VOC (Annotations, ImageSets), the manifest describes a detector. An existing file is
-    not overwritten.
+    The images may be in class folders (plain, or in train/ and val/), or named in the lists
+    train_list.txt and val_list.txt. For a data set of Pascal VOC (Annotations, ImageSets) or COCO
+    (annotations/*.json), the manifest describes a detector. The data may be in a .tar, .tar.gz,
+    .tgz or .zip archive. An existing file is not overwritten.
 
     \b
     Examples:
@@ -74,9 +76,12 @@ def init(
       job init --example digits
     """
     from job.api.model_checks import check_models
+    from job.api.output_checks import check_output
     from job.cli.init_data import find_data
+    from job.cli.times import first_times
     from job.manifest import parse
     from job.manifest.schema import SCHEMA_FILE, example_file
+    from job.pipeline.output_location import place_of
 
     target = Path(output)
     if (data is None) == (example is None):
@@ -101,9 +106,11 @@ def init(
     document["$schema"] = SCHEMA_FILE.resolve().as_uri()
     manifest = parse(document, output, target.absolute().parent)
     check_models(manifest, output)
+    check_output(manifest, place_of(manifest.output))
+    times = first_times(manifest)
     try:
         with target.open("x", encoding="utf-8") as opened:
-            opened.write(json.dumps(document, indent=2) + "\n")
+            opened.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
         raise UsageError(
             f"cannot write {output}: {error.strerror}", "Choose another file with --output."
@@ -112,21 +119,21 @@ def init(
         typer.echo(f"Found {found.images:,} images in {found.classes:,} classes.")
         if found.class_names and not inference_model:
             # The default anchors are fitted to COCO.
-            typer.echo(f"Print anchors for /detection/anchors: job anchors {output}")
-    _print_next(manifest, output)
+            quoted = shlex.quote(output)
+            typer.echo(f"Print anchors for /detection/anchors: job anchors {quoted}")
+    _print_next(manifest, output, times)
 
 
-def _print_next(manifest: "Manifest", output: str) -> None:
+def _print_next(manifest: "Manifest", output: str, times: "Times") -> None:
     """Print the commands for the written manifest, with an estimate of the time."""
     from job.cli.plan import time_text
-    from job.cli.times import first_times
     from job.host import read_host
 
-    times = first_times(manifest)
     slow = "" if read_host().has_vnni else " --allow-slow-isa"
+    quoted = shlex.quote(output)
     typer.echo(f"Wrote {output}. Time of a run: {time_text(times.total)}. {times.basis}")
-    typer.echo(f"Show the plan: job run {output} --dry-run --probe")
-    typer.echo(f"Run: job run {output}{slow}")
+    typer.echo(f"Show the plan: job run {quoted} --dry-run --probe")
+    typer.echo(f"Run: job run {quoted}{slow}")
     typer.echo(f"Result: {manifest.output}/report.html")
 
 
@@ -157,7 +164,7 @@ def _document(
     target: Path,
 ) -> dict[str, Any]:
     """Return the manifest; paths are relative to its folder."""
-    from job.cli.init_model import has_classes
+    from job.cli import init_model
     from job.manifest.rules import UNPUBLISHED
 
     base = target.absolute().parent
@@ -166,18 +173,18 @@ def _document(
     network: dict[str, Any]
     baseline: dict[str, Any] = {}
     if inference_model:
-        from job.cli.init_model import exported_shape, preprocessing_of
-
+        export = Path(inference_model)
+        init_model.check_order(export, found.folders)
         network = {"inference_model": _relative(inference_model, base)}
-        shape = exported_shape(Path(inference_model)) or shape
-        preprocessing = preprocessing_of(Path(inference_model))
+        shape = init_model.exported_shape(export) or init_model.preprocessed_shape(export) or shape
+        preprocessing = init_model.preprocessing_of(export)
     else:
         network = {"name": model or "resnet18"}
         side = _SIDES.get(network["name"], _DEFAULT_SIDE)
         shape = [1 if network["name"] == "lenet" else 3, side, side]
         if weights:
             network["weights"] = _relative(weights, base)
-            if not has_classes(Path(weights), found.classes):
+            if not init_model.has_classes(Path(weights), found.classes):
                 network["reset_classifier"] = True
                 baseline = {"train": _fine_tuning(found.images)}
         elif network["name"] in UNPUBLISHED:

@@ -1,27 +1,28 @@
-"""Finds the format of a data set in a folder or tar file, for ``job init``."""
+"""Finds the format of a data set in a folder or archive, for ``job init``."""
 
-import os
 import posixpath
-import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, cast
+from tempfile import TemporaryDirectory
 
-from job.data.archive_reading import is_archive
-from job.data.class_table import CollectedClasses
+from job.cli.init_names import contents, names_of
+from job.cli.init_objects import coco_files, coco_objects, is_voc, voc_objects
 from job.data.decode import EXTENSIONS
 from job.data.list_file import list_entries
-from job.data.system_folders import system_part
-from job.detection import voc
+from job.data.system_folders import is_system_folder, system_part
 from job.errors import DataError, UsageError
+from job.text_format import plural, shortened
 from job.uri import is_uri, parse
 
-_TRAIN = ("train", "training")
-_TEST = ("val", "valid", "validation", "test")
+# Names of the folders of a split in lower case, the preferred one first.
+_FOLDERS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
 _LISTS = {"train_list": ("train_list.txt", "train.txt"), "val_list": ("val_list.txt", "val.txt")}
-# Names of image sets, the preferred one first.
-_VOC_TRAIN, _VOC_TEST = ("trainval", "train"), ("test", "val")
 _MOST_CLASSES = 1_000_000
 _EXPECTED = (
     "Name a folder with one subfolder per class, a folder with train/ and val/ that contain such "
@@ -38,22 +39,24 @@ class FoundData:
         classes: the number of classes.
         images: the number of images.
         class_names: names of the classes of objects; empty for a classification data set.
+        folders: the class folders in the order of their labels; empty for other data sets.
     """
 
     keys: Mapping[str, str]
     classes: int
     images: int
     class_names: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
 
 
 def find_data(text: str) -> FoundData:
     """Find the format, classes and images of a data set.
 
     Args:
-        text: the folder, tar file or S3 URI, as on the command line.
+        text: the folder, archive or S3 URI, as on the command line.
 
     Raises:
-        UsageError: the data is a Pascal VOC data set in S3.
+        UsageError: the data set has objects and is in S3.
         DataError: the folder is missing or contains no data set.
     """
     if is_uri(text):
@@ -61,9 +64,36 @@ def find_data(text: str) -> FoundData:
     path = Path(text)
     if not path.exists():
         raise DataError(f"--data {text}: no such file or folder", "Correct the path.")
-    if path.is_dir() and (found := _lists(path)):
+    if path.is_dir():
+        found = _lists(path) or _of_names(text, names_of(path))
+        _check_not_empty(path, found)
         return found
-    return _of_names(text, _names_in_folder(path) if path.is_dir() else _names_in_archive(path))
+    names = names_of(path)
+    return _lists_in_archive(path, names) or _of_names(text, names)
+
+
+def _check_not_empty(path: Path, found: FoundData) -> None:
+    """Check that each class folder has an image; the names of images do not show an empty folder.
+
+    Raises:
+        DataError: a class folder has no image.
+    """
+    for name in [name for key, name in found.keys.items() if found.folders and key != "format"]:
+        folders = {each.name for each in (path / name).iterdir() if each.is_dir()}
+        empty = sorted(each for each in folders - set(found.folders) if not is_system_folder(each))
+        if empty:
+            raise DataError(
+                f"--data {path}: class folders without an image in {name}: {shortened(empty)}",
+                "Add images, or remove the folders.",
+            )
+
+
+def _lists_in_archive(path: Path, names: Sequence[str]) -> FoundData | None:
+    lists = set(names) & set(chain.from_iterable(_LISTS.values()))
+    with TemporaryDirectory(prefix="job-") as folder:
+        for name, file in contents(path, lists) if lists else ():
+            (Path(folder) / name).write_bytes(file.read())
+        return _lists(Path(folder))
 
 
 def _in_s3(text: str) -> FoundData:
@@ -72,116 +102,110 @@ def _in_s3(text: str) -> FoundData:
 
     uri = parse(text)
     names = [name for name in names_in_s3(uri) if not system_part(name)]
-    lists = [name for accepted in _LISTS.values() for name in accepted if name in names]
+    lists = sorted(set(names) & set(chain.from_iterable(_LISTS.values())))
     with lists_in_s3(uri, lists) as folder:
         return _lists(folder) or _of_names(text, names)
 
 
 def _of_names(text: str, names: Sequence[str]) -> FoundData:
     """Return the data set that files with these names form."""
-    if any("Annotations" in name.split("/") for name in names):
-        if is_uri(text):
-            raise UsageError(
-                f"--data {text}: a Pascal VOC data set in S3 cannot be inspected",
-                "Name a copy on this machine, and set /data/root of the manifest to the URI.",
-            )
-        return _voc(Path(text), names)
+    kind = "Pascal VOC" if is_voc(names) else "COCO" if coco_files(names) else ""
+    if kind and is_uri(text):
+        raise UsageError(
+            f"--data {text}: a {kind} data set in S3 cannot be inspected",
+            "Name a copy on this machine, and set /data/root of the manifest to the URI.",
+        )
+    if kind:
+        path = Path(text)
+        voc = kind == "Pascal VOC"
+        found = voc_objects(path, names) if voc else coco_objects(path, names, coco_files(names))
+        keys, class_names, count = found
+        return FoundData(keys, len(class_names), count, class_names)
     images = [name for name in names if posixpath.splitext(name)[1].lower() in EXTENSIONS]
     if not images:
         raise DataError(f"--data {text}: found no images", _EXPECTED)
     return _class_folders(text, images)
 
 
-def _names_in_folder(path: Path) -> list[str]:
-    names = []
-    for parent, folders, files in os.walk(path, followlinks=True):
-        relative = os.path.relpath(parent, path)
-        folders[:] = [name for name in folders if not system_part(name)]
-        names += [posixpath.normpath(f"{relative}/{name}") for name in files if name[:1] != "."]
-    return names
-
-
-def _names_in_archive(path: Path) -> list[str]:
-    if not is_archive(path.name):
-        raise DataError(f"--data {path}: expected a folder or a tar file", _EXPECTED)
-    try:
-        with tarfile.open(path) as archive:
-            names = [posixpath.normpath(each.name) for each in archive if each.isfile()]
-    except tarfile.TarError as error:
-        raise DataError(
-            f"--data {path}: cannot be read as a tar file: {error}",
-            "Unpack the archive, and name the folder.",
-        ) from error
-    return [name for name in names if not system_part(name)]
-
-
 def _class_folders(text: str, images: Sequence[str]) -> FoundData:
     top = posixpath.commonpath([posixpath.dirname(name) for name in images])
     below = [posixpath.relpath(name, top or ".").split("/") for name in images]
-    if len({parts[0] for parts in below}) < 2 or any(len(parts) < 2 for parts in below):
+    stray = [parts[0] for parts in below if len(parts) < 2]
+    firsts = {parts[0] for parts in below if len(parts) > 1}
+    if len(firsts) < 2 or stray:
+        outside = f", and images outside class folders: {shortened(stray)}" if stray else ""
         raise DataError(
-            f"--data {text}: found {len(images):,} images, but not at least two class folders",
+            f"--data {text}: found {plural(len(images), 'image')} in "
+            f"{plural(len(firsts), 'class folder')}{outside}",
             _EXPECTED,
         )
-    firsts = {parts[0] for parts in below}
-    by_split = {
-        key: [name for name in accepted if name in firsts][:1]
-        for key, accepted in {"train_dir": _TRAIN, "val_dir": _TEST}.items()
+    # A folder that contains images directly is a class, whatever its name.
+    direct = {parts[0]: parts[1] for parts in below if len(parts) == 2}
+    splits = _splits(firsts - set(direct))
+    if "train_dir" not in splits:
+        _check_not_only_splits(text, firsts, direct)
+        keys = {"format": "class_folders", "train_dir": top or "."}
+        return _found(keys, firsts, len(images))
+    classes = {
+        key: {parts[1] for parts in below if parts[0] == name} for key, name in splits.items()
     }
-    if not by_split["train_dir"]:
-        return FoundData(
-            {"format": "class_folders", "train_dir": top or "."}, len(firsts), len(images)
-        )
-    keys = {key: posixpath.join(top, *names) for key, names in by_split.items() if names}
-    (train,) = by_split["train_dir"]
-    classes = {parts[1] for parts in below if parts[0] == train and len(parts) > 2}
-    if len(classes) < 2:
-        raise DataError(f"--data {text}: {train} has {len(classes)} class folders", _EXPECTED)
-    return FoundData({"format": "class_folders", **keys}, len(classes), len(images))
+    _check_same_classes(text, splits, classes)
+    keys = {key: posixpath.join(top, name) for key, name in splits.items()}
+    count = sum(parts[0] in splits.values() for parts in below)
+    return _found({"format": "class_folders", **keys}, classes["train_dir"], count)
 
 
-def _voc(path: Path, names: Sequence[str]) -> FoundData:
-    """Return a data set in the format of Pascal VOC."""
-    sets = {
-        key: found
-        for key, accepted in {"train_list": _VOC_TRAIN, "val_list": _VOC_TEST}.items()
-        if (found := next((n for end in accepted for n in names if _is_set(n, end)), ""))
+def _found(keys: Mapping[str, str], folders: set[str], images: int) -> FoundData:
+    return FoundData(keys, len(folders), images, folders=tuple(sorted(folders)))
+
+
+def _splits(folders: set[str]) -> dict[str, str]:
+    """Return the folder of each split by its key in the manifest."""
+    by_lower = {name.lower(): name for name in folders}
+    found = {
+        role: by_lower[name]
+        for role, accepted in _FOLDERS.items()
+        for name in reversed(accepted)
+        if name in by_lower
     }
-    if not sets:
-        raise DataError(
-            f"--data {path}: found the folder Annotations, but no image sets",
-            "Add ImageSets/Main/trainval.txt and test.txt with one image name per line, or write "
-            "the manifest for another format yourself (docs/detection.md).",
-        )
-    collected, images = CollectedClasses(), 0
-    for name, file in _annotations(path, names):
-        collected.file = name
-        voc.read(file, name, collected)
-        images += 1
-    class_names = tuple(sorted(collected))
-    if not class_names:
-        raise DataError(f"--data {path}: the annotations have no object", "Add objects.")
-    return FoundData({"format": "voc", **sets}, len(class_names), images, class_names)
+    both = "val" in found and "test" in found
+    keys = {"train": "train_dir", "val": "selection_dir" if both else "val_dir", "test": "val_dir"}
+    return {keys[role]: name for role, name in found.items()}
 
 
-def _is_set(name: str, end: str) -> bool:
-    return f"/{name}".endswith(f"/ImageSets/Main/{end}.txt")
+def _check_not_only_splits(text: str, firsts: set[str], direct: Mapping[str, str]) -> None:
+    """Check that folders without a split for training are classes, and no splits.
 
-
-def _annotations(path: Path, names: Sequence[str]) -> Iterator[tuple[str, BinaryIO]]:
-    """Yield name and content of each XML file in a folder Annotations."""
-    wanted = {n for n in names if "Annotations" in n.split("/") and n.lower().endswith(".xml")}
-    if path.is_dir():
-        for name in sorted(wanted):
-            with (path / name).open("rb") as file:
-                yield name, file
+    Raises:
+        DataError: the folders have the names of splits. The message names an image that is in no
+            class folder.
+    """
+    roles = {name for accepted in _FOLDERS.values() for name in accepted}
+    if not {name.lower() for name in firsts} <= roles:
         return
-    with tarfile.open(path) as archive:
-        for member in archive:
-            name = posixpath.normpath(member.name)
-            content = archive.extractfile(member) if name in wanted else None
-            if content is not None:
-                yield name, cast(BinaryIO, content)
+    shown = [f"{folder}/{image}" for folder, image in sorted(direct.items())]
+    reason = f"images outside class folders: {shortened(shown)}" if shown else "no folder train/"
+    raise DataError(f"--data {text}: found {', '.join(sorted(firsts))}, but {reason}", _EXPECTED)
+
+
+def _check_same_classes(
+    text: str, splits: Mapping[str, str], classes: Mapping[str, set[str]]
+) -> None:
+    """Check that a split for training has several classes, and the others the same.
+
+    Raises:
+        DataError: a split has another class, or the split for training has one class.
+    """
+    train = classes["train_dir"]
+    if len(train) < 2:
+        raise DataError(f"--data {text}: {splits['train_dir']} has one class folder", _EXPECTED)
+    for key, name in splits.items():
+        if other := sorted(train ^ classes[key]):
+            raise DataError(
+                f"--data {text}: {splits['train_dir']} and {name} must have the same class "
+                f"folders, but only one of them has {shortened(other)}",
+                "Add or remove class folders.",
+            )
 
 
 def _lists(path: Path) -> FoundData | None:

@@ -1,9 +1,11 @@
 """Reads the input shape and the preprocessing of an exported model, for ``job init``."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from job.errors import DataError
+from job.errors import DataError, UsageError
+from job.text_format import shortened
 
 
 def exported_shape(path: Path) -> list[int] | None:
@@ -23,7 +25,7 @@ def exported_shape(path: Path) -> list[int] | None:
 
 
 def has_classes(weights: Path, classes: int) -> bool:
-    """Return whether a fully connected layer of a file of weights has this number of classes.
+    """Return whether the last fully connected layer of a file of weights has this many outputs.
 
     Also true for a file that does not exist yet.
 
@@ -34,8 +36,13 @@ def has_classes(weights: Path, classes: int) -> bool:
 
     if not weights.exists():
         return True
-    arrays = read_weights(weights, None).arrays.values()
-    return any(array.ndim == 2 and classes in array.shape for array in arrays)
+    arrays = read_weights(weights, None).arrays
+    layers = [name for name, array in arrays.items() if array.ndim == 2]
+    if not layers:
+        return False
+    # PyTorch stores [outputs, inputs] and Paddle [inputs, outputs]. The bias has the outputs only.
+    bias = arrays.get(f"{layers[-1].rpartition('.')[0]}.bias")
+    return classes in (arrays[layers[-1]] if bias is None else bias).shape
 
 
 def preprocessing_of(path: Path) -> dict[str, Any]:
@@ -44,6 +51,66 @@ def preprocessing_of(path: Path) -> dict[str, Any]:
     Raises:
         DataError: the file is not YAML.
     """
+    found: dict[str, Any] = {}
+    for op in _transform_ops(path):
+        match op:
+            case {"NormalizeImage": {"mean": list() as mean, "std": list() as std}}:
+                found |= {"mean": mean, "std": std}
+            case {"ResizeImage": {"resize_short": int() as short}}:
+                found["resize_short"] = short
+            case {"ResizeImage": {"size": _}}:
+                found["resize_short"] = None
+    return found
+
+
+def preprocessed_shape(path: Path) -> list[int] | None:
+    """Return [3, height, width] after crop or resize in the ``inference.yml``; None without both.
+
+    Raises:
+        DataError: the file is not YAML.
+    """
+    for op in reversed(_transform_ops(path)):
+        match op:
+            case {"CropImage": {"size": int() as side}} | {"ResizeImage": {"size": int() as side}}:
+                return [3, side, side]
+            case {"ResizeImage": {"size": [int() as width, int() as height]}}:
+                # As in PaddleClas, which calls cv2.resize.
+                return [3, height, width]
+    return None
+
+
+def check_order(path: Path, folders: Sequence[str]) -> None:
+    """Check that the classes of an ``inference.yml`` have the order of the class folders.
+
+    Args:
+        path: the exported model.
+        folders: the class folders in the order of their labels.
+
+    Raises:
+        UsageError: the classes have the same names in another order.
+        DataError: the file is not YAML.
+    """
+    match _section(path, "PostProcess"):
+        case {"Topk": {"label_list": list() as listed}}:
+            names = [str(name) for name in listed]
+        case _:
+            return
+    if names != list(folders) and sorted(names) == sorted(folders):
+        raise UsageError(
+            f"--inference-model {path}: its classes have the order {shortened(names)} "
+            f"(inference.yml), but class folders are labelled in the order {shortened(folders)}",
+            "Rename the class folders, so that they have the order of the model; or write the "
+            "lists train_list.txt and val_list.txt with the labels of the model.",
+        )
+
+
+def _transform_ops(path: Path) -> list[Any]:
+    ops = _section(path, "PreProcess").get("transform_ops")
+    return ops if isinstance(ops, list) else []
+
+
+def _section(path: Path, name: str) -> Mapping[str, Any]:
+    """Return a section of the ``inference.yml`` beside an exported model; empty without it."""
     import yaml
 
     file = (path if path.is_dir() else path.parent) / "inference.yml"
@@ -53,15 +120,5 @@ def preprocessing_of(path: Path) -> dict[str, Any]:
         document = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: cannot be read as YAML: {error}", "Correct the file.") from error
-    section = document.get("PreProcess") if isinstance(document, dict) else None
-    ops = section.get("transform_ops") if isinstance(section, dict) else None
-    found: dict[str, Any] = {}
-    for op in ops if isinstance(ops, list) else ():
-        match op:
-            case {"NormalizeImage": {"mean": list() as mean, "std": list() as std}}:
-                found |= {"mean": mean, "std": std}
-            case {"ResizeImage": {"resize_short": int() as short}}:
-                found["resize_short"] = short
-            case {"ResizeImage": {"size": _}}:
-                found["resize_short"] = None
-    return found
+    section = document.get(name) if isinstance(document, dict) else None
+    return section if isinstance(section, dict) else {}

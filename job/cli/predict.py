@@ -157,6 +157,7 @@ def predict(
     """
     from job.errors import UsageError
 
+    _check_local(infer_model, infer_data, image)
     if (image is None) == (infer_data is None):
         raise UsageError(
             "expected exactly one of --image and --infer-data",
@@ -189,6 +190,23 @@ def predict(
         typer.echo(json.dumps(result, indent=2))
     else:
         _print(result)
+
+
+def _check_local(*options: Path | str | None) -> None:
+    """Check that model and data are on this machine.
+
+    Raises:
+        UsageError: an option is a URI.
+    """
+    from job.errors import UsageError
+    from job.uri import is_uri
+
+    for value in map(str, options):
+        if is_uri(value):
+            raise UsageError(
+                f"{value}: expected a path on this machine, found a URI",
+                "Download the run first: job fetch S3URI DIR.",
+            )
 
 
 def _classify(model: Path, image: str, compare: bool, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from job.manifest.spec import DataSpec
 from job.pipeline.estimate import Estimate, estimates, rough_speeds, total_of
 from job.pipeline.plan import REPORT, PlannedStage
 from job.pipeline.probe import probe
-from job.pipeline.workload import Images, count_images
+from job.pipeline.workload import Images, count_images, uncounted
 from job.stages import stages_for
 from job.text_format import plural
 
@@ -54,9 +54,13 @@ def first_times(manifest: Manifest) -> Times:
 
     Args:
         manifest: a manifest of one model.
+
+    Raises:
+        DataError: the data set is malformed, or too small for its splits.
     """
     host = read_host()
-    images, why = _counted(manifest)
+    why = uncounted(manifest)
+    images = None if why else count_images(manifest)
     found = estimates(manifest, images, rough_speeds(manifest, host), host, why=why)
     names = [*(stage.name for stage in stages_for(manifest)), REPORT]
     stages = {name: found[name] for name in names if name in found}

@@ -15,6 +15,7 @@ from job.compare.results import (
     size_results,
     speed_results,
 )
+from job.errors import UsageError
 
 # Regressions first.
 ORDER = tuple(Verdict)
@@ -43,6 +44,11 @@ class Comparison:
         """The results that are worse in run B."""
         return tuple(result for result in self.results if result.verdict is Verdict.worse)
 
+    @property
+    def judged(self) -> int:
+        """The number of results with a verdict."""
+        return sum(result.verdict is not Verdict.unknown for result in self.results)
+
     def as_json(self) -> dict[str, Any]:
         """Return the comparison as a JSON object."""
         return {
@@ -50,6 +56,7 @@ class Comparison:
             "a": _described(self.a),
             "b": _described(self.b),
             "worse": len(self.worse),
+            "judged": self.judged,
             "results": [asdict(result) for result in self.results],
             "differences": {
                 name: [asdict(each) for each in found] for name, found in self.differences.items()
@@ -59,7 +66,17 @@ class Comparison:
 
 
 def compare(a: FinishedRun, b: FinishedRun) -> Comparison:
-    """Return the comparison of run B with run A."""
+    """Return the comparison of run B with run A.
+
+    Raises:
+        UsageError: the runs have different tasks.
+    """
+    tasks = [run.report["manifest"].get("task", "classification") for run in (a, b)]
+    if tasks[0] != tasks[1]:
+        raise UsageError(
+            f"{a.output} is a run of task {tasks[0]}, and {b.output} of task {tasks[1]}",
+            "Compare two runs of one task.",
+        )
     results = [
         *gate_results(a, b),
         *accuracy_results(a, b),

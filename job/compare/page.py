@@ -1,6 +1,7 @@
 """The comparison of two runs as tables and as a page."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from job import text_format
 from job.compare.comparison import Comparison
@@ -32,7 +33,11 @@ def headline(comparison: Comparison) -> str:
     """Return the result in one sentence."""
     worse = comparison.worse
     if not worse:
-        return f"No result of B is worse than A ({len(comparison.results)} compared)."
+        unknown = len(comparison.results) - comparison.judged
+        also = f", {unknown} not judged" if unknown else ""
+        if not comparison.judged:
+            return f"No result of B could be judged ({len(comparison.results)} compared)."
+        return f"No result of B is worse than A ({comparison.judged} judged{also})."
     names = "; ".join(result.name for result in worse)
     verb = "is" if len(worse) == 1 else "are"
     return f"{text_format.plural(len(worse), 'result')} of B {verb} worse than A: {names}."
@@ -41,7 +46,7 @@ def headline(comparison: Comparison) -> str:
 def runs_grid(comparison: Comparison) -> Grid:
     """Return output, name, time and status of both runs."""
     rows = tuple(_run_cells(name, run) for name, run in zip("AB", _runs(comparison), strict=True))
-    return Grid("Runs", words("Run", "Output", "Name", "Created", "Status", "Machine"), rows)
+    return Grid("Runs", words("Run", "Output", "Name", "Created (UTC)", "Status", "Machine"), rows)
 
 
 def results_grid(comparison: Comparison) -> Grid:
@@ -57,12 +62,12 @@ def narrow_results_grid(comparison: Comparison) -> Grid:
 
 
 def bases(comparison: Comparison) -> tuple[str, ...]:
-    """Return the basis of each verdict other than ``no difference``, in one sentence each."""
-    return tuple(
-        f"{result.name}: {_basis(result)}."
-        for result in comparison.results
-        if result.verdict is not Verdict.same and result.reason
-    )
+    """Return the basis of the verdicts other than ``no difference``, in one sentence each."""
+    names: dict[str, list[str]] = {}
+    for result in comparison.results:
+        if result.verdict is not Verdict.same and result.reason:
+            names.setdefault(_basis(result), []).append(result.name)
+    return tuple(f"{'; '.join(found)}: {basis}." for basis, found in names.items())
 
 
 def differences_grids(comparison: Comparison) -> tuple[Grid, ...]:
@@ -125,7 +130,12 @@ def _run_cells(name: str, run: FinishedRun) -> tuple[str, ...]:
     report = run.report
     status = report["status"].replace("_", " ")
     machine = report["host"]["cpu_model"]
-    return name, str(run.output), report["name"], report["created_at"], status, machine
+    return name, str(run.output), report["name"], _time(report["created_at"]), status, machine
+
+
+def _time(created_at: str) -> str:
+    """Return a time without seconds and zone, such as ``2026-11-29 09:09``, in UTC."""
+    return datetime.fromisoformat(created_at).astimezone(UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def _cells(difference: Difference) -> tuple[str, str, str]:

@@ -4,7 +4,7 @@ The schema (``schemas/manifest.schema.json``) contains all defaults. The datacla
 """
 
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
@@ -124,7 +124,11 @@ def _parse(
     filled = fill(filled, schema())
     _check_version(filled, source)
     faults += schema_faults(filled)
-    faults += rule_faults(filled, [fault.pointer for fault in faults])
+    given = _given(document, [path for path, _ in changes])
+    faults += [
+        fault if given(fault.pointer) else _of_default(fault)
+        for fault in rule_faults(filled, [fault.pointer for fault in faults])
+    ]
     if faults:
         raise ManifestError(source, tuple(sorted(faults, key=lambda f: _rank(document, f))))
     resolved = normalise(filled, schema())
@@ -135,6 +139,26 @@ def _parse(
         # Distillation compares probabilities of classes, which a detector does not have.
         resolved["train"]["loss"] = "labels"
     return _record(Manifest, {**resolved, "resolved": resolved, "base": base})
+
+
+def _given(document: Any, overridden: Sequence[tuple[str, ...]]) -> Callable[[str], bool]:
+    """Return whether the manifest or an override sets a value, as a function of its pointer."""
+
+    def given(place: str) -> bool:
+        path, value = split_pointer(place), document
+        for name in path:
+            if not isinstance(value, dict) or name not in value:
+                return any(path[: len(each)] == each for each in overridden)
+            value = value[name]
+        return True
+
+    return given
+
+
+def _of_default(fault: Fault) -> Fault:
+    """Return a fault of a value that the user did not write; its message names the origin."""
+    found = fault.message.rpartition(", found ")[1]
+    return replace(fault, message=f"{fault.message} (the default)") if found else fault
 
 
 def _override(

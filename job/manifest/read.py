@@ -102,7 +102,9 @@ def read_json(text: str, source: str) -> Any:
     except json.JSONDecodeError as error:
         if _YAML.match(text):
             _reject(source, _IS_YAML)
-        _reject(source, f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}")
+        found = repr(text[error.pos]) if error.pos < len(text) else "the end of the text"
+        place = f"line {error.lineno}, column {error.colno}"
+        _reject(source, f"not JSON: {error.msg} at {place}, found {found}")
     except RecursionError:
         _reject(source, _TOO_DEEP)
     if faults := tuple(islice(_scan(text), _MAX_FAULTS)):

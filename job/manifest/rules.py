@@ -73,7 +73,7 @@ def _is_channels_last(shape: Sequence[int]) -> bool:
     return shape[0] not in _CHANNELS and shape[2] in _CHANNELS
 
 
-def _shape(name: str | None, input_shape: Sequence[int]) -> Iterator[Fault]:
+def _channels_first(input_shape: Sequence[int]) -> Iterator[Fault]:
     if _is_channels_last(input_shape):
         height, width, channels = input_shape
         yield Fault(
@@ -81,8 +81,10 @@ def _shape(name: str | None, input_shape: Sequence[int]) -> Iterator[Fault]:
             f"expected [channels, height, width], channels first, found {list(input_shape)}",
             f"[{channels}, {height}, {width}]",
         )
-        return
-    if name is None or name == "convnet":
+
+
+def _shape(name: str | None, input_shape: Sequence[int]) -> Iterator[Fault]:
+    if name is None or name == "convnet" or _is_channels_last(input_shape):
         return
     usual = 1 if name == "lenet" else 3
     if input_shape[0] != usual:
@@ -276,6 +278,7 @@ RULES: tuple[tuple[Rule, tuple[str, ...]], ...] = (
     (_one_source, _under("/model", "name", "callable", "inference_model")),
     (_weights, _under("/model", "name", "weights", "weights_sha256", "pretrained")),
     (_random, _under("/model", "random_weights", "weights", "pretrained", "inference_model")),
+    (_channels_first, ("/model/input_shape",)),
     (_shape, _under("/model", "name", "input_shape")),
     (_width, _under("/model", "name", "width")),
     (_data_keys, _under("/data", "format", *_SPLIT_KEYS)),

@@ -13,6 +13,7 @@ from job.events import Say
 from job.pipeline.output_location import Location, store_of_environment
 from job.pipeline.plan import REPORT
 from job.storage.files import output_errors, read_json, write_bytes, write_json
+from job.storage.local import FAILURE, LOGS
 from job.storage.s3.fetch_run import REPORT_FILE, read_file, read_report
 from job.ui.protocol import Ui
 
@@ -41,15 +42,19 @@ def render_files(report: Mapping[str, Any]) -> Mapping[str, str]:
     for record in deploys.values():
         schema_check.validate_deploy(record)
     return {
-        **{f"{folder}/{NAME}": _text(record) for folder, record in deploys.items()},
-        "report.json": _text(report),
+        # As UTF-8 without escapes, because a service in C++ may have a simple reader of JSON.
+        **{
+            f"{folder}/{NAME}": _text(record, ensure_ascii=False)
+            for folder, record in deploys.items()
+        },
+        "report.json": _text(report, ensure_ascii=True),
         "report.md": markdown.render(page),
         "report.html": html.render(page),
     }
 
 
-def _text(document: Mapping[str, Any]) -> str:
-    return f"{json.dumps(document, indent=2, allow_nan=False)}\n"
+def _text(document: Mapping[str, Any], *, ensure_ascii: bool) -> str:
+    return f"{json.dumps(document, indent=2, allow_nan=False, ensure_ascii=ensure_ascii)}\n"
 
 
 def report_key(**made_of: Any) -> str:
@@ -127,15 +132,35 @@ def read(place: Location, say: Say) -> Mapping[str, Any]:
         return read_report(store_of_environment(say), place, say)
     source = place / REPORT_FILE
     if not source.is_file():
-        raise UsageError(
-            f"no {REPORT_FILE} in {place}", "Give the output folder of a finished run."
-        )
+        raise _without_report(place)
     document = read_json(source)
     if not isinstance(document, dict):
         raise DataError(
             f"{source}: expected a JSON object", "Run the job again with --from report."
         )
     return document
+
+
+def _without_report(folder: Path) -> UsageError:
+    """Return the error for a folder without report.json; it names what the folder is."""
+    failure = read_json(folder / FAILURE)
+    if isinstance(failure, dict):
+        reason = str(failure.get("message", "")).partition("\n")[0]
+        return UsageError(
+            f"the run in {folder} failed, so it has no {REPORT_FILE}: {reason}",
+            "Correct the cause, then run the same `job run` command again.",
+        )
+    if (folder / LOGS).is_dir():
+        return UsageError(
+            f"the run in {folder} is not finished, so it has no {REPORT_FILE}",
+            "Run the same `job run` command again. The run resumes.",
+        )
+    if (folder.parent / REPORT_FILE).is_file():
+        return UsageError(f"{folder} is a part of a run", f"Give {folder.parent}.")
+    what = "" if folder.exists() else ", because the folder does not exist"
+    return UsageError(
+        f"no {REPORT_FILE} in {folder}{what}", "Give the output folder of a finished run."
+    )
 
 
 def read_valid(place: Location, say: Say) -> Mapping[str, Any]:
@@ -151,7 +176,12 @@ def read_valid(place: Location, say: Say) -> Mapping[str, Any]:
     try:
         schema_check.validate(report)
     except OutputError as error:
-        raise DataError(f"{place / REPORT_FILE}: {error.message}", error.hint) from error
+        faults = error.message.removeprefix(f"{REPORT_FILE}: ")
+        raise DataError(
+            f"{place / REPORT_FILE} does not match the schema of this version: {faults}",
+            "If another version of `job` wrote the file, run the job again with --from report. If "
+            "the file was edited, restore it.",
+        ) from error
     return report
 
 

@@ -7,13 +7,15 @@ from pathlib import Path
 from job.data.archive_reading import is_archive, is_plain_tar
 from job.errors import DataError
 from job.manifest import Manifest
-from job.manifest.spec import TrainSpec
+from job.manifest.spec import BUILT_IN, TrainSpec
 from job.stages.dataset import open_splits
 
 # Images of scikit-learn's digits. Loading them would take a second.
 _DIGITS = 1797
 # Only an archive is unpacked next to a stage's folder.
 _UNUSED = Path("unused/out")
+# Their images are built in, or in files that the run downloads before it plans.
+_WITHOUT_FOLDER = (*BUILT_IN, "packed")
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,25 @@ class Training:
     evaluations: int
 
 
+def uncounted(manifest: Manifest) -> str:
+    """Return why images can be counted only by a run; empty if they can be counted now."""
+    data = manifest.data
+    if data.format in _WITHOUT_FOLDER:
+        return ""
+    root = posixpath.basename(data.root or "")
+    uri = manifest.uri(data.root or ".")
+    if uri is not None and uri not in manifest.localized:
+        return f"{uri} is not listed yet"
+    if is_archive(root) and not (uri is not None and is_plain_tar(root)):
+        return f"the archive {root} is not unpacked yet"
+    return ""
+
+
 def count_images(manifest: Manifest) -> Images:
     """Count the images of the splits, without reading an image.
 
     Raises:
-        DataError: the data set is missing, malformed, or an archive that is not unpacked yet.
+        DataError: the data set is missing or malformed; or see :func:`uncounted`.
     """
     data = manifest.data
     if data.format == "digits":
@@ -54,12 +70,8 @@ def count_images(manifest: Manifest) -> Images:
         )
         train = _DIGITS - selection - test
         return Images(train, min(train, data.calibration_images), selection, test)
-    root = posixpath.basename(data.root or "")
-    uri = None if data.format == "packed" else manifest.uri(data.root or ".")
-    if uri is not None and uri not in manifest.localized:
-        raise DataError(f"{uri} is not listed yet")
-    if is_archive(root) and not (uri is not None and is_plain_tar(root)):
-        raise DataError(f"the archive {root} is not unpacked yet")
+    if reason := uncounted(manifest):
+        raise DataError(reason)
     splits = open_splits(manifest, _UNUSED)
     parts = (splits.train, splits.calibration, splits.selection, splits.test)
     return Images(*(len(part) for part in parts))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from job.data.decode import EXTENSIONS
+from job.data.system_folders import system_part
 from job.errors import DataError, StageCrashed, UsageError
 from job.pipeline.crash import last_lines
 from job.predict.deployed import fp32_beside, read_deploy
@@ -99,7 +100,7 @@ def classify(folder: Path, image: str, ui: Ui, *, compare: bool) -> list[ImageRe
             f"{folder}: the meaning of the model's outputs is unknown",
             "Call the model from a program, see docs/deploy.md.",
         )
-    with _files(image) as files:
+    with image_files(image) as files:
         found = [
             _run(each, record, list(files.values()), ui)
             for each, record in zip(folders, records, strict=True)
@@ -117,8 +118,17 @@ def classify(folder: Path, image: str, ui: Ui, *, compare: bool) -> list[ImageRe
 
 
 @contextmanager
-def _files(image: str) -> Iterator[Mapping[str, Path]]:
-    """Yield the files to classify by the name to show."""
+def image_files(image: str) -> Iterator[Mapping[str, Path]]:
+    """Yield the files to classify by the name to show.
+
+    Of a folder, hidden files and files in system folders are left out, as in data sets.
+
+    Args:
+        image: path of a file or a folder, or ``-`` for standard input.
+
+    Raises:
+        DataError: the folder contains no image.
+    """
     if image == STANDARD_INPUT:
         with tempfile.TemporaryDirectory(prefix="job-predict-") as scratch:
             path = Path(scratch) / "image"
@@ -129,10 +139,15 @@ def _files(image: str) -> Iterator[Mapping[str, Path]]:
     if not path.is_dir():
         yield {image: path}
         return
-    found = sorted(each for each in path.rglob("*") if each.suffix.lower() in EXTENSIONS)
+    found = sorted(each for each in path.rglob("*") if _is_image(each, path))
     if not found:
         raise DataError(f"{image}: the folder contains no image", "Give a folder with images.")
     yield {str(each): each for each in found}
+
+
+def _is_image(file: Path, folder: Path) -> bool:
+    inside = str(file.relative_to(folder))
+    return file.suffix.lower() in EXTENSIONS and not system_part(inside) and file.is_file()
 
 
 def _run(

@@ -48,6 +48,7 @@ DEPLOYS = tuple(
     f"{folder}/deploy.json"
     for folder in ("fp32", "int8", "int8_paddle_openvino", "int8_openvino", "int8_onnxruntime")
 )
+LOGS = "logs"
 # The error that ended the last run without a report, unless the next run can resume.
 FAILURE = "failure.json"
 # The state of the output in S3 that the folder corresponds to.
@@ -113,7 +114,7 @@ class LocalOutput:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self.partials = self.root / ".partial"
-        self.logs = self.root / "logs"
+        self.logs = self.root / LOGS
         self.digests = Digests(self.root / ".digests.json")
 
     @contextmanager
@@ -244,7 +245,7 @@ class LocalOutput:
         """
         if is_our_lock(self.root) or any(map(self._is_stage_output, folders)):
             return
-        for name in (*folders, *REPORTS, MANIFEST, "logs"):
+        for name in (*folders, *REPORTS, MANIFEST, LOGS):
             if os.path.lexists(self.root / name):
                 raise OutputError(
                     f"{self.root / name} already exists and was not written by job",

@@ -13,6 +13,7 @@ from job.storage.local import (
     DEPLOYS,
     FAILURE,
     KEY_FILE,
+    LOGS,
     MANIFEST,
     REPORTS,
     RESUME,
@@ -20,7 +21,6 @@ from job.storage.local import (
     remove,
 )
 
-LOGS = "logs"
 PARTIALS = ".partial"
 # Paddle writes these files in place, so a link to them can have a part of the content. A stage
 # writes them after its last checkpoint, and a stage that resumes writes them again.

@@ -136,7 +136,9 @@ def _note(name, *values):
 @contextmanager
 def start_run(run_name):
     if run_name == "refused":
-        raise MlflowException("no")
+        raise MlflowException("no, http://user:secret@tracking")
+    if run_name == "full":
+        raise OSError(28, "No space left on device")
     _note("run", run_name)
     yield
 
@@ -186,12 +188,15 @@ def log_text(text, name):
         texts = {rest[0] for name, *rest in calls if name == "text"}
         assert texts >= {"report.html", "report.json"}
 
-    def test_a_server_that_refuses_is_a_warning(
-        self, installed: None, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize(("name", "reason"), [("refused", "no, "), ("full", "No space left")])
+    def test_any_failure_is_a_warning_without_the_password(
+        self, installed: None, monkeypatch: pytest.MonkeyPatch, name: str, reason: str
     ) -> None:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking")
-        (warning,) = self.log("refused")
-        assert "http://tracking" in warning
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@tracking")
+        (warning,) = self.log(name)
+        assert reason in warning
+        assert "@tracking" in warning
+        assert "secret" not in warning
 
     def test_a_run_that_reused_everything_is_not_logged_again(
         self, installed: None, monkeypatch: pytest.MonkeyPatch

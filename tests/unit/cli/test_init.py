@@ -1,6 +1,7 @@
 """``job init`` writes a valid manifest, or names what is missing."""
 
 import json
+import shlex
 import tarfile
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import torch_files
 from moto_server import S3Server
 from typer.testing import CliRunner
 
-from job.cli.init_model import preprocessing_of
+from job.api.execution import load_with_output
+from job.cli.init_model import check_order, preprocessed_shape, preprocessing_of
 from job.cli.main import app
 from job.errors import DataError, UsageError
 from job.manifest import load
@@ -19,9 +21,11 @@ from job.uri import S3Uri
 
 
 def images(folder: Path, *names: str) -> None:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(b"")
+    """Write each image, and a copy, because a data set of two images has too few for its splits."""
+    for path in (folder / name for name in names):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for copy in (path, path.with_stem(f"{path.stem}-copy")):
+            copy.write_bytes(b"")
 
 
 def init(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> str:
@@ -85,12 +89,15 @@ def test_lists_and_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert (manifest.model.classes, manifest.data.val_list) == (3, "val_list.txt")
 
 
-@pytest.mark.parametrize("classes", [2, 1000])
+@pytest.mark.parametrize(("inputs", "classes"), [(512, 2), (512, 1000), (2, 1000)])
 def test_weights_for_other_classes_are_fine_tuned(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classes: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inputs: int, classes: int
 ) -> None:
     images(tmp_path / "d", "cat/1.jpg", "dog/2.jpg")
-    weights = {"fc.weight": np.zeros((classes, 512), "float32")}
+    weights = {
+        "fc.weight": np.zeros((classes, inputs), "float32"),
+        "fc.bias": np.zeros(classes, "float32"),
+    }
     torch_files.save(tmp_path / "w.pth", weights)
     init(monkeypatch, tmp_path, "--data", "d", "--weights", "w.pth")
     manifest = load("m.json")
@@ -117,6 +124,7 @@ def test_weights_that_cannot_be_read_are_rejected(
         (("cat/1.jpg",), DataError),
         (("1.jpg", "cat/2.jpg"), DataError),
         (("train/cat/1.jpg", "val/cat/1.jpg"), DataError),
+        (("cat/1.jpg", "dog/1.jpg", "elk/readme.txt"), DataError),
         (("Annotations/1.xml", "JPEGImages/1.jpg"), DataError),
     ],
 )
@@ -128,6 +136,42 @@ def test_what_is_missing_is_named(
     with pytest.raises(error, match="--data d: "):
         init(monkeypatch, tmp_path, "--data", "d")
     assert not (tmp_path / "m.json").exists()
+
+
+def test_too_few_images_for_the_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images(tmp_path / "d", "cat/1.jpg", "dog/2.jpg")
+    for copy in (tmp_path / "d").rglob("*-copy.jpg"):
+        copy.unlink()
+    with pytest.raises(DataError, match="2 images"):
+        init(monkeypatch, tmp_path, "--data", "d")
+    assert not (tmp_path / "m.json").exists()
+
+
+def test_any_name_of_data_and_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images(tmp_path / "Meine Fotos ä 写真", "große Katze/1.jpg", "Hund's/2.jpg")
+    (tmp_path / "o p").mkdir()
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(
+        app, ["init", "--data", "Meine Fotos ä 写真", "--output", "o p/m.json"]
+    )
+    assert done.exit_code == 0, done.output
+    (run,) = [line for line in done.output.splitlines() if line.startswith("Run: ")]
+    command = shlex.split(run.removeprefix("Run: job "))
+    assert command[:2] == ["run", "o p/m.json"]
+    assert "../Meine Fotos ä 写真" in (tmp_path / "o p/m.json").read_text()
+    done = CliRunner().invoke(app, [*command, "--dry-run"])
+    assert done.exit_code == 0, done.output
+
+
+def test_results_never_become_a_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images(tmp_path / "d", "cat/1.jpg", "dog/2.jpg")
+    with pytest.raises(UsageError, match="runs/job-d"):
+        init(monkeypatch, tmp_path / "d", "--data", ".")
+    init(monkeypatch, tmp_path, "--data", "d")
+    for output in ("d/out", "d/cat/out", str(tmp_path / "d")):
+        with pytest.raises(UsageError, match="/data/train_dir"):
+            load_with_output("m.json", (), output)
+    assert load_with_output("m.json", (), "data-out")[1] == Path("data-out")
 
 
 def test_a_missing_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,20 +191,37 @@ def test_the_example_runs_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_preprocessing_of_an_export(tmp_path: Path) -> None:
     (tmp_path / "inference.yml").write_text(
         "PreProcess:\n  transform_ops:\n  - ResizeImage: {resize_short: 256}\n"
+        "  - CropImage: {size: 240}\n"
         "  - NormalizeImage: {mean: [0.5, 0.5, 0.5], std: [0.2, 0.2, 0.2], order: ''}\n"
     )
+    assert preprocessed_shape(tmp_path) == [3, 240, 240]
     assert preprocessing_of(tmp_path) == {
         "resize_short": 256,
         "mean": [0.5] * 3,
         "std": [0.2] * 3,
     }
     (tmp_path / "inference.yml").write_text(
-        "PreProcess:\n  transform_ops:\n  - ResizeImage: {size: [224, 224]}\n"
+        "PreProcess:\n  transform_ops:\n  - ResizeImage: {size: [320, 224]}\n"
     )
+    assert preprocessed_shape(tmp_path) == [3, 224, 320]
     assert preprocessing_of(tmp_path) == {"resize_short": None}
+    (tmp_path / "inference.yml").write_text("PreProcess:\n  transform_ops:\n  - ToCHWImage: null\n")
+    assert preprocessed_shape(tmp_path) is None
     (tmp_path / "inference.yml").write_text("a: !!python/object/apply:os.getpid []\n")
     with pytest.raises(DataError, match=r"inference\.yml"):
         preprocessing_of(tmp_path)
+
+
+def test_the_classes_of_an_export_have_the_order_of_the_folders(tmp_path: Path) -> None:
+    text = "PostProcess:\n  Topk:\n    label_list: [dog, cat]\n"
+    (tmp_path / "inference.yml").write_text(text)
+    with pytest.raises(UsageError, match="dog, cat"):
+        check_order(tmp_path, ("cat", "dog"))
+    check_order(tmp_path, ("dog", "cat"))
+    # The names in the export may be others, such as words in another language.
+    check_order(tmp_path, ("Hund", "Katze"))
+    (tmp_path / "inference.yml").unlink()
+    check_order(tmp_path, ("cat", "dog"))
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -244,8 +244,9 @@ class TestDetectors:
         assert (found.verdict, found.interval) == (verdict, None)
         assert found.change == pytest.approx(mean - 69.0)
 
-    def test_a_classifier_and_a_detector_have_no_accuracy_in_common(self) -> None:
+    def test_a_classifier_and_a_detector_are_not_compared(self) -> None:
         a, b = (
             FinishedRun(Path(), each, None, {}) for each in (sample_report(), self.detector(60))
         )
-        assert not [each for each in compare(a, b).results if each.kind == "accuracy"]
+        with pytest.raises(UsageError, match=r"classification.*detection"):
+            compare(a, b)

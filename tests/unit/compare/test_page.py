@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 from fake_cli import job
-from finished_runs import predicted, write_run
+from finished_runs import LABELS, predicted, write_run
 from html_page import ATTACK, Page
 from moto_server import S3Server
 from sample_report import sample_report
 
-from job.errors import GateFailed
+from job.compare.results import OTHER_IMAGES
+from job.errors import DataError, GateFailed, UsageError
 from job.storage.s3 import index
 from job.storage.s3.fetch_run import read_file
 from job.storage.s3.index import Index, IndexEntry
@@ -62,6 +63,49 @@ def test_json(runs: Path) -> None:
     assert (first["name"], first["verdict"]) == ("INT8 top-1", "worse")
     assert first["change"] < 0
     assert found["a"]["output"] == "a"
+
+
+def test_results_without_a_verdict_are_no_success(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "a", tmp_path / "a")
+    report = json.loads((runs / "a/report.json").read_text())
+    report["host"]["cpu_model"] = "another"
+    write_run(tmp_path / "b", report, labels=LABELS[::-1])
+    found = json.loads(job("compare", "a", "b", "--json", cwd=tmp_path).stdout)
+    verdicts = [each["verdict"] for each in found["results"]]
+    assert found["judged"] == len(verdicts) - verdicts.count("not judged") > 0
+    first, *rest = job("compare", "a", "b", cwd=tmp_path).stdout.splitlines()
+    # Equal reasons are printed once.
+    assert sum(OTHER_IMAGES in line for line in rest) == 1
+    assert f"{found['judged']} judged, {verdicts.count('not judged')} not judged" in first
+
+
+def test_an_output_without_a_report_is_described(runs: Path, tmp_path: Path) -> None:
+    """Of a run that failed, a run that was stopped, a part of a run, and no folder."""
+    (tmp_path / "failed/logs").mkdir(parents=True)
+    failure = {"message": "stage int8 failed: reason\n  | line", "exit_code": 1}
+    (tmp_path / "failed/failure.json").write_text(json.dumps(failure))
+    (tmp_path / "stopped/logs").mkdir(parents=True)
+    cases = {
+        tmp_path / "failed": "stage int8 failed: reason",
+        tmp_path / "stopped": "not finished",
+        runs / "a/accuracy": f"Give {runs / 'a'}",
+        tmp_path / "none": "does not exist",
+    }
+    for folder, named in cases.items():
+        done = job("compare", "a", str(folder), cwd=runs)
+        assert done.returncode == UsageError.exit_code
+        assert named in done.stderr
+        assert "  | line" not in done.stderr
+
+
+def test_a_report_of_another_version_is_named(runs: Path, tmp_path: Path) -> None:
+    report = json.loads((runs / "a/report.json").read_text())
+    del report["audit"]
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    done = job("compare", "a", str(tmp_path), cwd=runs)
+    assert done.returncode == DataError.exit_code
+    assert "'audit'" in done.stderr
+    assert "--from report" in done.stderr
 
 
 def test_the_page_escapes_names(runs: Path) -> None:

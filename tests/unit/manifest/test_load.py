@@ -16,7 +16,7 @@ from sample_manifest import MINIMAL, check, document, faults
 
 from job.cli.explain import explain
 from job.errors import Fault, ManifestError, UsageError
-from job.manifest import Manifest, entries, load
+from job.manifest import Manifest, entries, load, parse
 from job.manifest.schema import keys
 
 # Records
@@ -277,6 +277,21 @@ def test_wrong_value_says_what_is_expected_and_found(place: str, value: Any, mes
     found = faults(document(**{place: value}))
     assert message in found["/" + place.replace("__", "/")].message
     assert len(found) == 1
+
+
+def test_channels_last_is_named_beside_a_fault_of_the_network() -> None:
+    found = faults(document(model__name="resnet5o", model__input_shape=[32, 32, 3]))
+    assert set(found) == {"/model/name", "/model/input_shape"}
+
+
+def test_a_fault_of_a_default_names_the_default() -> None:
+    written = document(model__classes=1)
+    assert "default" not in faults(written)["/model/classes"].message
+    del written["model"]["classes"]
+    assert "default" in faults(written)["/model/classes"].message
+    with pytest.raises(ManifestError, match="/model/classes") as caught:
+        parse(written, "m.json", Path(), ["model.classes=1"])
+    assert "default" not in caught.value.faults[0].message
 
 
 @pytest.mark.parametrize("version", ["1", None, True, 1.5])

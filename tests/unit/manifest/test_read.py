@@ -22,8 +22,8 @@ def write(folder: Path, content: str | bytes) -> str:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"a": 1,\n "b": }', r"not JSON: Expecting value at line 2, column 7"),
-        ("", r"not JSON: Expecting value at line 1, column 1"),
+        ('{"a": 1,\n "b": }', r"not JSON: Expecting value at line 2, column 7, found '}'"),
+        ("", r"not JSON: Expecting value at line 1, column 1, found the end"),
         (b'{"a":\n "\xff"}', r"not UTF-8: byte 0xff at line 2, column 3"),
         (b"\xef\xbb\xbf{,", r"not JSON: .* at line 1, column 2"),
         (b"\xff\xfe{\0}\0", r"not UTF-8: byte 0xff at line 1, column 1"),
@@ -47,6 +47,8 @@ def test_unreadable_json_is_placed(tmp_path: Path, content: str | bytes, message
     with pytest.raises(ManifestError, match=message) as caught:
         load(write(tmp_path, content))
     assert caught.value.exit_code == 2
+    # No key explains text that is not JSON.
+    assert bool(caught.value.hint) == any(fault.pointer for fault in caught.value.faults)
 
 
 def test_every_duplicate_and_bad_number_is_listed(tmp_path: Path) -> None:

@@ -4,11 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from data_fakes import save_image
+from typer.testing import CliRunner
 
+from job.cli.main import app
 from job.data.decode import decode
 from job.data.transforms import Evaluate, normalize
+from job.errors import DataError, UsageError
 from job.predict.image_main import answers, prepared, probabilities
+from job.predict.images import image_files
 
 DEPLOY: dict[str, Any] = {
     "input": {"shape": [None, 3, 8, 8]},
@@ -49,6 +54,26 @@ def test_unreadable_images_keep_their_place(tmp_path: Path) -> None:
     rows = [row for batch in answers(model, DEPLOY, files, 2) for row in batch]
     assert ["error" in row for row in rows] == [False, True, False, False]
     assert model.batches == [1, 2]
+
+
+def test_a_folder_gives_its_images_only(tmp_path: Path) -> None:
+    names = ("b/2.PNG", "1.jpg", "._1.jpg", "@eaDir/1.jpg", ".thumbs/3.png", "notes.txt")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"content")
+    (tmp_path / "album.png").mkdir()
+    with image_files(str(tmp_path)) as files:
+        assert list(files.values()) == [tmp_path / "1.jpg", tmp_path / "b/2.PNG"]
+    with pytest.raises(DataError, match=r"album\.png"), image_files(str(tmp_path / "album.png")):
+        pass
+
+
+@pytest.mark.parametrize("option", ["--infer-model", "--image", "--infer-data"])
+def test_a_uri_is_no_path(option: str) -> None:
+    given = {"--infer-model": "int8", option: "s3://bucket/key"}
+    arguments = ["predict", *(text for pair in given.items() for text in pair)]
+    with pytest.raises(UsageError, match="job fetch"):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
 
 
 def test_scores_become_probabilities() -> None:

@@ -99,8 +99,11 @@ def test_a_report_of_an_older_version_has_no_records() -> None:
 def test_records_are_written_into_the_folders_of_models_only(tmp_path: Path) -> None:
     report = report_with_interfaces()
     (tmp_path / "int8").mkdir()
+    report["data"]["class_names"][2] = "Größe 写真"
     write(report, tmp_path, source=tmp_path)
-    assert json.loads((tmp_path / "int8/deploy.json").read_text())["name"] == report["name"]
+    text = (tmp_path / "int8/deploy.json").read_text(encoding="utf-8")
+    assert json.loads(text)["name"] == report["name"]
+    assert '"Größe 写真"' in text
     assert not (tmp_path / "fp32").exists()
 
 
