@@ -69,9 +69,7 @@ svg * { stroke-linejoin: round; stroke-linecap: butt; }
 pre { background: var(--panel); padding: 12px 14px; border-radius: 8px; font: 12px/1.5 var(--mono);
   white-space: pre-wrap; overflow-wrap: anywhere; }
 @media (max-width: 720px) {
-  .info { background: var(--panel); color: var(--muted); padding: 6px 12px; font-size: 14px;
-  border-left: 4px solid var(--line); margin: 8px 0; }
-.cards { grid-template-columns: repeat(2, 1fr); }
+  .cards { grid-template-columns: repeat(2, 1fr); }
   figure { overflow-x: auto; }
   /* As wide as on a large screen: narrow columns of text would make the rows tall. */
   .scroll table { width: max-content; max-width: 952px; }
