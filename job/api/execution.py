@@ -220,7 +220,7 @@ def _check_machine(host: Host, allow_slow_isa: bool) -> None:
     if not host.has_vnni and not allow_slow_isa:
         raise MachineError(
             f"this CPU ({host.cpu_model}) has no AVX512_VNNI: INT8 would be slow, and sums of "
-            "products could overflow 16 bits",
+            "products could saturate at 16 bits",
             "Use a CPU with AVX512_VNNI (`job doctor` checks a machine), or add --allow-slow-isa: "
             "the report is then marked not comparable.",
         )

@@ -23,7 +23,7 @@ def check(settings: Sequence[BenchmarkSetting]) -> None:
         if setting.cores > usable:
             key = "threads" if setting.scenario == "latency" else "instances"
             raise MachineError(
-                f"/benchmark/{key}: got {setting.cores} {key}, but only "
+                f"/benchmark/{key}: found {setting.cores} {key}, but only "
                 f"{plural(usable, 'core')} can be used",
                 f"Lower benchmark.{key}, or give the container more cores.",
             )

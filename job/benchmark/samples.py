@@ -68,7 +68,7 @@ class Samples:
 
     Attributes:
         label: how the model ran, see :class:`job.benchmark.timer.Candidate`.
-        rounds: milliseconds a call, as [round][instance][call].
+        rounds: milliseconds per call, as [round][instance][call].
         peak_rss_bytes: largest peak memory of the model's processes.
         conditions: the conditions of the measurement.
     """

@@ -139,7 +139,7 @@ class InstanceGroup:
                 not reached a minimum.
 
         Returns:
-            Milliseconds a call, as [instance][call].
+            Milliseconds per call, as [instance][call].
         """
         several = len(self.timers) > 1
         start_ns = time.monotonic_ns() + (BARRIER_NS if several else 0)

@@ -104,10 +104,14 @@ def _explanation(key: Key) -> Explanation:
 
 
 def render(explanations: Sequence[Explanation], console: "Console") -> None:
-    """Print a single key with all details, or several keys as a tree with one line each."""
-    if len(explanations) == 1:
-        _render_key(explanations[0], console)
-    else:
+    """Print a single key with all details, or several keys as a tree with one line each.
+
+    If all other keys are inside the first key, the meaning of the first key is printed as well.
+    """
+    first, *others = explanations
+    if first.children or not others:
+        _render_key(first, console)
+    if others:
         _render_tree(explanations, console)
 
 
@@ -116,13 +120,15 @@ def _render_key(key: Explanation, console: "Console") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    rows = {
+    details = {
         "type": " or ".join(key.types),
         "default": "none (required)" if key.required else json.dumps(key.default),
         "allowed": key.allowed,
         "example": " or ".join(json.dumps(example) for example in key.examples),
         "cost": key.cost,
     }
+    # The keys inside a section have the types and the defaults.
+    rows = {"cost": key.cost} if key.children else details
     table = Table.grid(padding=(0, 2))
     for label, text in rows.items():
         table.add_row(Text(label, style="bold"), Text(text))

@@ -69,7 +69,8 @@ def render(
         bool,
         typer.Option(
             "--score",
-            help="Score each part of the test split in its own pod. Run until stage int8 first.",
+            help="Score each part of the test split in its own pod. First run all stages before "
+            "accuracy, see `job score`.",
         ),
     ] = False,
     processes: Annotated[
@@ -83,11 +84,12 @@ def render(
         str | None, typer.Option(help="ServiceAccount with a cloud role, for example for S3.")
     ] = None,
 ) -> None:
-    """Print a Job that runs a manifest, and a ConfigMap with the manifest.
+    """Print a Kubernetes Job that runs a manifest.
 
-    For a manifest with a matrix, the command prints an Indexed Job with one pod per model. `job
-    merge` combines the results. With --processes, the command prints a PaddleJob for Kubeflow's
-    training operator. Relative paths in the manifest are relative to /work.
+    The output also contains a ConfigMap with the manifest. For a manifest with a matrix, the
+    command prints an Indexed Job with one pod per model. `job merge` combines the results. With
+    --processes, the command prints a PaddleJob for Kubeflow's training operator. Relative paths in
+    the manifest are relative to /work.
 
     \b
     Examples:

@@ -243,19 +243,22 @@ def merge(
 @app.command()
 def score(
     manifest: ManifestArgument,
-    shard: Annotated[int, typer.Option(help="Number of the part, from 0 to accuracy.shards - 1.")],
+    shard: Annotated[
+        int, typer.Option(help="Number of the part (shard), from 0 to accuracy.shards - 1.")
+    ],
     overrides: Overrides = None,
     output: OutputOption = None,
     log_format: LogFormatOption = LogFormat.text,
 ) -> None:
     """Score one part of a large test split on this machine.
 
-    Other machines score the other parts. First run `job run --until int8`, because scoring reads
-    the saved models. The next `job run` reuses the scored parts and scores the missing parts.
+    Other machines score the other parts. First run all stages before accuracy, because scoring
+    reads the saved models. `job run --dry-run` lists the stages. The next `job run` reuses the
+    scored parts and scores the missing parts.
 
     \b
     Examples:
-      job run m.json --set accuracy.shards=2 --until int8
+      job run m.json --set accuracy.shards=2 --until paddle_openvino
       job score m.json --set accuracy.shards=2 --shard 0     (on one machine)
       job score m.json --set accuracy.shards=2 --shard 1     (on another)
       job run m.json --set accuracy.shards=2

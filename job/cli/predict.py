@@ -87,8 +87,8 @@ def predict(
         str | None,
         typer.Option(
             metavar="FILE|DIR|-",
-            help="Classify an image file, the images of a folder, or standard input. The model's "
-            "folder must contain deploy.json.",
+            help="Run the model on an image file, the images of a folder, or standard input. The "
+            "model's folder must contain deploy.json.",
         ),
     ] = None,
     compare: Annotated[
@@ -138,10 +138,11 @@ def predict(
     ] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a saved model on images (--image) or on a packed file (--infer-data).
+    """Run a saved model on images or on a packed file.
 
-    --image prints label and probability of each image. deploy.json in the model's folder gives the
-    transform, the class names and the fastest settings.
+    --image prints the label and the probability of each image, or the objects that a detector
+    found. deploy.json in the model's folder gives the transform, the class names and the fastest
+    settings.
 
     With --infer-data, the command measures a saved FP32, fake-quantized or INT8 model.
 
@@ -161,7 +162,7 @@ def predict(
     if (image is None) == (infer_data is None):
         raise UsageError(
             "expected exactly one of --image and --infer-data",
-            "Set --image to classify images, or --infer-data to measure a packed file.",
+            "Set --image to run the model on images, or --infer-data to measure on a packed file.",
         )
     if image is not None:
         _classify(infer_model, image, compare, as_json)

@@ -65,7 +65,7 @@ def open_run(text: str, say: Say) -> FinishedRun:
         names = ", ".join(str(entry["model"]) for entry in report["matrix"])
         raise UsageError(
             f"{place} contains several models ({names}); `job compare` compares two models",
-            f"Name the folder of one model, such as {place / str(report['matrix'][0]['model'])}.",
+            f"Give the folder of one model, such as {place / str(report['matrix'][0]['model'])}.",
         )
     predictions = _content(place, report, PREDICTIONS, say)
     samples = _content(place, report, SAMPLES, say)

@@ -34,7 +34,7 @@ class CollectedClasses(dict[str, int]):
         return self[name]
 
     def renumbered(self) -> Ints:
-        """Return for each number the place of its name in alphabetical order."""
+        """Return for each number the place of its name in alphabetical order, int64 ``[n]``."""
         places = {name: place for place, name in enumerate(sorted(self))}
         return np.array([places[name] for name in self], np.int64)
 

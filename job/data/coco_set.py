@@ -84,8 +84,8 @@ def _order(
         raise DataError(
             f"{named}: expected the categories {shortened(list(names))}, found "
             f"{shortened(list(found))}",
-            "All files of a data set need the same categories, and detection.class_names their "
-            "names.",
+            "Use the same categories in all files of the data set, and list their names in "
+            "detection.class_names.",
         )
     places = {name: place for place, name in enumerate(names)}
     return np.array([places[name] for name in found], np.int64)

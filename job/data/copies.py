@@ -1,6 +1,6 @@
 """Find images of one split that are byte-identical to images of another split.
 
-Accuracy on such images says nothing about new images. Files are compared by their size, then by
+Accuracy on such images does not apply to new images. Files are compared by their size, then by
 some bytes in their middle, then by their checksum, so nearly all files are read in part or not at
 all. Images in S3 are compared by the index, which holds the ETag or the checksum of each.
 """

@@ -23,7 +23,7 @@ MAX_PIXELS = 64_000_000
 EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 )
-# Only plain bitmap formats: other decoders start programs (EPS) or are attacked more than used.
+# Only plain bitmap formats: other decoders start programs (EPS) or have had many vulnerabilities.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 COLOUR_MODES = {1: "L", 3: "RGB"}
 
@@ -76,7 +76,7 @@ def decode(path: Path, channels: int, *, max_pixels: int = MAX_PIXELS) -> Pixels
 
 
 def decode_content(content: bytes, channels: int) -> Pixels:
-    """Read an image file's content; see :func:`decode`."""
+    """Read an image file's content; see :func:`decode` for result and errors."""
     if not content:
         raise UnreadableImageError("the file is empty")
     try:

@@ -151,7 +151,7 @@ class Loader:
         return tuple(self._bad.values())
 
     def order(self, epoch: int) -> Ints:
-        """Return the numbers of the images in the order of an epoch, int64."""
+        """Return the numbers of the images in the order of an epoch, int64 ``[n]``."""
         if not self._shuffle:
             return self._indices
         return generator(self._seed, _ORDER_STREAM, epoch).permutation(self._indices)

@@ -18,7 +18,7 @@ def table_of(source: Source) -> ObjectTable | None:
 
 
 def class_labels(source: Source) -> Ints | None:
-    """Return a class for each labelled image or each object, int64; None if they are unknown."""
+    """Return the class of each labelled image or object, int64 ``[n]``; None if unknown."""
     if not isinstance(source, LabelledSource):
         return source.labels
     table = table_of(source)

@@ -82,7 +82,11 @@ class Opener:
             return {"train": Given("the digits", loaded)}
         if spec.format == "digit_scenes":
             scenes = digit_scenes(self.input_shape)
-            return {key: Given(f"the {key} scenes", each) for key, each in scenes.items()}
+            names = {"train": "training", "val": "test"}
+            return {
+                key: Given(f"the {names.get(key, key)} scenes", each)
+                for key, each in scenes.items()
+            }
         if spec.format == "packed":
             named = _named(spec.train_file, spec.selection_file, spec.val_file)
             return {key: Given(f"{key}_file", self._packed(name)) for key, name in named.items()}

@@ -53,6 +53,13 @@ class Annotations:
     ) -> "Annotations":
         """Return annotations; by default nothing is difficult or a crowd, and areas are of boxes.
 
+        Args:
+            boxes: ``[n, 4]``, see ``job.detection.boxes``.
+            classes: ``[n]``, numbers of the classes from 0.
+            difficult: ``[n]``, whether VOC's metric ignores the object.
+            crowd: ``[n]``, whether the box is around many objects.
+            area: ``[n]``, square pixels.
+
         Raises:
             ValueError: the lengths differ.
         """
@@ -180,7 +187,7 @@ class Detections:
 
 
 def class_ranks(classes: Ints) -> Ints:
-    """Return the place of each element among the elements of its class, from 0."""
+    """Return the place of each of ``[n]`` elements in its class, from 0, int64 ``[n]``."""
     # A stable sort by class keeps the order in each class.
     by_class = np.argsort(classes, kind="stable")
     _, starts, counts = np.unique(classes[by_class], return_index=True, return_counts=True)

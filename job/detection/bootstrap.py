@@ -26,8 +26,9 @@ class MapDrop:
     Attributes:
         fp32_map: mAP of FP32 in percent.
         int8_map: mAP of INT8 in percent.
-        drop: FP32 minus INT8, in points; positive when INT8 is worse.
-        drop_interval: 95% interval of the drop, in points; None for fewer than two images.
+        drop: FP32 minus INT8, in percentage points; positive when INT8 is worse.
+        drop_interval: 95% interval of the drop, in percentage points; None for fewer than two
+            images.
     """
 
     fp32_map: float
@@ -87,7 +88,7 @@ def _check_same_objects(fp32: Sequence[Ranking], int8: Sequence[Ranking]) -> Non
 def _resampled_drops(
     fp32: Sequence[Ranking], int8: Sequence[Ranking], average: Average, resamples: int, seed: int
 ) -> Float64s:
-    """Return the drop of each resample that has objects, in points."""
+    """Return the drop of each resample that has objects, in percentage points."""
     images = len(fp32[0].positives)
     rng = np.random.default_rng(seed)
     drops = []

@@ -114,5 +114,5 @@ def flip_vertical(image: Pixels, objects: Annotations) -> Labelled:
 
 
 def transpose(image: Pixels, objects: Annotations) -> Labelled:
-    """Exchange rows and columns, which rotates a flipped image by 90 degrees."""
+    """Exchange rows and columns: the result has shape ``[width, height, channels]``."""
     return image.transpose(1, 0, 2), objects.moved(objects.boxes[:, [1, 0, 3, 2]])

@@ -84,7 +84,10 @@ class Ranking:
 
 
 def area(recall: Float64s, precision: Float64s) -> float:
-    """Return the area under the curve, with precision made non-increasing in recall."""
+    """Return the area under the curve, with precision made non-increasing in recall.
+
+    Arguments of all averages are float64 ``[points]``, 0 to 1, by ascending recall.
+    """
     if not len(recall):
         return 0.0
     return float(np.diff(recall, prepend=0.0) @ envelope(precision))

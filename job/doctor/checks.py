@@ -105,7 +105,7 @@ def cpu_findings(host: Host) -> Iterator[Finding]:
                 flag,
                 PROBLEM,
                 "no",
-                "INT8 is slow on this CPU, and its sums may overflow. Use a CPU with AVX512_VNNI "
+                "INT8 is slow on this CPU, and INT8 sums may saturate. Use a CPU with AVX512_VNNI "
                 "(Intel Cascade Lake, AMD Zen 4 or later), or run `job run --allow-slow-isa`.",
             )
     amx = "amx_int8" in host.flags
@@ -168,7 +168,7 @@ def version_findings(versions: Mapping[str, str]) -> Iterator[Finding]:
     for name, version in versions.items():
         pinned = _PINNED.get(name, version)
         if version == NOT_INSTALLED:
-            advice = "Install the locked dependencies with `make run`."
+            advice = "Install the locked dependencies with `make run` in the source folder."
             yield Finding(name, PROBLEM, version, advice)
         elif version != pinned:
             yield Finding(

@@ -97,7 +97,7 @@ def check(manifest: Manifest, options: PodOptions) -> None:
     select(stages_for((entries(manifest) or (manifest,))[0]), options.until)
     if options.score and (manifest.matrix or manifest.accuracy.shards == 1):
         raise UsageError(
-            "--score: the manifest has a matrix, or accuracy.shards is 1",
+            "--score: expected a manifest without a matrix and with accuracy.shards of at least 2",
             "Use a manifest without a matrix, and set accuracy.shards to the number of pods.",
         )
     if options.parallelism and not pods_of(manifest, options):

@@ -164,5 +164,6 @@ def _check_parameters(definition: ast.stmt | None, target: str, file: Path) -> N
             f"/model/callable: {target} requires the parameters {', '.join(missing)} "
             f"({file}, line {function.lineno}), but it is called with {ARGUMENT} only, or "
             "without arguments",
-            "Give these parameters default values, or name a function without them.",
+            "Give these parameters default values, or set /model/callable to a function without "
+            "them.",
         )

@@ -72,6 +72,6 @@ def _put(
 
 def _missing(path: Sequence[str], parent: Sequence[str], message: str, suggestion: str) -> NoReturn:
     fault = Fault(
-        pointer(path), f"--set cannot set it: {pointer(parent) or '/'} {message}", suggestion
+        pointer(path), f"--set cannot set this key: {pointer(parent) or '/'} {message}", suggestion
     )
     raise ManifestError("--set", (fault,))

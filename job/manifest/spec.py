@@ -152,7 +152,7 @@ class DetectionSpec:
         class_names: names in the order of the numbers; None: the names in the data set.
         anchors: (width, height) of each anchor in pixels of the network's input, by head. The heads
             have the strides 8, 16 and 32.
-        score_threshold: lowest score of a detection, 0 to 1.
+        score_threshold: score that a detection must exceed, 0 to 1.
         nms_threshold: highest IoU of two detections of a class.
         augment: augmentation of training images.
     """

@@ -77,7 +77,7 @@ int ToInteger(const std::string& name, const std::string& text, int minimum) {
 bool ToBoolean(const Argument& argument) {
   const std::string value = argument.value.value_or("true");
   if (value != "true" && value != "false") {
-    throw UsageError("--" + argument.name + ": expected true or false, got '" + value + "'");
+    throw UsageError("--" + argument.name + ": expected true or false, found '" + value + "'");
   }
   return value == "true";
 }

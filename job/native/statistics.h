@@ -1,4 +1,4 @@
-// Statistics, as in job/stats.py.
+// Statistics, as in the Python package job.stats.
 #pragma once
 
 #include <algorithm>

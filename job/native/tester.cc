@@ -34,7 +34,7 @@ void Pin(int threads) {
   CPU_ZERO(&wanted);
   sched_getaffinity(0, sizeof(usable), &usable);
   if (threads > CPU_COUNT(&usable)) {
-    throw MachineError("--num-threads: got " + std::to_string(threads) + " threads, but only " +
+    throw MachineError("--num-threads: found " + std::to_string(threads) + " threads, but only " +
                            std::to_string(CPU_COUNT(&usable)) + " cores can be used",
                        "Lower --num-threads, or give the container more cores.");
   }

@@ -217,8 +217,8 @@ def match_notes(agreement: Mapping[str, Any]) -> list[str]:
     if kept:
         stay = "stays" if len(kept) == 1 else "stay"
         notes.append(
-            f"{plural(len(kept), 'op')} {stay} in FP32, because the INT8 model did not "
-            f"compute what was trained otherwise: {', '.join(kept)}."
+            f"{plural(len(kept), 'op')} {stay} in FP32, because the INT8 model would "
+            f"otherwise not compute what was trained: {', '.join(kept)}."
         )
     if decibels < LOW_DECIBELS:
         text = low_agreement(decibels)

@@ -172,7 +172,7 @@ def chosen_stages(stages: Sequence[Stage], request: RunRequest) -> tuple[Stage, 
     if ends_early or (forced and forced.isdisjoint(stage.name for stage in selected)):
         raise UsageError(
             f"--until {request.until_stage} ends before --from {request.from_stage} begins",
-            "Name a later stage with --until, or omit --until.",
+            "Give --until a later stage, or omit --until.",
         )
     return selected
 

@@ -89,7 +89,8 @@ def what_it_needs(
     count = manifest.accuracy.shards
     if not 0 <= number < count:
         raise UsageError(
-            f"--shard {number}: expected 0 to {count - 1}, because /accuracy/shards is {count}",
+            f"--shard {number}: expected 0{f' to {count - 1}' if count > 1 else ''}, because "
+            f"/accuracy/shards is {count}",
             "Set accuracy.shards to the same number for `job score` and `job run`.",
         )
     needed = [name for name in shard.needs if name != SHARD]

@@ -81,7 +81,7 @@ def classify(folder: Path, image: str, ui: Ui, *, compare: bool) -> list[ImageRe
         folder: folder with the model and its deploy.json.
         image: path of a file or a folder, or ``-``.
         ui: shows progress.
-        compare: also ask the FP32 model of the same run.
+        compare: also run the FP32 model of the same run.
 
     Raises:
         DataError: deploy.json, the model or the images are missing, or no image can be read.

@@ -209,7 +209,7 @@ def _cores(threads: int) -> list[int]:
     cores = sorted(os.sched_getaffinity(0))
     if threads > len(cores):
         raise errors.MachineError(
-            f"--num-threads: got {threads} threads, but only {plural(len(cores), 'core')} "
+            f"--num-threads: found {threads} threads, but only {plural(len(cores), 'core')} "
             "can be used",
             "Lower --num-threads, or give the container more cores.",
         )

@@ -137,7 +137,7 @@ def dispatch(evidence: Evidence) -> Advice | None:
         "more images."
     )
     if evidence.allocator == GLIBC:
-        text += " jemalloc (LD_PRELOAD=libjemalloc.so.2) shortens it."
+        text += " jemalloc (LD_PRELOAD=libjemalloc.so.2) shortens this time."
     text += " /benchmark/engines times other engines on the same model."
     return Advice(evidence.outside_ms, text)
 
@@ -153,8 +153,8 @@ def left_in_fp32(evidence: Evidence) -> Advice | None:
     return Advice(
         gain,
         f"Primitives in FP32 that INT8 supports take {evidence.with_share(spent)}: {listed}. The "
-        "table of ops left in FP32 gives the reason for each. Add their types to "
-        "/quantize/quantize_op_types, or remove them from /int8/skip_ops and "
+        "table of ops left in FP32 gives the reason for each. Add the types of these "
+        "ops to /quantize/quantize_op_types, or remove the ops from /int8/skip_ops and "
         "/quantize/not_quant_pattern.",
     )
 
@@ -172,8 +172,8 @@ def slower_in_int8(evidence: Evidence) -> Advice | None:
     return Advice(
         lost,
         f"Slower in INT8 than in FP32: {plural(len(slower), 'layer')} with a loss of "
-        f"{evidence.with_share(lost)}: {listed}. Run them in FP32 ({skip_ops}), then check that "
-        "the new conversions around them cost less.",
+        f"{evidence.with_share(lost)}: {listed}. Run these layers in FP32 ({skip_ops}), then check "
+        "that the new conversions cost less than this loss.",
     )
 
 

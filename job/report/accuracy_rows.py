@@ -15,8 +15,8 @@ class Score:
     Attributes:
         value: percent; None if it is not defined.
         interval: percent, 95%; None if the task has no such interval.
-        change: this model minus FP32 in points; None for FP32 itself.
-        change_interval: points, 95%, paired; known for INT8 and the primary measure only.
+        change: this model minus FP32 in percentage points; None for FP32 itself.
+        change_interval: percentage points, 95%, paired; for INT8 and the primary measure only.
     """
 
     value: float | None

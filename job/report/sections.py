@@ -140,7 +140,7 @@ def _training(report: Mapping[str, Any]) -> tuple[Block, ...]:
     if training["baseline"] is None:
         model = report["manifest"]["model"]
         given = any(model.get(key) for key in ("weights", "pretrained", "inference_model"))
-        weights = "come from the manifest" if given else "are random"
+        weights = "are from the manifest" if given else "are random"
         blocks.append(Text(f"The baseline was not trained in this run. Its weights {weights}."))
     if training["qat"] is None:
         blocks.append(

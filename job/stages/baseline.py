@@ -115,7 +115,7 @@ def settings(manifest: Manifest) -> Mapping[str, Any]:
     model = settings_of(manifest.model, "weights", "inference_model", "random_weights")
     train = manifest.baseline.train
     if not trains(manifest):
-        # The seed initialises weights that no file sets.
+        # The seed initializes weights that no file sets.
         return {
             "model": model,
             "baseline": {"train": {"seed": train.seed}},

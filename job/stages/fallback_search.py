@@ -142,7 +142,7 @@ def reason_to_stop(
         return f"the signal-to-noise ratio is at least {ENOUGH_DECIBELS:g} dB"
     drop = last.top1_drop
     if measure == TOP1 and drop is not None and drop <= max_top1_drop + TOLERANCE:
-        return f"the top-1 drop is at most {max_top1_drop:g} points"
+        return f"the top-1 drop is at most {max_top1_drop:g} percentage points"
     if last.worst is None:
         return "no remaining INT8 op has an error"
     if sum(each.seconds for each in tries) + last.seconds > max_seconds:

@@ -1,4 +1,4 @@
-"""int8: writes the INT8 model and the list of its operators (audit), and checks its kernels."""
+"""int8: writes the INT8 model and the list of its ops (audit), and checks its kernels."""
 
 import json
 from collections.abc import Mapping, Sequence

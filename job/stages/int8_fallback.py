@@ -147,7 +147,7 @@ class Trials:
             return TOP1
         self.events.message(
             f"fallback: {total} images of the selection split are too few to measure a top-1 drop "
-            f"of {max_top1_drop:g} points; models are compared by signal-to-noise ratio"
+            f"of {max_top1_drop:g} percentage points; models are compared by signal-to-noise ratio"
         )
         return SIGNAL_TO_NOISE
 
@@ -198,7 +198,7 @@ def describe(tries: Sequence[Try]) -> str:
     """Return a message about the last try."""
     last = tries[-1]
     what = "all ops in INT8" if last.op is None else f"{last.op} in FP32, too"
-    drop = "" if last.top1_drop is None else f"top-1 drop {last.top1_drop:.2f} points, "
+    drop = "" if last.top1_drop is None else f"top-1 drop {last.top1_drop:.2f} percentage points, "
     return f"fallback: {drop}{last.signal_to_noise_db:.1f} dB against FP32, with {what}"
 
 
@@ -245,6 +245,6 @@ def _effect(before: Try, after: Try, measure: str) -> str:
             f"INT8, and {after.signal_to_noise_db:.1f} dB with this op in FP32"
         )
     return (
-        f"the top-1 drop was {before.top1_drop:.2f} points with this op in "
-        f"INT8, and {after.top1_drop:.2f} points with this op in FP32"
+        f"the top-1 drop was {before.top1_drop:.2f} percentage points with this op in "
+        f"INT8, and {after.top1_drop:.2f} percentage points with this op in FP32"
     )

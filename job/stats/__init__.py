@@ -117,9 +117,10 @@ def topk_correct(
 
 
 def relative_error(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """Return the norm of the differences over the norm of the expected values.
+    """Return the Euclidean norm of the differences over the norm of the expected values.
 
-    If all expected values are 0, the norm of the differences is returned.
+    Both arrays have the same shape. If all expected values are 0, the norm of the differences is
+    returned.
     """
     return float(np.linalg.norm(found - expected) / (np.linalg.norm(expected) or 1.0))
 

@@ -54,7 +54,7 @@ class Closeness:
 
 
 def closeness(differences: ScoreDifferences) -> Closeness:
-    """Summarise the differences of at least one image."""
+    """Summarize the differences of at least one image."""
     signal, noise, divergence = (
         np.asarray(differences.signal),
         np.asarray(differences.noise),

@@ -57,7 +57,7 @@ def accuracy(found: Mapping[str, Results], labels: Labels) -> dict[str, Any]:
 
 
 def predictions(found: Mapping[str, Results], labels: Labels) -> dict[str, NDArray[Any]]:
-    """Return the labels, and each model's predicted class per image."""
+    """Return the labels, and each model's predicted class per image; int64 [N] each."""
     return {"labels": labels, **{name: each["choice"] for name, each in found.items()}}
 
 
@@ -96,7 +96,7 @@ def closeness_of(found: Results) -> dict[str, Any]:
 
 
 def drop(reference: Correct, model: Correct) -> dict[str, Any]:
-    """Return the top-1 drop of a model against a reference, in points, with its interval."""
+    """Return the top-1 drop against a reference in percentage points, with its interval."""
     compared = paired(reference, model)
     return {name: compared[name] for name in ("top1_drop", "top1_drop_interval")}
 

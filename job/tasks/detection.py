@@ -22,7 +22,7 @@ from job.tasks.task import BOXES, MODELS, Metric, Outputs, Results, Scored, Task
 METRIC = "map"
 # Strides of the heads, from the finest to the coarsest.
 STRIDES = (8, 16, 32)
-# The lowest mAP in percent of which a loss of some points says anything.
+# Below this mAP in percent, a loss of some points has no meaning.
 _LEAST_MAP = 5.0
 
 
@@ -53,7 +53,7 @@ def results(
 def accuracy(
     found: Mapping[str, Results], objects: Sequence[Annotations], classes: int
 ) -> dict[str, Any]:
-    """Return mAP of each model in percent, and the comparisons of the models in points.
+    """Return mAP of each model in percent, and the comparisons in percentage points.
 
     Args:
         found: model -> its results.
@@ -91,7 +91,7 @@ def describe(ranked: Sequence[Ranking]) -> dict[str, Any]:
 
 
 def drop(reference: Sequence[Ranking], model: Sequence[Ranking]) -> dict[str, Any]:
-    """Return the drop of a model's mAP against a reference, in points, with its interval.
+    """Return the drop of mAP against a reference in percentage points, with its interval.
 
     Raises:
         DataError: no image has an object.
@@ -118,7 +118,7 @@ def predictions(
     found: Mapping[str, Results],
     objects: Sequence[Annotations],  # noqa: ARG001
 ) -> dict[str, NDArray[Any]]:
-    """Return the detections of each model: MODEL.counts, MODEL.boxes, and so on."""
+    """Return MODEL.counts, MODEL.boxes, and so on, of each model; see job.detection.ragged."""
     names = ("counts", "boxes", "scores", "classes")
     return {f"{model}.{name}": each[name] for model, each in found.items() for name in names}
 

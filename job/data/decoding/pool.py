@@ -235,8 +235,7 @@ class DecodePool:
                 raise JobError(
                     f"decoding processes failed to start {self._failed_starts} times; the last one "
                     f"{reason}",
-                    "See the log for their error messages, or set data.workers to 0 to decode "
-                    "without processes.",
+                    "See the log for their error messages. If memory ran out, lower data.workers.",
                 )
         open_tasks = [task for task in process.tasks if task.chunk in self._outcomes]
         # Tasks are processed in order, so the process died during the oldest one.

@@ -79,7 +79,7 @@ class Sums:
     largest: float = 0.0
 
     def add(self, expected: np.ndarray, actual: np.ndarray) -> None:
-        """Add the values of more images."""
+        """Add expected and actual values of more images, float arrays of equal shape."""
         error = actual - expected
         self.signal += float(np.square(expected, dtype="float64").sum())
         self.noise += float(np.square(error, dtype="float64").sum())

@@ -1,1 +1,1 @@
-"""Builds the INT8 model for oneDNN, and lists its operators."""
+"""Builds the INT8 model for oneDNN, and lists its ops."""

@@ -152,7 +152,7 @@ def require_kept(weights: Mapping[str, int], ops: Sequence[framework_pb2.OpDesc]
     if wrong:
         raise QuantizationError(
             f"ops that /int8 keeps in FP32 run in INT8; their weights: {', '.join(sorted(wrong))}",
-            "Run `job doctor` to check the installed Paddle version, and report this model.",
+            "Run `job doctor` to check the installed Paddle version, and report this as a bug.",
         )
 
 

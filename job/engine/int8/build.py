@@ -119,6 +119,12 @@ def build(
 def optimize(prefix: Path, cache: Path, op_types: set[str], images: np.ndarray) -> None:
     """Run Paddle's passes to build the INT8 graph, run the graph once and save it to ``cache``.
 
+    Args:
+        prefix: prefix of the prepared fake-quantized model.
+        cache: folder for the optimized model.
+        op_types: the engine's op types that may run in INT8.
+        images: float32 [N, C, H, W].
+
     Raises:
         QuantizationError: Paddle failed.
     """

@@ -71,8 +71,8 @@ def restore_matrices(prefix: Path, fake_quantized: Path, *, vnni: bool) -> int:
         prefix: prefix of the model that Paddle's passes saved.
         fake_quantized: prefix of the fake-quantized model.
         vnni: whether the CPU has AVX512_VNNI. Without it, oneDNN adds two products in 16 bits, and
-            the sum can overflow. To avoid the overflow, weights then use half of their steps. For
-            convolutions, oneDNN avoids the overflow.
+            the sum can saturate. To avoid saturation, weights then use half of their steps. For
+            convolutions, oneDNN avoids saturation.
 
     Returns:
         The number of layers whose weights or scales were changed.

@@ -91,7 +91,7 @@ def weight(op: OpDesc, parameters: dict[str, np.ndarray]) -> Weight:
 
 
 def restored(weight: Weight) -> np.ndarray:
-    """Return a weight's FP32 values."""
+    """Return a weight's FP32 values, in the shape of ``weight.values``."""
     shape = [-1 if axis == weight.axis else 1 for axis in range(weight.values.ndim)]
     return weight.values.astype("float32") * weight.scale.reshape(shape)
 

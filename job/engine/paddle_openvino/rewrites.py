@@ -215,8 +215,8 @@ def halve_weights(network: Network) -> int:
     """Store int8 weights in half of their steps, with twice their scale.
 
     Without AVX512_VNNI, OpenVINO's kernels add two products in 16 bits. The sum of two products of
-    activations up to 255 and weights up to 127 overflows. oneDNN halves the weights of Paddle's own
-    INT8 model for the same reason.
+    activations up to 255 and weights up to 127 can saturate. oneDNN halves the weights of Paddle's
+    own INT8 model for the same reason.
     """
     halved = 0
     for op in network.ops:

@@ -93,7 +93,7 @@ def add_teacher(train: Program, evaluation: Program, logits: str) -> str:
                 f"op {op.type}",
                 "Set /train/loss to labels.",
             )
-        # A copy of the description, because append_op demands outputs that exported models lack.
+        # A copy of the description, because append_op requires outputs that exported models lack.
         copy = block.desc.append_op()
         copy.copy_from(op.desc)
         for name in {*op.input_arg_names}:

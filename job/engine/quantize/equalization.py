@@ -78,7 +78,7 @@ def factors(junction: Junction, largest: np.ndarray) -> np.ndarray:
 
     Args:
         junction: the activation.
-        largest: the largest magnitude of each channel.
+        largest: the largest magnitude of each channel, [channels].
     """
     depthwise = all(layer.groups == len(largest) for layer in junction.readers)
     exponent = EXPONENT_DEPTHWISE if depthwise else EXPONENT_DENSE
@@ -93,7 +93,7 @@ def equalized(
 
     Args:
         junction: the activation.
-        factor: the factor of each channel.
+        factor: the factor of each channel, [channels].
         values: current values by name.
     """
     changed = {name: values[name] * factor for name in (junction.scale, junction.bias)}

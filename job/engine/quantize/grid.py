@@ -2,7 +2,7 @@
 
 PaddleSlim's grid has 127 steps on each side of zero. oneDNN stores values behind a relu as unsigned
 bytes with 255 steps, so half of PaddleSlim's rounding error would exist in training only. Paddle's
-native kernels obey the attributes ``qmin`` and ``qmax``. Paddle's INT8 passes derive the 255 steps
+native kernels read the attributes ``qmin`` and ``qmax``. Paddle's INT8 passes derive the 255 steps
 themselves and do not expect these attributes.
 """
 

@@ -199,7 +199,7 @@ class Covariances:
 def measure_channels(
     model: Model, images: Images, names: Sequence[str], progress: Callable[[int], None]
 ) -> dict[str, np.ndarray]:
-    """Return the largest magnitude of each channel of activations [N, C, H, W]."""
+    """Return the largest magnitude of each channel, float32 [C], of activations [N, C, H, W]."""
     largest: dict[str, np.ndarray] = {}
 
     def receive(values: Mapping[str, np.ndarray]) -> None:

@@ -26,7 +26,7 @@ class Mean:
     total: np.ndarray = field(default_factory=lambda: np.zeros(()))
 
     def add(self, values: np.ndarray) -> None:
-        """Add a batch of the layer's input."""
+        """Add a batch of the layer's input: [N, C, H, W], or [..., C] for a product."""
         rows = self.layer.rows_of(values)
         self.total = self.total + rows.sum(axis=0, dtype=np.float64)
         self.count += len(rows)
@@ -59,7 +59,7 @@ class Moments:
     products: list[np.ndarray] = field(default_factory=list)
 
     def add(self, values: np.ndarray, random: np.random.Generator) -> None:
-        """Add samples of a batch of the layer's input."""
+        """Add samples of a batch of the layer's input: [N, C, H, W], or [..., C] for a product."""
         samples = self.layer.patches(values, self._chosen(values, random))
         groups, count, inputs = samples.shape
         blocks = blocks_of(inputs)

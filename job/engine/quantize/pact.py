@@ -30,7 +30,7 @@ def clip_activations(classifier: Classifier, settings: Mapping[str, Any]) -> Non
     """
     with static.program_guard(classifier.train, classifier.startup):
         clip_inputs(classifier.train, settings)
-    # The bounds are initialised by the training program's startup program.
+    # The bounds are initialized by the training program's startup program.
     with static.program_guard(classifier.evaluation, Program()):
         clip_inputs(classifier.evaluation, settings)
 

@@ -41,7 +41,7 @@ def scales_of(matrix: np.ndarray, *, per_channel: bool) -> np.ndarray:
 
 
 def round_to_nearest(weight: np.ndarray, layer: Layer, *, per_channel: bool) -> np.ndarray:
-    """Return a weight whose values are the nearest steps of its scales."""
+    """Return a weight, float32 of the same shape, with the nearest steps of its scales."""
     matrix = layer.matrix(weight)
     size = (scales_of(matrix, per_channel=per_channel) / LEVELS)[..., np.newaxis]
     return layer.restored(np.rint(matrix / size) * size, weight.shape).astype(np.float32)
@@ -53,9 +53,9 @@ def round_by_gptq(
     """Return a weight whose values are steps of its scales, rounded by GPTQ.
 
     Args:
-        weight: the FP32 weight.
+        weight: the FP32 weight; the result has its shape.
         layer: a layer that reads it.
-        covariances: covariance of the layer's input, for each block of inputs.
+        covariances: for each block of inputs, the covariance [groups, inputs, inputs].
         per_channel: one scale per output channel, not one scale for all weights.
     """
     matrix = layer.matrix(weight)

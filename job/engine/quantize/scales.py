@@ -35,7 +35,7 @@ def scale_sources(program: Program) -> dict[str, str]:
 
 
 def weight_scales(program: Program, scope: static.Scope) -> dict[str, np.ndarray]:
-    """Return the largest magnitude of each quantized weight, per channel or per tensor."""
+    """Return the largest magnitude of each quantized weight, float32 [channels] or [1]."""
     scales = {}
     block = program.global_block()
     for op in block.ops:

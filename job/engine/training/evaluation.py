@@ -48,7 +48,7 @@ class Scorer:
     executor: static.Executor
 
     def run(self, images: np.ndarray) -> Outputs:
-        """Return the outputs for images, with the weights of the current scope."""
+        """Return the outputs for images float32 [N, C, H, W], with the current scope's weights."""
         return tuple(self.executor.run(self.program, {IMAGE: images}, list(self.outputs)))
 
 

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from paddle.base.proto import framework_pb2
 from paddle.static import Program
 
-# Attributes that say how a program is used, not what it computes in evaluation.
+# Attributes of the use of a program, which do not change its results in evaluation.
 OF_MODE = {
     *("is_test", "use_global_stats", "trainable_statistics", "op_callstack", "op_role"),
     *("op_role_var", "op_namescope", "op_device", "with_quant_attr"),

@@ -65,7 +65,7 @@ def add_optimizer(
 
     Args:
         program: the training program.
-        startup: receives the initialisation of the optimizer's state.
+        startup: receives the initialization of the optimizer's state.
         loss: name of the loss variable.
         name: ``momentum``, ``sgd``, ``adam`` or ``adamw``.
         momentum: momentum of ``momentum``.

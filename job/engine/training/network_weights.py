@@ -126,5 +126,5 @@ def published_weights(name: str) -> Path:
     except (RuntimeError, OSError) as error:
         raise DataError(
             f"/model/pretrained: cannot download {url}: {error}",
-            "Download the file on a machine with internet access and name it in /model/weights.",
+            "Download the file on a machine with internet access, and set /model/weights to it.",
         ) from error

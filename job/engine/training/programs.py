@@ -48,7 +48,7 @@ class Classifier:
     Attributes:
         train: forward pass and loss in training mode, without an optimizer.
         evaluation: forward pass in inference mode.
-        startup: initialises the weights.
+        startup: initializes the weights.
         loss: name of the scalar loss variable of ``train``; empty for a network without training.
         outputs: names of the float32 outputs of ``evaluation``; of a classifier, [N, classes].
         weight_names: the network's name -> the variable's name, for each weight of ``evaluation``.
@@ -329,7 +329,7 @@ def persistables(program: Program) -> list[str]:
 
 
 def read_variables(scope: static.Scope, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return copies of the initialised variables among ``names``."""
+    """Return copies of the initialized variables among ``names``."""
     values = {}
     for name in names:
         variable = scope.find_var(name)

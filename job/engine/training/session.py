@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from job.data.loader import Loader
 
 EVALUATION_BATCH = 100
-_SHAPE_HINT = "Set it to the shape that the network expects, usually [3, 224, 224]."
+_SHAPE_HINT = "Set /model/input_shape to the shape that the network expects, usually [3, 224, 224]."
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def open_session(
     device: str = "cpu",
     task: Task = CLASSIFICATION,
 ) -> Session:
-    """Build a network and initialise its weights.
+    """Build a network and initialize its weights.
 
     Exactly one of ``name``, ``callable_`` and ``inference_model`` is set.
 

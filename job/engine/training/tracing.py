@@ -80,10 +80,10 @@ _original_register_buffer = nn.Layer.register_buffer
 
 
 def truth(_: Variable) -> bool:
-    """Return whether a variable is true; only Paddle itself may ask, and means "is not None".
+    """Return whether a variable is true; only Paddle may call this, to test for None.
 
     Raises:
-        UsageError: code of the network asks.
+        UsageError: code of the network called this.
     """
     frame = sys._getframe(1)
     if frame.f_code.co_filename.startswith(PADDLE):

@@ -71,7 +71,7 @@ def transposes(op: Any, name: str) -> bool:
 
 
 def transpose_initial_values(startup: Program, names: frozenset[str]) -> None:
-    """Make the program that initialises the weights transpose the weights in ``names``."""
+    """Make the program that initializes the weights transpose the weights in ``names``."""
     block = startup.global_block()
     for name in sorted(names):
         shape, dtype = list(block.var(name).shape), block.var(name).dtype

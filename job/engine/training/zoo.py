@@ -149,7 +149,7 @@ def build(
         return scaled_vgg(name, classes, width)
     raise UsageError(
         f"/model/width: {name} supports width 1 only, found {width}",
-        "Set it to 1, or choose a MobileNet, ResNet, VGG or convnet.",
+        "Set /model/width to 1, or choose a MobileNet, ResNet, VGG or convnet.",
     )
 
 

@@ -63,8 +63,8 @@ def match_detector(
                 f"weights {source}: no weight belongs to the network; the file holds "
                 f"{', '.join(list(given)[:3])}, ...; expected names such as "
                 f"{', '.join(list(wanted)[:3])}",
-                "Name the weights of PaddleDetection's yolov3_mobilenet_v1, or of its backbone "
-                "MobileNetV1.",
+                "Set /model/weights to weights of PaddleDetection's yolov3_mobilenet_v1, or of its "
+                "backbone MobileNetV1.",
             )
     arrays = match(found, needed, source=source, reset_classifier=False)
     return DetectorWeights(

@@ -37,8 +37,9 @@ _RECIPES = {
     TORCH_LEGACY: "Load the file with PyTorch, then save it in the zip format, which is the "
     "default since version 1.6: torch.save(torch.load(path, weights_only=True), path).",
     ONNX: "Save the weights in the tool that made the ONNX model. For a network of /model/name, "
-    "run torch.save(network.state_dict(), 'weights.pth') in PyTorch, and name this file instead. "
-    "Export another network to Paddle's inference format, and set /model/inference_model.",
+    "run torch.save(network.state_dict(), 'weights.pth') in PyTorch, and set /model/weights to "
+    "this file. Export another network to Paddle's inference format, and set "
+    "/model/inference_model.",
 }
 _RECIPE = (
     "/model/weights accepts .pdparams, .pth (zip format), .safetensors and .npz. Save the weights "
@@ -189,7 +190,7 @@ def arrays_of(document: Any, path: Path) -> dict[str, NDArray[Any]]:
     if not arrays:
         raise DataError(
             f"weights {path}: the file contains no arrays",
-            "Name a file of weights, not of optimizer state.",
+            "Set /model/weights to a file of weights, not of optimizer state.",
         )
     return arrays
 

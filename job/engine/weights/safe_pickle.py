@@ -1,7 +1,7 @@
 """Reads a pickle of arrays in plain containers without running code from it.
 
-Python's unpickler is unsafe, even with restricted globals. A few bytes can cause it to allocate
-gigabytes (for its memo, or for the shape of an array), to hash nested tuples for hours, or to set
+Python's unpickler is unsafe, even with restricted globals. A few bytes can make it allocate
+gigabytes (for its memo, or for the shape of an array), hash nested tuples for hours, or set
 attributes of loaded objects. This module therefore executes the pickle instructions itself. It
 accepts only the instructions that paddle.save writes. It creates arrays only from bytes that the
 file contains.
@@ -335,7 +335,7 @@ def load(content: bytes, foreign: Foreign | None = None) -> Any:
     machine = _Machine(len(content), foreign)
     try:
         with warnings.catch_warnings():
-            # Python warns of backslashes in names. _global refuses such names.
+            # Python warns of backslashes in names. _global rejects such names.
             warnings.simplefilter("ignore")
             _follow(machine, content)
     except (ValueError, TypeError) as error:

@@ -61,9 +61,9 @@ _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 
 # Networks of /model/name with other layers in torchvision: a name in torchvision, the difference.
 _DIFFERENT = {
-    "squeezenet1_0": ("features.3.squeeze.weight", "its pooling rounds sizes up"),
-    "squeezenet1_1": ("features.3.squeeze.weight", "its first convolution has no padding"),
-    "googlenet": ("inception3a.branch1.conv.weight", "it has batch norms"),
+    "squeezenet1_0": ("features.3.squeeze.weight", "torchvision's pooling rounds sizes up"),
+    "squeezenet1_1": ("features.3.squeeze.weight", "torchvision's first layer has no padding"),
+    "googlenet": ("inception3a.branch1.conv.weight", "torchvision's network has batch norms"),
 }
 
 

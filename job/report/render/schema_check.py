@@ -97,7 +97,7 @@ def _escaped(part: str | int) -> str:
 def _not_finite(value: Any, pointer: str) -> Iterator[Fault]:
     """Yield NaN and infinities, which JSON Schema accepts as numbers but JSON cannot represent."""
     if isinstance(value, float) and not math.isfinite(value):
-        yield Fault(pointer, f"expected a finite number, got {value}")
+        yield Fault(pointer, f"expected a finite number, found {value}")
     elif isinstance(value, dict):
         for key, item in value.items():
             yield from _not_finite(item, f"{pointer}/{_escaped(key)}")
@@ -111,7 +111,7 @@ def _disagreements(report: Mapping[str, Any]) -> Iterator[Fault]:
     expected = "gate_failed" if failed else "passed"
     if report["status"] != expected:
         why = f"these gates failed: {', '.join(failed)}" if failed else "no gate failed"
-        yield Fault("/status", f"expected {expected!r} because {why}, got {report['status']!r}")
+        yield Fault("/status", f"expected {expected!r} because {why}, found {report['status']!r}")
     if report["accuracy"] is not None:
         yield from _accuracy_disagreements(report["accuracy"])
     for index, entry in enumerate(report["benchmark"]):
@@ -135,7 +135,7 @@ def _edges(histogram: Mapping[str, Any], pointer: str) -> Iterator[Fault]:
     if edges != counts + 1:
         yield Fault(
             f"{pointer}/histogram/edges_ms",
-            f"expected {counts + 1} edges for {counts} counts, got {edges}",
+            f"expected {counts + 1} edges for {counts} counts, found {edges}",
         )
 
 
@@ -151,7 +151,7 @@ def _accuracy_disagreements(accuracy: Mapping[str, Any]) -> Iterator[Fault]:
 
 def _ordered(bounds: list[float], pointer: str) -> Iterator[Fault]:
     if bounds[0] > bounds[1]:
-        yield Fault(pointer, f"expected [low, high], got [{bounds[0]}, {bounds[1]}]")
+        yield Fault(pointer, f"expected [low, high], found [{bounds[0]}, {bounds[1]}]")
 
 
 def _matrix_disagreements(report: Mapping[str, Any]) -> Iterator[Fault]:
@@ -159,4 +159,4 @@ def _matrix_disagreements(report: Mapping[str, Any]) -> Iterator[Fault]:
     expected = next(status for status in WORST_FIRST if status in statuses)
     if report["status"] != expected:
         why = f"the worst status of its models is {expected!r}"
-        yield Fault("/status", f"expected {expected!r} because {why}, got {report['status']!r}")
+        yield Fault("/status", f"expected {expected!r} because {why}, found {report['status']!r}")

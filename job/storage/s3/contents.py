@@ -132,8 +132,8 @@ class Contents:
         except (ObjectMissing, ObjectChanged) as error:
             raise DataError(
                 f"{self.uri} is damaged: {error.message}",
-                "Run again with --from STAGE. The stage of data/ is prepare, of fp32/ baseline, of "
-                "qat_fake/ convert; other folders have the name of their stage.",
+                "Run again with --from STAGE. Stage prepare writes data/, baseline writes fp32/, "
+                "convert writes qat_fake/; other folders have the name of their stage.",
             ) from error
 
     @property

@@ -118,7 +118,7 @@ class Lease:
             OutputError: another run has taken over, or this run has released the lease.
         """
         if self.ended:
-            raise OutputError(f"{self.output}: this run has already released its lease")
+            raise OutputError(f"{self.output}: this run has already released its lock")
         if not self.lost:
             above = [
                 claim
@@ -134,8 +134,8 @@ class Lease:
                 self.lost = str(above[-1]) if above else "a run that has ended"
         if self.lost:
             raise OutputError(
-                f"{self.output}: this run renewed its lease too late, and another run has acquired "
-                f"the lease: {self.lost}",
+                f"{self.output}: this run renewed its lock too late, and another run has acquired "
+                f"the lock: {self.lost}",
                 "No result is lost. Run the same command again after the other run has ended.",
             )
 

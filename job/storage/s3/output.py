@@ -234,7 +234,8 @@ class S3Output(LocalOutput):
                 )
             if strays := self.contents.strays:
                 self.say(
-                    f"keeping {plural(strays, 'object')} below {self.uri / RUNS} without an index"
+                    f"keeping {plural(strays, 'object')} below {self.uri / RUNS}, which no index "
+                    "lists"
                 )
         elif read_json(self.root / S3_STATE) != base.state:
             self._start_from()

@@ -24,8 +24,7 @@ class S3Object:
         modified: when it was written, by the store's clock.
         sha256: the checksum in its metadata; None for listed objects and for objects that other
             programs wrote.
-        is_md5: False if the response says that the ETag is not the MD5 of the content, because the
-            object is encrypted.
+        is_md5: False if the ETag is not the MD5 of the content, because the object is encrypted.
     """
 
     uri: S3Uri
@@ -91,7 +90,7 @@ def _plain(etag: str) -> str:
 
 
 def is_encrypted(response: Mapping[str, Any]) -> bool:
-    """Return whether a response says that the ETag is not an MD5 (SSE-KMS, SSE-C)."""
+    """Return whether a response states that the ETag is not an MD5 (SSE-KMS, SSE-C)."""
     return bool(
         str(response.get("ServerSideEncryption") or "").startswith("aws:kms")
         or response.get("SSECustomerAlgorithm")

@@ -120,6 +120,12 @@ def test_rendered_overview_fits_and_keeps_names_whole() -> None:
     assert any(line.startswith("    warmup_fraction") for line in lines)
 
 
+def test_rendered_section_has_its_whole_meaning() -> None:
+    text = " ".join(rendered("quantize.fallback").split())
+    assert explain("quantize.fallback")[0].meaning in text
+    assert "max_minutes" in text
+
+
 def test_import_is_light() -> None:
     heavy = ["jsonschema", "rich", "paddle", "numpy"]
     code = f"import sys, job.cli.explain; print([m for m in {heavy} if m in sys.modules])"

@@ -111,7 +111,7 @@ def test_missing_packages_are_named_with_the_command(monkeypatch: pytest.MonkeyP
     engine_packages.check_installed(["paddle", "openvino"])
     with pytest.raises(MachineError, match=r"/benchmark/engines: onnxruntime .* onnx\n") as caught:
         engine_packages.check_installed(["paddle", "onnxruntime"])
-    assert "pip install 'job[onnxruntime]'" in caught.value.hint
+    assert "pip install '.[onnxruntime]'" in caught.value.hint
 
 
 def test_extras_hold_what_the_engines_need() -> None:
