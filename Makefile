@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 MANIFEST ?= manifests/digits.json
-# Paddle's C++ archive for the native tester. Empty: the library in the virtual environment.
+# Folder of Paddle's C++ archive for the native tester. Empty: the library in the virtual environment.
 PADDLE_ROOT ?=
 # Model and packed file of the native tester: make native-run MODEL=...
 MODEL ?= runs/digits/int8
@@ -21,7 +21,8 @@ BASE ?= docker.io/library/python:3.11-slim-bookworm
 COMPILE := uv pip compile pyproject.toml --generate-hashes --no-header --quiet \
 	--python-version 3.11 --python-platform x86_64-manylinux_2_28
 
-# If PYTHONDONTWRITEBYTECODE is set, each process compiles all modules again, for a second of CPU time.
+# If PYTHONDONTWRITEBYTECODE is set, each process compiles all modules again, which takes a second of CPU
+# time.
 unexport PYTHONDONTWRITEBYTECODE
 
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
