@@ -156,7 +156,7 @@ LINES = [
 LISTS = st.lists(st.sampled_from(LINES), max_size=4).map(lambda lines: "\n".join(lines).encode())
 
 
-@examples(2300)
+@examples(1200)
 @given(content=LISTS | damaged([b"cat/0.png 0\ndog/0.png 1\n" * 3], b"../secret.png 0\n"))
 def test_lists(content: bytes, images: Path) -> None:
     (images / "list.txt").write_bytes(content)
