@@ -111,7 +111,7 @@ def test_distillation_on_images_without_labels(tmp_path: Path) -> None:
         tmp_path,
         model=COLOUR | {"random_weights": True},
         data={"augment": PLAIN, "train_labels": False, **data},
-        baseline={"train": {"epochs": 0}},
+        baseline={"train": {"max_iters": 0}},
         train={"max_iters": 3, "batch_size": 8},
     )
     job("run", "m.json", "--until", "qat", cwd=tmp_path)
