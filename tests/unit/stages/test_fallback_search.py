@@ -57,7 +57,7 @@ def outcome(found: FallbackResult | None) -> FallbackResult:
 def test_nothing_is_left_when_int8_is_good_enough() -> None:
     found = outcome(find(limit=4.5))
     assert (found.kept, found.ops, len(found.tries)) == (0, (), 1)
-    assert "4.5 points" in found.stopped
+    assert "4.5 percentage points" in found.stopped
 
 
 def test_the_worst_go_one_at_a_time_until_the_limit_is_reached() -> None:
