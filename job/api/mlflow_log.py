@@ -34,12 +34,13 @@ def log(result: RunResult | MatrixResult, warn: Say) -> None:
     if util.find_spec("mlflow") is None:
         warn(f"{TRACKING_URI} is set, but mlflow is not installed; nothing was logged there")
         return
-    mlflow = import_module("mlflow")
     reports = [run.report for run in _runs(result) if run.worked and run.report is not None]
     try:
+        mlflow = import_module("mlflow")
         for report in reports:
             _log_report(mlflow, report)
-    # MLflow also raises the errors of its libraries for files, HTTP and S3.
+    # MLflow also raises the errors of its libraries for files, HTTP and S3. An incomplete
+    # installation cannot be imported.
     except Exception as error:
         place = without_secrets(os.environ[TRACKING_URI])
         reason = f"{type(error).__name__}: {error}".replace(os.environ[TRACKING_URI], place)

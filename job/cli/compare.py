@@ -72,7 +72,7 @@ def _print(comparison: "Comparison") -> None:
     from rich.text import Text
 
     from job.compare import page
-    from job.report.terminal import table
+    from job.report.terminal import fitting, table
 
     console = Console()
     style = "bold red" if comparison.worse else "bold green" if comparison.judged else "bold yellow"
@@ -84,8 +84,9 @@ def _print(comparison: "Comparison") -> None:
     for basis in page.bases(comparison):
         console.print(Padding(Text(f"• {basis}"), (0, 0, 0, 1)))
     for grid in (*page.differences_grids(comparison), page.runs_grid(comparison)):
-        console.print()
-        console.print(table(grid))
+        for part in fitting(grid, console.width):
+            console.print()
+            console.print(table(part))
 
 
 def _note(text: str) -> None:

@@ -78,6 +78,7 @@ def init(
     from job.api.model_checks import check_models
     from job.api.output_checks import check_output
     from job.cli.init_data import find_data
+    from job.cli.init_model import check_files
     from job.cli.times import first_times
     from job.manifest import parse
     from job.manifest.schema import SCHEMA_FILE, example_file
@@ -106,6 +107,7 @@ def init(
     document["$schema"] = SCHEMA_FILE.resolve().as_uri()
     manifest = parse(document, output, target.absolute().parent)
     check_models(manifest, output)
+    check_files(inference_model, weights)
     check_output(manifest, place_of(manifest.output))
     times = first_times(manifest)
     try:

@@ -132,6 +132,12 @@ def _class_folders(text: str, images: Sequence[str]) -> FoundData:
     below = [posixpath.relpath(name, top or ".").split("/") for name in images]
     stray = [parts[0] for parts in below if len(parts) < 2]
     firsts = {parts[0] for parts in below if len(parts) > 1}
+    if not firsts:
+        raise DataError(
+            f"--data {text}: found {plural(len(images), 'image')} in one folder ({top or '.'}), "
+            "expected at least two class folders",
+            _EXPECTED,
+        )
     if len(firsts) < 2 or stray:
         outside = f", and images outside class folders: {shortened(stray)}" if stray else ""
         raise DataError(

@@ -4,8 +4,31 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from job.engine.inference.pir_file import SUFFIX as PIR_SUFFIX
 from job.errors import DataError, UsageError
 from job.text_format import shortened
+from job.uri import is_uri
+
+
+def check_files(inference_model: str | None, weights: str | None) -> None:
+    """Check that the model's files on this machine exist.
+
+    Raises:
+        DataError: a file is missing.
+    """
+    from job.stages.network import inference_model_prefix
+
+    if weights and not is_uri(weights) and not Path(weights).is_file():
+        raise DataError(f"--weights {weights}: no such file", "Correct the path.")
+    if inference_model and not is_uri(inference_model):
+        prefix = inference_model_prefix(Path(inference_model))
+        program = any(Path(f"{prefix}{suffix}").is_file() for suffix in (".pdmodel", PIR_SUFFIX))
+        if not program or not Path(f"{prefix}.pdiparams").is_file():
+            raise DataError(
+                f"--inference-model {inference_model}: found no saved model",
+                "Name a folder with a .pdmodel or .json file and its .pdiparams file, as "
+                "paddle.jit.save writes them.",
+            )
 
 
 def exported_shape(path: Path) -> list[int] | None:
@@ -27,7 +50,7 @@ def exported_shape(path: Path) -> list[int] | None:
 def has_classes(weights: Path, classes: int) -> bool:
     """Return whether the last fully connected layer of a file of weights has this many outputs.
 
-    Also true for a file that does not exist yet.
+    Also true for a file in S3, which is not read.
 
     Raises:
         DataError: the file cannot be read as weights.

@@ -96,7 +96,8 @@ def accuracy_results(a: FinishedRun, b: FinishedRun) -> Iterator[Result]:
     for row in accuracy_rows(b.report):
         if row.model == NOT_COMPARED or row.model not in before:
             continue
-        for measure, one, two in zip(view.measures, before[row.model], row.scores, strict=True):
+        scores = zip(view.shown(b.report), before[row.model], row.scores, strict=False)
+        for measure, one, two in scores:
             if one.value is not None and two.value is not None:
                 yield _accuracy(a, b, row.model, measure, one, two)
 

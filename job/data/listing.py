@@ -19,8 +19,8 @@ from job.text_format import shortened
 CLASS_COUNT = "Set model.classes to the number of classes, or add or remove folders."
 EMPTY_CLASS = "Add images, or remove the folder and lower model.classes."
 _LINKED = (
-    "Replace the link by the file, or remove the link (also if its target is missing). Only class "
-    "folders may be links to paths outside the data set."
+    "Replace the link by its target, or set /data/root to a folder that contains both. If the "
+    "target is missing, remove the link."
 )
 
 

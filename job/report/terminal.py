@@ -1,6 +1,7 @@
 """Headline, notices and the main tables of a report on a terminal."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
 from typing import Any
 
 from rich import box
@@ -23,6 +24,12 @@ from job.report.tables import is_matrix, speed_rows
 from job.report.views import view_of
 
 UNBOUNDED = 10_000
+# Longer words, such as names of ops, may be broken.
+_LONGEST_WORD = 12
+# Spaces between two columns.
+_PADDING = 3
+# An interval stands beside its value.
+_INTERVAL = "95%"
 
 
 def print_tables(report: Mapping[str, Any], console: Console) -> None:
@@ -35,9 +42,9 @@ def print_tables(report: Mapping[str, Any], console: Console) -> None:
     for note in summary.notes:
         console.print(Text(note, style="dim"))
     for grid in _matrix_grids(report, console) if is_matrix(report) else _run_grids(report):
-        if grid.rows:
+        for part in fitting(grid, console.width) if grid.rows else ():
             console.print()
-            console.print(table(grid))
+            console.print(table(part))
     if is_matrix(report):
         return
     if "min_speedup" in _failed_gates(report) or slower_rows(speed_rows(report)):
@@ -89,6 +96,44 @@ def print_breakdown(report: Mapping[str, Any], console: Console) -> None:
         console.print(table(kinds_grid(part)))
 
 
+def fitting(grid: Grid, width: int) -> Iterator[Grid]:
+    """Yield a grid in parts that fit the terminal.
+
+    Each part has the columns up to the first column of words, which name the rows.
+
+    Args:
+        grid: the grid.
+        width: columns of the terminal, in characters.
+    """
+    widths = [_least_width(grid, place) + _PADDING for place in range(len(grid.columns))]
+    named = next((n for n, column in enumerate(grid.columns, 1) if not column.numeric), len(widths))
+    if sum(widths) <= width or len(widths) - named < 2:
+        yield grid
+        return
+    end = max(named + 1, sum(total <= width for total in accumulate(widths)))
+    while end > named + 1 and grid.columns[end].title.startswith(_INTERVAL):
+        end -= 1
+    yield _part(grid, range(end), grid.title, "")
+    places = (*range(named), *range(end, len(widths)))
+    yield from fitting(_part(grid, places, f"{grid.title}, continued", grid.note), width)
+
+
+def _part(grid: Grid, places: Iterable[int], title: str, note: str) -> Grid:
+    """Return the columns of a grid at these places."""
+    chosen = list(places)
+    rows = tuple(tuple(row[place] for place in chosen) for row in grid.rows)
+    return Grid(title, tuple(grid.columns[place] for place in chosen), rows, note)
+
+
+def _least_width(grid: Grid, place: int) -> int:
+    """Return the width below which a column would be cut, or its words broken."""
+    column, cells = grid.columns[place], [row[place] for row in grid.rows]
+    if column.numeric:
+        return max(map(len, (*cells, *column.title.splitlines())))
+    words = (word for cell in cells for word in cell.split())
+    return min(_LONGEST_WORD, max(map(len, words), default=0))
+
+
 def table(grid: Grid) -> Table:
     """Return a grid as a rich table."""
     drawn = Table(
@@ -99,12 +144,14 @@ def table(grid: Grid) -> Table:
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
-    for column in grid.columns:
+    for place, column in enumerate(grid.columns):
         drawn.add_column(
             Text(column.title),
             justify="right" if column.numeric else "left",
             no_wrap=column.numeric,
             overflow="fold",
+            # rich breaks words before it breaks the lines of other columns.
+            min_width=_least_width(grid, place),
         )
     for row in grid.rows:
         cells = [Text(cell) for cell in row]

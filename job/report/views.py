@@ -86,6 +86,11 @@ class View:
         """The measure that models are compared by."""
         return self.measures[0] if self.measures else None
 
+    def shown(self, report: Mapping[str, Any]) -> tuple[Measure, ...]:
+        """Return the measures of a report that are not always 100."""
+        whole = report["manifest"]["model"].get("classes", 1) <= self.whole_of
+        return self.measures[:1] if whole else self.measures
+
 
 CLASSIFICATION = View(
     measures=(

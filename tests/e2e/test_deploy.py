@@ -26,7 +26,11 @@ NAMES = [f'Größe {number} "写真", \\ok' for number in range(10)]
 QUICK = {
     "quantize": {"strategy": "post"},
     "baseline": {"train": {"max_iters": 12}},
-    "benchmark": {"engines": ["paddle", *ENGINES], "rounds": 1, "min_seconds": 0.02},
+    "benchmark": {
+        "engines": ["paddle", "paddle_openvino", *ENGINES],
+        "rounds": 1,
+        "min_seconds": 0.02,
+    },
 }
 
 
@@ -126,17 +130,41 @@ def test_the_programs_of_other_engines_agree_with_predict(
     assert done.stdout.split() == [answer["label"], f"{100 * answer['probability']:.1f}%"]
 
 
-def test_the_cpp_program_agrees_with_predict(
-    deployable: Run, photos: Path, predicted: dict[str, str], tmp_path: Path
-) -> None:
-    (tmp_path / "classify.cc").write_text(program("cpp"))
-    Image.open(photos / "0.png").convert("RGB").save(tmp_path / "0.ppm")
+@pytest.fixture(scope="module")
+def cpp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program in C++ of the page."""
+    folder = tmp_path_factory.mktemp("cpp")
+    (folder / "classify.cc").write_text(program("cpp"))
     command = ["g++", "-std=c++17", "-O1", "classify.cc", "-o", "classify", *library()]
-    subprocess.run(command, cwd=tmp_path, check=True)
-    command = ["./classify", str(deployable.output / "int8"), "0.ppm"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    subprocess.run(command, cwd=folder, check=True)
+    return folder / "classify"
+
+
+def cpp_label(program: Path, model: Path, image: Path, folder: Path) -> str:
+    """The label that the program in C++ prints for an image."""
+    Image.open(image).convert("RGB").save(folder / "image.ppm")
+    command = [program, model, "image.ppm"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.rpartition(" ")[0] == predicted["label"]
+    return done.stdout.rpartition(" ")[0]
+
+
+def test_the_cpp_program_agrees_with_predict(
+    deployable: Run, photos: Path, predicted: dict[str, str], cpp: Path, tmp_path: Path
+) -> None:
+    label = cpp_label(cpp, deployable.output / "int8", photos / "0.png", tmp_path)
+    assert label == predicted["label"]
+
+
+@pytest.mark.full
+def test_the_cpp_program_runs_the_openvino_engine_in_paddle(
+    quick: Run, photos: Path, cpp: Path, tmp_path: Path
+) -> None:
+    folder = quick.output / "int8_paddle_openvino"
+    options = ("--infer-model", folder, "--image", photos / "0.png", "--json")
+    (row,) = json.loads(job("predict", *options, cwd=photos).out)
+    assert cpp_label(cpp, folder, photos / "0.png", tmp_path) == row["answer"]["label"]
+    assert not list(tmp_path.glob("**/__cache__"))
 
 
 def library() -> list[str]:

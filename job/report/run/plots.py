@@ -36,14 +36,11 @@ def accuracy(report: Mapping[str, Any]) -> tuple[Figure, str]:
     names = [model_name(report, row.model) for row in rows]
     colours = [svg.MODEL_COLOURS[row.model] for row in rows]
     panels: list[tuple[str, list[float], list[Interval]]] = []
-    for place, measure in enumerate(view.measures):
+    for place, measure in enumerate(view.shown(report)):
         values = [row.scores[place].value or 0.0 for row in rows]
         known = [row.scores[place].interval for row in rows]
         bounds = [each or (value, value) for each, value in zip(known, values, strict=True)]
         panels.append((measure.title, values, bounds))
-    if report["manifest"]["model"].get("classes", 1) <= view.whole_of:
-        # Every answer is among the first five.
-        panels = panels[:1]
     with mpl.rc_context(svg.RC):
         figure = svg.new_figure(1.9)
         for axes, (title, values, bounds) in zip(

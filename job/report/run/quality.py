@@ -17,16 +17,16 @@ def accuracy_grid(report: Mapping[str, Any]) -> Grid | None:
     view = view_of(report)
     if not view.measures:
         return None
-    has_intervals = bool(view.interval_of_model)
+    has_intervals, shown = bool(view.interval_of_model), view.shown(report)
     rows = tuple(
         (
             model_name(report, row.model),
-            *(cell for score in row.scores for cell in _cells(score, has_intervals)),
+            *(cell for score in row.scores[: len(shown)] for cell in _cells(score, has_intervals)),
         )
         for row in accuracy_rows(report)
     )
     columns = words("Model")
-    for measure in view.measures:
+    for measure in shown:
         title = measure.title.replace(", ", ",\n")
         columns += figures(title, *(("95%\ninterval",) * has_intervals), "Change")
     engine = "its own engine" if report["accuracy"]["engines"] else "Paddle Inference"

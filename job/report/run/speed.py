@@ -84,12 +84,12 @@ def fp32_grid(report: Mapping[str, Any]) -> Grid:
     cells: list[Cell[SpeedRow]] = [
         *((CAP,) if caps_differ(report) else ()),
         *setting_cells(report),
-        (Column("Native images/s", True), lambda row: _known(row.fp32_native)),
-        (Column("oneDNN images/s", True), lambda row: _known(row.fp32_onednn)),
+        (Column("Native\nimages/s", True), lambda row: _known(row.fp32_native)),
+        (Column("oneDNN\nimages/s", True), lambda row: _known(row.fp32_onednn)),
         *([ENGINE_FP32] if has_engine else []),
         (Column("Faster"), lambda row: ENGINE_NAMES[row.fp32_engine]),
-        (Column("FP32 batches timed", True), lambda row: text_format.count(row.fp32_samples)),
-        (Column("INT8 batches timed", True), lambda row: text_format.count(row.int8_samples)),
+        (Column("FP32 batches\ntimed", True), lambda row: text_format.count(row.fp32_samples)),
+        (Column("INT8 batches\ntimed", True), lambda row: text_format.count(row.int8_samples)),
     ]
     rows = speed_rows(report)
     skipped = any(row.fp32_native is None or row.fp32_onednn is None for row in rows)

@@ -198,6 +198,14 @@ def log_text(text, name):
         assert "@tracking" in warning
         assert "secret" not in warning
 
+    def test_an_installation_that_cannot_be_imported_is_a_warning(
+        self, installed: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        Path("mlflow.py").write_text("from json import nothing")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:mlruns")
+        (warning,) = self.log()
+        assert "ImportError" in warning
+
     def test_a_run_that_reused_everything_is_not_logged_again(
         self, installed: None, monkeypatch: pytest.MonkeyPatch
     ) -> None:

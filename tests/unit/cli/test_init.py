@@ -82,6 +82,7 @@ def test_lists_and_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     images(tmp_path / "d", "a.jpg", "b.jpg", "c.jpg")
     (tmp_path / "d/train_list.txt").write_text("a.jpg 0\nb.jpg 2\n")
     (tmp_path / "d/val_list.txt").write_text("c.jpg 1\n")
+    torch_files.save(tmp_path / "w.pth", {"classifier.6.weight": np.zeros((3, 8), "float32")})
     init(monkeypatch, tmp_path, "--data", "d", "--model", "vgg11", "--weights", "w.pth")
     manifest = load("m.json")
     assert (manifest.model.name, manifest.model.weights) == ("vgg11", "w.pth")
@@ -113,6 +114,18 @@ def test_weights_that_cannot_be_read_are_rejected(
     for option in ("--weights", "--inference-model"):
         with pytest.raises(DataError, match=r"w\.onnx: .*ONNX"):
             init(monkeypatch, tmp_path, "--data", "d", option, "w.onnx")
+    assert not (tmp_path / "m.json").exists()
+
+
+@pytest.mark.parametrize("option", ["--weights", "--inference-model"])
+@pytest.mark.parametrize("name", ["none", "empty"])
+def test_a_model_that_is_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, name: str
+) -> None:
+    images(tmp_path / "d", "cat/1.jpg", "dog/2.jpg")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=name):
+        init(monkeypatch, tmp_path, "--data", "d", option, name)
     assert not (tmp_path / "m.json").exists()
 
 

@@ -470,6 +470,35 @@ def test_terminal_tables_fit(width):
         assert whole in text
 
 
+def test_wide_tables_are_divided_so_that_no_word_is_cut():
+    report = every_setting()
+    report["accuracy"]["closeness"] = {
+        model: {
+            "signal_to_noise_db": 37.01,
+            "signal_to_noise_interval": [35.19, 38.95],
+            "same_top1": 100.0,
+            "same_top1_interval": [93.98, 100.0],
+            "divergence": 0.00017,
+            "divergence_interval": [0.00011, 0.00024],
+        }
+        for model in ("qat_fake", "int8")
+    }
+    text = on_terminal(report, 80)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
+    for column in ("37.01", "0.00017"):
+        assert any(line.split()[0] == "INT8" and column in line for line in lines if line.strip())
+    assert any(re.search(r"^ +1 +.*OpenVINO.*×", line) for line in lines)
+    assert "p50 ms" in text
+
+
+def test_top_5_of_five_classes_is_left_out():
+    report = sample_report()
+    assert "Top-5" in as_markdown(report)
+    report["manifest"]["model"]["classes"] = 5
+    assert "Top-5" not in as_markdown(report)
+
+
 def test_terminal_shows_user_text_as_it_stands():
     lines = on_terminal(attacked_report(), 400).splitlines()
     assert ATTACK in lines  # the note
