@@ -26,7 +26,7 @@ NATIVE, ONEDNN, INT8 = (Candidate(label, Path(label)) for label in ("native", "o
 
 
 class Model:
-    """Takes 4 ms for each call: a busy machine delays 1 ms so much that FP32 seems too slow."""
+    """Takes 4 ms for each call, which a busy machine delays less than a shorter call."""
 
     def set_images(self, images):
         self.images = images
@@ -69,7 +69,8 @@ def measure(candidates, setting=SETTING, effort=EFFORT, events=None):
 
 
 def test_rounds_and_row():
-    measured = measure([NATIVE, ONEDNN, INT8])
+    # The fastest of many calls is the same for both FP32 engines, also on a busy machine.
+    measured = measure([NATIVE, ONEDNN, INT8], effort=replace(EFFORT, warmup_batches=12))
     assert [one.label for one in measured.samples] == ["native", "onednn", "int8", "nothing"]
     for one in measured.samples:
         assert len(one.rounds) == 2
