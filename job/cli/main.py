@@ -162,7 +162,8 @@ def run(
       python -m paddle.distributed.launch --nproc_per_node 2 job run m.json
 
     \b
-    Stages: prepare baseline qat convert int8 accuracy benchmark report
+    Stages: prepare baseline calibrate qat convert int8 paddle_openvino openvino
+    onnxruntime accuracy benchmark report
     """
     from job.api import execution
     from job.cli.junit import junit_path, write_junit

@@ -17,6 +17,7 @@ from sample_report import sample_report
 
 from job.pipeline.plan import NO_RESULT, RESUMES
 from job.process.environment import environment
+from job.stages import STAGES
 
 
 def children_seconds() -> float:
@@ -371,6 +372,11 @@ class TestQuickCommands:
         assert done.returncode == 0
         assert "/quantize/moving_rate" in done.stdout
         assert job("explain", "quantize.movin_rate", cwd=folder).returncode == 2
+
+    def test_help_lists_every_stage(self, folder: Path) -> None:
+        text = " ".join(job("run", "--help", cwd=folder).stdout.split())
+        names = " ".join(stage.name for stage in STAGES)
+        assert f"Stages: {names} report" in text
 
     def test_version_and_help(self, folder: Path) -> None:
         assert job("--version", cwd=folder).stdout.startswith("job 0.")
