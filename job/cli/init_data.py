@@ -25,7 +25,7 @@ _FOLDERS = {
 _LISTS = {"train_list": ("train_list.txt", "train.txt"), "val_list": ("val_list.txt", "val.txt")}
 _MOST_CLASSES = 1_000_000
 _EXPECTED = (
-    "Name a folder with one subfolder per class, a folder with train/ and val/ that contain such "
+    "Give a folder with one subfolder per class, a folder with train/ and val/ that contain such "
     "subfolders, or a folder with the lists train_list.txt and val_list.txt (`path label` lines)."
 )
 
@@ -113,7 +113,7 @@ def _of_names(text: str, names: Sequence[str]) -> FoundData:
     if kind and is_uri(text):
         raise UsageError(
             f"--data {text}: a {kind} data set in S3 cannot be inspected",
-            "Name a copy on this machine, and set /data/root of the manifest to the URI.",
+            "Give a copy on this machine, then set /data/root of the manifest to the URI.",
         )
     if kind:
         path = Path(text)

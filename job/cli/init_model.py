@@ -26,7 +26,7 @@ def check_files(inference_model: str | None, weights: str | None) -> None:
         if not program or not Path(f"{prefix}.pdiparams").is_file():
             raise DataError(
                 f"--inference-model {inference_model}: found no saved model",
-                "Name a folder with a .pdmodel or .json file and its .pdiparams file, as "
+                "Give a folder with a .pdmodel or .json file and its .pdiparams file, as "
                 "paddle.jit.save writes them.",
             )
 

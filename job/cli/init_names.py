@@ -33,7 +33,7 @@ def names_of(path: Path) -> list[str]:
     if not is_archive(path.name):
         raise DataError(
             f"--data {path}: expected a folder or a .tar, .tar.gz, .tgz or .zip archive",
-            "Name a folder or an archive of images.",
+            "Give a folder or an archive of images.",
         )
     return [name for name in _names_in_archive(LocalArchive(path)) if not system_part(name)]
 
