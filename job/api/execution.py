@@ -99,7 +99,8 @@ def run(
     with nullcontext(ui) if ui else make_ui("text") as shown:
         result = _run_beside(loaded, name_of(manifest), location, options, shown)
         if result is not None:
-            mlflow_log.log(result, StageEvents(shown, "mlflow").warn)
+            events = StageEvents(shown, "mlflow")
+            mlflow_log.log(result, events.message, events.warn)
     return result
 
 

@@ -19,7 +19,7 @@ _MOST_PARAMETERS = 100
 _LONGEST_VALUE = 6000
 
 
-def log(result: RunResult | MatrixResult, warn: Say) -> None:
+def log(result: RunResult | MatrixResult, say: Say, warn: Say) -> None:
     """Log each finished model of a result as one MLflow run, if ``MLFLOW_TRACKING_URI`` is set.
 
     A run that reused every result is not logged again. A failure of MLflow is a warning, because
@@ -27,6 +27,7 @@ def log(result: RunResult | MatrixResult, warn: Say) -> None:
 
     Args:
         result: the result of a run.
+        say: callback for messages.
         warn: callback for warnings.
     """
     if not os.environ.get(TRACKING_URI):
@@ -35,6 +36,10 @@ def log(result: RunResult | MatrixResult, warn: Say) -> None:
         warn(f"{TRACKING_URI} is set, but mlflow is not installed; nothing was logged there")
         return
     reports = [run.report for run in _runs(result) if run.worked and run.report is not None]
+    place = without_secrets(os.environ[TRACKING_URI])
+    if reports:
+        # MLflow waits for minutes if the server does not answer.
+        say(f"logging the results to MLflow at {place}")
     try:
         mlflow = import_module("mlflow")
         for report in reports:
@@ -42,7 +47,6 @@ def log(result: RunResult | MatrixResult, warn: Say) -> None:
     # MLflow also raises the errors of its libraries for files, HTTP and S3. An incomplete
     # installation cannot be imported.
     except Exception as error:
-        place = without_secrets(os.environ[TRACKING_URI])
         reason = f"{type(error).__name__}: {error}".replace(os.environ[TRACKING_URI], place)
         warn(f"the results were not logged to MLflow at {place}: {reason}")
 

@@ -1,6 +1,7 @@
 """``from job import run, validate, load_report``, as a program uses it."""
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -168,7 +169,11 @@ def log_text(text, name):
         warnings: list[str] = []
         report = {**sample_report(), "name": name}
         rows = (StageRow("benchmark", status, 1.0, "0"),)
-        mlflow_log.log(RunResult(Path("out"), rows, report), warnings.append)
+        said: list[str] = []
+        mlflow_log.log(RunResult(Path("out"), rows, report), said.append, warnings.append)
+        expected = status == "ran" and "MLFLOW_TRACKING_URI" in os.environ
+        assert len(said) == expected
+        assert not any("secret" in text for text in said)
         return warnings
 
     def test_parameters_metrics_and_report(
