@@ -200,8 +200,11 @@ def insert_ops(program: ProgramDesc, ops: list[OpDesc]) -> None:
 
 
 def attribute(op: OpDesc, name: str) -> object:
-    """Return the value of an attribute; None if it is not set."""
-    for item in op.attrs:
+    """Return the value of an attribute; None if it is not set.
+
+    Paddle appends the attributes that its passes set. If a name occurs twice, Paddle reads the last.
+    """
+    for item in reversed(op.attrs):
         if item.name == name:
             values = {0: item.i, 1: item.f, 2: item.s, 3: item.ints, 4: item.floats, 6: item.b}
             value = values.get(item.type)
