@@ -9,6 +9,8 @@ from job.manifest.callable_source import check_callable
 from job.manifest.initial_weights import check_initial_weights
 from job.storage.file_kinds import ONNX, SAFETENSORS, TORCH, TORCH_LEGACY, model_kind_of
 
+# Program file of Paddle 1.
+_PADDLE_1 = "__model__"
 _OTHER_SUFFIXES = (".onnx", ".pt", ".pth", ".safetensors")
 
 
@@ -90,12 +92,13 @@ def _check_weights(network: str | None, path: Path) -> None:
 
 
 def _check_saved_by_paddle(path: Path) -> None:
-    """Reject models of other tools: a file, or the only models in a folder.
+    """Reject models of other tools, and of Paddle 1: a file, or the only models in a folder.
 
     Raises:
         DataError: the message names the kind of the file.
         OSError: the file cannot be read.
     """
+    _check_not_of_paddle_1(path)
     if path.is_dir():
         ours = any(file.suffix in (".pdmodel", ".json") for file in path.iterdir())
         files = [] if ours else [f for f in sorted(path.iterdir()) if f.suffix in _OTHER_SUFFIXES]
@@ -111,6 +114,25 @@ def _check_saved_by_paddle(path: Path) -> None:
                 "/model/weights. Export another network from Paddle: paddle.jit.save(network, "
                 "path, input_spec=[paddle.static.InputSpec([None, 3, 224, 224])]).",
             )
+
+
+def _check_not_of_paddle_1(path: Path) -> None:
+    """Reject a model whose program is the file ``__model__``.
+
+    Raises:
+        DataError: the hint explains the conversion.
+    """
+    old = path / _PADDLE_1 if path.is_dir() else path
+    if old.name != _PADDLE_1 or not old.is_file() or [*old.parent.glob("*.pdmodel")]:
+        return
+    raise DataError(
+        f"/model/inference_model {old}: found a program in the format of Paddle 1, expected "
+        ".pdmodel and .pdiparams",
+        f"If all weights are in one file, such as __params__, copy {_PADDLE_1} to model.pdmodel "
+        "and the file of weights to model.pdiparams. Otherwise load the model with Paddle 2 "
+        "(paddle.fluid.io.load_inference_model), and export it again with "
+        "paddle.static.save_inference_model.",
+    )
 
 
 def _is_here(manifest: Manifest, text: str) -> bool:

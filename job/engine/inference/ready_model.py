@@ -46,7 +46,7 @@ def check_ready_model(path: Path, classes: int | None, input_shape: Sequence[int
                 f"found inputs {inputs} and outputs {outputs}",
                 "Give a model that reads one batch of images.",
             )
-        _check_image(path, list(tensors[images[0]].dims), input_shape)
+        _check_image(path, tensors[images[0]], input_shape)
         return
     if len(inputs) != 1 or not outputs or {*inputs, outputs[0]} - tensors.keys():
         raise DataError(
@@ -66,7 +66,7 @@ def check_ready_model(path: Path, classes: int | None, input_shape: Sequence[int
             f"{path}: the model's output has shape {shape}, expected [-1, {classes}]",
             f"Set /model/classes to {shape[1]}.",
         )
-    _check_image(path, list(tensors[inputs[0]].dims), input_shape)
+    _check_image(path, tensors[inputs[0]], input_shape)
 
 
 def image_shape(path: Path) -> list[int]:
@@ -85,7 +85,15 @@ def image_shape(path: Path) -> list[int]:
     return shapes[0][1:]
 
 
-def _check_image(path: Path, shape: Sequence[int], input_shape: Sequence[int]) -> None:
+def _check_image(path: Path, tensor: Any, input_shape: Sequence[int]) -> None:
+    shape = list(tensor.dims)
+    if tensor.data_type != _messages().VarType.FP32:
+        raise DataError(
+            f"{path}: the model's input has the data type "
+            f"{_messages().VarType.Type.Name(tensor.data_type)}, expected FP32",
+            "Export the network with an input of float32 [N, channels, height, width] that is "
+            "normalized. The job normalizes images by /data/mean and /data/std.",
+        )
     if len(shape) != 4:
         raise DataError(
             f"{path}: the model's input has shape {shape}, which is not [N, channels, height, "

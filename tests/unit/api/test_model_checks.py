@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import struct
 import subprocess
 import sys
@@ -37,7 +38,10 @@ def zipped(*names: str) -> bytes:
 
 
 def program(
-    inputs: dict[str, Sequence[int]], outputs: dict[str, Sequence[int]], extra: bytes = b""
+    inputs: dict[str, Sequence[int]],
+    outputs: dict[str, Sequence[int]],
+    extra: bytes = b"",
+    data_type: int = 5,
 ) -> bytes:
     """A .pdmodel file, encoded as protobuf by hand."""
 
@@ -55,7 +59,7 @@ def program(
         return out + bytes([value])
 
     def variable(name: str, dims: Sequence[int]) -> bytes:
-        tensor = field(1, 5) + b"".join(field(2, size) for size in dims)
+        tensor = field(1, data_type) + b"".join(field(2, size) for size in dims)
         dense = field(1, 7) + field(3, field(1, tensor))
         return field(3, field(1, name.encode()) + field(2, dense))
 
@@ -153,6 +157,16 @@ def test_an_onnx_model_is_no_inference_model(tmp_path: Path, given: str) -> None
         check(tmp_path, {"name": None, "inference_model": given})
 
 
+@pytest.mark.parametrize("given", ["export", "export/__model__"])
+def test_a_model_of_paddle_1_is_no_inference_model(tmp_path: Path, given: str) -> None:
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export/__model__").write_bytes(PROGRAM)
+    with pytest.raises(DataError, match=r"inference_model .*export/__model__: .*Paddle 1"):
+        check(tmp_path, {"name": None, "inference_model": given})
+    shutil.copy(tmp_path / "export/__model__", tmp_path / "export/model.pdmodel")
+    check(tmp_path, {"name": None, "inference_model": "export"})
+
+
 def test_torchvisions_squeezenet_is_rejected(tmp_path: Path) -> None:
     weights = {"features.3.squeeze.weight": np.zeros(2, "float32")}
     torch_files.save(tmp_path / "w.pth", weights)
@@ -200,6 +214,7 @@ def test_a_classifier_is_accepted(tmp_path: Path, content: bytes) -> None:
         (program({"text": [-1, 128]}, SCORES), r"\[-1, 128\].*no images", ""),
         (program({"x": [-1, 3, 224, 224]}, SCORES), r"\[-1, 3, 224, 224\]", "/model/input_shape"),
         (program(IMAGE, {}), "no image classifier", ""),
+        (program(IMAGE, SCORES, data_type=20), "UINT8.*FP32", "normalized"),
         (b"", "empty", ""),
         (b"<html></html>", "HTML", ""),
         (PROGRAM[:-3], "damaged", ""),
