@@ -23,6 +23,7 @@ from job.errors import DataError
 
 _ORDER_STREAM = 0
 _SIZE_STREAM = 6
+_BATCHES_OF_A_SIZE = 10
 _NAMED_FILES = 5
 # How many more images are checked for the error message once too many are bad.
 _LOOKED_AT_FURTHER = 200
@@ -88,7 +89,7 @@ class Loader:
         max_bad_fraction: maximum share of bad images in the split. Above it, the run fails.
         on_bad: callback for each bad image.
         timeout_s: timeout of decoding 16 images in seconds; then their process is replaced.
-        sizes: sides of square images with objects, in pixels. The images of each batch are resized
+        sizes: sides of square images with objects, in pixels. All images of ten batches are resized
             to one of them. Empty: batches have the size of ``transform``.
     """
 
@@ -282,10 +283,15 @@ class Loader:
     def _resized(
         self, drawn: Sequence[tuple[int, Image | LabelledImage]], epoch: int, number: int
     ) -> Sequence[tuple[int, Image | LabelledImage]]:
-        """Resize the images of a batch to one of ``sizes``, which depends on the batch only."""
+        """Resize the images of a batch to one of ``sizes``, which depends on the batch only.
+
+        Ten batches have the same size, as in Darknet (Redmon and Farhadi, YOLO9000, 2017, section
+        2), because the training program is prepared again for each new size.
+        """
         if not self._sizes:
             return drawn
-        size = batch_size_of(self._sizes, generator(self._seed, _SIZE_STREAM, epoch, number))
+        group = number // _BATCHES_OF_A_SIZE
+        size = batch_size_of(self._sizes, generator(self._seed, _SIZE_STREAM, epoch, group))
         return [
             (index, LabelledImage(*geometry.resize(_levels(found.pixels), found.objects, size)))
             for index, found in drawn

@@ -1,7 +1,7 @@
 """Optimizer steps of one process of a training."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import paddle
@@ -44,6 +44,7 @@ class Stepper:
         executor: runs the program.
         peers: the processes that train together.
         seed: random seed of the program's ops, such as dropout.
+        last_size: height and width of the images of the last step; empty before the first step.
     """
 
     program: Program
@@ -54,6 +55,7 @@ class Stepper:
     executor: static.Executor
     peers: SingleProcess
     seed: int
+    last_size: list[tuple[int, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         # Every process does this, because each step waits for the slowest process.
@@ -64,6 +66,7 @@ class Stepper:
     def run(self, batch: TrainingBatch, rate: float, step: int) -> float:
         """Run one step on this process's share of a batch; return the loss of the whole batch."""
         self.peers.meet()
+        self._forget_other_sizes(batch.images.shape[2:])
         write_variables(self.scope, {self.learning_rate: np.array([rate], "float32")})
         # Dropout uses the global generator. Seeding it per step makes a resumed run identical.
         paddle.seed(self.peers.seed(self.seed, step))
@@ -77,3 +80,13 @@ class Stepper:
         with self.peers.guarded():
             (loss,) = self.executor.run(self.program, feed, [self.loss])
         return float(loss)
+
+    def _forget_other_sizes(self, size: tuple[int, ...]) -> None:
+        """Delete what oneDNN keeps for images of another size.
+
+        oneDNN keeps the reordered input of each convolution for each shape. With ten sizes, it
+        would need several times the memory of the largest size.
+        """
+        if self.last_size not in ([], [size]):
+            self.executor._executor_cache.clear()
+        self.last_size[:] = [size]

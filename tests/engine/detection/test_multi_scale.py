@@ -34,7 +34,7 @@ def batch(side: int) -> TrainingBatch:
 
 
 def losses(input_side: int, *sides: int) -> list[float]:
-    """The losses of steps that change no weight."""
+    """The losses of steps with a learning rate of 0."""
     session = open_session(
         name="yolov3_mobilenet_v1", callable_=None, inference_model=None, classes=CLASSES,
         input_shape=(3, input_side, input_side), width=0.125, seed=0, label_smoothing=0.0,

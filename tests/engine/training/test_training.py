@@ -3,6 +3,7 @@ import subprocess
 import sys
 from collections import Counter
 from ctypes.util import find_library
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -243,6 +244,24 @@ def test_every_process_that_takes_steps_keeps_its_memory(monkeypatch):
         0,
     )
     assert kept
+
+
+def test_memory_of_other_image_sizes_is_freed():
+    """oneDNN would keep the memory of every size."""
+    freed = []
+    session = tiny.open_tiny()
+    classifier = session.classifier
+    executor = SimpleNamespace(
+        run=lambda *_: [0.5],
+        _executor_cache=SimpleNamespace(clear=lambda: freed.append(step)),
+    )
+    one = stepper.Stepper(
+        classifier.train, classifier.loss, "rate", (), session.scope, executor, SingleProcess(), 0
+    )
+    for step, (count, side) in enumerate([(2, 8), (1, 8), (2, 16), (2, 16), (2, 8)]):
+        images = np.zeros((count, 1, side, side), "float32")
+        assert one.run(evaluation.TrainingBatch(images, ()), 0.1, step) == 0.5
+    assert freed == [2, 4]
 
 
 STEPS_IN_TURN = """
