@@ -151,6 +151,10 @@ class ObjectMissing(StorageError):
     """The object does not exist."""
 
 
+class UploadMissing(StorageError):
+    """The unfinished multipart upload does not exist any more; a new upload may succeed."""
+
+
 class ObjectChanged(StorageError):
     """The object is another version than expected, or changed while it was read."""
 

@@ -54,6 +54,12 @@ class Habits:
         rejects: status and code of the response to each request for an object; the body of a
             response to HEAD is missing.
         page_keys: number of keys in a page of a listing.
+        etags: the form of ETags in headers; ``{}`` stands for the MD5.
+        ignores_range: the header Range has no effect.
+        unknown_size: Content-Range contains ``*`` instead of the size of the object.
+        chunked: responses to GET have no Content-Length.
+        aborts_uploads: so many multipart uploads are aborted before their next part, as by a
+            lifecycle rule.
     """
 
     ignores_if_match: bool = False
@@ -75,6 +81,11 @@ class Habits:
     encrypts: bool = False
     rejects: tuple[int, str] | None = None
     page_keys: int = 1000
+    etags: str = '"{}"'
+    ignores_range: bool = False
+    unknown_size: bool = False
+    chunked: bool = False
+    aborts_uploads: int = 0
 
     def reset(self) -> None:
         """Switch all habits off."""
@@ -105,6 +116,7 @@ class Unusual:
         objects: the objects of the only bucket, by key.
         requests: the number of requests by method; listings count as LIST.
         uploads: keys of unfinished multipart uploads by upload id.
+        parts: the parts of multipart uploads, by upload id and number.
     """
 
     url: str
@@ -112,6 +124,7 @@ class Unusual:
     objects: dict[str, Stored] = field(default_factory=dict)
     requests: Counter[str] = field(default_factory=Counter)
     uploads: dict[str, str] = field(default_factory=dict)
+    parts: dict[tuple[str, int], bytes] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def hold(self, key: str, content: bytes, **metadata: str) -> S3Uri:
@@ -201,6 +214,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.state.uploads[name] = key
             text = f"<R><Key>{escape(key)}</Key><UploadId>{name}</UploadId></R>"
             self._send(200, text.encode())
+        elif "uploadId" in query and self.command != "DELETE":
+            self._receive(key, query["uploadId"], int(query.get("partNumber", 0)), body)
         elif self.command == "DELETE":
             self.state.objects.pop(key, None)
             self.state.uploads.pop(query.get("uploadId", ""), None)
@@ -216,13 +231,30 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._read(key)
 
+    def _receive(self, key: str, upload: str, number: int, body: bytes) -> None:
+        """Store a part of a multipart upload, or complete the upload."""
+        if number and self.state.habits.aborts_uploads:
+            self.state.habits.aborts_uploads -= 1
+            self.state.uploads.pop(upload, None)
+        if upload not in self.state.uploads:
+            self._fail(404, "NoSuchUpload")
+        elif number:
+            self.state.parts[upload, number] = body
+            self._send(200, b"", self._etag(Stored(body, {}, 0.0)))
+        else:
+            del self.state.uploads[upload]
+            parts = [part for (name, _), part in sorted(self.state.parts.items()) if name == upload]
+            self.state.hold(key, b"".join(parts))
+            self._send(200, b"<R><ETag>complete</ETag></R>")
+
     def _read(self, key: str) -> None:
         habits, stored = self.state.habits, self.state.objects.get(key)
         if stored is None:
             self._fail(404, "NoSuchKey")
             return
         pinned = self.headers.get("if-match")
-        if pinned and pinned != self._etag(stored).get("ETag") and not habits.ignores_if_match:
+        # If-Match compares strongly: a weak ETag equals no other. ETags without quotes are invalid.
+        if pinned and pinned != self._strong(stored) and not habits.ignores_if_match:
             self._fail(412, "PreconditionFailed")
             return
         content, status = stored.content, 200
@@ -233,22 +265,30 @@ class _Handler(BaseHTTPRequestHandler):
             **{f"x-amz-meta-{name}": value for name, value in stored.metadata.items()},
             **self._etag(stored),
         }
-        if ranged := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("range", "")):
+        ranged = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("range", ""))
+        if ranged and not habits.ignores_range:
             start, whole = int(ranged[1]), len(content)
             if start >= whole:
                 self._fail(416, "InvalidRange")
                 return
             content = content[start : int(ranged[2]) + 1 if ranged[2] else None]
-            headers["Content-Range"] = f"bytes {start}-{start + len(content) - 1}/{whole}"
+            size = "*" if habits.unknown_size else whole
+            headers["Content-Range"] = f"bytes {start}-{start + len(content) - 1}/{size}"
             status = 206
         self._send(status, content, headers)
 
     def _etag(self, stored: Stored) -> dict[str, str]:
         if self.state.habits.without_etag:
             return {}
+        etag = self.state.habits.etags.format(self._strong(stored).strip('"'))
         if self.state.habits.encrypts:
-            return {"ETag": f'"{"0" * 32}"', "x-amz-server-side-encryption": "aws:kms"}
-        return {"ETag": stored.etag}
+            return {"ETag": etag, "x-amz-server-side-encryption": "aws:kms"}
+        return {"ETag": etag}
+
+    def _strong(self, stored: Stored) -> str:
+        if self.state.habits.without_etag:
+            return ""
+        return f'"{"0" * 32}"' if self.state.habits.encrypts else stored.etag
 
     def _list(self, query: Mapping[str, str]) -> None:
         habits = self.state.habits
@@ -305,7 +345,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in {"Content-Type": "application/xml", **(headers or {})}.items():
             self.send_header(name, value)
-        if status != 204:
+        if self.command == "GET" and self.state.habits.chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+            body = (b"%x\r\n%s\r\n" % (len(body), body) if body else b"") + b"0\r\n\r\n"
+        elif status != 204:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":

@@ -11,6 +11,7 @@ from job.errors import (
     ObjectMissing,
     StorageError,
     TransferFailed,
+    UploadMissing,
 )
 from job.storage.s3.foreign_server import NEEDS_TLS, USE_TLS, NotS3, expects_tls
 from job.uri import S3Uri
@@ -52,6 +53,7 @@ def s3_errors(uri: S3Uri) -> Iterator[None]:
     Raises:
         TransferFailed: timeouts, broken connections, truncated responses, 5xx, throttling.
         ObjectMissing: the object does not exist.
+        UploadMissing: the multipart upload does not exist.
         ObjectChanged: the ETag of the object is not the requested one.
         AccessRejected: no or wrong credentials, missing permissions, or a wrong clock.
         StorageError: another error, for which a retry cannot help.
@@ -64,7 +66,7 @@ def s3_errors(uri: S3Uri) -> Iterator[None]:
     try:
         yield
     except exceptions.ClientError as error:
-        raise _of_answer(uri, error.response) from error
+        raise _of_answer(uri, error.response, error.operation_name) from error
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
         raise AccessRejected(f"{uri}: no credentials found", _CREDENTIALS) from error
     except NotS3 as error:
@@ -103,8 +105,14 @@ def s3_errors(uri: S3Uri) -> Iterator[None]:
         ) from error
 
 
-def _of_answer(uri: S3Uri, response: Mapping[str, Any]) -> StorageError:
-    """Return the error for a response that is not a success."""
+def _of_answer(uri: S3Uri, response: Mapping[str, Any], operation: str) -> StorageError:
+    """Return the error for a response that is not a success.
+
+    Args:
+        uri: the object.
+        response: the response.
+        operation: the operation of S3, such as GetObject.
+    """
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     code = str(response.get("Error", {}).get("Code", status))
     if code in _TEMPORARY:
@@ -119,6 +127,12 @@ def _of_answer(uri: S3Uri, response: Mapping[str, Any]) -> StorageError:
         return StorageError(
             f"{uri}: bucket {uri.bucket} does not exist",
             "Create it, or correct its name and the endpoint.",
+        )
+    if code == "NoSuchUpload":
+        return UploadMissing(
+            f"{uri}: the unfinished multipart upload does not exist any more ({code})",
+            "Check whether a lifecycle rule or another program aborts unfinished uploads. "
+            "Run the same command again.",
         )
     if status == 404:
         return ObjectMissing(
@@ -147,7 +161,7 @@ def _of_answer(uri: S3Uri, response: Mapping[str, Any]) -> StorageError:
     if status in (401, 403) or code in _REFUSED:
         reason = _REFUSED.get(code, "access is denied")
         return AccessRejected(
-            f"{uri}: {reason} ({status} {code})",
+            f"{uri}: {reason} ({operation}: {status} {code})",
             "Check which credentials are used, and their permissions in this bucket.",
         )
     message = str(response.get("Error", {}).get("Message") or "no message")[:200]

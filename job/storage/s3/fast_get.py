@@ -1,6 +1,5 @@
 """Reads small objects with less CPU time per request than boto3."""
 
-import io
 import re
 import threading
 import urllib.request
@@ -74,11 +73,13 @@ class FastGet:
         if bucket is not None:
             headers = {_HEADERS[name]: value for name, value in conditions.items()}
             response = self._send(bucket, Key, headers)
-            if response.status in _SUCCESS and "content-length" in response.headers:
+            if response.status in _SUCCESS:
                 return _parsed(response)
             if response.status == HTTPStatus.TOO_MANY_REQUESTS or response.status >= 500:
                 # A second request would add to the load of a server that throttles.
                 raise _error(response)
+            # The response to a rejected request is small. Reading it frees the connection.
+            response.drain_conn()
         self._requested.object = Bucket, Key
         parsed: Mapping[str, Any] = self._client.get_object(Bucket=Bucket, Key=Key, **conditions)
         return parsed
@@ -127,6 +128,8 @@ class FastGet:
                 headers=dict(request.headers.items()),
                 retries=False,
                 redirect=False,
+                # The caller does not read the body of a wrong response, which can be large.
+                preload_content=False,
                 decode_content=False,
             )
         except ValueError as error:
@@ -168,12 +171,14 @@ def _parsed(response: Any) -> Mapping[str, Any]:
         for name, value in headers.items()
         if name.lower().startswith(_METADATA)
     }
+    length = headers.get("content-length")
     return {
-        "ContentLength": int(headers["content-length"]),
+        # A response in chunks has no Content-Length.
+        **({} if length is None else {"ContentLength": int(length)}),
         "ContentRange": headers.get("content-range", ""),
         "ETag": headers.get("etag", ""),
         "ServerSideEncryption": headers.get("x-amz-server-side-encryption", ""),
         "SSECustomerAlgorithm": headers.get("x-amz-server-side-encryption-customer-algorithm", ""),
         "Metadata": metadata,
-        "Body": io.BytesIO(response.data),
+        "Body": response,
     }

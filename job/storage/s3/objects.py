@@ -10,6 +10,7 @@ because some stores ignore ``If-Match``.
 import glob
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -27,7 +28,10 @@ from job.storage.s3.responses import (
     etag_of,
     extent_of,
     is_encrypted,
+    is_whole,
     listed_objects,
+    pinned,
+    same_etag,
     server_of,
     wrong_response,
 )
@@ -111,13 +115,16 @@ class ObjectStore:
         seen: set[str] = set()
 
         def attempt() -> bytes:
-            response = self._get(**_of(uri), **_pinned(etag))
-            check_version(uri, response, etag, self._server)
-            content = _body(response)
-            if len(content) != (response["ContentLength"] if length is None else length):
-                raise TransferFailed(f"{uri}: the received object is incomplete", _AGAIN)
-            # A truncated response can have a matching Content-Length.
+            response = self._get(**_of(uri), **pinned(etag))
+            with closing(response["Body"]):
+                check_version(uri, response, etag, self._server)
+                content = _body(response)
             incomplete = TransferFailed(f"{uri}: the received object is incomplete", _AGAIN)
+            # A response in chunks has no Content-Length.
+            sent = response.get("ContentLength", len(content))
+            if len(content) != (sent if length is None else length):
+                raise incomplete
+            # A truncated response can have a matching Content-Length.
             try:
                 proven = check(uri, content, *self._expected(uri, sha256, response), seen)
             except ObjectDamaged:
@@ -152,21 +159,21 @@ class ObjectStore:
             ObjectMissing: the object does not exist.
             ObjectChanged: the ETag does not match.
             ObjectDamaged: the same wrong SHA-256 came twice.
-            StorageError: the object ends before ``start``, or another failure.
+            StorageError: the object ends before ``start``, the server ignores the header Range, or
+                another failure.
         """
         seen: set[str] = set()
 
         def attempt() -> bytes:
             extent = f"bytes={start}-{start + length - 1}"
-            response = self._get(**_of(uri), Range=extent, **_pinned(etag))
-            check_version(uri, response, etag, self._server)
-            content = _body(response)
-            first, last, whole = extent_of(uri, response)
-            wanted = min(length, whole - start)
-            if first != start or last - first + 1 != wanted or len(content) != wanted:
-                raise TransferFailed(
-                    f"{uri}: the server returned another range than requested", _AGAIN
-                )
+            response = self._get(**_of(uri), Range=extent, **pinned(etag))
+            with closing(response["Body"]):
+                check_version(uri, response, etag, self._server)
+                # The body is read after this check, because it can be a whole large object.
+                wanted = extent_of(uri, response, start, length, self._server)
+                content = _body(response)
+            if len(content) != wanted:
+                raise TransferFailed(f"{uri}: the received object is incomplete", _AGAIN)
             if sha256:
                 check(uri, content, sha256, None, seen)
             return content
@@ -204,10 +211,7 @@ class ObjectStore:
             OSError: the file cannot be written.
         """
         current = self.head(uri)
-        if (etag or current.etag, current.bytes if bytes is None else bytes) != (
-            current.etag,
-            current.bytes,
-        ):
+        if not same_etag(etag or current.etag, current.etag) or bytes not in (None, current.bytes):
             raise ObjectChanged(
                 f"{uri}: found {current.bytes:,} bytes with ETag {current.etag}, expected "
                 f"{'any size' if bytes is None else f'{bytes:,} bytes'} with ETag {etag or 'any'}",
@@ -286,20 +290,21 @@ class ObjectStore:
         with part.open("ab") as file:
             start = file.tell()
             if start > entry.bytes:
-                file.truncate(0)
-                start = 0
+                start = file.seek(file.truncate(0))
             if start == entry.bytes:
                 return
             response = self.client.get_object(
-                **_of(entry.uri), **_pinned(entry.etag), Range=f"bytes={start}-"
+                **_of(entry.uri), **pinned(entry.etag), Range=f"bytes={start}-"
             )
-            check_version(entry.uri, response, entry.etag, self._server)
-            if extent_of(entry.uri, response) != (start, entry.bytes - 1, entry.bytes):
-                raise TransferFailed(
-                    f"{entry.uri}: the server returned another range than requested", _AGAIN
-                )
-            for block in iter(lambda: response["Body"].read(_BLOCK_BYTES), b""):
-                file.write(block)
+            with closing(response["Body"]):
+                check_version(entry.uri, response, entry.etag, self._server)
+                if is_whole(response):
+                    # The server ignores the header Range, so the download starts again.
+                    file.seek(file.truncate(0))
+                else:
+                    extent_of(entry.uri, response, start, entry.bytes - start, self._server)
+                for block in iter(lambda: response["Body"].read(_BLOCK_BYTES), b""):
+                    file.write(block)
             if file.tell() != entry.bytes:
                 raise TransferFailed(f"{entry.uri}: the received object is incomplete", _AGAIN)
 
@@ -388,7 +393,3 @@ def _of(uri: S3Uri) -> dict[str, str]:
 
 def _body(response: Mapping[str, Any]) -> bytes:
     return bytes(response["Body"].read())
-
-
-def _pinned(etag: str | None) -> dict[str, str]:
-    return {"IfMatch": etag} if etag else {}

@@ -10,6 +10,7 @@ from typing import Any
 from job.errors import ObjectChanged, StorageError, TransferFailed
 from job.uri import S3Uri, without_secrets
 
+_DESCRIBING = {"ContentLength": "Content-Length", "LastModified": "Last-Modified"}
 _AGAIN = "Run the same command again. If it fails again, upload the object again."
 
 
@@ -77,16 +78,29 @@ def check_version(uri: S3Uri, response: Mapping[str, Any], etag: str | None, ser
     if etag is None:
         return
     found = etag_of(uri, response, server)
-    if _plain(found) != _plain(etag):
+    if not same_etag(found, etag):
         raise ObjectChanged(
             f"{uri}: the object changed while it was read: found ETag {found}, expected {etag}",
             "Run the same command again.",
         )
 
 
-def _plain(etag: str) -> str:
-    # A proxy that compresses a response marks its ETag as weak.
-    return etag.removeprefix("W/").strip('"')
+def same_etag(one: str, other: str) -> bool:
+    """Return whether two ETags name the same version of an object.
+
+    A server can leave out the quotes in a listing or in a header. A proxy that compresses responses
+    marks their ETags as weak.
+    """
+    return one.removeprefix("W/").strip('"') == other.removeprefix("W/").strip('"')
+
+
+def pinned(etag: str | None) -> Mapping[str, str]:
+    """Return the condition of a request for one version of an object.
+
+    A weak ETag never satisfies If-Match. An ETag without quotes is not valid in this header. Then
+    only :func:`check_version` compares the versions.
+    """
+    return {"IfMatch": etag} if etag and etag[0] == etag[-1] == '"' else {}
 
 
 def is_encrypted(response: Mapping[str, Any]) -> bool:
@@ -104,9 +118,9 @@ def described_object(uri: S3Uri, response: Mapping[str, Any], server: str) -> S3
         StorageError: the response has no ETag, size or time.
     """
     etag = etag_of(uri, response, server)
-    missing = [name for name in ("ContentLength", "LastModified") if name not in response]
-    if missing:
-        raise wrong_response(uri, server, f"the response has no {missing[0]}")
+    for field, header in _DESCRIBING.items():
+        if field not in response:
+            raise wrong_response(uri, server, f"the response has no header {header}")
     return S3Object(
         uri,
         response["ContentLength"],
@@ -147,11 +161,39 @@ def date_of(uri: S3Uri, response: Mapping[str, Any]) -> datetime:
         raise TransferFailed(f"{uri}: the response has no valid date: {text!r}", _AGAIN) from error
 
 
-def extent_of(uri: S3Uri, response: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Return the first and last byte of a response, and the object's size."""
-    text = response.get("ContentRange", "")
+def is_whole(response: Mapping[str, Any]) -> bool:
+    """Return whether a response to a request for a range contains the whole object.
+
+    A server can ignore the header Range, also only if the range is the whole object.
+    """
+    return not response.get("ContentRange")
+
+
+def extent_of(uri: S3Uri, response: Mapping[str, Any], start: int, length: int, server: str) -> int:
+    """Return how many bytes a response to a request for a range must contain.
+
+    Args:
+        uri: the object.
+        response: the response.
+        start: the first requested byte.
+        length: the number of requested bytes; the object may end before.
+        server: the URL of the server.
+
+    Raises:
+        TransferFailed: the response contains another range.
+        StorageError: the server ignores the header Range, or the response does not state the range.
+    """
+    if is_whole(response):
+        whole = response.get("ContentLength")
+        if start or whole is None or whole > length:
+            raise wrong_response(uri, server, "the server ignores the header Range")
+        return int(whole)
+    text = response["ContentRange"]
     match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", text)
     if match is None:
-        raise TransferFailed(f"{uri}: the response has no valid range: {text!r}", _AGAIN)
+        raise wrong_response(uri, server, f"cannot read Content-Range {text[:100]!r}")
     first, last, whole = map(int, match.groups())
-    return first, last, whole
+    wanted = min(length, whole - start)
+    if first != start or last - first + 1 != wanted:
+        raise TransferFailed(f"{uri}: the server returned another range than requested", _AGAIN)
+    return wanted

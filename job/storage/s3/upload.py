@@ -4,10 +4,11 @@ import base64
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 
-from job.errors import ObjectChanged, StorageError, TransferFailed
+from job.errors import ObjectChanged, StorageError, TransferFailed, UploadMissing
 from job.storage.digests import hash_stream
 from job.storage.parallel import each
 from job.storage.s3.responses import etag_of, server_of
@@ -67,6 +68,7 @@ class Upload:
 
         Raises:
             ObjectChanged: these bytes, or the uploaded object, have another SHA-256.
+            UploadMissing: the store has aborted several uploads of the file.
         """
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -76,13 +78,7 @@ class Upload:
                     raise _changed(path)
                 self.small(uri, content)
             else:
-                for _ in range(_TIMES):
-                    if self._in_parts(uri, path, descriptor, sha256, length):
-                        return
-                raise ObjectChanged(
-                    f"{uri}: the checksum of the uploaded object did not match {_TIMES} times",
-                    _AGAIN,
-                )
+                self._large(uri, path, descriptor, sha256, length)
         finally:
             os.close(descriptor)
 
@@ -117,6 +113,22 @@ class Upload:
             if not page.get("IsTruncated") or after == markers or not any(after.values()):
                 return
             markers = after
+
+    def _large(self, uri: S3Uri, path: Path, descriptor: int, sha256: str, length: int) -> None:
+        """Upload a large file; see :meth:`file`.
+
+        A lifecycle rule can abort an upload that lasts long, for example during an outage.
+        """
+        failure: StorageError = ObjectChanged(
+            f"{uri}: the checksum of the uploaded object did not match {_TIMES} times", _AGAIN
+        )
+        for _ in range(_TIMES):
+            try:
+                if self._in_parts(uri, path, descriptor, sha256, length):
+                    return
+            except UploadMissing as error:
+                failure = error
+        raise failure
 
     def _in_parts(self, uri: S3Uri, path: Path, descriptor: int, sha256: str, length: int) -> bool:
         """Upload a large file in parts, and return whether its checksum matches.
@@ -174,9 +186,19 @@ class Upload:
                 )
             except self.client.exceptions.NoSuchUpload:
                 # If the object exists, an earlier attempt succeeded and its response was lost.
-                self.client.head_object(Bucket=uri.bucket, Key=uri.key)
+                if not self._exists(uri):
+                    raise
 
         self.retry.call(uri, attempt)
+
+    def _exists(self, uri: S3Uri) -> bool:
+        try:
+            self.client.head_object(Bucket=uri.bucket, Key=uri.key)
+        except self.client.exceptions.ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] != HTTPStatus.NOT_FOUND:
+                raise
+            return False
+        return True
 
     def _abort(self, uri: S3Uri, upload: str) -> None:
         """Abort an upload; if that fails, a later run does it."""

@@ -104,6 +104,25 @@ class TestFirstRun:
         assert stages[1].writes == tmp_path / "run" / "second_out"
         assert names(tmp_path) == ["weights.bin"]
 
+    def test_a_stage_that_runs_in_any_case_needs_no_cache_key(self, tmp_path: Path) -> None:
+        """A cache key needs the digests of the source, which take half a second."""
+        asked: list[str] = []
+
+        def asking(each: Stage) -> Stage:
+            return replace(each, settings=lambda manifest: {"asked": asked.append(each.name)})
+
+        stages = tuple(map(asking, CHAIN))
+        manifest = make_manifest(tmp_path)
+        plan_of(manifest, tmp_path / "run", stages)
+        assert asked == ["first"]
+        go(manifest, tmp_path / "run", stages)
+        asked.clear()
+        reasons = [
+            each.reason for each in plan_of(manifest, tmp_path / "run", stages, from_stage="second")
+        ]
+        assert reasons == [UNCHANGED, "--from second", "--from second"]
+        assert asked == ["first", "second"]
+
     def test_missing_input_is_named_before_anything_runs(self, tmp_path: Path) -> None:
         manifest = make_manifest(tmp_path)
         (tmp_path / "weights.bin").unlink()

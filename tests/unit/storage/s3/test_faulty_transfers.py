@@ -214,14 +214,14 @@ def refusing(code: str, status: int) -> Callable[[S3Uri], StorageError]:
     from job.storage.s3.errors import _of_answer
 
     answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    return lambda uri: _of_answer(uri, answer)
+    return lambda uri: _of_answer(uri, answer, "GetObject")
 
 
 @pytest.mark.parametrize(
     ("code", "status", "says"),
     [
         ("RequestTimeTooSkewed", 403, ".*clock"),
-        ("AccessDenied", 403, r".*\(403 AccessDenied\)"),
+        ("AccessDenied", 403, r".*\(GetObject: 403 AccessDenied\)"),
         ("NoSuchBucket", 404, ".*bucket bucket"),
         ("NoSuchKey", 404, ".*object"),
         ("PreconditionFailed", 412, ".*changed"),

@@ -68,6 +68,9 @@ class Body:
             raise self.error
         return found
 
+    def close(self) -> None:
+        """Do nothing."""
+
 
 def patient(pauses: list[float] | None = None, attempts: int = 4) -> Retry:
     return Retry(attempts=attempts, sleep=(pauses if pauses is not None else []).append)
