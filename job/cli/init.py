@@ -118,12 +118,22 @@ def init(
             f"cannot write {output}: {error.strerror}", "Choose another file with --output."
         ) from error
     if found:
-        typer.echo(f"Found {found.images:,} images in {found.classes:,} classes.")
-        if found.class_names and not inference_model:
-            # The default anchors are fitted to COCO.
-            quoted = shlex.quote(output)
-            typer.echo(f"Print anchors for /detection/anchors: job anchors {quoted}")
+        _print_found(found, inference_model)
     _print_next(manifest, output, times)
+
+
+def _print_found(found: "FoundData", inference_model: str | None) -> None:
+    """Print what the data set contains, and the values that an exported model does not contain."""
+    from job.cli.init_model import assumed_keys
+
+    typer.echo(f"Found {found.images:,} images in {found.classes:,} classes.")
+    if not inference_model or is_uri(inference_model) or found.class_names:
+        return
+    if keys := assumed_keys(Path(inference_model)):
+        typer.echo(
+            f"Check {', '.join(keys)} in the manifest: the export does not contain these values, "
+            "so the usual values of ImageNet are used."
+        )
 
 
 def _print_next(manifest: "Manifest", output: str, times: "Times") -> None:

@@ -102,6 +102,21 @@ def preprocessed_shape(path: Path) -> list[int] | None:
     return None
 
 
+def assumed_keys(path: Path) -> list[str]:
+    """Return the keys of the manifest whose values an exported model does not contain.
+
+    Raises:
+        DataError: the file is no image classifier, or its ``inference.yml`` is not YAML.
+    """
+    known = preprocessing_of(path)
+    shape = exported_shape(path) or preprocessed_shape(path)
+    return [
+        *([] if shape else ["model.input_shape"]),
+        *([] if "mean" in known else ["data.mean", "data.std"]),
+        *([] if "resize_short" in known else ["data.resize_short"]),
+    ]
+
+
 def check_order(path: Path, folders: Sequence[str]) -> None:
     """Check that the classes of an ``inference.yml`` have the order of the class folders.
 

@@ -13,7 +13,12 @@ from moto_server import S3Server
 from typer.testing import CliRunner
 
 from job.api.execution import load_with_output
-from job.cli.init_model import check_order, preprocessed_shape, preprocessing_of
+from job.cli.init_model import (
+    assumed_keys,
+    check_order,
+    preprocessed_shape,
+    preprocessing_of,
+)
 from job.cli.main import app
 from job.errors import DataError, UsageError
 from job.manifest import load
@@ -223,6 +228,16 @@ def test_preprocessing_of_an_export(tmp_path: Path) -> None:
     (tmp_path / "inference.yml").write_text("a: !!python/object/apply:os.getpid []\n")
     with pytest.raises(DataError, match=r"inference\.yml"):
         preprocessing_of(tmp_path)
+
+
+def test_values_that_an_export_does_not_contain_are_named(tmp_path: Path) -> None:
+    every = ["model.input_shape", "data.mean", "data.std", "data.resize_short"]
+    assert assumed_keys(tmp_path) == every
+    (tmp_path / "inference.yml").write_text(
+        "PreProcess:\n  transform_ops:\n  - CropImage: {size: 224}\n"
+        "  - NormalizeImage: {mean: [0.5], std: [0.5]}\n"
+    )
+    assert assumed_keys(tmp_path) == ["data.resize_short"]
 
 
 def test_the_classes_of_an_export_have_the_order_of_the_folders(tmp_path: Path) -> None:
