@@ -16,6 +16,7 @@ from job.stages.match_search import search
 from job.stages.stage import StageOutput
 from job.stages.task import task_of
 from job.tasks.task import Agreement
+from job.text_format import plural
 
 # Sound fake-quantized models were seen between 15 and 46 dB.
 LOW_DECIBELS = 10.0
@@ -96,13 +97,13 @@ class Match:
             )
             found = self.of(self.folder / int8.PREFIX, ops)
         except QuantizationError as error:
-            self.events.message(f"match: {len(ops)} ops in FP32: {error.message}")
+            self.events.message(f"match: {plural(len(ops), 'op')} in FP32: {error.message}")
             return False
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
         self.events.message(
-            f"match: {len(ops)} ops in FP32: {found.signal_to_noise_db:.1f} dB against the "
-            "fake-quantized model"
+            f"match: {plural(len(ops), 'op')} in FP32: {found.signal_to_noise_db:.1f} dB against "
+            "the fake-quantized model"
         )
         return self.is_enough(found)
 
