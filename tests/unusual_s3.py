@@ -58,6 +58,7 @@ class Habits:
         ignores_range: the header Range has no effect.
         unknown_size: Content-Range contains ``*`` instead of the size of the object.
         chunked: responses to GET have no Content-Length.
+        rewrites: changes the XML of each response.
         aborts_uploads: so many multipart uploads are aborted before their next part, as by a
             lifecycle rule.
     """
@@ -85,6 +86,7 @@ class Habits:
     ignores_range: bool = False
     unknown_size: bool = False
     chunked: bool = False
+    rewrites: Callable[[str], str] | None = None
     aborts_uploads: int = 0
 
     def reset(self) -> None:
@@ -342,6 +344,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(status, f"<Error><Code>{code}</Code>{message}</Error>".encode())
 
     def _send(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+        if self.state.habits.rewrites and body.startswith(b"<"):
+            body = self.state.habits.rewrites(body.decode()).encode()
         self.send_response(status)
         for name, value in {"Content-Type": "application/xml", **(headers or {})}.items():
             self.send_header(name, value)

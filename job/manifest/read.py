@@ -8,11 +8,14 @@ import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from job.errors import Fault, ManifestError, UsageError
 from job.manifest.pointer import pointer, split_pointer
 from job.uri import S3Uri
+
+if TYPE_CHECKING:
+    from job.storage.s3.objects import ObjectStore
 
 STDIN = "-"
 
@@ -54,6 +57,14 @@ def read_remote(uri: S3Uri) -> str:
 
     with input_errors():
         store = ObjectStore(make_client(S3Settings()), make_retry(S3Settings(), _to_user))
+    return read_object(uri, store)
+
+
+def read_object(uri: S3Uri, store: "ObjectStore") -> str:
+    """Read a manifest from an object store; see :func:`read_remote`."""
+    from job.storage.s3.access import input_errors
+
+    with input_errors():
         head = store.head(uri)
         if head.bytes > _MAX_BYTES:
             _reject(str(uri), _TOO_LARGE)

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from job.errors import StorageError
 from job.storage.s3.errors import described
-from job.storage.s3.foreign_server import reject_foreign
+from job.storage.s3.foreign_server import NotS3, reject_foreign
 from job.storage.s3.retry import BUDGET_SECONDS, Limits, Retry
 
 CONNECTIONS = 16
@@ -53,7 +54,43 @@ def make_session() -> Any:
     """Return a botocore session, which finds the credentials."""
     from botocore.session import get_session
 
-    return get_session()
+    session = get_session()
+    session.get_component("response_parser_factory").set_parser_defaults(
+        timestamp_parser=parsed_time
+    )
+    return session
+
+
+def parsed_time(value: Any) -> datetime:
+    """Parse a time in a response; a time without a time zone is in UTC.
+
+    botocore's own parser takes a third of the CPU time of a listing.
+
+    Args:
+        value: text, or seconds since 1970.
+
+    Raises:
+        NotS3: the value is no time.
+    """
+    from botocore.utils import parse_timestamp
+
+    try:
+        time: datetime = _iso_time(value) or parse_timestamp(value)
+    except ValueError as error:
+        raise NotS3(
+            f"the response contains an invalid time: {str(value)[:100]!r}",
+            "Check that the endpoint is the URL of an S3 server, and that no proxy changes its "
+            "responses.",
+        ) from error
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _iso_time(value: Any) -> datetime | None:
+    """Parse the format of listings; None for another format."""
+    try:
+        return datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def make_client(

@@ -29,6 +29,7 @@ from job.storage.s3.responses import (
     extent_of,
     is_encrypted,
     is_whole,
+    listed_folders,
     listed_objects,
     pinned,
     same_etag,
@@ -262,8 +263,7 @@ class ObjectStore:
     def level(self, prefix: S3Uri) -> Iterator[tuple[tuple[S3Uri, ...], tuple[S3Object, ...]]]:
         """Yield the folders and the objects directly below a prefix, for each page."""
         for page in self._pages(prefix, Delimiter="/"):
-            prefixes = (entry["Prefix"] for entry in page.get("CommonPrefixes", ()))
-            folders = tuple(S3Uri(prefix.bucket, each.removesuffix("/")) for each in prefixes)
+            folders = listed_folders(prefix, page, self._server)
             yield folders, tuple(listed_objects(prefix, page, self._server, etags=True))
 
     def directly_in(self, prefix: S3Uri) -> Iterator[S3Object]:
@@ -279,7 +279,7 @@ class ObjectStore:
             for page in pages
             for entry in listed_objects(prefix, page, self._server, etags=False)
         )
-        return Listing(objects, date_of(prefix, pages[-1]))
+        return Listing(objects, date_of(prefix, pages[-1], self._server))
 
     def delete(self, uris: Sequence[S3Uri]) -> None:
         """Delete objects; missing ones are ignored."""
@@ -376,8 +376,8 @@ class ObjectStore:
 
 def _first(page: Mapping[str, Any]) -> str:
     """Return the first key or folder of a page; empty if the page is empty."""
-    entries = [entry["Key"] for entry in page.get("Contents", ())[:1]]
-    entries += [entry["Prefix"] for entry in page.get("CommonPrefixes", ())[:1]]
+    entries = [entry.get("Key", "") for entry in page.get("Contents", ())[:1]]
+    entries += [entry.get("Prefix", "") for entry in page.get("CommonPrefixes", ())[:1]]
     return min(entries, default="")
 
 

@@ -3,14 +3,15 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from job.errors import ObjectChanged, StorageError, TransferFailed
 from job.uri import S3Uri, without_secrets
 
-_DESCRIBING = {"ContentLength": "Content-Length", "LastModified": "Last-Modified"}
+# The names of headers that boto3 calls otherwise. LastModified is also an element of listings.
+_HEADERS = {"ContentLength": "header Content-Length"}
 _AGAIN = "Run the same command again. If it fails again, upload the object again."
 
 
@@ -54,6 +55,23 @@ def wrong_response(uri: S3Uri, server: str, what: str) -> StorageError:
         "Check that storage.endpoint_url, or AWS_ENDPOINT_URL_S3, is the URL of an S3 server, and "
         "that no proxy changes its responses.",
     )
+
+
+def field_of(uri: S3Uri, response: Mapping[str, Any], name: str, server: str) -> Any:
+    """Return a field of a response, or of an entry of a listing.
+
+    Args:
+        uri: the requested object or prefix.
+        response: the response or the entry.
+        name: the name of the field in boto3.
+        server: the URL of the server.
+
+    Raises:
+        StorageError: the field is missing.
+    """
+    if name not in response:
+        raise wrong_response(uri, server, f"the response has no {_HEADERS.get(name, name)}")
+    return response[name]
 
 
 def etag_of(uri: S3Uri, response: Mapping[str, Any], server: str) -> str:
@@ -117,15 +135,11 @@ def described_object(uri: S3Uri, response: Mapping[str, Any], server: str) -> S3
     Raises:
         StorageError: the response has no ETag, size or time.
     """
-    etag = etag_of(uri, response, server)
-    for field, header in _DESCRIBING.items():
-        if field not in response:
-            raise wrong_response(uri, server, f"the response has no header {header}")
     return S3Object(
         uri,
-        response["ContentLength"],
-        etag,
-        response["LastModified"],
+        field_of(uri, response, "ContentLength", server),
+        etag_of(uri, response, server),
+        field_of(uri, response, "LastModified", server),
         response.get("Metadata", {}).get("sha256"),
         not is_encrypted(response),
     )
@@ -144,21 +158,39 @@ def listed_objects(
             without an ETag.
 
     Raises:
-        StorageError: an object has no ETag.
+        StorageError: an object has no key, size, time or ETag.
     """
     for entry in page.get("Contents", ()):
-        uri = S3Uri(prefix.bucket, entry["Key"])
+        uri = S3Uri(prefix.bucket, field_of(prefix, entry, "Key", server))
         etag = etag_of(uri, entry, server) if etags else str(entry.get("ETag") or "")
-        yield S3Object(uri, entry["Size"], etag, entry["LastModified"])
+        size, modified = (field_of(uri, entry, name, server) for name in ("Size", "LastModified"))
+        yield S3Object(uri, size, etag, modified)
 
 
-def date_of(uri: S3Uri, response: Mapping[str, Any]) -> datetime:
-    """Return the time of a response by the store's clock."""
+def listed_folders(prefix: S3Uri, page: Mapping[str, Any], server: str) -> tuple[S3Uri, ...]:
+    """Return the folders in a page of a listing.
+
+    Raises:
+        StorageError: a folder has no name.
+    """
+    names = (field_of(prefix, each, "Prefix", server) for each in page.get("CommonPrefixes", ()))
+    return tuple(S3Uri(prefix.bucket, name.removesuffix("/")) for name in names)
+
+
+def date_of(uri: S3Uri, response: Mapping[str, Any], server: str) -> datetime:
+    """Return the time of a response by the store's clock.
+
+    Raises:
+        StorageError: the response has no valid header Date.
+    """
     text = response["ResponseMetadata"]["HTTPHeaders"].get("date", "")
     try:
-        return parsedate_to_datetime(text)
+        date = parsedate_to_datetime(text)
     except ValueError as error:
-        raise TransferFailed(f"{uri}: the response has no valid date: {text!r}", _AGAIN) from error
+        raise wrong_response(
+            uri, server, f"the response has no valid header Date: {text[:100]!r}"
+        ) from error
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
 def is_whole(response: Mapping[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from job.errors import ObjectChanged, StorageError, TransferFailed, UploadMissing
 from job.storage.digests import hash_stream
 from job.storage.parallel import each
-from job.storage.s3.responses import etag_of, server_of
+from job.storage.s3.responses import etag_of, field_of, server_of
 from job.storage.s3.retry import Retry
 from job.uri import S3Uri
 
@@ -89,10 +89,14 @@ class Upload:
             prefix: the prefix.
             ours: returns for a key whether its upload may be aborted.
         """
-        uploads = [entry for entry in self._unfinished(prefix) if ours(entry["Key"])]
-        for entry in uploads:
-            uri = S3Uri(prefix.bucket, entry["Key"])
-            self._abort(uri, entry["UploadId"])
+        server = server_of(self.client)
+        uploads = [
+            (key, field_of(prefix, entry, "UploadId", server))
+            for entry in self._unfinished(prefix)
+            if ours(key := field_of(prefix, entry, "Key", server))
+        ]
+        for key, upload in uploads:
+            self._abort(S3Uri(prefix.bucket, key), upload)
         return len(uploads)
 
     def _unfinished(self, prefix: S3Uri) -> Iterator[Mapping[str, Any]]:
@@ -143,7 +147,8 @@ class Upload:
                 Bucket=uri.bucket, Key=uri.key, Metadata={"sha256": sha256}
             ),
         )
-        upload, etags = created["UploadId"], [""] * len(starts)
+        upload = field_of(uri, created, "UploadId", server_of(self.client))
+        etags = [""] * len(starts)
         digests = [b""] * len(starts)
 
         def send(number: int) -> None:

@@ -5,7 +5,9 @@ never returned, and nothing is lost in silence. ``HABITS`` states which promises
 """
 
 import hashlib
+import io
 import json
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
@@ -15,8 +17,12 @@ from typing import Any
 import pytest
 from unusual_s3 import BUCKET, Unusual
 
+from job.data.archive_reading import Limits
+from job.data.archives import unpack_object
+from job.data.s3.archive import RemoteArchive, members_of
 from job.data.s3.list_objects import list_below
 from job.errors import JobError, ObjectChanged, OutputError
+from job.manifest.read import read_object
 from job.process.signals import StopSignals
 from job.storage.s3.access import Access
 from job.storage.s3.client import S3Settings
@@ -116,6 +122,44 @@ def an_image_in_the_cache_is_not_read_again(at: Setting) -> None:
     assert at.server.requests.total() == 0
 
 
+def packed(kind: str) -> bytes:
+    """Return a tar file with two members."""
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode=f"w:{kind}") as file:
+        for name in ("a.jpg", "b.jpg"):
+            member = tarfile.TarInfo(name)
+            member.size = len(CONTENT)
+            file.addfile(member, io.BytesIO(CONTENT))
+    return written.getvalue()
+
+
+def a_tar_file_is_read_by_ranges(at: Setting) -> None:
+    uri = at.server.hold("set.tar", packed(""))
+    at.begin()
+    entry = at.store.head(uri)
+    members = members_of(RemoteArchive(entry, at.store), Limits())
+    assert [each.name for each in members] == ["a.jpg", "b.jpg"]
+    access = Access(S3Settings(endpoint_url=at.server.url), at.folder / "cache", 10_000_000)
+    member = members[1]
+    piece = Piece(entry, member.start, member.bytes, member.sha256)
+    assert PieceReader(access, at.store).fetch(piece) == CONTENT
+
+
+def an_archive_is_unpacked(at: Setting) -> None:
+    uri = at.server.hold("set.tar.gz", packed("gz"))
+    at.begin()
+    archive = RemoteArchive(at.store.head(uri), at.store)
+    folder = unpack_object(archive, {"etag": archive.entry.etag}, at.folder / "unpacked")
+    assert (folder / "b.jpg").read_bytes() == CONTENT
+
+
+def a_manifest_is_read(at: Setting) -> None:
+    text = json.dumps({"version": 1, "name": "kept"})
+    uri = at.server.hold("m.json", text.encode())
+    at.begin()
+    assert read_object(uri, at.store) == text
+
+
 def a_reader_finds_a_published_result(at: Setting) -> None:
     at.begin()
     at.finish("a", {"name": "kept"})
@@ -172,6 +216,9 @@ PROMISES = (
     an_upload_is_verified,
     a_listing_is_complete,
     an_image_in_the_cache_is_not_read_again,
+    a_tar_file_is_read_by_ranges,
+    an_archive_is_unpacked,
+    a_manifest_is_read,
     a_reader_finds_a_published_result,
     another_machine_resumes,
     a_result_stays_until_the_next_one_is_published,
@@ -182,6 +229,9 @@ READING = {
     an_object_is_read_as_it_is,
     a_download_is_verified,
     an_image_in_the_cache_is_not_read_again,
+    a_tar_file_is_read_by_ranges,
+    an_archive_is_unpacked,
+    a_manifest_is_read,
     a_reader_finds_a_published_result,
     another_machine_resumes,
     a_result_stays_until_the_next_one_is_published,
@@ -208,6 +258,10 @@ HABITS: dict[str, tuple[dict[str, Any], set[Callable[[Setting], None]]]] = {
     "away_for_90_s": ({"away_until": 90.0}, set()),
     "flips_a_byte": ({"flips_a_byte": True}, READING),
     "encrypts": ({"encrypts": True}, set()),
+    "weak_etags": ({"etags": 'W/"{}"'}, set()),
+    "etags_without_quotes": ({"etags": "{}"}, set()),
+    "chunked": ({"chunked": True}, set()),
+    "ignores_range": ({"ignores_range": True}, {a_tar_file_is_read_by_ranges}),
     "html": ({"html": True}, {*PROMISES}),
     "redirects": ({"redirects": True}, {*PROMISES}),
     "plain_http_on_tls": ({"plain_http_on_tls": True}, {*PROMISES}),

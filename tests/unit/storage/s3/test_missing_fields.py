@@ -1,0 +1,91 @@
+"""Responses without a field, or with a time in another form."""
+
+import hashlib
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from unusual_s3 import BUCKET, Unusual
+
+from job.errors import StorageError
+from job.storage.s3.client import parsed_time
+from job.storage.s3.foreign_server import NotS3
+from job.storage.s3.lease import acquire
+from job.storage.s3.objects import ObjectStore
+from job.storage.s3.upload import PART_BYTES
+
+Act = Callable[[ObjectStore, Path], object]
+
+
+def in_parts(store: ObjectStore, folder: Path) -> None:
+    path = folder / "large"
+    path.write_bytes(bytes(PART_BYTES + 1))
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    store.upload(BUCKET / "large", path, sha256=sha256, length=PART_BYTES + 1)
+
+
+ACTS: dict[str, Act] = {
+    "list": lambda store, folder: list(store.list(BUCKET)),
+    "level": lambda store, folder: list(store.level(BUCKET)),
+    "abort": lambda store, folder: store.abort_unfinished(BUCKET, lambda key: True),
+    "upload": in_parts,
+}
+
+
+@pytest.mark.parametrize(
+    ("element", "act"),
+    [
+        *(("Key", act) for act in ("list", "abort")),
+        *((element, "list") for element in ("Size", "LastModified")),
+        ("Prefix", "level"),
+        *(("UploadId", act) for act in ("abort", "upload")),
+    ],
+)
+def test_a_missing_element_is_an_error(
+    server: Unusual, tmp_path: Path, element: str, act: str
+) -> None:
+    server.hold("a/b", b"content")
+    server.uploads["upload-9"] = "a/b"
+    server.habits.rewrites = lambda text: re.sub(f"<{element}>[^<]*</{element}>", "", text)
+    with pytest.raises(StorageError, match=element) as raised:
+        ACTS[act](server.store(), tmp_path)
+    assert type(raised.value) is StorageError
+    assert server.url in str(raised.value)
+
+
+def test_an_invalid_time_is_an_error(server: Unusual) -> None:
+    server.hold("a", b"content")
+    server.habits.rewrites = lambda text: text.replace("<LastModified>", "<LastModified>soon ")
+    with pytest.raises(StorageError, match="soon") as raised:
+        list(server.store().list(BUCKET))
+    assert type(raised.value) is StorageError
+
+
+def test_a_run_locks_an_output_if_times_have_no_time_zone(server: Unusual) -> None:
+    server.habits.rewrites = lambda text: text.replace(".000Z</LastModified>", "</LastModified>")
+    lease = acquire(server.store(), BUCKET / "run", run="ours", lease_seconds=60, say=print)
+    lease.verify()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2026-11-29T13:00:05.000Z",
+        "2026-11-29T13:00:05Z",
+        "2026-11-29T13:00:05",
+        "2026-11-29T14:00:05+01:00",
+        "Sun, 29 Nov 2026 13:00:05 GMT",
+        1795957205,
+        1795957205.0,
+    ],
+)
+def test_forms_of_times(value: str | float) -> None:
+    """Clients of other services of AWS share the parser; they send seconds."""
+    assert parsed_time(value) == datetime(2026, 11, 29, 13, 0, 5, tzinfo=UTC)
+
+
+def test_no_time() -> None:
+    with pytest.raises(NotS3, match="soon"):
+        parsed_time("soon")
