@@ -31,7 +31,8 @@ def check_models(
     Raises:
         ManifestError: the weights were forgotten.
         DataError: a file is of another kind, or belongs to no network of the task.
-        UsageError: the function of a custom network cannot be imported or called.
+        UsageError: an output of a detector has no head, or the function of a custom network cannot
+            be imported or called.
     """
     if needs_weights:
         check_initial_weights(manifest, source)
@@ -53,12 +54,18 @@ def _check_files(manifest: Manifest) -> None:
             _check_weights(model.name, manifest.path(model.weights))
         if model.inference_model and _is_here(manifest, model.inference_model):
             # Importing the stages takes 0.2 s, which other manifests do not need.
+            from job.engine.inference.pir_file import program_file
+            from job.engine.inference.ready_detector import check_ready_detector
             from job.engine.inference.ready_model import check_ready_model
             from job.stages.network import check_inference_model, inference_model_prefix
+            from job.stages.task import task_of
 
             _check_saved_by_paddle(manifest.path(model.inference_model))
             check_inference_model(manifest)
             prefix = inference_model_prefix(manifest.path(model.inference_model))
+            if manifest.task != "classification":
+                heads = task_of(manifest).heads
+                check_ready_detector(program_file(prefix), heads, model.classes)
             program = prefix.with_name(f"{prefix.name}.pdmodel")
             classes = model.classes if manifest.task == "classification" else None
             check_ready_model(program, classes, model.input_shape)

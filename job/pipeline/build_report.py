@@ -299,6 +299,14 @@ def files(output: StageOutput) -> dict[str, dict[str, Any]]:
     return record["files"]
 
 
+def network_interface(int8: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the interface of the INT8 model's network, without decoding and NMS.
+
+    Every engine runs this network, so the meaning of the output is INT8's.
+    """
+    return {key: value for key, value in int8.items() if key != "detector"}
+
+
 def models(
     outputs: Mapping[str, StageOutput], interfaces: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
@@ -315,8 +323,7 @@ def models(
         sizes[name] = {
             "path": outputs[name].path.name,
             "bytes": record["bytes"],
-            # Every engine runs the same network, so the meaning of the output is INT8's.
-            "interface": {**interfaces["int8"], **record["interface"]},
+            "interface": {**network_interface(interfaces["int8"]), **record["interface"]},
             **({"agreement": record["agreement"]} if "agreement" in record else {}),
             **({"isa": record["isa"]["int8"]} if "isa" in record else {}),
         }

@@ -20,9 +20,12 @@ from job.detection.decode import Head, Selection, detections
 from job.process.json_channel import JsonChannel, run_child
 from job.tasks.task import Outputs
 
+# Meaning of the outputs of a detector that decodes boxes.
+BOXES = "boxes"
+
 
 def open_model(folder: Path, deploy: Mapping[str, Any], threads: int) -> Any:
-    """Load a deployed model into its engine."""
+    """Load a deployed model into its engine; of a detector with decoded boxes, the whole model."""
     engine = deploy["model"]["engine"]
     if engine == "openvino":
         from job.engine.openvino import convert as openvino
@@ -42,6 +45,10 @@ def open_model(folder: Path, deploy: Mapping[str, Any], threads: int) -> Any:
         mode = predictor.INT8
     else:
         mode = predictor.ONEDNN if deploy["model"]["load"]["enable_mkldnn"] else predictor.NATIVE
+    if deploy["output"]["meaning"] == BOXES:
+        from job.engine.inference.detector import open_detector
+
+        return open_detector(folder / "model", mode, threads)
     return predictor.Predictor(predictor.configuration(folder / "model", mode, threads=threads))
 
 
@@ -68,6 +75,52 @@ def class_rows(outputs: Outputs, deploy: Mapping[str, Any]) -> list[dict[str, An
     """Return number and probability of the best class of each image."""
     shares = probabilities(outputs[0], deploy["output"]["meaning"])
     return [{"number": int(each.argmax()), "probability": float(each.max())} for each in shares]
+
+
+def decoded(
+    model: Any, images: Floats, deploy: Mapping[str, Any], sizes: Sequence[Size]
+) -> list[dict[str, Any]]:
+    """Return the objects of each image, as a model that decodes boxes finds them.
+
+    Args:
+        model: the loaded detector.
+        images: float32 [N, C, H, W].
+        deploy: the content of deploy.json.
+        sizes: height and width of each image file, in pixels; boxes are in these pixels.
+    """
+    from job.engine.inference.decoding import sizes_of
+
+    ratios: Floats = np.array(images.shape[2:], np.float32) / np.array(sizes, np.float32)
+    given = {deploy["input"]["name"]: images, **sizes_of(images, ratios)}
+    found = dict(zip(model.names, model.run(given), strict=True))
+    output = deploy["output"]
+    boxes = found[output["boxes"]]
+    counts = found[output["counts"]] if "counts" in output else [len(boxes)]
+    return [box_rows(each) for each in np.split(boxes, np.cumsum(counts)[:-1])]
+
+
+def box_rows(rows: NDArray[np.float32]) -> dict[str, Any]:
+    """Return the objects of an image, the highest score first.
+
+    Args:
+        rows: [boxes, 6]: class, score, left, top, right, bottom. NMS without a result returns a
+            row with a negative class, or one number.
+    """
+    kept = rows[rows[:, 0] >= 0]
+    return {
+        "objects": [
+            {"number": int(row[0]), "score": float(row[1]), "box": [float(x) for x in row[2:]]}
+            for row in kept[np.argsort(-kept[:, 1:2].ravel(), kind="stable")]
+        ]
+    }
+
+
+def batch_limit(deploy: Mapping[str, Any], batch_size: int) -> int:
+    """Return the number of images that a model can read in one call."""
+    if deploy["output"]["meaning"] != BOXES:
+        return batch_size
+    alone = "counts" not in deploy["output"]
+    return 1 if alone else int(deploy["input"]["shape"][0] or batch_size)
 
 
 def object_rows(
@@ -110,6 +163,7 @@ def answers(
     model: Any, deploy: Mapping[str, Any], files: Sequence[str], batch_size: int
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows of each batch of files."""
+    batch_size = batch_limit(deploy, batch_size)
     for start in range(0, len(files), batch_size):
         rows: list[dict[str, Any]] = []
         images, sizes, readable = [], [], []
@@ -123,15 +177,22 @@ def answers(
             except UnreadableImageError as error:
                 rows[-1]["error"] = error.reason
         if images:
-            outputs = model.outputs(np.concatenate(images))
-            found = (
-                object_rows(outputs, deploy, sizes)
-                if "detection" in deploy
-                else class_rows(outputs, deploy)
-            )
+            found = batch_rows(model, np.concatenate(images), deploy, sizes)
             for row, answer in zip(readable, found, strict=True):
                 row.update(answer)
         yield rows
+
+
+def batch_rows(
+    model: Any, images: Floats, deploy: Mapping[str, Any], sizes: Sequence[Size]
+) -> list[dict[str, Any]]:
+    """Return the row of each image of a batch, float32 [N, C, H, W]."""
+    if deploy["output"]["meaning"] == BOXES:
+        return decoded(model, images, deploy, sizes)
+    outputs = model.outputs(images)
+    if "detection" in deploy:
+        return object_rows(outputs, deploy, sizes)
+    return class_rows(outputs, deploy)
 
 
 def main(request: Mapping[str, Any], channel: JsonChannel) -> None:

@@ -95,10 +95,17 @@ def classify(folder: Path, image: str, ui: Ui, *, compare: bool) -> list[ImageRe
             f"{folder}: the transform of images is unknown, because the data set was normalized",
             "Pack the images as the data set was packed, and use --infer-data.",
         )
-    if records[0]["output"]["meaning"] == "other":
+    # A detector that decodes without NMS also has the outputs of its heads.
+    meaning, crop = records[0]["output"]["meaning"], records[0]["transform"]["crop"]
+    if meaning == "other" and "detection" not in records[0]:
         raise UsageError(
             f"{folder}: the meaning of the model's outputs is unknown",
             "Call the model from a program, see docs/deploy.md.",
+        )
+    if meaning == "boxes" and crop is not None:
+        raise UsageError(
+            f"{folder}: images were cropped to {crop}, so boxes have no place in the image file",
+            "Set /data/resize_short to null, and run the job again.",
         )
     with image_files(image) as files:
         found = [
@@ -187,13 +194,18 @@ def _run(
         )
 
 
+def _class_name(names: Sequence[str], number: int) -> str:
+    """Return the name of a class; its number if the data set has no name for it."""
+    return names[number] if number < len(names) else str(number)
+
+
 def _named(row: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
     if "error" in row:
         return {"error": row["error"]}
     if "objects" in row:
         objects = (
             FoundObject(
-                record["class_names"][each["number"]],
+                _class_name(record["class_names"], each["number"]),
                 each["number"],
                 each["score"],
                 tuple(each["box"]),

@@ -47,7 +47,7 @@ class Tester:
                 self.predictor = PaddleOpenVINOModel(legacy, threads).predictor
             else:
                 mode = predictor.ONEDNN if self.saved.kind == saved_model.FP32 else self.saved.kind
-                config = predictor.configuration(legacy, mode, threads=threads)
+                config = predictor.configuration(legacy, mode, threads=threads, whole=True)
                 with model_errors(prefix):
                     self.predictor = runtime.open_predictor(config)
             self.load_seconds = time.perf_counter() - started

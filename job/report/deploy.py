@@ -55,6 +55,8 @@ FOLDERS: Mapping[str, str] = {
     OPENVINO: "int8_openvino",
     ONNXRUNTIME: "int8_onnxruntime",
 }
+# Inputs of an exported detector besides the image, float32 [N, 2] -> their meaning.
+SIZE_INPUTS: Mapping[str, str] = {"im_shape": "input_size", "scale_factor": "input_over_file"}
 NO_CAP = "all"
 
 
@@ -78,9 +80,11 @@ def deploy_records(report: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]
                 "shape": [None, *report["manifest"]["model"]["input_shape"]],
                 "layout": "NCHW",
                 "dtype": "float32",
+                **_image_of_detector(report, name),
             },
             "transform": transform(report["manifest"], report["data"]),
             **_OUTPUTS[report["manifest"].get("task", "classification")](report, name),
+            **_boxes(report, name),
             "class_names": class_names(report),
             "measured": _best(configurations(report, name)),
             "fastest": _best(every),
@@ -186,6 +190,36 @@ def _outputs(report: Mapping[str, Any], name: str, meaning: str) -> dict[str, An
         "shape": None,
         "dtype": "float32",
         "meaning": meaning,
+    }
+
+
+def _image_of_detector(report: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the keys of the input that differ in a model that decodes boxes."""
+    detector = report["models"][name]["interface"].get("detector")
+    if detector is None:
+        return {}
+    (image,) = (each for each in detector["inputs"] if each not in SIZE_INPUTS)
+    shape = [detector["batch"], *report["manifest"]["model"]["input_shape"]]
+    return {"name": image, "shape": shape}
+
+
+def _boxes(report: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the keys output and size_inputs of a model that decodes boxes; else nothing."""
+    detector = report["models"][name]["interface"].get("detector")
+    if detector is None:
+        return {}
+    names = detector["outputs"]
+    found = {key: detector[key] for key in ("boxes", "counts") if detector[key]}
+    return {
+        "size_inputs": {key: SIZE_INPUTS[key] for key in detector["inputs"] if key in SIZE_INPUTS},
+        "output": {
+            "name": detector["boxes"] or names[0],
+            **({"names": names} if len(names) > 1 else {}),
+            "shape": None,
+            "dtype": "float32",
+            "meaning": "boxes" if detector["boxes"] else "other",
+            **found,
+        },
     }
 
 

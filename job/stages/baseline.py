@@ -8,6 +8,7 @@ from job.data.sources import BadImage
 from job.events import Events
 from job.manifest import Manifest
 from job.stages.dataset import data_files, open_splits, training_loader
+from job.stages.decoding import add_to_fp32
 from job.stages.network import model_files, network, recipe
 from job.stages.settings import settings_of, training_settings
 from job.stages.stage import SELECTION, Record, Stage, StageFunction, StageOutput
@@ -40,6 +41,7 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
     bytes_written = baseline.export(session, out)
     baseline.check_kernels(out, manifest.model.input_shape)
     return {
+        **add_to_fp32(manifest, inputs["prepare"].path, out),
         "training": training,
         "bytes": bytes_written,
         "seed": train.seed,

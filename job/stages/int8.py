@@ -16,6 +16,7 @@ from job.host import read_host
 from job.manifest import Manifest
 from job.profile import onednn_log
 from job.profile import record as record_
+from job.stages.decoding import add_to_int8, explained_heads
 from job.stages.int8_fallback import MEASURED_IMAGES, explained, fall_back, record_of
 from job.stages.int8_match import (
     LOW_DECIBELS,
@@ -28,6 +29,7 @@ from job.stages.int8_match import record_of as match_record
 from job.stages.model_interface import interface
 from job.stages.settings import settings_of
 from job.stages.stage import CALIBRATION, Record, Stage, StageOutput
+from job.stages.task import task_of
 from job.stats import relative_error
 from job.tasks.task import Agreement, Outputs, flat
 
@@ -44,6 +46,7 @@ MAX_SAVED_ERROR = 0.1
 def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:
     """Write model.pdmodel, model.pdiparams and audit.json."""
     from job.engine.int8 import build as int8
+    from job.engine.int8.heads import head_outputs
     from job.engine.training.baseline import model_bytes
 
     shape = manifest.model.input_shape
@@ -63,6 +66,8 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
         return {}
     audit, found, kept = built
     left = explained(audit.left_in_fp32, outcome) if outcome else audit.left_in_fp32
+    if task_of(manifest).heads:
+        left = explained_heads(left, head_outputs(fake, out / int8.PREFIX))
     fp32 = fake_against_fp32(manifest, inputs, images)
     if fp32.signal_to_noise_db < LOW_DECIBELS:
         events.message(low_agreement(fp32.signal_to_noise_db), "warning")
@@ -85,6 +90,7 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
 
         (out / "before.svg").write_text(draw(fake), encoding="utf-8")
         (out / "after.svg").write_text(draw(out / int8.PREFIX), encoding="utf-8")
+    add_to_int8(inputs["baseline"], out, images, record)
     (out / "audit.json").write_text(json.dumps(record, indent=2))
     events.message(
         f"{audit.int8_ops} ops run in INT8, {len(left)} are left in FP32; "

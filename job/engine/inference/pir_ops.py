@@ -117,6 +117,12 @@ full_batch_size_like = fill_constant_batch_size_like Input -> Out
 full_like = fill_any_like X value: -> Out
 full_with_tensor = fill_constant ValueTensor shape:ShapeTensor:ShapeTensorList -> Out
 linspace = * Start Stop Num -> Out
+
+yolo_box = * X ImgSize -> Boxes Scores
+box_coder = * PriorBox PriorBoxVar TargetBox -> OutputBox
+prior_box = * Input Image -> Boxes Variances
+multiclass_nms3 = * BBoxes Scores RoisNum -> Out Index NmsRoisNum
+matrix_nms = * BBoxes Scores -> Out Index RoisNum
 """
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from paddle import inference
 
+from job.engine.inference.saved_model import network_file
 from job.errors import DataError
 
 NATIVE, ONEDNN, FAKE_QUANTIZED, INT8 = "native", "onednn", "fake_quantized", "int8"
@@ -13,8 +14,13 @@ NATIVE, ONEDNN, FAKE_QUANTIZED, INT8 = "native", "onednn", "fake_quantized", "in
 HARMFUL_PASS = "repeated_fc_relu_fuse_pass"  # noqa: S105
 
 
-def configuration(prefix: Path, mode: str, *, threads: int, log: bool = False) -> inference.Config:
+def configuration(
+    prefix: Path, mode: str, *, threads: int, log: bool = False, whole: bool = False
+) -> inference.Config:
     """Return Paddle Inference's configuration for a saved model.
+
+    Of an exported detector that decodes boxes, only the network is loaded, because accuracy and
+    speed are measured at its outputs.
 
     Args:
         prefix: path without ``.pdmodel`` and ``.pdiparams``.
@@ -22,6 +28,7 @@ def configuration(prefix: Path, mode: str, *, threads: int, log: bool = False) -
             the int8 stage writes.
         threads: number of threads of the math library.
         log: let Paddle log which passes it applies.
+        whole: load decoding and NMS of an exported detector, too.
 
     Raises:
         DataError: a file is missing.
@@ -31,7 +38,8 @@ def configuration(prefix: Path, mode: str, *, threads: int, log: bool = False) -
             raise DataError(
                 f"{prefix}{suffix} is missing", "Run the stage that writes it again, with --from."
             )
-    config = inference.Config(f"{prefix}.pdmodel", f"{prefix}.pdiparams")
+    program = Path(f"{prefix}.pdmodel") if whole else network_file(prefix)
+    config = inference.Config(str(program), f"{prefix}.pdiparams")
     config.set_cpu_math_library_num_threads(threads)
     config.enable_memory_optim()
     if not log:

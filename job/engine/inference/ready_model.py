@@ -33,7 +33,7 @@ def check_ready_model(path: Path, classes: int | None, input_shape: Sequence[int
             classifier, or it has another number of classes or another input shape.
         OSError: the file cannot be read.
     """
-    program = _read(path)
+    program = read_ready_model(path)
     block = program.blocks[0]
     tensors = {each.name: each.type.dense_tensor.tensor for each in block.vars}
     inputs = [_names(op.outputs) for op in _ordered(block.ops, "feed")]
@@ -72,17 +72,20 @@ def check_ready_model(path: Path, classes: int | None, input_shape: Sequence[int
 def image_shape(path: Path) -> list[int]:
     """Return [channels, height, width] of a program's image input; -1 if a size is not fixed.
 
+    Exported detectors also have inputs of two dimensions.
+
     Raises:
         DataError: the file is no Paddle program, or has not one image input.
         OSError: the file cannot be read.
     """
-    block = _read(path).blocks[0]
+    block = read_ready_model(path).blocks[0]
     tensors = {each.name: each.type.dense_tensor.tensor for each in block.vars}
     inputs = [_names(op.outputs) for op in _ordered(block.ops, "feed")]
     shapes = [list(tensors[name].dims) for name in inputs if name in tensors]
-    if len(shapes) != 1 or len(shapes[0]) != 4:
+    images = [shape for shape in shapes if len(shape) == _IMAGE_DIMENSIONS]
+    if len(images) != 1:
         raise DataError(f"{path}: expected one image input, found {shapes}", _NOT_SUPPORTED)
-    return shapes[0][1:]
+    return images[0][1:]
 
 
 def _check_image(path: Path, tensor: Any, input_shape: Sequence[int]) -> None:
@@ -109,7 +112,13 @@ def _check_image(path: Path, tensor: Any, input_shape: Sequence[int]) -> None:
         )
 
 
-def _read(path: Path) -> Any:
+def read_ready_model(path: Path) -> Any:
+    """Return a ``.pdmodel`` file as a ``ProgramDesc`` message, without importing Paddle.
+
+    Raises:
+        DataError: the file is no Paddle program.
+        OSError: the file cannot be read.
+    """
     with open_regular(path) as file:
         content = file.read()
     program = _messages().ProgramDesc()

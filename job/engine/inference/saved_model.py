@@ -11,6 +11,8 @@ from job.errors import DataError
 
 # File name of a model, without suffix, in the output folder of its stage.
 PREFIX = "model"
+# Program of the network alone, beside the model of a detector that also decodes boxes.
+NETWORK = "network.pdmodel"
 FP32, FAKE_QUANTIZED, INT8 = "fp32", "fake_quantized", "int8"
 # A program for Paddle's OpenVINO engine. Other kernels compute wrong scores without an error.
 PADDLE_OPENVINO = "paddle_openvino"
@@ -89,6 +91,16 @@ def read_saved_model(prefix: Path) -> SavedModel:
         scores=None if labels else scores,
         accuracies=tuple(accuracies[k] for k in (1, min(5, classes)) if k in accuracies),
     )
+
+
+def network_file(prefix: Path) -> Path:
+    """Return the program of a saved model without decoding and NMS.
+
+    Args:
+        prefix: path of the model without suffix.
+    """
+    network = prefix.with_name(NETWORK)
+    return network if network.is_file() else Path(f"{prefix}.pdmodel")
 
 
 class Variables:

@@ -10,7 +10,7 @@ from paddle import inference, static
 
 from job.engine.inference.paddle_format import attribute, is_int8
 from job.engine.inference.predictor import HARMFUL_PASS, INT8, Predictor, configuration
-from job.engine.inference.saved_model import PREFIX
+from job.engine.inference.saved_model import NETWORK, PREFIX
 from job.engine.int8.audit import WEIGHTED, Audit, Left, audit, read_ops, read_weights
 from job.engine.int8.graph_fixes import (
     keep_unsigned_residuals_apart,
@@ -87,6 +87,7 @@ def build(
     work = out / "work"
     # Files of a killed attempt are removed, because Paddle would load a half-written graph.
     shutil.rmtree(work, ignore_errors=True)
+    (out / NETWORK).unlink(missing_ok=True)
     work.mkdir()
     scope = static.Scope()
     with static.scope_guard(scope):

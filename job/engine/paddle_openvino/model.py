@@ -10,7 +10,14 @@ from paddle import inference
 from job.engine.conversion import check_files, rejected
 from job.engine.inference.paddle_format import read_program
 from job.engine.inference.predictor import Predictor
-from job.engine.inference.saved_model import PREFIX, Variables, names, ordered, sizes
+from job.engine.inference.saved_model import (
+    PREFIX,
+    Variables,
+    names,
+    network_file,
+    ordered,
+    sizes,
+)
 from job.errors import DataError, MachineError
 
 ENGINE = "paddle_openvino"
@@ -45,7 +52,7 @@ class PaddleOpenVINOModel(Predictor):
             )
         self.prefix = prefix
         self.input_shape = image_shape(prefix)
-        config = inference.Config(f"{prefix}.pdmodel", f"{prefix}.pdiparams")
+        config = inference.Config(str(network_file(prefix)), f"{prefix}.pdiparams")
         config.set_cpu_math_library_num_threads(threads)
         config.disable_glog_info()
         config.enable_openvino_engine(inference.PrecisionType.Float32)
@@ -83,7 +90,7 @@ class PaddleOpenVINOModel(Predictor):
 
 def image_shape(prefix: Path) -> tuple[int, ...]:
     """Return the shape of the first input of a saved model without the batch; -1: any size."""
-    path = Path(f"{prefix}.pdmodel")
+    path = network_file(prefix)
     program = read_program(path)
     feed = ordered(program.blocks[0].ops, "feed")[0]
     return Variables(program, path).shape(names(feed.outputs, "Out")[0])[1:]

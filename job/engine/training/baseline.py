@@ -9,7 +9,7 @@ import numpy as np
 
 from job.engine.inference.paddle_format import attribute, read_program
 from job.engine.inference.predictor import NATIVE, ONEDNN, Predictor, configuration
-from job.engine.inference.saved_model import PREFIX
+from job.engine.inference.saved_model import NETWORK, PREFIX
 from job.engine.training import loop as training
 from job.engine.training import programs
 from job.engine.training.checkpoints import write_arrays
@@ -95,6 +95,8 @@ def export(session: Session, out: Path) -> int:
         The size of the inference model in bytes.
     """
     classifier = session.classifier
+    # A killed attempt can have left it.
+    (out / NETWORK).unlink(missing_ok=True)
     with session.active():
         program = store_computed_weights(classifier.evaluation, session.scope, session.executor)
         programs.save_inference_model(program, out / PREFIX, classifier.outputs, session.executor)

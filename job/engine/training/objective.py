@@ -9,7 +9,7 @@ from paddle import static
 from paddle.static import Program
 
 from job.detection.decode import Head
-from job.engine.training.decode_ops import before_decoding
+from job.engine.inference.decoding import Decoding, check_heads
 from job.engine.training.heads import keep_in_fp32
 from job.engine.training.ready_names import LABEL
 from job.engine.training.tracing import logits_of
@@ -35,8 +35,16 @@ class Objective(Protocol):
     def outputs_of(self, returned: Any) -> tuple[static.Variable, ...]:
         """Return the outputs among what a network returned."""
 
-    def ends(self, block: Block, outputs: Sequence[str]) -> tuple[str, ...]:
-        """Return the variables of a saved model that training and quantization end at."""
+    def ends(
+        self, block: Block, outputs: Sequence[str], decoding: Decoding | None
+    ) -> tuple[str, ...]:
+        """Return the variables of a saved model that training and quantization end at.
+
+        Args:
+            block: the model.
+            outputs: its outputs.
+            decoding: what an exported detector computes behind its network.
+        """
 
     def check(self, shapes: Sequence[Sequence[int]]) -> tuple[str, str]:
         """Return what was found instead of the expected outputs, and a hint; empty if all fit."""
@@ -66,7 +74,12 @@ class Labels:
         """Return the logits."""
         return (logits_of(returned),)
 
-    def ends(self, block: Block, outputs: Sequence[str]) -> tuple[str, ...]:
+    def ends(
+        self,
+        block: Block,
+        outputs: Sequence[str],
+        decoding: Decoding | None,  # noqa: ARG002
+    ) -> tuple[str, ...]:
         """Return the logits of the first output. Further outputs are ignored."""
         return (before_softmax(block, outputs[0]),)
 
@@ -118,10 +131,13 @@ class Boxes:
         """Return all outputs."""
         return tuple(returned)
 
-    def ends(self, block: Block, outputs: Sequence[str]) -> tuple[str, ...]:
+    def ends(
+        self, block: Block, outputs: Sequence[str], decoding: Decoding | None
+    ) -> tuple[str, ...]:
         """Return the outputs of the heads, also if the model decodes them."""
-        decoded = before_decoding(block, self.heads)
-        return decoded or tuple(before_copies(block, name) for name in outputs)
+        if decoding is not None:
+            check_heads(decoding, self.heads, self.classes, "the model")
+        return network_ends(block, outputs, decoding)
 
     def check(self, shapes: Sequence[Sequence[int]]) -> tuple[str, str]:
         """Check for an output [N, anchors * (5 + classes), H, W] per head."""
@@ -155,9 +171,11 @@ class Nothing:
         """Return all outputs."""
         return tuple(returned) if isinstance(returned, list | tuple) else (returned,)
 
-    def ends(self, block: Block, outputs: Sequence[str]) -> tuple[str, ...]:
-        """Return the values that the outputs are copies of."""
-        return tuple(before_copies(block, name) for name in outputs)
+    def ends(
+        self, block: Block, outputs: Sequence[str], decoding: Decoding | None
+    ) -> tuple[str, ...]:
+        """Return the values that are decoded, or that the outputs are copies of."""
+        return network_ends(block, outputs, decoding)
 
     def check(self, shapes: Sequence[Sequence[int]]) -> tuple[str, str]:  # noqa: ARG002
         """Accept any outputs."""
@@ -184,6 +202,14 @@ def objective_of(task: Task, *, classes: int, label_smoothing: float) -> Objecti
         NONE: Nothing,
     }
     return objectives[task.loss]()
+
+
+def network_ends(
+    block: Block, outputs: Sequence[str], decoding: Decoding | None
+) -> tuple[str, ...]:
+    """Return the variables where the network of a model ends, without copies."""
+    ends = outputs if decoding is None else decoding.ends
+    return tuple(before_copies(block, name) for name in ends)
 
 
 def before_softmax(block: Block, output: str) -> str:

@@ -5,7 +5,7 @@ network uses the dataclass :class:`Classifier`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,10 @@ import paddle
 from paddle import static
 from paddle.static import Program
 
+from job.engine.inference.decoding import find_decoding
 from job.engine.inference.paddle_format import put_in_order, read_program
 from job.engine.inference.pir_format import legacy_model
+from job.engine.training.heads import graph_of
 from job.engine.training.ready_names import (
     APPENDED,
     IMAGE,
@@ -124,8 +126,12 @@ def from_inference_model(prefix: Path, scope: static.Scope, objective: "Objectiv
         if block.ops[index].type in ("feed", "fetch"):
             block._remove_op(index, sync=False)
     evaluation._sync_with_cpp()
+    decoding = find_decoding(graph_of(evaluation, feeds, fetches), prefix)
     names = rename_reserved(evaluation, scope, image_input(evaluation, feeds, prefix))
-    outputs = objective.ends(block, [names[name] for name in fetches])
+    if decoding is not None:
+        decoding = replace(decoding, ends=tuple(names[name] for name in decoding.ends))
+    allow_any_batch(block)
+    outputs = objective.ends(block, [names[name] for name in fetches], decoding)
     evaluation = evaluation._prune([block.var(name) for name in outputs])
     found, hint = objective.check([evaluation.global_block().var(name).shape for name in outputs])
     if found:
@@ -148,6 +154,12 @@ def from_inference_model(prefix: Path, scope: static.Scope, objective: "Objectiv
         loss = objective.append_loss([train.global_block().var(name) for name in outputs])
     name = "" if loss is None else loss.name
     return Classifier(train, evaluation, startup, name, outputs, weights, outputs, transposed)
+
+
+def allow_any_batch(block: paddle.base.framework.Block) -> None:
+    """Let the image input have any batch size, also if the model was exported for one image."""
+    image = block.var(IMAGE)
+    image.desc.set_shape([-1, *image.shape[1:]])
 
 
 def image_input(program: Program, feeds: Sequence[str], prefix: Path) -> str:

@@ -181,16 +181,16 @@ def open_session(
                 )
             executor.run(classifier.startup)
         programs.require_channels_first(classifier)
-        check_input_shape(classifier, executor, input_shape)
+        check_variables(classifier, input_shape)
+        if inference_model is None:
+            check_input_shape(classifier, executor, input_shape)
+        else:
+            check_batches(classifier, executor, input_shape, inference_model)
     return Session(classifier, scope, executor, input_shape, objective.feeds, task)
 
 
-def check_input_shape(
-    classifier: Classifier, executor: static.Executor, input_shape: tuple[int, int, int]
-) -> None:
-    """Check every shape inside the network and run one image.
-
-    Some networks fail only when they run.
+def check_variables(classifier: Classifier, input_shape: tuple[int, int, int]) -> None:
+    """Check every shape inside the network.
 
     Raises:
         UsageError: the network does not accept images of this shape.
@@ -206,9 +206,48 @@ def check_input_shape(
                 f"network: its variable {variable.name} has shape {list(variable.shape)[1:]}",
                 _SHAPE_HINT,
             )
+
+
+def check_input_shape(
+    classifier: Classifier, executor: static.Executor, input_shape: tuple[int, int, int]
+) -> None:
+    """Run one image, because some networks fail only when they run.
+
+    Raises:
+        UsageError: the network does not accept images of this shape.
+    """
     feed = {programs.IMAGE: np.zeros((1, *input_shape), "float32")}
     with shape_errors(input_shape):
         executor.run(classifier.evaluation, feed, list(classifier.outputs))
+
+
+def check_batches(
+    classifier: Classifier,
+    executor: static.Executor,
+    input_shape: tuple[int, int, int],
+    source: Path,
+) -> None:
+    """Run a saved model, which was perhaps exported for one image, on two images.
+
+    Raises:
+        UsageError: the network does not accept images of this shape.
+        DataError: it accepts one image only, or has outputs without a batch axis.
+    """
+    feed = {programs.IMAGE: np.zeros((2, *input_shape), "float32")}
+    try:
+        outputs = executor.run(classifier.evaluation, feed, list(classifier.outputs))
+    except (ValueError, RuntimeError) as error:
+        check_input_shape(classifier, executor, input_shape)
+        found = (str(error).strip().splitlines() or [""])[-1]
+    else:
+        if all(output.shape[:1] == (2,) for output in outputs):
+            return
+        shapes = zip(classifier.outputs, outputs, strict=True)
+        found = ", ".join(f"output {name} has shape {list(each.shape)}" for name, each in shapes)
+    raise DataError(
+        f"{source}: the network does not accept a batch of two images: {found}",
+        "Export the model with -1 as batch size, and without outputs for the whole batch.",
+    )
 
 
 @contextmanager

@@ -12,14 +12,15 @@ from job.data.loader import Batch
 from job.data.scene_images import digit_scenes
 from job.detection.decode import Head, Selection
 from job.engine.inference import predictor
+from job.engine.inference.detector_heads import heads_of
 from job.engine.int8 import build as int8
 from job.engine.quantize import qat
 from job.engine.quantize.calibration import Method
 from job.engine.training import baseline, programs
-from job.engine.training.heads import heads_of
+from job.engine.training.heads import graph_of
 from job.engine.training.schedule import Schedule
 from job.engine.training.session import open_session
-from job.errors import DataError, UsageError
+from job.errors import DataError
 from job.tasks.detection import detection_task
 from job.tasks.outputs import OUTPUTS
 from job.tasks.task import flat
@@ -162,9 +163,8 @@ def test_a_saved_model_can_be_quantized_again_without_training(made):
         )
     expected = run(made.folder / "fp32/model", predictor.NATIVE, images)
     np.testing.assert_allclose(flat(tuple(found)), flat(expected), atol=1e-4)
-    assert (
-        sum(op.type == "conv2d" for op in heads_of(classifier.evaluation, classifier.outputs)) == 3
-    )
+    heads = heads_of(graph_of(classifier.evaluation), classifier.outputs)
+    assert sum(op.type == "conv2d" for op in heads) == 3
 
 
 def test_other_anchors_or_classes_are_rejected(made):
@@ -177,12 +177,3 @@ def test_the_outputs_of_a_detector_can_be_compared_without_objects(made):
     session = open_detector(name=None, inference_model=made.folder / "fp32/model", task=OUTPUTS)
     assert len(session.classifier.outputs) == 3
     assert session.feeds == ()
-
-
-def test_an_output_without_a_convolution_has_no_head():
-    program = programs.Program()
-    with programs.static.program_guard(program, programs.Program()):
-        image = programs.static.data("image", [None, 3, 8, 8], "float32")
-        output = programs.paddle.nn.functional.relu(image)
-    with pytest.raises(UsageError, match=output.name):
-        heads_of(program, [output.name])

@@ -12,7 +12,7 @@ from job.cli.main import app
 from job.data.decode import decode
 from job.data.transforms import Evaluate, normalize
 from job.errors import DataError, UsageError
-from job.predict.image_main import answers, prepared, probabilities
+from job.predict.image_main import answers, box_rows, prepared, probabilities
 from job.predict.images import image_files
 
 DEPLOY: dict[str, Any] = {
@@ -119,3 +119,54 @@ def test_objects_are_in_pixels_of_the_file(tmp_path: Path) -> None:
         centre[0] + sides[0] / 2, centre[1] + sides[1] / 2,
     ]  # fmt: skip
     np.testing.assert_allclose(found["box"], expected, atol=1.0)
+
+
+class WholeDetector:
+    """A detector that decodes; it finds the whole file, once per brightness of the image."""
+
+    names = ("counts", "found")
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def run(self, given: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+        self.batches.append(len(given["picture"]))
+        sides = given["im_shape"] / given["scale_factor"]
+        rows = [[1, 0.5, 0, 0, width, height] for height, width in sides for _ in range(2)]
+        rows[0][1] = 0.25
+        rows += [[-1, 0, 0, 0, 0, 0]] * 2
+        counts = [2] * (len(sides) - 1) + [4]
+        return np.array(counts, np.int32), np.array(rows, np.float32)
+
+
+def test_boxes_of_a_deployed_detector_are_in_pixels_of_the_file(tmp_path: Path) -> None:
+    for name in "abc":
+        save_image(tmp_path / f"{name}.png", ord(name))
+    output = {"meaning": "boxes", "boxes": "found", "counts": "counts"}
+    image = {"name": "picture", "shape": [None, 3, 32, 32]}
+    resize = {"mode": "exact", "size": [32, 32]}
+    deploy = DEPLOY | {
+        "input": image,
+        "output": output,
+        "transform": DEPLOY["transform"] | {"resize": resize},
+    }
+    files = [str(tmp_path / f"{name}.png") for name in "abc"]
+    height, width, _ = decode(tmp_path / "a.png", 3).shape
+    model = WholeDetector()
+    rows = [row for batch in answers(model, deploy, files, 2) for row in batch]
+    assert model.batches == [2, 1]
+    assert [each["score"] for each in rows[0]["objects"]] == [0.5, 0.25]
+    for row in rows:
+        assert [each["number"] for each in row["objects"]] == [1, 1]
+        for each in row["objects"]:
+            np.testing.assert_allclose(each["box"], [0, 0, width, height], rtol=1e-6)
+    # Without the number of boxes of each image, images run one by one.
+    alone = WholeDetector()
+    fixed = deploy | {"output": {"meaning": "boxes", "boxes": "found"}}
+    assert len([row for batch in answers(alone, fixed, files, 2) for row in batch]) == 3
+    assert alone.batches == [1, 1, 1]
+
+
+def test_a_detector_without_a_result_has_no_objects() -> None:
+    assert box_rows(np.array([[-1.0]], np.float32)) == {"objects": []}
+    assert box_rows(np.zeros((0, 6), np.float32)) == {"objects": []}

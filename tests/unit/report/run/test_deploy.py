@@ -67,6 +67,26 @@ def test_a_detector_has_its_heads_in_the_order_of_the_outputs() -> None:
     assert heads == [(32, anchors[2]), (16, anchors[1]), (8, anchors[0])]
 
 
+@pytest.mark.parametrize("boxes", ["found", None])
+def test_a_detector_that_decodes_has_the_interface_of_its_export(boxes: str | None) -> None:
+    report = report_with_interfaces()
+    detector = {
+        "inputs": ["im_shape", "picture"], "outputs": ["count", "found"], "boxes": boxes,
+        "counts": "count", "batch": 1, "compared": 3,
+    }  # fmt: skip
+    for name in ("fp32", "int8"):
+        report["models"][name]["interface"]["detector"] = detector
+    report["manifest"] |= {"task": "outputs"}
+    schema_check.validate(report)
+    record = deploy_records(report)["int8"]
+    schema_check.validate_deploy(record)
+    assert (record["input"]["name"], record["input"]["shape"][0]) == ("picture", 1)
+    assert record["size_inputs"] == {"im_shape": "input_size"}
+    assert record["output"]["names"] == ["count", "found"]
+    assert record["output"]["meaning"] == ("boxes" if boxes else "other")
+    assert record["output"].get("boxes") == boxes
+
+
 def test_outputs_of_other_models_have_no_meaning() -> None:
     report = report_with_interfaces()
     report["manifest"] |= {"task": "outputs"}
