@@ -1,6 +1,6 @@
 """Optimizer steps of one process of a training."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,8 @@ from paddle.static import Program
 from job.engine.training.collective import SingleProcess
 from job.engine.training.evaluation import TrainingBatch
 from job.engine.training.malloc import keep_memory
-from job.engine.training.programs import IMAGE, write_variables
+from job.engine.training.onednn_cache import free_op_by_op
+from job.engine.training.programs import IMAGE, persistables, read_variables, write_variables
 
 
 def remaining_batches(
@@ -31,12 +32,12 @@ def remaining_batches(
                 return
 
 
-@dataclass(frozen=True)
+@dataclass
 class Stepper:
     """Runs the optimizer steps of one process.
 
     Attributes:
-        program: training program with its optimizer.
+        program: training program with its optimizer; this object changes it.
         loss: name of the scalar loss.
         learning_rate: name of the learning rate's variable.
         feeds: inputs of the loss, in the order of a batch's targets.
@@ -54,19 +55,20 @@ class Stepper:
     executor: static.Executor
     peers: SingleProcess
     seed: int
+    rehearsed: bool = False
 
     def __post_init__(self) -> None:
         # Every process does this, because each step waits for the slowest process.
         keep_memory()
         # The size of a detector's training images can differ from batch to batch.
         self.program.global_block().var(IMAGE).desc.set_need_check_feed(False)
+        if isinstance(self.executor.place, paddle.CPUPlace):
+            free_op_by_op(self.program)
 
     def run(self, batch: TrainingBatch, rate: float, step: int) -> float:
         """Run one step on this process's share of a batch; return the loss of the whole batch."""
         self.peers.meet()
         write_variables(self.scope, {self.learning_rate: np.array([rate], "float32")})
-        # Dropout uses the global generator. Seeding it per step makes a resumed run identical.
-        paddle.seed(self.peers.seed(self.seed, step))
         feed = {IMAGE: self.peers.share(batch.images)}
         block = self.program.global_block()
         for name, target in zip(self.feeds, batch.targets, strict=True):
@@ -75,5 +77,28 @@ class Stepper:
                 share = self.peers.share(target)
                 feed[name] = share.reshape(-1, 1) if share.ndim == 1 else share
         with self.peers.guarded():
+            if not self.rehearsed:
+                self.rehearse(feed)
+            # Dropout uses the global generator. Seeding it per step makes a resumed run identical.
+            paddle.seed(self.peers.seed(self.seed, step))
             (loss,) = self.executor.run(self.program, feed, [self.loss])
         return float(loss)
+
+    def rehearse(self, feed: Mapping[str, np.ndarray]) -> None:
+        """Run a step with one image, and restore all variables that it changed.
+
+        Paddle prepares a program in its first run. In this run, it keeps the copies that it makes
+        for ops with other layouts, so that a whole batch needs twice the memory of a later step.
+        """
+        names = written_variables(self.program)
+        state = read_variables(self.scope, names)
+        first = {name: values[:1] for name, values in feed.items()}
+        self.executor.run(self.program, first, [self.loss])
+        write_variables(self.scope, state)
+        self.rehearsed = True
+
+
+def written_variables(program: Program) -> list[str]:
+    """Return the persistable variables that the ops of a program write."""
+    written = {name for op in program.global_block().ops for name in op.output_arg_names}
+    return sorted(written & set(persistables(program)))
