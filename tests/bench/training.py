@@ -4,13 +4,14 @@
 
 For each network one process takes turns between the two programs, which start from the same weights
 and see the same batches, and prints images/s, the ratio with its 95% interval (paired by steps),
-and by how much their first losses differ. Run it with another --threads to see what a second core
-brings.
+and by how much their first losses differ. Two more processes run one program each, as a stage does,
+and measure its peak memory. Run it with another --threads to see what a second core brings.
 """
 
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -23,28 +24,38 @@ from job.benchmark.rounds import in_turn
 
 MODELS = ("mobilenet_v1", "mobilenet_v2", "resnet50", "resnet101", "vgg16", "vgg19")
 CLASSES = 1000
+PROGRAMS = ("paddle", "onednn")
+# Memory does not grow after the second step.
+MEMORY_STEPS = 3
 
 
 def main() -> None:
-    """Measure each network in a process of its own and print a line for it."""
+    """Measure each network in processes of its own and print a line for it."""
     options = arguments()
     if options.one:
-        print(json.dumps(measured(options)))
+        print(json.dumps(peak_bytes(options) if options.alone else measured(options)))
         return
     rows = []
     for model in options.models:
-        command = [sys.executable, __file__, "--one", model, *sys.argv[1:]]
-        # Read when Paddle is imported.
-        threads = {"OMP_NUM_THREADS": str(options.threads)}
-        done = subprocess.run(
-            command, env={**os.environ, **threads}, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise SystemExit(f"{model}:\n{done.stderr[-4000:]}")
-        rows.append(json.loads(done.stdout.splitlines()[-1]))
-        print(line(rows[-1]), flush=True)
+        row = in_process(options, model)
+        row["peak_bytes"] = {one: in_process(options, model, "--alone", one) for one in PROGRAMS}
+        rows.append(row)
+        print(line(row), flush=True)
     if options.output:
         options.output.write_text(json.dumps(rows, indent=2))
+
+
+def in_process(options: argparse.Namespace, model: str, *more: str) -> Any:
+    """Measure a network in a new process."""
+    command = [sys.executable, __file__, "--one", model, *more, *sys.argv[1:]]
+    # Read when Paddle is imported.
+    threads = {"OMP_NUM_THREADS": str(options.threads)}
+    done = subprocess.run(
+        command, env={**os.environ, **threads}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"{model}:\n{done.stderr[-4000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def arguments() -> argparse.Namespace:
@@ -60,17 +71,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--fp32", action="store_true", help="train without fake quantization")
     parser.add_argument("--output", type=Path, help="write the figures as JSON")
     parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--alone", choices=PROGRAMS, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def measured(options: argparse.Namespace) -> dict[str, Any]:
-    """Time the programs of one network in turns."""
+def opened(options: argparse.Namespace) -> Any:
+    """Return the session of the network."""
     # It sets flags that Paddle reads when it is imported.
-    from job.engine.training import malloc
     from job.engine.training.session import open_session
 
-    malloc.keep_memory()
-    session = open_session(
+    return open_session(
         name=options.one,
         callable_=None,
         inference_model=None,
@@ -80,8 +90,43 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         seed=0,
         label_smoothing=0.0,
     )
+
+
+def peak_bytes(options: argparse.Namespace) -> int:
+    """Train with one of the programs, and return the peak memory of this process."""
+    session = opened(options)
+    from job.engine.training.collective import SingleProcess
+    from job.engine.training.evaluation import TrainingBatch
+    from job.engine.training.stepper import Stepper
+
     with session.active():
-        losses, seconds = timed(session, programs_of(session, fp32=options.fp32), options)
+        found, rate = programs_of(session, fp32=options.fp32)
+        images, labels = batch_of(session, options)
+        stepper = Stepper(
+            found[options.alone],
+            session.classifier.loss,
+            rate,
+            session.feeds,
+            session.scope,
+            session.executor,
+            SingleProcess(),
+            0,
+        )
+        for step in range(MEMORY_STEPS):
+            stepper.run(TrainingBatch(images, (labels,)), 1e-4, step)
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def measured(options: argparse.Namespace) -> dict[str, Any]:
+    """Time the programs of one network in turns."""
+    session = opened(options)
+    from job.engine.training import malloc, onednn_cache
+
+    malloc.keep_memory()
+    with session.active():
+        both, _ = programs_of(session, fp32=options.fp32)
+        onednn_cache.free_op_by_op(both["onednn"])
+        losses, seconds = timed(session, both, options)
     # The first step of each also builds its kernels.
     rates = {name: [options.batch / taken for taken in s[1:]] for name, s in seconds.items()}
     # From the same weights: afterwards rounding to 8 bits makes much of the smallest difference.
@@ -99,8 +144,10 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def programs_of(session: Any, *, fp32: bool) -> dict[str, Any]:
+def programs_of(session: Any, *, fp32: bool) -> tuple[dict[str, Any], str]:
     """Return the training program with Paddle's convolutions, and with oneDNN's.
+
+    The second result is the name of the learning rate's variable.
 
     Args:
         session: an open session; it is active.
@@ -130,7 +177,16 @@ def programs_of(session: Any, *, fp32: bool) -> dict[str, Any]:
     if not fp32:
         program = fake_quantize.insert(program, scope, smoke.SETTINGS, for_test=False)
     programs.write_variables(scope, {rate: np.array([1e-4], "float32")})
-    return {"paddle": program, "onednn": training.with_onednn(program)}
+    return dict(zip(PROGRAMS, (program, training.with_onednn(program)), strict=True)), rate
+
+
+def batch_of(session: Any, options: argparse.Namespace) -> tuple[Any, Any]:
+    """Return images and labels."""
+    import numpy as np
+
+    generator = np.random.default_rng(0)
+    images = generator.standard_normal((options.batch, *session.input_shape)).astype("float32")
+    return images, generator.integers(0, CLASSES, options.batch)
 
 
 def timed(
@@ -140,14 +196,11 @@ def timed(
     from job.engine.training import programs, ready_names
 
     # isort: split
-    import numpy as np
     import paddle  # noqa: TID251
 
     classifier, scope = session.classifier, session.scope
-    generator = np.random.default_rng(0)
-    images = generator.standard_normal((options.batch, *session.input_shape)).astype("float32")
-    labels = generator.integers(0, CLASSES, (options.batch, 1))
-    feed = {programs.IMAGE: images, ready_names.LABEL: labels}
+    images, labels = batch_of(session, options)
+    feed = {programs.IMAGE: images, ready_names.LABEL: labels.reshape(-1, 1)}
     start = programs.read_variables(scope, programs.persistables(both["paddle"]))
     states = dict.fromkeys(both, start)
     losses: dict[str, list[float]] = {name: [] for name in both}
@@ -169,10 +222,11 @@ def line(row: dict[str, Any]) -> str:
     """A row of the table, images/s."""
     speeds = "  ".join(f"{name} {speed:7.2f}" for name, speed in row["images_per_second"].items())
     low, high = row["ratio"]["interval"]
+    peaks = "  ".join(f"{name} {peak / 2**30:.2f} GiB" for name, peak in row["peak_bytes"].items())
     return (
         f"{row['model']:18} {row['side']} pixels, batch {row['batch']}, {row['threads']} threads: "
         f"{speeds}  ratio {row['ratio']['value']:.2f} ({low:.2f}-{high:.2f})  "
-        f"first losses differ by {100 * row['loss_difference']:.4f}%"
+        f"first losses differ by {100 * row['loss_difference']:.4f}%  peak memory {peaks}"
     )
 
 

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import paddle
 from paddle import static
 from paddle.static import Program
 
 from job.engine.training.checkpoints import Evaluation
+from job.engine.training.onednn_cache import free_op_by_op
 from job.engine.training.ready_names import IMAGE
 from job.storage.files import atomic_write
 from job.tasks.task import Outputs, Scored, Targets, Task, flat
@@ -39,16 +41,28 @@ class EvaluationBatch:
     targets: Targets
 
 
-@dataclass(frozen=True)
+@dataclass
 class Scorer:
-    """An inference program and the names of its outputs."""
+    """An inference program, which this object changes, and the names of its outputs."""
 
     program: Program
     outputs: tuple[str, ...]
     executor: static.Executor
+    rehearsed: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.executor.place, paddle.CPUPlace):
+            free_op_by_op(self.program)
 
     def run(self, images: np.ndarray) -> Outputs:
         """Return the outputs for images float32 [N, C, H, W], with the current scope's weights."""
+        if not self.rehearsed:
+            # The first run needs more memory per image, see Stepper.rehearse.
+            self._run(images[:1])
+            self.rehearsed = True
+        return self._run(images)
+
+    def _run(self, images: np.ndarray) -> Outputs:
         return tuple(self.executor.run(self.program, {IMAGE: images}, list(self.outputs)))
 
 

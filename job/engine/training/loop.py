@@ -32,6 +32,7 @@ from job.engine.training.evaluation import (
     is_better,
 )
 from job.engine.training.metrics import Metrics
+from job.engine.training.onednn_cache import CONVOLUTIONS
 from job.engine.training.programs import (
     batch_norm_statistics,
     persistables,
@@ -46,10 +47,6 @@ from job.tasks.task import Task
 
 # Prefix of the variables of the FP32 network in a program that distils it.
 TEACHER = "teacher@"
-# These ops are faster in oneDNN than in Paddle's kernels, although oneDNN reorders their inputs and
-# outputs (tests/bench/training.py measures it). Batch norm, relu, sums and pooling together are
-# not: see docs/training.md.
-CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
 
 
 def add_optimizer(
@@ -90,8 +87,10 @@ def add_optimizer(
 def with_onednn(program: Program) -> Program:
     """Return a copy of a program whose convolutions run in oneDNN.
 
-    The teacher's convolutions run in Paddle's own kernels. oneDNN keeps the reordered input of each
-    convolution until the program is deleted, which doubled the memory of the training.
+    Convolutions are faster in oneDNN than in Paddle's kernels, although oneDNN reorders their
+    inputs and outputs (tests/bench/training.py measures it). Batch norm, relu, sums and pooling
+    together are not: see docs/training.md. The teacher's convolutions run in Paddle's own kernels,
+    so that a training has the same losses as with earlier versions.
     """
     program = program.clone()
     for op in program.global_block().ops:

@@ -29,7 +29,8 @@ from job.tasks.task import Task
 if TYPE_CHECKING:
     from job.data.loader import Loader
 
-EVALUATION_BATCH = 100
+# More images would need more memory than a training step.
+EVALUATION_BATCH = 25
 _SHAPE_HINT = "Set /model/input_shape to the shape that the network expects, usually [3, 224, 224]."
 
 

@@ -269,7 +269,7 @@ import os, resource
 from pathlib import Path
 import numpy as np
 from job.engine.training import loop as training
-from job.engine.training import malloc, programs, ready_names
+from job.engine.training import malloc, onednn_cache, programs, ready_names
 from job.engine.training.session import open_session
 import paddle
 assert paddle.get_flags("FLAGS_new_executor_serial_run")["FLAGS_new_executor_serial_run"]
@@ -293,6 +293,7 @@ with session.active():
     )
     session.executor.run(classifier.startup)
     program = training.with_onednn(classifier.train)
+    assert onednn_cache.free_op_by_op(program)
     for _ in range(8):
         session.executor.run(program, feed, [classifier.loss])
         used = resource.getrusage(resource.RUSAGE_SELF)
