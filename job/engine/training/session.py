@@ -17,6 +17,7 @@ from job.engine.training import network_programs, programs, zoo
 from job.engine.training.checkpoints import BEST, Progress, read_best
 from job.engine.training.evaluation import EvaluationBatch, TrainingBatch
 from job.engine.training.objective import objective_of
+from job.engine.training.program_checks import require_float_outputs, require_one_block
 from job.engine.training.programs import Classifier
 from job.engine.training.ready_names import LABEL
 from job.engine.training.schedule import Schedule
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from job.data.loader import Loader
 
 EVALUATION_BATCH = 100
+# Paddle's errors about missing kernels and data types.
+_NOT_OF_SHAPES = ("NotFoundError", "UnimplementedError", "UnavailableError")
 _SHAPE_HINT = "Set /model/input_shape to the shape that the network expects, usually [3, 224, 224]."
 
 
@@ -157,8 +160,8 @@ def open_session(
         task: what the network is trained for.
 
     Raises:
-        UsageError: the network cannot be built, does not accept images of this shape, or stores
-            channels last.
+        UsageError: the network cannot be built, does not accept images of this shape, stores
+            channels last, contains control flow, or has outputs of integers.
         DataError: the saved model cannot be read or does not fit.
         MachineError: the device is not available.
     """
@@ -180,6 +183,8 @@ def open_session(
                     own_code=callable_ is not None,
                 )
             executor.run(classifier.startup)
+        require_one_block(classifier.evaluation)
+        require_float_outputs(classifier)
         programs.require_channels_first(classifier)
         check_input_shape(classifier, executor, input_shape)
     return Session(classifier, scope, executor, input_shape, objective.feeds, task)
@@ -213,10 +218,10 @@ def check_input_shape(
 
 @contextmanager
 def shape_errors(input_shape: tuple[int, int, int]) -> Iterator[None]:
-    """Translate Paddle's errors about shapes; errors of a user's network pass unchanged.
+    """Translate Paddle's errors about shapes and kernels; other errors pass unchanged.
 
     Raises:
-        UsageError: Paddle reported that shapes do not fit.
+        UsageError: Paddle reported that shapes do not fit, or that it has no kernel.
     """
     try:
         yield
@@ -226,10 +231,16 @@ def shape_errors(input_shape: tuple[int, int, int]) -> Iterator[None]:
         # The last such line names the op and the shapes that do not fit.
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         error_lines = [line for line in lines if "Error:" in line]
+        reason = error_lines[-1] if error_lines else lines[0]
         places = places_in(str(error))
+        if any(kind in reason for kind in _NOT_OF_SHAPES):
+            raise UsageError(
+                f"/model: Paddle cannot run the network on this device: {reason}",
+                f"Change the network at {places[-1]}." if places else "Change the network.",
+            ) from error
         raise UsageError(
             f"/model/input_shape: the network does not accept images of {list(input_shape)}: "
-            f"{error_lines[-1] if error_lines else lines[0]}",
+            f"{reason}",
             f"If the shape is right, change the network at {places[-1]}."
             if places
             else _SHAPE_HINT,
