@@ -22,7 +22,7 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
     train = manifest.baseline.train
     session = open_session(**network(manifest, train))
     load_weights(manifest, session, events.message)
-    compare_with_eager(manifest, session)
+    check_network(manifest, session)
     training = None
     bad: list[BadImage] = []
     if trains(manifest):
@@ -95,16 +95,24 @@ def check(
     session = open_session(**network(manifest, manifest.baseline.train))
     # The stage itself sends the messages.
     load_weights(manifest, session, lambda *_: None)
-    compare_with_eager(manifest, session)
+    check_network(manifest, session)
     return {}
 
 
-def compare_with_eager(manifest: Manifest, session: Any) -> None:
-    """Check that a user's network computes the same as in eager execution."""
+def check_network(manifest: Manifest, session: Any) -> None:
+    """Check that a user's network treats each image alone, and computes the same as eagerly.
+
+    The outputs of exported detectors need not have one row per image.
+    """
+    from job.engine.training.batch_check import check_batches
     from job.engine.training.eager_check import check_against_eager
 
-    if manifest.model.callable:
-        check_against_eager(session, manifest.model.callable, manifest.model.classes)
+    model = manifest.model
+    if model.name is None and manifest.task != "detection":
+        key = "callable" if model.callable else "inference_model"
+        check_batches(session, f"/model/{key}: {model.callable or model.inference_model}")
+    if model.callable:
+        check_against_eager(session, model.callable, model.classes)
 
 
 def trains(manifest: Manifest) -> bool:

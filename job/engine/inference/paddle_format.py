@@ -24,6 +24,12 @@ DTYPES = {
     VarType.UINT8: np.dtype("u1"),
     VarType.INT32: np.dtype("<i4"),
     VarType.INT64: np.dtype("<i8"),
+    VarType.INT16: np.dtype("<i2"),
+    VarType.BOOL: np.dtype("?"),
+    VarType.FP16: np.dtype("<f2"),
+    VarType.FP64: np.dtype("<f8"),
+    VarType.COMPLEX64: np.dtype("<c8"),
+    VarType.COMPLEX128: np.dtype("<c16"),
 }
 DTYPE_IDS = {dtype: number for number, dtype in DTYPES.items()}
 NOT_STORED = ("feed", "fetch")

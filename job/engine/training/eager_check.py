@@ -1,12 +1,16 @@
 """Compares a user's network as a static program with the same network in eager execution."""
 
+import math
+
 import numpy as np
 import paddle
 from paddle import static
 
 from job.engine.training import network_programs, programs, zoo
+from job.engine.training.layer_differences import first_different_layer
 from job.engine.training.objective import Labels
-from job.engine.training.session import Session
+from job.engine.training.programs import Classifier
+from job.engine.training.session import Session, shape_errors
 from job.engine.training.tracing import code_errors, in_place_functions, logits_of
 from job.errors import UsageError
 from job.stats import relative_error
@@ -15,6 +19,7 @@ from job.stats import relative_error
 IMAGES = 3
 # Rounding differs by about 1e-6, because the order of sums differs.
 MAX_ERROR = 1e-3
+NAMED = 3
 
 
 def check_against_eager(session: Session, target: str, classes: int) -> float:
@@ -40,14 +45,23 @@ def check_against_eager(session: Session, target: str, classes: int) -> float:
         )
     weights = programs.read_variables(session.scope, list(classifier.weight_names.values()))
     named = classifier.for_network(weights)
-    with code_errors(target):
+    with shape_errors(session.input_shape), code_errors(target):
         expected = eager_scores(target, classes, named, images)
-    error = relative_error(scores, expected)
+    error = math.inf
+    if scores.shape == expected.shape:
+        # Weights that are not finite are reported by the calibration, which names activations.
+        finite = np.isfinite(scores) & np.isfinite(expected)
+        error = relative_error(scores[finite], expected[finite])
     if not error <= MAX_ERROR:
+        place = first_different_layer(
+            lambda: zoo.from_callable(target, classes=classes), classes, named, images, MAX_ERROR
+        )
         raise UsageError(
             f"/model/callable: {target} computes other scores as a static program than in eager "
-            f"execution: relative error {error:.2g}, expected at most {MAX_ERROR:g}",
+            f"execution: relative error {error:.2g}, expected at most {MAX_ERROR:g}"
+            f"{'; ' if place else ''}{place}",
             in_place_hint(target, classes, session.input_shape)
+            or unregistered_hint(classifier, target, classes)
             or "The program is built by one call of the network. Remove code that depends on the "
             "values or the number of images, and random numbers in evaluation.",
         )
@@ -73,6 +87,26 @@ def in_place_hint(target: str, classes: int, input_shape: tuple[int, int, int]) 
     return (
         f"The network calls {', '.join(names)}, which cannot change a tensor in place in a static "
         f"program. Use the result instead: x = {names[0].removesuffix('_')}(x)."
+    )
+
+
+def unregistered_hint(classifier: Classifier, target: str, classes: int) -> str:
+    """Return how to register the weights that the network's state dict lacks; empty without any."""
+    paddle.disable_static()
+    try:
+        registered = zoo.from_callable(target, classes=classes).state_dict().keys()
+    finally:
+        paddle.enable_static()
+    late = [key for key in classifier.weight_names if key not in registered]
+    known = set(classifier.weight_names.values())
+    trained = classifier.evaluation.all_parameters()
+    unknown = [p.name for p in trained if p.trainable and p.name not in known]
+    if not late and not unknown:
+        return ""
+    return (
+        f"The constructor of the network does not register the weights "
+        f"{', '.join([*late, *unknown][:NAMED])}. Create all layers in the constructor, and store "
+        "them in attributes or in nn.LayerList, not in Python lists."
     )
 
 

@@ -57,7 +57,7 @@ class Scorer:
     def run(self, images: np.ndarray) -> Outputs:
         """Return the outputs for images float32 [N, C, H, W], with the current scope's weights."""
         if not self.rehearsed:
-            # The first run needs more memory per image, see Stepper.rehearse.
+            # The first run needs more memory per image, see Stepper._rehearse.
             self._run(images[:1])
             self.rehearsed = True
         return self._run(images)

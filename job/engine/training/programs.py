@@ -130,9 +130,9 @@ def from_inference_model(prefix: Path, scope: static.Scope, objective: "Objectiv
     names = rename_reserved(evaluation, scope, image_input(evaluation, feeds, prefix))
     if decoding is not None:
         decoding = replace(decoding, ends=tuple(names[name] for name in decoding.ends))
-    allow_any_batch(block)
     outputs = objective.ends(block, [names[name] for name in fetches], decoding)
     evaluation = evaluation._prune([block.var(name) for name in outputs])
+    accept_any_batch(evaluation.global_block())
     found, hint = objective.check([evaluation.global_block().var(name).shape for name in outputs])
     if found:
         raise DataError(f"{prefix}: the model's {found}", f"Give {hint}")
@@ -156,23 +156,23 @@ def from_inference_model(prefix: Path, scope: static.Scope, objective: "Objectiv
     return Classifier(train, evaluation, startup, name, outputs, weights, outputs, transposed)
 
 
-def allow_any_batch(block: paddle.base.framework.Block) -> None:
-    """Let the image input have any batch size, also if the model was exported for one image."""
-    image = block.var(IMAGE)
-    image.desc.set_shape([-1, *image.shape[1:]])
-
-
 def image_input(program: Program, feeds: Sequence[str], prefix: Path) -> str:
     """Return the name of the input [N, C, H, W] among the inputs of a model.
 
     Exported detectors also read the sizes of images, and the order of the inputs is the exporter's.
 
     Raises:
-        DataError: not exactly one input has four dimensions.
+        DataError: not exactly one input has four dimensions, or it is not float32.
     """
     block = program.global_block()
     shapes = {name: list(block.var(name).shape) for name in feeds}
     images = [name for name, shape in shapes.items() if len(shape) == PLANES]
+    if len(images) == 1 and block.var(images[0]).dtype != paddle.float32:
+        raise DataError(
+            f"{prefix}: the input {images[0]} has the data type {block.var(images[0]).dtype}, "
+            "expected float32",
+            "Export the network with an input of normalized images, float32 [N, C, H, W].",
+        )
     if len(images) != 1:
         found = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise DataError(
@@ -180,6 +180,19 @@ def image_input(program: Program, feeds: Sequence[str], prefix: Path) -> str:
             "Give a model that reads one batch of images.",
         )
     return images[0]
+
+
+def accept_any_batch(block: paddle.base.framework.Block) -> None:
+    """Let a model that was exported for a fixed number of images read any number.
+
+    Ops that contain the number, such as a reshape, keep it. ``check_batches`` finds such models.
+    """
+    image = block.var(IMAGE)
+    if image.shape[0] == -1:
+        return
+    image.desc.set_shape([-1, *image.shape[1:]])
+    for op in block.ops:
+        op.desc.infer_shape(block.desc)
 
 
 def is_weight(program: Program, name: str) -> bool:

@@ -17,6 +17,7 @@ from job.engine.training import network_programs, programs, zoo
 from job.engine.training.checkpoints import BEST, Progress, read_best
 from job.engine.training.evaluation import EvaluationBatch, TrainingBatch
 from job.engine.training.objective import objective_of
+from job.engine.training.program_checks import require_float_outputs, require_one_block
 from job.engine.training.programs import Classifier
 from job.engine.training.ready_names import LABEL
 from job.engine.training.schedule import Schedule
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 # More images would need more memory than a training step.
 EVALUATION_BATCH = 25
+# Paddle's errors about missing kernels and data types.
+_NOT_OF_SHAPES = ("NotFoundError", "UnimplementedError", "UnavailableError")
 _SHAPE_HINT = "Set /model/input_shape to the shape that the network expects, usually [3, 224, 224]."
 
 
@@ -158,8 +161,8 @@ def open_session(
         task: what the network is trained for.
 
     Raises:
-        UsageError: the network cannot be built, does not accept images of this shape, or stores
-            channels last.
+        UsageError: the network cannot be built, does not accept images of this shape, stores
+            channels last, contains control flow, or has outputs of integers.
         DataError: the saved model cannot be read or does not fit.
         MachineError: the device is not available.
     """
@@ -181,12 +184,11 @@ def open_session(
                     own_code=callable_ is not None,
                 )
             executor.run(classifier.startup)
+        require_one_block(classifier.evaluation)
+        require_float_outputs(classifier)
         programs.require_channels_first(classifier)
         check_variables(classifier, input_shape)
-        if inference_model is None:
-            check_input_shape(classifier, executor, input_shape)
-        else:
-            check_batches(classifier, executor, input_shape, inference_model)
+        check_input_shape(classifier, executor, input_shape)
     return Session(classifier, scope, executor, input_shape, objective.feeds, task)
 
 
@@ -222,41 +224,12 @@ def check_input_shape(
         executor.run(classifier.evaluation, feed, list(classifier.outputs))
 
 
-def check_batches(
-    classifier: Classifier,
-    executor: static.Executor,
-    input_shape: tuple[int, int, int],
-    source: Path,
-) -> None:
-    """Run a saved model, which was perhaps exported for one image, on two images.
-
-    Raises:
-        UsageError: the network does not accept images of this shape.
-        DataError: it accepts one image only, or has outputs without a batch axis.
-    """
-    feed = {programs.IMAGE: np.zeros((2, *input_shape), "float32")}
-    try:
-        outputs = executor.run(classifier.evaluation, feed, list(classifier.outputs))
-    except (ValueError, RuntimeError) as error:
-        check_input_shape(classifier, executor, input_shape)
-        found = (str(error).strip().splitlines() or [""])[-1]
-    else:
-        if all(output.shape[:1] == (2,) for output in outputs):
-            return
-        shapes = zip(classifier.outputs, outputs, strict=True)
-        found = ", ".join(f"output {name} has shape {list(each.shape)}" for name, each in shapes)
-    raise DataError(
-        f"{source}: the network does not accept a batch of two images: {found}",
-        "Export the model with -1 as batch size, and without outputs for the whole batch.",
-    )
-
-
 @contextmanager
 def shape_errors(input_shape: tuple[int, int, int]) -> Iterator[None]:
-    """Translate Paddle's errors about shapes; errors of a user's network pass unchanged.
+    """Translate Paddle's errors about shapes and kernels; other errors pass unchanged.
 
     Raises:
-        UsageError: Paddle reported that shapes do not fit.
+        UsageError: Paddle reported that shapes do not fit, or that it has no kernel.
     """
     try:
         yield
@@ -266,10 +239,16 @@ def shape_errors(input_shape: tuple[int, int, int]) -> Iterator[None]:
         # The last such line names the op and the shapes that do not fit.
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         error_lines = [line for line in lines if "Error:" in line]
+        reason = error_lines[-1] if error_lines else lines[0]
         places = places_in(str(error))
+        if any(kind in reason for kind in _NOT_OF_SHAPES):
+            raise UsageError(
+                f"/model: Paddle cannot run the network on this device: {reason}",
+                f"Change the network at {places[-1]}." if places else "Change the network.",
+            ) from error
         raise UsageError(
             f"/model/input_shape: the network does not accept images of {list(input_shape)}: "
-            f"{error_lines[-1] if error_lines else lines[0]}",
+            f"{reason}",
             f"If the shape is right, change the network at {places[-1]}."
             if places
             else _SHAPE_HINT,

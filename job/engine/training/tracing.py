@@ -21,6 +21,7 @@ from paddle.base.framework import Variable
 from paddle.nn.utils.weight_norm_hook import WeightNorm
 
 import job
+from job.engine.inference.paddle_format import CALL_STACK
 from job.engine.training import weight_norm
 from job.engine.training.legacy_functions import legacy_functions, replaced
 from job.errors import JobError, UsageError
@@ -244,6 +245,12 @@ def places_in(message: str) -> list[str]:
     """Return the places in the network's code that an error message of Paddle names."""
     found = re.findall(r'File "(.+)", line (\d+)', message)
     return [f"{name}:{line}" for name, line in found if is_own(name)]
+
+
+def place_of(op: Any) -> str:
+    """Return the place in the network's code that appended an op; empty if it is unknown."""
+    places = places_in("\n".join(op.attr(CALL_STACK) or [])) if op.has_attr(CALL_STACK) else []
+    return places[-1] if places else ""
 
 
 def is_own(file: str) -> bool:

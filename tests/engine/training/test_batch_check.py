@@ -1,0 +1,112 @@
+"""Networks whose outputs depend on the batch are rejected, and the message names the place."""
+
+import re
+
+import numpy as np
+import odd_networks
+import pytest
+import tiny
+
+from job.engine.training import programs
+from job.engine.training.batch_check import check_batches
+from job.engine.training.eager_check import check_against_eager
+from job.errors import DataError, UsageError
+
+pytestmark = pytest.mark.engine
+
+paddle, static = programs.paddle, programs.static
+
+
+def open_odd(name):
+    target = f"odd_networks:{name}"
+    return target, tiny.open_tiny(name=None, callable_=target, classes=10)
+
+
+@pytest.mark.parametrize("name", ["mean_over_batch", "softmax_over_batch"])
+def test_outputs_that_depend_on_other_images_are_rejected(name):
+    target, session = open_odd(name)
+    with pytest.raises(UsageError) as caught:
+        check_batches(session, f"/model/callable: {target}")
+    assert re.search(rf"{odd_networks.__file__}:\d+", caught.value.message)
+
+
+def test_a_squeezed_batch_is_rejected():
+    target, session = open_odd("squeezed_scores")
+    with pytest.raises(UsageError, match=r"\[10\] for one image"):
+        check_batches(session, f"/model/callable: {target}")
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("layer_that_counts", r"the layer 1 \(Counting\)"),
+        ("counting_between_layers", r"before the call of the layer second\.0 "),
+        ("counting_behind_layers", r"behind the layer first "),
+    ],
+)
+def test_the_layer_that_differs_from_eager_execution_is_named(name, place):
+    target, session = open_odd(name)
+    with pytest.raises(UsageError, match=place):
+        check_against_eager(session, target, 10)
+
+
+def save_ready(folder, call, dtype="float32"):
+    program, startup, scope = static.Program(), static.Program(), static.Scope()
+    with static.program_guard(program, startup), static.scope_guard(scope):
+        x = static.data("x", [1, *tiny.SHAPE], dtype)
+        scores = call(x)
+        executor = static.Executor(programs.cpu())
+        executor.run(startup)
+        static.save_inference_model(str(folder / "model"), [x], [scores], executor)
+
+
+def open_ready(folder):
+    return tiny.open_tiny(name=None, inference_model=folder / "model", classes=10)
+
+
+def test_a_model_exported_for_one_image_reads_any_number(tmp_path):
+    save_ready(tmp_path, lambda x: paddle.nn.Linear(64, 10)(paddle.flatten(x, 1)))
+    session = open_ready(tmp_path)
+    assert check_batches(session, "/model/inference_model: net") < 1e-5
+    images = np.zeros((5, *tiny.SHAPE), "float32")
+    with session.active():
+        feed = {programs.IMAGE: images}
+        evaluation = session.classifier.evaluation
+        (scores,) = session.executor.run(evaluation, feed, [session.classifier.logits])
+    assert scores.shape == (5, 10)
+
+
+def test_a_model_that_reshapes_to_one_image_is_rejected(tmp_path):
+    save_ready(tmp_path, lambda x: paddle.nn.Linear(64, 10)(paddle.reshape(x, [1, 64])))
+    with pytest.raises(UsageError, match="batch of 3 images"):
+        check_batches(open_ready(tmp_path), "/model/inference_model: net")
+
+
+def test_an_input_of_other_type_is_rejected(tmp_path):
+    save_ready(
+        tmp_path,
+        lambda x: paddle.nn.Linear(64, 10)(paddle.flatten(paddle.cast(x, "float32"), 1)),
+        "uint8",
+    )
+    with pytest.raises(DataError, match=r"input x .*uint8"):
+        open_ready(tmp_path)
+
+
+def test_control_flow_is_rejected():
+    with pytest.raises(UsageError, match=rf"conditional_block.*{odd_networks.__file__}:\d+"):
+        open_odd("branch_in_program")
+
+
+def test_outputs_of_integers_are_rejected():
+    with pytest.raises(UsageError, match="int64"):
+        open_odd("chosen_classes")
+
+
+@pytest.mark.parametrize(
+    ("name", "weight"), [("layers_in_a_list", ".w_0"), ("layer_made_late", "late.2.weight")]
+)
+def test_weights_that_are_not_registered_are_named(name, weight):
+    target, session = open_odd(name)
+    with pytest.raises(UsageError) as caught:
+        check_against_eager(session, target, 10)
+    assert weight in caught.value.hint
