@@ -15,7 +15,7 @@ from job.manifest import Manifest
 from job.stages.match_search import search
 from job.stages.stage import StageOutput
 from job.stages.task import task_of
-from job.tasks.task import Agreement
+from job.tasks.task import Agreement, Outputs
 from job.text_format import plural
 
 # Sound fake-quantized models were seen between 15 and 46 dB.
@@ -49,17 +49,21 @@ class Match:
     def of(self, prefix: Path, ops: Sequence[str] = ()) -> Agreement:
         """Compare a saved INT8 model with the fake-quantized model with ``ops`` in FP32."""
         from job.engine.inference.predictor import INT8, Predictor, configuration
+
+        found = Predictor(configuration(prefix, INT8, threads=1)).outputs(self.images)
+        return task_of(self.manifest).agreement(found, self.trained(ops))
+
+    def trained(self, ops: Sequence[str] = ()) -> Outputs:
+        """Return the outputs of the fake-quantized model with ``ops`` in FP32."""
         from job.engine.int8.expected import expected_outputs
 
-        expected = expected_outputs(
+        return expected_outputs(
             self.fake,
             self.images,
             self.manifest.quantize.quantize_op_types,
             quantized_ops=self.manifest.int8.quantized_ops,
             skip_ops=(*self.skip_ops, *ops),
         )
-        found = Predictor(configuration(prefix, INT8, threads=1)).outputs(self.images)
-        return task_of(self.manifest).agreement(found, expected)
 
     def is_enough(self, found: Agreement) -> bool:
         """Return whether the agreement reaches the manifest's bound."""
