@@ -80,9 +80,11 @@ def image_shape(path: Path) -> list[int]:
     tensors = {each.name: each.type.dense_tensor.tensor for each in block.vars}
     inputs = [_names(op.outputs) for op in _ordered(block.ops, "feed")]
     shapes = [list(tensors[name].dims) for name in inputs if name in tensors]
-    if len(shapes) != 1 or len(shapes[0]) != 4:
+    # Detectors also have inputs for the size and the scale of the image.
+    images = [shape for shape in shapes if len(shape) == 4]
+    if len(images) != 1:
         raise DataError(f"{path}: expected one image input, found {shapes}", _NOT_SUPPORTED)
-    return shapes[0][1:]
+    return images[0][1:]
 
 
 def _check_image(path: Path, tensor: Any, input_shape: Sequence[int]) -> None:
