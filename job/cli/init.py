@@ -118,15 +118,18 @@ def init(
             f"cannot write {output}: {error.strerror}", "Choose another file with --output."
         ) from error
     if found:
-        _print_found(found, inference_model)
+        _print_found(found, inference_model, output)
     _print_next(manifest, output, times)
 
 
-def _print_found(found: "FoundData", inference_model: str | None) -> None:
-    """Print what the data set contains, and the values that an exported model does not contain."""
+def _print_found(found: "FoundData", inference_model: str | None, output: str) -> None:
+    """Print what the data set contains, and which values of the manifest to check."""
     from job.cli.init_model import assumed_keys
 
     typer.echo(f"Found {found.images:,} images in {found.classes:,} classes.")
+    if found.class_names and not inference_model:
+        # The default anchors are fitted to COCO.
+        typer.echo(f"Print anchors for /detection/anchors: job anchors {shlex.quote(output)}")
     if not inference_model or is_uri(inference_model) or found.class_names:
         return
     if keys := assumed_keys(Path(inference_model)):
@@ -180,7 +183,7 @@ def _document(
     from job.manifest.rules import UNPUBLISHED
 
     base = target.absolute().parent
-    shape = [3, _DEFAULT_SIDE, _DEFAULT_SIDE]
+    shape = [3, *[_DETECTION_SIDE if found.class_names else _DEFAULT_SIDE] * 2]
     preprocessing: dict[str, Any] = {}
     network: dict[str, Any]
     baseline: dict[str, Any] = {}
@@ -236,13 +239,14 @@ def _detection(document: dict[str, Any], found: "FoundData", model: str | None) 
     schedule = {"type": "cosine", "warmup_fraction": 0.05}
     train = {**steps, "weight_decay": 0, "schedule": schedule}
     data = {key: value for key, value in document["data"].items() if key != "resize_short"}
+    shape = [3, _DETECTION_SIDE, _DETECTION_SIDE] if name else given["input_shape"]
     return {
         "task": "detection",
         "model": {
             **name,
             **weights,
             "classes": found.classes,
-            "input_shape": [3, _DETECTION_SIDE, _DETECTION_SIDE],
+            "input_shape": shape,
         },
         "data": data,
         "detection": {"class_names": list(found.class_names)},

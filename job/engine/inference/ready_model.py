@@ -82,6 +82,7 @@ def image_shape(path: Path) -> list[int]:
     tensors = {each.name: each.type.dense_tensor.tensor for each in block.vars}
     inputs = [_names(op.outputs) for op in _ordered(block.ops, "feed")]
     shapes = [list(tensors[name].dims) for name in inputs if name in tensors]
+    # Detectors also have inputs for the size and the scale of the image.
     images = [shape for shape in shapes if len(shape) == _IMAGE_DIMENSIONS]
     if len(images) != 1:
         raise DataError(f"{path}: expected one image input, found {shapes}", _NOT_SUPPORTED)

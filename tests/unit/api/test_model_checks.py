@@ -16,6 +16,7 @@ import pytest
 import torch_files
 
 from job.api.model_checks import check_models
+from job.engine.inference.ready_model import image_shape
 from job.errors import DataError, ManifestError, UsageError
 from job.manifest import parse
 
@@ -197,6 +198,16 @@ def test_a_folder_is_no_weights_file(tmp_path: Path) -> None:
 def test_a_classifier_is_accepted(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "ready.pdmodel").write_bytes(content)
     check(tmp_path, READY)
+
+
+@pytest.mark.parametrize("image", [[-1, 3, 608, 608], [-1, 3, -1, -1]])
+def test_the_shape_of_the_image_is_read_beside_other_inputs(tmp_path: Path, image: Any) -> None:
+    inputs = {"im_shape": [-1, 2], "image": image, "scale_factor": [-1, 2]}
+    (tmp_path / "model.pdmodel").write_bytes(program(inputs, {"boxes": [-1, 6]}))
+    assert image_shape(tmp_path / "model.pdmodel") == image[1:]
+    (tmp_path / "model.pdmodel").write_bytes(program({"im_shape": [-1, 2]}, SCORES))
+    with pytest.raises(DataError, match=r"model\.pdmodel"):
+        image_shape(tmp_path / "model.pdmodel")
 
 
 @pytest.mark.parametrize(
