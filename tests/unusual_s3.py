@@ -58,6 +58,7 @@ class Habits:
         ignores_range: the header Range has no effect.
         unknown_size: Content-Range contains ``*`` instead of the size of the object.
         chunked: responses to GET have no Content-Length.
+        needs_md5: a PUT without Content-MD5 is rejected, as in a bucket with Object Lock.
         rewrites: changes the XML of each response.
         aborts_uploads: so many multipart uploads are aborted before their next part, as by a
             lifecycle rule.
@@ -86,6 +87,7 @@ class Habits:
     ignores_range: bool = False
     unknown_size: bool = False
     chunked: bool = False
+    needs_md5: bool = False
     rewrites: Callable[[str], str] | None = None
     aborts_uploads: int = 0
 
@@ -199,6 +201,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._fail(404, "NoSuchBucket")
             elif habits.rejects_heads and key and self.command == "HEAD":
                 self._fail(403, "AccessDenied")
+            elif habits.needs_md5 and self.command == "PUT" and "content-md5" not in self.headers:
+                self._fail(400, "InvalidRequest")
             elif habits.rejects and key:
                 self._fail(*habits.rejects)
             else:

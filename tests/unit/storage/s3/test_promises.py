@@ -262,6 +262,7 @@ HABITS: dict[str, tuple[dict[str, Any], set[Callable[[Setting], None]]]] = {
     "etags_without_quotes": ({"etags": "{}"}, set()),
     "chunked": ({"chunked": True}, set()),
     "ignores_range": ({"ignores_range": True}, {a_tar_file_is_read_by_ranges}),
+    "needs_md5": ({"needs_md5": True}, set()),
     "html": ({"html": True}, {*PROMISES}),
     "redirects": ({"redirects": True}, {*PROMISES}),
     "plain_http_on_tls": ({"plain_http_on_tls": True}, {*PROMISES}),
