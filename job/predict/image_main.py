@@ -90,7 +90,7 @@ def decoded(
     """
     from job.engine.inference.decoding import sizes_of
 
-    ratios: Floats = np.array(images.shape[2:], np.float32) / np.array(sizes, np.float32)
+    ratios = np.divide(images.shape[2:], np.array(sizes), dtype=np.float32)
     given = {deploy["input"]["name"]: images, **sizes_of(images, ratios)}
     found = dict(zip(model.names, model.run(given), strict=True))
     output = deploy["output"]

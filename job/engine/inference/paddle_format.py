@@ -208,7 +208,7 @@ def insert_ops(program: ProgramDesc, ops: list[OpDesc]) -> None:
 def attribute(op: OpDesc, name: str) -> object:
     """Return the value of an attribute; None if it is not set.
 
-    Paddle appends the attributes that its passes set. If a name occurs twice, Paddle reads the last.
+    Paddle appends the attributes that its passes set. Paddle reads the last of two equal names.
     """
     for item in reversed(op.attrs):
         if item.name == name:
