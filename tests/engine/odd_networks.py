@@ -101,3 +101,34 @@ def layer_made_late(num_classes):
         return m.late(y)
 
     return Network(call, first=conv(1, 16), late=None)
+
+
+def weight_named_label(num_classes):
+    named = nn.Conv2D(1, 16, 3, bias_attr=paddle.ParamAttr(name="label"))
+    return nn.Sequential(named, head(16, num_classes))
+
+
+class Translated(nn.Layer):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.body = nn.Sequential(conv(1, 16), head(16, num_classes))
+
+    @paddle.jit.to_static
+    def forward(self, x):
+        return self.body(x)
+
+
+def translated_method(num_classes):
+    return Translated(num_classes)
+
+
+def translated_network(num_classes):
+    return paddle.jit.to_static(nn.Sequential(conv(1, 16), head(16, num_classes)))
+
+
+def error_in_context(num_classes):
+    def call(m, x):
+        with paddle.amp.auto_cast():
+            return m.head(m.first(x))
+
+    return Network(call, first=conv(1, 16), head=head(16, num_classes))

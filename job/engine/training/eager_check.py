@@ -11,7 +11,12 @@ from job.engine.training.layer_differences import first_different_layer
 from job.engine.training.objective import Labels
 from job.engine.training.programs import Classifier
 from job.engine.training.session import Session, shape_errors
-from job.engine.training.tracing import code_errors, in_place_functions, logits_of
+from job.engine.training.tracing import (
+    code_errors,
+    in_place_functions,
+    logits_of,
+    untranslated,
+)
 from job.errors import UsageError
 from job.stats import relative_error
 
@@ -128,7 +133,7 @@ def eager_scores(
         for key, tensor in network.state_dict().items():
             if key in weights:
                 tensor.set_value(weights[key])
-        with paddle.no_grad():
+        with paddle.no_grad(), untranslated():
             return np.asarray(logits_of(network(paddle.to_tensor(images))).numpy())
     finally:
         paddle.enable_static()

@@ -12,6 +12,7 @@ from paddle.base.framework import Variable
 
 from job.engine.training import network_programs, programs
 from job.engine.training.objective import Labels
+from job.engine.training.tracing import untranslated
 from job.stats import relative_error
 
 
@@ -123,7 +124,7 @@ def eager_calls(
         for key, tensor in network.state_dict().items():
             if key in weights:
                 tensor.set_value(weights[key])
-        with paddle.no_grad():
+        with paddle.no_grad(), untranslated():
             network(paddle.to_tensor(images))
         return calls
     finally:

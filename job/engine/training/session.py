@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # More images would need more memory than a training step.
 EVALUATION_BATCH = 25
 # Paddle's errors about missing kernels and data types.
-_NOT_OF_SHAPES = ("NotFoundError", "UnimplementedError", "UnavailableError")
+_NOT_OF_SHAPES = ("NotFoundError", "UnimplementedError", "UnavailableError", "data type")
 _SHAPE_HINT = "Set /model/input_shape to the shape that the network expects, usually [3, 224, 224]."
 
 

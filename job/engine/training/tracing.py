@@ -7,6 +7,7 @@ code either works or is rejected with its file and line.
 
 import re
 import sys
+import sysconfig
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ from typing import Any, Literal
 import paddle
 from paddle import nn, static
 from paddle.base.framework import Variable
+from paddle.jit.dy2static.program_translator import StaticFunction
 from paddle.nn.utils.weight_norm_hook import WeightNorm
 
 import job
@@ -27,6 +29,7 @@ from job.engine.training.legacy_functions import legacy_functions, replaced
 from job.errors import JobError, UsageError
 
 PADDLE, OURS = (str(Path(file).parent) for file in (paddle.__file__, job.__file__))
+PYTHON = sysconfig.get_paths()["stdlib"]
 OUTPUT_NAMES = ("logits", "out", "output", "scores")
 # Functions whose argument is a list of sizes.
 OF_SIZES = ("expand", "broadcast_to", "tile", "zeros", "ones", "full", "rand", "randn")
@@ -69,9 +72,20 @@ def eager_semantics(in_place: WarningAction = "ignore") -> Iterator[None]:
         replaced(paddle, functions),
         replaced(Variable, {**methods, **values}),
         replaced(nn.Layer, {"register_buffer": register_buffer}),
+        untranslated(),
         replaced(WeightNorm, {"apply": staticmethod(weight_norm.apply)}),
     ):
         warnings.filterwarnings(in_place, message=IN_PLACE)
+        yield
+
+
+@contextmanager
+def untranslated() -> Iterator[None]:
+    """Call functions that ``paddle.jit.to_static`` decorates as they are written.
+
+    Paddle refuses to call such functions in a static program.
+    """
+    with replaced(StaticFunction, {"__call__": StaticFunction._call_dygraph_function}):
         yield
 
 
@@ -238,7 +252,10 @@ def failing_place(error: Exception) -> str:
     ]
     own = [f"{name}:{line}" for name, line, _ in frames if is_own(name)]
     layers = [called for name, _, called in frames if name.startswith(f"{PADDLE}/nn")]
-    return own[-1] if own else f"Paddle's function {layers[-1]}"
+    if own:
+        return own[-1]
+    # The job itself appends the input and the loss.
+    return f"Paddle's function {layers[-1]}" if layers else "the input or the loss"
 
 
 def places_in(message: str) -> list[str]:
@@ -254,5 +271,6 @@ def place_of(op: Any) -> str:
 
 
 def is_own(file: str) -> bool:
-    """Return whether a file belongs neither to Paddle nor to this program."""
-    return not file.startswith((PADDLE, OURS, "<"))
+    """Return whether a file belongs neither to Paddle, nor to Python, nor to this program."""
+    of_python = file.startswith(PYTHON) and "site-packages" not in file
+    return not of_python and not file.startswith((PADDLE, OURS, "<"))

@@ -110,3 +110,19 @@ def test_weights_that_are_not_registered_are_named(name, weight):
     with pytest.raises(UsageError) as caught:
         check_against_eager(session, target, 10)
     assert weight in caught.value.hint
+
+
+def test_a_weight_with_the_name_of_an_input_is_named():
+    with pytest.raises(UsageError, match="'label'"):
+        open_odd("weight_named_label")
+
+
+@pytest.mark.parametrize("name", ["translated_method", "translated_network"])
+def test_functions_for_to_static_are_called_as_written(name):
+    target, session = open_odd(name)
+    assert check_against_eager(session, target, 10) < 1e-5
+
+
+def test_an_error_inside_a_context_manager_names_a_line_of_the_network():
+    with pytest.raises(UsageError, match=rf"{odd_networks.__file__}:\d+"):
+        open_odd("error_in_context")
