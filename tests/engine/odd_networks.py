@@ -132,3 +132,7 @@ def error_in_context(num_classes):
             return m.head(m.first(x))
 
     return Network(call, first=conv(1, 16), head=head(16, num_classes))
+
+
+def probabilities(num_classes):
+    return nn.Sequential(conv(1, 16), head(16, num_classes), nn.Softmax())

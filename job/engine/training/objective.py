@@ -18,6 +18,8 @@ from job.engine.training.yolo_loss import CLASSES, append_yolo_loss
 from job.engine.training.yolov3 import BOX_VALUES
 from job.tasks.task import BOXES, LABELS, NONE, Task
 
+# Axis of the classes in scores [N, classes].
+OF_CLASSES = (-1, 1)
 Block = paddle.base.framework.Block
 
 
@@ -71,8 +73,9 @@ class Labels:
     anchors: tuple[int, ...] = ()
 
     def outputs_of(self, returned: Any) -> tuple[static.Variable, ...]:
-        """Return the logits."""
-        return (logits_of(returned),)
+        """Return the logits, without a final softmax: the loss needs logits."""
+        scores = logits_of(returned)
+        return (scores.block.var(before_softmax(scores.block, scores.name)),)
 
     def ends(
         self,
@@ -213,11 +216,12 @@ def network_ends(
 
 
 def before_softmax(block: Block, output: str) -> str:
-    """Return the variable before a final softmax or copy; without these, the output itself."""
+    """Return the variable before a final softmax over classes or a copy; else the output itself."""
     before = before_copies(block, output)
     for op in reversed(block.ops):
         if before in op.output_arg_names:
-            return op.input("X")[0] if op.type == "softmax" else before
+            over_classes = op.type == "softmax" and op.attr("axis") in OF_CLASSES
+            return op.input("X")[0] if over_classes else before
     return before
 
 

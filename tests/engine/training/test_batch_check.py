@@ -7,7 +7,7 @@ import odd_networks
 import pytest
 import tiny
 
-from job.engine.training import programs
+from job.engine.training import baseline, programs
 from job.engine.training.batch_check import check_batches
 from job.engine.training.eager_check import check_against_eager
 from job.errors import DataError, UsageError
@@ -126,3 +126,18 @@ def test_functions_for_to_static_are_called_as_written(name):
 def test_an_error_inside_a_context_manager_names_a_line_of_the_network():
     with pytest.raises(UsageError, match=rf"{odd_networks.__file__}:\d+"):
         open_odd("error_in_context")
+
+
+def test_all_models_of_a_network_end_before_its_softmax(tmp_path):
+    target, session = open_odd("probabilities")
+    assert check_against_eager(session, target, 10) < 1e-5
+    baseline.export(session, tmp_path)
+    images = np.random.default_rng(0).standard_normal((4, *tiny.SHAPE)).astype("float32")
+    found = tiny.scores(tmp_path / "model", "native", images)
+    assert not np.allclose(found.sum(1), 1, atol=0.01)
+    again = open_ready(tmp_path)
+    with again.active():
+        feed = {programs.IMAGE: images}
+        evaluation = again.classifier.evaluation
+        (scores,) = again.executor.run(evaluation, feed, [again.classifier.logits])
+    np.testing.assert_allclose(scores, found, rtol=1e-4, atol=1e-5)
