@@ -1,6 +1,14 @@
+import numpy as np
 import pytest
 
-from job.engine.inference.paddle_format import attribute, make_op
+from job.engine.inference.paddle_format import (
+    ProgramDesc,
+    add_variable,
+    attribute,
+    make_op,
+    read_parameters,
+    write_model,
+)
 
 pytestmark = pytest.mark.engine
 
@@ -10,3 +18,15 @@ def test_the_last_of_two_attributes_counts_as_in_paddle():
     op.attrs.add().CopyFrom(op.attrs[0])
     op.attrs[1].i = 2
     assert attribute(op, "fuse_activation") == 2
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int16", "float16", "float64", "complex64"])
+def test_constants_of_each_type_are_written_and_read(dtype, tmp_path):
+    program = ProgramDesc()
+    program.blocks.add(idx=0, parent_idx=-1)
+    value = np.arange(6).reshape(2, 3).astype(dtype)
+    add_variable(program, "mask", value, persistable=True)
+    write_model(tmp_path / "model", program, {"mask": value})
+    found = read_parameters(tmp_path / "model.pdiparams", program)["mask"]
+    assert found.dtype == value.dtype
+    np.testing.assert_array_equal(found, value)
