@@ -70,7 +70,10 @@ def parse(lines: Iterable[str]) -> list[Primitive]:
         kind, implementation, descriptors = fields[start + 1], fields[start + 2], fields[start + 4]
         attributes = fields[start + 5]
         tensors = _tensors(descriptors)
-        source, target = tensors.get("src", tensors.get("src0")), tensors.get("dst")
+        # An activation that is not fused has one tensor for source and destination.
+        data = tensors.get("data")
+        source = tensors.get("src", tensors.get("src0", data))
+        target = tensors.get("dst", data)
         primitives.append(
             Primitive(
                 kind=kind,

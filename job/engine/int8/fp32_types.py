@@ -13,6 +13,8 @@ _INTERPOLATION = (
 _RECURRENT = "Paddle's oneDNN passes do not quantize this recurrent layer"
 REASONS = {
     "conv2d_transpose": _TRANSPOSED,
+    # A pass folds the bias into the op.
+    "conv2d_transpose_bias": _TRANSPOSED,
     "depthwise_conv2d_transpose": _TRANSPOSED,
     "nearest_interp": _INTERPOLATION,
     "nearest_interp_v2": _INTERPOLATION,

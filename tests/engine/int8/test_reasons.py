@@ -5,6 +5,7 @@ import tiny
 
 from job.engine.inference.paddle_format import make_op
 from job.engine.int8.audit import audit
+from job.engine.int8.fp32_types import types_in_fp32
 from job.errors import QuantizationError
 
 pytestmark = pytest.mark.engine
@@ -32,3 +33,13 @@ def test_model_without_int8_says_why():
     with pytest.raises(QuantizationError) as caught:
         audit({}, [product], [], {}, {"w"})
     assert "y: it reads its weight w transposed" in caught.value.hint
+
+
+def test_transposed_convolutions_are_listed_with_and_without_a_folded_bias():
+    names = ("conv2d_transpose", "conv2d_transpose_bias", "conv2d_transpose_bias", "sigmoid")
+    found = types_in_fp32([make_op(name, {}, {}, {}) for name in names])
+    assert [(each["type"], each["count"]) for each in found] == [
+        ("conv2d_transpose", 1),
+        ("conv2d_transpose_bias", 2),
+    ]
+    assert all("transposed convolutions" in each["reason"] for each in found)

@@ -75,6 +75,18 @@ def test_parse_reads_shapes_types_and_formats():
     assert (pool.kind, pool.post_ops) == ("pooling", ())
 
 
+def test_parse_reads_an_activation_that_is_not_folded():
+    line = (
+        "onednn_verbose,v1,primitive,exec,cpu,eltwise,jit:avx2,forward_training,"
+        "data:f32::blocked:acdb::f0,,alg:eltwise_hardswish alpha:0.166667 beta:0.5,"
+        "1x16x64x80,0.0388184"
+    )
+    (found,) = onednn_log.parse([line])
+    assert (found.data_type, found.source_format) == ("f32", "acdb")
+    assert (found.target_type, found.target_format) == ("f32", "acdb")
+    assert onednn_log.summarize([found])[0]["data_type"] == "f32"
+
+
 def test_parse_reads_what_was_folded():
     folded = [p.post_ops for p in recorded("int8") if p.kind in onednn_log.COMPUTE]
     assert folded == [
