@@ -70,7 +70,9 @@ def parse(lines: Iterable[str]) -> list[Primitive]:
         kind, implementation, descriptors = fields[start + 1], fields[start + 2], fields[start + 4]
         attributes = fields[start + 5]
         tensors = _tensors(descriptors)
-        source, target = tensors.get("src", tensors.get("src0")), tensors.get("dst")
+        # Some primitives name their tensor "data".
+        source = next((tensors[name] for name in ("src", "src0", "data") if name in tensors), None)
+        target = tensors.get("dst")
         primitives.append(
             Primitive(
                 kind=kind,
