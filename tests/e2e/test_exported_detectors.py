@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny_detectors
 from PIL import Image
-from tiny_run import Run, changed, job, report_of, run_json, write_manifest
+from tiny_run import Run, changed, job, record_of, report_of, run_json, write_manifest
 
 from job.process.environment import environment
 
@@ -48,10 +48,10 @@ def export(folder: Path, *kinds: str, pir: str = LEGACY) -> None:
     )
 
 
-def write(folder: Path, model: Path, **parts: Any) -> None:
+def write(folder: Path, net: Path, **parts: Any) -> None:
     path = write_manifest(folder, **POST)
     document = changed(json.loads(path.read_text()), **parts)
-    document["model"]["inference_model"] = str(model)
+    document["model"]["inference_model"] = str(net)
     del document["train"]
     path.write_text(json.dumps(document))
 
@@ -140,10 +140,13 @@ def test_detectors_without_nms_inside(exported: Path, tmp_path: Path, kind: str)
 @pytest.mark.full
 def test_another_decoding_is_kept_by_task_outputs(exported: Path, tmp_path: Path) -> None:
     write(tmp_path, exported / "anchor_free", **OUTPUTS)
-    run = Run(tmp_path, run_json(tmp_path))
-    deploy = json.loads((run.output / "int8/deploy.json").read_text())
-    assert (deploy["output"]["meaning"], "detection" in deploy) == ("boxes", False)
-    assert predicted(run, tmp_path)
+    run_json(tmp_path, "--until", "int8")
+    record = record_of(tmp_path / "out", "int8")
+    detector = record["interfaces"]["int8"]["detector"]
+    assert detector["inputs"] == ["image", "scale_factor"]
+    assert detector["compared"] > 0
+    kinds = {each["type"]: each["count"] for each in record["types_in_fp32"]}
+    assert kinds["multiclass_nms3"] == 1
 
 
 @pytest.mark.full

@@ -159,3 +159,12 @@ def test_summary_is_sorted_by_time():
         ("convolution", 2, 1.0),
         ("pooling", 1, 0.5),
     ]
+
+
+def test_a_tensor_named_data_is_the_source() -> None:
+    line = (
+        "onednn_verbose,v1,primitive,exec,cpu,eltwise,jit:avx2,forward_inference,"
+        "data:f32::blocked:abcd::f0,attr-scratchpad:user,alg:eltwise_exp alpha:0 beta:0,1x4,0.01"
+    )
+    (primitive,) = onednn_log.parse([line])
+    assert primitive.data_type == "f32"
