@@ -29,6 +29,9 @@ from typing import Any, Protocol
 
 from job.process.json_channel import JsonChannel, run_child
 
+# Engines that are not part of Paddle.
+OUTSIDE_PADDLE = ("openvino", "onnxruntime")
+
 
 class Model(Protocol):
     """A loaded model of any engine."""
@@ -131,6 +134,10 @@ def main(request: Mapping[str, Any], channel: JsonChannel) -> None:
     """Load the model on the first command, then serve the others."""
     import numpy as np
 
+    if request["mode"] not in OUTSIDE_PADDLE:
+        from job.engine.inference.inference_only import import_inference_only
+
+        import_inference_only()
     size = request["shape"]
     load = opener(Path(request["path"]), request["mode"], size, request["threads"])
     pin(request["cores"])

@@ -31,6 +31,9 @@ def main(request: Mapping[str, Any], channel: JsonChannel) -> None:  # noqa: ARG
     os.sched_setaffinity(0, pinned(setting))
     import numpy as np
 
+    from job.engine.inference.inference_only import import_inference_only
+
+    import_inference_only()
     from job.engine.inference.runtime import set_onednn_log
     from job.profile.onednn_log import LOGGED, TIMED
 

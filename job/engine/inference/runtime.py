@@ -6,8 +6,9 @@ from typing import Any
 
 import paddle
 from paddle import inference
+from paddle.version import full_version
 
-VERSION: str = paddle.__version__
+VERSION: str = full_version
 
 
 def open_predictor(config: inference.Config) -> Any:

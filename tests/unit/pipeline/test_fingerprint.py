@@ -175,7 +175,7 @@ REACHED = {
     "accuracy": {"data", "engine", "engine.inference", *_TASKS, *_OTHER_ENGINES},
     "benchmark": {
         "benchmark", "profile", "isa", "stats",
-        "engine", "engine.inference", "engine.training", "engine.compare", "engine.noop_model",
+        "engine", "engine.inference", "engine.compare", "engine.noop_model",
         *_OTHER_ENGINES,
     },
 }  # fmt: skip
