@@ -107,7 +107,9 @@ def test_every_op_of_the_table_is_in_a_network(saved: Path) -> None:
         for name in pir_networks.NAMES
         for op in read_pir(saved / name / "inference.json")
     }
-    assert SIGNATURES.keys() <= kinds
+    # tests/engine/detection/test_exported.py exports detectors.
+    detectors = {"yolo_box", "box_coder", "prior_box", "multiclass_nms3", "matrix_nms"}
+    assert SIGNATURES.keys() - detectors <= kinds
 
 
 @pytest.mark.parametrize("name", SIGNATURES)

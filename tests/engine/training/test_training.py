@@ -252,6 +252,7 @@ def test_memory_of_other_image_sizes_is_freed():
     session = tiny.open_tiny()
     classifier = session.classifier
     executor = SimpleNamespace(
+        place=programs.cpu(),
         run=lambda *_: [0.5],
         _executor_cache=SimpleNamespace(clear=lambda: freed.append(step)),
     )
