@@ -140,7 +140,8 @@ def test_detectors_without_nms_inside(exported: Path, tmp_path: Path, kind: str)
 @pytest.mark.full
 def test_another_decoding_is_kept_by_task_outputs(exported: Path, tmp_path: Path) -> None:
     write(tmp_path, exported / "anchor_free", **OUTPUTS)
-    run_json(tmp_path, "--until", "int8")
+    # With random weights, INT8 can miss the gate of agreement with the fake-quantized model.
+    assert run_json(tmp_path, "--until", "int8", expect=None).code in (0, 3)
     record = record_of(tmp_path / "out", "int8")
     detector = record["interfaces"]["int8"]["detector"]
     assert detector["inputs"] == ["image", "scale_factor"]
