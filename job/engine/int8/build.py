@@ -12,9 +12,9 @@ from job.engine.inference.paddle_format import attribute, is_int8
 from job.engine.inference.predictor import HARMFUL_PASS, INT8, Predictor, configuration
 from job.engine.inference.saved_model import NETWORK, PREFIX
 from job.engine.int8.audit import WEIGHTED, Audit, Left, audit, read_ops, read_weights
+from job.engine.int8.global_means import replace_global_means, use_native_means
 from job.engine.int8.graph_fixes import (
     keep_unsigned_residuals_apart,
-    replace_global_means,
     skip_pools,
     widen_signed_residuals,
     write_factors_as_constants,
@@ -106,6 +106,7 @@ def build(
         save_inference_model(program, work / "prepared", fetches, executor)
     optimize(work / "prepared", work, int8_op_types(quantize_op_types), images)
     optimized = work / "_optimized"
+    use_native_means(optimized)
     corrected = restore_matrices(optimized, fake_quantized, vnni=read_host().has_vnni)
     outputs = Predictor(configuration(optimized, INT8, threads=1)).outputs(images)
     repack(optimized, out / PREFIX)

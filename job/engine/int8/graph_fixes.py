@@ -114,34 +114,6 @@ def inputs_of_concatenations(graph: Graph) -> set[str]:
     return found
 
 
-def replace_global_means(program: Program) -> int:
-    """Replace the global means that stay in FP32 by ``reduce_mean``, which computes the same.
-
-    Paddle's passes give the output of every pool the scale of its input, also in FP32. A mean is
-    much smaller than the largest input, so the op behind it would read few of the 255 steps.
-
-    Returns:
-        The number of replaced pools.
-    """
-    block = program.global_block()
-    replaced = 0
-    for index, op in enumerate(list(block.ops)):
-        if op.type != "pool2d" or op.attr("pooling_type") != "avg" or not op.has_attr("skip_quant"):
-            continue
-        sides = block.var(op.input("X")[0]).shape[2:]
-        if not is_global(op, sides) or any(op.attr("paddings")):
-            continue
-        inputs, outputs = {"X": op.input("X")}, {"Out": op.output("Out")}
-        attributes = {"dim": [2, 3], "keep_dim": True, "reduce_all": False}
-        block._remove_op(index)
-        block._insert_op(
-            index, type="reduce_mean", inputs=inputs, outputs=outputs, attrs=attributes
-        )
-        replaced += 1
-    program._sync_with_cpp()
-    return replaced
-
-
 def is_global(op: Any, sides: Sequence[int]) -> bool:
     """Return whether a pool has one window, which is its whole input."""
     if op.attr("padding_algorithm") == "SAME" and not op.attr("global_pooling"):

@@ -178,6 +178,17 @@ def test_paddle_still_has_the_fault_without_the_remedy(
     assert quantized.int8_error > 2 * quantized.fake_error
 
 
+def test_onednn_computes_no_global_mean_in_int8(own, tmp_path):
+    """oneDNN has only a slow reference kernel for them."""
+    session = tiny.session_of(lambda: own.Residual(False, "relu", norm=True, pool=False))
+    tiny.quantize(session, tmp_path)
+    assert "reduce_mean" in {op.type for op in int8.read_ops(tmp_path / "model.pdmodel")}
+    ran = record_.trace(tmp_path / "model", predictor.INT8, session.input_shape)
+    kinds = {primitive.kind for primitive in ran}
+    assert "convolution" in kinds
+    assert "reduction" not in kinds
+
+
 @needs_vnni
 def test_int8_kernels_ran(own, tmp_path):
     session = tiny.session_of(lambda: own.Residual(True, "relu", norm=True, pool=False))
