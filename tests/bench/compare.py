@@ -1,11 +1,11 @@
-"""Whether INT8 is as fast and as right as it was: a run of manifest.json against recorded.json.
+"""Compares speed and accuracy of INT8 in a run of manifest.json with recorded.json.
 
 python tests/bench/compare.py RUN            compare; exit code 1 if anything got worse, 2 if the
                                              measurement is too imprecise to exclude a loss of 5%
-python tests/bench/compare.py RUN --record   keep this run's figures as the ones to hold
+python tests/bench/compare.py RUN --record   record the figures of this run
 
-Ratios and scores are kept by the instruction set that really ran, so one file serves machines of
-every kind; on a kind without figures nothing is compared, and this is said.
+Ratios and scores are recorded for each executed instruction set, so one file contains the figures of
+all machines. If an instruction set has no figures, nothing is compared, and the output says so.
 """
 
 import json
@@ -20,14 +20,14 @@ RECORDED = Path(__file__).with_name("recorded.json")
 # A ratio may be this much smaller than the recorded one, if both were measured on the same kind of
 # machine. Process starts alone change the ratio of a round by one to three percent.
 LOSS = 0.05
-# Otherwise: machines with the same instruction set differ by less.
+# Limit for other machines. Machines with the same instruction set differ by less.
 OTHER_MACHINE_LOSS = 0.15
 # Probability that a comparison without any loss reports one, in all rows together.
 FALSE_ALARMS = 0.05
 # Probability that a loss of 5% is taken for none, in each row.
 MISSED = 0.025
-# Largest change of a score, in shares of the scores' spread; rounding of sums moves them by less,
-# and another image by more.
+# Largest change of a score, as a share of the range of all scores. Rounding of sums changes a score
+# by less, and another image by more.
 SCORE_TOLERANCE = 0.005
 IMAGES, CLASSES = 2, 64
 PADDLE = "paddle"

@@ -1,11 +1,11 @@
-"""Speed of quantization-aware training on CPU: Paddle's own convolutions beside oneDNN's.
+"""Compares the speed of quantization-aware training with Paddle's and with oneDNN's convolutions.
 
     .venv/bin/python tests/bench/training.py --models resnet50 --side 224 --batch 16
 
-For each network one process takes turns between the two programs, which start from the same weights
-and see the same batches, and prints images/s, the ratio with its 95% interval (paired by steps),
-and by how much their first losses differ. Two more processes run one program each, as a stage does,
-and measure its peak memory. Run it with another --threads to see what a second core brings.
+For each network, one process runs the two programs in turns, with the same initial weights and the
+same batches. It prints images/s, the ratio with its 95% interval (paired by steps), and the
+difference of the first losses. Two more processes run one program each, as a stage does, and measure
+its peak memory. --threads sets the number of threads.
 """
 
 import argparse
