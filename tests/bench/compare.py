@@ -4,8 +4,8 @@ python tests/bench/compare.py RUN            compare; exit code 1 if anything go
                                              measurement is too imprecise to exclude a loss of 5%
 python tests/bench/compare.py RUN --record   record the figures of this run
 
-Ratios and scores are recorded for each executed instruction set, so one file contains the figures of
-all machines. If an instruction set has no figures, nothing is compared, and the output says so.
+Ratios and scores are recorded for each executed instruction set, so one file contains the figures
+of all machines. If an instruction set has no figures, nothing is compared, and the output says so.
 """
 
 import json

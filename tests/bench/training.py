@@ -4,8 +4,8 @@
 
 For each network, one process runs the two programs in turns, with the same initial weights and the
 same batches. It prints images/s, the ratio with its 95% interval (paired by steps), and the
-difference of the first losses. Two more processes run one program each, as a stage does, and measure
-its peak memory. --threads sets the number of threads.
+difference of the first losses. Two more processes run one program each, as a stage does, and
+measure its peak memory. --threads sets the number of threads.
 """
 
 import argparse
