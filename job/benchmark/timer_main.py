@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from job.process.json_channel import JsonChannel, run_child
+from job.process.memory import peak_rss_bytes
 
 # Engines that are not part of Paddle.
 OUTSIDE_PADDLE = ("openvino", "onnxruntime")
@@ -104,7 +105,7 @@ def usage() -> dict[str, Any]:
     """Return the resources that this process has used so far."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return {
-        "peak_rss_bytes": used.ru_maxrss * 1024,
+        "peak_rss_bytes": peak_rss_bytes(),
         "cpu_seconds": used.ru_utime + used.ru_stime,
         "preemptions": used.ru_nivcsw,
     }

@@ -11,7 +11,6 @@ measure its peak memory. --threads sets the number of threads.
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from typing import Any
 
 from job import stats
 from job.benchmark.rounds import in_turn
+from job.process.memory import peak_rss_bytes
 
 MODELS = ("mobilenet_v1", "mobilenet_v2", "resnet50", "resnet101", "vgg16", "vgg19")
 CLASSES = 1000
@@ -114,7 +114,7 @@ def peak_bytes(options: argparse.Namespace) -> int:
         )
         for step in range(MEMORY_STEPS):
             stepper.run(TrainingBatch(images, (labels,)), 1e-4, step)
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_rss_bytes()
 
 
 def measured(options: argparse.Namespace) -> dict[str, Any]:

@@ -272,6 +272,7 @@ import numpy as np
 from job.engine.training import loop as training
 from job.engine.training import malloc, onednn_cache, programs, ready_names
 from job.engine.training.session import open_session
+from job.process.memory import peak_rss_bytes
 import paddle
 assert paddle.get_flags("FLAGS_new_executor_serial_run")["FLAGS_new_executor_serial_run"]
 malloc.keep_memory()
@@ -299,7 +300,7 @@ with session.active():
         session.executor.run(program, feed, [classifier.loss])
         used = resource.getrusage(resource.RUSAGE_SELF)
         faults.append(used.ru_minflt)
-        peaks.append(used.ru_maxrss)
+        peaks.append(peak_rss_bytes())
 print(faults[-1] - faults[-2], peaks[-1] / peaks[2])
 """
 

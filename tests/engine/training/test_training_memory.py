@@ -13,7 +13,6 @@ pytestmark = pytest.mark.engine
 
 BOTH = """
 import json
-import resource
 
 import numpy as np
 import tiny
@@ -24,12 +23,9 @@ from job.engine.training import programs, ready_names
 from job.engine.training.collective import SingleProcess
 from job.engine.training.evaluation import TrainingBatch
 from job.engine.training.stepper import Stepper
+from job.process.memory import peak_rss_bytes
 
 BATCH, STEPS = 16, 3
-
-
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 session = tiny.open_tiny(name="mobilenet_v1", classes=10, input_shape=(3, 96, 96), width=1.0)
@@ -45,20 +41,20 @@ with session.active():
     )
     session.executor.run(classifier.startup)
     start = programs.read_variables(scope, programs.persistables(classifier.train))
-    peaks.append(peak())
+    peaks.append(peak_rss_bytes())
     stepper = Stepper(
         training.with_onednn(classifier.train), classifier.loss, rate, session.feeds, scope,
         session.executor, SingleProcess(), 0,
     )
     for step in range(STEPS):
         losses[0].append(stepper.run(TrainingBatch(images, (labels,)), 0.01, step))
-    peaks.append(peak())
+    peaks.append(peak_rss_bytes())
     programs.write_variables(scope, {**start, rate: np.array([0.01], "float32")})
     plain = training.with_onednn(classifier.train)
     for step in range(STEPS):
         seed(0)
         losses[1].append(float(session.executor.run(plain, feed, [classifier.loss])[0]))
-    peaks.append(peak())
+    peaks.append(peak_rss_bytes())
 print(json.dumps([losses, peaks]))
 """
 
