@@ -118,7 +118,7 @@ def test_distillation_on_images_without_labels(tmp_path: Path) -> None:
     splits = record_of(tmp_path / "out", "data")["splits"]
     assert [splits[name]["images"] for name in ("train", "selection", "test")] == [48, 2, 16]
     training = record_of(tmp_path / "out", "qat")["training"]
-    assert (training["loss"], training["steps"]) == ("distill", 3)
+    assert (training["selected_by"], training["steps"]) == ("divergence", 3)
 
 
 class TestImagenetList:
