@@ -17,10 +17,7 @@ BUILT_IN = ("digits", "digit_scenes", "synthetic")
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The network: exactly one of ``name``, ``callable`` and ``inference_model`` is set.
-
-    ``input_shape`` is (channels, height, width).
-    """
+    """The network: a name, callable or saved model. The input is (channels, height, width)."""
 
     name: str | None
     callable: str | None

@@ -115,14 +115,8 @@ def _of_answer(uri: S3Uri, response: Mapping[str, Any], operation: str) -> Stora
     """
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     code = str(response.get("Error", {}).get("Code", status))
-    if code in _TEMPORARY:
-        return TransferFailed(f"{uri}: {_TEMPORARY[code]} ({code})", _WAIT)
-    if status == 429 or code in _THROTTLED:
-        return TransferFailed(f"{uri}: the server throttles requests ({code})", _WAIT)
-    if status >= 500 and status != 501:
-        return TransferFailed(
-            f"{uri}: the server answered with an internal error (HTTP {status}, {code})", _WAIT
-        )
+    if reason := _temporary(status, code):
+        return TransferFailed(f"{uri}: {reason}", _WAIT)
     if code == "NoSuchBucket":
         return StorageError(
             f"{uri}: bucket {uri.bucket} does not exist",
@@ -169,6 +163,17 @@ def _of_answer(uri: S3Uri, response: Mapping[str, Any], operation: str) -> Stora
         f"{uri}: the server rejected the request with {status} ({code}): {message}",
         "Check that the server supports the settings in the storage section of the manifest.",
     )
+
+
+def _temporary(status: int, code: str) -> str:
+    """Return the reason of an error that can end by itself; empty for other errors."""
+    if code in _TEMPORARY:
+        return f"{_TEMPORARY[code]} ({code})"
+    if status == 429 or code in _THROTTLED:
+        return f"the server throttles requests ({code})"
+    if status >= 500 and status != 501:
+        return f"the server answered with an internal error (HTTP {status}, {code})"
+    return ""
 
 
 def described(error: Exception) -> str:
