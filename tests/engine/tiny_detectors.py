@@ -35,7 +35,7 @@ def export(
         kind: one of ``KINDS``. ``nms``: yolo_box and multiclass_nms3 with three outputs;
             ``decoded``: yolo_box without NMS; ``heads``: without yolo_box; ``unused_sizes``: the
             boxes do not depend on the sizes of images.
-        order: order of the inputs; those that the kind does not read are left out.
+        order: order of the inputs. Inputs that the kind does not read are omitted.
         batch: batch size of the image.
     """
     import paddle  # noqa: TID251
