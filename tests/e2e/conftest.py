@@ -1,13 +1,11 @@
 """One tiny run that all tests share, and copies for tests that change files."""
 
-import fcntl
-import os
-import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from shared import made_once
 from tiny_run import Run, job, write_manifest
 
 from job.host import read_host
@@ -36,21 +34,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
 
 
 def _shared(name: str, factory: pytest.TempPathFactory, *arguments: str) -> Run:
-    """The run of that name; the first process of pytest-xdist that needs it makes it for all."""
-    base = factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        base = base.parent
-    kept = base / f"{name}.pickle"
-    with (base / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not kept.exists():
-            write_manifest(base / name)
-            options = ("--log-format", "text", *arguments)
-            done = job("run", "m.json", *options, cwd=base / name, executed=True)
-            run = Run(base / name, done)
-            kept.write_bytes(pickle.dumps(run))
-    found: Run = pickle.loads(kept.read_bytes())  # noqa: S301 - written above
-    return found
+    def make(folder: Path) -> Run:
+        write_manifest(folder)
+        options = ("--log-format", "text", *arguments)
+        return Run(folder, job("run", "m.json", *options, cwd=folder, executed=True))
+
+    return made_once(factory, name, make)
 
 
 @pytest.fixture

@@ -38,6 +38,7 @@ def begun(run: Run, steps: int = 3) -> Callable[[], bool]:
     return lambda: text_of(metrics).count("loss") >= steps
 
 
+@pytest.mark.full
 def test_two_processes_give_the_losses_of_one(
     copy_until: CopyUntil, tell: Callable[[str], None]
 ) -> None:

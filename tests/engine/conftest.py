@@ -1,10 +1,30 @@
 """Tests of the engine run in a thread of their own, whose call stack is short."""
 
+from __future__ import annotations
+
 import threading
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from shared import made_once
+
+if TYPE_CHECKING:
+    import tiny
+
+
+@pytest.fixture(scope="session")
+def resnet18(tmp_path_factory: pytest.TempPathFactory) -> tiny.Quantized:
+    """A quantized ResNet18 with one image size for all tests; not to be changed."""
+
+    def make(folder: Path) -> tiny.Quantized:
+        import tiny
+
+        session = tiny.open_tiny(name="resnet18", classes=10, input_shape=(3, 64, 64), width=0.25)
+        return tiny.quantize(session, folder)
+
+    return made_once(tmp_path_factory, "resnet18", make)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -133,6 +133,7 @@ def test_a_model_that_is_not_there(engine: ModuleType, tmp_path: Path) -> None:
         engine.open_model(tmp_path, 1)
 
 
+@pytest.mark.full
 def test_a_pool_that_onnx_does_not_know(quantized: Any, tmp_path: Path) -> None:
     """At 64 pixels, the output of VGG's adaptive pool is larger than its input."""
     pytest.importorskip("onnxruntime", reason="onnxruntime is an extra: make engines")

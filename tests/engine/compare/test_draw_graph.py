@@ -12,18 +12,16 @@ from job.engine.int8 import build as int8
 pytestmark = pytest.mark.engine
 
 
-def test_picture_shows_every_op_and_what_is_folded(tmp_path):
-    session = tiny.open_tiny(name="resnet18", classes=10, input_shape=(3, 32, 32), width=0.25)
-    made = tiny.quantize(session, tmp_path)
-    picture = draw_graph.draw(made.folder / "model")
+def test_picture_shows_every_op_and_what_is_folded(resnet18):
+    picture = draw_graph.draw(resnet18.folder / "model")
     root = ElementTree.fromstring(picture)  # noqa: S314
     texts = [node.text or "" for node in root.iter("{http://www.w3.org/2000/svg}text")]
-    ops = sum(made.audit.ops_after.values())
+    ops = sum(resnet18.audit.ops_after.values())
     drawn = [text for text in texts if text.startswith("#")]
     assert len(drawn) == ops
     assert sum("fused_conv2d + add + relu" in text for text in drawn) == 8
     assert draw_graph.INT8_COLOUR in picture
-    assert draw_graph.PAIR_COLOUR in draw_graph.draw(made.folder / "fake")
+    assert draw_graph.PAIR_COLOUR in draw_graph.draw(resnet18.folder / "fake")
 
 
 def test_places_are_those_that_skip_ops_knows(tmp_path):

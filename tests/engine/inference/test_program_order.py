@@ -31,16 +31,9 @@ def shuffled(program: ProgramDesc, seed: int) -> ProgramDesc:
     return other
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tiny.Quantized:
-    """A network with residual sums."""
-    session = tiny.open_tiny(name="resnet18", classes=10, input_shape=(3, 32, 32), width=0.25)
-    return tiny.quantize(session, tmp_path_factory.mktemp("order"))
-
-
 @pytest.mark.parametrize("name", ["fake", "model"])
-def test_saved_models_are_in_the_order_of_their_graph(made: tiny.Quantized, name: str) -> None:
-    content = Path(made.folder / f"{name}.pdmodel").read_bytes()
+def test_saved_models_are_in_the_order_of_their_graph(resnet18: tiny.Quantized, name: str) -> None:
+    content = Path(resnet18.folder / f"{name}.pdmodel").read_bytes()
     program = ProgramDesc.FromString(content)
     for seed in range(5):
         other = shuffled(program, seed)
@@ -49,8 +42,8 @@ def test_saved_models_are_in_the_order_of_their_graph(made: tiny.Quantized, name
         assert other.SerializeToString() == content
 
 
-def test_a_weight_is_restored_just_before_its_use(made: tiny.Quantized) -> None:
-    program = paddle_format.read_program(Path(made.folder / "model.pdmodel"))
+def test_a_weight_is_restored_just_before_its_use(resnet18: tiny.Quantized) -> None:
+    program = paddle_format.read_program(Path(resnet18.folder / "model.pdmodel"))
     kinds = [op.type for op in program.blocks[0].ops]
     assert (kinds[0], kinds[-1]) == ("feed", "fetch")
     assert any(
@@ -79,7 +72,7 @@ def test_an_op_that_works_in_place_stays_behind_those_that_read_what_was_there()
 
 
 @pytest.mark.parametrize("name", ["fake", "model"])
-def test_saved_models_contain_no_path_of_this_machine(made: tiny.Quantized, name: str) -> None:
-    content = Path(made.folder / f"{name}.pdmodel").read_bytes()
+def test_saved_models_contain_no_path_of_this_machine(resnet18: tiny.Quantized, name: str) -> None:
+    content = Path(resnet18.folder / f"{name}.pdmodel").read_bytes()
     assert b".py" not in content
     assert b"callstack" not in content

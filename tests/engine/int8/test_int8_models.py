@@ -249,16 +249,9 @@ def fake_types(folder):
     return [op.type for op in program.global_block().ops]
 
 
-@pytest.fixture(scope="module")
-def residual(tmp_path_factory):
-    """A quantized ResNet18."""
-    session = tiny.open_tiny(name="resnet18", classes=10, input_shape=(3, 64, 64), width=0.25)
-    return tiny.quantize(session, tmp_path_factory.mktemp("residual"))
-
-
-def build_again(residual, out, **choice):
+def build_again(resnet18, out, **choice):
     types = tiny.SETTINGS["quantize_op_types"]
-    return int8.build(residual.folder / "fake", out, types, residual.images, **choice)
+    return int8.build(resnet18.folder / "fake", out, types, resnet18.images, **choice)
 
 
 SKIPPING = {
@@ -272,19 +265,19 @@ SKIPPING = {
 
 @needs_vnni
 @pytest.mark.parametrize("case", SKIPPING)
-def test_skipped_ops_stay_in_fp32(case, residual, tmp_path):
+def test_skipped_ops_stay_in_fp32(case, resnet18, tmp_path):
     skip_ops, types = SKIPPING[case]
     if case == "id":
-        skip_ops = [f"#{fake_types(residual.folder).index('conv2d')}"]
-    audit, scores = build_again(residual, tmp_path, skip_ops=skip_ops)
+        skip_ops = [f"#{fake_types(resnet18.folder).index('conv2d')}"]
+    audit, scores = build_again(resnet18, tmp_path, skip_ops=skip_ops)
     skipped = [op for op in audit.left_in_fp32 if "/int8/skip_ops" in op["reason"]]
     assert {op["type"] for op in skipped} == types
     assert all(op["reason"].endswith(f" {skip_ops[0]}") for op in skipped)
     if case == "add":
-        assert (residual.audit.folded["residual_add"], audit.folded["residual_add"]) == (8, 0)
+        assert (resnet18.audit.folded["residual_add"], audit.folded["residual_add"]) == (8, 0)
     else:
-        assert audit.int8_ops < residual.audit.int8_ops
-    assert relative(scores - residual.fp32, residual.fp32) < 0.15
+        assert audit.int8_ops < resnet18.audit.int8_ops
+    assert relative(scores - resnet18.fp32, resnet18.fp32) < 0.15
 
 
 @needs_vnni
@@ -310,14 +303,14 @@ def test_weight_that_was_to_stay_in_fp32_is_named():
 
 
 @needs_vnni
-def test_only_the_wanted_op_types_run_in_int8(residual, tmp_path):
-    audit, _ = build_again(residual, tmp_path, quantized_ops=["conv2d"])
+def test_only_the_wanted_op_types_run_in_int8(resnet18, tmp_path):
+    audit, _ = build_again(resnet18, tmp_path, quantized_ops=["conv2d"])
     reasons = {op["reason"] for op in audit.left_in_fp32}
     assert any("/int8/quantized_ops" in r and "matmul_v2" in r for r in reasons)
     assert audit.int8_ops == audit.ops_after["fused_conv2d"]
 
 
-def test_unknown_op_to_skip_is_refused(residual, tmp_path):
+def test_unknown_op_to_skip_is_refused(resnet18, tmp_path):
     with pytest.raises(UsageError, match=r"/int8/skip_ops: 'conv2d_1\.tmp'") as no:
-        build_again(residual, tmp_path, skip_ops=["conv2d_1.tmp"])
+        build_again(resnet18, tmp_path, skip_ops=["conv2d_1.tmp"])
     assert "conv2d_1.tmp_0" in str(no.value)

@@ -12,6 +12,7 @@ from paddle import ParamAttr, nn, scale  # noqa: TID251
 from job.engine.inference import paddle_format, predictor
 from job.engine.int8 import build as int8
 from job.engine.int8 import weights
+from job.engine.quantize.calibration import Method
 from job.errors import DataError
 from job.host import read_host
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.engine
 def made(tmp_path_factory: pytest.TempPathFactory) -> tiny.Quantized:
     """An INT8 model whose weights are larger than its program."""
     folder = tmp_path_factory.mktemp("weights")
-    return tiny.quantize(tiny.open_tiny(width=4.0), folder)
+    return tiny.quantize(tiny.open_tiny(width=4.0), folder, method=Method(gptq=False))
 
 
 def parameters(prefix: Path) -> tuple[paddle_format.ProgramDesc, dict[str, np.ndarray]]:

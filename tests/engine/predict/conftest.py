@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from shared import made_once
 
 import job
 
@@ -15,10 +16,14 @@ NATIVE = Path(job.__file__).parent / "native"
 
 @pytest.fixture(scope="session")
 def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The native tester's program, built once for all tests."""
+    """The native tester's program."""
     if not shutil.which("cmake") or not shutil.which("c++"):
         pytest.skip("cmake and a C++ compiler are not installed")
-    build = tmp_path_factory.mktemp("native")
+    return made_once(tmp_path_factory, "native", build_tester)
+
+
+def build_tester(build: Path) -> Path:
+    """Build the native tester in a folder."""
     archive = os.environ.get("PADDLE_ROOT", "")
     options = [f"-DPADDLE_ROOT={archive}", f"-DPython3_EXECUTABLE={sys.executable}"]
     options.append("-DCMAKE_BUILD_TYPE=Debug")

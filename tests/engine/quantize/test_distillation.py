@@ -112,6 +112,7 @@ def test_checkpoints_do_not_contain_the_teacher(fp32, tmp_path):
     assert not any(name.startswith(TEACHER) for name in best)
 
 
+@pytest.mark.full
 def test_an_interrupted_distillation_continues(fp32, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     distil(fp32, whole, max_iters=6, checkpoint_seconds=0.0)
