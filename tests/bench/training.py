@@ -6,6 +6,11 @@ For each network, one process runs the two programs in turns, with the same init
 same batches. It prints images/s, the ratio with its 95% interval (paired by steps), and the
 difference of the first losses. Two more processes run one program each, as a stage does, and
 measure its peak memory. --threads sets the number of threads.
+
+    .venv/bin/python tests/bench/training.py --peer PYTHON_WITH_TORCHVISION --models resnet50
+
+compares with PyTorch instead (torch_training.py). One process of each trains the same network on
+batches of the same size. They run their steps in turns. The job's process trains as a stage does.
 """
 
 import argparse
@@ -14,8 +19,10 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from job import stats
@@ -23,39 +30,135 @@ from job.benchmark.rounds import in_turn
 from job.process.memory import peak_rss_bytes
 
 MODELS = ("mobilenet_v1", "mobilenet_v2", "resnet50", "resnet101", "vgg16", "vgg19")
+ROOT = Path(__file__).parents[2]
 CLASSES = 1000
 PROGRAMS = ("paddle", "onednn")
 # Memory does not grow after the second step.
 MEMORY_STEPS = 3
+# The first steps build kernels and allocate memory.
+UNTIMED_STEPS = 2
 
 
 def main() -> None:
     """Measure each network in processes of its own and print a line for it."""
     options = arguments()
+    if options.one and options.alone:
+        for step in answered(options):
+            print(json.dumps(step), flush=True)
+        return
     if options.one:
-        print(json.dumps(peak_bytes(options) if options.alone else measured(options)))
+        print(json.dumps(measured(options)))
         return
     rows = []
     for model in options.models:
-        row = in_process(options, model)
-        row["peak_bytes"] = {one: in_process(options, model, "--alone", one) for one in PROGRAMS}
+        if options.peer:
+            row = with_peer(options, model)
+        else:
+            row = in_process(options, model)
+            row["peak_bytes"] = {one: peak_bytes(options, model, one) for one in PROGRAMS}
         rows.append(row)
         print(line(row), flush=True)
     if options.output:
         options.output.write_text(json.dumps(rows, indent=2))
 
 
-def in_process(options: argparse.Namespace, model: str, *more: str) -> Any:
-    """Measure a network in a new process."""
-    command = [sys.executable, __file__, "--one", model, *more, *sys.argv[1:]]
-    # Read when Paddle is imported.
-    threads = {"OMP_NUM_THREADS": str(options.threads)}
+def in_process(options: argparse.Namespace, model: str) -> Any:
+    """Compare the programs of a network in a new process."""
+    command = [sys.executable, __file__, "--one", model, *sys.argv[1:]]
     done = subprocess.run(
-        command, env={**os.environ, **threads}, capture_output=True, text=True, check=False
+        command, env=environment(options), capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise SystemExit(f"{model}:\n{done.stderr[-4000:]}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def environment(options: argparse.Namespace) -> dict[str, str]:
+    """The environment of a process: Paddle and PyTorch read the threads when they are imported."""
+    paths = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
+    return {**os.environ, "OMP_NUM_THREADS": str(options.threads), "PYTHONPATH": paths}
+
+
+class Trainer:
+    """A process that trains one step for each line that it is sent."""
+
+    def __init__(self, command: list[str], options: argparse.Namespace) -> None:
+        # Both write warnings and bars there, which matter only if they fail.
+        self._errors = TemporaryFile("w+")
+        self._process = subprocess.Popen(
+            command,
+            env=environment(options),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+
+    def step(self) -> dict[str, float]:
+        """Train one step; return its seconds, and the peak memory so far in bytes."""
+        sent, answers = self._process.stdin, self._process.stdout
+        assert sent is not None
+        assert answers is not None
+        sent.write("\n")
+        sent.flush()
+        line = answers.readline()
+        if not line:
+            self._process.wait()
+            self._errors.seek(0)
+            raise SystemExit(f"{self._process.args!r}:\n{self._errors.read()[-4000:]}")
+        answer: dict[str, float] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+
+def ours(options: argparse.Namespace, model: str, program: str) -> Trainer:
+    """A process that trains with one of the job's programs."""
+    command = [sys.executable, __file__, "--one", model, "--alone", program, *sys.argv[1:]]
+    return Trainer(command, options)
+
+
+def peak_bytes(options: argparse.Namespace, model: str, program: str) -> float:
+    """Train with one of the programs, and return the peak memory of its process."""
+    trainer = ours(options, model, program)
+    peak = [trainer.step()["peak_bytes"] for _ in range(MEMORY_STEPS)][-1]
+    trainer.close()
+    return peak
+
+
+def with_peer(options: argparse.Namespace, model: str) -> dict[str, Any]:
+    """Train a network in PyTorch and in the job, in turns."""
+    names = (model, "--classes", CLASSES, "--side", options.side, "--batch", options.batch)
+    command = [options.peer, str(Path(__file__).with_name("torch_training.py")), *map(str, names)]
+    command += ["--threads", str(options.threads)] + ["--fp32"] * options.fp32
+    trainers = {"pytorch": Trainer(command, options), "job": ours(options, model, "onednn")}
+    steps: dict[str, list[dict[str, float]]] = {name: [] for name in trainers}
+    for step in range(UNTIMED_STEPS + options.steps):
+        for name in in_turn(list(trainers), step):
+            steps[name].append(trainers[name].step())
+    for trainer in trainers.values():
+        trainer.close()
+    seconds = {name: [s["seconds"] for s in done[UNTIMED_STEPS:]] for name, done in steps.items()}
+    peaks = {name: done[-1]["peak_bytes"] for name, done in steps.items()}
+    return {**compared(options, model, seconds), "peak_bytes": peaks}
+
+
+def compared(
+    options: argparse.Namespace, model: str, seconds: dict[str, list[float]]
+) -> dict[str, Any]:
+    """The row of two ways of training; the ratio is that of the second to the first."""
+    rates = {name: [options.batch / taken for taken in s] for name, s in seconds.items()}
+    return {
+        "model": model,
+        "side": options.side,
+        "batch": options.batch,
+        "threads": options.threads,
+        "fp32": options.fp32,
+        "images_per_second": {name: stats.mean_throughput(one) for name, one in rates.items()},
+        "ratio": asdict(stats.paired_ratio(*rates.values())),
+    }
 
 
 def arguments() -> argparse.Namespace:
@@ -69,6 +172,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=8, help="of each program, at least 2 (8)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--fp32", action="store_true", help="train without fake quantization")
+    parser.add_argument("--peer", help="compare with PyTorch: a Python with torch and torchvision")
     parser.add_argument("--output", type=Path, help="write the figures as JSON")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--alone", choices=PROGRAMS, help=argparse.SUPPRESS)
@@ -92,8 +196,8 @@ def opened(options: argparse.Namespace) -> Any:
     )
 
 
-def peak_bytes(options: argparse.Namespace) -> int:
-    """Train with one of the programs, and return the peak memory of this process."""
+def answered(options: argparse.Namespace) -> Iterator[dict[str, float]]:
+    """Train one step with one of the programs for each line of standard input."""
     session = opened(options)
     from job.engine.training.collective import SingleProcess
     from job.engine.training.evaluation import TrainingBatch
@@ -112,9 +216,10 @@ def peak_bytes(options: argparse.Namespace) -> int:
             SingleProcess(),
             0,
         )
-        for step in range(MEMORY_STEPS):
+        for step, _ in enumerate(sys.stdin):
+            began = time.perf_counter()
             stepper.run(TrainingBatch(images, (labels,)), 1e-4, step)
-    return peak_rss_bytes()
+            yield {"seconds": time.perf_counter() - began, "peak_bytes": peak_rss_bytes()}
 
 
 def measured(options: argparse.Namespace) -> dict[str, Any]:
@@ -127,18 +232,12 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         both, _ = programs_of(session, fp32=options.fp32)
         onednn_cache.free_op_by_op(both["onednn"])
         losses, seconds = timed(session, both, options)
-    # The first step of each also builds its kernels.
-    rates = {name: [options.batch / taken for taken in s[1:]] for name, s in seconds.items()}
     # From the same weights: afterwards rounding to 8 bits makes much of the smallest difference.
     first, other = (found[0] for found in losses.values())
+    # The first step of each also builds its kernels.
+    seconds = {name: taken[1:] for name, taken in seconds.items()}
     return {
-        "model": options.one,
-        "side": options.side,
-        "batch": options.batch,
-        "threads": options.threads,
-        "fp32": options.fp32,
-        "images_per_second": {name: stats.mean_throughput(one) for name, one in rates.items()},
-        "ratio": asdict(stats.paired_ratio(rates["paddle"], rates["onednn"])),
+        **compared(options, options.one, seconds),
         "loss_difference": abs(other - first) / first,
         "losses": losses,
     }
@@ -223,10 +322,12 @@ def line(row: dict[str, Any]) -> str:
     speeds = "  ".join(f"{name} {speed:7.2f}" for name, speed in row["images_per_second"].items())
     low, high = row["ratio"]["interval"]
     peaks = "  ".join(f"{name} {peak / 2**30:.2f} GiB" for name, peak in row["peak_bytes"].items())
+    difference = row.get("loss_difference")
+    losses = "" if difference is None else f"  first losses differ by {100 * difference:.4f}%"
     return (
         f"{row['model']:18} {row['side']} pixels, batch {row['batch']}, {row['threads']} threads: "
         f"{speeds}  ratio {row['ratio']['value']:.2f} ({low:.2f}-{high:.2f})  "
-        f"first losses differ by {100 * row['loss_difference']:.4f}%  peak memory {peaks}"
+        f"peak memory {peaks}{losses}"
     )
 
 
