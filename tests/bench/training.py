@@ -84,7 +84,7 @@ class Trainer:
 
     def __init__(self, command: list[str], options: argparse.Namespace) -> None:
         # Both write warnings and bars there, which matter only if they fail.
-        self._errors = TemporaryFile("w+")
+        self._errors = TemporaryFile("w+")  # noqa: SIM115 - as long as the process
         self._process = subprocess.Popen(
             command,
             env=environment(options),
