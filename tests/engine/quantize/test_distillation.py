@@ -104,6 +104,7 @@ def test_the_teacher_is_neither_quantized_nor_trained(fp32, tmp_path):
             np.testing.assert_array_equal(found, value)
 
 
+@pytest.mark.full
 def test_checkpoints_do_not_contain_the_teacher(fp32, tmp_path):
     distil(fp32, tmp_path / "qat", max_iters=2, checkpoint_seconds=0.0)
     values = tiny.trained_values(tmp_path / "qat")

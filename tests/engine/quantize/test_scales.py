@@ -82,6 +82,7 @@ def is_range(name: str, value: np.ndarray) -> bool:
     return name.endswith("@scale") and value.size == 1
 
 
+@pytest.mark.full
 def test_averages_move_at_the_rate_that_is_set(fp32, tmp_path):
     """A step moves the average by (1 - rate) of the distance to the measured value."""
     moved = {}

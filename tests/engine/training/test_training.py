@@ -305,6 +305,7 @@ print(faults[-1] - faults[-2], peaks[-1] / peaks[2])
 """
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("preload", ["", find_library("jemalloc")])
 def test_steps_reuse_the_memory_of_the_steps_before(preload):
     if preload is None:
