@@ -44,9 +44,10 @@ def anchors(
         raise UsageError(f"--count {count}: expected a multiple of {heads}", "Use --count 9.")
     loaded = load(manifest, overrides or ())
     if entries(loaded) or loaded.task != "detection":
+        given = "a matrix" if entries(loaded) else f"task {loaded.task}"
         raise UsageError(
-            f"{manifest}: expected a manifest of one model with task detection",
-            "Set task to detection.",
+            f"{manifest}: expected one model with task detection, found {given}",
+            "Use the manifest of a detector without a matrix.",
         )
     with localized(loaded, _note) as local, tempfile.TemporaryDirectory() as folder:
         splits = open_splits(local, Path(folder, "output", "prepare"))

@@ -20,7 +20,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        metavar="POINTER=VALUE",
+        metavar="KEY=VALUE",
         help="Override a key, such as train.epochs=3. A value that is not valid JSON is read as "
         "text. Repeat the option to override several keys.",
     ),

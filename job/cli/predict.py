@@ -136,7 +136,10 @@ def predict(
             help="Number of batches at the start that count for accuracy, but not for speed.",
         ),
     ] = 0,
-    as_json: JsonOption = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print JSON: an object, or with --image an array of images."),
+    ] = False,
 ) -> None:
     """Run a saved model on images or on a packed file.
 
@@ -146,8 +149,8 @@ def predict(
 
     With --infer-data, the command measures a saved FP32, fake-quantized or INT8 model.
 
-    For accuracy, every image is counted once. For speed, whole calls are timed, from the images to
-    the scores. A smaller last batch is not timed.
+    Accuracy counts every image once. Speed is the time of whole calls, from the images to the
+    scores. A smaller last batch is not timed.
 
     \b
     Examples:

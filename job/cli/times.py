@@ -44,8 +44,8 @@ class Times:
         if self.measured:
             return f"Speeds were measured on this machine ({cores})."
         return (
-            f"Speeds are typical of {cores}, so the time can be wrong by a factor of 3. "
-            "Add --probe to measure this machine."
+            f"The estimate assumes {cores} of typical speed, so it can be wrong by a factor of 3. "
+            "`job run MANIFEST --dry-run --probe` measures this machine."
         )
 
 

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 import typer
 
-from job.cli.options import JsonOption
 from job.errors import DataError, JobError, ManifestError, UsageError
 
 app = typer.Typer()
@@ -20,7 +19,9 @@ def validate(
             metavar="MANIFEST...", help="JSON files, s3:// URIs, or - for standard input."
         ),
     ],
-    as_json: JsonOption = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON array with one object per manifest.")
+    ] = False,
 ) -> None:
     """Check manifests and list all faults.
 

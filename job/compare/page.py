@@ -24,8 +24,8 @@ TITLES = {
 }
 NOTE = (
     "Change: B minus A in percentage points for accuracy, B over A for speed and size. Speed is "
-    "worse if the 95% interval is below 1 and the change is more than 5%; size, if it grew by more "
-    "than 1%."
+    "worse if the 95% interval is below 1 and the change is more than 5%. A size is worse if it "
+    "grew by more than 1%."
 )
 
 

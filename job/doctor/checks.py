@@ -116,7 +116,7 @@ def cpu_findings(host: Host) -> Iterator[Finding]:
 def capacity_findings(host: Host, free_bytes: int) -> Iterator[Finding]:
     """Yield the findings about cores, memory and disk that the job may use."""
     yield Finding(
-        "cores", OK, f"{host.usable_cores} usable of {host.cores}, affinity {host.affinity}"
+        "cores", OK, f"{host.usable_cores} usable of {host.cores} (CPU affinity: {host.affinity})"
     )
     if host.quota_cores is None:
         yield Finding("cgroup CPU quota", OK, "none")
@@ -234,7 +234,7 @@ def print_findings(diagnosis: Diagnosis) -> None:
     from rich.text import Text
 
     colours = {OK: "green", NOTE: "yellow", PROBLEM: "bold red"}
-    table = Table("check", "", "found", "what to do")
+    table = Table("check", "status", "found", "what to do")
     for finding in diagnosis.findings:
         status = Text(finding.status, colours[finding.status])
         table.add_row(Text(finding.name), status, Text(finding.found), Text(finding.advice))

@@ -32,7 +32,7 @@ _LAYER_IMAGES = 128
 _LAYER_SHARE = 0.5
 _LAYER_SECONDS = 0.5
 _BREAKDOWN_SECONDS = 20.0
-_NO_SPEED = "the network's speed, without --probe"
+_NO_SPEED = "the network's speed (--probe measures it)"
 _NO_STEP = "the speed of training a detector"
 
 
