@@ -14,6 +14,7 @@
     ├── StorageError      1  S3 is unreachable, rejects a request, or returns a wrong response
     │   ├── AccessRejected 4 credentials, permissions or this machine's clock are wrong
     │   ├── ObjectMissing 1  the object does not exist
+    │   ├── UploadMissing 1  the unfinished multipart upload does not exist any more
     │   ├── ObjectChanged 1  the object changed while it was read
     │   │   └── ObjectDamaged 4 the object's content does not match its checksum
     │   └── TransferFailed 1 a retry may succeed; users see it after the last retry

@@ -17,7 +17,7 @@ _OTHER_SUFFIXES = (".onnx", ".pt", ".pth", ".safetensors")
 def check_models(
     manifest: Manifest, source: str, *, index: int | None = None, needs_weights: bool = True
 ) -> None:
-    """Check weights, ready models and the functions of custom networks.
+    """Check weights, saved models and the functions of custom networks.
 
     Files that do not exist are skipped, because the plan reports all missing inputs together. So
     are files in S3 that are not downloaded yet.
@@ -30,7 +30,7 @@ def check_models(
 
     Raises:
         ManifestError: the weights were forgotten.
-        DataError: a file is of another kind, or belongs to no network of the task.
+        DataError: a file has the wrong kind, or contains no network of the task.
         UsageError: an output of a detector has no head, or the function of a custom network cannot
             be imported or called.
     """

@@ -31,7 +31,7 @@ def validate(manifest: Source, *, overrides: Sequence[str] = ()) -> Manifest:
     Raises:
         ManifestError: the manifest is invalid; ``faults`` lists every fault.
         UsageError: the manifest cannot be read, or an override has no ``=``.
-        DataError: a file of the model is of another kind, or belongs to no image classifier.
+        DataError: a file of the model has the wrong kind, or contains no network of the task.
     """
     loaded = read_manifest(manifest, overrides)
     check_models(loaded, name_of(manifest))

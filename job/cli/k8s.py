@@ -42,7 +42,7 @@ def render(
         typer.Option(
             min=1,
             help="Number of pods of a matrix or of --score that run at the same time. Set it to "
-            "what the queue can admit at once. [default: all]",
+            "the number of pods that the queue can admit at once. [default: all]",
         ),
     ] = None,
     queue: Annotated[str | None, typer.Option(help="LocalQueue of Kueue.")] = None,

@@ -25,7 +25,7 @@ _QUANTIZED = {
 # The line of a key also applies to the keys inside it that have none.
 COSTS = {
     "": _NONE,
-    "/model": "The network's multiplications determine the time of every stage but prepare.",
+    "/model": "The network's multiplications determine the time of every stage except prepare.",
     "/model/classes": "Little: only the last layer grows.",
     "/model/input_shape": "Time and memory are proportional to height times width.",
     "/model/width": "Time is about proportional to its square.",
@@ -48,7 +48,7 @@ COSTS = {
     "/data/calibration_images": "Time of stage calibrate; above 128 images it grows slowly.",
     "/baseline/train": "Training on the CPU is the longest part of most runs. 0 epochs: no time.",
     "/quantize/strategy": "post: no training. aware: also the time of /train.",
-    "/quantize/pact": "About as long as without; one more parameter per activation.",
+    "/quantize/pact": "Little time; one more parameter per activation.",
     "/quantize/calibrate": "true: stage calibrate runs the calibration images once per layer.",
     "/quantize/weight_rounding": "gptq runs the calibration images once per layer.",
     "/quantize/equalize": "One more pass over the calibration images.",

@@ -224,20 +224,22 @@ class _Budget:
         self._entries += 1
         if self._entries > self._limits.entries:
             raise DataError(
-                f"{self._archive}: has more than {self._limits.entries:,} files", UNPACK_HINT
+                f"{self._archive}: the archive has more than {self._limits.entries:,} files",
+                UNPACK_HINT,
             )
 
     def take_bytes(self, count: int) -> None:
         self._bytes += count
         if self._bytes > self._limits.total_bytes:
             raise DataError(
-                f"{self._archive}: unpacks to more than {self._limits.total_bytes:,} bytes",
+                f"{self._archive}: the archive unpacks to more than {self._limits.total_bytes:,} "
+                "bytes",
                 UNPACK_HINT,
             )
         if self._bytes > self._most_by_ratio:
             raise DataError(
-                f"{self._archive}: unpacks to more than {self._limits.ratio} times its size, "
-                "which is not plausible for images",
+                f"{self._archive}: the archive unpacks to more than {self._limits.ratio} times its "
+                "size, which is not plausible for images",
                 UNPACK_HINT,
             )
 

@@ -151,7 +151,7 @@ def read_image(path: Path, shape: Shape, index: int) -> Floats:
     if values.size != math.prod(shape):
         raise DataError(
             f"{path}: image {index} is missing, because the file has become shorter",
-            "Do not change inputs while a job reads them.",
+            "Do not change inputs while a run reads them.",
         )
     return values.reshape(shape).astype(np.float32, copy=False)
 

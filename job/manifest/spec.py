@@ -243,13 +243,13 @@ class GatesSpec:
     """Limits of the result. None disables a gate.
 
     Attributes:
-        int8_matches_fake: least signal-to-noise ratio of the INT8 scores against the fake-quantized
-            scores, in decibels.
-        max_top1_drop: largest top-1 drop of INT8 against FP32, in percentage points.
-        max_map_drop: largest mAP drop of INT8 against FP32, in percentage points.
-        int8_matches_fp32: least signal-to-noise ratio of the INT8 outputs against FP32, in decibels
-            (task outputs).
-        min_speedup: least ratio of INT8 and FP32 images per second.
+        int8_matches_fake: minimum signal-to-noise ratio of the INT8 scores against the
+            fake-quantized scores, in decibels.
+        max_top1_drop: maximum top-1 drop of INT8 against FP32, in percentage points.
+        max_map_drop: maximum mAP drop of INT8 against FP32, in percentage points.
+        int8_matches_fp32: minimum signal-to-noise ratio of the INT8 outputs against FP32, in
+            decibels (task outputs).
+        min_speedup: minimum speedup: INT8 images/s over FP32 images/s.
     """
 
     int8_matches_fake: float | None

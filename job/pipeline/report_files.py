@@ -17,7 +17,7 @@ from job.storage.local import FAILURE, LOGS
 from job.storage.s3.fetch_run import REPORT_FILE, read_file, read_report
 from job.ui.protocol import Ui
 
-# The key of the report beside it; written last, so that it vouches for complete files.
+# The key of the report beside it. It is written last, so that its report is complete.
 REPORT_KEY = ".report.json"
 
 # Returns the content of each file to write, by name.

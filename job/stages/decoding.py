@@ -16,8 +16,8 @@ MODEL = "model"
 # Images on which the boxes of the whole detector are compared with the decoded heads.
 DECODED_IMAGES = 4
 HEAD = (
-    "it computes an output of the detector: rounding a box or a score would cost much, and the "
-    "heads take little time"
+    "it computes an output of the detector: rounding of boxes and scores would reduce accuracy, "
+    "and the heads take little time"
 )
 DECODING = "decoding and NMS of an exported detector stay in FP32"
 

@@ -18,7 +18,7 @@ from job.stages.task import task_of
 from job.tasks.task import Agreement, Outputs
 from job.text_format import plural
 
-# Sound fake-quantized models were seen between 15 and 46 dB.
+# Correct fake-quantized models were seen between 15 and 46 dB.
 LOW_DECIBELS = 10.0
 # Not published, because a trial's model is not needed after its comparison.
 TRIAL = Path("checkpoints/match")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def check_ready_detector(path: Path, heads: Sequence["Head"], classes: int) -> None:
-    """Check the inputs, the decoding and the heads of a ready model.
+    """Check the inputs, the decoding and the heads of a saved model.
 
     Args:
         path: a ``.pdmodel`` or ``.json`` file.

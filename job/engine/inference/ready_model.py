@@ -1,4 +1,4 @@
-"""Checks a ready model without importing Paddle, so that planning can reject it."""
+"""Checks the saved model of a manifest without importing Paddle, so that planning can reject it."""
 
 import importlib.util
 from collections.abc import Sequence

@@ -8,7 +8,8 @@ from job.engine.inference.paddle_format import is_int8
 
 _TRANSPOSED = "Paddle's oneDNN passes do not quantize transposed convolutions"
 _INTERPOLATION = (
-    "interpolation takes little time, and in INT8 its conversions would cost what it saves"
+    "interpolation takes little time, and conversions to and from INT8 would take the time that "
+    "INT8 saves"
 )
 _RECURRENT = "Paddle's oneDNN passes do not quantize this recurrent layer"
 REASONS = {

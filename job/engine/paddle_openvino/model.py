@@ -63,7 +63,8 @@ class PaddleOpenVINOModel(Predictor):
                 super().__init__(config)
             except (RuntimeError, ValueError, NotImplementedError) as error:
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-                raise rejected("Paddle's OpenVINO engine cannot load", reason, ENGINE) from error
+                what = "the OpenVINO engine in Paddle cannot load"
+                raise rejected(what, reason, ENGINE) from error
 
     def names(self) -> tuple[str, str]:
         """Return the names of the first input and of the first output."""

@@ -155,7 +155,7 @@ class Boxes:
         )
 
     def keep_in_fp32(self, program: Program, outputs: Sequence[str]) -> None:
-        """Keep the heads: rounding a box or an objectness costs much, and they take little time."""
+        """Keep the heads: rounding them reduces accuracy, and they take little time."""
         keep_in_fp32(program, outputs)
 
     def append_loss(self, outputs: Sequence[static.Variable]) -> static.Variable:

@@ -1,4 +1,4 @@
-"""Renames variables of a ready model that have names which this program or Paddle would create.
+"""Renames variables of a saved model that have names which this program or Paddle would create.
 
 Ops that the job appends write variables of their own. If the model already has a variable of this
 name, the appended op would overwrite the model's value.
@@ -15,7 +15,7 @@ IMAGE = "image"
 LABEL = "label"
 # Part of an op's name scope that excludes the op from quantization.
 SKIP = "skip_quant"
-# Prefix of the variables that the job appends to a ready model.
+# Prefix of the variables that the job appends to a saved model.
 APPENDED = "job_"
 SUFFIXES = (
     *("quantized", "dequantized", "scale", "fp32", "int8", "wide", "xshape", "pact_threshold"),

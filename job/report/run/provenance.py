@@ -41,7 +41,7 @@ def audit_blocks(report: Mapping[str, Any]) -> tuple[Block, ...]:
         )
         blocks.append(Grid("Ops left in FP32", words("Op", "Type", "Reason"), rows, note))
     else:
-        blocks.append(Text("Every op that could run in INT8 does."))
+        blocks.append(Text("Every op that can run in INT8 runs in INT8."))
     if types := audit.get("types_in_fp32"):
         kinds = tuple(
             (each["type"], text_format.count(each["count"]), each["reason"]) for each in types

@@ -89,7 +89,7 @@ def input_errors() -> Iterator[None]:
     except ObjectChanged as error:
         raise DataError(
             error.message,
-            "Do not change inputs while a job reads them. Run the same command again: it repeats "
+            "Do not change inputs while a run reads them. Run the same command again: it repeats "
             "the stages that depend on this object.",
         ) from error
     except StorageError as error:

@@ -39,8 +39,7 @@ class FastGet:
     request to a bucket, and reuses the URL and the region. Later requests are signed by botocore's
     signer and sent by urllib3. If a response is not a success, boto3 repeats the request, because
     boto3 can interpret the error. After 429 and 5xx, the caller's retry repeats the request. If
-    there are no credentials, or if a proxy is configured, boto3
-    sends every request.
+    there are no credentials, or if a proxy is configured, boto3 sends every request.
 
     Args:
         client: see :func:`job.storage.s3.client.make_client`.

@@ -255,5 +255,5 @@ def _base64(digest: bytes) -> str:
 
 def _changed(path: Path) -> ObjectChanged:
     return ObjectChanged(
-        f"{path} changed during its upload", "Do not change the output while the job runs."
+        f"{path} changed during its upload", "Do not change the output during the run."
     )
