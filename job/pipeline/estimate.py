@@ -101,7 +101,7 @@ def estimates(
         "report": Estimate(_START, ""),
     }
     if images is None:
-        unknown = Estimate(None, "", f"the number of images: {why}")
+        unknown = Estimate(None, "", f"the number of images ({why})")
         names = ("prepare", "baseline", "calibrate", "qat", "accuracy", *OTHER_ENGINES)
         return found | dict.fromkeys(names, unknown)
     decode = speeds.decode / max(1, min(manifest.data.workers, host.usable_cores))

@@ -162,9 +162,10 @@ def _isa_note(rows: Sequence[SpeedRow]) -> str:
 
 def _engine_note(rows: Sequence[SpeedRow]) -> str:
     engines = sorted({ENGINE_NAMES[row.fp32_engine] for row in rows})
+    by_row = ", depending on the row" if len(engines) > 1 else ""
     return (
         "FP32 is the faster of Paddle's native kernels and oneDNN "
-        f"(here: {' and '.join(engines)}). {SPEEDUP_NOTE}"
+        f"(here: {' or '.join(engines)}{by_row}). {SPEEDUP_NOTE}"
     )
 
 
