@@ -5,7 +5,8 @@ python tests/bench/compare.py RUN            compare; exit code 1 if anything go
 python tests/bench/compare.py RUN --record   record the figures of this run
 
 Ratios and scores are recorded for each executed instruction set, so one file contains the figures
-of all machines. If an instruction set has no figures, nothing is compared, and the output says so.
+of all machines. If an instruction set has no figures, nothing is compared, and the output states
+this.
 """
 
 import json
@@ -24,7 +25,7 @@ LOSS = 0.05
 OTHER_MACHINE_LOSS = 0.15
 # Probability that a comparison without any loss reports one, in all rows together.
 FALSE_ALARMS = 0.05
-# Probability that a loss of 5% is taken for none, in each row.
+# Probability that a loss of 5% is not detected, in each row.
 MISSED = 0.025
 # Largest change of a score, as a share of the range of all scores. Rounding of sums changes a score
 # by less, and another image by more.
@@ -42,7 +43,7 @@ class Change:
     freedom: float
 
     def bounds(self, tail: float) -> tuple[float, float]:
-        """The change in percent that is not undercut, and not exceeded, but for this tail each."""
+        """Bounds of the change in percent; each tail outside the bounds has this probability."""
         from scipy.stats import t as student
 
         half = float(student.ppf(1 - tail, self.freedom)) * self.error
@@ -67,7 +68,7 @@ def change(now: Mapping[str, Any], then: Mapping[str, Any], rounds: tuple[int, i
 def figures(run: Path) -> dict[str, dict[str, Any]]:
     """What is recorded of a finished run: name -> ratios, INT8 ops, scores; and if it is stable.
 
-    Where two caps came to the same instruction set, the ratio counts that is known better.
+    If two caps have the same instruction set, the row with the narrower interval is used.
     """
     found: dict[str, dict[str, Any]] = {}
     width: dict[str, float] = {}
@@ -81,7 +82,8 @@ def figures(run: Path) -> dict[str, dict[str, Any]]:
         for row, raw in zip(entry["benchmark"], samples, strict=True):
             scores = [image[:CLASSES] for image in raw["scores"][:IMAGES]]
             if len(scores) > 1 and largest_change(scores[:1], scores[1:]) < SCORE_TOLERANCE:
-                raise SystemExit(f"{name}: scores do not depend on the image, and tell nothing")
+                why = "the scores do not depend on the image, so they cannot show a change"
+                raise SystemExit(f"{name}: {why}")
             key = f"{name}, batch {row['batch_size']}, {row['isa']}"
             low, high = row["ratio_interval"]
             if high / low >= width.get(key, float("inf")):
@@ -105,14 +107,14 @@ def figures(run: Path) -> dict[str, dict[str, Any]]:
 
 
 def is_same_machine(now: dict[str, Any], then: dict[str, Any]) -> bool:
-    """Whether both rows were measured on the same kind of machine; old rows do not name theirs."""
+    """Whether both rows were measured on the same kind of machine; old rows name no machine."""
     return bool(now["machine"] == then["machine"])
 
 
 def worse(
     name: str, now: dict[str, Any], then: dict[str, Any], comparisons: int
 ) -> Iterator[tuple[bool, str]]:
-    """What got worse, in words; False with what cannot be decided.
+    """Yield each loss in words, and whether the loss is certain.
 
     Args:
         name: name of the row.
@@ -135,7 +137,7 @@ def worse(
     moved = largest_change(now["scores"], then["scores"]) if then["scores"] else 0.0
     if moved > SCORE_TOLERANCE:
         limit = f"at most {SCORE_TOLERANCE:.1%}"
-        yield True, f"{name}: scores moved by {moved:.1%} of their spread, {limit}"
+        yield True, f"{name}: scores changed by {moved:.1%} of their spread, expected {limit}"
 
 
 def loss(
@@ -151,7 +153,7 @@ def loss(
     told = f"ratio {new['ratio']:.2f}, recorded {old['ratio']:.2f}"
     if not is_same_machine(now, then):
         least = old["ratio"] * (1 - OTHER_MACHINE_LOSS)
-        return None if new["ratio"] >= least else (True, f"{told}, least {least:.2f}")
+        return None if new["ratio"] >= least else (True, f"{told}, expected at least {least:.2f}")
     found = change(new, old, (now["rounds"], then["rounds"]))
     low, high = found.bounds(MISSED)
     if low >= -100 * LOSS:
@@ -199,12 +201,12 @@ def main(run: str, *options: str) -> int:
     now = figures(Path(run))
     recorded = json.loads(RECORDED.read_bytes()) if RECORDED.exists() else {}
     if options == ("--record",):
-        # A disturbed ratio is nothing to hold others to.
+        # A disturbed ratio is no reference for later runs.
         steady = {name: values for name, values in now.items() if values.pop("stable")}
         RECORDED.write_text(json.dumps({**recorded, **steady}, indent=1, sort_keys=True) + "\n")
         print(f"recorded {len(steady)} rows in {RECORDED}")
         for name in now.keys() - steady.keys():
-            print(f"not recorded, as unstable: {name}")
+            print(f"not recorded, because it is unstable: {name}")
         return 0
     found = compared(now, recorded)
     print()
