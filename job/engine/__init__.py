@@ -4,7 +4,7 @@ import os
 import warnings
 
 # Paddle reads these flags while it is imported.
-# quant_aware and convert need legacy programs, and oneDNN INT8 fails on every PIR model in the
+# quant_aware needs legacy programs, and oneDNN INT8 fails on every PIR model in the
 # releases so far (PaddlePaddle/Paddle issues 77340, 79749).
 os.environ["FLAGS_enable_pir_api"] = "0"  # noqa: SIM112
 # By default the executor runs each op on any of four threads, and oneDNN keeps reordered tensors

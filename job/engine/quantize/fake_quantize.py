@@ -62,7 +62,7 @@ def insert(
         The fake-quantized program.
     """
     # Imported here because the import takes time, and most engine processes do not insert quantize
-    # ops. The code of the packages imports OpenCV and scikit-learn, for 1.7 s of CPU time.
+    # ops. The code of the packages imports scikit-learn and others, for 1.7 s of CPU time.
     skip_package_code("paddleslim", "paddleslim.quant")
     from paddleslim.quant.quanter import quant_aware
 
