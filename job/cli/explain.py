@@ -151,4 +151,5 @@ def _render_tree(explanations: Sequence[Explanation], console: "Console") -> Non
             name.append(" *", style="red")
         table.add_row(name, Text(key.summary))
     console.print(table)
-    console.print(Text("* required. Run `job explain KEY` for all details of a key."))
+    mark = "* required. " if any(key.required for key in explanations) else ""
+    console.print(Text(f"{mark}Run `job explain KEY` for all details of a key."))
