@@ -191,7 +191,6 @@ class QuantizeSpec:
     post_algo: str
     weight_rounding: str
     correct_bias: bool
-    equalize: bool
     fallback: FallbackSpec | None
 
 

@@ -1,7 +1,7 @@
 """Calibration: the starting point of quantization, without labels and without training.
 
-Calibration equalizes channels, chooses the range of each activation, rounds weights by GPTQ, and
-corrects the shift that rounding causes in the mean output of each layer.
+Calibration chooses the range of each activation, rounds weights by GPTQ, and corrects the shift
+that rounding causes in the mean output of each layer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +12,7 @@ import numpy as np
 from paddle import static
 from paddle.static import Program
 
-from job.engine.quantize import equalization, measurement
-from job.engine.quantize.equalization import Junction
+from job.engine.quantize import measurement
 from job.engine.quantize.fake_quantize import DEFAULT_SCALE_FLOOR
 from job.engine.quantize.gptq import LEVELS
 from job.engine.quantize.grid import UNSIGNED_STEPS, unsigned_values
@@ -54,13 +53,11 @@ class Method:
         ranges: the algorithm of :func:`job.engine.quantize.ranges.choose_range`.
         gptq: round weights by GPTQ, not to the nearest step.
         correct_bias: correct the mean output of each layer.
-        equalize: scale the channels of activations.
     """
 
     ranges: str = "mse"
     gptq: bool = True
     correct_bias: bool = True
-    equalize: bool = True
 
 
 DEFAULT = Method()
@@ -108,8 +105,7 @@ def calibrate(
             exception that it raises ends the calibration.
 
     Returns:
-        The numbers of activation scales, weights rounded by GPTQ, corrected layers and equalized
-        activations.
+        The numbers of activation scales, weights rounded by GPTQ, and corrected layers.
 
     Raises:
         QuantizationError: there is no image, or an activation is not finite.
@@ -120,12 +116,10 @@ def calibrate(
     activations, weights = quantized_variables(evaluation, quantized)
     layers = layers_of(evaluation, weights)
     groups = grouped(layers) if method.gptq else []
-    junctions = equalization.junctions_of(evaluation, layers) if method.equalize else []
     few = images.some(enough(images.values.shape[1:]))
     rounding = sum(steps_of(evaluation, same[0]) for group in groups for same in group.values())
-    shown = images.count + few.count * (bool(junctions) + len(groups))
+    shown = images.count + few.count * len(groups)
     passes = Passes(shown + rounding, progress)
-    equalize(model, few, junctions, passes)
     histograms, means = measure_all(model, images, activations, layers, passes)
     original = read_variables(scope, persistables(evaluation))
     per_channel = settings["weight_quantize_type"] == PER_CHANNEL
@@ -140,7 +134,6 @@ def calibrate(
         "activation_scales": len(activations),
         "gptq_weights": len(changed),
         "corrected_layers": len(corrected),
-        "equalized_activations": len(junctions),
     }
 
 
@@ -248,19 +241,6 @@ def quantized_variables(
     activations = {k: name for k, name in sources.items() if not block.var(name).persistable}
     weights = [name for name in sources.values() if block.var(name).persistable]
     return activations, weights
-
-
-def equalize(model: Model, images: Images, junctions: Sequence[Junction], passes: Passes) -> None:
-    """Scale the channels of activations in the model's scope."""
-    if not junctions:
-        return
-    names = [junction.activation for junction in junctions]
-    largest = measurement.measure_channels(model, images, names, passes.add)
-    for junction in junctions:
-        factor = equalization.factors(junction, largest[junction.activation])
-        names = [junction.scale, junction.bias, *(layer.weight for layer in junction.readers)]
-        values = read_variables(model.scope, names)
-        write_variables(model.scope, equalization.equalized(junction, factor, values))
 
 
 def corrections(

@@ -194,19 +194,3 @@ class Covariances:
             share = 1 / self.positions[moments.layer.source]
             parts.append([block * share for block in moments.covariances(centred=True)])
         return [np.sum(blocks, axis=0) for blocks in zip(*parts, strict=True)]
-
-
-def measure_channels(
-    model: Model, images: Images, names: Sequence[str], progress: Callable[[int], None]
-) -> dict[str, np.ndarray]:
-    """Return the largest magnitude of each channel, float32 [C], of activations [N, C, H, W]."""
-    largest: dict[str, np.ndarray] = {}
-
-    def receive(values: Mapping[str, np.ndarray]) -> None:
-        for name in names:
-            found = np.abs(values[name]).max(axis=(0, 2, 3))
-            largest[name] = np.maximum(largest.get(name, found), found)
-        progress(len(values[IMAGE]))
-
-    model.run(names, images, receive)
-    return largest
