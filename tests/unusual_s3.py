@@ -58,10 +58,14 @@ class Habits:
         ignores_range: the header Range has no effect.
         unknown_size: Content-Range contains ``*`` instead of the size of the object.
         chunked: responses to GET have no Content-Length.
+        heads_without_size: responses to HEAD have no Content-Length.
+        headers: headers of each response.
         needs_md5: a PUT without Content-MD5 is rejected, as in a bucket with Object Lock.
         rewrites: changes the XML of each response.
         aborts_uploads: so many multipart uploads are aborted before their next part, as by a
             lifecycle rule.
+        times_ahead: seconds by which the times of objects are ahead of the header Date and of the
+            client, as if another machine wrote them.
     """
 
     ignores_if_match: bool = False
@@ -87,14 +91,17 @@ class Habits:
     ignores_range: bool = False
     unknown_size: bool = False
     chunked: bool = False
+    heads_without_size: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
     needs_md5: bool = False
     rewrites: Callable[[str], str] | None = None
     aborts_uploads: int = 0
+    times_ahead: float = 0.0
 
     def reset(self) -> None:
         """Switch all habits off."""
         for each in fields(self):
-            setattr(self, each.name, each.default)
+            setattr(self, each.name, getattr(Habits(), each.name))
 
 
 @dataclass(frozen=True)
@@ -267,7 +274,7 @@ class _Handler(BaseHTTPRequestHandler):
         if habits.flips_a_byte and content:
             content = bytes([content[0] ^ 1]) + content[1:]
         headers = {
-            "Last-Modified": formatdate(stored.at, usegmt=True),
+            "Last-Modified": formatdate(stored.at + habits.times_ahead, usegmt=True),
             **{f"x-amz-meta-{name}": value for name, value in stored.metadata.items()},
             **self._etag(stored),
         }
@@ -314,7 +321,8 @@ class _Handler(BaseHTTPRequestHandler):
                 break
             stored = self.state.objects[key]
             etag = "" if habits.without_etag else f"<ETag>{escape(stored.etag)}</ETag>"
-            date = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(stored.at))
+            at = time.gmtime(stored.at + habits.times_ahead)
+            date = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", at)
             entries[name] = (
                 f"<CommonPrefixes><Prefix>{escape(name)}</Prefix></CommonPrefixes>"
                 if found
@@ -351,12 +359,15 @@ class _Handler(BaseHTTPRequestHandler):
         if self.state.habits.rewrites and body.startswith(b"<"):
             body = self.state.habits.rewrites(body.decode()).encode()
         self.send_response(status)
-        for name, value in {"Content-Type": "application/xml", **(headers or {})}.items():
+        every = {"Content-Type": "application/xml", **(headers or {})}
+        for name, value in {**every, **self.state.habits.headers}.items():
             self.send_header(name, value)
         if self.command == "GET" and self.state.habits.chunked:
             self.send_header("Transfer-Encoding", "chunked")
             body = (b"%x\r\n%s\r\n" % (len(body), body) if body else b"") + b"0\r\n\r\n"
-        elif status != 204:
+        elif self.command == "HEAD" and self.state.habits.heads_without_size:
+            self.close_connection = True
+        elif status != 204 and "Content-Length" not in self.state.habits.headers:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":

@@ -55,10 +55,37 @@ def make_session() -> Any:
     from botocore.session import get_session
 
     session = get_session()
-    session.get_component("response_parser_factory").set_parser_defaults(
-        timestamp_parser=parsed_time
-    )
+    parsers = lenient_parsers()
+    parsers.set_parser_defaults(timestamp_parser=parsed_time)
+    session.register_component("response_parser_factory", parsers)
     return session
+
+
+def lenient_parsers() -> Any:
+    """Return a factory of botocore's parsers that keeps the text of an invalid integer.
+
+    botocore's own parsers raise a ValueError, also for fields that the job does not read.
+    :func:`job.storage.s3.responses.size_of` rejects the text of a field that the job reads, and
+    names the object.
+    """
+    from botocore.parsers import ResponseParserFactory, RestXMLParser
+
+    class Lenient(RestXMLParser):  # type: ignore[misc]
+        def _handle_integer(self, shape: Any, text: Any) -> Any:
+            try:
+                return super()._handle_integer(shape, text)
+            except ValueError:
+                return getattr(text, "text", text) or ""
+
+        _handle_long = _handle_integer
+
+    class Factory(ResponseParserFactory):  # type: ignore[misc]
+        def create_parser(self, protocol_name: str) -> Any:
+            if protocol_name == "rest-xml":
+                return Lenient(**self._defaults)
+            return super().create_parser(protocol_name)
+
+    return Factory()
 
 
 def parsed_time(value: Any) -> datetime:

@@ -173,7 +173,7 @@ def _parsed(response: Any) -> Mapping[str, Any]:
     length = headers.get("content-length")
     return {
         # A response in chunks has no Content-Length.
-        **({} if length is None else {"ContentLength": int(length)}),
+        **({} if length is None else {"ContentLength": _number(length)}),
         "ContentRange": headers.get("content-range", ""),
         "ETag": headers.get("etag", ""),
         "ServerSideEncryption": headers.get("x-amz-server-side-encryption", ""),
@@ -181,3 +181,8 @@ def _parsed(response: Any) -> Mapping[str, Any]:
         "Metadata": metadata,
         "Body": response,
     }
+
+
+def _number(text: str) -> int | str:
+    """Return a number, or the text of an invalid one, as the client's parser does."""
+    return int(text) if text.isdecimal() else text
