@@ -6,6 +6,7 @@ server checks no signatures.
 """
 
 import hashlib
+import io
 import re
 import threading
 import time
@@ -26,6 +27,7 @@ from job.storage.s3.retry import Retry
 from job.uri import S3Uri
 
 BUCKET = S3Uri("bucket", "")
+_DRIP_SECONDS = 0.05
 _PAGE = "<html><head><title>Welcome</title></head><body><p>It works<br></body></html>"
 
 
@@ -58,6 +60,7 @@ class Habits:
         ignores_range: the header Range has no effect.
         unknown_size: Content-Range contains ``*`` instead of the size of the object.
         chunked: responses to GET have no Content-Length.
+        drips: so many responses are sent byte by byte, with a pause before each byte.
         heads_without_size: responses to HEAD have no Content-Length.
         headers: headers of each response.
         needs_md5: a PUT without Content-MD5 is rejected, as in a bucket with Object Lock.
@@ -91,6 +94,7 @@ class Habits:
     ignores_range: bool = False
     unknown_size: bool = False
     chunked: bool = False
+    drips: int = 0
     heads_without_size: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
     needs_md5: bool = False
@@ -180,6 +184,21 @@ class _Handler(BaseHTTPRequestHandler):
         return accepted
 
     def _do(self) -> None:
+        with self.state.lock:
+            dripping = self.state.habits.drips > 0
+            self.state.habits.drips -= dripping
+        if not dripping:
+            self._handle()
+            return
+        connection, self.wfile = self.wfile, io.BytesIO()
+        self._handle()
+        content, self.wfile = self.wfile.getvalue(), connection
+        for place in range(len(content)):
+            time.sleep(_DRIP_SECONDS)
+            self.wfile.write(content[place : place + 1])
+            self.wfile.flush()
+
+    def _handle(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         address = urlsplit(self.path)
         query = {k: v[0] for k, v in parse_qs(address.query, keep_blank_values=True).items()}

@@ -9,11 +9,13 @@ from typing import Any
 from job.errors import StorageError
 from job.storage.s3.errors import described
 from job.storage.s3.foreign_server import NotS3, reject_foreign
+from job.storage.s3.pace import limit_client
 from job.storage.s3.retry import BUDGET_SECONDS, Limits, Retry
 
 CONNECTIONS = 16
 _CONNECT_SECONDS = 10
-# Time without any byte from the server, not the time of the whole response.
+# Time without any byte from the server, not the time of the whole response. In the same time, a
+# response must also reach the least speed.
 _READ_SECONDS = 20
 
 
@@ -136,7 +138,8 @@ def make_client(
         settings: how to connect.
         session: see :func:`make_session`; None: a new session is created.
         connect_seconds: timeout of connecting.
-        read_seconds: timeout of waiting for the next byte.
+        read_seconds: timeout of waiting for the next byte, and interval of the least speed (see
+            :mod:`job.storage.s3.pace`).
 
     Raises:
         StorageError: the settings or the AWS_* variables are invalid, or the file of trusted
@@ -175,6 +178,7 @@ def make_client(
             "Correct the storage section of the manifest, or the AWS_* variables.",
         ) from error
     reject_foreign(client)
+    limit_client(client)
     return client
 
 
