@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from email.utils import formatdate
 from functools import cached_property
@@ -176,6 +176,11 @@ class _Handler(BaseHTTPRequestHandler):
             super().handle_one_request()
         except OSError:
             self.close_connection = True
+
+    def finish(self) -> None:
+        # The client closes the connection of a response that is too slow.
+        with suppress(OSError):
+            super().finish()
 
     def handle_expect_100(self) -> bool:
         accepted = super().handle_expect_100()

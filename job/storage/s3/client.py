@@ -5,14 +5,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from job.errors import StorageError
 from job.storage.s3.errors import described
 from job.storage.s3.foreign_server import NotS3, reject_foreign
 from job.storage.s3.pace import limit_client
 from job.storage.s3.retry import BUDGET_SECONDS, Limits, Retry
+from job.uri import without_secrets
 
 CONNECTIONS = 16
+_ENDPOINT = (
+    "Set storage.endpoint_url in the manifest, or AWS_ENDPOINT_URL_S3, to http://HOST:PORT or "
+    "https://HOST:PORT."
+)
 _CONNECT_SECONDS = 10
 # Time without any byte from the server, not the time of the whole response. In the same time, a
 # response must also reach the least speed.
@@ -175,11 +181,27 @@ def make_client(
     except (BotoCoreError, ValueError) as error:
         raise StorageError(
             f"cannot create an S3 client: {described(error)}",
-            "Correct the storage section of the manifest, or the AWS_* variables.",
+            f"Correct the storage section of the manifest, or the AWS_* variables. {_ENDPOINT}",
         ) from error
+    _check_endpoint(str(client.meta.endpoint_url))
     reject_foreign(client)
     limit_client(client)
     return client
+
+
+def _check_endpoint(url: str) -> None:
+    """Check the URL of the server, which AWS_* variables or a profile can set.
+
+    Raises:
+        StorageError: botocore would reject the URL at each request.
+    """
+    parts = urlsplit(url)
+    try:
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port
+        valid = False
+    if not valid:
+        raise StorageError(f"the endpoint {without_secrets(url)[:100]!a} is invalid", _ENDPOINT)
 
 
 def _check_certificates(path: str | None) -> None:

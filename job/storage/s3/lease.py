@@ -207,7 +207,9 @@ def acquire(
                 store.delete([other.object.uri for other in others])
                 return lease
         except BaseException:
-            store.delete([lease.claim])
+            # The first error has the reason. If the claim is not removed, it expires.
+            with suppress(StorageError):
+                store.delete([lease.claim])
             raise
         store.delete([lease.claim])
         pause(random.uniform(0, _WITHDRAWN_SECONDS))  # noqa: S311

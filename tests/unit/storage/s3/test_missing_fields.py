@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from unusual_s3 import BUCKET, Unusual
 
-from job.errors import StorageError
+from job.errors import AccessRejected, StorageError
 from job.storage.s3.access import Access
 from job.storage.s3.client import S3Settings, parsed_time
 from job.storage.s3.foreign_server import NotS3
@@ -144,3 +144,10 @@ def test_forms_of_times(value: str | float) -> None:
 def test_no_time() -> None:
     with pytest.raises(NotS3, match="soon"):
         parsed_time("soon")
+
+
+def test_a_lock_that_cannot_be_written_names_the_operation(server: Unusual) -> None:
+    """Removing the lock fails too, but this error is not the reason."""
+    server.habits.rejects = (403, "AccessDenied")
+    with pytest.raises(AccessRejected, match="PutObject"):
+        acquire(server.store(), BUCKET / "run", run="ours", lease_seconds=60, say=print)
