@@ -27,7 +27,7 @@ from job.storage.s3.retry import Retry
 from job.uri import S3Uri
 
 BUCKET = S3Uri("bucket", "")
-_DRIP_SECONDS = 0.05
+_DRIP_SECONDS = 0.02
 _PAGE = "<html><head><title>Welcome</title></head><body><p>It works<br></body></html>"
 
 

@@ -181,7 +181,9 @@ def make_client(
     except (BotoCoreError, ValueError) as error:
         raise StorageError(
             f"cannot create an S3 client: {described(error)}",
-            f"Correct the storage section of the manifest, or the AWS_* variables. {_ENDPOINT}",
+            _ENDPOINT
+            if "Invalid endpoint" in str(error)
+            else "Correct the storage section of the manifest, or the AWS_* variables.",
         ) from error
     _check_endpoint(str(client.meta.endpoint_url))
     reject_foreign(client)

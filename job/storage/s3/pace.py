@@ -3,6 +3,9 @@
 A timeout of a socket limits the time without any byte. A server that sends one byte every few
 seconds never reaches this timeout. The connections of this module count the bytes of each response,
 header and body, and fail if a response is too slow.
+
+Responses to POST have no limit, because S3 sends single spaces while it completes a multipart
+upload.
 """
 
 import io
@@ -67,10 +70,12 @@ class _PacedStream(io.RawIOBase):
 class _PacedResponse(HTTPResponse):
     """A response whose bytes must arrive with the least speed."""
 
-    def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
-        super().__init__(sock, *args, **options)
+    def __init__(
+        self, sock: Any, debuglevel: int = 0, method: str | None = None, url: str | None = None
+    ) -> None:
+        super().__init__(sock, debuglevel, method, url)
         seconds = sock.gettimeout()
-        if seconds is not None:
+        if seconds is not None and method != "POST":
             self.fp = io.BufferedReader(_PacedStream(self.fp.detach(), seconds))
 
 

@@ -56,6 +56,11 @@ class TestForeignServers:
             make_client(S3Settings(endpoint_url=url))
         assert "https://HOST:PORT" in raised.value.hint
 
+    def test_an_invalid_region(self) -> None:
+        with pytest.raises(StorageError, match="us east") as raised:
+            make_client(S3Settings(region="us east"))
+        assert "HOST:PORT" not in raised.value.hint
+
     def test_an_endpoint_that_contains_the_bucket(self, server: Unusual) -> None:
         """The server reads the name of the bucket in the path as the first part of a key."""
         client = make_client(S3Settings(endpoint_url=f"{server.url}/bucket"))

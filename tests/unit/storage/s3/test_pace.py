@@ -13,7 +13,7 @@ from job.storage.s3.fast_get import FastGet
 from job.storage.s3.objects import ObjectStore
 from job.storage.s3.retry import Retry
 
-# In this time, the server sends 10 bytes.
+# In this time, the server sends 25 bytes.
 READ_SECONDS = 0.5
 ACTS: dict[str, Callable[[ObjectStore, Path], object]] = {
     "read": lambda store, folder: store.read(BUCKET / "a"),
@@ -53,6 +53,15 @@ def test_a_server_that_is_always_slow(server: Unusual) -> None:
     server.habits.drips = 9
     with pytest.raises(TransferFailed, match=f"{BUCKET}a: .*2 attempts"):
         store(server, attempts=2).head(BUCKET / "a")
+
+
+def test_completing_an_upload_may_be_slow(server: Unusual) -> None:
+    """S3 sends single spaces while it completes a multipart upload."""
+    client = store(server, attempts=1).client
+    server.habits.drips = 1
+    created = client.create_multipart_upload(Bucket=BUCKET.bucket, Key="a")
+    assert created["UploadId"]
+    assert server.requests["POST"] == 1
 
 
 def test_a_slow_reader_is_not_a_slow_server(server: Unusual) -> None:
