@@ -6,12 +6,13 @@ server checks no signatures.
 """
 
 import hashlib
+import io
 import re
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from email.utils import formatdate
 from functools import cached_property
@@ -26,6 +27,7 @@ from job.storage.s3.retry import Retry
 from job.uri import S3Uri
 
 BUCKET = S3Uri("bucket", "")
+_DRIP_SECONDS = 0.02
 _PAGE = "<html><head><title>Welcome</title></head><body><p>It works<br></body></html>"
 
 
@@ -58,10 +60,15 @@ class Habits:
         ignores_range: the header Range has no effect.
         unknown_size: Content-Range contains ``*`` instead of the size of the object.
         chunked: responses to GET have no Content-Length.
+        drips: so many responses are sent byte by byte, with a pause before each byte.
+        heads_without_size: responses to HEAD have no Content-Length.
+        headers: headers of each response.
         needs_md5: a PUT without Content-MD5 is rejected, as in a bucket with Object Lock.
         rewrites: changes the XML of each response.
         aborts_uploads: so many multipart uploads are aborted before their next part, as by a
             lifecycle rule.
+        times_ahead: seconds by which the times of objects are ahead of the header Date and of the
+            client, as if another machine wrote them.
     """
 
     ignores_if_match: bool = False
@@ -87,14 +94,18 @@ class Habits:
     ignores_range: bool = False
     unknown_size: bool = False
     chunked: bool = False
+    drips: int = 0
+    heads_without_size: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
     needs_md5: bool = False
     rewrites: Callable[[str], str] | None = None
     aborts_uploads: int = 0
+    times_ahead: float = 0.0
 
     def reset(self) -> None:
         """Switch all habits off."""
         for each in fields(self):
-            setattr(self, each.name, each.default)
+            setattr(self, each.name, getattr(Habits(), each.name))
 
 
 @dataclass(frozen=True)
@@ -166,6 +177,11 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:
             self.close_connection = True
 
+    def finish(self) -> None:
+        # The client closes the connection of a response that is too slow.
+        with suppress(OSError):
+            super().finish()
+
     def handle_expect_100(self) -> bool:
         accepted = super().handle_expect_100()
         # Otherwise the client waits for a second, because the answer stays in the buffer.
@@ -173,6 +189,21 @@ class _Handler(BaseHTTPRequestHandler):
         return accepted
 
     def _do(self) -> None:
+        with self.state.lock:
+            dripping = self.state.habits.drips > 0
+            self.state.habits.drips -= dripping
+        if not dripping:
+            self._handle()
+            return
+        connection, self.wfile = self.wfile, io.BytesIO()
+        self._handle()
+        content, self.wfile = self.wfile.getvalue(), connection
+        for place in range(len(content)):
+            time.sleep(_DRIP_SECONDS)
+            self.wfile.write(content[place : place + 1])
+            self.wfile.flush()
+
+    def _handle(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         address = urlsplit(self.path)
         query = {k: v[0] for k, v in parse_qs(address.query, keep_blank_values=True).items()}
@@ -267,7 +298,7 @@ class _Handler(BaseHTTPRequestHandler):
         if habits.flips_a_byte and content:
             content = bytes([content[0] ^ 1]) + content[1:]
         headers = {
-            "Last-Modified": formatdate(stored.at, usegmt=True),
+            "Last-Modified": formatdate(stored.at + habits.times_ahead, usegmt=True),
             **{f"x-amz-meta-{name}": value for name, value in stored.metadata.items()},
             **self._etag(stored),
         }
@@ -314,7 +345,8 @@ class _Handler(BaseHTTPRequestHandler):
                 break
             stored = self.state.objects[key]
             etag = "" if habits.without_etag else f"<ETag>{escape(stored.etag)}</ETag>"
-            date = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(stored.at))
+            at = time.gmtime(stored.at + habits.times_ahead)
+            date = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", at)
             entries[name] = (
                 f"<CommonPrefixes><Prefix>{escape(name)}</Prefix></CommonPrefixes>"
                 if found
@@ -351,12 +383,15 @@ class _Handler(BaseHTTPRequestHandler):
         if self.state.habits.rewrites and body.startswith(b"<"):
             body = self.state.habits.rewrites(body.decode()).encode()
         self.send_response(status)
-        for name, value in {"Content-Type": "application/xml", **(headers or {})}.items():
+        every = {"Content-Type": "application/xml", **(headers or {})}
+        for name, value in {**every, **self.state.habits.headers}.items():
             self.send_header(name, value)
         if self.command == "GET" and self.state.habits.chunked:
             self.send_header("Transfer-Encoding", "chunked")
             body = (b"%x\r\n%s\r\n" % (len(body), body) if body else b"") + b"0\r\n\r\n"
-        elif status != 204:
+        elif self.command == "HEAD" and self.state.habits.heads_without_size:
+            self.close_connection = True
+        elif status != 204 and "Content-Length" not in self.state.habits.headers:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":

@@ -1,10 +1,12 @@
 """Checks the output's location before anything is read or written."""
 
+import posixpath
 from pathlib import Path
 
 from job.errors import UsageError
 from job.manifest import Manifest, entries
 from job.pipeline.output_location import Location
+from job.uri import S3Uri
 
 
 def check_output(manifest: Manifest, output: Location) -> None:
@@ -17,12 +19,10 @@ def check_output(manifest: Manifest, output: Location) -> None:
     Raises:
         UsageError: the results of the run would become images of the data set.
     """
-    if not isinstance(output, Path):
-        return
-    place = output.resolve()
+    place = output.resolve() if isinstance(output, Path) else output
     for single in entries(manifest) or (manifest,):
         for key, folder in _image_folders(single).items():
-            if place.is_relative_to(folder):
+            if _is_inside(place, folder):
                 raise UsageError(
                     f"the output {output} is inside the images of /data/{key} ({folder})",
                     "Start `job` in another folder, or set --output to a folder outside the "
@@ -30,11 +30,27 @@ def check_output(manifest: Manifest, output: Location) -> None:
                 )
 
 
-def _image_folders(manifest: Manifest) -> dict[str, Path]:
+def _is_inside(place: Location, folder: Location) -> bool:
+    if isinstance(place, Path) and isinstance(folder, Path):
+        return place.is_relative_to(folder)
+    if isinstance(place, S3Uri) and isinstance(folder, S3Uri):
+        return place.bucket == folder.bucket and place.below.startswith(folder.below)
+    return False
+
+
+def _image_folders(manifest: Manifest) -> dict[str, Location]:
     """Return the folders in which every image belongs to a split, by key of the manifest."""
     data = manifest.data
-    if data.format not in ("class_folders", "images") or manifest.uri(data.root or "."):
+    if data.format not in ("class_folders", "images"):
         return {}
-    root = manifest.path(data.root or ".")
     names = {key: getattr(data, key) for key in ("train_dir", "selection_dir", "val_dir")}
+    uri = manifest.uri(data.root or ".")
+    if uri is not None:
+        return {key: _below(uri, name) for key, name in names.items() if name}
+    root = manifest.path(data.root or ".")
     return {key: (root / name).resolve() for key, name in names.items() if name}
+
+
+def _below(root: S3Uri, name: str) -> S3Uri:
+    folder = posixpath.normpath(name)
+    return root if folder == "." else root / folder

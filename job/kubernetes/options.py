@@ -10,19 +10,32 @@ from job.pipeline.plan import select
 from job.stages import stages_for
 
 _MAX_CPUS, _MAX_HOURS = 1024, 24 * 365
-# Namespaces and queues are DNS labels. Other names are DNS names with dots, up to 253 characters.
+# Namespaces are DNS labels. Other names are DNS names with dots, up to 253 characters. The name of
+# a queue is also the value of a label, which has at most 63 characters.
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _SUBDOMAIN = re.compile(
     r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*"
 )
+# REGISTRY:PORT/PATH/NAME:TAG@DIGEST. Only the registry can contain upper-case letters.
+_IMAGE_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_IMAGE = re.compile(
+    r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?/)?"
+    rf"{_IMAGE_PART}(?:/{_IMAGE_PART})*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
+)
 _NAMES = {
     "namespace": _LABEL,
-    "queue": _LABEL,
+    "queue": re.compile(rf"(?=.{{1,63}}$){_SUBDOMAIN.pattern}"),
     "claim": _SUBDOMAIN,
     "secret": _SUBDOMAIN,
     "service_account": _SUBDOMAIN,
-    "image": re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*"),
+    "image": _IMAGE,
 }
+_NAME_HINT = (
+    "Use lower-case letters, digits and '-', with a letter or digit at both ends. All names except "
+    "--namespace can also contain dots."
+)
+_IMAGE_HINT = "Write REGISTRY/NAME:TAG. NAME has no upper-case letters."
 _TAINT = re.compile(
     r"(?P<key>(?:[a-z0-9.-]{1,253}/)?[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)"
     r"(?:=(?P<value>(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?))?"
@@ -136,9 +149,8 @@ def _check_names(options: PodOptions) -> None:
         value = getattr(options, option)
         if value is not None and not pattern.fullmatch(value):
             raise UsageError(
-                f"--{option.replace('_', '-')}: {value[:80]!r} is not a valid name in Kubernetes",
-                "Use lower-case letters, digits and '-', with a letter or digit at both ends. An "
-                "image is REGISTRY/NAME:TAG.",
+                f"--{option.replace('_', '-')}: {value[:80]!r} is not a valid name",
+                _IMAGE_HINT if option == "image" else _NAME_HINT,
             )
 
 

@@ -23,10 +23,11 @@ from job.manifest import Manifest
 BASE = Path(__file__).parents[1] / "k8s" / "job.yaml"
 # Time after the grace period for the job to exit and for the kubelet to notice, in seconds.
 _MARGIN_SECONDS = 35
-# Pod names are NAME-INDEX-xxxxx and must fit into a DNS label of 63 characters.
-_MAX_NAME = 50
+# The name of a Job is NAME-STAGE. It and the hosts NAME-STAGE-INDEX are DNS labels, which have at
+# most 63 characters.
+_MAX_NAME, _MAX_WITH_STAGE = 50, 58
 # A PaddleJob's pods are NAME-STAGE-DIGEST-worker-N, and each has a Service, whose name is a label.
-_MAX_PADDLE_NAME = 28
+_MAX_PADDLE_NAME, _MAX_PADDLE_WITH_STAGE = 28, 39
 _CHECKSUM_DIGITS = 6
 # Two manifests with one name must never get equal ConfigMap names, so this digest is longer.
 _CONTENT_DIGITS = 12
@@ -72,9 +73,7 @@ def objects(manifest: Manifest, options: PodOptions) -> tuple[Object, ...]:
     if options.processes:
         options = replace(options, until=options.until or _TRAINING)
     made: dict[str, Any] = yaml.safe_load(BASE.read_text(encoding="utf-8"))
-    what = "-score" if options.score else f"-{options.until}" if options.until else ""
-    name = f"{_dns_label(manifest.name, for_paddle_job=bool(options.processes))}{what}"
-    made["metadata"]["name"] = name
+    made["metadata"]["name"] = _name(manifest, options)
     if options.namespace:
         made["metadata"]["namespace"] = options.namespace
     config = _config_map(made["metadata"], manifest)
@@ -86,6 +85,18 @@ def objects(manifest: Manifest, options: PodOptions) -> tuple[Object, ...]:
         # pods exist. Therefore a changed manifest is a new PaddleJob.
         made["metadata"]["name"] = config["metadata"]["name"]
     return config, made
+
+
+def _name(manifest: Manifest, options: PodOptions) -> str:
+    """Return the name of the Job: the manifest's name and what the Job does."""
+    # Names of stages can contain underscores, which are not allowed in a DNS label.
+    what = "score" if options.score else (options.until or "").replace("_", "-")
+    ending = f"-{what}" if what else ""
+    short, whole = _MAX_NAME, _MAX_WITH_STAGE
+    if options.processes:
+        short, whole = _MAX_PADDLE_NAME, _MAX_PADDLE_WITH_STAGE
+    longest = min(short, whole - len(ending))
+    return f"{_dns_label(manifest.name, longest, for_paddle_job=bool(options.processes))}{ending}"
 
 
 def _config_map(metadata: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
@@ -199,17 +210,17 @@ def _as_paddle_job(made: dict[str, Any], processes: int) -> dict[str, Any]:
     }
 
 
-def _dns_label(name: str, *, for_paddle_job: bool) -> str:
+def _dns_label(name: str, longest: int, *, for_paddle_job: bool) -> str:
     """Convert a manifest's name to a DNS label: lower-case letters, digits and dashes.
 
     A checksum is appended to a converted name, so that different names remain different.
 
     Args:
         name: the manifest's name.
-        for_paddle_job: whether the label begins with a letter and is short. The training operator
-            creates a Service with the name of each pod, and rejects names that begin with a digit.
+        longest: the largest length of the label.
+        for_paddle_job: whether the label begins with a letter. The training operator creates a
+            Service with the name of each pod, and rejects names that begin with a digit.
     """
-    longest = _MAX_PADDLE_NAME if for_paddle_job else _MAX_NAME
     label = "-".join(re.findall("[a-z0-9]+", name.lower()))
     if for_paddle_job and not label[:1].isalpha():
         label = f"job-{label}"

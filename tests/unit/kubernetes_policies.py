@@ -1,5 +1,6 @@
 """Guarantees to cluster administrators about every Job; one function checks each guarantee."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ VNNI = "feature.node.kubernetes.io/cpu-cpuid.AVX512VNNI"
 AMX = "feature.node.kubernetes.io/cpu-cpuid.AMXINT8"
 GRACE_SECONDS = 25
 SECONDS_TO_END = 30
+DNS_LABEL = re.compile(r"(?=.{1,63}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?$")
 NEVER_RETRIED = [2, 3, 4, 5]
 
 
@@ -31,7 +33,10 @@ def present(key: str) -> Mapping[str, Any]:
 
 
 def is_a_job(job: Job) -> bool:
-    return (job["apiVersion"], job["kind"]) == ("batch/v1", "Job") and bool(job["metadata"]["name"])
+    """Checks the name too: it and the host names of an Indexed Job are DNS labels."""
+    last = job["spec"].get("completions", 1) - 1
+    host = f"{job['metadata']['name']}-{last}"
+    return (job["apiVersion"], job["kind"]) == ("batch/v1", "Job") and bool(DNS_LABEL.match(host))
 
 
 def needs_vnni(job: Job) -> bool:

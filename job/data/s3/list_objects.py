@@ -19,6 +19,8 @@ from job.storage.s3.responses import S3Object
 from job.uri import S3Uri
 
 _THREADS = 16
+# How many folders a message names.
+_NAMED_FOLDERS = 3
 _SPLITS = ("train", "selection", "val")
 
 
@@ -75,7 +77,11 @@ def list_objects(
     if root not in tops:
         listed.add(filter(belongs_to_root, store.directly_in(root)), belongs)
     if not listed.seen:
-        raise DataError(f"{root}: no objects found", "Correct data.root, or upload the data set.")
+        where = ", ".join(str(top) for top in tops[:_NAMED_FOLDERS]) or str(root)
+        raise DataError(
+            f"{where}: no objects found",
+            "Correct data.root, or the folders and lists in section data, or upload the data set.",
+        )
 
 
 def _classes(manifest: Manifest, list_file: str) -> int | None:

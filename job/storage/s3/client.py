@@ -5,15 +5,23 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from job.errors import StorageError
 from job.storage.s3.errors import described
 from job.storage.s3.foreign_server import NotS3, reject_foreign
+from job.storage.s3.pace import limit_client
 from job.storage.s3.retry import BUDGET_SECONDS, Limits, Retry
+from job.uri import without_secrets
 
 CONNECTIONS = 16
+_ENDPOINT = (
+    "Set storage.endpoint_url in the manifest, or AWS_ENDPOINT_URL_S3, to http://HOST:PORT or "
+    "https://HOST:PORT."
+)
 _CONNECT_SECONDS = 10
-# Time without any byte from the server, not the time of the whole response.
+# Time without any byte from the server, not the time of the whole response. In the same time, a
+# response must also reach the least speed.
 _READ_SECONDS = 20
 
 
@@ -55,10 +63,37 @@ def make_session() -> Any:
     from botocore.session import get_session
 
     session = get_session()
-    session.get_component("response_parser_factory").set_parser_defaults(
-        timestamp_parser=parsed_time
-    )
+    parsers = lenient_parsers()
+    parsers.set_parser_defaults(timestamp_parser=parsed_time)
+    session.register_component("response_parser_factory", parsers)
     return session
+
+
+def lenient_parsers() -> Any:
+    """Return a factory of botocore's parsers that keeps the text of an invalid integer.
+
+    botocore's own parsers raise a ValueError, also for fields that the job does not read.
+    :func:`job.storage.s3.responses.size_of` rejects the text of a field that the job reads, and
+    names the object.
+    """
+    from botocore.parsers import ResponseParserFactory, RestXMLParser
+
+    class Lenient(RestXMLParser):  # type: ignore[misc]
+        def _handle_integer(self, shape: Any, text: Any) -> Any:
+            try:
+                return super()._handle_integer(shape, text)
+            except ValueError:
+                return getattr(text, "text", text) or ""
+
+        _handle_long = _handle_integer
+
+    class Factory(ResponseParserFactory):  # type: ignore[misc]
+        def create_parser(self, protocol_name: str) -> Any:
+            if protocol_name == "rest-xml":
+                return Lenient(**self._defaults)
+            return super().create_parser(protocol_name)
+
+    return Factory()
 
 
 def parsed_time(value: Any) -> datetime:
@@ -109,7 +144,8 @@ def make_client(
         settings: how to connect.
         session: see :func:`make_session`; None: a new session is created.
         connect_seconds: timeout of connecting.
-        read_seconds: timeout of waiting for the next byte.
+        read_seconds: timeout of waiting for the next byte, and interval of the least speed (see
+            :mod:`job.storage.s3.pace`).
 
     Raises:
         StorageError: the settings or the AWS_* variables are invalid, or the file of trusted
@@ -145,10 +181,29 @@ def make_client(
     except (BotoCoreError, ValueError) as error:
         raise StorageError(
             f"cannot create an S3 client: {described(error)}",
-            "Correct the storage section of the manifest, or the AWS_* variables.",
+            _ENDPOINT
+            if "Invalid endpoint" in str(error)
+            else "Correct the storage section of the manifest, or the AWS_* variables.",
         ) from error
+    _check_endpoint(str(client.meta.endpoint_url))
     reject_foreign(client)
+    limit_client(client)
     return client
+
+
+def _check_endpoint(url: str) -> None:
+    """Check the URL of the server, which AWS_* variables or a profile can set.
+
+    Raises:
+        StorageError: botocore would reject the URL at each request.
+    """
+    parts = urlsplit(url)
+    try:
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port
+        valid = False
+    if not valid:
+        raise StorageError(f"the endpoint {without_secrets(url)[:100]!a} is invalid", _ENDPOINT)
 
 
 def _check_certificates(path: str | None) -> None:

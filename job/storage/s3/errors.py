@@ -128,6 +128,11 @@ def _of_answer(uri: S3Uri, response: Mapping[str, Any], operation: str) -> Stora
             "Check whether a lifecycle rule or another program aborts unfinished uploads. "
             "Run the same command again.",
         )
+    if status == 404 and operation == "ListObjectsV2":
+        return StorageError(
+            f"{uri}: cannot list the bucket: the server returned {status} ({code})",
+            "Check the endpoint. Its URL must not contain the bucket.",
+        )
     if status == 404:
         return ObjectMissing(
             f"{uri}: the object does not exist", "Correct bucket and key, or upload the object."

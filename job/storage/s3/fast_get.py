@@ -9,6 +9,8 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from job.storage.s3.pace import limit_pool
+
 _SUCCESS = (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT)
 _REGION = re.compile(r"Credential=[^/]+/\d{8}/([^/]+)/s3/aws4_request")
 _HEADERS = {"Range": "Range", "IfMatch": "If-Match"}
@@ -104,12 +106,14 @@ class FastGet:
         if url.startswith("https:"):
             trusted = self._ca_bundle or self._session.get_config_variable("ca_bundle")
             options["ca_certs"] = trusted or get_cert_path(True)
-        return urllib3.connection_from_url(
+        pool = urllib3.connection_from_url(
             url,
             maxsize=config.max_pool_connections,
             timeout=urllib3.Timeout(connect=config.connect_timeout, read=config.read_timeout),
             **options,
         )
+        limit_pool(pool)
+        return pool
 
     def _send(self, bucket: _Bucket, key: str, headers: Mapping[str, str]) -> Any:
         from botocore.auth import S3SigV4Auth
@@ -173,7 +177,7 @@ def _parsed(response: Any) -> Mapping[str, Any]:
     length = headers.get("content-length")
     return {
         # A response in chunks has no Content-Length.
-        **({} if length is None else {"ContentLength": int(length)}),
+        **({} if length is None else {"ContentLength": _number(length)}),
         "ContentRange": headers.get("content-range", ""),
         "ETag": headers.get("etag", ""),
         "ServerSideEncryption": headers.get("x-amz-server-side-encryption", ""),
@@ -181,3 +185,8 @@ def _parsed(response: Any) -> Mapping[str, Any]:
         "Metadata": metadata,
         "Body": response,
     }
+
+
+def _number(text: str) -> int | str:
+    """Return a number, or the text of an invalid one, as the client's parser does."""
+    return int(text) if text.isdecimal() else text

@@ -3,9 +3,9 @@
 To acquire the lease, a run writes a claim (a small object) under an unused name, then lists all
 claims. The run has the lease if all other claims are expired. If two runs write their claims at the
 same time, each lists the other claim. Both then delete their claims and retry after a random pause.
-The holder renews its claim. A claim is expired if it was not renewed for its ``lease_seconds``, or
-if its process has ended on this machine. Ages are computed from the store's clock only, so the
-clocks of the machines do not matter.
+The holder renews its claim. A claim is expired if its process has ended on this machine, or if this
+run has observed it for its ``lease_seconds`` and it was not renewed. No times of different clocks
+are compared: the header Date, the times of objects and the clocks of machines can all differ.
 
 A claim's name starts with its epoch, which is higher than all epochs before. If a run is suspended
 for longer than its lease, another run takes over with a higher epoch. An index that the suspended
@@ -17,7 +17,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -40,8 +40,6 @@ _WITHDRAWN_SECONDS = 1.0
 _POLL_SECONDS = 1.0
 # A run that must stop reserves this time for releasing its lease.
 RELEASE_SECONDS = 2.0
-# The store reports its clock in whole seconds.
-_CLOCK_SECONDS = 1.0
 _UNKNOWN: Mapping[str, Any] = {"state": HOLDER, "lease_seconds": 3600.0, "host": "?", "pid": "?"}
 
 
@@ -51,13 +49,11 @@ class Claim:
 
     Attributes:
         object: the claim's object.
-        owner: the content: state, lease_seconds, and the process of the run.
-        age_seconds: time since the claim was put or renewed, by the store's clock.
+        owner: the content: state, lease_seconds, number of renewals, and the process of the run.
     """
 
     object: S3Object
     owner: Mapping[str, Any]
-    age_seconds: float
 
     @property
     def epoch(self) -> int:
@@ -65,18 +61,41 @@ class Claim:
         return index.epoch_of(self.object.uri.name)
 
     @property
-    def alive(self) -> bool:
-        """False if the claim is expired, so that another run may take over."""
-        if self.owner["state"] == RELEASED or known_gone(self.owner):
-            return False
-        return bool(self.age_seconds <= self.owner["lease_seconds"] + _CLOCK_SECONDS)
+    def ended(self) -> bool:
+        """Whether the run has released the lease, or its process has certainly ended."""
+        return self.owner["state"] == RELEASED or known_gone(self.owner)
 
     def __str__(self) -> str:
         started = self.owner.get("started", "an unknown time")
-        return (
-            f"process {self.owner['pid']} on {self.owner['host']}, started {started}, "
-            f"last renewed {max(0.0, self.age_seconds):.0f} s ago"
-        )
+        return f"process {self.owner['pid']} on {self.owner['host']}, started {started}"
+
+
+class _Watch:
+    """Observes the claims of other runs, and counts for how long each was not renewed.
+
+    Only the pauses between two listings count. While the store cannot be reached, no run can renew
+    its claim, so this time must not count.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[S3Uri, Claim] = {}
+        self._seconds: dict[S3Uri, float] = {}
+
+    def observe(self, claim: Claim, paused: float) -> Claim | None:
+        """Observe a claim after a pause, and return the claim as it was before the pause."""
+        before = self._seen.get(claim.object.uri)
+        same = before == claim
+        self._seconds[claim.object.uri] = self._seconds[claim.object.uri] + paused if same else 0.0
+        self._seen[claim.object.uri] = claim
+        return before
+
+    def alive(self, claim: Claim) -> bool:
+        """Return False if a claim is expired, so that this run may take over."""
+        if claim.ended:
+            return False
+        if self._seen.get(claim.object.uri) != claim:
+            return True
+        return bool(self._seconds[claim.object.uri] <= claim.owner["lease_seconds"])
 
 
 @dataclass
@@ -91,6 +110,7 @@ class Lease:
         lease_seconds: how long the lease is valid without renewal.
         lost: a description of the run that took over; empty if none did.
         ended: True once this run has released the lease.
+        renewals: how many times the claim was written, so that each renewal has another content.
     """
 
     store: ObjectStore
@@ -100,6 +120,7 @@ class Lease:
     lease_seconds: float
     lost: str = ""
     ended: bool = False
+    renewals: int = 0
 
     @property
     def claim(self) -> S3Uri:
@@ -108,7 +129,13 @@ class Lease:
 
     def put(self, state: str) -> None:
         """Write or renew the claim."""
-        owner = {**ourselves(), "state": state, "lease_seconds": self.lease_seconds}
+        self.renewals += 1
+        owner = {
+            **ourselves(),
+            "state": state,
+            "lease_seconds": self.lease_seconds,
+            "renewals": self.renewals,
+        }
         self.store.put(self.claim, json.dumps(owner).encode())
 
     def verify(self) -> None:
@@ -162,8 +189,9 @@ def acquire(
     Raises:
         OutputError: another run holds the lease and renews it.
     """
+    watch = _Watch()
     while True:
-        _wait_for_others(store, output, say, pause)
+        _wait_for_others(store, output, watch, say, pause)
         seen = [claim.epoch for claim in claims(store, output)]
         seen += [index.epoch_of(name) for name in index.names(store, output)]
         lease = Lease(store, output, run, 1 + max(seen, default=0), lease_seconds)
@@ -172,14 +200,16 @@ def acquire(
             listed = claims(store, output)
             others = [claim for claim in listed if claim.object.uri != lease.claim]
             unseen = len(others) == len(listed)
-            if not unseen and not any(c.alive or c.epoch >= lease.epoch for c in others):
+            if not unseen and not any(watch.alive(c) or c.epoch >= lease.epoch for c in others):
                 lease.put(HOLDER)
                 # If this process was suspended meanwhile, another run may have got the lease.
                 lease.verify()
                 store.delete([other.object.uri for other in others])
                 return lease
         except BaseException:
-            store.delete([lease.claim])
+            # The first error has the reason. If the claim is not removed, it expires.
+            with suppress(StorageError):
+                store.delete([lease.claim])
             raise
         store.delete([lease.claim])
         pause(random.uniform(0, _WITHDRAWN_SECONDS))  # noqa: S311
@@ -220,14 +250,12 @@ def _release(thread: threading.Thread, lease: Lease) -> None:
 
 def claims(store: ObjectStore, output: S3Uri, above: int = 0) -> list[Claim]:
     """Return the claims on an output with an epoch greater than ``above``, the newest last."""
-    listing = store.listing(output / LEASES)
     claimed = []
-    for entry in listing.objects:
+    for entry in store.list(output / LEASES):
         if not entry.uri.name[:8].isdecimal() or index.epoch_of(entry.uri.name) <= above:
             continue
-        age = (listing.at - entry.modified).total_seconds()
         try:
-            claimed.append(Claim(entry, _owner(store.read(entry.uri)), age))
+            claimed.append(Claim(entry, _owner(store.read(entry.uri))))
         except ObjectMissing:
             continue  # withdrawn after the listing
     return sorted(claimed, key=lambda claim: (claim.epoch, claim.object.uri))
@@ -245,31 +273,32 @@ def _owner(content: bytes) -> Mapping[str, Any]:
 
 
 def _wait_for_others(
-    store: ObjectStore, output: S3Uri, say: Say, pause: Callable[[float], None]
+    store: ObjectStore, output: S3Uri, watch: _Watch, say: Say, pause: Callable[[float], None]
 ) -> None:
     """Return when all other claims are expired.
 
     Raises:
         OutputError: another run renewed its claim while this function waited.
     """
-    waited_for: dict[S3Uri, S3Object] = {}
-    while rivals := _alive(claims(store, output)):
+    paused = 0.0
+    while True:
+        rivals = [claim for claim in claims(store, output) if not claim.ended]
         for rival in rivals:
-            uri = rival.object.uri
-            before = waited_for.get(uri)
+            before = watch.observe(rival, paused)
             if before is None:
-                waited_for[uri] = rival.object
-                say(f"waiting to find out whether this run still renews its lock: {rival}")
-            elif before.modified != rival.object.modified and rival.owner["state"] == HOLDER:
+                say(
+                    f"{output} is locked by another run: {rival}; waiting for up to "
+                    f"{rival.owner['lease_seconds']:.0f} s to find out whether it renews its lock"
+                )
+            elif before != rival and rival.owner["state"] == HOLDER:
                 raise OutputError(
                     f"cannot lock {output}: another run is writing to it: {rival}",
                     "Wait for the other run, stop it, or choose another output with --output.",
                 )
+        if not any(map(watch.alive, rivals)):
+            return
         pause(_POLL_SECONDS)
-
-
-def _alive(claimed: Sequence[Claim]) -> list[Claim]:
-    return [claim for claim in claimed if claim.alive]
+        paused = _POLL_SECONDS
 
 
 def _claim(output: S3Uri, epoch: int, run: str) -> S3Uri:

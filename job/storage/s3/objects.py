@@ -11,8 +11,7 @@ import glob
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,12 +22,12 @@ from job.storage.s3.integrity import check, md5_of
 from job.storage.s3.responses import (
     S3Object,
     check_version,
-    date_of,
     described_object,
     etag_of,
     extent_of,
     is_encrypted,
     is_whole,
+    length_of,
     listed_folders,
     listed_objects,
     pinned,
@@ -47,14 +46,6 @@ _THREADS = 4
 # Digits of the checksum of an ETag in the name of a partial download.
 _MARK = 16
 _AGAIN = "Run the same command again. If it fails again, upload the object again."
-
-
-@dataclass(frozen=True)
-class Listing:
-    """Objects below a prefix, and the store's clock when it listed them."""
-
-    objects: tuple[S3Object, ...]
-    at: datetime
 
 
 class ObjectStore:
@@ -119,11 +110,11 @@ class ObjectStore:
             response = self._get(**_of(uri), **pinned(etag))
             with closing(response["Body"]):
                 check_version(uri, response, etag, self._server)
+                sent = length_of(uri, response, self._server)
                 content = _body(response)
             incomplete = TransferFailed(f"{uri}: the received object is incomplete", _AGAIN)
-            # A response in chunks has no Content-Length.
-            sent = response.get("ContentLength", len(content))
-            if len(content) != (sent if length is None else length):
+            expected = sent if length is None else length
+            if expected is not None and len(content) != expected:
                 raise incomplete
             # A truncated response can have a matching Content-Length.
             try:
@@ -271,16 +262,6 @@ class ObjectStore:
         for page in self._pages(prefix, Delimiter="/"):
             yield from listed_objects(prefix, page, self._server, etags=True)
 
-    def listing(self, prefix: S3Uri) -> Listing:
-        """Return the objects below a prefix and the time of the store's clock."""
-        pages = list(self._pages(prefix))
-        objects = tuple(
-            entry
-            for page in pages
-            for entry in listed_objects(prefix, page, self._server, etags=False)
-        )
-        return Listing(objects, date_of(prefix, pages[-1], self._server))
-
     def delete(self, uris: Sequence[S3Uri]) -> None:
         """Delete objects; missing ones are ignored."""
         each(self._delete, uris, _THREADS)
@@ -327,12 +308,15 @@ class ObjectStore:
         return None, md5_of(etag_of(uri, response, self._server))
 
     def _head(self, **of: str) -> Any:
-        """Describe an object by HEAD, or by GET if HEAD fails without a reason.
+        """Describe an object by HEAD, or by GET if HEAD fails without a reason or has no size.
 
-        A response to HEAD has no body, so only GET returns why the server rejects the request.
+        A response to HEAD has no body, so only GET returns why the server rejects the request. A
+        proxy that compresses responses removes the size from responses to HEAD.
         """
         try:
-            return self.client.head_object(**of)
+            response = self.client.head_object(**of)
+            if "ContentLength" in response:
+                return response
         except self.client.exceptions.ClientError as error:
             if error.response["ResponseMetadata"]["HTTPStatusCode"] not in _UNEXPLAINED:
                 raise

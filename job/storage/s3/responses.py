@@ -3,8 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from typing import Any
 
 from job.errors import ObjectChanged, StorageError, TransferFailed
@@ -74,6 +73,38 @@ def field_of(uri: S3Uri, response: Mapping[str, Any], name: str, server: str) ->
     return response[name]
 
 
+def size_of(uri: S3Uri, response: Mapping[str, Any], name: str, server: str) -> int:
+    """Return the size of an object in a response, or in an entry of a listing.
+
+    Args:
+        uri: the object.
+        response: the response or the entry.
+        name: the name of the field in boto3.
+        server: the URL of the server.
+
+    Raises:
+        StorageError: the field is missing or invalid.
+    """
+    size = field_of(uri, response, name, server)
+    if type(size) is not int or size < 0:
+        raise wrong_response(
+            uri,
+            server,
+            f"{_HEADERS.get(name, name)}: expected a number of bytes, found {str(size)[:50]!r}",
+        )
+    return size
+
+
+def length_of(uri: S3Uri, response: Mapping[str, Any], server: str) -> int | None:
+    """Return the length of the body of a response; None for a response in chunks.
+
+    Raises:
+        StorageError: the header Content-Length is invalid.
+    """
+    name = "ContentLength"
+    return size_of(uri, response, name, server) if name in response else None
+
+
 def etag_of(uri: S3Uri, response: Mapping[str, Any], server: str) -> str:
     """Return the ETag of a response.
 
@@ -133,11 +164,11 @@ def described_object(uri: S3Uri, response: Mapping[str, Any], server: str) -> S3
     """Return the object that the response to HEAD describes.
 
     Raises:
-        StorageError: the response has no ETag, size or time.
+        StorageError: the response has no ETag, size or time, or an invalid size.
     """
     return S3Object(
         uri,
-        field_of(uri, response, "ContentLength", server),
+        size_of(uri, response, "ContentLength", server),
         etag_of(uri, response, server),
         field_of(uri, response, "LastModified", server),
         response.get("Metadata", {}).get("sha256"),
@@ -158,13 +189,18 @@ def listed_objects(
             without an ETag.
 
     Raises:
-        StorageError: an object has no key, size, time or ETag.
+        StorageError: an object has no key, size, time or ETag, an invalid size, or is not below the
+            prefix.
     """
     for entry in page.get("Contents", ()):
         uri = S3Uri(prefix.bucket, field_of(prefix, entry, "Key", server))
+        if not uri.key.startswith(prefix.below):
+            raise wrong_response(
+                prefix, server, f"the listing contains another prefix: {uri.key[:200]!a}"
+            )
         etag = etag_of(uri, entry, server) if etags else str(entry.get("ETag") or "")
-        size, modified = (field_of(uri, entry, name, server) for name in ("Size", "LastModified"))
-        yield S3Object(uri, size, etag, modified)
+        size = size_of(uri, entry, "Size", server)
+        yield S3Object(uri, size, etag, field_of(uri, entry, "LastModified", server))
 
 
 def listed_folders(prefix: S3Uri, page: Mapping[str, Any], server: str) -> tuple[S3Uri, ...]:
@@ -175,22 +211,6 @@ def listed_folders(prefix: S3Uri, page: Mapping[str, Any], server: str) -> tuple
     """
     names = (field_of(prefix, each, "Prefix", server) for each in page.get("CommonPrefixes", ()))
     return tuple(S3Uri(prefix.bucket, name.removesuffix("/")) for name in names)
-
-
-def date_of(uri: S3Uri, response: Mapping[str, Any], server: str) -> datetime:
-    """Return the time of a response by the store's clock.
-
-    Raises:
-        StorageError: the response has no valid header Date.
-    """
-    text = response["ResponseMetadata"]["HTTPHeaders"].get("date", "")
-    try:
-        date = parsedate_to_datetime(text)
-    except ValueError as error:
-        raise wrong_response(
-            uri, server, f"the response has no valid header Date: {text[:100]!r}"
-        ) from error
-    return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
 def is_whole(response: Mapping[str, Any]) -> bool:
@@ -216,10 +236,10 @@ def extent_of(uri: S3Uri, response: Mapping[str, Any], start: int, length: int, 
         StorageError: the server ignores the header Range, or the response does not state the range.
     """
     if is_whole(response):
-        whole = response.get("ContentLength")
+        whole = length_of(uri, response, server)
         if start or whole is None or whole > length:
             raise wrong_response(uri, server, "the server ignores the header Range")
-        return int(whole)
+        return whole
     text = response["ContentRange"]
     match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", text)
     if match is None:

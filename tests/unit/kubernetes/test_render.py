@@ -202,7 +202,10 @@ def test_name(name: str, label: str) -> None:
         ({"service_account": "-"}, {}, "--service-account: '-'"),
         ({"queue": "x" * 64}, {}, "--queue: 'xxx"),
         ({"image": ""}, {}, "--image: ''"),
-        ({"image": "a b"}, {}, "--image: 'a b'"),
+        *(
+            ({"image": image}, {}, f"--image: '{image}'")
+            for image in ("a b", "r.io/Job:1", "job:", "job:a:b", "a//b", "job@sha256:abc", "/a")
+        ),
         ({}, {"model__name": None, "model__callable": "a:b"}, "/model/callable: .*'a:b'"),
     ],
 )

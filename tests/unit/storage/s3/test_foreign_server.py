@@ -1,5 +1,6 @@
 """Servers that are no S3 servers, and rejected requests: the error states what to correct."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,35 @@ class TestForeignServers:
             assert "endpoint" in raised.value.hint
             # HEAD is repeated as GET, and botocore asks once for a bucket's region.
             assert server.requests.total() <= 3
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "127.0.0.1:9000",
+            "s3.example",
+            "http://",
+            "ftp://host:1",
+            "http://h:1a",
+            "http://h:99999",
+        ],
+    )
+    def test_an_invalid_endpoint(self, url: str) -> None:
+        with pytest.raises(StorageError, match=re.escape(url)) as raised:
+            make_client(S3Settings(endpoint_url=url))
+        assert "https://HOST:PORT" in raised.value.hint
+
+    def test_an_invalid_region(self) -> None:
+        with pytest.raises(StorageError, match="us east") as raised:
+            make_client(S3Settings(region="us east"))
+        assert "HOST:PORT" not in raised.value.hint
+
+    def test_an_endpoint_that_contains_the_bucket(self, server: Unusual) -> None:
+        """The server reads the name of the bucket in the path as the first part of a key."""
+        client = make_client(S3Settings(endpoint_url=f"{server.url}/bucket"))
+        with pytest.raises(StorageError, match="s3://bucket/set") as raised:
+            list(ObjectStore(client).list(BUCKET / "set"))
+        assert type(raised.value) is StorageError
+        assert "endpoint" in raised.value.hint
 
     def test_the_target_of_a_redirect(self, server: Unusual) -> None:
         server.habits.redirects = True

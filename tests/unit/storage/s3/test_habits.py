@@ -180,8 +180,7 @@ class TestResponsesWithoutETag:
         """rclone lists the claim of another run without ETag while the run renews it."""
         server.hold("run/lease/1", b"")
         server.habits.without_etag = True
-        (entry,) = server.store().listing(BUCKET / "run").objects
-        assert [entry] == list(server.store().list(BUCKET / "run"))
+        (entry,) = server.store().list(BUCKET / "run")
         assert entry.etag == ""
 
 

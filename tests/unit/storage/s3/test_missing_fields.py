@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from unusual_s3 import BUCKET, Unusual
 
-from job.errors import StorageError
-from job.storage.s3.client import parsed_time
+from job.errors import AccessRejected, StorageError
+from job.storage.s3.access import Access
+from job.storage.s3.client import S3Settings, parsed_time
 from job.storage.s3.foreign_server import NotS3
 from job.storage.s3.lease import acquire
 from job.storage.s3.objects import ObjectStore
@@ -55,6 +56,60 @@ def test_a_missing_element_is_an_error(
     assert server.url in str(raised.value)
 
 
+@pytest.mark.parametrize("size", ["many", "", "1.5", "-1", "0x10"])
+def test_an_invalid_size_is_an_error(server: Unusual, size: str) -> None:
+    server.hold("set/a.jpg", b"content")
+    server.habits.rewrites = lambda text: re.sub("<Size>7", f"<Size>{size}", text)
+    with pytest.raises(StorageError, match=r"s3://bucket/set/a\.jpg: Size") as raised:
+        list(server.store().list(BUCKET / "set"))
+    assert type(raised.value) is StorageError
+    assert server.url in str(raised.value)
+    assert raised.value.hint
+
+
+def test_an_invalid_number_that_is_not_read_is_ignored(server: Unusual) -> None:
+    server.hold("a", b"content")
+    server.habits.rewrites = lambda text: text.replace(
+        "<Contents>", "<KeyCount>1 of 1</KeyCount><Contents>"
+    )
+    assert [each.bytes for each in server.store().list(BUCKET)] == [7]
+
+
+def test_an_invalid_length_is_an_error(server: Unusual, tmp_path: Path) -> None:
+    uri = server.hold("a", b"content")
+    store = Access(S3Settings(endpoint_url=server.url), tmp_path, 1000).store()
+    assert store.read(uri) == b"content"
+    server.habits.headers = {"Content-Length": "seven", "Connection": "close"}
+    for read in (store.head, store.read, server.store().read):
+        with pytest.raises(StorageError, match=f"{uri}: header Content-Length") as raised:
+            read(uri)
+        assert type(raised.value) is StorageError
+        assert server.url in str(raised.value)
+
+
+def test_head_without_a_size(server: Unusual, tmp_path: Path) -> None:
+    uri = server.hold("a", b"content")
+    server.habits.heads_without_size = True
+    assert server.store().head(uri).bytes == 7
+    server.store().download(uri, tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == b"content"
+    server.habits.chunked = True
+    with pytest.raises(StorageError, match=f"{uri}: .*Content-Length") as raised:
+        server.store().head(uri)
+    assert type(raised.value) is StorageError
+    assert server.url in str(raised.value)
+
+
+def test_keys_of_another_prefix_are_an_error(server: Unusual) -> None:
+    """A server, or a proxy, that ignores the prefix lists objects that are not the run's."""
+    server.hold("run/a", b"content")
+    server.habits.rewrites = lambda text: text.replace("<Key>run/a", "<Key>other/a")
+    with pytest.raises(StorageError, match="other/a") as raised:
+        list(server.store().list(BUCKET / "run"))
+    assert type(raised.value) is StorageError
+    assert server.url in str(raised.value)
+
+
 def test_an_invalid_time_is_an_error(server: Unusual) -> None:
     server.hold("a", b"content")
     server.habits.rewrites = lambda text: text.replace("<LastModified>", "<LastModified>soon ")
@@ -89,3 +144,10 @@ def test_forms_of_times(value: str | float) -> None:
 def test_no_time() -> None:
     with pytest.raises(NotS3, match="soon"):
         parsed_time("soon")
+
+
+def test_a_lock_that_cannot_be_written_names_the_operation(server: Unusual) -> None:
+    """Removing the lock fails too, but this error is not the reason."""
+    server.habits.rejects = (403, "AccessDenied")
+    with pytest.raises(AccessRejected, match="PutObject"):
+        acquire(server.store(), BUCKET / "run", run="ours", lease_seconds=60, say=print)

@@ -63,7 +63,7 @@ class Setting:
 
     def claim(self, renewals: int) -> None:
         """Store the claim of a run on another machine; each renewal has another ETag."""
-        owner = {"pid": 7, "host": "node-3", "started": "?", "state": HOLDER, "lease_seconds": 60.0}
+        owner = {"pid": 7, "host": "node-3", "started": "?", "state": HOLDER, "lease_seconds": 4.0}
         content = json.dumps({**owner, "renewals": renewals}).encode()
         self.server.hold(f"run/{LEASES}/00000001-other.json", content)
 
@@ -200,6 +200,14 @@ def a_second_run_is_rejected(at: Setting) -> None:
         )
 
 
+def the_lock_of_a_crashed_run_expires(at: Setting) -> None:
+    at.claim(0)
+    at.begin()
+    pauses: list[float] = []
+    acquire(at.store, OUTPUT, run="a", lease_seconds=60.0, say=print, pause=pauses.append)
+    assert 4 < sum(pauses) < 8
+
+
 def a_paused_run_can_no_longer_write(at: Setting) -> None:
     lease = Lease(at.store, OUTPUT, "ours", 1, 60.0)
     later = Index(2, 0)
@@ -223,6 +231,7 @@ PROMISES = (
     another_machine_resumes,
     a_result_stays_until_the_next_one_is_published,
     a_second_run_is_rejected,
+    the_lock_of_a_crashed_run_expires,
     a_paused_run_can_no_longer_write,
 )
 READING = {
@@ -236,6 +245,7 @@ READING = {
     another_machine_resumes,
     a_result_stays_until_the_next_one_is_published,
     a_second_run_is_rejected,
+    the_lock_of_a_crashed_run_expires,
 }
 # For each habit: the switches, and the promises that end with an error.
 HABITS: dict[str, tuple[dict[str, Any], set[Callable[[Setting], None]]]] = {
@@ -263,6 +273,8 @@ HABITS: dict[str, tuple[dict[str, Any], set[Callable[[Setting], None]]]] = {
     "chunked": ({"chunked": True}, set()),
     "ignores_range": ({"ignores_range": True}, {a_tar_file_is_read_by_ranges}),
     "needs_md5": ({"needs_md5": True}, set()),
+    "times_a_day_ahead": ({"times_ahead": 86_400.0}, set()),
+    "times_a_day_behind": ({"times_ahead": -86_400.0}, set()),
     "html": ({"html": True}, {*PROMISES}),
     "redirects": ({"redirects": True}, {*PROMISES}),
     "plain_http_on_tls": ({"plain_http_on_tls": True}, {*PROMISES}),

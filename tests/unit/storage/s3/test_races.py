@@ -21,12 +21,11 @@ from job.errors import ObjectChanged, ObjectMissing, OutputError
 from job.storage.s3 import index, lease, owner
 from job.storage.s3.index import INDEXES, Index, IndexEntry
 from job.storage.s3.lease import HOLDER, RELEASED, acquire
-from job.storage.s3.objects import Listing
 from job.storage.s3.responses import S3Object
 from job.uri import S3Uri
 
 OUTPUT = S3Uri("bkt", "out")
-LEASE_SECONDS = 10.0
+LEASE_SECONDS = 6.0
 COMMITS = 3
 SEEDS = 400
 
@@ -80,7 +79,7 @@ class Scheduler:
     def _choose(self) -> None:
         for thread in sorted(self.ready):
             if self.random.random() < 0.05:
-                self.ready[thread] = self.now + self.random.uniform(0, 3 * LEASE_SECONDS)
+                self.ready[thread] = self.now + self.random.uniform(0, 5 * LEASE_SECONDS)
         self.now = max(self.now + self.random.uniform(0, 0.3), min(self.ready.values()))
         able = sorted(thread for thread, at in self.ready.items() if at <= self.now)
         self.turn = self.random.choice(able)
@@ -109,17 +108,13 @@ class MemoryStore:
             self.scheduler.wait()
             self.objects.pop(uri, None)
 
-    def listing(self, prefix: S3Uri) -> Listing:
+    def list(self, prefix: S3Uri) -> Sequence[S3Object]:
         self.scheduler.wait()
-        found = tuple(
+        return tuple(
             S3Object(uri, len(content), '"x"', _time(at))
             for uri, (content, at) in sorted(self.objects.items())
             if uri.key.startswith(prefix.below)
         )
-        return Listing(found, _time(self.scheduler.now))
-
-    def list(self, prefix: S3Uri) -> Sequence[S3Object]:
-        return self.listing(prefix).objects
 
 
 def _time(seconds: float) -> datetime:
