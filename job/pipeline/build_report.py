@@ -12,7 +12,6 @@ from job.report.views import VIEWS, View
 from job.stages.data_notes import data_notes
 from job.stages.dataset import data_files
 from job.stages.engine_packages import PACKAGES, PADDLE_OPENVINO, REJECTED, built
-from job.stages.int8_match import warnings_of
 from job.stages.network import model_files
 from job.stages.stage import StageOutput
 from job.stages.task import task_of
@@ -66,7 +65,7 @@ def build(
             *training_notes(records),
             *correction_notes(int8["corrected"]),
             *fallback_notes(int8["fallback"]),
-            *match_notes(int8["agreement"], manifest.quantize.strategy),
+            *match_notes(int8["agreement"]["kept_in_fp32"]),
             *engine_notes(manifest.benchmark.engines, outputs),
             *difference_notes(VIEWS[manifest.task], accuracy),
         ],
@@ -210,18 +209,15 @@ def fallback_notes(fallback: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
-def match_notes(agreement: Mapping[str, Any], strategy: str) -> list[str]:
-    """Return notes on ops at fault, and on the reasons of a low agreement."""
-    notes = []
-    kept = agreement["kept_in_fp32"]
-    if kept:
-        stay = "stays" if len(kept) == 1 else "stay"
-        notes.append(
-            f"{plural(len(kept), 'op')} {stay} in FP32, because the INT8 model would "
-            f"otherwise not compute what was trained: {', '.join(kept)}."
-        )
-    notes.extend(f"{text[0].upper()}{text[1:]}." for text in warnings_of(agreement, strategy))
-    return notes
+def match_notes(kept: Sequence[str]) -> list[str]:
+    """Return a note on the ops that the search keeps in FP32."""
+    if not kept:
+        return []
+    stay = "stays" if len(kept) == 1 else "stay"
+    return [
+        f"{plural(len(kept), 'op')} {stay} in FP32, because the INT8 model would otherwise not "
+        f"compute what was trained: {', '.join(kept)}."
+    ]
 
 
 def engine_notes(engines: Sequence[str], outputs: Mapping[str, StageOutput]) -> list[str]:

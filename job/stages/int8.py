@@ -22,7 +22,6 @@ from job.stages.int8_match import (
     TRIAL,
     Match,
     fake_against_fp32,
-    warnings_of,
 )
 from job.stages.int8_match import record_of as match_record
 from job.stages.model_interface import interface
@@ -30,6 +29,7 @@ from job.stages.settings import settings_of
 from job.stages.stage import CALIBRATION, Record, Stage, StageOutput
 from job.stages.task import task_of
 from job.stats import relative_error
+from job.tasks.low_agreement import warnings_of
 from job.tasks.task import Agreement, Outputs, flat
 
 if TYPE_CHECKING:

@@ -20,8 +20,6 @@ from job.stages.task import task_of
 from job.tasks.task import Agreement, Outputs
 from job.text_format import plural
 
-# Correct fake-quantized models were seen between 15 and 46 dB.
-LOW_DECIBELS = 10.0
 # Two roundings of the same weights can differ by twice the error of one of them, which is 6 dB.
 ROUNDING_DECIBELS = 6.0
 # Not published, because a trial's model is not needed after its comparison.
@@ -157,36 +155,6 @@ def fake_against_fp32(
         for stage, mode in (("baseline", ONEDNN), ("convert", FAKE_QUANTIZED))
     )
     return task_of(manifest).agreement(fake, fp32)
-
-
-def warnings_of(agreement: Mapping[str, Any], strategy: str) -> list[str]:
-    """Return warnings why an agreement is low.
-
-    Args:
-        agreement: the ``audit.agreement`` entry of the report.
-        strategy: ``quantize.strategy`` of the manifest.
-    """
-    warnings = []
-    fake, halved = agreement["fake_fp32"]["signal_to_noise_db"], agreement.get("halved_fake")
-    if halved:
-        warnings.append(
-            "INT8 agrees with the fake-quantized model at "
-            f"{agreement['int8_fake']['signal_to_noise_db']:.1f} dB only. Without AVX512_VNNI, "
-            "INT8 kernels halve the weights, which rounds them. In the fake-quantized model, this "
-            f"rounding alone results in {halved['signal_to_noise_db']:.1f} dB. Run the manifest on "
-            "a CPU with AVX512_VNNI"
-        )
-    if fake < LOW_DECIBELS:
-        remedy = (
-            "Train longer (train.epochs)"
-            if strategy == "aware"
-            else "Train with quantization (quantize.strategy aware)"
-        )
-        warnings.append(
-            f"the fake-quantized model agrees with FP32 at {fake:.1f} dB only: quantization itself "
-            f"changes the outputs. {remedy}, or use more calibration images"
-        )
-    return warnings
 
 
 def record_of(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from job.manifest import parse
-from job.pipeline.build_report import difference_notes, engine_notes, gates, match_notes
+from job.pipeline.build_report import difference_notes, engine_notes, gates
 from job.report.views import CLASSIFICATION
 from job.stages.stage import StageOutput
 from job.tasks.classification import describe, paired
@@ -71,21 +71,6 @@ def test_int8_must_match_what_was_trained(decibels: float, passed: bool) -> None
 
 def pair(drop: float, low: float, high: float) -> dict[str, Any]:
     return {"top1_drop": drop, "top1_drop_interval": [low, high]}
-
-
-def test_halved_weights_and_quantization_are_noted_as_reasons_of_a_low_agreement() -> None:
-    def agreement(fake: float, **more: Any) -> dict[str, Any]:
-        found = {"int8_fake": fake, "fake_fp32": fake} | more
-        measured = {name: {"signal_to_noise_db": decibels} for name, decibels in found.items()}
-        return {**measured, "kept_in_fp32": []}
-
-    assert match_notes(agreement(30), "post") == []
-    (halved,) = match_notes(agreement(12, halved_fake=13.5), "post")
-    assert "AVX512_VNNI" in halved
-    assert "13.5 dB" in halved
-    (post,), (aware,) = (match_notes(agreement(5), each) for each in ("post", "aware"))
-    assert ("aware" in post, "aware" in aware) == (True, False)
-    assert "train.epochs" in aware
 
 
 def test_models_that_differ_by_more_than_chance_are_noted() -> None:

@@ -518,3 +518,22 @@ def test_a_percentile_of_too_few_batches_is_not_told():
         [False, True, True],
         [False, False, True],
     ]
+
+
+def test_low_agreement_is_a_warning_with_its_reason() -> None:
+    report = sample_report()
+    agreement = report["audit"]["agreement"]
+
+    def warnings() -> list[str]:
+        return [each for each in summarize(report).notices if "dB only" in each]
+
+    assert warnings() == []
+    agreement["halved_fake"] = {"signal_to_noise_db": 13.5, "same_top1": 80.0}
+    (halved,) = warnings()
+    assert ("AVX512_VNNI" in halved, "13.5 dB" in halved) == (True, True)
+    del agreement["halved_fake"]
+    agreement["fake_fp32"]["signal_to_noise_db"] = 5.0
+    (aware,) = warnings()
+    report["manifest"]["quantize"]["strategy"] = "post"
+    (post,) = warnings()
+    assert ("train.epochs" in aware, "train.epochs" in post) == (True, False)
