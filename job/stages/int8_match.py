@@ -17,6 +17,7 @@ from job.manifest import Manifest
 from job.stages.match_search import search
 from job.stages.stage import StageOutput
 from job.stages.task import task_of
+from job.stats.closeness import MAX_DECIBELS
 from job.tasks.task import Agreement, Outputs
 from job.text_format import plural
 
@@ -96,11 +97,11 @@ class Match:
         """Lowest agreement in decibels of a model without an op at fault, on this CPU."""
         bound = self.manifest.gates.int8_matches_fake
         if bound is None:
-            return -math.inf
-        halved = self.halved
-        return (
-            bound if halved is None else min(bound, halved.signal_to_noise_db - ROUNDING_DECIBELS)
-        )
+            # Any model that can be built is right.
+            return -MAX_DECIBELS
+        if self.halved is None or self.is_enough(self.halved):
+            return bound
+        return self.halved.signal_to_noise_db - ROUNDING_DECIBELS
 
     def search(self) -> list[str] | None:
         """Return the ops to keep in FP32; None after a stop request."""

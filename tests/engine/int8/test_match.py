@@ -103,9 +103,10 @@ def test_model_that_cannot_be_built_is_repaired(tmp_path, monkeypatch):
         return build(*given, skip_ops=skip_ops, **options)
 
     monkeypatch.setattr(int8, "build", fails_with_first)
-    _, found, kept = stage.build(match := match_of(made, tmp_path), tmp_path)
-    assert kept == ["conv2d_0.tmp_0"]
-    assert match.is_enough(found)
+    for bound in (20, None):
+        _, found, kept = stage.build(match := match_of(made, tmp_path, bound=bound), tmp_path)
+        assert kept == ["conv2d_0.tmp_0"]
+        assert match.is_enough(found)
     with pytest.raises(int8.QuantizationError):
         stage.build(match_of(made, tmp_path, repair=False), tmp_path)
 
