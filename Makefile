@@ -99,6 +99,7 @@ $(BIN)/python:
 
 # --no-deps, because the lock file is complete and paddleslim's pins are wrong (see pyproject.toml).
 $(VENV)/installed: requirements.lock pyproject.toml | $(BIN)/python
+	@echo "Installing the locked packages in $(VENV): 1.2 GB on disk. This can take several minutes."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@

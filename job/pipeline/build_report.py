@@ -12,7 +12,6 @@ from job.report.views import VIEWS, View
 from job.stages.data_notes import data_notes
 from job.stages.dataset import data_files
 from job.stages.engine_packages import PACKAGES, PADDLE_OPENVINO, REJECTED, built
-from job.stages.int8_match import LOW_DECIBELS, low_agreement
 from job.stages.network import model_files
 from job.stages.stage import StageOutput
 from job.stages.task import task_of
@@ -66,7 +65,7 @@ def build(
             *training_notes(records),
             *correction_notes(int8["corrected"]),
             *fallback_notes(int8["fallback"]),
-            *match_notes(int8["agreement"]),
+            *match_notes(int8["agreement"]["kept_in_fp32"]),
             *engine_notes(manifest.benchmark.engines, outputs),
             *difference_notes(VIEWS[manifest.task], accuracy),
         ],
@@ -210,20 +209,15 @@ def fallback_notes(fallback: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
-def match_notes(agreement: Mapping[str, Any]) -> list[str]:
-    """Return notes on ops at fault, and on a fake-quantized model far from FP32."""
-    notes = []
-    kept, decibels = agreement["kept_in_fp32"], agreement["fake_fp32"]["signal_to_noise_db"]
-    if kept:
-        stay = "stays" if len(kept) == 1 else "stay"
-        notes.append(
-            f"{plural(len(kept), 'op')} {stay} in FP32, because the INT8 model would "
-            f"otherwise not compute what was trained: {', '.join(kept)}."
-        )
-    if decibels < LOW_DECIBELS:
-        text = low_agreement(decibels)
-        notes.append(f"{text[0].upper()}{text[1:]}.")
-    return notes
+def match_notes(kept: Sequence[str]) -> list[str]:
+    """Return a note on the ops that the search keeps in FP32."""
+    if not kept:
+        return []
+    stay = "stays" if len(kept) == 1 else "stay"
+    return [
+        f"{plural(len(kept), 'op')} {stay} in FP32, because the INT8 model would otherwise not "
+        f"compute what was trained: {', '.join(kept)}."
+    ]
 
 
 def engine_notes(engines: Sequence[str], outputs: Mapping[str, StageOutput]) -> list[str]:

@@ -100,21 +100,22 @@ def engine_notes(rows: Sequence[SpeedRow], speeds: Sequence[EngineSpeed]) -> Seq
 
 
 def gates_grid(report: Mapping[str, Any]) -> Grid:
-    """Return limit, measured value and result of each gate; for a matrix, also the model's name."""
+    """Return result, limit and measured value of each gate; for a matrix, also the model's name."""
     several = is_matrix(report)
     rows = tuple(
         (
             *((entry["model"],) if several else ()),
             gate["name"],
+            # Before the figures, so that a narrow screen shows it.
+            VERDICTS[gate["passed"]],
             gate_limit(gate["name"], gate["limit"]),
             gate_value(gate["value"], gate["limit"]),
-            VERDICTS[gate["passed"]],
         )
         for entry in entries(report)
         for gate in entry["gates"] or ()
     )
     model = ("Model",) if several else ()
-    columns = (*words(*model, "Gate"), *figures("Limit", "Measured"), *words("Verdict"))
+    columns = (*words(*model, "Gate", "Verdict"), *figures("Limit", "Measured"))
     names = {gate["name"] for entry in entries(report) for gate in entry["gates"] or ()}
     notes = [note for name, note in GATE_NOTES.items() if name in names]
     notes += dict.fromkeys(

@@ -18,6 +18,7 @@ from job.report.tables import (
     speed_rows,
 )
 from job.report.views import chance_notice, view_of
+from job.tasks.low_agreement import warnings_of
 
 MAX_LISTED = 3
 # The start of the note of a run that was forced with --allow-slow-isa.
@@ -36,6 +37,7 @@ def summarize(report: Mapping[str, Any]) -> Summary:
             *(() if matrix else recommendations(report)),
             *(() if matrix or report["accuracy"] is None else _chance_notices(report)),
             *_unstable_notices(rows),
+            *(() if matrix else _agreement_notices(report)),
             *(() if matrix else score_notes(report)),
         ),
         notes=_notes(report),
@@ -65,6 +67,12 @@ def _chance_notices(report: Mapping[str, Any]) -> tuple[str, ...]:
     """Return a warning if FP32 is no better than chance."""
     notice = chance_notice(report)
     return (notice,) if notice else ()
+
+
+def _agreement_notices(report: Mapping[str, Any]) -> tuple[str, ...]:
+    strategy = report["manifest"]["quantize"]["strategy"]
+    warnings = warnings_of(report["audit"]["agreement"], strategy)
+    return tuple(f"{text[0].upper()}{text[1:]}." for text in warnings)
 
 
 def _unstable_notices(rows: Sequence[SpeedRow]) -> tuple[str, ...]:

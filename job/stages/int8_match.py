@@ -1,8 +1,10 @@
 """Compares the INT8 model with the fake-quantized model, and keeps ops at fault in FP32."""
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,12 @@ from job.manifest import Manifest
 from job.stages.match_search import search
 from job.stages.stage import StageOutput
 from job.stages.task import task_of
+from job.stats.closeness import MAX_DECIBELS
 from job.tasks.task import Agreement, Outputs
 from job.text_format import plural
 
-# Correct fake-quantized models were seen between 15 and 46 dB.
-LOW_DECIBELS = 10.0
+# Two roundings of the same weights can differ by twice the error of one of them, which is 6 dB.
+ROUNDING_DECIBELS = 6.0
 # Not published, because a trial's model is not needed after its comparison.
 TRIAL = Path("checkpoints/match")
 
@@ -37,6 +40,8 @@ class Match:
         folder: folder for trials.
         events: receives progress.
         skip_ops: ops that are in FP32 in every model.
+        halves_weights: whether oneDNN halves INT8 weights on this CPU, see
+            :func:`job.engine.int8.halved_weights.halve_weights`.
     """
 
     manifest: Manifest
@@ -45,6 +50,7 @@ class Match:
     folder: Path
     events: Events
     skip_ops: Sequence[str]
+    halves_weights: bool
 
     def of(self, prefix: Path, ops: Sequence[str] = ()) -> Agreement:
         """Compare a saved INT8 model with the fake-quantized model with ``ops`` in FP32."""
@@ -53,7 +59,7 @@ class Match:
         found = Predictor(configuration(prefix, INT8, threads=1)).outputs(self.images)
         return task_of(self.manifest).agreement(found, self.trained(ops))
 
-    def trained(self, ops: Sequence[str] = ()) -> Outputs:
+    def trained(self, ops: Sequence[str] = (), *, halved_weights: bool = False) -> Outputs:
         """Return the outputs of the fake-quantized model with ``ops`` in FP32."""
         from job.engine.int8.expected import expected_outputs
 
@@ -63,6 +69,7 @@ class Match:
             self.manifest.quantize.quantize_op_types,
             quantized_ops=self.manifest.int8.quantized_ops,
             skip_ops=(*self.skip_ops, *ops),
+            halved_weights=halved_weights,
         )
 
     def is_enough(self, found: Agreement) -> bool:
@@ -70,19 +77,45 @@ class Match:
         bound = self.manifest.gates.int8_matches_fake
         return bound is None or found.signal_to_noise_db >= bound
 
+    @cached_property
+    def halved(self) -> Agreement | None:
+        """Agreement of the trained model with itself after its weights are halved.
+
+        None if this CPU does not halve weights.
+        """
+        if not self.halves_weights:
+            return None
+        halved = self.trained(halved_weights=True)
+        return task_of(self.manifest).agreement(halved, self.trained())
+
+    def halving_explains(self, found: Agreement) -> bool:
+        """Return whether halved weights are a sufficient reason why INT8 misses the bound."""
+        return not self.is_enough(found) and found.signal_to_noise_db >= self.reachable
+
+    @property
+    def reachable(self) -> float:
+        """Lowest agreement in decibels of a model without an op at fault, on this CPU."""
+        bound = self.manifest.gates.int8_matches_fake
+        if bound is None:
+            # Any model that can be built is right.
+            return -MAX_DECIBELS
+        if self.halved is None or self.is_enough(self.halved):
+            return bound
+        return self.halved.signal_to_noise_db - ROUNDING_DECIBELS
+
     def search(self) -> list[str] | None:
         """Return the ops to keep in FP32; None after a stop request."""
         from job.engine.int8.expected import ops_of
 
         fixed = set(self.skip_ops)
         names = ops_of(self.fake, self.manifest.quantize.quantize_op_types)
-        return search([name for name in names if name not in fixed], self.matches)
+        return search([name for name in names if name not in fixed], self.agree, self.reachable)
 
-    def matches(self, ops: Sequence[str]) -> bool | None:
-        """Build the model with ``ops`` in FP32 and return whether it is right.
+    def agree(self, ops: Sequence[str]) -> float | None:
+        """Build the model with ``ops`` in FP32 and compare it with what was trained.
 
         Returns:
-            False also if the model cannot be built; None after a stop request.
+            Decibels; minus infinity if the model cannot be built; None after a stop request.
         """
         from job.engine.int8 import build as int8
 
@@ -102,14 +135,14 @@ class Match:
             found = self.of(self.folder / int8.PREFIX, ops)
         except QuantizationError as error:
             self.events.message(f"match: {plural(len(ops), 'op')} in FP32: {error.message}")
-            return False
+            return -math.inf
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
         self.events.message(
             f"match: {plural(len(ops), 'op')} in FP32: {found.signal_to_noise_db:.1f} dB against "
             "the fake-quantized model"
         )
-        return self.is_enough(found)
+        return found.signal_to_noise_db
 
 
 def fake_against_fp32(
@@ -125,15 +158,6 @@ def fake_against_fp32(
     return task_of(manifest).agreement(fake, fp32)
 
 
-def low_agreement(decibels: float) -> str:
-    """Return a warning that quantization changes the outputs of the FP32 model much."""
-    return (
-        f"the fake-quantized model agrees with FP32 at {decibels:.1f} dB only: quantization itself "
-        "changes the outputs. Train with quantization (quantize.strategy aware), or use more "
-        "calibration images"
-    )
-
-
 def record_of(
     match: Match, int8: Agreement, fake: Agreement, kept: Sequence[str]
 ) -> dict[str, Any]:
@@ -145,9 +169,11 @@ def record_of(
         fake: fake-quantized against FP32.
         kept: ops that the search keeps in FP32.
     """
+    halved = match.halved if match.halving_explains(int8) else None
     return {
         "images": len(match.images),
         "int8_fake": asdict(int8),
         "fake_fp32": asdict(fake),
         "kept_in_fp32": list(kept),
+        **({"halved_fake": asdict(halved)} if halved else {}),
     }

@@ -1,6 +1,7 @@
 """The documentation agrees with the code: files, functions, layers, targets, versions."""
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -49,6 +50,12 @@ def test_make_targets_exist() -> None:
     for page in PAGES:
         for target in re.findall(r"`make ([a-z][a-z-]*)", (ROOT / page).read_text()):
             assert re.search(rf"^{target}:.*## ", makefile, re.MULTILINE), f"{page}: make {target}"
+
+
+def test_make_run_announces_the_installation(tmp_path: Path) -> None:
+    command = ["make", "--dry-run", "run", f"VENV={tmp_path}/venv"]
+    commands = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert re.search(r" GB on disk", commands.partition("pip install")[0])
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import numpy as np
 from paddle import static
 
 from job.engine.inference.predictor import FAKE_QUANTIZED, Predictor, configuration
+from job.engine.int8.halved_weights import halve_weights
 from job.engine.int8.skip_ops import output_of, quantizable, select
 from job.engine.quantize.graph import Graph
 from job.engine.training.programs import cpu, load_inference_model, save_inference_model
@@ -20,6 +21,7 @@ def expected_outputs(
     *,
     quantized_ops: Collection[str] | None = None,
     skip_ops: Sequence[str] = (),
+    halved_weights: bool = False,
 ) -> tuple[np.ndarray, ...]:
     """Return the outputs of the fake-quantized model, with the same ops in FP32 as the INT8 model.
 
@@ -29,6 +31,7 @@ def expected_outputs(
         fake_quantized: prefix of the fake-quantized model.
         images: float32 [N, C, H, W].
         quantize_op_types, quantized_ops, skip_ops: see :func:`job.engine.int8.build.build`.
+        halved_weights: round weights as oneDNN does without AVX512_VNNI.
 
     Returns:
         The outputs in the order of the model; of a classifier, scores float32 [N, classes].
@@ -46,6 +49,8 @@ def expected_outputs(
         program._sync_with_cpp()
         prefix = Path(folder) / "expected"
         save_inference_model(program, prefix, fetches, executor)
+        if halved_weights:
+            halve_weights(prefix)
         return Predictor(configuration(prefix, FAKE_QUANTIZED, threads=1)).outputs(images)
 
 

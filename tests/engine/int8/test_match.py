@@ -10,22 +10,24 @@ from job.engine.int8 import weights
 from job.engine.int8.expected import expected_outputs, ops_of
 from job.manifest import parse
 from job.stages import int8 as stage
-from job.stages.int8_match import Match
+from job.stages.int8_match import Match, record_of
 
 pytestmark = pytest.mark.engine
 
 
-def match_of(made, folder, skip_ops=(), **int8_keys):
+def match_of(made, folder, skip_ops=(), *, bound=20, halves_weights=False, **int8_keys):
     document = {
         "version": 1,
         "name": "tiny",
         "model": {"name": "convnet", "classes": 10, "input_shape": [1, 8, 8]},
         "data": {"format": "digits", "mean": [0.5], "std": [0.5]},
         "int8": int8_keys,
+        "gates": {"int8_matches_fake": bound},
     }
     manifest = parse(document, "m.json", Path("/"))
     trial = folder / "trial"
-    return Match(manifest, made.folder / "fake", made.images, trial, tiny.News(), skip_ops)
+    fake = made.folder / "fake"
+    return Match(manifest, fake, made.images, trial, tiny.News(), skip_ops, halves_weights)
 
 
 def quantized(name, folder):
@@ -61,9 +63,9 @@ def test_faults_are_detected_if_their_fix_is_reverted(fault, tmp_path, monkeypat
     revert, network, skip_ops = FAULTS[fault]
     made = quantized(network, tmp_path / "made")
     match = match_of(made, tmp_path, skip_ops)
-    sound = match.matches(())
+    sound = match.agree(())
     revert(monkeypatch)
-    assert (sound, match.matches(())) == (True, False)
+    assert match.agree(()) < 20 <= sound
 
 
 def test_search_finds_the_op_at_fault(tmp_path, monkeypatch):
@@ -101,9 +103,10 @@ def test_model_that_cannot_be_built_is_repaired(tmp_path, monkeypatch):
         return build(*given, skip_ops=skip_ops, **options)
 
     monkeypatch.setattr(int8, "build", fails_with_first)
-    _, found, kept = stage.build(match := match_of(made, tmp_path), tmp_path)
-    assert kept == ["conv2d_0.tmp_0"]
-    assert match.is_enough(found)
+    for bound in (20, None):
+        _, found, kept = stage.build(match := match_of(made, tmp_path, bound=bound), tmp_path)
+        assert kept == ["conv2d_0.tmp_0"]
+        assert match.is_enough(found)
     with pytest.raises(int8.QuantizationError):
         stage.build(match_of(made, tmp_path, repair=False), tmp_path)
 
@@ -118,9 +121,27 @@ def test_expected_outputs_follow_the_ops_in_fp32(tmp_path):
     assert 0 < tiny.error(whole, made.fp32) < made.fake_error
 
 
-def test_limit_that_no_model_reaches_is_left_to_the_gate(tmp_path, monkeypatch):
+def test_limit_that_no_model_reaches_is_left_to_the_gate(tmp_path):
     made = quantized("factor_between", tmp_path / "made")
-    monkeypatch.setattr(Match, "is_enough", lambda *_: False)
-    audit, _, kept = stage.build(match_of(made, tmp_path), tmp_path)
-    assert kept == []
+    audit, found, kept = stage.build(match := match_of(made, tmp_path, bound=100), tmp_path)
+    assert not match.is_enough(found)
     assert audit.int8_ops > 0
+    assert record_of(match, found, found, kept).keys().isdisjoint({"halved_fake"})
+
+
+def test_halved_weights_explain_a_low_agreement_without_a_search(tmp_path):
+    made = quantized("factor_between", tmp_path / "made")
+    match = match_of(made, tmp_path, bound=100, halves_weights=True)
+    _, found, kept = stage.build(match, tmp_path)
+    record = record_of(match, found, found, kept)
+    assert kept == match.events.messages == []
+    assert 20 < record["halved_fake"]["signal_to_noise_db"] < 60
+
+
+def test_halved_weights_do_not_explain_an_op_at_fault(tmp_path, monkeypatch):
+    made = quantized("factor_between", tmp_path / "made")
+    lose_factors(monkeypatch)
+    match = match_of(made, tmp_path, bound=100, halves_weights=True)
+    _, found, kept = stage.build(match, tmp_path)
+    assert len(kept) == 1
+    assert match.reachable <= found.signal_to_noise_db < 100
