@@ -23,6 +23,7 @@ from job.stages.int8_match import (
     TRIAL,
     Match,
     fake_against_fp32,
+    fp32_outputs,
     low_agreement,
 )
 from job.stages.int8_match import record_of as match_record
@@ -62,7 +63,8 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
             return {}
     fake = inputs["convert"].path / int8.PREFIX
     skip_ops = (*manifest.int8.skip_ops, *(outcome.ops if outcome else ()))
-    match = Match(manifest, fake, images, out / TRIAL, events, skip_ops)
+    expected = fp32_outputs(inputs, images)
+    match = Match(manifest, fake, images, out / TRIAL, events, skip_ops, expected)
     built = build(match, out)
     if built is None:
         return {}
@@ -70,7 +72,7 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
     left = explained(audit.left_in_fp32, outcome) if outcome else audit.left_in_fp32
     if task_of(manifest).heads:
         left = explained_heads(left, head_outputs(fake, out / int8.PREFIX))
-    fp32 = fake_against_fp32(manifest, inputs, images)
+    fp32 = fake_against_fp32(match)
     if fp32.signal_to_noise_db < LOW_DECIBELS:
         events.message(low_agreement(fp32.signal_to_noise_db), "warning")
     listed = asdict(audit)

@@ -37,6 +37,7 @@ class Match:
         folder: folder for trials.
         events: receives progress.
         skip_ops: ops that are in FP32 in every model.
+        fp32: outputs of the FP32 model for ``images``.
     """
 
     manifest: Manifest
@@ -45,13 +46,14 @@ class Match:
     folder: Path
     events: Events
     skip_ops: Sequence[str]
+    fp32: Outputs
 
     def of(self, prefix: Path, ops: Sequence[str] = ()) -> Agreement:
         """Compare a saved INT8 model with the fake-quantized model with ``ops`` in FP32."""
         from job.engine.inference.predictor import INT8, Predictor, configuration
 
         found = Predictor(configuration(prefix, INT8, threads=1)).outputs(self.images)
-        return task_of(self.manifest).agreement(found, self.trained(ops))
+        return task_of(self.manifest).agreement(found, self.trained(ops), self.fp32)
 
     def trained(self, ops: Sequence[str] = ()) -> Outputs:
         """Return the outputs of the fake-quantized model with ``ops`` in FP32."""
@@ -112,17 +114,20 @@ class Match:
         return self.is_enough(found)
 
 
-def fake_against_fp32(
-    manifest: Manifest, inputs: Mapping[str, StageOutput], images: Images
-) -> Agreement:
-    """Compare the fake-quantized model with the FP32 model."""
-    from job.engine.inference.predictor import FAKE_QUANTIZED, ONEDNN, Predictor, configuration
+def fp32_outputs(inputs: Mapping[str, StageOutput], images: Images) -> Outputs:
+    """Return the outputs of the FP32 model."""
+    from job.engine.inference.predictor import ONEDNN, Predictor, configuration
 
-    fp32, fake = (
-        Predictor(configuration(inputs[stage].path / "model", mode, threads=1)).outputs(images)
-        for stage, mode in (("baseline", ONEDNN), ("convert", FAKE_QUANTIZED))
-    )
-    return task_of(manifest).agreement(fake, fp32)
+    prefix = inputs["baseline"].path / "model"
+    return Predictor(configuration(prefix, ONEDNN, threads=1)).outputs(images)
+
+
+def fake_against_fp32(match: Match) -> Agreement:
+    """Compare the fake-quantized model with the FP32 model."""
+    from job.engine.inference.predictor import FAKE_QUANTIZED, Predictor, configuration
+
+    fake = Predictor(configuration(match.fake, FAKE_QUANTIZED, threads=1)).outputs(match.images)
+    return task_of(match.manifest).agreement(fake, match.fp32)
 
 
 def low_agreement(decibels: float) -> str:

@@ -25,7 +25,8 @@ def match_of(made, folder, skip_ops=(), **int8_keys):
     }
     manifest = parse(document, "m.json", Path("/"))
     trial = folder / "trial"
-    return Match(manifest, made.folder / "fake", made.images, trial, tiny.News(), skip_ops)
+    fake, fp32 = made.folder / "fake", (made.fp32,)
+    return Match(manifest, fake, made.images, trial, tiny.News(), skip_ops, fp32)
 
 
 def quantized(name, folder):
