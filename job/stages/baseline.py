@@ -17,6 +17,7 @@ from job.stages.stage import SELECTION, Record, Stage, StageFunction, StageOutpu
 def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:
     """Write model.pdmodel, model.pdiparams, weights.npz and weights.pdparams."""
     from job.engine.training import baseline
+    from job.engine.training.kernel_check import check_kernels
     from job.engine.training.session import open_session
 
     train = manifest.baseline.train
@@ -39,7 +40,7 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
         if events.stopping:
             return {}
     bytes_written = baseline.export(session, out)
-    baseline.check_kernels(out, manifest.model.input_shape)
+    check_kernels(session, out)
     return {
         **add_to_fp32(manifest, inputs["prepare"].path, out),
         "training": training,
@@ -100,14 +101,17 @@ def check(
 
 
 def check_network(manifest: Manifest, session: Any) -> None:
-    """Check that a user's network treats each image alone, and computes the same as eagerly.
+    """Check that no weight is NaN, and what a user's network computes.
 
+    A user's network must treat each image alone, and compute the same as in eager execution.
     The outputs of exported detectors need not have one row per image.
     """
     from job.engine.training.batch_check import check_batches
     from job.engine.training.eager_check import check_against_eager
+    from job.engine.training.program_checks import require_numbers
 
     model = manifest.model
+    require_numbers(session.classifier.evaluation, session.scope)
     if model.name is None and manifest.task != "detection":
         key = "callable" if model.callable else "inference_model"
         check_batches(session, f"/model/{key}: {model.callable or model.inference_model}")

@@ -22,6 +22,7 @@ from job.stages.int8_match import (
     TRIAL,
     Match,
     fake_against_fp32,
+    fp32_outputs,
 )
 from job.stages.int8_match import record_of as match_record
 from job.stages.model_interface import interface
@@ -62,7 +63,8 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
     fake = inputs["convert"].path / int8.PREFIX
     skip_ops = (*manifest.int8.skip_ops, *(outcome.ops if outcome else ()))
     halves = not read_host().has_vnni
-    match = Match(manifest, fake, images, out / TRIAL, events, skip_ops, halves)
+    fp32 = fp32_outputs(inputs, images)
+    match = Match(manifest, fake, images, out / TRIAL, events, skip_ops, halves, fp32)
     built = build(match, out)
     if built is None:
         return {}
@@ -70,7 +72,7 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
     left = explained(audit.left_in_fp32, outcome) if outcome else audit.left_in_fp32
     if task_of(manifest).heads:
         left = explained_heads(left, head_outputs(fake, out / int8.PREFIX))
-    agreement = match_record(match, found, fake_against_fp32(manifest, inputs, images), kept)
+    agreement = match_record(match, found, fake_against_fp32(match), kept)
     for warning in warnings_of(agreement, manifest.quantize.strategy):
         events.message(warning, "warning")
     listed = asdict(audit)

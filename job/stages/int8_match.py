@@ -42,6 +42,7 @@ class Match:
         skip_ops: ops that are in FP32 in every model.
         halves_weights: whether oneDNN halves INT8 weights on this CPU, see
             :func:`job.engine.int8.halved_weights.halve_weights`.
+        fp32: outputs of the FP32 model for ``images``.
     """
 
     manifest: Manifest
@@ -51,13 +52,14 @@ class Match:
     events: Events
     skip_ops: Sequence[str]
     halves_weights: bool
+    fp32: Outputs
 
     def of(self, prefix: Path, ops: Sequence[str] = ()) -> Agreement:
         """Compare a saved INT8 model with the fake-quantized model with ``ops`` in FP32."""
         from job.engine.inference.predictor import INT8, Predictor, configuration
 
         found = Predictor(configuration(prefix, INT8, threads=1)).outputs(self.images)
-        return task_of(self.manifest).agreement(found, self.trained(ops))
+        return task_of(self.manifest).agreement(found, self.trained(ops), self.fp32)
 
     def trained(self, ops: Sequence[str] = (), *, halved_weights: bool = False) -> Outputs:
         """Return the outputs of the fake-quantized model with ``ops`` in FP32."""
@@ -86,7 +88,7 @@ class Match:
         if not self.halves_weights:
             return None
         halved = self.trained(halved_weights=True)
-        return task_of(self.manifest).agreement(halved, self.trained())
+        return task_of(self.manifest).agreement(halved, self.trained(), self.fp32)
 
     def halving_explains(self, found: Agreement) -> bool:
         """Return whether halved weights are a sufficient reason why INT8 misses the bound."""
@@ -145,17 +147,20 @@ class Match:
         return found.signal_to_noise_db
 
 
-def fake_against_fp32(
-    manifest: Manifest, inputs: Mapping[str, StageOutput], images: Images
-) -> Agreement:
-    """Compare the fake-quantized model with the FP32 model."""
-    from job.engine.inference.predictor import FAKE_QUANTIZED, ONEDNN, Predictor, configuration
+def fp32_outputs(inputs: Mapping[str, StageOutput], images: Images) -> Outputs:
+    """Return the outputs of the FP32 model."""
+    from job.engine.inference.predictor import ONEDNN, Predictor, configuration
 
-    fp32, fake = (
-        Predictor(configuration(inputs[stage].path / "model", mode, threads=1)).outputs(images)
-        for stage, mode in (("baseline", ONEDNN), ("convert", FAKE_QUANTIZED))
-    )
-    return task_of(manifest).agreement(fake, fp32)
+    prefix = inputs["baseline"].path / "model"
+    return Predictor(configuration(prefix, ONEDNN, threads=1)).outputs(images)
+
+
+def fake_against_fp32(match: Match) -> Agreement:
+    """Compare the fake-quantized model with the FP32 model."""
+    from job.engine.inference.predictor import FAKE_QUANTIZED, Predictor, configuration
+
+    fake = Predictor(configuration(match.fake, FAKE_QUANTIZED, threads=1)).outputs(match.images)
+    return task_of(match.manifest).agreement(fake, match.fp32)
 
 
 def record_of(

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ from job.stats import Interval, wilson_interval
 MAX_DECIBELS = 200.0
 # Samples of a bootstrap.
 RESAMPLES = 1000
+# Decibels. Sound INT8 models on CPUs without AVX512_VNNI lost up to 14 dB.
+LOST = 15.0
 # Images whose scores are compared together, which bounds the memory.
 ROWS = 1024
 
@@ -129,3 +132,33 @@ def decibels(signal: float, noise: float) -> float:
     if noise == 0:
         return MAX_DECIBELS
     return min(MAX_DECIBELS, max(-MAX_DECIBELS, 10 * math.log10(max(signal, 1e-30) / noise)))
+
+
+def lower_ratio(
+    ratio: float, values: NDArray[Any], reference: NDArray[Any], exact: NDArray[Any]
+) -> float:
+    """Return the ratio of the differences between images if a model lost them; else ``ratio``.
+
+    A large part that all images share, such as the bias of the last layer, hides in ``ratio`` that
+    a model computes nothing from its images. But the differences between images can also be too
+    small for any quantized model. They are judged only if the reference model kept them.
+
+    Args:
+        ratio: signal-to-noise ratio of a model against the reference model, in decibels.
+        values: outputs of the model, [N, values per image].
+        reference: the same of the reference model, which is quantized, too.
+        exact: the same of FP32.
+    """
+    found, kept = between_images(values, reference), between_images(reference, exact)
+    return min(ratio, found) if found < kept - LOST else ratio
+
+
+def between_images(values: NDArray[Any], reference: NDArray[Any]) -> float:
+    """Return the signal-to-noise ratio without the means over images, in decibels.
+
+    Args:
+        values: [N, values per image].
+        reference: the same of the reference model.
+    """
+    found, expected = (each - each.mean(axis=0, dtype=np.float64) for each in (values, reference))
+    return decibels(float(np.square(expected).sum()), float(np.square(found - expected).sum()))

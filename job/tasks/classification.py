@@ -152,11 +152,14 @@ def evaluate(batches: Iterable[Scored]) -> dict[str, float | None]:
     }
 
 
-def agreement(outputs: Outputs, reference: Outputs) -> Agreement:
+def agreement(outputs: Outputs, reference: Outputs, exact: Outputs | None = None) -> Agreement:
     """Compare scores [N, classes] with those of a reference model."""
     (scores,), (expected,) = outputs, reference
     found = closeness.score_differences(scores, expected)
     ratio = closeness.decibels(float(found.signal.sum()), float(found.noise.sum()))
+    if exact is not None:
+        centred = (each - each.mean(axis=1, keepdims=True) for each in (scores, expected, exact[0]))
+        ratio = closeness.lower_ratio(ratio, *centred)
     return Agreement(ratio, 100 * float(found.same_top1.mean()))
 
 

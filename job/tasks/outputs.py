@@ -63,10 +63,14 @@ def closeness_of(found: Results) -> dict[str, float]:
     return {"signal_to_noise_db": closeness.decibels(signal, noise)}
 
 
-def agreement(outputs: Outputs, reference: Outputs) -> Agreement:
+def agreement(outputs: Outputs, reference: Outputs, exact: Outputs | None = None) -> Agreement:
     """Compare the outputs of a model with the outputs of a reference model."""
-    signal, noise = powers(flat(outputs), flat(reference))
-    return Agreement(closeness.decibels(float(signal.sum()), float(noise.sum())), None)
+    values, expected = flat(outputs), flat(reference)
+    signal, noise = powers(values, expected)
+    ratio = closeness.decibels(float(signal.sum()), float(noise.sum()))
+    if exact is not None:
+        ratio = closeness.lower_ratio(ratio, values, expected, flat(exact))
+    return Agreement(ratio, None)
 
 
 def predictions(

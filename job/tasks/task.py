@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,22 @@ class Agreement:
     same_top1: float | None
 
 
+class Comparison(Protocol):
+    """Compares the outputs of a model with the outputs of a reference model."""
+
+    def __call__(
+        self, outputs: Outputs, reference: Outputs, exact: Outputs | None = None
+    ) -> Agreement:
+        """Return how well the models agree.
+
+        Args:
+            outputs: outputs of the model.
+            reference: outputs of the reference model for the same images.
+            exact: outputs of FP32 for the same images, to find differences between images that
+                quantization keeps and the model loses, see ``closeness.lower_ratio``.
+        """
+
+
 @dataclass(frozen=True)
 class Scored:
     """A model's outputs for a batch.
@@ -83,7 +99,7 @@ class Task:
             with it; empty if both can be compared.
         evaluate: scored batches -> the quality of a model during training by name: ``primary.key``,
             ``signal_to_noise_db`` and others; None for values that need a missing reference.
-        agreement: (outputs, reference outputs) -> how well two models agree.
+        agreement: compares the outputs of two models.
         loss: what a network is trained by: ``LABELS``, ``BOXES`` or ``NONE``.
         right: (outputs, labels) -> number of images with the right class. None if models are
             compared by the signal-to-noise ratio only.
@@ -100,7 +116,7 @@ class Task:
     predictions: Callable[[Mapping[str, Results], Any], dict[str, NDArray[Any]]]
     not_judged: Callable[[Mapping[str, Any], int], str]
     evaluate: Callable[[Iterable[Scored]], Mapping[str, float | None]]
-    agreement: Callable[[Outputs, Outputs], Agreement]
+    agreement: Comparison
     loss: str
     right: Callable[[Outputs, NDArray[np.int64]], int] | None = None
     heads: tuple[Head, ...] = ()

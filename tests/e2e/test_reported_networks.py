@@ -28,7 +28,7 @@ REJECTED = {
     "channels_last": (2, "NHWC"),
     "branch_on_value": (2, "own_networks.py:"),
     "changed_in_place": (2, "relu_"),
-    "shared_by_convolutions": (1, "share"),
+    "shared_by_convolutions": (2, "share"),
 }
 LARGEST_DROP = 2.0 if SLOW else 1.0
 

@@ -136,3 +136,18 @@ def error_in_context(num_classes):
 
 def probabilities(num_classes):
     return nn.Sequential(conv(1, 16), head(16, num_classes), nn.Softmax())
+
+
+def without_weights(num_classes):
+    return Network(lambda m, x: x.flatten(1)[:, :num_classes] * 2.0)
+
+
+def weights_of_nan(num_classes):
+    broken = paddle.ParamAttr(initializer=nn.initializer.Constant(float("nan")))
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes, bias_attr=broken))
+
+
+def nothing_to_quantize(num_classes):
+    network = Network(lambda m, x: x.flatten(1)[:, :num_classes] * m.factor)
+    network.factor = network.create_parameter([num_classes])
+    return network

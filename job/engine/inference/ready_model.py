@@ -64,7 +64,7 @@ def check_ready_model(path: Path, classes: int | None, input_shape: Sequence[int
     if shape[1] not in (-1, classes):
         raise DataError(
             f"{path}: the model's output has shape {shape}, expected [-1, {classes}]",
-            f"Set /model/classes to {shape[1]}.",
+            f"Set /model/classes to {shape[1]}." if shape[1] > 1 else _NOT_SUPPORTED,
         )
     _check_image(path, tensors[inputs[0]], input_shape)
 
@@ -104,13 +104,21 @@ def _check_image(path: Path, tensor: Any, input_shape: Sequence[int]) -> None:
             "width], so the model reads no images",
             _NOT_SUPPORTED,
         )
-    pairs = zip(shape[1:], input_shape, strict=True)
-    if any(given not in (-1, wanted) for given, wanted in pairs):
+    if not _fits(shape[1:], input_shape):
+        channels_last = _fits(shape[1:], [*input_shape[1:], input_shape[0]])
         raise DataError(
             f"{path}: the model's input has shape {shape}, but /model/input_shape is "
             f"{list(input_shape)}",
-            "Set /model/input_shape to [channels, height, width] of the model.",
+            "The model reads images with the channels last. Export the model with an input of "
+            "[N, channels, height, width]."
+            if channels_last
+            else "Set /model/input_shape to [channels, height, width] of the model.",
         )
+
+
+def _fits(shape: Sequence[int], expected: Sequence[int]) -> bool:
+    """Return whether sizes are equal, as far as the model fixes them."""
+    return all(given in (-1, wanted) for given, wanted in zip(shape, expected, strict=True))
 
 
 def read_ready_model(path: Path) -> Any:

@@ -31,7 +31,7 @@ from job.engine.training.checkpoints import read_arrays, read_best, write_arrays
 from job.engine.training.collective import Membership, ProcessGroup, SingleProcess
 from job.engine.training.evaluation import Scorer, write_outputs
 from job.engine.training.session import Recipe, Session, packed_batches, run_recipe
-from job.errors import QuantizationError
+from job.errors import UsageError
 from job.events import Events
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ def convert(
         The report's record: quantized ops by type, and the model's size in bytes.
 
     Raises:
-        QuantizationError: no op was quantized.
+        UsageError: no op was quantized.
     """
     with session.active():
         prepare(session, settings, pact=pact)
@@ -282,13 +282,13 @@ def require_quantized(program: Program, op_types: Sequence[str]) -> dict[str, in
     """Return the number of quantized ops by type.
 
     Raises:
-        QuantizationError: no op is quantized.
+        UsageError: no op is quantized.
     """
     counts = fake_quantize.quantized_ops(program)
     if not counts:
-        raise QuantizationError(
-            f"no op was quantized: the model has no op of type {', '.join(op_types)}, "
-            "or all of these match /quantize/not_quant_pattern",
-            "Check /quantize/quantize_op_types and /quantize/not_quant_pattern.",
+        raise UsageError(
+            f"/quantize/quantize_op_types: the network has no op of type {', '.join(op_types)}, "
+            "or all of these match /quantize/not_quant_pattern, so no op was quantized",
+            "Build the network of convolutions or fully connected layers, or change the two keys.",
         )
     return counts

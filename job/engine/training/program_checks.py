@@ -1,14 +1,18 @@
 """Rejects programs that cannot be trained or quantized."""
 
+import numpy as np
 import paddle
-from paddle.static import Program
+from paddle.static import Program, Scope
 
-from job.engine.training.programs import Classifier
+from job.engine.training.programs import Classifier, persistables, read_variables
 from job.engine.training.tracing import place_of
 from job.errors import UsageError
 
 # Attribute of ops that run the ops of another block.
 SUB_BLOCK = "sub_block"
+# Largest number of names in a message.
+NAMED = 5
+CHANNELS_LAST = ("NHWC", "NLC", "NDHWC")
 
 
 def require_one_block(program: Program) -> None:
@@ -44,3 +48,52 @@ def require_float_outputs(classifier: Classifier) -> None:
                 "expected float32",
                 "Return the scores themselves, as float32: neither their argmax nor a cast.",
             )
+
+
+def require_channels_first(program: Program) -> None:
+    """Check that no layer stores the channels last.
+
+    Paddle's oneDNN passes ignore such a layout, and the INT8 model would fail or be wrong.
+
+    Raises:
+        UsageError: a layer stores the channels last.
+    """
+    for op in program.global_block().ops:
+        for name in ("data_format", "data_layout"):
+            if op.has_attr(name) and op.attr(name) in CHANNELS_LAST:
+                raise UsageError(
+                    f"/model: the network's op {op.type} "
+                    f"({place_of(op) or ', '.join(op.output_arg_names[:1])}) has the data format "
+                    f"{op.attr(name)}, expected channels first",
+                    "Build the network with data_format='NCHW' (NCL and NCDHW for other ranks).",
+                )
+
+
+def require_weights(program: Program) -> None:
+    """Check that the outputs depend on weights, because there is nothing to quantize otherwise.
+
+    Raises:
+        UsageError: the program has no weights.
+    """
+    if not persistables(program):
+        raise UsageError(
+            "/model: the network's outputs depend on no weights",
+            "Return scores that convolutions or fully connected layers compute from the images.",
+        )
+
+
+def require_numbers(program: Program, scope: Scope) -> None:
+    """Check that no weight is NaN, because training would blame its settings for it.
+
+    Infinite values are allowed: masks of attention contain them.
+
+    Raises:
+        UsageError: a weight or a statistic contains NaN.
+    """
+    values = read_variables(scope, persistables(program))
+    names = [name for name, value in values.items() if np.isnan(value).any()]
+    if names:
+        raise UsageError(
+            f"/model: weights of the network contain NaN: {', '.join(names[:NAMED])}",
+            "Correct the initializer of these weights, or the file that contains them.",
+        )

@@ -26,7 +26,7 @@ from job.engine.training.ready_names import (
     rename_reserved,
 )
 from job.engine.training.transposed_weights import TRANSPOSED, transpose_weights
-from job.errors import DataError, UsageError
+from job.errors import DataError
 
 if TYPE_CHECKING:
     from job.engine.training.objective import Objective
@@ -39,7 +39,6 @@ paddle.enable_static()
 QUANTIZED = {"quantize_linear", "dequantize_linear", "quantize", "dequantize", "fused_conv2d"}
 # Number of dimensions of images, and of a two-dimensional convolution's output.
 PLANES = 4
-CHANNELS_LAST = ("NHWC", "NLC", "NDHWC")
 RESHAPING = ("flatten_contiguous_range", "reshape2", "transpose2", "squeeze2", "unsqueeze2")
 
 
@@ -327,24 +326,6 @@ def reads_unusual_weight(block: paddle.base.framework.Block, op: Any) -> bool:
     return block.var(left).persistable or (
         block.var(right).persistable and bool(op.attr(TRANSPOSED[op.type]))
     )
-
-
-def require_channels_first(classifier: Classifier) -> None:
-    """Check that no layer stores the channels last.
-
-    Paddle's oneDNN passes ignore such a layout, and the INT8 model would fail or be wrong.
-
-    Raises:
-        UsageError: a layer stores the channels last.
-    """
-    for op in classifier.evaluation.global_block().ops:
-        for name in ("data_format", "data_layout"):
-            if op.has_attr(name) and op.attr(name) in CHANNELS_LAST:
-                raise UsageError(
-                    f"/model: the network's op {op.type} has the data format {op.attr(name)}, "
-                    "expected channels first",
-                    "Build the network with data_format='NCHW' (NCL and NCDHW for other ranks).",
-                )
 
 
 def persistables(program: Program) -> list[str]:

@@ -17,7 +17,12 @@ from job.engine.training import network_programs, programs, zoo
 from job.engine.training.checkpoints import BEST, Progress, read_best
 from job.engine.training.evaluation import EvaluationBatch, TrainingBatch
 from job.engine.training.objective import objective_of
-from job.engine.training.program_checks import require_float_outputs, require_one_block
+from job.engine.training.program_checks import (
+    require_channels_first,
+    require_float_outputs,
+    require_one_block,
+    require_weights,
+)
 from job.engine.training.programs import Classifier
 from job.engine.training.ready_names import LABEL
 from job.engine.training.schedule import Schedule
@@ -162,7 +167,7 @@ def open_session(
 
     Raises:
         UsageError: the network cannot be built, does not accept images of this shape, stores
-            channels last, contains control flow, or has outputs of integers.
+            channels last, contains control flow, has outputs of integers, or has no weights.
         DataError: the saved model cannot be read or does not fit.
         MachineError: the device is not available.
     """
@@ -186,7 +191,8 @@ def open_session(
             executor.run(classifier.startup)
         require_one_block(classifier.evaluation)
         require_float_outputs(classifier)
-        programs.require_channels_first(classifier)
+        require_channels_first(classifier.evaluation)
+        require_weights(classifier.evaluation)
         check_variables(classifier, input_shape)
         check_input_shape(classifier, executor, input_shape)
     return Session(classifier, scope, executor, input_shape, objective.feeds, task)

@@ -12,6 +12,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -177,28 +178,40 @@ def constant(variable: Variable) -> Variable:
 def logits_of(outputs: Any) -> Any:
     """Return the logits among a network's outputs.
 
-    These are the output, the first of several outputs, or the output with the usual name.
+    These are the only output, the output with the usual name, or else the first of a list or tuple.
+    Outputs that are None are ignored: a model often returns its loss only during training.
 
     Raises:
         UsageError: the outputs hold no tensor that can be selected.
     """
-    if isinstance(outputs, list | tuple) and outputs:
-        return logits_of(outputs[0])
-    if isinstance(outputs, Mapping):
-        named = [outputs[name] for name in OUTPUT_NAMES if name in outputs]
-        if len(outputs) == 1:
-            named = list(outputs.values())
-        if named:
-            return logits_of(named[0])
-        found = f"a dict with {', '.join(map(repr, outputs))}"
-    elif isinstance(outputs, Variable | paddle.Tensor):
+    if isinstance(outputs, Variable | paddle.Tensor):
         return outputs
-    else:
-        found = type(outputs).__name__
+    entries = {key: value for key, value in entries_of(outputs).items() if value is not None}
+    named = [entries[name] for name in OUTPUT_NAMES if name in entries]
+    if len(entries) == 1 or isinstance(outputs, list | tuple):
+        named += entries.values()
+    if named:
+        return logits_of(named[0])
+    found = type(outputs).__name__
+    if entries:
+        found = f"{found} with {', '.join(map(repr, entries))}"
     raise UsageError(
         f"/model/callable: the network returned {found}, expected a tensor [N, classes]",
         "Return the logits, or a list, tuple or dict whose first entry or 'logits' entry they are.",
     )
+
+
+def entries_of(outputs: Any) -> Mapping[Any, Any]:
+    """Return the entries of a container by name or position; empty for other values."""
+    if isinstance(outputs, Mapping):
+        return outputs
+    if hasattr(outputs, "_asdict"):
+        return outputs._asdict()
+    if isinstance(outputs, list | tuple):
+        return dict(enumerate(outputs))
+    if is_dataclass(outputs):
+        return {field.name: getattr(outputs, field.name) for field in fields(outputs)}
+    return {}
 
 
 @contextmanager

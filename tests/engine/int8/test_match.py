@@ -26,8 +26,9 @@ def match_of(made, folder, skip_ops=(), *, bound=20, halves_weights=False, **int
     }
     manifest = parse(document, "m.json", Path("/"))
     trial = folder / "trial"
-    fake = made.folder / "fake"
-    return Match(manifest, fake, made.images, trial, tiny.News(), skip_ops, halves_weights)
+    fake, fp32 = made.folder / "fake", (made.fp32,)
+    events = tiny.News()
+    return Match(manifest, fake, made.images, trial, events, skip_ops, halves_weights, fp32)
 
 
 def quantized(name, folder):

@@ -7,9 +7,11 @@ import odd_networks
 import pytest
 import tiny
 
+from job.engine.quantize import qat
 from job.engine.training import baseline, programs
 from job.engine.training.batch_check import check_batches
 from job.engine.training.eager_check import check_against_eager
+from job.engine.training.program_checks import require_numbers
 from job.errors import DataError, UsageError
 
 pytestmark = pytest.mark.engine
@@ -100,6 +102,23 @@ def test_control_flow_is_rejected():
 def test_outputs_of_integers_are_rejected():
     with pytest.raises(UsageError, match="int64"):
         open_odd("chosen_classes")
+
+
+def test_a_network_without_weights_is_rejected():
+    with pytest.raises(UsageError, match="no weights"):
+        open_odd("without_weights")
+
+
+def test_weights_that_are_not_numbers_are_named():
+    session = open_odd("weights_of_nan")[1]
+    with pytest.raises(UsageError, match=r"linear_0\.b_0"):
+        require_numbers(session.classifier.evaluation, session.scope)
+
+
+def test_a_network_without_ops_to_quantize_is_rejected():
+    program = open_odd("nothing_to_quantize")[1].classifier.evaluation
+    with pytest.raises(UsageError, match="/quantize/quantize_op_types"):
+        qat.require_quantized(program, tiny.SETTINGS["quantize_op_types"])
 
 
 @pytest.mark.parametrize(

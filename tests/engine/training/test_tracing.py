@@ -1,4 +1,7 @@
+import inspect
 import re
+from collections import namedtuple
+from dataclasses import dataclass
 
 import numpy as np
 import own_networks
@@ -10,10 +13,12 @@ from job.engine.inference import predictor
 from job.engine.int8 import build as int8
 from job.engine.training import baseline, programs
 from job.engine.training.eager_check import check_against_eager
+from job.engine.training.kernel_check import check_kernels
 from job.engine.training.legacy_functions import legacy_functions
 from job.engine.training.network_weights import load_weights
+from job.engine.training.tracing import logits_of
 from job.engine.weights.match import read_weights
-from job.errors import QuantizationError, UsageError
+from job.errors import UsageError
 from job.host import read_host
 from job.profile.record import trace
 from job.tasks.classification import agreement
@@ -44,7 +49,7 @@ REJECTED = {
     "no_tensor": "/model/callable",
     "changed_in_place": "/model/callable",
 }
-NAMES_A_LINE = ("branch_on_value", "number_of_tensor")
+NAMES_A_LINE = ("branch_on_value", "number_of_tensor", "channels_last")
 
 
 def open_own(name):
@@ -66,6 +71,41 @@ def test_code_that_a_program_cannot_hold_is_rejected(name, pointer):
     assert caught.value.message.startswith(f"{pointer}:")
     if name in NAMES_A_LINE:
         assert re.search(rf"{own_networks.__file__}:\d+", caught.value.message)
+
+
+Named = namedtuple("Named", "loss scores")
+
+
+@dataclass
+class Record:
+    loss: object
+    out: object
+
+
+LOGITS, OTHER = paddle.zeros([1, 10]), paddle.zeros([1, 3])
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        *((None, LOGITS), [LOGITS, OTHER], Named(None, LOGITS), Named(OTHER, LOGITS)),
+        *(Record(None, LOGITS), Record(OTHER, LOGITS), {"loss": None, "classes": [LOGITS]}),
+    ],
+)
+def test_logits_are_found_among_the_outputs(outputs):
+    assert logits_of(outputs) is LOGITS
+
+
+@pytest.mark.parametrize(
+    ("outputs", "found"),
+    [
+        *((None, "NoneType"), ((None, None), "tuple"), ({"a": LOGITS, "b": OTHER}, "'a', 'b'")),
+        ((None, Record("text", None)), "str"),
+    ],
+)
+def test_outputs_without_logits_are_named(outputs, found):
+    with pytest.raises(UsageError, match=found):
+        logits_of(outputs)
 
 
 def test_values_keep_their_training_names_if_evaluation_has_other_ops():
@@ -111,9 +151,13 @@ def test_every_product_runs_in_int8(name, tmp_path):
 def test_network_that_onednn_computes_wrong_is_rejected(name, construct, tmp_path):
     session = open_own(name)[1]
     baseline.export(session, tmp_path)
-    with pytest.raises(QuantizationError) as caught:
-        baseline.check_kernels(tmp_path, tiny.SHAPE)
+    with pytest.raises(UsageError) as caught:
+        check_kernels(session, tmp_path)
     assert construct in caught.value.hint
+    # The place names the function of the network.
+    lines, first = inspect.getsourcelines(getattr(own_networks, name))
+    line = int(re.search(rf"{own_networks.__file__}:(\d+)", caught.value.message)[1])
+    assert first <= line < first + len(lines)
 
 
 def test_functions_that_change_a_tensor_in_place_are_named():

@@ -224,6 +224,8 @@ def test_the_shape_of_the_image_is_read_beside_other_inputs(tmp_path: Path, imag
         ),
         (program({"text": [-1, 128]}, SCORES), r"\[-1, 128\].*no images", ""),
         (program({"x": [-1, 3, 224, 224]}, SCORES), r"\[-1, 3, 224, 224\]", "/model/input_shape"),
+        (program({"x": [-1, 32, 32, 3]}, SCORES), r"\[-1, 32, 32, 3\]", "channels last"),
+        (program(IMAGE, {"score": [-1, 1]}), r"\[-1, 1\].*\[-1, 10\]", "/task"),
         (program(IMAGE, {}), "no image classifier", ""),
         (program(IMAGE, SCORES, data_type=20), "UINT8.*FP32", "normalized"),
         (b"", "empty", ""),

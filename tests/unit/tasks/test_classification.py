@@ -63,3 +63,31 @@ def test_predictions_contain_a_class_per_image_and_model() -> None:
     arrays = CLASSIFICATION.predictions(found(5, ("fp32", "int8")), LABELS)
     assert arrays.keys() == {"labels", "fp32", "int8"}
     assert all(array.shape == (IMAGES,) for array in arrays.values())
+
+
+def agreement(found: NDArray[Any], fake: NDArray[Any], fp32: NDArray[Any]) -> float:
+    compared = ((each.astype(np.float32),) for each in (found, fake, fp32))
+    return CLASSIFICATION.agreement(*compared).signal_to_noise_db
+
+
+def test_scores_that_all_images_share_do_not_hide_a_wrong_model() -> None:
+    fp32 = np.linspace(-50, 50, CLASSES) + scores(0, 2)
+    fake, rounding = fp32 + 0.01 * scores(1, 2), 0.01 * scores(2, 2)
+    assert agreement(fp32.mean(axis=0) + scores(3, 2), fake, fp32) < 10
+    assert agreement(fake + rounding, fake, fp32) > 50
+
+
+def test_differences_between_images_that_quantization_loses_are_not_judged() -> None:
+    fp32 = np.linspace(-50, 50, CLASSES) + 0.1 * scores(0, 2)
+    fake = fp32 + 0.1 * scores(1, 2)
+    assert agreement(fake + 0.1 * scores(2, 2), fake, fp32) > 40
+
+
+def test_a_shift_of_all_images_lowers_the_agreement() -> None:
+    fp32 = scores(0, 2)
+    assert agreement(fp32 + np.linspace(-1, 1, CLASSES), fp32, fp32) < 15
+
+
+def test_equal_scores_of_all_images_agree() -> None:
+    same = np.tile(scores(0, 2)[:1], (IMAGES, 1))
+    assert agreement(same, same, same) == 200

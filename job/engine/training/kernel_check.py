@@ -1,0 +1,148 @@
+"""Checks that Paddle's oneDNN kernels compute the FP32 model as its native kernels do."""
+
+import tempfile
+from bisect import bisect_left
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import paddle
+from paddle import static
+
+from job.engine.inference.paddle_format import attribute, read_program
+from job.engine.inference.predictor import NATIVE, ONEDNN, Predictor, configuration
+from job.engine.inference.saved_model import PREFIX
+from job.engine.training.programs import cpu, load_inference_model, save_inference_model
+from job.engine.training.session import Session
+from job.engine.training.tracing import place_of
+from job.engine.training.transposed_weights import TRANSPOSED
+from job.errors import UsageError
+from job.stats import relative_error
+from job.tasks.task import flat
+
+Op = paddle.base.framework.Operator
+
+# Rounding differs by about 1e-6. Deep networks with random weights multiply it.
+MAX_KERNEL_ERROR = 1e-2
+# Op types whose results oneDNN was seen to compute wrong behind a convolution.
+NEAREST = ("nearest_interp", "nearest_interp_v2")
+
+
+def check_kernels(session: Session, out: Path) -> float:
+    """Compare the outputs of the FP32 model in oneDNN and in Paddle's native kernels.
+
+    For some networks, Paddle's oneDNN passes change the result, without an error.
+
+    Args:
+        session: the network.
+        out: folder of the saved model.
+
+    Returns:
+        The norm of the differences over the norm of the native outputs.
+
+    Raises:
+        UsageError: the outputs differ.
+    """
+    images = np.random.default_rng(0).standard_normal((2, *session.input_shape))
+    images = images.astype("float32")
+    error = kernel_error(out / PREFIX, images)
+    if not error <= MAX_KERNEL_ERROR:
+        op = first_different_op(session, out / PREFIX, images)
+        raise UsageError(
+            f"/model: Paddle's oneDNN kernels compute other FP32 values of this network than its "
+            f"native kernels, first in the op {op}: relative error of the outputs {error:.2g}, "
+            f"expected at most {MAX_KERNEL_ERROR:g}",
+            f"An INT8 model would be wrong, too. {likely_causes(out)}",
+        )
+    return error
+
+
+def kernel_error(prefix: Path, images: np.ndarray) -> float:
+    """Return the norm of the differences of the outputs over the norm of the native outputs.
+
+    Args:
+        prefix: prefix of a saved model.
+        images: float32 [N, C, H, W].
+    """
+    native, onednn = (
+        flat(Predictor(configuration(prefix, mode, threads=1)).outputs(images))
+        for mode in (NATIVE, ONEDNN)
+    )
+    return relative_error(onednn, native)
+
+
+def first_different_op(session: Session, prefix: Path, images: np.ndarray) -> str:
+    """Return type and place of the first op at which a shortened model computes other values.
+
+    The ops before the result of a bisection compute the same values, as far as errors remain
+    visible in all later ops.
+
+    Args:
+        session: the network.
+        prefix: prefix of the saved model, whose outputs differ.
+        images: float32 [N, C, H, W].
+    """
+    scope, executor = static.Scope(), static.Executor(cpu())
+    with static.scope_guard(scope), tempfile.TemporaryDirectory() as folder:
+        program, _, _ = load_inference_model(prefix, executor, scope)
+        ends = [(op, name) for op in program.global_block().ops for name in values_of(op)]
+
+        def differs(end: tuple[Op, str]) -> bool:
+            short = Path(folder) / PREFIX
+            save_inference_model(program, short, [end[1]], executor)
+            try:
+                return not kernel_error(short, images) <= MAX_KERNEL_ERROR
+            except (ValueError, RuntimeError):
+                # An op that oneDNN cannot run is at fault, too.
+                return True
+
+        # The outputs of the whole model differ.
+        op, name = ends[bisect_left(ends[:-1], True, key=differs)]
+    traced = session.classifier.evaluation.global_block().ops
+    places = [place_of(each) for each in traced if name in each.output_arg_names]
+    return f"{op.type} ({''.join(places[:1]) or name})"
+
+
+def values_of(op: Op) -> list[str]:
+    """Return the outputs of an op that are values of each image."""
+    if op.type in ("feed", "fetch"):
+        return []
+    variables = [op.block.var(name) for name in op.output_arg_names if op.block.has_var(name)]
+    return [
+        each.name
+        for each in variables
+        if each.dtype == paddle.float32 and each.shape[:1] == (-1,) and not each.persistable
+    ]
+
+
+def likely_causes(out: Path) -> str:
+    """Name the parts of a model for which wrong results of oneDNN were seen.
+
+    Args:
+        out: folder of the model.
+    """
+    ops = read_program(out / f"{PREFIX}.pdmodel").blocks[0].ops
+    readers: dict[str, list[str]] = defaultdict(list)
+    for op in ops:
+        for slot in op.inputs:
+            if slot.parameter == "Filter":
+                readers[slot.arguments[0]].append(op.outputs[0].arguments[0])
+    causes = [
+        f"the weight {name}, which the convolutions {', '.join(outputs)} share: give each "
+        "convolution a weight of its own"
+        for name, outputs in readers.items()
+        if len(outputs) > 1
+    ]
+    causes += [
+        f"the nearest interpolation {op.outputs[0].arguments[0]}: use another mode"
+        for op in ops
+        if op.type in NEAREST
+    ]
+    causes += [
+        f"the transposed matrix product {op.outputs[0].arguments[0]}: transpose the operand instead"
+        for op in ops
+        if op.type in TRANSPOSED and attribute(op, TRANSPOSED[op.type])
+    ]
+    if not causes:
+        return "Write this op, or the ops before it, with other functions of Paddle."
+    return f"Parts of this network for which this was seen: {'; '.join(causes)}."
