@@ -140,20 +140,21 @@ def cpp(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "classify"
 
 
-def cpp_label(program: Path, model: Path, image: Path, folder: Path) -> str:
-    """The label that the program in C++ prints for an image."""
+def cpp_answer(program: Path, model: Path, image: Path, folder: Path) -> tuple[str, str]:
+    """The label and the probability that the program in C++ prints for an image."""
     Image.open(image).convert("RGB").save(folder / "image.ppm")
     command = [program, model, "image.ppm"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return done.stdout.rpartition(" ")[0]
+    label, _, percent = done.stdout.strip().rpartition(" ")
+    return label, f"{float(percent.removesuffix('%')):.1f}%"
 
 
 def test_the_cpp_program_agrees_with_predict(
     deployable: Run, photos: Path, predicted: dict[str, str], cpp: Path, tmp_path: Path
 ) -> None:
-    label = cpp_label(cpp, deployable.output / "int8", photos / "0.png", tmp_path)
-    assert label == predicted["label"]
+    answer = cpp_answer(cpp, deployable.output / "int8", photos / "0.png", tmp_path)
+    assert answer == (predicted["label"], predicted["percent"])
 
 
 @pytest.mark.full
@@ -163,7 +164,9 @@ def test_the_cpp_program_runs_the_openvino_engine_in_paddle(
     folder = quick.output / "int8_paddle_openvino"
     options = ("--infer-model", folder, "--image", photos / "0.png", "--json")
     (row,) = json.loads(job("predict", *options, cwd=photos).out)
-    assert cpp_label(cpp, folder, photos / "0.png", tmp_path) == row["answer"]["label"]
+    percent = f"{100 * row['answer']['probability']:.1f}%"
+    answer = cpp_answer(cpp, folder, photos / "0.png", tmp_path)
+    assert answer == (row["answer"]["label"], percent)
     assert not list(tmp_path.glob("**/__cache__"))
 
 
