@@ -16,6 +16,10 @@ STACK = """In user code:
     ("message", "reason"),
     [
         (STACK, "InvalidArgumentError: The sizes must match. (op concat)"),
+        (
+            "(InvalidArgument) Wrong shape.\n  [operator < add > error]",
+            "(InvalidArgument) Wrong shape. (op add)",
+        ),
         ("first\nlast", "last"),
         ("[operator < concat > error]", "[operator < concat > error]"),
         ("", "RuntimeError"),
