@@ -30,11 +30,7 @@ class RandomNetwork(nn.Layer):
         self.layers_ = nn.LayerList()
         self.channels, self.side = 3, 16
         parts = [self.convolution()]
-        kinds = (
-            *(self.convolution, self.convolution, self.depthwise, self.residual, self.residual),
-            *(self.concatenation, self.pool, self.factor, self.gate, self.shuffle, self.dropout),
-        )
-        parts += [self.draw.choice(kinds)() for _ in range(self.draw.randint(1, 6))]
+        parts += [self.draw.choice(self.kinds())() for _ in range(self.draw.randint(1, 6))]
         parts.append(self.draw.choice((self.pooled, self.pooled, self.flat, self.attention))())
         self.parts = parts
 
@@ -42,6 +38,13 @@ class RandomNetwork(nn.Layer):
         for part in self.parts:
             x = part(x)
         return x
+
+    def kinds(self) -> tuple[Callable[[], Callable], ...]:
+        """Return the methods that add a part between the first convolution and the last layers."""
+        return (
+            *(self.convolution, self.convolution, self.depthwise, self.residual, self.residual),
+            *(self.concatenation, self.pool, self.factor, self.gate, self.shuffle, self.dropout),
+        )
 
     def keep(self, layer):
         """Register a layer."""

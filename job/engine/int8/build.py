@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from paddle import inference, static
 
+from job.engine.inference.failure import reason_of
 from job.engine.inference.paddle_format import attribute, is_int8
 from job.engine.inference.predictor import HARMFUL_PASS, INT8, Predictor, configuration
 from job.engine.inference.saved_model import NETWORK, PREFIX
@@ -140,8 +141,7 @@ def optimize(prefix: Path, cache: Path, op_types: set[str], images: np.ndarray) 
     try:
         Predictor(config).scores(images)
     except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[-1]
         raise QuantizationError(
-            f"Paddle failed to build or run the INT8 model: {reason}",
+            f"Paddle failed to build or run the INT8 model: {reason_of(error)}",
             "If the message names an op type, remove it from /quantize/quantize_op_types.",
         ) from error

@@ -7,6 +7,7 @@ import numpy as np
 import paddle
 from paddle.static import Program
 
+from job.engine.inference.failure import reason_of
 from job.engine.training.programs import IMAGE
 from job.engine.training.session import Session
 from job.engine.training.tracing import place_of
@@ -80,10 +81,8 @@ def run(
                 session.classifier.evaluation, {IMAGE: images}, list(names)
             )
     except (ValueError, RuntimeError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if "Error:" in line]
-        reason = lines[-1] if lines else str(error).strip().splitlines()[-1]
         raise UsageError(
-            f"{model}: the network fails with a batch of {len(images)} images: {reason}",
+            f"{model}: the network fails with a batch of {len(images)} images: {reason_of(error)}",
             "Export or write the network for any number of images: the first size of its input, "
             "and of each reshape, must be -1.",
         ) from error

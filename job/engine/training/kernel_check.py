@@ -9,6 +9,7 @@ import numpy as np
 import paddle
 from paddle import static
 
+from job.engine.inference.failure import reason_of
 from job.engine.inference.paddle_format import attribute, read_program
 from job.engine.inference.predictor import NATIVE, ONEDNN, Predictor, configuration
 from job.engine.inference.saved_model import PREFIX
@@ -41,11 +42,18 @@ def check_kernels(session: Session, out: Path) -> float:
         The norm of the differences over the norm of the native outputs.
 
     Raises:
-        UsageError: the outputs differ.
+        UsageError: the outputs differ, or oneDNN cannot run the network.
     """
     images = np.random.default_rng(0).standard_normal((2, *session.input_shape))
     images = images.astype("float32")
-    error = kernel_error(out / PREFIX, images)
+    try:
+        error = kernel_error(out / PREFIX, images)
+    except (ValueError, RuntimeError) as failure:
+        raise UsageError(
+            f"/model: Paddle's oneDNN kernels cannot run this network: {reason_of(failure)}; first "
+            f"in the op {first_different_op(session, out / PREFIX, images)}",
+            "Write this op, or the ops before it, with other functions of Paddle.",
+        ) from failure
     if not error <= MAX_KERNEL_ERROR:
         op = first_different_op(session, out / PREFIX, images)
         raise UsageError(

@@ -15,6 +15,7 @@ from paddle import static
 from paddle.static import Program
 
 from job.engine.inference.decoding import find_decoding
+from job.engine.inference.failure import reason_of
 from job.engine.inference.paddle_format import put_in_order, read_program
 from job.engine.inference.pir_format import legacy_model
 from job.engine.training.heads import graph_of
@@ -40,6 +41,14 @@ QUANTIZED = {"quantize_linear", "dequantize_linear", "quantize", "dequantize", "
 # Number of dimensions of images, and of a two-dimensional convolution's output.
 PLANES = 4
 RESHAPING = ("flatten_contiguous_range", "reshape2", "transpose2", "squeeze2", "unsqueeze2")
+# Op types into which Paddle fuses a bias.
+WITH_BIAS = ("conv2d", "depthwise_conv2d", "conv2d_transpose")
+# Op type -> outputs that its gradient reads, and their data types.
+FOR_GRADIENTS = {
+    **{name: {"XShape": "float32"} for name in RESHAPING},
+    "dropout": {"Mask": "uint8"},
+    "instance_norm": {"SavedMean": "float32", "SavedVariance": "float32"},
+}
 
 
 @dataclass(frozen=True)
@@ -142,7 +151,7 @@ def from_inference_model(prefix: Path, scope: static.Scope, objective: "Objectiv
     skip_computed_weights(evaluation)
     objective.keep_in_fp32(evaluation, outputs)
     train = evaluation.clone()
-    add_shape_outputs(train)
+    add_outputs_for_gradients(train)
     weights = {old: new for old, new in names.items() if is_weight(train, new)}
     frozen = batch_norm_statistics(train)
     startup = Program()
@@ -204,18 +213,17 @@ def is_weight(program: Program, name: str) -> bool:
     )
 
 
-def add_shape_outputs(program: Program) -> None:
-    """Add the XShape output to reshaping ops.
-
-    The gradients of these ops need the XShape output, but a saved model does not contain it.
-    """
+def add_outputs_for_gradients(program: Program) -> None:
+    """Add the outputs to ops that only their gradients read, because a saved model lacks them."""
     block = program.global_block()
     for op in block.ops:
-        if op.type in RESHAPING and "XShape" not in op.output_names:
-            name = f"{op.output('Out')[0]}.xshape"
-            shape = [0, *block.var(op.input("X")[0]).shape]
-            block.create_var(name=name, shape=shape, dtype="float32")
-            op.desc.set_output("XShape", [name])
+        for slot, dtype in FOR_GRADIENTS.get(op.type, {}).items():
+            if slot not in op.output_names:
+                name = f"{op.output_arg_names[0]}.{slot.lower()}"
+                shape = block.var(op.input("X")[0]).shape
+                shape = [0, *shape] if slot == "XShape" else shape
+                block.create_var(name=name, shape=shape, dtype=dtype)
+                op.desc.set_output(slot, [name])
     program._sync_with_cpp()
 
 
@@ -257,7 +265,10 @@ def load_inference_model(
         with static.scope_guard(scope), legacy_model(prefix) as legacy:
             program, feeds, fetches = static.load_inference_model(str(legacy), executor)
     except (ValueError, RuntimeError, OSError) as error:
-        raise DataError(f"{prefix}: not a Paddle inference model: {error}") from error
+        raise DataError(
+            f"{prefix}: Paddle cannot read the inference model: {reason_of(error)}",
+            "Check that both files are complete, and export the model again if they are.",
+        ) from error
     return program, feeds, tuple(variable.name for variable in fetches)
 
 
@@ -280,9 +291,13 @@ def fold_bias_shapes(program: Program) -> int:
         and block.var(op.input("X")[0]).persistable
         and len(op.attr("shape")) == PLANES
     }
+    # Paddle fuses other adds with a relu behind them into an op that loses the axis.
+    fused = {op.output("Output")[0] for op in block.ops if op.type in WITH_BIAS}
     changed = 0
     for op in block.ops:
-        if op.type == "elementwise_add" and op.input("Y")[0] in reshaped and op.attr("axis") == -1:
+        if op.type != "elementwise_add" or op.input("X")[0] not in fused:
+            continue
+        if op.input("Y")[0] in reshaped and op.attr("axis") == -1:
             (bias,) = reshaped[op.input("Y")[0]].input("X")
             sizes = [size != 1 for size in reshaped[op.input("Y")[0]].attr("shape")]
             if len(block.var(bias).shape) == 1 and any(sizes):

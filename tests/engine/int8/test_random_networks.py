@@ -6,9 +6,10 @@ The search of ops at fault (/int8/repair) has no part here: the models are built
 from collections import Counter
 
 import pytest
-import random_networks
 import tiny
+from random_networks import SHAPE, RandomNetwork
 from tiers import sampled
+from wide_networks import WideNetwork
 
 from job.engine.quantize.calibration import Method
 from job.errors import QuantizationError
@@ -17,7 +18,7 @@ from job.tasks.classification import agreement
 
 pytestmark = pytest.mark.engine
 
-NETWORKS, GROUP = 300, 10
+NETWORKS, WIDE_NETWORKS, GROUP = 300, 100, 10
 SECTIONS = properties(schema())
 BOUND = properties(SECTIONS["gates"])["int8_matches_fake"]["default"]
 TYPES = properties(SECTIONS["quantize"])["quantize_op_types"]["default"]
@@ -27,13 +28,17 @@ CAUGHT = 2
 GPTQ_EVERY = 5
 
 
-@pytest.mark.parametrize("first", sampled(range(0, NETWORKS, GROUP)))
-def test_no_random_network_is_silently_wrong(first, tmp_path):
+KINDS = [
+    *((RandomNetwork, first) for first in sampled(range(0, NETWORKS, GROUP))),
+    *((WideNetwork, first) for first in sampled(range(0, WIDE_NETWORKS, GROUP))),
+]
+
+
+@pytest.mark.parametrize(("network", "first"), KINDS)
+def test_no_random_network_is_silently_wrong(network, first, tmp_path):
     counts, lines = Counter(), []
     for seed in range(first, first + GROUP):
-        session = tiny.session_of(
-            lambda seed=seed: random_networks.RandomNetwork(seed), shape=random_networks.SHAPE
-        )
+        session = tiny.session_of(lambda seed=seed: network(seed), shape=SHAPE)
         folder = tmp_path / str(seed)
         folder.mkdir()
         types = [*TYPES, "concat"] if seed % 4 == 0 else TYPES

@@ -8,9 +8,10 @@ import pytest
 import tiny
 
 from job.engine.quantize import qat
-from job.engine.training import baseline, programs
+from job.engine.training import baseline, programs, ready_names
 from job.engine.training.batch_check import check_batches
 from job.engine.training.eager_check import check_against_eager
+from job.engine.training.kernel_check import check_kernels
 from job.engine.training.program_checks import require_numbers
 from job.errors import DataError, UsageError
 
@@ -78,6 +79,30 @@ def test_a_model_exported_for_one_image_reads_any_number(tmp_path):
     assert scores.shape == (5, 10)
 
 
+# An export leaves out the outputs of these ops that only their gradients read.
+SHORTENED = {
+    "dropout": lambda: paddle.nn.Dropout(0.3, mode="downscale_in_infer"),
+    "instance norm": lambda: paddle.nn.InstanceNorm2D(1),
+}
+
+
+@pytest.mark.parametrize("layer", SHORTENED)
+def test_ops_that_an_export_shortens_are_trained(layer, tmp_path):
+    def call(x):
+        return paddle.nn.Linear(64, 10)(paddle.flatten(SHORTENED[layer]()(x), 1))
+
+    save_ready(tmp_path, call)
+    session = open_ready(tmp_path)
+    images = np.random.default_rng(0).standard_normal((4, *tiny.SHAPE)).astype("float32")
+    feed = {programs.IMAGE: images, ready_names.LABEL: np.arange(4).reshape(4, 1)}
+    with session.active():
+        tiny.recipe().add_optimizer(session.classifier)
+        session.executor.run(session.classifier.startup)
+        train, loss = session.classifier.train, session.classifier.loss
+        losses = [float(session.executor.run(train, feed, [loss])[0]) for _ in range(4)]
+    assert losses[-1] < losses[0] / 2
+
+
 def test_a_model_that_reshapes_to_one_image_is_rejected(tmp_path):
     save_ready(tmp_path, lambda x: paddle.nn.Linear(64, 10)(paddle.reshape(x, [1, 64])))
     with pytest.raises(UsageError, match="batch of 3 images"):
@@ -107,6 +132,12 @@ def test_outputs_of_integers_are_rejected():
 def test_a_network_without_weights_is_rejected():
     with pytest.raises(UsageError, match="no weights"):
         open_odd("without_weights")
+
+
+def test_the_bias_of_a_depthwise_transposed_convolution_keeps_its_axis(tmp_path):
+    session = open_odd("depthwise_transposed")[1]
+    baseline.export(session, tmp_path)
+    assert check_kernels(session, tmp_path) < 1e-5
 
 
 def test_weights_that_are_not_numbers_are_named():
