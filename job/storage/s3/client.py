@@ -179,12 +179,9 @@ def make_client(
             config=config,
         )
     except (BotoCoreError, ValueError) as error:
-        raise StorageError(
-            f"cannot create an S3 client: {described(error)}",
-            _ENDPOINT
-            if "Invalid endpoint" in str(error)
-            else "Correct the storage section of the manifest, or the AWS_* variables.",
-        ) from error
+        hint = "Correct the storage section of the manifest, or the AWS_* variables."
+        hint = _ENDPOINT if "Invalid endpoint" in str(error) else hint
+        raise StorageError(f"cannot create an S3 client: {described(error)}", hint) from error
     _check_endpoint(str(client.meta.endpoint_url))
     reject_foreign(client)
     limit_client(client)

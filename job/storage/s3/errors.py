@@ -117,26 +117,8 @@ def _of_answer(uri: S3Uri, response: Mapping[str, Any], operation: str) -> Stora
     code = str(response.get("Error", {}).get("Code", status))
     if reason := _temporary(status, code):
         return TransferFailed(f"{uri}: {reason}", _WAIT)
-    if code == "NoSuchBucket":
-        return StorageError(
-            f"{uri}: bucket {uri.bucket} does not exist",
-            "Create it, or correct its name and the endpoint.",
-        )
-    if code == "NoSuchUpload":
-        return UploadMissing(
-            f"{uri}: the unfinished multipart upload does not exist any more ({code})",
-            "Check whether a lifecycle rule or another program aborts unfinished uploads. "
-            "Run the same command again.",
-        )
-    if status == 404 and operation == "ListObjectsV2":
-        return StorageError(
-            f"{uri}: cannot list the bucket: the server returned {status} ({code})",
-            "Check the endpoint. Its URL must not contain the bucket.",
-        )
-    if status == 404:
-        return ObjectMissing(
-            f"{uri}: the object does not exist", "Correct bucket and key, or upload the object."
-        )
+    if code in ("NoSuchBucket", "NoSuchUpload") or status == 404:
+        return _missing(uri, status, code, operation)
     if status == 412:
         return ObjectChanged(
             f"{uri}: the object changed while it was read", "Run the same command again."
@@ -167,6 +149,29 @@ def _of_answer(uri: S3Uri, response: Mapping[str, Any], operation: str) -> Stora
     return StorageError(
         f"{uri}: the server rejected the request with {status} ({code}): {message}",
         "Check that the server supports the settings in the storage section of the manifest.",
+    )
+
+
+def _missing(uri: S3Uri, status: int, code: str, operation: str) -> StorageError:
+    """Return the error for a bucket, an upload or an object that does not exist."""
+    if code == "NoSuchBucket":
+        return StorageError(
+            f"{uri}: bucket {uri.bucket} does not exist",
+            "Create it, or correct its name and the endpoint.",
+        )
+    if code == "NoSuchUpload":
+        return UploadMissing(
+            f"{uri}: the unfinished multipart upload does not exist any more ({code})",
+            "Check whether a lifecycle rule or another program aborts unfinished uploads. "
+            "Run the same command again.",
+        )
+    if status == 404 and operation == "ListObjectsV2":
+        return StorageError(
+            f"{uri}: cannot list the bucket: the server returned {status} ({code})",
+            "Check the endpoint. Its URL must not contain the bucket.",
+        )
+    return ObjectMissing(
+        f"{uri}: the object does not exist", "Correct bucket and key, or upload the object."
     )
 
 
