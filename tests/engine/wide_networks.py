@@ -3,6 +3,8 @@
 # ruff: noqa: TID251, I001
 from collections.abc import Callable
 
+import numpy as np
+
 # Before paddle, because it selects the legacy program format.
 import job.engine  # noqa: F401
 import paddle
@@ -135,10 +137,11 @@ class WideNetwork(RandomNetwork):
     def fixed_tensor(self) -> Callable:
         """Return a sum or product with a tensor that is no weight."""
         self.steps.append("fixed")
-        width, add = self.channels, self.draw.random() < 0.5
+        fixed = np.linspace(0.2, 2.0, self.channels, dtype="float32").reshape([1, -1, 1, 1])
+        add = self.draw.random() < 0.5
 
         def call(x):
-            values = paddle.linspace(0.2, 2.0, width).reshape([1, width, 1, 1])
+            values = paddle.to_tensor(fixed)
             return x + values if add else x * values
 
         return call
