@@ -126,6 +126,9 @@ def use_relative_rates(program: Program, values: Mapping[str, np.ndarray]) -> No
         values: values of the parameters.
     """
     for parameter in program.all_parameters():
+        if parameter.name not in values:
+            # Weight norm computes a weight from two others, and leaves the parameter unused.
+            continue
         value = np.abs(values[parameter.name])
         # Only the rank matters here: convolutions have the outputs first, and products last.
         axes = {4: (1, 2, 3), 2: (0,)}.get(value.ndim)

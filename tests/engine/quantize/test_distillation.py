@@ -145,3 +145,15 @@ def test_labels_select_by_their_cross_entropy(fp32, tmp_path):
     entropy = {each["step"]: each["cross_entropy"] for each in evaluations(tmp_path / "qat")}
     assert record["selected_by"] == "cross_entropy"
     assert entropy[record["best_step"]] == min(entropy.values())
+
+
+def test_rates_of_weights_that_a_network_replaces_stay():
+    session = tiny.open_tiny(name=None, callable_="own_networks:normalized_weights", classes=10)
+    train = session.classifier.train
+    values = programs.read_variables(
+        session.scope, programs.persistables(session.classifier.evaluation)
+    )
+    distillation.use_relative_rates(train, values)
+    rates = {each.name: each.optimize_attr["learning_rate"] for each in train.all_parameters()}
+    assert {name for name, rate in rates.items() if rate == 1} == rates.keys() - values.keys()
+    assert rates.keys() - values.keys()
