@@ -50,6 +50,16 @@ def test_two_models_agree_by_their_signal_to_noise_ratio_only() -> None:
     assert agreement.same_top1 is None
 
 
+def test_a_large_output_does_not_hide_a_wrong_small_one() -> None:
+    large, small = outputs(0)
+    large = 1000 * large
+    fp32, fake = (large, small), (large * 1.01, small * 1.01)
+    right, wrong = (large * 1.02, small * 1.02), (large * 1.02, -small)
+    assert OUTPUTS.agreement(right, fake, fp32).signal_to_noise_db > 35
+    assert OUTPUTS.agreement(wrong, fake).signal_to_noise_db > 35
+    assert OUTPUTS.agreement(wrong, fake, fp32).signal_to_noise_db < 0
+
+
 def test_an_evaluation_needs_a_reference() -> None:
     def scored(reference: NDArray[np.float32] | None) -> Scored:
         return Scored(outputs(0.1), LABELS, reference)
