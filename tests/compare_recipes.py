@@ -28,12 +28,14 @@ from job.stages.accuracy import BATCH
 from job.stages.stage import CALIBRATION, TEST
 from job.stats.closeness import closeness, score_differences
 
-PLAIN = {"weight_rounding": "nearest", "correct_bias": False}
+PLAIN = {"weight_rounding": "nearest", "correct_bias": False, "equalize": False}
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "largest values": {"quantize": {**PLAIN, "post_algo": "abs_max"}},
     "`hist`": {"quantize": {**PLAIN, "post_algo": "hist"}},
     "`mse`": {"quantize": PLAIN},
     "`mse`, bias": {"quantize": {**PLAIN, "correct_bias": True}},
+    "`mse`, bias, equalized": {"quantize": {**PLAIN, "correct_bias": True, "equalize": True}},
+    "`mse`, bias, GPTQ": {"quantize": {"equalize": False}},
     "`post`": {"quantize": {}},
     "`aware`, 20 steps": {"quantize": {"strategy": "aware"}, "train": {"max_iters": 20}},
     "`aware`, 60 steps": {"quantize": {"strategy": "aware"}, "train": {"max_iters": 60}},

@@ -51,6 +51,7 @@ COSTS = {
     "/quantize/pact": "Little time; one more parameter per activation.",
     "/quantize/calibrate": "true: stage calibrate runs the calibration images once per layer.",
     "/quantize/weight_rounding": "gptq runs the calibration images once per layer.",
+    "/quantize/equalize": "One more pass over the calibration images.",
     "/quantize/fallback": "Builds and scores several INT8 models, up to max_minutes.",
     "/train": "Training on the CPU is the longest part of most runs, if strategy is aware.",
     "/int8/repair": "Little, if the INT8 model differs from the fake-quantized model.",

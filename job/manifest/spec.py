@@ -191,6 +191,7 @@ class QuantizeSpec:
     post_algo: str
     weight_rounding: str
     correct_bias: bool
+    equalize: bool
     fallback: FallbackSpec | None
 
 

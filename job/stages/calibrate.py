@@ -42,6 +42,7 @@ def run(
                 ranges=spec.post_algo,
                 gptq=spec.weight_rounding == "gptq",
                 correct_bias=spec.correct_bias,
+                equalize=spec.equalize,
             ),
             weights=inputs["baseline"].path / "weights.npz" if manifest.trains_quantized else None,
             pact=spec.pact,

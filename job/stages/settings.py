@@ -7,7 +7,7 @@ from typing import Any
 from job.manifest import Manifest
 
 # Settings of /quantize that only calibration reads.
-CALIBRATION_SETTINGS = ("post_algo", "weight_rounding", "correct_bias")
+CALIBRATION_SETTINGS = ("post_algo", "weight_rounding", "correct_bias", "equalize")
 
 # Settings that change the speed or the safety of a stage, but not its output.
 WITHOUT_EFFECT = ("workers", "checkpoint_seconds")

@@ -114,7 +114,7 @@ class TestChanges:
                 ("quantize.moving_rate=0.8", STAGES[3:]),
                 ("quantize.strategy=post", STAGES[3:]),
                 ("train.freeze_bn_stats=false", STAGES[3:]),
-                ("quantize.correct_bias=false", STAGES[2:]),
+                ("quantize.equalize=false", STAGES[2:]),
             ],
             [("quantize.moving_rate=0.8", STAGES[3:]), ("data.workers=2", [])],
         ),

@@ -365,6 +365,7 @@ def _build() -> dict[str, Any]:
             "activation_scales": 21,
             "gptq_weights": 11,
             "corrected_layers": 10,
+            "equalized_activations": 5,
             "error_parts": {"weights_db": 31.5, "activations_db": 26.8},
         },
         "accuracy": accuracy(),

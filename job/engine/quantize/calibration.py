@@ -1,7 +1,7 @@
 """Calibration: the starting point of quantization, without labels and without training.
 
-Calibration chooses the range of each activation, rounds weights by GPTQ, and corrects the shift
-that rounding causes in the mean output of each layer.
+Calibration equalizes channels, chooses the range of each activation, rounds weights by GPTQ, and
+corrects the shift that rounding causes in the mean output of each layer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,8 @@ import numpy as np
 from paddle import static
 from paddle.static import Program
 
-from job.engine.quantize import measurement
+from job.engine.quantize import equalization, measurement
+from job.engine.quantize.equalization import Junction
 from job.engine.quantize.fake_quantize import DEFAULT_SCALE_FLOOR
 from job.engine.quantize.gptq import LEVELS
 from job.engine.quantize.grid import UNSIGNED_STEPS, unsigned_values
@@ -53,11 +54,13 @@ class Method:
         ranges: the algorithm of :func:`job.engine.quantize.ranges.choose_range`.
         gptq: round weights by GPTQ, not to the nearest step.
         correct_bias: correct the mean output of each layer.
+        equalize: scale the channels of activations.
     """
 
     ranges: str = "mse"
     gptq: bool = True
     correct_bias: bool = True
+    equalize: bool = True
 
 
 DEFAULT = Method()
@@ -105,7 +108,8 @@ def calibrate(
             exception that it raises ends the calibration.
 
     Returns:
-        The numbers of activation scales, weights rounded by GPTQ, and corrected layers.
+        The numbers of activation scales, weights rounded by GPTQ, corrected layers and equalized
+        activations.
 
     Raises:
         QuantizationError: there is no image, or an activation is not finite.
@@ -116,10 +120,12 @@ def calibrate(
     activations, weights = quantized_variables(evaluation, quantized)
     layers = layers_of(evaluation, weights)
     groups = grouped(layers) if method.gptq else []
+    junctions = equalization.junctions_of(evaluation, layers) if method.equalize else []
     few = images.some(enough(images.values.shape[1:]))
     rounding = sum(steps_of(evaluation, same[0]) for group in groups for same in group.values())
-    shown = images.count + few.count * len(groups)
+    shown = images.count + few.count * (bool(junctions) + len(groups))
     passes = Passes(shown + rounding, progress)
+    equalized = equalize(model, few, junctions, passes)
     histograms, means = measure_all(model, images, activations, layers, passes)
     original = read_variables(scope, persistables(evaluation))
     per_channel = settings["weight_quantize_type"] == PER_CHANNEL
@@ -134,6 +140,7 @@ def calibrate(
         "activation_scales": len(activations),
         "gptq_weights": len(changed),
         "corrected_layers": len(corrected),
+        "equalized_activations": equalized,
     }
 
 
@@ -241,6 +248,21 @@ def quantized_variables(
     activations = {k: name for k, name in sources.items() if not block.var(name).persistable}
     weights = [name for name in sources.values() if block.var(name).persistable]
     return activations, weights
+
+
+def equalize(model: Model, images: Images, junctions: Sequence[Junction], passes: Passes) -> int:
+    """Scale the channels of activations in the model's scope; return the number of activations."""
+    if not junctions:
+        return 0
+    names = [junction.activation for junction in junctions]
+    measured = measurement.measure_channels(model, images, names, passes.add)
+    reliable = [j for j in junctions if measured[j.activation].count >= equalization.ENOUGH_VALUES]
+    for junction in reliable:
+        factor = equalization.factors(junction, measured[junction.activation].largest)
+        names = [junction.scale, junction.bias, *(layer.weight for layer in junction.readers)]
+        values = read_variables(model.scope, names)
+        write_variables(model.scope, equalization.equalized(junction, factor, values))
+    return len(reliable)
 
 
 def corrections(

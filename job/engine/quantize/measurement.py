@@ -194,3 +194,35 @@ class Covariances:
             share = 1 / self.positions[moments.layer.source]
             parts.append([block * share for block in moments.covariances(centred=True)])
         return [np.sum(blocks, axis=0) for blocks in zip(*parts, strict=True)]
+
+
+@dataclass
+class Channels:
+    """What was measured of an activation [N, C, H, W].
+
+    Attributes:
+        largest: the largest magnitude of each channel, float32 [C].
+        count: number of values of each channel.
+    """
+
+    largest: np.ndarray
+    count: int = 0
+
+
+def measure_channels(
+    model: Model, images: Images, names: Sequence[str], progress: Callable[[int], None]
+) -> dict[str, Channels]:
+    """Measure the channels of activations [N, C, H, W]; return them by name."""
+    found: dict[str, Channels] = {}
+
+    def receive(values: Mapping[str, np.ndarray]) -> None:
+        for name in names:
+            value = values[name]
+            largest = np.abs(value).max(axis=(0, 2, 3))
+            channels = found.setdefault(name, Channels(largest))
+            channels.largest = np.maximum(channels.largest, largest)
+            channels.count += value.size // value.shape[1]
+        progress(len(values[IMAGE]))
+
+    model.run(names, images, receive)
+    return found

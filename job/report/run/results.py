@@ -66,6 +66,7 @@ def calibration_grid(report: Mapping[str, Any]) -> Grid | None:
         ("Activations with a measured range", text_format.count(found["activation_scales"])),
         ("Weights rounded by GPTQ", text_format.count(found["gptq_weights"])),
         ("Layers with a corrected mean output", text_format.count(found["corrected_layers"])),
+        ("Activations with equalized channels", text_format.count(found["equalized_activations"])),
         ("SNR of quantized weights, dB", f"{parts['weights_db']:.1f}"),
         ("SNR of quantized activations, dB", f"{parts['activations_db']:.1f}"),
     )

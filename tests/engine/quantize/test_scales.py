@@ -14,7 +14,7 @@ from job.engine.training import checkpoints, programs
 pytestmark = pytest.mark.engine
 
 # Only measures scales.
-PLAIN = Method(gptq=False, correct_bias=False)
+PLAIN = Method(gptq=False, correct_bias=False, equalize=False)
 
 
 @pytest.fixture(scope="module")
