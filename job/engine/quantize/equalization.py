@@ -18,10 +18,10 @@ from job.engine.quantize.graph import RELUS, Graph
 from job.engine.quantize.layers import Layer
 
 LARGEST_FACTOR = 8.0
-# Values of a channel that must be measured. With fewer, other images often have larger values, which
-# are clipped. FP32 scores of other images with and without equalization agreed at 70 dB if only
-# activations of at least 28x28 pixels of 100 images were scaled, and at 21 dB if all were scaled
-# (EfficientNet-Lite0).
+# Values of a channel that must be measured. With fewer, other images often have larger values,
+# which are clipped. FP32 scores of other images with and without equalization agreed at 70 dB if
+# only activations of at least 28x28 pixels of 100 images were scaled, and at 21 dB if all were
+# scaled (EfficientNet-Lite0).
 ENOUGH_VALUES = 50_000
 # relu6 must not clip a scaled channel. Values of other images can be larger than those measured.
 RELU6_SHARE = 0.95
