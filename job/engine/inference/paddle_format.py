@@ -95,7 +95,8 @@ def read_parameters(path: Path, program: ProgramDesc) -> dict[str, np.ndarray]:
 def chunks(values: Mapping[str, np.ndarray]) -> Iterator[bytes]:
     """Yield the content of a ``.pdiparams`` file."""
     for name in sorted(values):
-        value = np.ascontiguousarray(values[name])
+        # np.ascontiguousarray would give a single number an axis.
+        value = np.asarray(values[name], order="C")
         tensor = VarType.TensorDesc(data_type=DTYPE_IDS[value.dtype], dims=value.shape)
         description = tensor.SerializeToString()
         yield struct.pack("<IQIi", 0, 0, 0, len(description))

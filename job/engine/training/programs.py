@@ -362,7 +362,8 @@ def read_variables(scope: static.Scope, names: Sequence[str]) -> dict[str, np.nd
 def write_variables(scope: static.Scope, values: Mapping[str, np.ndarray]) -> None:
     """Set variables, and create missing ones."""
     for name, value in values.items():
-        scope.var(name).get_tensor().set(np.ascontiguousarray(value), cpu())
+        # np.ascontiguousarray would give a single number an axis.
+        scope.var(name).get_tensor().set(np.asarray(value, order="C"), cpu())
 
 
 def save_inference_model(

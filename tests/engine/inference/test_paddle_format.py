@@ -3,8 +3,10 @@ import pytest
 
 from job.engine.inference.paddle_format import (
     ProgramDesc,
+    VarType,
     add_variable,
     attribute,
+    chunks,
     make_op,
     read_parameters,
     write_model,
@@ -18,6 +20,11 @@ def test_the_last_of_two_attributes_counts_as_in_paddle():
     op.attrs.add().CopyFrom(op.attrs[0])
     op.attrs[1].i = 2
     assert attribute(op, "fuse_activation") == 2
+
+
+def test_a_single_number_has_no_axis():
+    description = list(chunks({"scale": np.float32(3)}))[1]
+    assert list(VarType.TensorDesc.FromString(description).dims) == []
 
 
 @pytest.mark.parametrize("dtype", ["bool", "int16", "float16", "float64", "complex64"])

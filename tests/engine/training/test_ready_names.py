@@ -11,6 +11,7 @@ from job.engine.quantize import qat
 from job.engine.training import baseline, programs
 from job.engine.training.evaluation_trace import rename
 from job.engine.training.ready_names import RESERVED, free_name
+from job.host import read_host
 
 pytestmark = pytest.mark.engine
 
@@ -71,7 +72,8 @@ def test_models_with_names_of_the_job_are_trained_and_quantized(tmp_path):
     made = tiny.quantize(session, tmp_path / "again")
     np.testing.assert_array_equal(scores, made.fp32)
     assert made.fake_error < 0.1
-    assert tiny.error(made.int8, made.fake) < 0.1
+    # Without VNNI, halved weights make INT8 inexact.
+    assert tiny.error(made.int8, made.fake) < (0.1 if read_host().has_vnni else 0.2)
     trained = tiny.train_baseline(
         tmp_path / "trained",
         open_=lambda: tiny.open_tiny(name=None, inference_model=tmp_path / "clashing"),

@@ -7,7 +7,7 @@ import torch_files
 
 from job.engine.training.baseline import export
 from job.engine.training.network_weights import load_weights
-from job.engine.training.programs import read_variables
+from job.engine.training.programs import read_variables, static, write_variables
 from job.engine.weights.match import read_weights
 from job.errors import DataError
 
@@ -17,6 +17,12 @@ pytestmark = pytest.mark.engine
 @pytest.fixture(scope="module")
 def fp32(tmp_path_factory):
     return tiny.train_baseline(tmp_path_factory.mktemp("training") / "fp32", max_iters=24)
+
+
+def test_a_single_number_keeps_its_shape():
+    scope = static.Scope()
+    write_variables(scope, {"norm": np.array(3, "float32")})
+    assert read_variables(scope, ["norm"])["norm"].shape == ()
 
 
 def test_exported_weights_can_be_loaded_again(fp32, tmp_path):
