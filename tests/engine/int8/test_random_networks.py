@@ -18,7 +18,7 @@ from job.tasks.classification import agreement
 
 pytestmark = pytest.mark.engine
 
-NETWORKS, WIDE_NETWORKS, GROUP = 300, 100, 10
+NETWORKS, WIDE_NETWORKS, GROUP = 300, 60, 10
 SECTIONS = properties(schema())
 BOUND = properties(SECTIONS["gates"])["int8_matches_fake"]["default"]
 TYPES = properties(SECTIONS["quantize"])["quantize_op_types"]["default"]
