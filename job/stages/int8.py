@@ -198,13 +198,13 @@ def diagnose(
 ) -> list[dict[str, Any]]:
     """Return the INT8 ops with the largest errors; empty if Paddle cannot measure them."""
     from job.engine.compare.differences import differences
+    from job.engine.inference.failure import reason_of
 
     try:
         measured = differences(fake, int8, images)
     except (ValueError, RuntimeError, KeyError) as error:
         # The measurement explains the model and does not change it.
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        events.message(f"the error of each op cannot be measured: {lines[-1]}", "warning")
+        events.message(f"the error of each op cannot be measured: {reason_of(error)}", "warning")
         return []
     return [asdict(each) for each in measured[:NAMED_DIFFERENCES]]
 

@@ -8,6 +8,7 @@ import paddle
 from paddle import inference
 
 from job.engine.conversion import check_files, rejected
+from job.engine.inference.failure import reason_of
 from job.engine.inference.paddle_format import read_program
 from job.engine.inference.predictor import Predictor
 from job.engine.inference.saved_model import (
@@ -62,9 +63,8 @@ class PaddleOpenVINOModel(Predictor):
             try:
                 super().__init__(config)
             except (RuntimeError, ValueError, NotImplementedError) as error:
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
                 what = "the OpenVINO engine in Paddle cannot load"
-                raise rejected(what, reason, ENGINE) from error
+                raise rejected(what, reason_of(error), ENGINE) from error
 
     def names(self) -> tuple[str, str]:
         """Return the names of the first input and of the first output."""
