@@ -16,6 +16,7 @@ from job.manifest import Manifest
 from job.profile import onednn_log
 from job.profile import record as record_
 from job.stages.engine_packages import PADDLE_OPENVINO, REJECTED
+from job.stages.int8_match import fp32_outputs
 from job.stages.stage import CALIBRATION, Record, Stage, StageOutput
 from job.stages.task import task_of
 from job.tasks.task import Outputs
@@ -44,7 +45,9 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
     except QuantizationError as error:
         return without_model(out, error.message, events)
     found = asdict(
-        task_of(manifest).agreement(model.outputs(images), expected_outputs(fake, images))
+        task_of(manifest).agreement(
+            model.outputs(images), expected_outputs(fake, images), fp32_outputs(inputs, images)
+        )
     )
     kernels = kernels_of(out / MODEL, shape)
     reason = fault(found, kernels, manifest.gates.int8_matches_fake)
@@ -111,7 +114,7 @@ def settings(manifest: Manifest) -> Mapping[str, Any]:
 STAGE = Stage(
     PADDLE_OPENVINO,
     "int8_paddle_openvino",
-    ("prepare", "convert"),
+    ("prepare", "baseline", "convert"),
     settings,
     lambda _: (),
     run,

@@ -17,7 +17,7 @@ from job.cli.predict import KINDS
 from job.engine.inference import saved_model
 from job.engine.inference.saved_model import PADDLE_OPENVINO, read_saved_model
 from job.engine.paddle_openvino import convert, model
-from job.engine.paddle_openvino.network import read_network
+from job.engine.paddle_openvino.network import DEQUANTIZE, Network, names, read_network
 from job.errors import DataError, MachineError, QuantizationError
 from job.host import read_host
 from job.isa import ISA_ORDER
@@ -84,6 +84,38 @@ def test_only_the_engine_loads_the_model(
 def test_only_a_model_that_computes_what_was_trained_is_written(
     bound: int, written: bool, folder: Path, tmp_path: Path
 ) -> None:
+    found = run_stage(read_network(folder / "fake"), bound, tmp_path)
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == FILES * written
+    assert (found["rejected"] is None) == written
+    if written:
+        assert found["agreement"]["signal_to_noise_db"] > bound
+        assert found["int8_primitives"] > 0
+        assert found["isa"]["int8"] in ISA_ORDER
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_part_that_all_images_share_hides_no_damage(
+    damaged: bool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = read_network(folder / "fake")
+    bias = next(name for op in reversed(network.ops) for name in names(op.inputs, "Y"))
+    shared = np.arange(network.values[bias].size, dtype="float32")
+    network.values[bias] = network.values[bias] + 100 * shared
+    if damaged:
+        monkeypatch.setattr(convert, "STEPS", (*convert.STEPS, lose_the_image))
+    found = run_stage(network, 15, tmp_path)
+    assert (found["rejected"] is not None) == damaged
+
+
+def lose_the_image(network: Network) -> None:
+    """Set the weights of the last layer to zero."""
+    weights = [name for op in network.ops if op.type == DEQUANTIZE for name in names(op.inputs, "X")]
+    last = [name for name in weights if name in network.values][-1]
+    network.values[last] = np.zeros_like(network.values[last])
+
+
+def run_stage(network: Network, bound: int, folder: Path) -> Any:
+    """Run the stage on a fake-quantized network, which is also its FP32 network."""
     document = {
         "version": 1,
         "name": "tiny",
@@ -91,19 +123,11 @@ def test_only_a_model_that_computes_what_was_trained_is_written(
         "data": {"format": "digits", "mean": [0.5], "std": [0.5]},
         "gates": {"int8_matches_fake": bound},
     }
-    shutil.copy(folder / "fake.pdmodel", tmp_path / "model.pdmodel")
-    shutil.copy(folder / "fake.pdiparams", tmp_path / "model.pdiparams")
-    tiny.pack(tmp_path / "calibration.bin", 32, seed=5)
-    inputs = {name: StageOutput(tmp_path, {}) for name in ("prepare", "convert")}
-    out = tmp_path / "out"
-    out.mkdir()
-    found = stage.run(parse(document, "m.json", tmp_path), inputs, out, tiny.News())
-    assert [path.name for path in sorted(out.iterdir())] == FILES * written
-    assert (found["rejected"] is None) == written
-    if written:
-        assert found["agreement"]["signal_to_noise_db"] > bound
-        assert found["int8_primitives"] > 0
-        assert found["isa"]["int8"] in ISA_ORDER
+    network.write(folder / "model")
+    tiny.pack(folder / "calibration.bin", 32, seed=5)
+    inputs = {name: StageOutput(folder, {}) for name in ("prepare", "baseline", "convert")}
+    (folder / "out").mkdir()
+    return stage.run(parse(document, "m.json", folder), inputs, folder / "out", tiny.News())
 
 
 def test_a_program_that_the_engine_cannot_load(folder: Path, tmp_path: Path) -> None:
