@@ -109,7 +109,9 @@ def test_a_part_that_all_images_share_hides_no_damage(
 
 def lose_the_image(network: Network) -> None:
     """Set the weights of the last layer to zero."""
-    weights = [name for op in network.ops if op.type == DEQUANTIZE for name in names(op.inputs, "X")]
+    weights = [
+        name for op in network.ops if op.type == DEQUANTIZE for name in names(op.inputs, "X")
+    ]
     last = [name for name in weights if name in network.values][-1]
     network.values[last] = np.zeros_like(network.values[last])
 
