@@ -181,7 +181,8 @@ def remote_class_folders(
     for number, name in enumerate(index.names):
         below = name.removeprefix(prefix)
         class_name, slash, rest = below.partition("/")
-        if not name.startswith(prefix) or not slash:
+        # A key such as train//x.png has no class folder, like train/x.png.
+        if not name.startswith(prefix) or not slash or not class_name:
             continue
         if excluded := system_part(posixpath.dirname(below)):
             system[excluded] += 1

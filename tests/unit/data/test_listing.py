@@ -173,7 +173,8 @@ def test_images_in_system_folders_are_left_out_and_counted(place: DataRoot, name
 def test_images_in_system_folders_in_s3_are_left_out_and_counted() -> None:
     found = [f"train/{name}" for name in ("cat/0.png", "dog/more/1.png", "dog/.1.png", "cat/a.txt")]
     hidden = [f"train/{folder}{name}/0.png" for folder in ("", "cat/more/") for name in SYSTEM]
-    names = tuple(sorted(found + hidden))
+    outside = ["train/0.png", "train//0.png"]
+    names = tuple(sorted(found + hidden + outside))
     uri = S3Uri("b", "k")
     index = RemoteIndex(uri, names, np.ones(len(names), np.int64), ("etag",) * len(names))
     remote = Remote(uri, Access(S3Settings(), Path("cache"), 1))
