@@ -16,7 +16,6 @@ from job.manifest import Manifest
 from job.profile import onednn_log
 from job.profile import record as record_
 from job.stages.engine_packages import PADDLE_OPENVINO, REJECTED
-from job.stages.int8_match import fp32_outputs
 from job.stages.stage import CALIBRATION, Record, Stage, StageOutput
 from job.stages.task import task_of
 from job.tasks.task import Outputs
@@ -31,6 +30,7 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
     The engine is in the default of ``/benchmark/engines``. Therefore an unsuitable model does not
     end the run, but it is not written.
     """
+    from job.engine.inference.predictor import FAKE_QUANTIZED, ONEDNN
     from job.engine.paddle_openvino.convert import convert
     from job.engine.paddle_openvino.model import open_model
 
@@ -44,11 +44,9 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
         model = open_model(out, 1)
     except QuantizationError as error:
         return without_model(out, error.message, events)
-    found = asdict(
-        task_of(manifest).agreement(
-            model.outputs(images), expected_outputs(fake, images), fp32_outputs(inputs, images)
-        )
-    )
+    expected = outputs_of(fake, FAKE_QUANTIZED, images)
+    fp32 = outputs_of(inputs["baseline"].path / MODEL, ONEDNN, images)
+    found = asdict(task_of(manifest).agreement(model.outputs(images), expected, fp32))
     kernels = kernels_of(out / MODEL, shape)
     reason = fault(found, kernels, manifest.gates.int8_matches_fake)
     if reason:
@@ -68,11 +66,11 @@ def without_model(out: Path, reason: str, events: Events) -> Record:
     return {REJECTED: reason}
 
 
-def expected_outputs(fake: Path, images: NDArray[np.float32]) -> Outputs:
-    """Return the outputs of the fake-quantized model."""
-    from job.engine.inference.predictor import FAKE_QUANTIZED, Predictor, configuration
+def outputs_of(prefix: Path, mode: str, images: NDArray[np.float32]) -> Outputs:
+    """Return the outputs of a saved Paddle model in a mode of the predictor."""
+    from job.engine.inference.predictor import Predictor, configuration
 
-    return Predictor(configuration(fake, FAKE_QUANTIZED, threads=1)).outputs(images)
+    return Predictor(configuration(prefix, mode, threads=1)).outputs(images)
 
 
 def kernels_of(prefix: Path, shape: tuple[int, int, int]) -> dict[str, Any]:
