@@ -16,6 +16,7 @@ from job.engine.quantize import equalization, measurement
 from job.engine.quantize.equalization import Junction
 from job.engine.quantize.fake_quantize import DEFAULT_SCALE_FLOOR
 from job.engine.quantize.gptq import LEVELS
+from job.engine.quantize.graph import Graph
 from job.engine.quantize.grid import UNSIGNED_STEPS, unsigned_values
 from job.engine.quantize.layers import Layer, layers_of
 from job.engine.quantize.measurement import Images, Model
@@ -134,7 +135,8 @@ def calibrate(
     rounded = changed or round_each(layers, original, per_channel)
     corrected = corrections(means, original, rounded) if method.correct_bias else {}
     write_variables(scope, {**changed, **corrected})
-    write_ranges(evaluation, activations, ranges_of(histograms, quantized, method.ranges), scope)
+    ranges = use_ranges_behind_pools(evaluation, ranges_of(histograms, quantized, method.ranges))
+    write_ranges(evaluation, activations, ranges, scope)
     write_variables(scope, weight_scales(quantized, scope))
     return {
         "activation_scales": len(activations),
@@ -227,6 +229,28 @@ def ranges_of(
         name: choose_range(histogram, algorithm, UNSIGNED_STEPS if name in unsigned else LEVELS)
         for name, histogram in histograms.items()
     }
+
+
+def use_ranges_behind_pools(
+    evaluation: Program, ranges: Mapping[str, float]
+) -> Mapping[str, float]:
+    """Give a value that only a max pool reads the range of the output of the pool.
+
+    Then no engine rounds the output again. Only values that pass the pool matter.
+
+    Args:
+        evaluation: FP32 inference program.
+        ranges: range of each activation.
+    """
+    found = dict(ranges)
+    graph = Graph(evaluation)
+    for op in reversed(graph.block.ops):
+        if op.type != "pool2d" or op.attr("pooling_type") != "max":
+            continue
+        (before,), (behind,) = op.input("X"), op.output("Out")
+        if before in ranges and behind in ranges and graph.readers[before] == [op.type]:
+            found[before] = found[behind]
+    return found
 
 
 def lift_bounds(evaluation: Program, scope: static.Scope) -> None:

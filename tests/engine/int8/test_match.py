@@ -122,8 +122,14 @@ def test_expected_outputs_follow_the_ops_in_fp32(tmp_path):
     assert 0 < tiny.error(whole, made.fp32) < made.fake_error
 
 
-def test_limit_that_no_model_reaches_is_left_to_the_gate(tmp_path):
+def test_limit_that_no_model_reaches_is_left_to_the_gate(tmp_path, monkeypatch):
     made = quantized("factor_between", tmp_path / "made")
+    trained = Match.trained
+
+    def larger(*given, **options):
+        return tuple(1.01 * values for values in trained(*given, **options))
+
+    monkeypatch.setattr(Match, "trained", larger)
     audit, found, kept = stage.build(match := match_of(made, tmp_path, bound=100), tmp_path)
     assert not match.is_enough(found)
     assert audit.int8_ops > 0

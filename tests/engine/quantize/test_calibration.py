@@ -61,6 +61,22 @@ class Shared(nn.Layer):
         return self.last(x.mean([2, 3]))
 
 
+class Pools(nn.Layer):
+    """A max pool that alone reads a value, and one whose input has another reader."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.three = (nn.Conv2D(n, 8, 3, padding=1) for n in (1, 8, 8))
+        self.norm = nn.BatchNorm2D(8)
+        self.last = nn.Linear(8, tiny.CLASSES)
+
+    def forward(self, x):
+        x = nn.functional.max_pool2d(nn.functional.relu(self.norm(self.one(x))), 2)
+        x = nn.functional.relu(self.two(x))
+        pooled = self.three(nn.functional.max_pool2d(x, 2))
+        return self.last(pooled.mean([2, 3]) + x.mean([2, 3]))
+
+
 def make_extreme(session: tiny.Session) -> None:
     """Give a network two dead channels, and one whose values are 100 times as large."""
     (norm, *_) = [
@@ -224,6 +240,18 @@ def test_channels_with_few_values_are_not_scaled(monkeypatch) -> None:
         counts = Opened(Various).calibrate(Method(gptq=False, correct_bias=False))
         found.append(counts["equalized_activations"])
     assert found == [0, 2]
+
+
+def test_values_that_only_a_max_pool_reads_have_the_range_of_its_output() -> None:
+    opened = Opened(Pools)
+    opened.calibrate(Method())
+    scales, _ = quantized_variables(opened.program, opened.quantized)
+    ranges = {name: float(opened.value(scale)[0]) for scale, name in scales.items()}
+    pools = [op for op in opened.program.global_block().ops if op.type == "pool2d"]
+    found = [(ranges[op.input("X")[0]], ranges[op.output("Out")[0]]) for op in pools]
+    (one, behind_one), (two, behind_two) = found
+    assert one == behind_one
+    assert two != behind_two
 
 
 METHODS = {
