@@ -24,8 +24,8 @@ from job.host import read_host
 
 SHAPE = (1, 8, 8)
 CLASSES = 4
-# INT8 may be this much further from FP32 than the fake-quantized model. GPTQ reduces the rounding errors of
-# the fake-quantized model on the very images that these tests compare. oneDNN rounds differently.
+# INT8 may be this much further from FP32 than the fake-quantized model. GPTQ reduces the rounding
+# errors of the fake-quantized model on the very images that these tests compare.
 WORSE_THAN_FAKE, SLACK = 2.0, 0.02
 SETTINGS: dict[str, Any] = {
     "weight_quantize_type": "channel_wise_abs_max",
