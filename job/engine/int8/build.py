@@ -21,6 +21,7 @@ from job.engine.int8.graph_fixes import (
     write_factors_as_constants,
 )
 from job.engine.int8.known_scales import keep_sums_without_scale_apart
+from job.engine.int8.product_sums import keep_product_sums_apart
 from job.engine.int8.skip_ops import skip
 from job.engine.int8.weights import repack, restore_matrices
 from job.engine.int8.zero_biases import add_zero_biases
@@ -102,6 +103,7 @@ def build(
         pools = skip_pools(program, widened)
         replace_global_means(program)
         keep_sums_without_scale_apart(program)
+        keep_product_sums_apart(program)
         add_zero_biases(program, scope)
         write_factors_as_constants(program, scope)
         save_inference_model(program, work / "prepared", fetches, executor)

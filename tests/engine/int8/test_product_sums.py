@@ -1,0 +1,19 @@
+"""Sums with the product of two activations are right in INT8, as with learned positions."""
+
+import pytest
+import tiny
+
+from job.tasks.classification import agreement
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.mark.parametrize("name", ["product_with_activation", "product_with_entry_of_table"])
+def test_sum_with_a_product_is_right(name, tmp_path):
+    session = tiny.open_tiny(name=None, callable_=f"odd_networks:{name}", classes=10)
+    made = tiny.quantize(session, tmp_path)
+    found = tiny.scores(tmp_path / "model", "int8", made.images)
+    assert agreement((found,), (made.fake,)).signal_to_noise_db > 25
+    assert (found == made.int8).all()
+    products = {left.op for left in made.audit.left_in_fp32 if "matmul" in left.type}
+    assert not products
