@@ -226,6 +226,53 @@ def product_with_sum(num_classes, add):
     return network
 
 
+def layers_of_tokens(num_classes, call):
+    """Two linear layers of 16 tokens of 16 values; ``call`` combines them for a third."""
+
+    def forward(m, x):
+        x = m.patches(x).flatten(2).transpose([0, 2, 1])
+        return m.last(m.mix(call(m, x)).mean(1))
+
+    return Network(
+        forward,
+        patches=nn.Conv2D(1, 16, 2, 2),
+        one=nn.Linear(16, 16),
+        two=nn.Linear(16, 16),
+        mix=nn.Linear(16, 16),
+        last=nn.Linear(16, num_classes),
+    )
+
+
+def small_layer_plus_large(num_classes):
+    return layers_of_tokens(num_classes, lambda m, x: m.one(x.mean(1, keepdim=True)) + m.two(x))
+
+
+def activation_plus_small_layer(num_classes):
+    return layers_of_tokens(num_classes, lambda m, x: x + m.one(x.mean(1, keepdim=True)))
+
+
+def repeated_layer(num_classes):
+    return layers_of_tokens(
+        num_classes, lambda m, x: (m.one(x) + m.two(x)) @ (m.one(x) - x).transpose([0, 2, 1])
+    )
+
+
+def pixels_plus_small_convolution(num_classes):
+    def call(m, x):
+        x = m.first(x)
+        return m.head(m.last(functional.relu(m.wide(x) + m.small(m.pool(x)))))
+
+    return Network(
+        call,
+        first=conv(1, 16),
+        wide=conv(16, 16, act=None),
+        pool=nn.AdaptiveAvgPool2D(1),
+        small=nn.Conv2D(16, 16, 1),
+        last=conv(16, 16),
+        head=head(16, num_classes),
+    )
+
+
 def product_with_activation(num_classes):
     return product_with_sum(
         num_classes, lambda m, x, scores: scores + m.term(x).reshape([-1, 2, 16, 16])
@@ -241,6 +288,16 @@ def product_with_entry_of_table(num_classes):
 def random_slopes(num_classes):
     first = conv(1, 16, act=lambda: nn.RReLU(0.2, 0.4))
     return nn.Sequential(first, conv(16, 16), head(16, num_classes))
+
+
+def pooled(pool):
+    """Return a function that builds a network with a pool."""
+    return lambda num_classes: nn.Sequential(conv(1, 16), pool, head(16, num_classes))
+
+
+mean_with_last_row = pooled(nn.AvgPool2D(3, 2, ceil_mode=True, exclusive=False))
+mean_with_right_padding = pooled(nn.AvgPool2D(3, 2, [0, 1, 0, 1], exclusive=False))
+mean_with_same_padding = pooled(nn.AvgPool2D(3, 2, "SAME", exclusive=False))
 
 
 def depthwise_transposed(num_classes):

@@ -174,6 +174,17 @@ def test_the_bias_of_a_depthwise_transposed_convolution_keeps_its_axis(tmp_path)
     assert check_kernels(session, tmp_path) < 1e-5
 
 
+@pytest.mark.parametrize(
+    "name", ["mean_with_last_row", "mean_with_right_padding", "mean_with_same_padding"]
+)
+def test_a_mean_over_uneven_padding_is_rejected_with_a_remedy(name, tmp_path):
+    session = open_odd(name)[1]
+    baseline.export(session, tmp_path)
+    with pytest.raises(UsageError, match="pool2d") as caught:
+        check_kernels(session, tmp_path)
+    assert "exclusive=True" in caught.value.hint
+
+
 def test_random_slopes_have_their_mean_in_evaluation(tmp_path):
     target, session = open_odd("random_slopes")
     assert check_against_eager(session, target, 10) < 1e-5
