@@ -300,6 +300,21 @@ mean_with_right_padding = pooled(nn.AvgPool2D(3, 2, [0, 1, 0, 1], exclusive=Fals
 mean_with_same_padding = pooled(nn.AvgPool2D(3, 2, "SAME", exclusive=False))
 
 
+def transposed_by_blocks(num_classes):
+    up = nn.Conv2DTranspose(16, 16, 3, bias_attr=False)
+    layers = (conv(1, 16), up, nn.BatchNorm2D(16), nn.ReLU(), conv(16, 16))
+    return nn.Sequential(*layers, head(16, num_classes))
+
+
+def transposed_with_shortcut(num_classes):
+    def call(m, x):
+        x = m.first(x)
+        return m.head(m.last(paddle.concat([functional.gelu(m.up(x)), x], axis=1)))
+
+    up, last = nn.Conv2DTranspose(16, 16, 3, padding=1), conv(32, 16)
+    return Network(call, first=conv(1, 16), up=up, last=last, head=head(16, num_classes))
+
+
 def depthwise_transposed(num_classes):
     up = nn.Conv2DTranspose(16, 16, 2, 2, groups=16)
     return nn.Sequential(conv(1, 16, 2), up, nn.ReLU(), conv(16, 16), head(16, num_classes))

@@ -25,6 +25,7 @@ from job.engine.int8.graph_fixes import (
 from job.engine.int8.known_scales import keep_sums_without_scale_apart
 from job.engine.int8.repeated_products import keep_repeated_products_apart
 from job.engine.int8.skip_ops import skip
+from job.engine.int8.transposed_convolutions import copy_blocked_outputs
 from job.engine.int8.weights import repack, restore_matrices
 from job.engine.int8.zero_biases import add_zero_biases
 from job.engine.quantize.grid import remove_steps
@@ -107,6 +108,7 @@ def build(
         keep_sums_without_scale_apart(program)
         keep_wrong_sums_apart(program)
         keep_repeated_products_apart(program)
+        copy_blocked_outputs(program)
         add_zero_biases(program, scope)
         write_factors_as_constants(program, scope)
         save_inference_model(program, work / "prepared", fetches, executor)
