@@ -162,7 +162,6 @@ def build_once(match: Match, out: Path, ops: Sequence[str]) -> "tuple[Audit, Agr
     Raises:
         QuantizationError: the model cannot be built, or packing its weights changed its outputs.
     """
-    from job.engine.inference import predictor
     from job.engine.int8 import build as int8
 
     images = match.images[:CHECKED_IMAGES]
@@ -174,8 +173,7 @@ def build_once(match: Match, out: Path, ops: Sequence[str]) -> "tuple[Audit, Agr
         quantized_ops=match.manifest.int8.quantized_ops,
         skip_ops=(*match.skip_ops, *ops),
     )
-    configuration = predictor.configuration(out / int8.PREFIX, predictor.INT8, threads=1)
-    saved = predictor.Predictor(configuration).outputs(images)
+    saved = int8.outputs_of(out / int8.PREFIX, images)
     check_saved(
         saved,
         expected,

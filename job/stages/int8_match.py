@@ -56,9 +56,9 @@ class Match:
 
     def of(self, prefix: Path, ops: Sequence[str] = ()) -> Agreement:
         """Compare a saved INT8 model with the fake-quantized model with ``ops`` in FP32."""
-        from job.engine.inference.predictor import INT8, Predictor, configuration
+        from job.engine.int8.build import outputs_of
 
-        found = Predictor(configuration(prefix, INT8, threads=1)).outputs(self.images)
+        found = outputs_of(prefix, self.images)
         return task_of(self.manifest).agreement(found, self.trained(ops), self.fp32)
 
     def trained(self, ops: Sequence[str] = (), *, halved_weights: bool = False) -> Outputs:

@@ -2,7 +2,8 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from job.engine.inference.paddle_format import attribute, is_int8
 from job.engine.inference.predictor import HARMFUL_PASS, INT8, Predictor, configuration
 from job.engine.inference.saved_model import NETWORK, PREFIX
 from job.engine.int8.audit import WEIGHTED, Audit, Left, audit, read_ops, read_weights
+from job.engine.int8.fused_sums import keep_wrong_sums_apart
 from job.engine.int8.global_means import replace_global_means, use_native_means
 from job.engine.int8.graph_fixes import (
     keep_unsigned_residuals_apart,
@@ -21,7 +23,9 @@ from job.engine.int8.graph_fixes import (
     write_factors_as_constants,
 )
 from job.engine.int8.known_scales import keep_sums_without_scale_apart
+from job.engine.int8.repeated_products import keep_repeated_products_apart
 from job.engine.int8.skip_ops import skip
+from job.engine.int8.transposed_convolutions import copy_blocked_outputs
 from job.engine.int8.weights import repack, restore_matrices
 from job.engine.int8.zero_biases import add_zero_biases
 from job.engine.quantize.grid import remove_steps
@@ -102,6 +106,9 @@ def build(
         pools = skip_pools(program, widened)
         replace_global_means(program)
         keep_sums_without_scale_apart(program)
+        keep_wrong_sums_apart(program)
+        keep_repeated_products_apart(program)
+        copy_blocked_outputs(program)
         add_zero_biases(program, scope)
         write_factors_as_constants(program, scope)
         save_inference_model(program, work / "prepared", fetches, executor)
@@ -109,7 +116,7 @@ def build(
     optimized = work / "_optimized"
     use_native_means(optimized)
     corrected = restore_matrices(optimized, fake_quantized, vnni=read_host().has_vnni)
-    outputs = Predictor(configuration(optimized, INT8, threads=1)).outputs(images)
+    outputs = outputs_of(optimized, images)
     repack(optimized, out / PREFIX)
     model = Path(f"{optimized}.pdmodel")
     ops, weights = read_ops(model), read_weights(model)
@@ -117,6 +124,32 @@ def build(
     kept = [*skipped, *(Left(name, "pool2d", "", reason) for name, reason in pools.items())]
     corrections = {"matrix_scales": corrected, "residual_sums": len(widened)}
     return audit(before, ops, kept, corrections, weights), outputs
+
+
+def outputs_of(prefix: Path, images: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return the outputs of an INT8 model for images, float32 [N, C, H, W].
+
+    Raises:
+        QuantizationError: Paddle cannot run the model.
+    """
+    with paddle_errors():
+        return Predictor(configuration(prefix, INT8, threads=1)).outputs(images)
+
+
+@contextmanager
+def paddle_errors() -> Iterator[None]:
+    """Translate errors of Paddle.
+
+    Raises:
+        QuantizationError: Paddle raised an error.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        raise QuantizationError(
+            f"Paddle failed to build or run the INT8 model: {reason_of(error)}",
+            "If the message names an op type, remove it from /quantize/quantize_op_types.",
+        ) from error
 
 
 def optimize(prefix: Path, cache: Path, op_types: set[str], images: np.ndarray) -> None:
@@ -138,10 +171,5 @@ def optimize(prefix: Path, cache: Path, op_types: set[str], images: np.ndarray) 
     config.delete_pass(HARMFUL_PASS)
     config.set_optim_cache_dir(str(cache))
     config.enable_save_optim_model(True)
-    try:
+    with paddle_errors():
         Predictor(config).scores(images)
-    except (RuntimeError, ValueError) as error:
-        raise QuantizationError(
-            f"Paddle failed to build or run the INT8 model: {reason_of(error)}",
-            "If the message names an op type, remove it from /quantize/quantize_op_types.",
-        ) from error

@@ -49,8 +49,9 @@ def check_batches(session: Session, model: str) -> float:
                 "Keep the dimension of the batch: do not squeeze, transpose or reduce the first "
                 "axis.",
             )
-    error = max(difference(b[:1], a) for b, a in zip(batch, alone, strict=True))
+    error = largest_difference(alone, [value[:1] for value in batch])
     if not error <= MAX_ERROR:
+        require_repeatable(session, images, alone, model)
         raise UsageError(
             f"{model}: the outputs of an image depend on the other images of its batch: relative "
             f"error {error:.2g} between a batch of {IMAGES} images and one image, expected "
@@ -59,6 +60,29 @@ def check_batches(session: Session, model: str) -> float:
             "batch. Use the running statistics of batch norm in evaluation.",
         )
     return error
+
+
+def require_repeatable(
+    session: Session, images: np.ndarray, alone: list[np.ndarray], model: str
+) -> None:
+    """Check that the outputs of the first image are the same in a second call.
+
+    Raises:
+        UsageError: they are not.
+    """
+    again = run(session, images[:1], session.classifier.outputs, model)
+    error = largest_difference(alone, again)
+    if not error <= MAX_ERROR:
+        raise UsageError(
+            f"{model}: two calls of the network with the same image have different outputs: "
+            f"relative error {error:.2g}, expected at most {MAX_ERROR:g}{origin(session, images)}",
+            "Use random numbers only if self.training is true.",
+        )
+
+
+def largest_difference(expected: list[np.ndarray], found: list[np.ndarray]) -> float:
+    """Return the largest :func:`difference` of the outputs of a model."""
+    return max(difference(f, e) for f, e in zip(found, expected, strict=True))
 
 
 def random_images(session: Session) -> np.ndarray:

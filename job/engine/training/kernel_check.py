@@ -10,7 +10,7 @@ import paddle
 from paddle import static
 
 from job.engine.inference.failure import reason_of
-from job.engine.inference.paddle_format import attribute, read_program
+from job.engine.inference.paddle_format import OpDesc, attribute, read_program
 from job.engine.inference.predictor import NATIVE, ONEDNN, Predictor, configuration
 from job.engine.inference.saved_model import PREFIX
 from job.engine.training.programs import cpu, load_inference_model, save_inference_model
@@ -25,6 +25,8 @@ Op = paddle.base.framework.Operator
 
 # Rounding differs by about 1e-6. Deep networks with random weights multiply it.
 MAX_KERNEL_ERROR = 1e-2
+# Number of axes of a window.
+PLANE_AXES = 2
 # Op types whose results oneDNN was seen to compute wrong behind a convolution.
 NEAREST = ("nearest_interp", "nearest_interp_v2")
 
@@ -151,6 +153,24 @@ def likely_causes(out: Path) -> str:
         for op in ops
         if op.type in TRANSPOSED and attribute(op, TRANSPOSED[op.type])
     ]
+    causes += [
+        f"the average pool {op.outputs[0].arguments[0]}, which counts padding (exclusive=False) "
+        "that is not the same on both sides: pad with paddle.nn.functional.pad and pool without "
+        "padding, or set exclusive=True"
+        for op in ops
+        if op.type == "pool2d" and counts_uneven_padding(op)
+    ]
     if not causes:
         return "Write this op, or the ops before it, with other functions of Paddle."
     return f"Parts of this network for which this was seen: {'; '.join(causes)}."
+
+
+def counts_uneven_padding(pool: OpDesc) -> bool:
+    """Return whether a pool averages over padding that can differ between opposite sides."""
+    if attribute(pool, "pooling_type") != "avg" or attribute(pool, "exclusive") is not False:
+        return False
+    if attribute(pool, "ceil_mode") or attribute(pool, "padding_algorithm") == "SAME":
+        return True
+    # The order is top, bottom, left, right. Two values are those of the height and the width.
+    sides = attribute(pool, "paddings")
+    return isinstance(sides, list) and len(sides) > PLANE_AXES and sides[::2] != sides[1::2]

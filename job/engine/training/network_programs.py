@@ -15,6 +15,7 @@ from job.engine.training.programs import (
     persistables,
     skip_computed_weights,
 )
+from job.engine.training.random_slopes import use_mean_slopes
 from job.engine.training.tracing import WarningAction, eager_semantics
 from job.engine.training.transposed_weights import transpose_initial_values, transpose_weights
 from job.errors import UsageError
@@ -54,6 +55,7 @@ def from_network(
         own_names = names
         if own_code:
             evaluation, own_names = evaluation_of(build, input_shape, objective, evaluation, names)
+        use_mean_slopes(evaluation)
         transposed = transpose_weights([train, evaluation])
         transpose_initial_values(startup, transposed)
         for program in (train, evaluation):

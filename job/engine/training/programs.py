@@ -19,6 +19,7 @@ from job.engine.inference.failure import reason_of
 from job.engine.inference.paddle_format import put_in_order, read_program
 from job.engine.inference.pir_format import legacy_model
 from job.engine.training.heads import graph_of
+from job.engine.training.random_slopes import use_mean_slopes
 from job.engine.training.ready_names import (
     APPENDED,
     IMAGE,
@@ -140,6 +141,7 @@ def from_inference_model(prefix: Path, scope: static.Scope, objective: "Objectiv
         decoding = replace(decoding, ends=tuple(names[name] for name in decoding.ends))
     outputs = objective.ends(block, [names[name] for name in fetches], decoding)
     evaluation = evaluation._prune([block.var(name) for name in outputs])
+    use_mean_slopes(evaluation)
     accept_any_batch(evaluation.global_block())
     found, hint = objective.check([evaluation.global_block().var(name).shape for name in outputs])
     if found:

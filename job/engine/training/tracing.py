@@ -26,6 +26,7 @@ from paddle.nn.utils.weight_norm_hook import WeightNorm
 import job
 from job.engine.inference.paddle_format import CALL_STACK
 from job.engine.training import weight_norm
+from job.engine.training.code_hints import explanation_of
 from job.engine.training.legacy_functions import legacy_functions, replaced
 from job.errors import JobError, UsageError
 
@@ -66,7 +67,7 @@ def eager_semantics(in_place: WarningAction = "ignore") -> Iterator[None]:
     functions = {"reshape": reshape}
     functions |= {name: with_variable_sizes(getattr(paddle, name)) for name in OF_SIZES}
     methods = {name: value for name, value in functions.items() if hasattr(Variable, name)}
-    values = {"__bool__": truth, "shape": property(shape_of)}
+    values = {"__bool__": truth, "__iter__": iterate, "shape": property(shape_of)}
     with (
         warnings.catch_warnings(),
         legacy_functions(),
@@ -108,6 +109,26 @@ def truth(_: Variable) -> bool:
         f"/model/callable: {place(frame)} decides by the value of a tensor, which differs from "
         "image to image",
         "Compute both results and select one with paddle.where, or decide before the network runs.",
+    )
+
+
+def iterate(variable: Variable) -> Iterator[Variable]:
+    """Return the parts of a variable along its first axis.
+
+    Raises:
+        UsageError: the first axis is the batch. Without this error, the loop would never end,
+            because a program has a part for every number.
+    """
+    size = variable.shape[0]
+    if size >= 0:
+        return (variable[index] for index in range(size))
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and not is_own(frame.f_code.co_filename):
+        frame = frame.f_back
+    raise UsageError(
+        f"/model/callable: {place(frame or sys._getframe(1))} loops over the images of a batch, "
+        "but their number is not known when the program is built",
+        "Compute all images at once: Paddle's functions accept a batch.",
     )
 
 
@@ -231,9 +252,14 @@ def code_errors(target: str | None) -> Iterator[None]:
     except Exception as error:
         if target is None or is_shape_error(error):
             raise
+        where = failing_place(error)
+        if found := explanation_of(error):
+            raise UsageError(
+                f"/model/callable: {target} failed at {where}: {found.what}", found.hint
+            ) from error
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UsageError(
-            f"/model/callable: {target} failed at {failing_place(error)}: {type(error).__name__}: "
+            f"/model/callable: {target} failed at {where}: {type(error).__name__}: "
             f"{lines[0] if lines else ''}",
             "Call the network with a variable of paddle.static.data, in static mode and with "
             "FLAGS_enable_pir_api=0, to see the whole error.",

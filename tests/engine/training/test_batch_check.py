@@ -18,6 +18,7 @@ from job.errors import DataError, UsageError
 pytestmark = pytest.mark.engine
 
 paddle, static = programs.paddle, programs.static
+READING_VALUES = ("whole_number", "array_of_numbers", "list_of_numbers", "choice_from_a_list")
 
 
 def open_odd(name):
@@ -31,6 +32,13 @@ def test_outputs_that_depend_on_other_images_are_rejected(name):
     with pytest.raises(UsageError) as caught:
         check_batches(session, f"/model/callable: {target}")
     assert re.search(rf"{odd_networks.__file__}:\d+", caught.value.message)
+
+
+def test_random_outputs_are_not_blamed_on_the_batch():
+    target, session = open_odd("random_for_each_image")
+    with pytest.raises(UsageError, match=rf"two calls .*{odd_networks.__file__}:\d+") as caught:
+        check_batches(session, f"/model/callable: {target}")
+    assert "self.training" in caught.value.hint
 
 
 def test_a_squeezed_batch_is_rejected():
@@ -51,6 +59,32 @@ def test_the_layer_that_differs_from_eager_execution_is_named(name, place):
     target, session = open_odd(name)
     with pytest.raises(UsageError, match=place):
         check_against_eager(session, target, 10)
+
+
+def test_a_loop_over_the_images_is_rejected():
+    with pytest.raises(UsageError, match=rf"{odd_networks.__file__}:\d+ loops over the images"):
+        open_odd("loop_over_a_batch")
+
+
+def test_a_loop_over_channels_has_the_right_number_of_steps():
+    target, session = open_odd("loop_over_channels")
+    assert check_against_eager(session, target, 10) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "hint"),
+    [
+        *((name, "reads the value of a tensor", "paddle.where") for name in READING_VALUES),
+        ("length_of_a_batch", "calls len()", "x.shape[0]"),
+        ("assigned_part", "assigns to a part of a tensor", "paddle.concat"),
+    ],
+)
+def test_code_that_needs_values_is_explained(name, what, hint):
+    with pytest.raises(UsageError) as caught:
+        open_odd(name)
+    assert re.search(rf"{odd_networks.__file__}:\d+: ", caught.value.message)
+    assert what in caught.value.message
+    assert hint in caught.value.hint
 
 
 def save_ready(folder, call, dtype="float32"):
@@ -136,6 +170,25 @@ def test_a_network_without_weights_is_rejected():
 
 def test_the_bias_of_a_depthwise_transposed_convolution_keeps_its_axis(tmp_path):
     session = open_odd("depthwise_transposed")[1]
+    baseline.export(session, tmp_path)
+    assert check_kernels(session, tmp_path) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "name", ["mean_with_last_row", "mean_with_right_padding", "mean_with_same_padding"]
+)
+def test_a_mean_over_uneven_padding_is_rejected_with_a_remedy(name, tmp_path):
+    session = open_odd(name)[1]
+    baseline.export(session, tmp_path)
+    with pytest.raises(UsageError, match="pool2d") as caught:
+        check_kernels(session, tmp_path)
+    assert "exclusive=True" in caught.value.hint
+
+
+def test_random_slopes_have_their_mean_in_evaluation(tmp_path):
+    target, session = open_odd("random_slopes")
+    assert check_against_eager(session, target, 10) < 1e-5
+    assert "rrelu" in {op.type for op in session.classifier.train.global_block().ops}
     baseline.export(session, tmp_path)
     assert check_kernels(session, tmp_path) < 1e-5
 

@@ -1,0 +1,33 @@
+"""Sums are right in INT8 that Paddle's passes would fuse wrongly."""
+
+import pytest
+import tiny
+
+from job.tasks.classification import agreement
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.mark.parametrize("name", ["product_with_activation", "product_with_entry_of_table"])
+def test_sum_with_a_product_is_right(name, tmp_path):
+    session = tiny.open_tiny(name=None, callable_=f"odd_networks:{name}", classes=10)
+    made = tiny.quantize(session, tmp_path)
+    found = tiny.scores(tmp_path / "model", "int8", made.images)
+    assert agreement((found,), (made.fake,)).signal_to_noise_db > 25
+    assert (found == made.int8).all()
+    products = [left for left in made.audit.left_in_fp32 if "matmul" in left["type"]]
+    assert not products
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("small_layer_plus_large", "activation_plus_small_layer", "repeated_layer"),
+        "pixels_plus_small_convolution",
+    ],
+)
+def test_sum_of_layers_is_right(name, tmp_path):
+    session = tiny.open_tiny(name=None, callable_=f"odd_networks:{name}", classes=10)
+    made = tiny.quantize(session, tmp_path)
+    found = tiny.scores(tmp_path / "model", "int8", made.images)
+    assert agreement((found,), (made.fake,)).signal_to_noise_db > 25
