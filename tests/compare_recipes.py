@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from nncf_models import VARIANTS, quantize
+from numpy.typing import NDArray
 
 from job import stats
 from job.data.packed import open_packed
@@ -107,7 +108,7 @@ def row(name: str, output: Path) -> str:
 
 def nncf_row(name: str, output: Path) -> str:
     """Return the row of NNCF's model of the FP32 model in a finished run's folder."""
-    from job.engine.inference.predictor import Predictor, configuration, score_all
+    from job.engine.inference.predictor import Predictor, configuration
     from job.engine.openvino.convert import MODEL, open_model
 
     shape = json.loads((output / "manifest.json").read_text())["model"]["input_shape"]
@@ -120,16 +121,20 @@ def nncf_row(name: str, output: Path) -> str:
         "int8": open_model(folder, usable_cores()),
         "fp32": Predictor(configuration(output / "fp32/model", "onednn", threads=usable_cores())),
     }
-    scores = {
-        key: np.concatenate([part for _, part in score_all(model, test.images, BATCH)])
-        for key, model in models.items()
-    }
+    scores = {key: all_scores(model, test.images) for key, model in models.items()}
     close = asdict(closeness(score_differences(scores["int8"], scores["fp32"])))
     top1 = {
         key: stats.accuracy(stats.topk_correct(values, test.labels, 1)).percent
         for key, values in scores.items()
     }
     return format_row(name, close, "", top1["int8"], top1["fp32"], cost)
+
+
+def all_scores(model: Any, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the scores of a loaded model, its first output, for images [N, C, H, W]."""
+    from job.engine.inference.predictor import score_all
+
+    return np.concatenate([outputs[0] for _, outputs in score_all(model, images, BATCH)])
 
 
 def format_row(
