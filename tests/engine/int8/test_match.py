@@ -122,8 +122,10 @@ def test_expected_outputs_follow_the_ops_in_fp32(tmp_path):
     assert 0 < tiny.error(whole, made.fp32) < made.fake_error
 
 
-def test_limit_that_no_model_reaches_is_left_to_the_gate(tmp_path):
-    made = quantized("factor_between", tmp_path / "made")
+def test_limit_that_no_model_reaches_is_left_to_the_gate(tmp_path, monkeypatch):
+    # With AVX512_VNNI, a few ops in FP32 raise the agreement of most networks to more than 100 dB.
+    monkeypatch.setattr(Match, "agree", lambda *_: 30.0)
+    made = quantized("scaled_residual", tmp_path / "made")
     audit, found, kept = stage.build(match := match_of(made, tmp_path, bound=100), tmp_path)
     assert not match.is_enough(found)
     assert audit.int8_ops > 0
