@@ -227,9 +227,9 @@ def write_start(
         images = Images(open_packed(calibration, session.input_shape).images)
         fp32 = Model(training.with_onednn(classifier.evaluation), session.scope, session.executor)
         compared = images.some(COMPARED)
-        comparison = Passes(3 * compared.count, partial(progress, "compare"))
+        scored = Passes(compared.count, partial(progress, "fp32 scores"))
         lift_bounds(classifier.evaluation, session.scope)
-        reference = outputs_of(fp32, classifier.outputs, compared, comparison.add)
+        reference = outputs_of(fp32, classifier.outputs, compared, scored.add)
         counts = calibrate(
             classifier,
             evaluation,
@@ -241,6 +241,7 @@ def write_start(
             partial(progress, "calibrate"),
         )
         quantized = replace(fp32, program=evaluation)
+        comparison = Passes(2 * compared.count, partial(progress, "compare"))
         parts = error_parts(quantized, classifier.outputs, compared, reference, comparison.add)
         names = programs.persistables(evaluation)
         write_arrays(out / START, programs.read_variables(session.scope, names))
