@@ -81,7 +81,10 @@ class ObjectStore:
             ObjectMissing: the object or the bucket does not exist.
             StorageError: another failure; every method can raise it.
         """
-        return described_object(uri, self._call(uri, self._head), self._server)
+        # The requests are retried separately. A server that closes the connection behind a response
+        # without a size can break the GET. After a second HEAD, it would break it again.
+        response = self._call(uri, self._head) or self._call(uri, self._head_by_get)
+        return described_object(uri, response, self._server)
 
     def read(
         self,
@@ -308,18 +311,21 @@ class ObjectStore:
         return None, md5_of(etag_of(uri, response, self._server))
 
     def _head(self, **of: str) -> Any:
-        """Describe an object by HEAD, or by GET if HEAD fails without a reason or has no size.
+        """Describe an object by HEAD; None if HEAD fails without a reason or has no size.
 
         A response to HEAD has no body, so only GET returns why the server rejects the request. A
         proxy that compresses responses removes the size from responses to HEAD.
         """
         try:
             response = self.client.head_object(**of)
-            if "ContentLength" in response:
-                return response
         except self.client.exceptions.ClientError as error:
             if error.response["ResponseMetadata"]["HTTPStatusCode"] not in _UNEXPLAINED:
                 raise
+            return None
+        return response if "ContentLength" in response else None
+
+    def _head_by_get(self, **of: str) -> Any:
+        """Describe an object by the headers of a GET."""
         response = self.client.get_object(**of)
         response["Body"].close()
         return response
