@@ -19,6 +19,7 @@ from job.engine.paddle_openvino.network import (
     names,
     set_input,
 )
+from job.engine.paddle_openvino.signs import never_negative_values
 
 STEPS, UNSIGNED_STEPS = np.float32(127), np.float32(255)
 RESHAPES = ("flatten_contiguous_range", "flatten2", "reshape2", "squeeze2", "unsqueeze2", "dropout")
@@ -235,14 +236,21 @@ def halve_weights(network: Network) -> int:
 def use_unsigned_steps(network: Network) -> int:
     """Give never-negative values 256 steps from 0 to their scale, in OpenVINO's form.
 
-    The fake-quantized model marks these values by 255 steps (job.engine.quantize.grid). OpenVINO
-    ignores this mark, but its frontend subtracts the zero point. Paddle's kernels ignore the zero
-    point, so only OpenVINO computes this model correctly.
+    The fake-quantized model marks values that oneDNN stores as unsigned bytes by 255 steps
+    (job.engine.quantize.grid). OpenVINO ignores this mark, but its frontend subtracts the zero
+    point. Paddle's kernels ignore the zero point, so only OpenVINO computes this model correctly.
+
+    Other never-negative values, such as a concatenation of relus, get the 256 steps, too. With
+    signed steps, OpenVINO computes Inception v3 wrong.
     """
     changed = 0
+    never_negative = never_negative_values(network)
     for op in network.ops:
+        if op.type not in (QUANTIZE, DEQUANTIZE):
+            continue
         largest = attribute(op, "qmax")
-        if op.type not in (QUANTIZE, DEQUANTIZE) or largest is None or largest.i != UNSIGNED_STEPS:
+        is_marked = largest is not None and largest.i == UNSIGNED_STEPS
+        if not is_marked and names(op.inputs, "X")[0] not in never_negative:
             continue
         scale = names(op.inputs, "Scale")[0]
         narrow = (network.values[scale] * (STEPS / UNSIGNED_STEPS)).astype("float32")

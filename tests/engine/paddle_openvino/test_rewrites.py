@@ -179,6 +179,38 @@ def test_unsigned_values_get_256_steps_and_mark_the_model() -> None:
     assert [names(op.inputs, "Scale") for op in changed.ops[2:]] == [["s"], ["s"]]
 
 
+@pytest.mark.parametrize(
+    ("ops", "unsigned"),
+    [
+        ([("relu", {"X": "x"}, {"Out": "y"}, {})], True),
+        ([("leaky_relu", {"X": "x"}, {"Out": "y"}, {})], False),
+        (
+            [
+                ("relu", {"X": "x"}, {"Out": "r"}, {}),
+                ("pool2d", {"X": "r"}, {"Out": "p"}, {}),
+                ("elementwise_add", {"X": "p", "Y": "r"}, {"Out": "y"}, {}),
+            ],
+            True,
+        ),
+        (
+            [
+                ("relu", {"X": "x"}, {"Out": "r"}, {}),
+                ("elementwise_add", {"X": "r", "Y": "bias"}, {"Out": "y"}, {}),
+            ],
+            False,
+        ),
+    ],
+    ids=["relu", "leaky relu", "sum", "bias"],
+)
+def test_values_that_are_never_negative_get_256_steps(
+    ops: list[tuple[Any, ...]], unsigned: bool
+) -> None:
+    changed = network(*ops, *pair("y", "a"), bias=np.zeros(4, "float32"), **SCALES)
+    assert rewrites.use_unsigned_steps(changed) == unsigned
+    zeros = [names(op.inputs, "ZeroPoint") for op in changed.ops[-2:]]
+    assert [len(zero) for zero in zeros] == [unsigned, unsigned]
+
+
 def test_weights_are_halved_without_changing_what_they_stand_for() -> None:
     weight = np.array([[127, -127, 3], [0, 2, -64]], "int8")
     restore = [
