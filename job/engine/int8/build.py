@@ -104,13 +104,7 @@ def build(
         widened = widen_signed_residuals(program, scope)
         keep_unsigned_residuals_apart(program)
         pools = skip_pools(program, widened)
-        replace_global_means(program)
-        keep_sums_without_scale_apart(program)
-        keep_wrong_sums_apart(program)
-        keep_repeated_products_apart(program)
-        copy_blocked_outputs(program)
-        add_zero_biases(program, scope)
-        write_factors_as_constants(program, scope)
+        correct_graph(program, scope)
         save_inference_model(program, work / "prepared", fetches, executor)
     optimize(work / "prepared", work, int8_op_types(quantize_op_types), images)
     optimized = work / "_optimized"
@@ -124,6 +118,17 @@ def build(
     kept = [*skipped, *(Left(name, "pool2d", "", reason) for name, reason in pools.items())]
     corrections = {"matrix_scales": corrected, "residual_sums": len(widened)}
     return audit(before, ops, kept, corrections, weights), outputs
+
+
+def correct_graph(program: static.Program, scope: static.Scope) -> None:
+    """Rewrite the parts of a program that Paddle's INT8 passes would compute wrongly."""
+    replace_global_means(program)
+    keep_sums_without_scale_apart(program)
+    keep_wrong_sums_apart(program)
+    keep_repeated_products_apart(program)
+    copy_blocked_outputs(program)
+    add_zero_biases(program, scope)
+    write_factors_as_constants(program, scope)
 
 
 def outputs_of(prefix: Path, images: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -135,8 +135,7 @@ def calibrate(
     rounded = changed or round_each(layers, original, per_channel)
     corrected = corrections(means, original, rounded) if method.correct_bias else {}
     write_variables(scope, {**changed, **corrected})
-    ranges = use_ranges_behind_pools(evaluation, ranges_of(histograms, quantized, method.ranges))
-    write_ranges(evaluation, activations, ranges, scope)
+    write_ranges(evaluation, activations, ranges_of(histograms, quantized, method.ranges), scope)
     write_variables(scope, weight_scales(quantized, scope))
     return {
         "activation_scales": len(activations),
@@ -318,6 +317,7 @@ def write_ranges(
     scope: static.Scope,
 ) -> None:
     """Write the scales of activations, and the bounds of PACT."""
+    ranges = use_ranges_behind_pools(evaluation, ranges)
     clipped = clips(evaluation)
     values = {}
     for scale, name in activations.items():
