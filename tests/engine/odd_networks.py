@@ -318,3 +318,19 @@ def transposed_with_shortcut(num_classes):
 def depthwise_transposed(num_classes):
     up = nn.Conv2DTranspose(16, 16, 2, 2, groups=16)
     return nn.Sequential(conv(1, 16, 2), up, nn.ReLU(), conv(16, 16), head(16, num_classes))
+
+
+def layer_of_pixels(num_classes):
+    """A fully connected layer of values [N, H, W, C], with a factor behind it."""
+
+    def call(m, x):
+        x = m.pixels(m.first(x).transpose([0, 2, 3, 1])) * m.factor
+        return m.last(x.mean([1, 2]))
+
+    network = Network(
+        call, first=nn.Conv2D(1, 8, 2, 2), pixels=nn.Linear(8, 8), last=nn.Linear(8, num_classes)
+    )
+    network.factor = network.create_parameter(
+        [8], default_initializer=nn.initializer.Uniform(0.5, 1.5)
+    )
+    return network

@@ -21,6 +21,9 @@ EXCLUDED = (
     "/quantize/not_quant_pattern"
 )
 NAMED = 3
+# Number of leading axes of an input [N, H, W, C] that a fully connected layer treats as rows.
+# Paddle's fc_onednn_pass enables oneDNN for it only if an activation is fused into the layer.
+ROWS_OF_4D = 3
 ACTIVATIONS = ("relu", "relu6", "hard_swish", "hard_sigmoid", "swish", "sigmoid", "leaky_relu")
 
 
@@ -165,6 +168,12 @@ def why_fp32(op: framework_pb2.OpDesc, weights: Collection[str]) -> str:
         return (
             f"{EXCLUDED}; or it computes an output of a detector, which stays in FP32; or other "
             f"ops compute its weight {slots['Filter']}"
+        )
+    if op.type == "fc" and attribute(op, "in_num_col_dims") == ROWS_OF_4D:
+        return (
+            f"its input {slots['Input']} has 4 dimensions, and Paddle's oneDNN passes "
+            "use INT8 for fully connected layers with 2 or 3: reshape [N, H, W, C] to [N, H*W, C] "
+            "before the layer; the OpenVINO engine in Paddle runs it in INT8"
         )
     return (
         f"Paddle's oneDNN passes found no scale for its input {slots['Input']}, or for the "

@@ -7,6 +7,7 @@ from job.engine.inference.paddle_format import make_op
 from job.engine.int8.audit import audit
 from job.engine.int8.fp32_types import types_in_fp32
 from job.errors import QuantizationError
+from job.tasks.classification import agreement
 
 pytestmark = pytest.mark.engine
 
@@ -26,6 +27,14 @@ def test_product_in_fp32_is_explained(name, tmp_path):
     assert len(products) == 1
     for part in PRODUCTS[name]:
         assert part in products[0]["reason"]
+
+
+def test_layer_of_pixels_names_its_dimensions(tmp_path):
+    session = tiny.open_tiny(name=None, callable_="odd_networks:layer_of_pixels", classes=10)
+    made = tiny.quantize(session, tmp_path)
+    (layer,) = [left for left in made.audit.left_in_fp32 if left["type"] == "fc"]
+    assert "4 dimensions" in layer["reason"]
+    assert agreement((made.int8,), (made.fake,)).signal_to_noise_db > 25
 
 
 def test_model_without_int8_says_why():
