@@ -12,6 +12,7 @@ from tiers import full_but
 from tiny import NETWORKS, needs_vnni
 
 from job.engine.int8.audit import WEIGHTED
+from job.engine.rewrites.network import read_network
 from job.errors import DataError, QuantizationError
 
 pytestmark = pytest.mark.engine
@@ -190,11 +191,12 @@ def test_a_model_whose_ops_onnx_runtime_does_not_have(
         converted(onnxruntime, quantized("convnet").folder / "fake", tmp_path / "out")
 
 
-def test_a_model_that_openvino_cannot_read(tmp_path: Path) -> None:
+def test_a_model_that_openvino_cannot_read(quantized: Any, tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason="openvino is an extra: make engines")
     from job.engine.openvino import convert as openvino
 
-    for suffix in ("pdmodel", "pdiparams"):
-        (tmp_path / f"fake.{suffix}").write_bytes(b"no model")
+    network = read_network(quantized("convnet").folder / "fake")
+    next(op for op in network.ops if op.type == "relu").type = "unknown_to_openvino"
+    network.write(tmp_path / "fake")
     with pytest.raises(QuantizationError, match=r"OpenVINO .*fake-quantized"):
         converted(openvino, tmp_path / "fake", tmp_path / "out")

@@ -49,12 +49,10 @@ def convert(fake_quantized: Path, out: Path) -> Conversion:
     # The suffix marks the folder as unfinished, so that it is removed after a kill.
     with tempfile.TemporaryDirectory(dir=out, suffix=".tmp") as folder:
         plain = Path(folder) / "plain"
-        weights = write_with_clips(fake_quantized, plain)
+        weights, clips = write_with_clips(fake_quantized, plain)
         graph = OnnxGraph(onnx.load(translated(plain)))
-    quantize.drop_idle_pools(graph)
     quantize.fold_batch_norms(graph, weights)
-    quantize.replace_clips(graph)
-    quantize.share_quantizers(graph)
+    quantize.replace_clips(graph, clips)
     quantize.drop_idle_activations(graph)
     int8_weights = quantize.store_weights(graph, weights)
     try:

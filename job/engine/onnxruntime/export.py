@@ -2,20 +2,26 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from paddle.base.proto import framework_pb2
 
-from job.engine.inference.paddle_format import (
-    OpDesc,
-    ProgramDesc,
-    read_parameters,
-    read_program,
-    write_model,
+from job.engine.inference.paddle_format import OpDesc, make_op
+from job.engine.inference.saved_model import UNSIGNED_ZERO_POINT
+from job.engine.rewrites import pairs
+from job.engine.rewrites.network import (
+    DEQUANTIZE,
+    QUANTIZE,
+    Network,
+    attribute,
+    names,
+    read_network,
 )
 
-QUANTIZE, DEQUANTIZE = "quantize_linear", "dequantize_linear"
 INT8_MAX = np.float32(127.0)
+# Clip number i has the bounds -(FIRST + i) and FIRST + i, which are exact in float32.
+FIRST = 2**20
 
 
 @dataclass
@@ -33,61 +39,71 @@ class Weight:
     axis: int
 
 
-def write_with_clips(fake_quantized: Path, target: Path) -> dict[str, Weight]:
+class Steps(NamedTuple):
+    """The steps of a quantized activation.
+
+    Attributes:
+        size: size of one step.
+        unsigned: whether the steps begin at zero.
+    """
+
+    size: np.float32
+    unsigned: bool
+
+
+def write_with_clips(fake_quantized: Path, target: Path) -> tuple[dict[str, Weight], list[Steps]]:
     """Write the model with FP32 weights and a clip in place of each quantize/dequantize pair.
 
-    A clip from -s to s marks the position and the scale of a pair, independently of the names that
-    paddle2onnx gives to tensors. Networks do not contain such clips.
+    The bounds of a clip are the number of its pair, independently of the names that paddle2onnx
+    gives to tensors. They are so large that networks do not contain such clips.
 
     Args:
         fake_quantized: prefix of the fake-quantized model.
         target: prefix to write to.
 
     Returns:
-        The quantized weights by name.
+        The quantized weights by name, and the steps of each clip.
     """
-    program = read_program(Path(f"{fake_quantized}.pdmodel"))
-    parameters = read_parameters(Path(f"{fake_quantized}.pdiparams"), program)
+    network = read_network(fake_quantized)
+    pairs.drop_repeated_ops(network)
+    pairs.merge_pairs(network)
+    pairs.drop_idle_pools(network)
+    pairs.use_unsigned_steps(network)
     weights: dict[str, Weight] = {}
+    clips: list[Steps] = []
     renamed: dict[str, str] = {}
     kept: list[OpDesc] = []
-    for op in program.blocks[0].ops:
-        source = argument(op.inputs, "X")
-        if op.type == QUANTIZE:
-            renamed[argument(op.outputs, "Y")] = source
-        elif op.type == DEQUANTIZE and source in parameters:
-            weights[source] = weight(op, parameters)
-            parameters[source] = restored(weights[source])
-            renamed[argument(op.outputs, "Y")] = source
-        else:
+    for op in network.ops:
+        if op.type not in (QUANTIZE, DEQUANTIZE):
             rename_inputs(op, renamed)
-            kept.append(clip(op, parameters) if op.type == DEQUANTIZE else op)
-    write_without_scales(
-        target, program, [OpDesc.FromString(bytes_of(op)) for op in kept], parameters
-    )
-    return weights
+            kept.append(op)
+            continue
+        (source,), (result,) = names(op.inputs, "X"), names(op.outputs, "Y")
+        if op.type == QUANTIZE:
+            renamed[result] = renamed.get(source, source)
+        elif source in network.values:
+            weights[source] = weight(op, network)
+            renamed[result] = source
+        else:
+            kept.append(clip(renamed[source], result, FIRST + len(clips)))
+            clips.append(steps(op, network))
+    network.ops = kept
+    for name, found in weights.items():
+        network.store(name, restored(found))
+    network.write(target)
+    return weights, clips
 
 
-def bytes_of(op: OpDesc) -> bytes:
-    """Return an op's serialized message, which remains valid after its program is changed."""
-    return op.SerializeToString()
-
-
-def argument(slots: list[OpDesc.Var], name: str) -> str:
-    """Return the first variable in a slot; empty for an empty slot."""
-    return next((s.arguments[0] for s in slots if s.parameter == name and s.arguments), "")
-
-
-def number(op: OpDesc, name: str) -> int:
-    """Return the value of an integer attribute."""
-    return next(item.i for item in op.attrs if item.name == name)
-
-
-def weight(op: OpDesc, parameters: dict[str, np.ndarray]) -> Weight:
+def weight(op: OpDesc, network: Network) -> Weight:
     """Return the quantized weight that a dequantize op reads."""
-    values = parameters[argument(op.inputs, "X")].astype("int8")
-    scale = parameters[argument(op.inputs, "Scale")].reshape(-1) / INT8_MAX
-    return Weight(values, scale.astype("float32"), max(0, number(op, "quant_axis")))
+    (source,), (scale,) = names(op.inputs, "X"), names(op.inputs, "Scale")
+    axis = attribute(op, "quant_axis")
+    size = network.values[scale].reshape(-1) / INT8_MAX
+    return Weight(
+        network.values[source].astype("int8"),
+        size.astype("float32"),
+        max(0, axis.i if axis is not None else -1),
+    )
 
 
 def restored(weight: Weight) -> np.ndarray:
@@ -96,35 +112,23 @@ def restored(weight: Weight) -> np.ndarray:
     return weight.values.astype("float32") * weight.scale.reshape(shape)
 
 
+def steps(op: OpDesc, network: Network) -> Steps:
+    """Return the steps of the activation that a dequantize op reads."""
+    (scale,) = names(op.inputs, "Scale")
+    largest = np.float32(network.values[scale].ravel()[0])
+    zero = names(op.inputs, "ZeroPoint")
+    return Steps(largest / INT8_MAX, bool(zero) and zero[0].endswith(UNSIGNED_ZERO_POINT))
+
+
 def rename_inputs(op: OpDesc, renamed: dict[str, str]) -> None:
     """Rename an op's inputs by ``renamed``."""
     for slot in op.inputs:
         slot.arguments[:] = [renamed.get(name, name) for name in slot.arguments]
 
 
-def clip(op: OpDesc, parameters: dict[str, np.ndarray]) -> OpDesc:
-    """Return the clip that replaces a pair with the dequantize op ``op``."""
-    scale = float(parameters[argument(op.inputs, "Scale")].ravel()[0])
-    made = OpDesc(type="clip")
-    made.inputs.add(parameter="X").arguments.append(argument(op.inputs, "X"))
-    made.outputs.add(parameter="Out").arguments.append(argument(op.outputs, "Y"))
-    for name, value in (("min", -scale), ("max", scale)):
+def clip(source: str, result: str, bound: int) -> OpDesc:
+    """Return a clip from ``-bound`` to ``bound``."""
+    made = make_op("clip", {"X": source}, {"Out": result}, {})
+    for name, value in (("min", -bound), ("max", bound)):
         made.attrs.add(name=name, type=framework_pb2.FLOAT, f=value)
     return made
-
-
-def write_without_scales(
-    target: Path, program: ProgramDesc, ops: list[OpDesc], parameters: dict[str, np.ndarray]
-) -> None:
-    """Write a program with only ``ops`` and the variables that they use."""
-    block = program.blocks[0]
-    del block.ops[:]
-    block.ops.extend(ops)
-    named = {name for op in ops for slot in (*op.inputs, *op.outputs) for name in slot.arguments}
-    variables = [type(v).FromString(v.SerializeToString()) for v in block.vars if v.name in named]
-    del block.vars[:]
-    block.vars.extend(variables)
-    for variable in variables:
-        if variable.name in parameters:
-            variable.type.dense_tensor.tensor.data_type = framework_pb2.VarType.FP32
-    write_model(target, program, {name: v for name, v in parameters.items() if name in named})

@@ -1,41 +1,17 @@
 """Adds quantized weights and scales to a translated network, in ONNX Runtime's form."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from onnx import NodeProto, helper
 
-from job.engine.onnxruntime.export import Weight
+from job.engine.onnxruntime.export import FIRST, Steps, Weight
 from job.engine.onnxruntime.graph import OnnxGraph, attribute
 
 WEIGHTED = ("Conv", "MatMul", "Gemm")
-NEVER_NEGATIVE = ("Relu", "Sigmoid", "HardSigmoid")
-# Ops whose output is never negative if their input is never negative.
-KEEPING_SIGN = (
-    "MaxPool",
-    "AveragePool",
-    "GlobalAveragePool",
-    "Reshape",
-    "Flatten",
-    "Transpose",
-    "Squeeze",
-    "Unsqueeze",
-    "DequantizeLinear",
-    "QuantizeLinear",
-)
-UNSIGNED_MAX, SIGNED_MAX = np.float32(255), np.float32(127)
+UNSIGNED_MAX = np.float32(255)
 # Zero point of signed values in uint8, because kernels for unsigned activations are faster.
 MIDDLE = 128
-
-
-def drop_idle_pools(graph: OnnxGraph) -> None:
-    """Remove pools with a window of one pixel, which do not change their input."""
-    for node in list(graph.nodes):
-        if node.op_type != "AveragePool":
-            continue
-        window = [*attribute(node, "kernel_shape"), *attribute(node, "strides", [1])]
-        if set(window) == {1} and not any(attribute(node, "pads", [0])):
-            graph.remove(node)
 
 
 def fold_batch_norms(graph: OnnxGraph, weights: Mapping[str, Weight]) -> None:
@@ -58,45 +34,35 @@ def fold_batch_norms(graph: OnnxGraph, weights: Mapping[str, Weight]) -> None:
         graph.remove(norm)
 
 
-def replace_clips(graph: OnnxGraph) -> None:
-    """Replace each clip from -s to s by QuantizeLinear and DequantizeLinear."""
+def replace_clips(graph: OnnxGraph, clips: Sequence[Steps]) -> None:
+    """Replace the clips that stand for pairs by QuantizeLinear and DequantizeLinear.
+
+    Args:
+        graph: the translated network.
+        clips: the steps of each clip, by the number in its bounds.
+    """
     for node in [node for node in graph.nodes if node.op_type == "Clip"]:
-        low, high = (graph.tensors[name] for name in node.input[1:3])
-        if low != -high:
+        bounds = [graph.tensors.get(name) for name in node.input[1:3]]
+        if None in bounds or bounds[1] < FIRST or bounds[0] != -bounds[1]:
             continue
-        positive = is_never_negative(graph, node.input[0])
-        graph.replace(node, pair(graph, node, float(high), positive))
+        graph.replace(node, pair(graph, node, clips[int(bounds[1]) - FIRST]))
 
 
-def pair(graph: OnnxGraph, clip: NodeProto, largest: float, positive: bool) -> list[NodeProto]:
+def pair(graph: OnnxGraph, clip: NodeProto, steps: Steps) -> list[NodeProto]:
     """Return QuantizeLinear and DequantizeLinear to replace a clip.
 
     Args:
         graph: receives scale and zero point.
         clip: the clip.
-        largest: upper bound of the clip.
-        positive: whether the input is never negative.
+        steps: size and start of the steps.
     """
     name, source = clip.output[0], clip.input[0]
-    step = np.float32(largest) / (UNSIGNED_MAX if positive else SIGNED_MAX)
-    scale = graph.store(f"{name}.scale", np.array(step, "float32"))
-    zero = graph.store(f"{name}.zero", np.array(0 if positive else MIDDLE, "uint8"))
+    scale = graph.store(f"{name}.scale", np.array(steps.size, "float32"))
+    zero = graph.store(f"{name}.zero", np.array(0 if steps.unsigned else MIDDLE, "uint8"))
     return [
         helper.make_node("QuantizeLinear", [source, scale, zero], [f"{name}.quantized"]),
         helper.make_node("DequantizeLinear", [f"{name}.quantized", scale, zero], [name]),
     ]
-
-
-def share_quantizers(graph: OnnxGraph) -> None:
-    """Merge the quantizers of a tensor that have the same scale and zero point."""
-    first: dict[tuple[str, float, int], str] = {}
-    for node in [node for node in graph.nodes if node.op_type == "QuantizeLinear"]:
-        scale, zero = (graph.tensors[name] for name in node.input[1:3])
-        (after,) = graph.readers(node.output[0])
-        known = first.setdefault((node.input[0], float(scale), int(zero)), after.output[0])
-        if known != after.output[0]:
-            graph.rename(after.output[0], known)
-            graph.nodes = [other for other in graph.nodes if other not in (node, after)]
 
 
 def drop_idle_activations(graph: OnnxGraph) -> None:
@@ -121,23 +87,6 @@ def clips_alike(graph: OnnxGraph, node: NodeProto, limits: list[float]) -> bool:
         return False
     largest = float(graph.tensors[node.input[1]] * UNSIGNED_MAX)
     return limits[0] == 0 and largest <= limits[1] * (1 + 1e-6)
-
-
-def is_never_negative(graph: OnnxGraph, name: str) -> bool:
-    """Return whether a tensor is known to have no negative value."""
-    node = graph.producer(name)
-    if node is None:
-        return False
-    if node.op_type == "Clip":
-        low = graph.tensors.get(node.input[1])
-        if low is not None and low >= 0:
-            return True
-    if node.op_type == "Concat":
-        return all(is_never_negative(graph, part) for part in node.input)
-    kept = (*KEEPING_SIGN, "Clip")
-    return node.op_type in NEVER_NEGATIVE or (
-        node.op_type in kept and is_never_negative(graph, node.input[0])
-    )
 
 
 def count(graph: OnnxGraph) -> dict[str, int]:

@@ -9,19 +9,9 @@ from pathlib import Path
 
 from job.engine.conversion import Conversion
 from job.engine.inference.saved_model import PREFIX, UNSIGNED_ZERO_POINT
-from job.engine.paddle_openvino import rewrites
-from job.engine.paddle_openvino.network import DEQUANTIZE, QUANTIZE, names, read_network
-
-# The order matters: a merged pair can be moved, and a moved pair can be repeated.
-STEPS = (
-    rewrites.drop_repeated_ops,
-    rewrites.merge_pairs,
-    rewrites.drop_idle_pools,
-    rewrites.transpose_weights,
-    rewrites.quantize_before_reshapes,
-    rewrites.drop_repeated_pairs,
-    rewrites.use_unsigned_steps,
-)
+from job.engine.rewrites.network import DEQUANTIZE, QUANTIZE, names
+from job.engine.rewrites.openvino_form import in_openvino_form
+from job.engine.rewrites.pairs import halve_weights
 
 
 def convert(fake_quantized: Path, out: Path, *, has_vnni: bool = True) -> Conversion:
@@ -32,9 +22,9 @@ def convert(fake_quantized: Path, out: Path, *, has_vnni: bool = True) -> Conver
         out: existing folder.
         has_vnni: whether the CPU has AVX512_VNNI. The weights of other CPUs have half the steps.
     """
-    network = read_network(fake_quantized)
-    for rewrite in STEPS if has_vnni else (*STEPS, rewrites.halve_weights):
-        rewrite(network)
+    network = in_openvino_form(fake_quantized)
+    if not has_vnni:
+        halve_weights(network)
     network.write(out / PREFIX)
     zeros = [names(op.inputs, "ZeroPoint") for op in network.ops if op.type == QUANTIZE]
     weights = {

@@ -17,7 +17,8 @@ from job.cli.predict import KINDS
 from job.engine.inference import saved_model
 from job.engine.inference.saved_model import PADDLE_OPENVINO, read_saved_model
 from job.engine.paddle_openvino import convert, model
-from job.engine.paddle_openvino.network import DEQUANTIZE, Network, names, read_network
+from job.engine.rewrites import openvino_form
+from job.engine.rewrites.network import DEQUANTIZE, Network, names, read_network
 from job.errors import DataError, MachineError, QuantizationError
 from job.host import read_host
 from job.isa import ISA_ORDER
@@ -102,7 +103,7 @@ def test_a_part_that_all_images_share_hides_no_damage(
     shared = np.arange(network.values[bias].size, dtype="float32")
     network.values[bias] = network.values[bias] + 100 * shared
     if damaged:
-        monkeypatch.setattr(convert, "STEPS", (*convert.STEPS, lose_the_image))
+        monkeypatch.setattr(openvino_form, "STEPS", (*openvino_form.STEPS, lose_the_image))
     found = run_stage(network, 15, tmp_path)
     assert (found["rejected"] is not None) == damaged
 

@@ -1,4 +1,4 @@
-"""Rewrites of a fake-quantized program that let OpenVINO run it in INT8 and fuse more ops.
+"""Rewrites of a fake-quantized program that let other engines run it in INT8 and fuse more ops.
 
 Each function changes a network in place and returns the number of changes. A pair is a
 ``quantize_linear`` and the ``dequantize_linear`` ops that read its output.
@@ -11,7 +11,7 @@ import numpy as np
 
 from job.engine.inference.paddle_format import OpDesc
 from job.engine.inference.saved_model import UNSIGNED_ZERO_POINT
-from job.engine.paddle_openvino.network import (
+from job.engine.rewrites.network import (
     DEQUANTIZE,
     QUANTIZE,
     Network,
@@ -19,7 +19,7 @@ from job.engine.paddle_openvino.network import (
     names,
     set_input,
 )
-from job.engine.paddle_openvino.signs import never_negative_values
+from job.engine.rewrites.signs import never_negative_values
 
 STEPS, UNSIGNED_STEPS = np.float32(127), np.float32(255)
 RESHAPES = ("flatten_contiguous_range", "flatten2", "reshape2", "squeeze2", "unsqueeze2", "dropout")
@@ -157,7 +157,11 @@ def transpose_weights(network: Network) -> int:
 
 
 def quantize_before_reshapes(network: Network) -> int:
-    """Move pairs in front of ops that only move values, where OpenVINO can fuse them."""
+    """Move pairs in front of ops that only move values, where OpenVINO can fuse them.
+
+    A pair behind a transposed value stays, because it would separate the transpose and the reshape
+    of a channel shuffle, which OpenVINO fuses.
+    """
     moved = 0
     while found := next(movable(network), None):
         pair, reshape = found
@@ -177,6 +181,9 @@ def movable(network: Network) -> Iterator[tuple[Pair, OpDesc]]:
     for pair in pairs(network):
         op = network.producer(pair.source)
         if op is None or op.type not in RESHAPES or not has_one_scale(network, pair.quantize):
+            continue
+        before = network.producer(names(op.inputs, "X")[0])
+        if before is not None and before.type == "transpose2":
             continue
         alone = len(network.readers(names(pair.quantize.outputs, "Y")[0])) == 1
         keeps = op.type != "dropout" or is_idle_dropout(op)

@@ -1,4 +1,4 @@
-"""The rewrites for Paddle's OpenVINO engine, on programs of a few ops."""
+"""The rewrites for other engines, on programs of a few ops."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ import pytest
 
 from job.engine.inference.paddle_format import ProgramDesc, VarType
 from job.engine.inference.saved_model import PADDLE_OPENVINO, kind_of
-from job.engine.paddle_openvino import rewrites
-from job.engine.paddle_openvino.network import Network, attribute, names
+from job.engine.rewrites import pairs
+from job.engine.rewrites.network import Network, attribute, names
 
 pytestmark = pytest.mark.engine
 
@@ -30,6 +30,8 @@ def network(*ops: tuple[Any, ...], **values: Any) -> Network:
                 made.b = value
             elif isinstance(value, int):
                 made.i = value
+            elif isinstance(value, float):
+                made.f = value
             elif isinstance(value, str):
                 made.s = value
             else:
@@ -70,7 +72,7 @@ def test_pairs_of_a_variable_in_the_same_steps_are_merged() -> None:
     again = ("dequantize_linear", {"X": "a_q", "Scale": "s"}, {"Y": "d"}, {"quant_axis": -1})
     uses = [("relu", {"X": name}, {"Out": f"{name}_out"}, {}) for name in "abcd"]
     changed = network(*ops, again, *uses, **SCALES)
-    assert rewrites.merge_pairs(changed) == 2
+    assert pairs.merge_pairs(changed) == 2
     assert kinds(changed).count("quantize_linear") == kinds(changed).count("dequantize_linear") == 2
     assert reads(changed, "relu") == [["a"], ["a"], ["c"], ["a"]]
 
@@ -80,8 +82,8 @@ def test_pairs_that_write_the_same_variables_are_one_pair() -> None:
     first, second = pair("x", "a")
     uses = [("relu", {"X": "a"}, {"Out": f"{name}_out"}, {}) for name in "ab"]
     changed = network(first, second, first, second, *uses, **SCALES)
-    assert rewrites.drop_repeated_ops(changed) == 2
-    assert rewrites.merge_pairs(changed) == 0
+    assert pairs.drop_repeated_ops(changed) == 2
+    assert pairs.merge_pairs(changed) == 0
     assert kinds(changed) == ["quantize_linear", "dequantize_linear", "relu", "relu"]
 
 
@@ -108,7 +110,7 @@ def test_equal_ops_are_told_apart_by_identity() -> None:
 def test_only_pools_that_change_nothing_are_dropped(attributes: Any, dropped: int) -> None:
     pool = ("pool2d", {"X": "x"}, {"Out": "y"}, attributes)
     changed = network(pool, ("relu", {"X": "y"}, {"Out": "z"}, {}))
-    assert rewrites.drop_idle_pools(changed) == dropped
+    assert pairs.drop_idle_pools(changed) == dropped
     assert reads(changed, "relu") == [["x"] if dropped else ["y"]]
 
 
@@ -119,7 +121,7 @@ def test_weights_get_one_row_per_output(shared: bool) -> None:
     product = ("matmul_v2", {"X": "x", "Y": "f"}, {"Out": "y"}, {"trans_y": False})
     second = [("matmul_v2", {"X": "x", "Y": "f"}, {"Out": "v"}, {"trans_y": False})] * shared
     changed = network(restore, product, *second, w=weight, k=np.float32([1, 2, 3]))
-    assert rewrites.transpose_weights(changed) == (not shared)
+    assert pairs.transpose_weights(changed) == (not shared)
     expected = weight if shared else weight.T
     assert changed.values["w"].tolist() == expected.tolist()
     axis, flag = attribute(changed.ops[0], "quant_axis"), attribute(changed.ops[1], "trans_y")
@@ -145,7 +147,7 @@ def test_pairs_move_before_ops_that_only_move_values(
     changed = network(
         reshape, *pair("y", "a"), ("matmul_v2", {"X": "a"}, {"Out": "z"}, {}), **SCALES
     )
-    assert rewrites.quantize_before_reshapes(changed) == moved
+    assert pairs.quantize_before_reshapes(changed) == moved
     assert kinds(changed)[0] == ("quantize_linear" if moved else kind)
     assert reads(changed, "matmul_v2") == [["y"] if moved else ["a"]]
     assert reads(changed, "quantize_linear") == [["x"] if moved else ["y"]]
@@ -160,16 +162,23 @@ def test_a_pair_behind_a_max_pool_is_dropped_if_steps_are_equal(
     pool = ("pool2d", {"X": "a"}, {"Out": "p"}, {"pooling_type": kind})
     last = ("relu", {"X": "b"}, {"Out": "z"}, {})
     changed = network(*pair("x", "a"), pool, *pair("p", "b", scale), last, **SCALES)
-    assert rewrites.drop_repeated_pairs(changed) == dropped
+    assert pairs.drop_repeated_pairs(changed) == dropped
     assert reads(changed, "relu") == [["p"] if dropped else ["b"]]
     assert kinds(changed).count("quantize_linear") == 2 - dropped
+
+
+def test_a_channel_shuffle_is_not_separated() -> None:
+    shuffle = ("transpose2", {"X": "x"}, {"Out": "t"}, {})
+    reshape = ("reshape2", {"X": "t"}, {"Out": "y"}, {})
+    changed = network(shuffle, reshape, *pair("y", "a"), **SCALES)
+    assert pairs.quantize_before_reshapes(changed) == 0
 
 
 def test_unsigned_values_get_256_steps_and_mark_the_model() -> None:
     marked = pair("x", "a", qmin=0, qmax=255)
     changed = network(*marked, *pair("y", "b"), **SCALES)
     assert kind_of(changed.ops) == "fake_quantized"
-    assert rewrites.use_unsigned_steps(changed) == 1
+    assert pairs.use_unsigned_steps(changed) == 1
     assert kind_of(changed.ops) == PADDLE_OPENVINO
     for op in changed.ops[:2]:
         (zero,), (scale,) = names(op.inputs, "ZeroPoint"), names(op.inputs, "Scale")
@@ -199,14 +208,16 @@ def test_unsigned_values_get_256_steps_and_mark_the_model() -> None:
             ],
             False,
         ),
+        ([("clip", {"X": "x"}, {"Out": "y"}, {"min": 0.0, "max": 6.0})], True),
+        ([("clip", {"X": "x"}, {"Out": "y"}, {"min": -1.0, "max": 6.0})], False),
     ],
-    ids=["relu", "leaky relu", "sum", "bias"],
+    ids=["relu", "leaky relu", "sum", "bias", "clip", "symmetric clip"],
 )
 def test_values_that_are_never_negative_get_256_steps(
     ops: list[tuple[Any, ...]], unsigned: bool
 ) -> None:
     changed = network(*ops, *pair("y", "a"), bias=np.zeros(4, "float32"), **SCALES)
-    assert rewrites.use_unsigned_steps(changed) == unsigned
+    assert pairs.use_unsigned_steps(changed) == unsigned
     zeros = [names(op.inputs, "ZeroPoint") for op in changed.ops[-2:]]
     assert [len(zero) for zero in zeros] == [unsigned, unsigned]
 
@@ -217,7 +228,7 @@ def test_weights_are_halved_without_changing_what_they_stand_for() -> None:
         ("dequantize_linear", {"X": "w", "Scale": "k"}, {"Y": y}, {"quant_axis": 1}) for y in "fg"
     ]
     changed = network(*restore, *pair("x", "a"), w=weight, k=np.float32([1, 2, 3]), **SCALES)
-    assert rewrites.halve_weights(changed) == 2
+    assert pairs.halve_weights(changed) == 2
     for op in changed.ops[:2]:
         (name,), (scale,) = names(op.inputs, "X"), names(op.inputs, "Scale")
         assert np.abs(changed.values[name]).max() <= 64

@@ -1,6 +1,7 @@
 """Finds the values of a program that are never negative."""
 
-from job.engine.paddle_openvino.network import DEQUANTIZE, QUANTIZE, Network, names
+from job.engine.inference.paddle_format import OpDesc
+from job.engine.rewrites.network import DEQUANTIZE, QUANTIZE, Network, attribute, names
 
 NEVER_NEGATIVE = frozenset(
     {"abs", "exp", "hard_sigmoid", "relu", "relu6", "sigmoid", "softmax", "square"}
@@ -39,7 +40,14 @@ def never_negative_values(network: Network) -> set[str]:
         read = names(op.inputs, "X")
         if op.type in OF_TWO:
             read += names(op.inputs, "Y")
-        keeps = op.type in KEEPING_SIGN or op.type in OF_TWO
-        if op.type in NEVER_NEGATIVE or (keeps and all(name in found for name in read)):
+        passes_on = op.type in KEEPING_SIGN or op.type in OF_TWO
+        keeps = passes_on and all(name in found for name in read)
+        if op.type in NEVER_NEGATIVE or clips_at_zero(op) or keeps:
             found.update(names(op.outputs))
     return found
+
+
+def clips_at_zero(op: OpDesc) -> bool:
+    """Return whether an op is a clip with a constant minimum of at least zero."""
+    least = attribute(op, "min") if op.type == "clip" and not names(op.inputs, "Min") else None
+    return least is not None and least.f >= 0

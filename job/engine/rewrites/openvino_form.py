@@ -1,0 +1,29 @@
+"""The form of a fake-quantized program that OpenVINO runs fastest, standalone or inside Paddle."""
+
+from pathlib import Path
+
+from job.engine.rewrites import pairs
+from job.engine.rewrites.network import Network, read_network
+
+# The order matters: a merged pair can be moved, and a moved pair can be repeated.
+STEPS = (
+    pairs.drop_repeated_ops,
+    pairs.merge_pairs,
+    pairs.drop_idle_pools,
+    pairs.transpose_weights,
+    pairs.quantize_before_reshapes,
+    pairs.drop_repeated_pairs,
+    pairs.use_unsigned_steps,
+)
+
+
+def in_openvino_form(fake_quantized: Path) -> Network:
+    """Read a fake-quantized model, and rewrite it for OpenVINO.
+
+    Args:
+        fake_quantized: prefix of the fake-quantized model.
+    """
+    network = read_network(fake_quantized)
+    for rewrite in STEPS:
+        rewrite(network)
+    return network
