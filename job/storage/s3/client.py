@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from job.errors import StorageError
 from job.storage.s3.errors import described
-from job.storage.s3.foreign_server import NotS3, reject_foreign
+from job.storage.s3.foreign_server import reject_foreign
 from job.storage.s3.pace import limit_client
 from job.storage.s3.retry import BUDGET_SECONDS, Limits, Retry
 from job.uri import without_secrets
@@ -96,27 +96,25 @@ def lenient_parsers() -> Any:
     return Factory()
 
 
-def parsed_time(value: Any) -> datetime:
+def parsed_time(value: Any) -> datetime | str:
     """Parse a time in a response; a time without a time zone is in UTC.
 
-    botocore's own parser takes a third of the CPU time of a listing.
+    botocore's own parser takes a third of the CPU time of a listing, and raises an error without
+    the object's name, also for fields that the job does not read.
 
     Args:
         value: text, or seconds since 1970.
 
-    Raises:
-        NotS3: the value is no time.
+    Returns:
+        The time; the text of an invalid time, which :func:`job.storage.s3.responses.time_of`
+        rejects.
     """
     from botocore.utils import parse_timestamp
 
     try:
         time: datetime = _iso_time(value) or parse_timestamp(value)
-    except ValueError as error:
-        raise NotS3(
-            f"the response contains an invalid time: {str(value)[:100]!r}",
-            "Check that the endpoint is the URL of an S3 server, and that no proxy changes its "
-            "responses.",
-        ) from error
+    except ValueError:
+        return str(value)
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 

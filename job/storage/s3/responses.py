@@ -95,6 +95,18 @@ def size_of(uri: S3Uri, response: Mapping[str, Any], name: str, server: str) -> 
     return size
 
 
+def time_of(uri: S3Uri, response: Mapping[str, Any], server: str) -> datetime:
+    """Return when an object in a response, or in an entry of a listing, was written.
+
+    Raises:
+        StorageError: the field is missing or invalid.
+    """
+    time = field_of(uri, response, "LastModified", server)
+    if not isinstance(time, datetime):
+        raise wrong_response(uri, server, f"LastModified: expected a time, found {time[:50]!r}")
+    return time
+
+
 def length_of(uri: S3Uri, response: Mapping[str, Any], server: str) -> int | None:
     """Return the length of the body of a response; None for a response in chunks.
 
@@ -164,13 +176,13 @@ def described_object(uri: S3Uri, response: Mapping[str, Any], server: str) -> S3
     """Return the object that the response to HEAD describes.
 
     Raises:
-        StorageError: the response has no ETag, size or time, or an invalid size.
+        StorageError: the response has no ETag, size or time, or an invalid size or time.
     """
     return S3Object(
         uri,
         size_of(uri, response, "ContentLength", server),
         etag_of(uri, response, server),
-        field_of(uri, response, "LastModified", server),
+        time_of(uri, response, server),
         response.get("Metadata", {}).get("sha256"),
         not is_encrypted(response),
     )
@@ -189,8 +201,8 @@ def listed_objects(
             without an ETag.
 
     Raises:
-        StorageError: an object has no key, size, time or ETag, an invalid size, or is not below the
-            prefix.
+        StorageError: an object has no key, size, time or ETag, an invalid size or time, or is not
+            below the prefix.
     """
     for entry in page.get("Contents", ()):
         uri = S3Uri(prefix.bucket, field_of(prefix, entry, "Key", server))
@@ -200,7 +212,7 @@ def listed_objects(
             )
         etag = etag_of(uri, entry, server) if etags else str(entry.get("ETag") or "")
         size = size_of(uri, entry, "Size", server)
-        yield S3Object(uri, size, etag, field_of(uri, entry, "LastModified", server))
+        yield S3Object(uri, size, etag, time_of(uri, entry, server))
 
 
 def listed_folders(prefix: S3Uri, page: Mapping[str, Any], server: str) -> tuple[S3Uri, ...]:

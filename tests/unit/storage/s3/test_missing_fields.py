@@ -12,7 +12,6 @@ from unusual_s3 import BUCKET, Unusual
 from job.errors import AccessRejected, StorageError
 from job.storage.s3.access import Access
 from job.storage.s3.client import S3Settings, parsed_time
-from job.storage.s3.foreign_server import NotS3
 from job.storage.s3.lease import acquire
 from job.storage.s3.objects import ObjectStore
 from job.storage.s3.upload import PART_BYTES
@@ -111,11 +110,12 @@ def test_keys_of_another_prefix_are_an_error(server: Unusual) -> None:
 
 
 def test_an_invalid_time_is_an_error(server: Unusual) -> None:
-    server.hold("a", b"content")
+    server.hold("set/a", b"content")
     server.habits.rewrites = lambda text: text.replace("<LastModified>", "<LastModified>soon ")
-    with pytest.raises(StorageError, match="soon") as raised:
-        list(server.store().list(BUCKET))
+    with pytest.raises(StorageError, match=r"s3://bucket/set/a: .*soon") as raised:
+        list(server.store().list(BUCKET / "set"))
     assert type(raised.value) is StorageError
+    assert server.url in str(raised.value)
 
 
 def test_a_run_locks_an_output_if_times_have_no_time_zone(server: Unusual) -> None:
@@ -142,8 +142,7 @@ def test_forms_of_times(value: str | float) -> None:
 
 
 def test_no_time() -> None:
-    with pytest.raises(NotS3, match="soon"):
-        parsed_time("soon")
+    assert parsed_time("soon") == "soon"
 
 
 def test_a_lock_that_cannot_be_written_names_the_operation(server: Unusual) -> None:
