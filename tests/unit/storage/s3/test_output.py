@@ -494,7 +494,8 @@ class TestTwoRuns:
     def test_the_second_stops_and_says_who_is_there(
         self, s3_server: S3Server, output: S3Uri, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        overrides = {"FAKE_OVERRIDES": "storage.lease_seconds=4"}
+        # On a busy machine, the first run must not end before the second has seen a renewal.
+        overrides = {"FAKE_OVERRIDES": "storage.lease_seconds=4", "FAKE_STEP_SECONDS": "0.2"}
         process = start(tmp_path, output, "first", "counting", **overrides)
         wait_until(lambda: steps_there(s3_server, output) > 0, process)
         monkeypatch.setenv("JOB_SCRATCH", str(tmp_path / "elsewhere"))
