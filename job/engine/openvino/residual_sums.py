@@ -1,8 +1,9 @@
 """Rewrites residual sums so that OpenVINO fuses them into convolutions without extra operations.
 
-In the saved model, both operands of a residual sum are quantized, each with its own scale. OpenVINO
-then scales and clips the convolution's result before it adds the other operand. In the rewritten
-model, the sum is computed in steps of the other operand, so that only the addition remains. The
+In the saved model, one operand of a residual sum is the result of a convolution, and the other one
+is quantized. OpenVINO then scales the convolution's result and the other operand before it adds
+them. In the rewritten model, the sum is computed in steps of the other operand, so that only the
+addition remains. The
 scale is folded into the weight scales and the bias of the convolution, and into the bounds of the
 FakeQuantize after the sum.
 """
@@ -65,14 +66,11 @@ def foldable(op: ov.Node) -> Sum | None:
     if op.get_type_name() != "Add":
         return None
     operands = [value.get_node() for value in op.input_values()]
-    if not all(is_quantizer(operand) for operand in operands):
-        return None
     for port in (0, 1):
-        branch, skip = operands[port], operands[1 - port]
-        bias = branch.input_value(0).get_node()
-        if not all(has_one_reader(each) for each in (branch, bias)) or is_same(branch, skip):
+        bias, skip = operands[port], operands[1 - port]
+        if not (is_bias(bias) and has_one_reader(bias) and is_quantizer(skip)):
             continue
-        weights = weights_of(bias.input_value(0)) if is_bias(bias) else None
+        weights = weights_of(bias.input_value(0))
         readers = other_readers(skip, op)
         if weights is not None and readers is not None:
             return Sum(op, port, bias, weights, skip, readers)
@@ -144,7 +142,6 @@ def fold(residual: Sum) -> None:
     multiply(residual.weights, 1, 1 / scale)
     multiply(residual.bias, 1, 1 / scale)
     residual.add.input(1 - residual.port).replace_source_output(in_steps.output(0))
-    residual.add.input(residual.port).replace_source_output(residual.bias.output(0))
     for target in readers_of(residual.add.output(0).get_target_inputs()):
         if target.get_node().get_type_name() == FAKE_QUANTIZE and target.get_index() == 0:
             multiply(target.get_node(), 1, 1 / scale)

@@ -13,6 +13,7 @@ STEPS = (
     pairs.transpose_weights,
     pairs.quantize_before_reshapes,
     pairs.drop_repeated_pairs,
+    pairs.drop_pairs_in_fused_sums,
     pairs.use_unsigned_steps,
 )
 

@@ -22,6 +22,7 @@ from job.engine.rewrites.network import (
 from job.engine.rewrites.signs import never_negative_values
 
 STEPS, UNSIGNED_STEPS = np.float32(127), np.float32(255)
+CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
 RESHAPES = ("flatten_contiguous_range", "flatten2", "reshape2", "squeeze2", "unsqueeze2", "dropout")
 
 
@@ -217,6 +218,51 @@ def drop_repeated_pairs(network: Network) -> int:
                 network.remove(pair.quantize)
             dropped += 1
     return dropped
+
+
+def drop_pairs_in_fused_sums(network: Network) -> int:
+    """Remove the pair between a convolution and the sum of its result and a quantized value.
+
+    OpenVINO computes such a sum inside the convolution, before it rounds. With the pair, it would
+    scale and clip the result before it adds the other operand, which takes time. If both operands
+    are results of convolutions, one pair remains.
+    """
+    dropped = 0
+    for add in [op for op in network.ops if op.type == "elementwise_add"]:
+        operands = [name for slot in "XY" for name in names(add.inputs, slot)]
+        writers = [network.producer(name) for name in operands]
+        if not all(op is not None and op.type == DEQUANTIZE for op in writers):
+            continue
+        behind = (pair_behind_convolution(network, name) for name in operands)
+        pair = next((found for found in behind if found is not None), None)
+        if pair is not None:
+            network.rename_reads(pair.result, pair.source)
+            network.remove(pair.dequantize)
+            network.remove(pair.quantize)
+            dropped += 1
+    return dropped
+
+
+def pair_behind_convolution(network: Network, name: str) -> Pair | None:
+    """Return the pair that quantizes the result of a convolution for one reader of ``name``.
+
+    Returns:
+        The pair; None if ``name`` is another value, or if other ops read a value on the way.
+    """
+    pair = next((each for each in pairs(network) if each.result == name), None)
+    if pair is None:
+        return None
+    read_once = [name, names(pair.quantize.outputs, "Y")[0]]
+    source = pair.source
+    while (op := network.producer(source)) is not None:
+        read_once.append(source)
+        if op.type in CONVOLUTIONS:
+            return pair if all(len(network.readers(each)) == 1 for each in read_once) else None
+        is_bias = op.type == "elementwise_add" and names(op.inputs, "Y")[0] in network.values
+        if not is_bias and op.type != "batch_norm":
+            return None
+        source = names(op.inputs, "X")[0]
+    return None
 
 
 def halve_weights(network: Network) -> int:

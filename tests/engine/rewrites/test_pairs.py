@@ -167,6 +167,49 @@ def test_a_pair_behind_a_max_pool_is_dropped_if_steps_are_equal(
     assert kinds(changed).count("quantize_linear") == 2 - dropped
 
 
+CONVOLUTION = ("conv2d", {"Input": "x", "Filter": "w"}, {"Output": "c"}, {})
+BIAS = ("elementwise_add", {"X": "c", "Y": "bias"}, {"Out": "b"}, {})
+RELU = ("relu", {"X": "c"}, {"Out": "b"}, {})
+OTHER_READER = ("relu", {"X": "b"}, {"Out": "z"}, {})
+SUM = ("elementwise_add", {"X": "one", "Y": "two"}, {"Out": "sum"}, {})
+
+
+@pytest.mark.parametrize(
+    ("ops", "dropped"),
+    [
+        ([CONVOLUTION, BIAS, *pair("b", "one"), *pair("y", "two"), SUM], 1),
+        ([CONVOLUTION, BIAS, *pair("y", "one"), *pair("b", "two"), SUM], 1),
+        ([CONVOLUTION, *pair("c", "one"), *pair("c", "two", "u"), SUM], 0),
+        ([CONVOLUTION, RELU, *pair("b", "one"), *pair("y", "two"), SUM], 0),
+        ([CONVOLUTION, BIAS, *pair("b", "one"), ("relu", {"X": "y"}, {"Out": "two"}, {}), SUM], 0),
+        (
+            [CONVOLUTION, BIAS, *pair("b", "one"), *pair("y", "two"), SUM, OTHER_READER],
+            0,
+        ),
+    ],
+    ids=["first", "second", "read twice", "relu", "other operand in FP32", "other reader"],
+)
+def test_the_result_of_a_convolution_is_added_before_it_is_rounded(
+    ops: list[tuple[Any, ...]], dropped: int
+) -> None:
+    weights = {"w": np.zeros((4, 4, 1, 1), "float32"), "bias": np.zeros(4, "float32")}
+    changed = network(*ops, **weights, **SCALES)
+    assert pairs.drop_pairs_in_fused_sums(changed) == dropped
+    assert kinds(changed).count("quantize_linear") == kinds(changed).count("dequantize_linear")
+    assert (len(reads(changed, "quantize_linear")) == 1) or not dropped
+    if dropped:
+        (add,) = [op for op in changed.ops if names(op.outputs) == ["sum"]]
+        assert "b" in names(add.inputs)
+
+
+def test_only_one_operand_of_a_sum_of_two_convolutions_is_not_rounded() -> None:
+    other = ("conv2d", {"Input": "x", "Filter": "w"}, {"Output": "d"}, {})
+    ops = [CONVOLUTION, other, *pair("c", "one"), *pair("d", "two"), SUM]
+    changed = network(*ops, w=np.zeros((4, 4, 1, 1), "float32"), **SCALES)
+    assert pairs.drop_pairs_in_fused_sums(changed) == 1
+    assert reads(changed, "quantize_linear") == [["d"]]
+
+
 def test_a_channel_shuffle_is_not_separated() -> None:
     shuffle = ("transpose2", {"X": "x"}, {"Out": "t"}, {})
     reshape = ("reshape2", {"X": "t"}, {"Out": "y"}, {})
