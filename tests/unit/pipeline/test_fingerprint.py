@@ -157,7 +157,7 @@ _INT8 = {"engine.compare", "engine.int8", "benchmark", "profile", "isa"}
 _TASKS = {"tasks", "detection", "stats"}
 _TRAINING = {"engine", "engine.inference", "engine.training", *_TASKS}
 _PADDLE_OPENVINO = {"engine.conversion", "engine.paddle_openvino"}
-_EXTRAS = {"engine.conversion", "engine.openvino", "engine.onnxruntime"}
+_EXTRAS = {"engine.conversion", "engine.rewrites", "engine.openvino", "engine.onnxruntime"}
 _OTHER_ENGINES = {*_EXTRAS, *_PADDLE_OPENVINO}
 REACHED = {
     "prepare": {"data", "detection"},
@@ -168,7 +168,7 @@ REACHED = {
     "int8": {"data", "engine.quantize", *_TRAINING, *_INT8, *_PADDLE_OPENVINO},
     "paddle_openvino": {
         "data", "engine", "engine.inference", "benchmark", "profile", "isa", *_TASKS,
-        *_PADDLE_OPENVINO,
+        "engine.rewrites", *_PADDLE_OPENVINO,
     },
     "openvino": {"data", "engine", "engine.inference", *_TASKS, *_EXTRAS},
     "onnxruntime": {"data", "engine", "engine.inference", *_TASKS, *_EXTRAS},
