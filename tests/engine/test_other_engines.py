@@ -144,6 +144,25 @@ def test_a_pool_that_onnx_does_not_know(quantized: Any, tmp_path: Path) -> None:
         converted(onnxruntime, quantized("vgg16").folder / "fake", tmp_path / "out")
 
 
+def test_a_clip_of_the_network_is_no_pair(quantized: Any, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is an extra: make engines")
+    import onnx
+
+    from job.engine.onnxruntime import convert as onnxruntime
+
+    network = read_network(quantized("convnet").folder / "fake")
+    before, _ = converted(onnxruntime, quantized("convnet").folder / "fake", tmp_path / "before")
+    op = next(op for op in network.ops if op.type == "relu")
+    op.type = "clip"
+    for name, bound in (("min", -1.0), ("max", 1.0)):
+        op.attrs.add(name=name, type=1, f=bound)
+    network.write(tmp_path / "fake")
+    after, _ = converted(onnxruntime, tmp_path / "fake", tmp_path / "after")
+    nodes = onnx.load(tmp_path / "after" / onnxruntime.MODEL).graph.node
+    assert [node.op_type for node in nodes].count("Clip") == 1
+    assert after["quantizers"] == before["quantizers"]
+
+
 def test_a_model_that_onnx_runtime_refuses(
     quantized: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from paddle.base.proto import framework_pb2
 
 from job.engine.inference.paddle_format import OpDesc, make_op
 from job.engine.inference.saved_model import UNSIGNED_ZERO_POINT
-from job.engine.rewrites import pairs
+from job.engine.rewrites import rules
 from job.engine.rewrites.network import (
     DEQUANTIZE,
     QUANTIZE,
@@ -65,10 +65,10 @@ def write_with_clips(fake_quantized: Path, target: Path) -> tuple[dict[str, Weig
         The quantized weights by name, and the steps of each clip.
     """
     network = read_network(fake_quantized)
-    pairs.drop_repeated_ops(network)
-    pairs.merge_pairs(network)
-    pairs.drop_idle_pools(network)
-    pairs.use_unsigned_steps(network)
+    rules.drop_repeated_ops(network)
+    rules.merge_pairs(network)
+    rules.drop_idle_pools(network)
+    rules.use_unsigned_steps(network)
     weights: dict[str, Weight] = {}
     clips: list[Steps] = []
     renamed: dict[str, str] = {}

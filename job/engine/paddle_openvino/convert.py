@@ -11,7 +11,7 @@ from job.engine.conversion import Conversion
 from job.engine.inference.saved_model import PREFIX, UNSIGNED_ZERO_POINT
 from job.engine.rewrites.network import DEQUANTIZE, QUANTIZE, names
 from job.engine.rewrites.openvino_form import in_openvino_form
-from job.engine.rewrites.pairs import halve_weights
+from job.engine.rewrites.rules import halve_weights
 
 
 def convert(fake_quantized: Path, out: Path, *, has_vnni: bool = True) -> Conversion:

@@ -2,19 +2,19 @@
 
 from pathlib import Path
 
-from job.engine.rewrites import pairs
+from job.engine.rewrites import rules
 from job.engine.rewrites.network import Network, read_network
 
 # The order matters: a merged pair can be moved, and a moved pair can be repeated.
 STEPS = (
-    pairs.drop_repeated_ops,
-    pairs.merge_pairs,
-    pairs.drop_idle_pools,
-    pairs.transpose_weights,
-    pairs.quantize_before_reshapes,
-    pairs.drop_repeated_pairs,
-    pairs.drop_pairs_in_fused_sums,
-    pairs.use_unsigned_steps,
+    rules.drop_repeated_ops,
+    rules.merge_pairs,
+    rules.drop_idle_pools,
+    rules.transpose_weights,
+    rules.quantize_before_reshapes,
+    rules.drop_repeated_pairs,
+    rules.drop_pairs_in_fused_sums,
+    rules.use_unsigned_steps,
 )
 
 

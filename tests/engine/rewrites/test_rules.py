@@ -7,7 +7,7 @@ import pytest
 
 from job.engine.inference.paddle_format import ProgramDesc, VarType
 from job.engine.inference.saved_model import PADDLE_OPENVINO, kind_of
-from job.engine.rewrites import pairs
+from job.engine.rewrites import rules
 from job.engine.rewrites.network import Network, attribute, names
 
 pytestmark = pytest.mark.engine
@@ -72,7 +72,7 @@ def test_pairs_of_a_variable_in_the_same_steps_are_merged() -> None:
     again = ("dequantize_linear", {"X": "a_q", "Scale": "s"}, {"Y": "d"}, {"quant_axis": -1})
     uses = [("relu", {"X": name}, {"Out": f"{name}_out"}, {}) for name in "abcd"]
     changed = network(*ops, again, *uses, **SCALES)
-    assert pairs.merge_pairs(changed) == 2
+    assert rules.merge_pairs(changed) == 2
     assert kinds(changed).count("quantize_linear") == kinds(changed).count("dequantize_linear") == 2
     assert reads(changed, "relu") == [["a"], ["a"], ["c"], ["a"]]
 
@@ -82,8 +82,8 @@ def test_pairs_that_write_the_same_variables_are_one_pair() -> None:
     first, second = pair("x", "a")
     uses = [("relu", {"X": "a"}, {"Out": f"{name}_out"}, {}) for name in "ab"]
     changed = network(first, second, first, second, *uses, **SCALES)
-    assert pairs.drop_repeated_ops(changed) == 2
-    assert pairs.merge_pairs(changed) == 0
+    assert rules.drop_repeated_ops(changed) == 2
+    assert rules.merge_pairs(changed) == 0
     assert kinds(changed) == ["quantize_linear", "dequantize_linear", "relu", "relu"]
 
 
@@ -110,7 +110,7 @@ def test_equal_ops_are_told_apart_by_identity() -> None:
 def test_only_pools_that_change_nothing_are_dropped(attributes: Any, dropped: int) -> None:
     pool = ("pool2d", {"X": "x"}, {"Out": "y"}, attributes)
     changed = network(pool, ("relu", {"X": "y"}, {"Out": "z"}, {}))
-    assert pairs.drop_idle_pools(changed) == dropped
+    assert rules.drop_idle_pools(changed) == dropped
     assert reads(changed, "relu") == [["x"] if dropped else ["y"]]
 
 
@@ -121,7 +121,7 @@ def test_weights_get_one_row_per_output(shared: bool) -> None:
     product = ("matmul_v2", {"X": "x", "Y": "f"}, {"Out": "y"}, {"trans_y": False})
     second = [("matmul_v2", {"X": "x", "Y": "f"}, {"Out": "v"}, {"trans_y": False})] * shared
     changed = network(restore, product, *second, w=weight, k=np.float32([1, 2, 3]))
-    assert pairs.transpose_weights(changed) == (not shared)
+    assert rules.transpose_weights(changed) == (not shared)
     expected = weight if shared else weight.T
     assert changed.values["w"].tolist() == expected.tolist()
     axis, flag = attribute(changed.ops[0], "quant_axis"), attribute(changed.ops[1], "trans_y")
@@ -147,7 +147,7 @@ def test_pairs_move_before_ops_that_only_move_values(
     changed = network(
         reshape, *pair("y", "a"), ("matmul_v2", {"X": "a"}, {"Out": "z"}, {}), **SCALES
     )
-    assert pairs.quantize_before_reshapes(changed) == moved
+    assert rules.quantize_before_reshapes(changed) == moved
     assert kinds(changed)[0] == ("quantize_linear" if moved else kind)
     assert reads(changed, "matmul_v2") == [["y"] if moved else ["a"]]
     assert reads(changed, "quantize_linear") == [["x"] if moved else ["y"]]
@@ -162,7 +162,7 @@ def test_a_pair_behind_a_max_pool_is_dropped_if_steps_are_equal(
     pool = ("pool2d", {"X": "a"}, {"Out": "p"}, {"pooling_type": kind})
     last = ("relu", {"X": "b"}, {"Out": "z"}, {})
     changed = network(*pair("x", "a"), pool, *pair("p", "b", scale), last, **SCALES)
-    assert pairs.drop_repeated_pairs(changed) == dropped
+    assert rules.drop_repeated_pairs(changed) == dropped
     assert reads(changed, "relu") == [["p"] if dropped else ["b"]]
     assert kinds(changed).count("quantize_linear") == 2 - dropped
 
@@ -194,19 +194,19 @@ def test_the_result_of_a_convolution_is_added_before_it_is_rounded(
 ) -> None:
     weights = {"w": np.zeros((4, 4, 1, 1), "float32"), "bias": np.zeros(4, "float32")}
     changed = network(*ops, **weights, **SCALES)
-    assert pairs.drop_pairs_in_fused_sums(changed) == dropped
-    assert kinds(changed).count("quantize_linear") == kinds(changed).count("dequantize_linear")
-    assert (len(reads(changed, "quantize_linear")) == 1) or not dropped
-    if dropped:
-        (add,) = [op for op in changed.ops if names(op.outputs) == ["sum"]]
-        assert "b" in names(add.inputs)
+    assert rules.drop_pairs_in_fused_sums(changed) == dropped
+    pairs = [op for op in ops if op[0] == "quantize_linear"]
+    for kind in ("quantize_linear", "dequantize_linear"):
+        assert kinds(changed).count(kind) == len(pairs) - dropped
+    (add,) = [op for op in changed.ops if names(op.outputs) == ["sum"]]
+    assert ("b" in names(add.inputs)) == bool(dropped)
 
 
 def test_only_one_operand_of_a_sum_of_two_convolutions_is_not_rounded() -> None:
     other = ("conv2d", {"Input": "x", "Filter": "w"}, {"Output": "d"}, {})
     ops = [CONVOLUTION, other, *pair("c", "one"), *pair("d", "two"), SUM]
     changed = network(*ops, w=np.zeros((4, 4, 1, 1), "float32"), **SCALES)
-    assert pairs.drop_pairs_in_fused_sums(changed) == 1
+    assert rules.drop_pairs_in_fused_sums(changed) == 1
     assert reads(changed, "quantize_linear") == [["d"]]
 
 
@@ -214,14 +214,14 @@ def test_a_channel_shuffle_is_not_separated() -> None:
     shuffle = ("transpose2", {"X": "x"}, {"Out": "t"}, {})
     reshape = ("reshape2", {"X": "t"}, {"Out": "y"}, {})
     changed = network(shuffle, reshape, *pair("y", "a"), **SCALES)
-    assert pairs.quantize_before_reshapes(changed) == 0
+    assert rules.quantize_before_reshapes(changed) == 0
 
 
 def test_unsigned_values_get_256_steps_and_mark_the_model() -> None:
     marked = pair("x", "a", qmin=0, qmax=255)
     changed = network(*marked, *pair("y", "b"), **SCALES)
     assert kind_of(changed.ops) == "fake_quantized"
-    assert pairs.use_unsigned_steps(changed) == 1
+    assert rules.use_unsigned_steps(changed) == 1
     assert kind_of(changed.ops) == PADDLE_OPENVINO
     for op in changed.ops[:2]:
         (zero,), (scale,) = names(op.inputs, "ZeroPoint"), names(op.inputs, "Scale")
@@ -260,7 +260,7 @@ def test_values_that_are_never_negative_get_256_steps(
     ops: list[tuple[Any, ...]], unsigned: bool
 ) -> None:
     changed = network(*ops, *pair("y", "a"), bias=np.zeros(4, "float32"), **SCALES)
-    assert pairs.use_unsigned_steps(changed) == unsigned
+    assert rules.use_unsigned_steps(changed) == unsigned
     zeros = [names(op.inputs, "ZeroPoint") for op in changed.ops[-2:]]
     assert [len(zero) for zero in zeros] == [unsigned, unsigned]
 
@@ -271,7 +271,7 @@ def test_weights_are_halved_without_changing_what_they_stand_for() -> None:
         ("dequantize_linear", {"X": "w", "Scale": "k"}, {"Y": y}, {"quant_axis": 1}) for y in "fg"
     ]
     changed = network(*restore, *pair("x", "a"), w=weight, k=np.float32([1, 2, 3]), **SCALES)
-    assert pairs.halve_weights(changed) == 2
+    assert rules.halve_weights(changed) == 2
     for op in changed.ops[:2]:
         (name,), (scale,) = names(op.inputs, "X"), names(op.inputs, "Scale")
         assert np.abs(changed.values[name]).max() <= 64

@@ -249,10 +249,15 @@ def pair_behind_convolution(network: Network, name: str) -> Pair | None:
     Returns:
         The pair; None if ``name`` is another value, or if other ops read a value on the way.
     """
-    pair = next((each for each in pairs(network) if each.result == name), None)
-    if pair is None:
+    dequantize = network.producer(name)
+    if dequantize is None or dequantize.type != DEQUANTIZE:
         return None
-    read_once = [name, names(pair.quantize.outputs, "Y")[0]]
+    (quantized,) = names(dequantize.inputs, "X")
+    quantize = network.producer(quantized)
+    if quantize is None:
+        return None
+    pair = Pair(quantize, dequantize)
+    read_once = [name, quantized]
     source = pair.source
     while (op := network.producer(source)) is not None:
         read_once.append(source)
@@ -287,7 +292,7 @@ def halve_weights(network: Network) -> int:
 
 
 def use_unsigned_steps(network: Network) -> int:
-    """Give never-negative values 256 steps from 0 to their scale, in OpenVINO's form.
+    """Give never-negative values 256 steps from 0 to their scale, by a zero point of -128.
 
     The fake-quantized model marks values that oneDNN stores as unsigned bytes by 255 steps
     (job.engine.quantize.grid). OpenVINO ignores this mark, but its frontend subtracts the zero
