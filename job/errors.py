@@ -1,7 +1,7 @@
 """The one exception tree, and the exit codes.
 
     JobError              1  any other error
-    ├── UsageError        2  the command line is invalid
+    ├── UsageError        2  the command line, a setting or the network is invalid
     │   ├── ManifestError 2  the manifest is invalid; lists all faults
     │   └── NoRun         2  the output to read contains no run
     ├── GateFailed        3  a gate failed; all artifacts and the report are written
@@ -56,7 +56,7 @@ class JobError(Exception):
 
 
 class UsageError(JobError):
-    """The command line is invalid."""
+    """The command line, a setting of the manifest, or the network in the manifest is invalid."""
 
     exit_code = 2
 
@@ -139,7 +139,10 @@ class OutputError(JobError):
 
 
 class StorageError(JobError):
-    """S3 is unreachable, rejects a request, or returns a wrong response; a retry would not help."""
+    """S3 is unreachable, rejects a request, or returns a wrong response.
+
+    A retry can help only after :class:`TransferFailed` and :class:`UploadMissing`.
+    """
 
 
 class AccessRejected(StorageError):

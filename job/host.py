@@ -186,7 +186,8 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
     for mount, path in mounts:
         if path is None:
             continue
-        # Without its own cgroup namespace, a container sees the host's path, but its own mount.
+        # Without its own cgroup namespace, a container reads the host's path, but mounts only its
+        # own control group.
         group = Path(path.lstrip("/"))
         for relative in (group, *group.parents) if group.parts else (group,):
             if ".." not in relative.parts:

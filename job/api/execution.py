@@ -128,6 +128,7 @@ def load_with_output(
 
     Raises:
         UsageError: the manifest or the location is invalid.
+        DataError: a manifest in S3 is missing, or access is denied.
     """
     loaded = read_manifest(manifest, overrides)
     place = place_of(loaded.output if output is None else os.fspath(output))

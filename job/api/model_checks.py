@@ -29,7 +29,8 @@ def check_models(
         needs_weights: False if the run ends before the FP32 model is made.
 
     Raises:
-        ManifestError: the weights were forgotten.
+        ManifestError: a model has no weights, is not trained, and does not set
+            /model/random_weights.
         DataError: a file has the wrong kind, or contains no network of the task.
         UsageError: an output of a detector has no head, or the function of a custom network cannot
             be imported or called.

@@ -17,7 +17,7 @@ Source = str | os.PathLike[str] | Mapping[str, Any]
 def validate(manifest: Source, *, overrides: Sequence[str] = ()) -> Manifest:
     """Check a manifest and return it.
 
-    Checks also the kind of the model's files and the function of a custom network, without
+    Also checks the kind of the model's files and the function of a custom network, without
     executing its code. Files that are missing or in S3 are not checked.
 
     Args:
@@ -31,7 +31,8 @@ def validate(manifest: Source, *, overrides: Sequence[str] = ()) -> Manifest:
     Raises:
         ManifestError: the manifest is invalid; ``faults`` lists every fault.
         UsageError: the manifest cannot be read, or an override has no ``=``.
-        DataError: a file of the model has the wrong kind, or contains no network of the task.
+        DataError: the manifest in S3 cannot be read, or a file of the model has the wrong kind or
+            contains no network of the task.
     """
     loaded = read_manifest(manifest, overrides)
     check_models(loaded, name_of(manifest))

@@ -13,14 +13,14 @@ from job.benchmark.cpu_pinning import siblings
 from job.benchmark.stability import Observation
 from job.host import Throttling, throttling
 
-# Positions of fields in a line of /proc/stat, in clock ticks.
+# Positions of fields in a line of /proc/stat. The fields are in clock ticks.
 _BUSY = (0, 1, 2, 5, 6)
 _STEAL = 7
 
 
 @dataclass(frozen=True)
 class Counters:
-    """One reading of all counters, in seconds since the machine started.
+    """One reading of all counters. Times are in seconds; only differences have a meaning.
 
     Attributes:
         at: monotonic time of the reading.

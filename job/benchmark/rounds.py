@@ -23,7 +23,8 @@ from job.events import Events
 from job.host import read_host
 
 NATIVE, ONEDNN = FP32 = ("native", "onednn")
-# FP32 in the OpenVINO engine in Paddle. Table II compares INT8 with the faster of FP32 above.
+# FP32 in the OpenVINO engine in Paddle. The speedup in table II is over the faster engine in
+# ``FP32``, which does not contain this engine.
 ENGINE_FP32 = "fp32_paddle_openvino"
 NOOP = "nothing"
 T = TypeVar("T")
@@ -240,7 +241,7 @@ def fastest_call(group: InstanceGroup, batches: int, limit: float) -> float:
 
 
 def is_competitive(label: str, fastest: Mapping[str, float]) -> bool:
-    """Return whether an FP32 engine can be faster than both FP32 engines of table II.
+    """Return whether an FP32 engine is fast enough, compared with table II, to be timed.
 
     Args:
         label: label of the engine.

@@ -75,7 +75,7 @@ def row(measured: Measurement, engine_isa: Mapping[str, str] | None = None) -> d
 
 
 def compare(fp32: Samples, int8: Samples) -> dict[str, Any]:
-    """Return the throughput ratio of INT8 to FP32 and its 95% interval (None for one round).
+    """Return ``ratio``, INT8 over FP32, and ``ratio_interval`` (95%; None for one round).
 
     Raises:
         IncomparableSamples: the samples were measured under different conditions.
@@ -87,7 +87,7 @@ def compare(fp32: Samples, int8: Samples) -> dict[str, Any]:
 
 
 def compare_with_fastest(fp32: Samples, int8: Samples) -> dict[str, Any]:
-    """Return :func:`compare` with FP32 in the fastest of all engines, under other keys.
+    """Return :func:`compare` with FP32 in the fastest engine, with keys ``fastest_fp32_...``.
 
     Raises:
         IncomparableSamples: the samples were measured under different conditions.

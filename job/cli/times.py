@@ -87,8 +87,8 @@ def times_of(
         manifest: a manifest of one model.
         planned: its plan.
         measure: measure the speeds on this machine, which takes some seconds.
-        counted: the images of data sets that were counted before; receives those of this one. The
-            models of a matrix often have the same data set.
+        counted: the images of data sets that were counted before; receives the images of this
+            data set. The models of a matrix often have the same data set.
 
     Raises:
         JobError: the speeds cannot be measured.

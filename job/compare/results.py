@@ -42,7 +42,7 @@ class Result:
     Attributes:
         kind: ``gate``, ``accuracy``, ``speed`` or ``size``.
         name: what was measured, such as ``INT8 top-1``.
-        unit: ``percent``, ``images/s`` or ``bytes``; for gates the unit of the gate.
+        unit: ``percent``, ``images/s`` or ``bytes``; empty for gates.
         a: the value of run A.
         b: the value of run B.
         change: B minus A in percentage points for accuracy; otherwise B over A; None for gates.

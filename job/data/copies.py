@@ -32,8 +32,9 @@ class Copies:
     """Images of a split that are copies of images of another split.
 
     Attributes:
-        images: their number.
-        names: the first of them, each with the name of its copy in the other split.
+        images: number of these images.
+        names: names of the first of these images, each with the name of its copy in the other
+            split.
     """
 
     images: int

@@ -38,14 +38,14 @@ class DataFiles(Protocol):
         """Yield the opened files; each is closed when the next one is requested.
 
         Raises:
-            DataError: a file is missing.
+            DataError: a file is missing, or a name leads out of the data set.
         """
 
     def images(self, folder: str) -> Sequence[str]:
         """Return the sorted names of the images in a folder and its subfolders.
 
         Raises:
-            DataError: the folder does not exist.
+            DataError: the folder does not exist, or leads out of the data set.
         """
 
     def source(
@@ -55,7 +55,11 @@ class DataFiles(Protocol):
         table: ObjectTable | None = None,
         class_names: Sequence[str] = (),
     ) -> Source:
-        """Return images as a source, with their objects unless ``table`` is None."""
+        """Return images as a source, with their objects unless ``table`` is None.
+
+        Raises:
+            DataError: a link leads out of the data set.
+        """
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,8 +9,8 @@ def label_names(sources: Sequence[Any], classes: int) -> tuple[str, ...]:
     """Return the name of the folder that contains the images of each class, by label.
 
     Args:
-        sources: image sources; those without ``names`` and ``labels``, such as packed files, give
-            no names.
+        sources: image sources. A source whose names contain no folder, such as a packed file, makes
+            the result empty.
         classes: number of classes.
 
     Returns:

@@ -128,7 +128,8 @@ def _entry(line: str, where: str) -> tuple[str, int]:
 def _form_problem(line: str, parts: list[str]) -> tuple[str, str]:
     """Return what is wrong with the form of a line, and what to do; empty if it has the form.
 
-    These lines could be split too, but at the wrong place: the image would be missing.
+    Such a line could also be split, but at the wrong place. Then its path would name a missing
+    image.
     """
     name = parts[0]
     if separated := _SEPARATED.search(line):

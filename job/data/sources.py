@@ -162,6 +162,7 @@ class PackedImages:
         path: the file.
         shape: channels, height, width.
         labels: int64 ``[n]``.
+        normalised: True; see ``Source``.
     """
 
     path: Path
@@ -225,6 +226,8 @@ class SyntheticImages:
     Attributes:
         shape: channels, height, width of every image.
         labels: int64 ``[n]``, unrelated to the images.
+        where: the data set in messages.
+        normalised: False; see ``Source``.
     """
 
     shape: tuple[int, int, int]

@@ -24,7 +24,7 @@ _SHOWN = 3
 
 
 def is_system_folder(name: str) -> bool:
-    """Return whether a folder's name is a system's or hidden, such as ``@eaDir`` or ``.git``.
+    """Return whether a name belongs to a system or hidden folder, such as ``@eaDir`` or ``.git``.
 
     ``@`` alone can be a class, for example a character.
     """

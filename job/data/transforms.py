@@ -16,9 +16,9 @@ from job.errors import UsageError
 
 _CROP_ATTEMPTS = 10
 # A resized image of more pixels is never made; only the part that the crop keeps is resized. Below
-# the limit the result is that of resizing the whole image, to the last bit.
+# the limit, the result equals the result of resizing the whole image, to the last bit.
 _LARGEST_RESIZED = 16_000_000
-# Makes the random numbers of the augmentation independent of those of the data order.
+# Makes the random numbers of the augmentation independent of the random numbers of the data order.
 _AUGMENT_STREAM = 1
 
 # The array types of the data modules.

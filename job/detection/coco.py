@@ -85,8 +85,9 @@ def read(file: BinaryIO, named: str) -> CocoSet:
 
     Raises:
         DataError: the file is too large or not JSON, lacks a key, has a value of another type, an
-            id or a file name twice, an annotation of an unknown image or category, or a box that
-            exceeds its image by more than a pixel.
+            id or a file name twice, an annotation of an unknown image or category, a box that
+            exceeds its image by more than a pixel, a file name that leads out of the data set, no
+            image or no category.
     """
     content = _content(file, named)
     categories = _rows(content, "categories", named)

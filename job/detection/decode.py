@@ -49,9 +49,9 @@ class Selection:
 
     Attributes:
         score_threshold: a detection needs a higher score.
-        nms_top_k: detections of a class, by score, that suppression compares.
+        nms_top_k: largest number of detections of a class, best first, that suppression compares.
         nms_threshold: a detection is removed if its IoU with a better one of its class is higher.
-        keep_top_k: detections of an image that are returned.
+        keep_top_k: largest number of detections of an image that are returned.
     """
 
     score_threshold: float = 0.01
@@ -79,7 +79,7 @@ def decode(
 
     Returns:
         Boxes float32 ``[n, anchors * h * w, 4]`` and scores float32
-        ``[n, anchors * h * w, classes]``. The order is that of anchors, then rows, then columns.
+        ``[n, anchors * h * w, classes]``. The order is by anchor, then by row, then by column.
 
     Raises:
         ValueError: the number of channels is no multiple of the anchors, or leaves no class.

@@ -185,6 +185,8 @@ class Coordinator:
 class Participant:
     """A rank other than 0: connects to rank 0 on entry.
 
+    Entering raises PeerLost if rank 0 accepts no connection in time.
+
     Args:
         group: the group, and which rank this process is.
         common: what all ranks must have in common.
@@ -270,7 +272,8 @@ def joined(
     Raises:
         UsageError: several processes cannot train this manifest together, or they have different
             manifests or versions.
-        PeerLost: another rank did not connect in time.
+        MachineError: rank 0 cannot listen at its endpoint.
+        PeerLost: another rank did not connect in time, or rank 0 cannot be reached.
     """
     group = group_of(os.environ)
     if group is None:

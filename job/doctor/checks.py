@@ -185,8 +185,8 @@ def smoke_test() -> Mapping[str, Any]:
     """Run a real INT8 inference in a child process.
 
     Returns:
-        The result of :func:`job.doctor.smoke.run`. If the process failed, the key ``error`` with
-        the exit code or signal of the process and the last line that it printed.
+        The result of :func:`job.doctor.smoke.run`. If the process failed, the key ``error``: the
+        timeout, or the exit code or signal of the process and the last line that it printed.
     """
     with tempfile.TemporaryDirectory(prefix="job-doctor-") as folder:
         result = Path(folder, "smoke.json")

@@ -85,7 +85,11 @@ class PodOptions:
 
 
 def check(manifest: Manifest, options: PodOptions) -> None:
-    """Reject options that Kubernetes would reject later, or that would produce no result."""
+    """Check options before Kubernetes does.
+
+    Raises:
+        UsageError: Kubernetes would reject an option, or the Job would produce no result.
+    """
     for option in ("memory", "storage"):
         value = getattr(options, option)
         if value is not None and not _QUANTITY.fullmatch(value):

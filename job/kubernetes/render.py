@@ -138,7 +138,7 @@ def _fill_job(made: dict[str, Any], manifest: Manifest, options: PodOptions) -> 
     if options.hours is not None:
         spec["activeDeadlineSeconds"] = math.ceil(options.hours * 3600)
     if options.queue:
-        # Kueue's webhook sets `suspend` when it sees this label. A printed `suspend: true` would
+        # Kueue's webhook sets `suspend` on Jobs with this label. A printed `suspend: true` would
         # end the pod of a running Job when the same Job is applied again.
         made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = options.queue
     if pods := pods_of(manifest, options):

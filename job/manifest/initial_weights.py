@@ -1,6 +1,6 @@
-"""Rejects a manifest that would quantize a network with forgotten weights.
+"""Rejects a manifest that would quantize a network whose weights are random by omission.
 
-This is no rule of the manifest itself, because a run that ends after stage `prepare` needs no
+The check is not a rule of the manifest, because a run that ends after stage `prepare` needs no
 weights.
 """
 

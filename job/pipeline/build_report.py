@@ -237,7 +237,7 @@ def engine_notes(engines: Sequence[str], outputs: Mapping[str, StageOutput]) -> 
 
 
 def difference_notes(view: View, accuracy: Mapping[str, Any] | None) -> list[str]:
-    """Return a note for each two models whose measure differs by more than chance explains."""
+    """Return a note for each pair of models that differ by more than chance explains."""
     measure = view.primary
     if accuracy is None or measure is None:
         return []

@@ -17,7 +17,8 @@ from job.storage.local import FAILURE, LOGS
 from job.storage.s3.fetch_run import REPORT_FILE, read_file, read_report
 from job.ui.protocol import Ui
 
-# The key of the report beside it. It is written last, so that its report is complete.
+# File with the cache key of the report in the same folder. The file is written last, so a folder
+# with this file has a complete report.
 REPORT_KEY = ".report.json"
 
 # Returns the content of each file to write, by name.

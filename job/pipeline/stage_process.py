@@ -76,7 +76,7 @@ def run_stage(
         TimeLimitReached: the job's time limit stopped the stage.
         StageCrashed: the process ended without a result, or raised an exception that is not a
             JobError.
-        JobError: the stage raised it; the class is the same.
+        JobError: the stage raised it; the class is the same, or a base class of it.
     """
     offset = task.log.stat().st_size if task.log.exists() else 0
     oom_kills_before = oom_kills()

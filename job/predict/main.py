@@ -190,7 +190,7 @@ class Batches:
         size: images of a batch; the last batch may be smaller.
 
     Attributes:
-        size: images of a batch, at most those of the file.
+        size: images of a batch, at most the number of images in the file.
         count: number of batches.
         whole: number of batches that are not smaller than ``size``.
     """

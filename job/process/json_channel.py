@@ -22,7 +22,7 @@ from job.process.parent_death import die_with_parent
 
 _BLOCK_BYTES = 1 << 16
 _STDERR = 2
-# Processes that the child started have this long to end by themselves after it.
+# After the child has ended, time for the processes that the child started to end by themselves.
 _ORPHAN_SECONDS = 1.0
 
 
@@ -211,7 +211,7 @@ def run_child(work: Callable[[Mapping[str, Any], JsonChannel], None]) -> None:
     """Run a child's work on the parent's request: ``python -m MODULE DESCRIPTOR PARENT_PID``.
 
     If the work raises a JobError, the parent's :meth:`ChildProcess.receive` raises an error of the
-    same class.
+    same class or of a base class.
     """
     descriptor, parent = map(int, sys.argv[1:])
     die_with_parent(parent)

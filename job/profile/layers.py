@@ -1,4 +1,4 @@
-"""Matches convolutions and matrix products of an INT8 model with those of the FP32 model."""
+"""Matches convolutions and matrix products of INT8 models with layers of FP32 models."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence

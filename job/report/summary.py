@@ -46,7 +46,7 @@ def summarize(report: Mapping[str, Any]) -> Summary:
 
 
 def _notes(report: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the notes of a report, without the one that a notice replaces."""
+    """Return the notes of a report, without the note that a notice replaces."""
     return tuple(
         str(note)
         for note in report["notes"]

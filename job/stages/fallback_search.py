@@ -134,7 +134,7 @@ def search(
 def reason_to_stop(
     tries: Sequence[Try], measure: str, max_top1_drop: float, max_seconds: float
 ) -> str:
-    """Return why the search must stop, as a clause; empty if it must go on."""
+    """Return why the search must stop, as a clause; empty if it must continue."""
     if not tries:
         return ""
     last = tries[-1]

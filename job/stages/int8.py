@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 # Calibration images on which models are compared, and those on which the kernels are checked.
 COMPARED_IMAGES, CHECKED_IMAGES = 32, 16
 NAMED_DIFFERENCES = 10
-# Two roundings of the same weight differ by this share of the scores in most networks.
+# In most networks, two roundings of the same weights change the scores by less than this relative
+# error.
 MAX_SAVED_ERROR = 0.1
 # Two independent roundings differ by the square root of 2 of the error of one.
 TWO_ROUNDINGS = 2.0

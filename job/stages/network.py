@@ -67,7 +67,7 @@ def recipe(train: TrainSpec) -> Any:
     """Return the engine's recipe of a training.
 
     Distillation always uses Adam, whose updates have the size of the learning rate, and a cosine
-    schedule. A weight decay would pull the scores away from those of FP32.
+    schedule. A weight decay would move the scores away from the scores of FP32.
     """
     from job.engine.training.schedule import Schedule
     from job.engine.training.session import Recipe

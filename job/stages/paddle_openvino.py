@@ -25,7 +25,7 @@ MODEL = "model"
 
 
 def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events) -> Record:
-    """Write model.pdmodel and model.pdiparams; only a reason if the model would be wrong.
+    """Write model.pdmodel and model.pdiparams, or return why the model would be wrong.
 
     The engine is in the default of ``/benchmark/engines``. Therefore an unsuitable model does not
     end the run, but it is not written.

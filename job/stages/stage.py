@@ -40,8 +40,8 @@ class Stage:
         needs: earlier stages whose output the stage reads.
         settings: returns the part of the manifest that can change the stage's output.
         files: returns the external files and folders that the stage reads.
-        run: a module-level function, which the stage's process imports by name. It returns None if
-            it ended early because another process of its group is stopping.
+        run: a module-level function, which the stage's process imports by name. The function
+            returns None if it stopped before its work was done.
         host_matters: whether the result depends on the CPU.
         libraries: packages beyond the core whose versions can change the output.
         shard: stage that computes one part of the work on another machine. Its input ``SHARD`` has

@@ -1,4 +1,4 @@
-"""Closeness of a model's scores to those of a reference model, with 95% intervals."""
+"""Closeness of a model's scores to the scores of a reference model, with 95% intervals."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ from job.stats import Interval, wilson_interval
 MAX_DECIBELS = 200.0
 # Samples of a bootstrap.
 RESAMPLES = 1000
-# Decibels. Sound INT8 models on CPUs without AVX512_VNNI lost up to 14 dB.
+# A model has lost the differences between images if its ratio is this many decibels below the ratio
+# of the reference model. Correct INT8 models on CPUs without AVX512_VNNI lost up to 14 dB.
 LOST = 15.0
 # Images whose scores are compared together, which bounds the memory.
 ROWS = 1024
@@ -21,7 +22,7 @@ ROWS = 1024
 
 @dataclass(frozen=True)
 class ScoreDifferences:
-    """Differences of a model's scores from those of a reference model, per image.
+    """Differences of a model's scores from the scores of a reference model, per image.
 
     Attributes:
         signal: power of the reference scores after subtracting their mean, float64 [N].
@@ -40,7 +41,7 @@ class ScoreDifferences:
 
 @dataclass(frozen=True)
 class Closeness:
-    """Closeness of a model's scores to those of a reference model.
+    """Closeness of a model's scores to the scores of a reference model.
 
     Attributes:
         signal_to_noise_db: see :func:`decibels`; with a bootstrap interval over images.
@@ -88,7 +89,7 @@ def _pair(values: NDArray[np.float64]) -> Interval:
 def score_differences(
     scores: NDArray[np.float32], reference: NDArray[np.float32]
 ) -> ScoreDifferences:
-    """Compare scores [N, classes] with those of a reference model."""
+    """Compare scores [N, classes] with the scores of a reference model."""
     parts = [
         _differences(scores[start : start + ROWS], reference[start : start + ROWS])
         for start in range(0, len(scores), ROWS)

@@ -72,7 +72,10 @@ class Cache:
         return blob
 
     def put(self, name: str, blob: bytes) -> None:
-        """Store a blob if there is space. If the disk is full or read-only, store nothing."""
+        """Store a blob of at most 2% of the size limit, if there is space.
+
+        If the disk is full or read-only, store nothing.
+        """
         if len(blob) > self.most_bytes * _STEP or time.monotonic() < self._not_before:
             return
         path = self._blob(name)
@@ -103,7 +106,7 @@ class Cache:
                 download.
 
         Raises:
-            OutputError: the cache cannot be written, or its limit is less than ``bytes_``.
+            OutputError: the cache cannot be written, or 90% of its limit is less than ``bytes_``.
         """
         folder = self.root / _FOLDERS / _hashed(name)
         if bytes_ > self.most_bytes * _FULL:

@@ -171,7 +171,7 @@ def remove_temporary_files(folder: Path, names: Iterable[str]) -> None:
     """Remove the temporary files that a killed process left.
 
     Args:
-        folder: one to which no other process writes now.
+        folder: the folder; no other process writes to it now.
         names: the files that may have been written there.
     """
     for name in names:

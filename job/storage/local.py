@@ -3,7 +3,7 @@
     <output>/manifest.json  the manifest of the run, with defaults and overrides
     <output>/report.json    with report.md and report.html, once the run is complete
     <output>/<stage dir>/   the files of a finished stage and stage.json; renamed when complete
-    <output>/int8/deploy.json  like those of other models: written with the report
+    <output>/<model dir>/deploy.json  how to deploy the model; written with the report
     <output>/logs/          the output of each stage's process
     <output>/.partial/      unfinished stages with their checkpoints
     <output>/.lock          internal, like .digests.json and .report.json
@@ -284,7 +284,7 @@ class LocalOutput:
         """Write the error that ends a run without a report; the matrix report reads it.
 
         Args:
-            error: the error; None removes the one of an earlier run.
+            error: the error; None removes the error of an earlier run.
             resolved: the manifest of this run.
         """
         if error is None:

@@ -105,7 +105,7 @@ def _ourselves() -> Mapping[str, Any]:
 
 
 def _may_live(holder: Mapping[str, Any]) -> bool:
-    """Return whether the process that wrote the lock may be alive; True for another machine."""
+    """Return whether the process that wrote the lock may still run; True for another machine."""
     if not holder or holder.get("host") != socket.gethostname():
         return bool(holder)
     return Path("/proc", str(holder.get("pid"))).exists()

@@ -90,7 +90,7 @@ def per_class(labels: Labels, fp32: Correct, int8: Correct) -> list[dict[str, in
 
 
 def closeness_of(found: Results) -> dict[str, Any]:
-    """Return how close the scores of a model are to those of FP32."""
+    """Return how close the scores of a model are to the scores of FP32."""
     fields = {field: found[field] for field in DIFFERENCES}
     return asdict(closeness.closeness(closeness.ScoreDifferences(**fields)))
 
@@ -122,8 +122,8 @@ def not_judged(accuracy: Mapping[str, Any], classes: int) -> str:
 def evaluate(batches: Iterable[Scored]) -> dict[str, float | None]:
     """Return top-1 and top-5 in percent, and the mean cross entropy with the labels.
 
-    With scores of FP32, also return the mean Kullback-Leibler divergence of the class probabilities
-    from those of FP32, and the signal-to-noise ratio in decibels.
+    Also return the mean Kullback-Leibler divergence of the class probabilities from the
+    probabilities of FP32, and the signal-to-noise ratio in decibels; both None without FP32.
 
     Args:
         batches: scores [N, classes] and labels int64 [N]; at least one image.
@@ -153,7 +153,7 @@ def evaluate(batches: Iterable[Scored]) -> dict[str, float | None]:
 
 
 def agreement(outputs: Outputs, reference: Outputs, exact: Outputs | None = None) -> Agreement:
-    """Compare scores [N, classes] with those of a reference model."""
+    """Compare scores [N, classes] with the scores of a reference model."""
     (scores,), (expected,) = outputs, reference
     found = closeness.score_differences(scores, expected)
     ratio = closeness.decibels(float(found.signal.sum()), float(found.noise.sum()))

@@ -149,7 +149,7 @@ def evaluate(
     classes: int,
     settings: Selection,
 ) -> dict[str, float | None]:
-    """Return mAP in percent, and the signal-to-noise ratio against FP32 in decibels.
+    """Return mAP in percent, and the signal-to-noise ratio in decibels; None without FP32.
 
     Args:
         batches: outputs and objects; at least one image.

@@ -95,8 +95,8 @@ class Task:
             of FP32 for the same images.
         accuracy: (results of all images by model, targets) -> the record of stage accuracy.
         predictions: (results of all images by model, targets) -> the arrays of predictions.npz.
-        not_judged: (accuracy record, number of classes) -> why FP32 is too bad to compare INT8
-            with it; empty if both can be compared.
+        not_judged: (accuracy record, number of classes) -> why FP32 is not accurate enough
+            for a comparison with INT8; empty if both can be compared.
         evaluate: scored batches -> the quality of a model during training by name: ``primary.key``,
             ``signal_to_noise_db`` and others; None for values that need a missing reference.
         agreement: compares the outputs of two models.

@@ -170,7 +170,8 @@ class DecodePool:
                 least_busy.since = time.monotonic()
             least_busy.tasks.append(task)
             least_busy.sent += 1
-            # If the process has died, _receive() notices it and sends the task to another one.
+            # If the process has ended, _receive() detects this and sends the task to another
+            # process.
             with suppress(OSError):
                 least_busy.connection.send(task)
 
@@ -238,7 +239,7 @@ class DecodePool:
                     "See the log for their error messages. If memory ran out, lower data.workers.",
                 )
         open_tasks = [task for task in process.tasks if task.chunk in self._outcomes]
-        # Tasks are processed in order, so the process died during the oldest one.
+        # Tasks are processed in order, so the process ended during the oldest task.
         if open_tasks and open_tasks[0] is process.tasks[0]:
             open_tasks[:1] = self._split(open_tasks[0], reason)
         self._waiting.extendleft(reversed(open_tasks))

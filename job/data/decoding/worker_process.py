@@ -109,7 +109,8 @@ def decode_one(source: Source, transform: Transform, draw: Draw) -> Image | Labe
         draw: number of the image, random seed and epoch.
 
     Returns:
-        ``[height, width, channels]``, uint8, or float32 for a normalized source.
+        ``[height, width, channels]``, uint8, or float32 for a normalized source; a LabelledImage if
+        the source has objects.
 
     Raises:
         UnreadableImageError: the image cannot be used.

@@ -54,7 +54,7 @@ class RemoteImages:
     Attributes:
         index: the index of all files.
         places: int64 ``[n]``, positions of the images in the index; -1 for missing images.
-        names: the names in the list.
+        names: names of the images below the root of the index.
         labels: int64 ``[n]``.
         channels: 1 (gray) or 3 (RGB); images are converted.
         reader: reads the images.

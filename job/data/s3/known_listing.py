@@ -1,7 +1,8 @@
 """The last listing of a data set in S3, which the next dry run uses.
 
-A listing is valid for ten minutes, for the same server, prefix, folders and lists. S3 cannot state
-cheaply whether objects were added. So a run that executes stages never uses an earlier listing.
+A listing is valid for ten minutes, for the same server, prefix, folders and lists. No inexpensive
+request to S3 shows whether objects were added, so a run that executes stages never uses an earlier
+listing.
 """
 
 import json

@@ -23,7 +23,7 @@ ADD = "elementwise_add"
 # Type of an INT8 op without weights -> its type in the fake-quantized model.
 WITHOUT_WEIGHTS = {"pool2d": "pool2d", "concat": "concat", ADD: ADD, "fused_elementwise_add": ADD}
 
-# Attributes that name the activation that an INT8 op computes, too.
+# Attributes of an INT8 op that name the activation fused into the op.
 FUSED_ACTIVATION = ("fuse_activation", "activation_type", "fuse_activation_type")
 # Attributes that distinguish pools, or concatenations, of the same input.
 COMPUTES = (

@@ -78,8 +78,8 @@ def find_decoding(graph: ModelGraph, source: object) -> Decoding | None:
         source: its name in messages.
 
     Raises:
-        DataError: the model has an unknown input, layers with weights behind the decoding, or
-            control flow in the decoding.
+        DataError: the model has an unknown input or a fixed batch size above 1, layers with weights
+            or control flow behind the decoding, or a decoding that does not read the network.
     """
     decoders = [op for op in graph.ops if op.type in _DECODING]
     image = image_of(graph)

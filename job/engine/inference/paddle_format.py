@@ -66,6 +66,9 @@ def read_parameters(path: Path, program: ProgramDesc) -> dict[str, np.ndarray]:
         The arrays by variable name.
 
     Raises:
+        OSError: the file cannot be read.
+        struct.error: the file is shorter than expected.
+        ValueError: the file is shorter than expected.
         QuantizationError: a variable has an unsupported type, or the file is longer than expected.
     """
     content = path.read_bytes()
@@ -129,7 +132,7 @@ def put_in_order(program: ProgramDesc) -> None:
     ranks = _ranks(ops, needs)
     needed = set().union(*needs)
     ordered: dict[int, None] = {i: None for i, op in enumerate(ops) if op.type == "feed"}
-    # The last entry is processed first: of an op's dependencies, the one with the longest path.
+    # The last entry is processed first, so the dependency with the longest path is processed first.
     waiting = sorted((i for i in range(len(ops)) if i not in needed), key=ranks.__getitem__)
     while waiting:
         missing = [i for i in needs[waiting[-1]] if i not in ordered]

@@ -54,8 +54,8 @@ class Audit:
         ops_after: number of ops of the INT8 model by type.
         int8_ops: number of ops of the INT8 model that compute on 8-bit integers.
         fp32_ops: number of convolutions and matrix products that run in FP32.
-        left_in_fp32: ``op``, ``type`` and ``reason`` of each op in ``fp32_ops``, and of each
-            skipped pool.
+        left_in_fp32: ``op``, ``type`` and ``reason`` of each op that ``fp32_ops`` counts, and of
+            each other op that is kept in FP32, such as a pool or a sum.
         folded: number of batch norms, activations and residual adds that were fused into other ops.
         types_in_fp32: ``type``, ``count`` and ``reason`` of op types that no INT8 model quantizes.
         corrected: number of ``matrix_scales`` and ``residual_sums`` whose wrong scales were

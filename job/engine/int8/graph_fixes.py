@@ -64,7 +64,10 @@ def widen_signed_residuals(program: Program, scope: static.Scope) -> list[str]:
 
 
 def skip_pools(program: Program, widened: Sequence[str]) -> dict[str, str]:
-    """Keep a pool in FP32 if oneDNN cannot run it in INT8 or would round its result too much.
+    """Keep a pool in FP32 if its INT8 result would be wrong or too inexact.
+
+    oneDNN cannot run some pools in INT8, would round other results too much, and would write others
+    with the scale of a concatenation.
 
     Args:
         program: the fake-quantized program.

@@ -61,14 +61,14 @@ def values_with_scale(graph: Graph) -> set[str]:
     """Return the values for which Paddle's passes have a scale."""
     known = {op.input("X")[0] for op in graph.block.ops if op.type == QUANTIZE}
     before: set[str] = set()
-    # Paddle repeats the step only while it changes what has no scale yet.
+    # Paddle repeats the step until the set of values without a scale stays the same.
     while (waiting := spread(graph, known)) and waiting != before:
         before = waiting
     return known
 
 
 def spread(graph: Graph, known: set[str]) -> set[str]:
-    """Add the values that get a scale from the values in ``known``; return those without one."""
+    """Add to ``known`` the values that get a scale from it; return the values without a scale."""
     waiting: set[str] = set()
     for op in graph.block.ops:
         if op.type in KEEPING_SCALE:

@@ -172,7 +172,7 @@ def store_as_int8(
     weight = parameters.pop(name)
     shape = [-1 if i == axis else 1 for i in range(weight.ndim)]
     scales = np.array(scale_attribute(op).floats, "float32").reshape(shape)
-    # The scale of a channel without weights, whose largest weight is 0, is infinite.
+    # The scale of a channel whose weights are all 0 is infinite.
     steps = weight * np.where(np.isfinite(scales), scales, 0)
     values = np.clip(np.rint(steps), -128, 127).astype("int8")
     int8, scale, wide = f"{name}.int8", f"{name}.scale", f"{name}.wide"

@@ -85,7 +85,7 @@ class OpenVINOModel:
         self.settings = {
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
-            # Keeps ops that are not quantized in FP32. With AMX the default is bfloat16.
+            # Ops that are not quantized run in FP32. On a CPU with AMX, the default is bfloat16.
             "INFERENCE_PRECISION_HINT": "f32",
             # The parent process pins this process.
             "ENABLE_CPU_PINNING": False,

@@ -3,9 +3,8 @@
 In the saved model, one operand of a residual sum is the result of a convolution, and the other one
 is quantized. OpenVINO then scales the convolution's result and the other operand before it adds
 them. In the rewritten model, the sum is computed in steps of the other operand, so that only the
-addition remains. The
-scale is folded into the weight scales and the bias of the convolution, and into the bounds of the
-FakeQuantize after the sum.
+addition remains. The scale is folded into the weight scales and the bias of the convolution, and
+into the bounds of the FakeQuantize after the sum.
 """
 
 from collections.abc import Iterable

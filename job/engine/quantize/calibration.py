@@ -70,7 +70,8 @@ DEFAULT = Method()
 class Passes:
     """Counts the steps of all passes, and reports the progress.
 
-    An image of a pass is a step. A rounded weight has as many steps as images take the same time.
+    An image of a pass is a step. A rounded weight counts as the number of images that a pass
+    processes in the same time.
     """
 
     def __init__(self, total: int, progress: Progress | None) -> None:
@@ -109,7 +110,8 @@ def calibrate(
             exception that it raises ends the calibration.
 
     Returns:
-        The numbers of activation scales, weights rounded by GPTQ, corrected layers and equalized
+        ``activation_scales``, ``gptq_weights``, ``corrected_layers`` and ``equalized_activations``:
+        the numbers of activation scales, weights rounded by GPTQ, corrected layers and equalized
         activations.
 
     Raises:

@@ -19,7 +19,7 @@ from job.errors import UsageError
 
 
 def distil(classifier: Classifier) -> Classifier:
-    """Return a classifier whose training loss compares its scores with those of a teacher.
+    """Return a classifier whose training loss compares its scores with a teacher's scores.
 
     The loss is the mean Kullback-Leibler divergence of the class probabilities. The teacher is a
     copy of the FP32 evaluation program. Its variables have the prefix ``TEACHER``.

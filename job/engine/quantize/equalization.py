@@ -2,7 +2,8 @@
 
 An activation has one scale for all channels. Rounding therefore damages a channel with small values
 most. Behind a batch norm and a relu, such a channel can be multiplied by a factor, if the
-convolutions that read it divide its weights by the same factor. The FP32 model computes the same.
+convolutions that read the channel divide their weights for it by the same factor. The FP32 model
+computes the same.
 Source: Nagel, van Baalen, Blankevoort, Welling, "Data-Free Quantization Through Weight Equalization
 and Bias Correction" (arXiv:1906.04721). Here measured values replace the ranges of weights.
 """

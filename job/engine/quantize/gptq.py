@@ -32,7 +32,8 @@ def round_weights(
 ) -> np.ndarray:
     """Round the weights of a layer to steps of their scales.
 
-    The largest weight of each output keeps its value, because oneDNN computes the scale from it.
+    If the largest weight of an output equals the scale of the output, the weight keeps its value,
+    because oneDNN computes the scale from this weight.
 
     Args:
         matrix: weights, float32 [groups, outputs, inputs].
@@ -93,6 +94,9 @@ def inverse_factor(covariance: np.ndarray) -> np.ndarray:
 
     Args:
         covariance: symmetric matrix [n, n] without negative eigenvalues.
+
+    Raises:
+        LinAlgError: the damped covariance cannot be inverted.
     """
     # Imported here because the import takes half a second, and few processes round weights.
     from scipy.linalg import lapack

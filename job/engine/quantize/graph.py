@@ -44,7 +44,8 @@ class Graph:
         """Return whether Paddle quantizes ``name`` to u8.
 
         Paddle quantizes the output of a relu to u8, and the output of a relu6 that is fused into a
-        convolution. It quantizes all other values to s8, even if they are never negative.
+        convolution. Ops that keep the sign, such as pools and reshapes, keep the data type of their
+        input. Paddle quantizes all other values to s8, even if they are never negative.
         """
         op = self.source(name)
         if op is None or op.type == "relu":

@@ -111,9 +111,9 @@ class Layer:
         return matrix[0].T if self.window is None else matrix.reshape(shape)
 
     def rows_of(self, values: np.ndarray) -> np.ndarray:
-        """Return the input with the dimension over which :meth:`mean_patch` needs the mean first.
+        """Return the input; :meth:`mean_patch` needs the mean over its first axis.
 
-        It is [N, C, H, W] for a convolution and [rows, C] for a product.
+        The shape is [N, C, H, W] for a convolution and [rows, C] for a product.
         """
         if self.window is not None:
             return values

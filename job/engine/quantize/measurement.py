@@ -35,7 +35,8 @@ class Images:
 
     def some(self, largest: int) -> "Images":
         """Return at most ``largest`` of the images, evenly spread."""
-        return Images(self.values[:: -(-self.count // largest)])
+        step = max(1, -(-self.count // largest))
+        return Images(self.values[::step])
 
     def batches(self) -> Iterator[np.ndarray]:
         """Yield the images in small batches."""
@@ -47,7 +48,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Model:
-    """An FP32 inference program; ``scope`` contains its weights."""
+    """An inference program, FP32 or fake-quantized; ``scope`` contains its weights."""
 
     program: Program
     scope: static.Scope

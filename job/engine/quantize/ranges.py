@@ -99,8 +99,8 @@ def choose_range(histogram: Histogram, algorithm: str, steps: int) -> float:
 def best_range(histogram: Histogram, steps: int) -> float:
     """Return the range R with the smallest squared error of rounding and clipping.
 
-    The error of a value up to R is that of uniform rounding, (R / steps)^2 / 12. A larger value is
-    clipped to R.
+    The mean squared error of a value up to R is (R / steps)^2 / 12, as for uniform rounding. A
+    larger value is clipped to R.
 
     Args:
         histogram: the magnitudes.

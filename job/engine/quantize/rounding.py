@@ -65,7 +65,9 @@ def round_by_gptq(
 
 
 def correction(mean: Mean, change: np.ndarray) -> tuple[str, np.ndarray] | None:
-    """Return a variable, and what to add to it so that a layer keeps its mean output.
+    """Return a variable, and the change after which a layer keeps its mean output.
+
+    The change is float64 [outputs]. The result is None if no variable can absorb the shift.
 
     Args:
         mean: mean input of the layer.

@@ -32,8 +32,8 @@ def check_batches(session: Session, model: str) -> float:
         The largest norm of the differences of an output over the norm of the output.
 
     Raises:
-        UsageError: an output has another number of rows than the batch, or depends on the other
-            images.
+        UsageError: the network fails with a batch, an output has another number of rows than the
+            batch, depends on the other images, or differs between two calls.
     """
     classifier = session.classifier
     images = random_images(session)

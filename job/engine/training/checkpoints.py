@@ -20,14 +20,14 @@ class Evaluation:
 
     Attributes:
         step: number of steps done.
-        values: the values of ``Task.evaluate`` by name; None for a value without meaning.
+        values: the values of ``Task.evaluate`` by name; None for a value that was not measured.
     """
 
     step: int
     values: Mapping[str, float | None]
 
     def __getitem__(self, name: str) -> float:
-        """Return a value that has a meaning in this training."""
+        """Return a value that was measured."""
         value = self.values[name]
         if value is None:
             raise AssertionError(f"{name} was not measured")

@@ -2,8 +2,8 @@
 
 ``clone(for_test=True)`` makes an evaluation program from a training program, by an attribute of
 ops such as batch norm and dropout. It cannot undo what the code of a network does only in training,
-such as stochastic depth. A second trace in evaluation mode has the right ops, but the names of its
-variables can be those of other values in the training program. Scales are stored by these names.
+such as stochastic depth. A second trace in evaluation mode has the right ops, but its variables can
+have the names of other values of the training program. Scales are stored by these names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ def parsed(program: Program) -> framework_pb2.ProgramDesc:
 
 
 def described(op: OpDesc) -> tuple[Any, ...]:
-    """Return an op's type, slots and attributes, without those of the mode."""
+    """Return an op's type, slots and attributes, without the attributes in ``OF_MODE``."""
     attributes = sorted((a for a in op.attrs if a.name not in OF_MODE), key=lambda a: a.name)
     return (op.type, *map(serialized, (*op.inputs, *op.outputs, *attributes)))
 

@@ -171,6 +171,7 @@ def counts_uneven_padding(pool: OpDesc) -> bool:
         return False
     if attribute(pool, "ceil_mode") or attribute(pool, "padding_algorithm") == "SAME":
         return True
-    # The order is top, bottom, left, right. Two values are those of the height and the width.
+    # The order is top, bottom, left, right. If there are two values, they are for the height and
+    # the width.
     sides = attribute(pool, "paddings")
     return isinstance(sides, list) and len(sides) > PLANE_AXES and sides[::2] != sides[1::2]

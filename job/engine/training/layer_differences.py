@@ -44,7 +44,7 @@ def first_different_layer(
         classes: number of classes.
         weights: values by the network's names.
         images: float32 [N, C, H, W].
-        bound: relative error from which values are different.
+        bound: relative error above which values are different.
     """
     traced = program_calls(build, classes, weights, images)
     eager = eager_calls(build, weights, images)

@@ -2,7 +2,7 @@
 
 Paddle 3.2 generates 30 functions, such as ``paddle.matmul`` and ``nn.functional.sigmoid``, that
 only call ``paddle._C_ops``. That module accepts eager tensors and PIR values. This module gives
-these functions the op of the legacy format, whose slots and attributes are those of Paddle 2.6.
+these functions the op of the legacy format, whose slots and attributes are as in Paddle 2.6.
 """
 
 import inspect
@@ -102,7 +102,7 @@ def append(
         kind: op type.
         inputs: variable by slot.
         attributes: values by name.
-        dtype: the output's data type; None for that of the first input.
+        dtype: the output's data type; None: the data type of the first input.
     """
     helper = LayerHelper(kind)
     first = next(iter(inputs.values()))

@@ -83,7 +83,9 @@ def require_weights(program: Program) -> None:
 
 
 def require_numbers(program: Program, scope: Scope) -> None:
-    """Check that no weight is NaN, because training would blame its settings for it.
+    """Check that no weight is NaN.
+
+    Otherwise the error of the training would name the settings of the training as the cause.
 
     Infinite values are allowed: masks of attention contain them.
 

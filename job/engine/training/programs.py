@@ -216,7 +216,7 @@ def is_weight(program: Program, name: str) -> bool:
 
 
 def add_outputs_for_gradients(program: Program) -> None:
-    """Add the outputs to ops that only their gradients read, because a saved model lacks them."""
+    """Add to ops the outputs that only gradient ops read, because a saved model lacks them."""
     block = program.global_block()
     for op in block.ops:
         for slot, dtype in FOR_GRADIENTS.get(op.type, {}).items():

@@ -50,8 +50,8 @@ class Recipe:
         epochs: passes over the training split; ignored if ``max_iters`` is set.
         max_iters: number of steps, or None.
         checkpoint_seconds: time between two checkpoints.
-        evaluations_per_epoch: evaluations of the selection split per epoch. One more follows the
-            last step.
+        evaluations_per_epoch: approximate number of evaluations of the selection split per epoch.
+            The last step is always followed by an evaluation.
         device: ``cpu`` or ``gpu``.
     """
 

@@ -148,7 +148,11 @@ def shape_of(variable: Variable) -> tuple[int, ...]:
 
 
 def reshape(x: Variable, shape: Any, name: str | None = None) -> Variable:
-    """Call ``paddle.reshape``; 0, the size of the input, replaces one of two unknown sizes."""
+    """Call ``paddle.reshape``.
+
+    If the batch size and another size are unknown, the batch size becomes 0, which means the size
+    of the input.
+    """
     if isinstance(shape, list | tuple) and len(shape) > 1 and isinstance(shape[0], BatchSize):
         unknown = [size for size in shape[1:] if not isinstance(size, Variable) and size == -1]
         shape = [0 if unknown else -1, *shape[1:]]

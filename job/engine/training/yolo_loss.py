@@ -19,16 +19,17 @@ def append_yolo_loss(
     ignore_threshold: float = 0.7,
     label_smoothing: bool = False,
 ) -> static.Variable:
-    """Append the loss of YOLOv3 to the current program: the mean over images of all heads' sum.
+    """Append the loss of YOLOv3 to the current program.
 
-    An object belongs to the head that has its best anchor.
+    The loss is the sum of the losses of all heads, averaged over images. An object belongs to the
+    head that has its best anchor.
 
     Args:
         outputs: [N, anchors * (5 + classes), H, W] of each head.
         heads: the heads in the same order.
         classes: number of classes.
         ignore_threshold: a box without an object is no mistake if its IoU with an object is higher.
-        label_smoothing: lower the target of the true class and raise those of the others.
+        label_smoothing: lower the target of the true class, and raise the other targets.
     """
     boxes = static.data(BOXES, [None, None, 4], "float32")
     labels = static.data(CLASSES, [None, None], "int32")

@@ -8,7 +8,7 @@ from job.report.render.style import CSS
 
 # Second line of defence: the page may load and run nothing, even if escaping failed.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-# Its cells are long words without spaces, set in a monospace font.
+# The cells of this column are long words without spaces, set in a monospace font.
 DIGEST_COLUMN = "SHA-256"
 # Names up to this length, in characters, are not broken.
 LONGEST_NAME = 24

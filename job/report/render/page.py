@@ -15,7 +15,7 @@ class Card:
         value: the figure.
         detail: more about it, in one or more lines.
         good: True or False for a verdict; None if the figure is no verdict.
-        warning: the figure is bad news, although no gate failed.
+        warning: the figure needs attention, although no gate failed.
     """
 
     title: str

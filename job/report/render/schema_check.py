@@ -64,7 +64,7 @@ def validate(report: Mapping[str, Any]) -> None:
         ) from error
     name = "matrix_report" if matrix else "report"
     faults = [*_not_finite(written, ""), *_against_schema(written, validator(name))]
-    # The consistency checks read keys that only a report with a valid schema is sure to have.
+    # The consistency checks read keys that exist for certain only in a report with a valid schema.
     disagreements = _matrix_disagreements if matrix else _disagreements
     faults = faults or list(disagreements(written))
     _raise(faults, "report.json")

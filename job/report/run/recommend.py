@@ -13,7 +13,7 @@ def slower_rows(rows: Sequence[SpeedRow]) -> list[SpeedRow]:
 
 
 def recommendations(report: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return one sentence for each setting at which INT8 is slower; empty if INT8 pays.
+    """Return one sentence for each setting at which INT8 is slower; empty if there is none.
 
     Each sentence names the alternatives that were measured as faster, the largest gain first:
     another engine, a larger batch of the same load, FP32.

@@ -254,7 +254,7 @@ def _holds(path: Path, entry: IndexEntry) -> bool:
 
 
 def _keep_times(folder: Path) -> None:
-    """Set the published times of files, so that a run need not read them to trust them."""
+    """Set the published times of files, so that a run recognizes unchanged files by them."""
     for name, entry in read_json(folder / STAGE_FILE)["files"].items():
         if not (folder / name).exists():
             raise DataError(f"the run is damaged: {folder / name} is missing", "Run the job again.")

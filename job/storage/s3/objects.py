@@ -78,8 +78,8 @@ class ObjectStore:
         """Describe an object.
 
         Raises:
-            ObjectMissing: the object or the bucket does not exist.
-            StorageError: another failure; every method can raise it.
+            ObjectMissing: the object does not exist.
+            StorageError: the bucket does not exist, or another failure; every method can raise it.
         """
         # The requests are retried separately. A server that closes the connection behind a response
         # without a size can break the GET. After a second HEAD, it would break it again.
@@ -105,7 +105,7 @@ class ObjectStore:
         Raises:
             ObjectMissing: the object does not exist.
             ObjectChanged: the ETag does not match.
-            ObjectDamaged: the same wrong checksum came twice.
+            ObjectDamaged: the same wrong checksum was received twice.
         """
         seen: set[str] = set()
 
@@ -153,7 +153,7 @@ class ObjectStore:
         Raises:
             ObjectMissing: the object does not exist.
             ObjectChanged: the ETag does not match.
-            ObjectDamaged: the same wrong SHA-256 came twice.
+            ObjectDamaged: the same wrong SHA-256 was received twice.
             StorageError: the object ends before ``start``, the server ignores the header Range, or
                 another failure.
         """
@@ -202,7 +202,7 @@ class ObjectStore:
         Raises:
             ObjectMissing: the object does not exist.
             ObjectChanged: ETag or size do not match, or the object changed during the download.
-            ObjectDamaged: the same wrong checksum came twice.
+            ObjectDamaged: the same wrong checksum was received twice.
             OSError: the file cannot be written.
         """
         current = self.head(uri)
@@ -261,7 +261,7 @@ class ObjectStore:
             yield folders, tuple(listed_objects(prefix, page, self._server, etags=True))
 
     def directly_in(self, prefix: S3Uri) -> Iterator[S3Object]:
-        """Yield the objects directly below a prefix, without those in its folders."""
+        """Yield the objects directly below a prefix, without the objects in its folders."""
         for page in self._pages(prefix, Delimiter="/"):
             yield from listed_objects(prefix, page, self._server, etags=True)
 

@@ -146,7 +146,7 @@ class S3Output(LocalOutput):
                     missing[f"{folder}/{name}"] = entry["mtime_ns"]
         self._get(missing)
         for path, mtime_ns in missing.items():
-            # A file with its published size and time need not be read again to be trusted.
+            # A file with its published size and time counts as unchanged without being read.
             os.utime(self.root / path, ns=(mtime_ns, mtime_ns))
 
     def unfinished(self, stage: str, key: str) -> bool:
@@ -206,7 +206,7 @@ class S3Output(LocalOutput):
         Raises:
             OutputError: another run has taken over; the index is not written.
             StorageError: S3 cannot be reached, or rejects a request.
-            Stopped: a signal came, and the upload did not finish in time.
+            Stopped: a signal was received, and the upload did not finish in time.
         """
         with stop.deferred():
             sending = Background(lambda: self._commit(self.store))

@@ -50,7 +50,11 @@ class RangeReader(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Set the position and return it."""
+        """Set the position and return it.
+
+        Raises:
+            ValueError: the position would be negative.
+        """
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._object.bytes}
         position = base[whence] + offset
         if position < 0:

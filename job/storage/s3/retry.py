@@ -89,6 +89,7 @@ class Retry:
         sleep: sleeps for a number of seconds.
         clock: returns a time in seconds.
         say: callback for a message at the first failure and then every minute; None for no message.
+        messages: limits the messages of all threads to one per minute.
     """
 
     budget_seconds: float = BUDGET_SECONDS
