@@ -96,7 +96,9 @@ class ManifestError(UsageError):
         named = any(fault.pointer for fault in faults)
         super().__init__(
             f"{source}: {count}\n{lines}",
-            "Run `job explain KEY` to see the allowed values of a key." if named else "",
+            "Run `job explain` to list all keys, or `job explain KEY` for the values of a key."
+            if named
+            else "",
         )
 
 

@@ -33,7 +33,10 @@ def log(result: RunResult | MatrixResult, say: Say, warn: Say) -> None:
     if not os.environ.get(TRACKING_URI):
         return
     if util.find_spec("mlflow") is None:
-        warn(f"{TRACKING_URI} is set, but mlflow is not installed; nothing was logged there")
+        warn(
+            f"{TRACKING_URI} is set, but mlflow is not installed, so no result was logged to "
+            f"MLflow. Install mlflow, or unset {TRACKING_URI}."
+        )
         return
     reports = [run.report for run in _runs(result) if run.worked and run.report is not None]
     place = without_secrets(os.environ[TRACKING_URI])

@@ -119,7 +119,7 @@ def _check_saved_by_paddle(path: Path) -> None:
                 f"/model/inference_model {file}: found {kind}, expected a model that Paddle saved "
                 "(.pdmodel or .json, with .pdiparams)",
                 "For a network of /model/name, save the state dict in PyTorch and set "
-                "/model/weights. Export another network from Paddle: paddle.jit.save(network, "
+                "/model/weights. Export any other network from Paddle: paddle.jit.save(network, "
                 "path, input_spec=[paddle.static.InputSpec([None, 3, 224, 224])]).",
             )
 

@@ -81,7 +81,8 @@ class Timer:
             raise QuantizationError(
                 f"the process that times the {self.label} model "
                 f"{describe_exit(self.process.wait())}",
-                "Read the log of the benchmark stage. A smaller batch size needs less memory.",
+                "Read the log of the benchmark stage. If memory ran out, lower "
+                "benchmark.batch_sizes.",
             )
         self.peak_rss_bytes = int(answer["peak_rss_bytes"])
         self.cpu_seconds = float(answer["cpu_seconds"])

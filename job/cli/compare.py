@@ -24,7 +24,9 @@ def compare(
     ] = None,
     fail_on_worse: Annotated[
         bool,
-        typer.Option("--fail-on-worse", help="Exit with code 3 if a result of B is worse than A."),
+        typer.Option(
+            "--fail-on-worse", help="Exit with code 3 if a result is worse in B than in A."
+        ),
     ] = False,
 ) -> None:
     """Compare two finished runs: results that are worse in B first.

@@ -71,7 +71,7 @@ def fetch(
     done = fetch_run(store_of_environment(_note), parse(run), target, _note)
     typer.echo(
         f"{target}: {done.files} files, {done.bytes:,} bytes, all checksums verified"
-        f" ({done.there} files were already there)"
+        f" ({done.there} files were already in the folder)"
     )
 
 

@@ -45,7 +45,11 @@ def init(
         str | None, typer.Option(metavar="DIR", help="Folder, archive or S3 URI of the images.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Built-in network. Default: resnet18.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Built-in network. Default: resnet18; for boxes: yolov3_mobilenet_v1.",
+        ),
     ] = None,
     inference_model: Annotated[
         str | None, typer.Option(metavar="DIR", help="Saved inference model of Paddle.")
@@ -82,11 +86,11 @@ def init(
     from job.cli.times import first_times
     from job.manifest import parse
     from job.manifest.schema import SCHEMA_FILE, example_file
+    from job.manifest.task_rules import DETECTORS
     from job.pipeline.output_location import place_of
 
+    _check_options(data, example, inference_model, model or weights, output)
     target = Path(output)
-    if (data is None) == (example is None):
-        raise UsageError("expected one of --data and --example", "Run `job init --help`.")
     found = None
     if example is not None:
         if (file := example_file(example)) is None:
@@ -95,15 +99,15 @@ def init(
             )
         document = json.loads(file.read_text(encoding="utf-8"))
     else:
-        if inference_model and (model or weights):
-            raise UsageError(
-                "--inference-model contains its network and its weights",
-                "Omit --model and --weights.",
-            )
         found = find_data(str(data))
         document = _document(str(data), found, model, inference_model, weights, target)
         if found.class_names:
             document |= _detection(document, found, model)
+        elif model in DETECTORS:
+            raise UsageError(
+                f"--model {model}: this network is a detector, but the data set has no objects",
+                "Use a classifier such as --model resnet18, or a data set of Pascal VOC or COCO.",
+            )
     document["$schema"] = SCHEMA_FILE.resolve().as_uri()
     manifest = parse(document, output, target.absolute().parent)
     check_models(manifest, output)
@@ -120,6 +124,32 @@ def init(
     if found:
         _print_found(found, inference_model, output)
     _print_next(manifest, output, times)
+
+
+def _check_options(
+    data: str | None, example: str | None, inference_model: str | None, zoo: str | None, output: str
+) -> None:
+    """Check which options are given together, and that the manifest can be created.
+
+    Raises:
+        UsageError: options contradict each other, or the folder of ``output`` does not exist.
+    """
+    if (data is None) == (example is None):
+        found = "neither" if data is None else "both"
+        raise UsageError(
+            f"expected exactly one of --data and --example, found {found}", "Run `job init --help`."
+        )
+    if data is not None and inference_model and zoo:
+        raise UsageError(
+            "--inference-model cannot be combined with --model or --weights, because the saved "
+            "model contains network and weights",
+            "Omit --model and --weights.",
+        )
+    if not (folder := Path(output).parent).is_dir():
+        raise UsageError(
+            f"--output {output}: the folder {folder} does not exist",
+            "Create the folder, or choose another file with --output.",
+        )
 
 
 def _print_found(found: "FoundData", inference_model: str | None, output: str) -> None:

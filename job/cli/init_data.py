@@ -26,7 +26,8 @@ _LISTS = {"train_list": ("train_list.txt", "train.txt"), "val_list": ("val_list.
 _MOST_CLASSES = 1_000_000
 _EXPECTED = (
     "Give a folder with one subfolder per class, a folder with train/ and val/ that contain such "
-    "subfolders, or a folder with the lists train_list.txt and val_list.txt (`path label` lines)."
+    "subfolders, a folder with the lists train_list.txt and val_list.txt (`path label` lines), or "
+    "a data set of Pascal VOC (Annotations/, ImageSets/Main/) or COCO (annotations/*.json)."
 )
 
 
@@ -141,7 +142,8 @@ def _class_folders(text: str, images: Sequence[str]) -> FoundData:
     if len(firsts) < 2 or stray:
         outside = f", and images outside class folders: {shortened(stray)}" if stray else ""
         raise DataError(
-            f"--data {text}: found {plural(len(images), 'image')} in "
+            f"--data {text}: expected at least 2 class folders, and no image outside class "
+            f"folders; found {plural(len(images), 'image')} in "
             f"{plural(len(firsts), 'class folder')}{outside}",
             _EXPECTED,
         )

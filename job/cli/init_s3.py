@@ -35,7 +35,7 @@ def _members(store: ObjectStore, uri: S3Uri) -> list[str]:
     if not is_plain_tar(uri.name):
         raise UsageError(
             f"--data {uri}: in S3, `job init` reads only uncompressed tar files",
-            "Run it on a local copy, then set data.root in the manifest to the S3 URI.",
+            "Run `job init` on a local copy, then set data.root in the manifest to the S3 URI.",
         )
     try:
         with (

@@ -118,7 +118,7 @@ def run(
         bool,
         typer.Option(
             "--probe",
-            help="With --dry-run: measure this machine for about 10 seconds, for better times.",
+            help="With --dry-run: measure this machine for 10 seconds, for more accurate times.",
         ),
     ] = False,
     allow_code: Annotated[
@@ -251,11 +251,11 @@ def score(
     output: OutputOption = None,
     log_format: LogFormatOption = LogFormat.text,
 ) -> None:
-    """Score one part of a large test split on this machine.
+    """Score one shard (part) of a large test split on this machine.
 
-    Other machines score the other parts. First run all stages before accuracy, because scoring
+    Other machines score the other shards. First run all stages before accuracy, because scoring
     reads the saved models. `job run --dry-run` lists the stages. The next `job run` reuses the
-    scored parts and scores the missing parts.
+    scored shards and scores the missing shards.
 
     \b
     Examples:
@@ -280,7 +280,7 @@ def score(
             result = run_shard(loaded, shard, RunRequest(location, stages_for), ui)
         except JobError as error:
             raise failed(error, ui) from None
-    succeeded(f"Scored part {shard} of {loaded.accuracy.shards}: {result.output}")
+    succeeded(f"Scored shard {shard} (0 to {loaded.accuracy.shards - 1}): {result.output}")
 
 
 @app.command()

@@ -14,7 +14,11 @@ class LogFormat(StrEnum):
 
 
 ManifestArgument = Annotated[
-    str, typer.Argument(metavar="MANIFEST", help="JSON file, s3:// URI, or - for standard input.")
+    str,
+    typer.Argument(
+        metavar="MANIFEST",
+        help="JSON file, s3:// URI, name of an example (digits), or - for standard input.",
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,

@@ -57,4 +57,5 @@ def report_unexpected(
         file.writelines(traceback.format_exception(kind, error, trace))
     message = f"unexpected {kind.__name__}: {error}"
     typer.echo(f"error: {message} (traceback: {file.name}; exit {INTERNAL})", err=True)
+    typer.echo("Report this as a bug, together with the file of the traceback.", err=True)
     termination_log.write(f"exit {INTERNAL}: {message}")

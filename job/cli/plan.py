@@ -55,9 +55,9 @@ def time_text(found: Estimate) -> str:
     """Return an estimate in words, such as ``about 4 min (60 steps of 32 images)``."""
     work = f" ({found.work})" if found.work else ""
     if found.seconds is None:
-        return f"not estimated{work}; not known: {found.unknown}"
+        return f"not estimated{work}, because this is unknown: {found.unknown}"
     text = f"about {rough_duration(found.seconds)}{work}"
-    return f"{text} plus an unknown part; not known: {found.unknown}" if found.unknown else text
+    return f"{text}, plus a part that is unknown: {found.unknown}" if found.unknown else text
 
 
 def _planned_json(stage: PlannedStage, times: Times) -> Mapping[str, Any]:

@@ -145,7 +145,7 @@ def predict(
 
     --image prints the label and the probability of each image, or the objects that a detector
     found. deploy.json in the model's folder gives the transform, the class names and the fastest
-    settings.
+    settings. The options from --repeat to --skip-batch-num and --profile need --infer-data.
 
     With --infer-data, the command measures a saved FP32, fake-quantized or INT8 model.
 
@@ -207,8 +207,10 @@ def _check_local(*options: Path | str | None) -> None:
 
     for value in map(str, options):
         if is_uri(value):
+            # A Path contains only one of the two slashes.
+            uri = value if "://" in value else value.replace(":/", "://", 1)
             raise UsageError(
-                f"{value}: expected a path on this machine, found a URI",
+                f"{uri}: expected a path on this machine, found a URI",
                 "Download the run first: job fetch S3URI DIR.",
             )
 

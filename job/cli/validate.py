@@ -25,8 +25,8 @@ def validate(
 ) -> None:
     """Check manifests and list all faults.
 
-    Also checks the kind of the model's files and the function of a custom network, without running
-    its code. Files that are missing or in S3 are not checked.
+    The command also checks the kind of the model's files and the function of a custom network,
+    without running its code. Files that are missing or in S3 are not checked.
 
     \b
     Examples:

@@ -104,8 +104,8 @@ def _notes(a: FinishedRun, b: FinishedRun) -> tuple[str, ...]:
         notes.append(f"Speed is not judged, because {conflict}.")
     if None not in (a.test_digest, b.test_digest) and a.test_digest != b.test_digest:
         notes.append(
-            "The packed test images differ: other images, or another transform. The paired test "
-            "pairs images by their position and requires equal labels."
+            "The packed test images of A and B differ, because the images or the transforms "
+            "differ. The paired test pairs images by position, and requires equal labels."
         )
     slow = [name for name, run in (("A", a), ("B", b)) if not run.report["comparable"]]
     if slow:

@@ -37,10 +37,10 @@ def headline(comparison: Comparison) -> str:
         also = f", {unknown} not judged" if unknown else ""
         if not comparison.judged:
             return f"No result of B could be judged ({len(comparison.results)} compared)."
-        return f"No result of B is worse than A ({comparison.judged} judged{also})."
+        return f"No result is worse in B than in A ({comparison.judged} judged{also})."
     names = "; ".join(result.name for result in worse)
     verb = "is" if len(worse) == 1 else "are"
-    return f"{text_format.plural(len(worse), 'result')} of B {verb} worse than A: {names}."
+    return f"{text_format.plural(len(worse), 'result')} {verb} worse in B than in A: {names}."
 
 
 def runs_grid(comparison: Comparison) -> Grid:

@@ -148,7 +148,9 @@ def _unpaired(a: FinishedRun, b: FinishedRun, one: Score, two: Score) -> tuple[V
         return Verdict.unknown, OTHER_IMAGES
     if one.interval is None or two.interval is None:
         change = float(two.value or 0) - float(one.value or 0)
-        reason = f"without an interval: a change of more than {LEAST_CHANGE:g} point counts"
+        reason = (
+            f"no 95% interval, so a change of more than {LEAST_CHANGE:g} percentage point counts"
+        )
         if abs(change) <= LEAST_CHANGE:
             return Verdict.same, reason
         return Verdict.worse if change < 0 else Verdict.better, reason
@@ -222,9 +224,9 @@ def _speed_verdict(
     if unstable:
         return Verdict.unknown, f"the measurement in {' and '.join(unstable)} is unstable"
     if interval is None:
-        return Verdict.unknown, "a single round, or no timings: no 95% interval"
+        return Verdict.unknown, "no 95% interval, because a run has a single round or no timings"
     control = rows[1].fp32 / rows[0].fp32
-    reason = f"FP32 in the same benchmarks: {text_format.times(control)}"
+    reason = f"FP32 in the same benchmarks: {text_format.times(control)} the images/s of A"
     if interval[1] < 1 and change < 1 - LEAST_SPEED_CHANGE:
         return Verdict.worse, reason
     if interval[0] > 1 and change > 1 + LEAST_SPEED_CHANGE:

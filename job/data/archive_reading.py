@@ -181,7 +181,8 @@ def checked_name(name: str, archive: Archive) -> PurePosixPath:
     if path.is_absolute() or not path.parts or ".." in path.parts or set(name) & {"\\", "\0"}:
         raise DataError(
             f"{archive}: {name!r} is a path outside the target folder, or is not a portable path; "
-            "nothing was unpacked"
+            "nothing was unpacked",
+            "Create the archive again, with relative paths.",
         )
     return path
 
@@ -206,7 +207,7 @@ def archive_errors(archive: Archive) -> Iterator[None]:
     ) as error:
         raise DataError(
             f"{archive}: cannot read the archive (truncated, damaged or not an archive): {error}",
-            "Download it again and compare its checksum.",
+            "Download the archive again and compare its checksum.",
         ) from error
 
 

@@ -172,7 +172,7 @@ def _save(entry: ArchiveEntry, archive: Archive, folder: Path) -> None:
         raise DataError(
             f"{archive}: {entry.name!r}: expected {entry.size:,} bytes, found {written:,}; the "
             "archive is truncated or damaged",
-            "Download it again and compare its checksum.",
+            "Download the archive again and compare its checksum.",
         )
 
 
@@ -183,7 +183,8 @@ def _name_errors(archive: Archive, name: str) -> Iterator[None]:
         yield
     except (FileExistsError, NotADirectoryError) as error:
         raise DataError(
-            f"{archive}: {name!r} is in the archive twice, or both as a file and as a folder"
+            f"{archive}: {name!r} is in the archive twice, or both as a file and as a folder",
+            "Create the archive again, with each name once.",
         ) from error
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:

@@ -139,7 +139,7 @@ class RemoteFiles:
         if missing is not None:
             raise DataError(
                 f"cannot read {missing} in {self.where}: the object does not exist",
-                "Upload it, or correct the list that names it.",
+                "Upload the object, or correct the list that names the object.",
             )
         pieces = [self.index.piece(positions[name]) for name in names]
         ahead = FetchAhead(PieceReader(self.remote.access))

@@ -211,7 +211,8 @@ class Opener:
                 other = sorted(set(first[1]) ^ set(class_names))
                 raise DataError(
                     f"{source.where}: {first[0]} and {text} must have the same class folders, but "
-                    f"only one of them has {', '.join(other[:5])}"
+                    f"only one of them has {', '.join(other[:5])}",
+                    "Add or remove class folders.",
                 )
             opened[name] = Given(f"{name}_dir", source)
         return opened

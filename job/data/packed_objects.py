@@ -52,7 +52,7 @@ def read(path: Path) -> list[Annotations]:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(
             f"cannot read {source}: {getattr(error, 'strerror', None) or error}",
-            "Run stage prepare again, or copy the file beside the packed file.",
+            "Run again with --from prepare, or copy the file to the folder of the packed file.",
         ) from error
 
 

@@ -57,7 +57,7 @@ def fit(sizes: npt.ArrayLike, count: int, seed: int = 0) -> Float64s:
     if different < count:
         raise DataError(
             f"{count} anchors need boxes of at least {count} different sizes, found {different}",
-            "Fit fewer anchors, or use more images.",
+            "Lower --count, or add training images.",
         )
     if len(array) > _MOST_SIZES:
         array = array[np.sort(rng.choice(len(array), _MOST_SIZES, replace=False))]

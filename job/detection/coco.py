@@ -186,7 +186,7 @@ def _unique(rows: list[Any], named: str, key: str, unique: str) -> list[tuple[di
         if identity in seen:
             raise DataError(
                 f"{where}: id {identity} is also the id of /{key}/{seen[identity]}",
-                "Remove one of them, or give it another id.",
+                "Remove one of the two entries, or change one id.",
             )
         seen[identity] = number
         result.append((row, where))
@@ -200,7 +200,7 @@ def _check_file_names(images: dict[int, tuple[str, Size | None]], named: str) ->
             raise DataError(
                 f"{named}: images {owners[name]} and {identity} have the same file_name "
                 f"{_shown(name)}",
-                "Remove one of them, because an image must not count twice.",
+                "Remove one of the two images, because an image must not count twice.",
             )
         if name.startswith("/") or ".." in name.split("/") or "\0" in name:
             raise DataError(

@@ -17,7 +17,7 @@ from job.errors import UsageError
 from job.manifest import Manifest
 
 _VARIABLE = "JOB_TRAINING"
-_LAUNCH = "Start it with `python -m paddle.distributed.launch --nproc_per_node N job run ...`."
+_LAUNCH = "Start the run with `python -m paddle.distributed.launch --nproc_per_node N job run ...`."
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def _faults(manifest: Manifest, size: int, index: int | None) -> Iterator[str]:
     train = manifest.train
     steps = train.epochs if train.max_iters is None else train.max_iters
     if manifest.quantize.strategy == "post" or steps == 0:
-        yield "/quantize, /train: nothing is trained"
+        yield "/quantize, /train: expected training with at least 1 step, found no training"
         return
     if train.batch_size % size:
         yield (

@@ -168,7 +168,7 @@ def version_findings(versions: Mapping[str, str]) -> Iterator[Finding]:
     for name, version in versions.items():
         pinned = _PINNED.get(name, version)
         if version == NOT_INSTALLED:
-            advice = "Install the locked dependencies with `make run` in the source folder."
+            advice = "Install the locked dependencies with `make doctor` in the source folder."
             yield Finding(name, PROBLEM, version, advice)
         elif version != pinned:
             yield Finding(
@@ -218,8 +218,8 @@ def smoke_finding(smoke: Mapping[str, Any]) -> Finding:
             "INT8 inference",
             PROBLEM,
             str(smoke["error"]),
-            "Reinstall the locked dependencies with `make run`. If the error persists, use another "
-            "machine.",
+            "Run `make clean doctor` in the source folder, which installs the locked dependencies "
+            "again. If the error persists, use another machine.",
         )
     kernels = ", ".join(map(str, smoke["kernels"]))
     return Finding(

@@ -63,7 +63,8 @@ def run() -> dict[str, Any]:
             f"executed INT8 kernels: {', '.join(kernels) or 'none'}, expected at least one; "
             f"relative error of INT8 against FP32: {error:.3f}, expected at most "
             f"{MAX_RELATIVE_ERROR}",
-            "Reinstall the locked dependencies with `make run`, or use another machine.",
+            "Run `make clean doctor` in the source folder, which installs the locked dependencies "
+            "again, or use another machine.",
         )
     return {
         "isa": onednn_log.isa(primitives),

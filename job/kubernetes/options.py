@@ -133,7 +133,8 @@ def check(manifest: Manifest, options: PodOptions) -> None:
         if code:
             raise UsageError(
                 f"/model/callable: the image does not contain the code of {code!r}",
-                "Build an image with the package, based on this image, and use k8s/base with it.",
+                "Build an image that contains the package, with the image of the job as base. "
+                "Then deploy k8s/base with the new image.",
             )
     if not options.claim and not manifest.output.startswith("s3://"):
         raise UsageError(

@@ -65,7 +65,7 @@ def _module_file(manifest: Manifest, target: str, parts: Sequence[str]) -> Path 
             return _inside(folder, target, parts)
     if importlib.util.find_spec(parts[0]) is not None:
         return None
-    shown = ", ".join(str(folder) for folder in folders[-2:])
+    shown = ", ".join(dict.fromkeys(map(str, folders[-2:])))
     raise UsageError(
         f"/model/callable: cannot import {target}: found no module {parts[0]!r} in the installed "
         f"packages, PYTHONPATH, {shown}",

@@ -99,7 +99,10 @@ def entries(manifest: Manifest, source: str = "manifest") -> tuple[Manifest, ...
         place = f"/matrix/{index}/set"
         fixed = [name for (name, *_), _ in changes if name in ENTRY_FIXED]
         changes += [(("name",), entry.name), (("output",), f"{manifest.output}/{entry.name}")]
-        faults += [Fault(place, f"cannot set {name}: all entries share it") for name in fixed]
+        faults += [
+            Fault(place, f"expected no key {name}, because all entries share its value")
+            for name in fixed
+        ]
         try:
             entry_manifest = _parse(single, source, manifest.base, changes)
             manifests.append(
@@ -111,7 +114,10 @@ def entries(manifest: Manifest, source: str = "manifest") -> tuple[Manifest, ...
             ]
     names = [entry.name for entry in manifest.matrix or ()]
     duplicates = sorted({name for name in names if names.count(name) > 1})
-    faults += [Fault("/matrix", f"several entries have the name {name}") for name in duplicates]
+    faults += [
+        Fault("/matrix", f"expected a different name in each entry, found {name} twice")
+        for name in duplicates
+    ]
     if faults:
         raise ManifestError(source, tuple(faults))
     return tuple(manifests)

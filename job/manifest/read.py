@@ -95,7 +95,8 @@ def read_text(source: str, stdin: TextIO | None) -> str:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(
             f"cannot read the manifest {source}: {reason}",
-            "Give the path or S3 URI of a JSON file, or - for standard input.",
+            "Give the path or S3 URI of a JSON file, the name of an example (digits, "
+            "detection-digits), or - for standard input.",
         ) from error
     if len(content) > _MAX_BYTES:
         _reject(source, _TOO_LARGE)

@@ -115,8 +115,9 @@ def _strategy(
             f"expected post for task outputs, because its images have no labels, found {strategy}",
             "post",
         )
-    if (epochs if max_iters is None else max_iters) != 0:
-        yield Fault("/baseline/train", "expected no training for task outputs")
+    key, steps = ("epochs", epochs) if max_iters is None else ("max_iters", max_iters)
+    if steps != 0:
+        yield Fault(f"/baseline/train/{key}", f"expected 0 for task outputs, found {steps}")
 
 
 def _loss(task: str, loss: str | None) -> Iterator[Fault]:
@@ -136,7 +137,9 @@ def _gates(
         if is_changed and key != GATES[task]:
             owner = next(name for name, gate in GATES.items() if gate == key)
             yield Fault(
-                f"/gates/{key}", f"the key is for task {owner}, but /task is {task}", GATES[task]
+                f"/gates/{key}",
+                f"expected null, because the key is for task {owner} and /task is {task}",
+                GATES[task],
             )
 
 

@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 16, 50])
     parser.add_argument("--rounds", type=int, default=10, choices=range(2, 1000), metavar="N")
     given = parser.parse_args()
-    print("batch  Python p50 ms  native p50 ms  Python costs us  native/Python  95%")
+    print("batch  Python p50 ms  native p50 ms  Python adds µs  native/Python  95%")
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "images.bin"
         write_images(data, given.model, max(given.batch_sizes))

@@ -215,8 +215,8 @@ def match_notes(kept: Sequence[str]) -> list[str]:
         return []
     stay = "stays" if len(kept) == 1 else "stay"
     return [
-        f"{plural(len(kept), 'op')} {stay} in FP32, because the INT8 model would otherwise not "
-        f"compute what was trained: {', '.join(kept)}."
+        f"{plural(len(kept), 'op')} {stay} in FP32, because the INT8 model would otherwise "
+        f"differ too much from the fake-quantized model: {', '.join(kept)}."
     ]
 
 

@@ -170,8 +170,8 @@ class _Fetcher:
         except ObjectMissing as error:
             raise DataError(
                 f"{uri}: no inference model found: {error.message}",
-                "Set MODEL for MODEL.pdmodel (or MODEL.json) and MODEL.pdiparams, or the prefix of "
-                "their folder.",
+                "Set /model/inference_model to s3://BUCKET/PREFIX/MODEL for MODEL.pdmodel (or "
+                "MODEL.json) and MODEL.pdiparams, or to the prefix of their folder.",
             ) from error
         folder = self._files(objects)
         self.paths.setdefault(uri, folder / stem.name)

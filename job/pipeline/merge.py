@@ -32,7 +32,8 @@ def model_at(manifest: Manifest, index: int) -> tuple[str, Manifest]:
     models = matrix.singles(manifest)
     if not 0 <= index < len(models):
         expected = f"expected 0 to {len(models) - 1}" if models else "the manifest has no matrix"
-        raise UsageError(f"--index {index}: {expected}", "Omit --index, or correct it.")
+        hint = "Omit --index, or correct the number." if models else "Omit --index."
+        raise UsageError(f"--index {index}: {expected}", hint)
     return models[index]
 
 

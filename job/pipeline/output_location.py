@@ -38,8 +38,8 @@ def place_of(text: str) -> Location:
     if not text.strip() or "\0" in text or too_long:
         shortened = text if len(text) < 80 else f"{text[:80]}..."
         raise UsageError(
-            f"--output: {shortened!r} is not a valid path",
-            f"Use a path of names of 1 to {_MAX_NAME_BYTES} bytes, such as runs/digits.",
+            f"{shortened!r} is not a valid path of an output",
+            f"Use a path whose names have 1 to {_MAX_NAME_BYTES} bytes, such as runs/digits.",
         )
     return expanded(text)
 
@@ -57,7 +57,7 @@ def on_this_machine(text: str, what: str) -> Path:
     if is_uri(text):
         raise UsageError(
             f"{what}: expected a path on this machine, found {without_secrets(text)!a}",
-            "Write it to this machine first, then copy it to S3.",
+            "Write to a path on this machine, then copy the result to S3.",
         )
     return Path(text)
 

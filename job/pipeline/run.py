@@ -224,7 +224,8 @@ def _warn_of_stale_outputs(
 ) -> None:
     for output_dir in _stale_outputs(planner, stages, selected):
         StageEvents(ui, STORAGE).warn(
-            f"{output_dir}/ is stale: an earlier run with other settings or inputs wrote it"
+            f"{output_dir}/ is stale, because an earlier run with other settings or inputs wrote "
+            "this folder. Run without --until to update the folder."
         )
 
 

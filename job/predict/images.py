@@ -104,7 +104,7 @@ def classify(folder: Path, image: str, ui: Ui, *, compare: bool) -> list[ImageRe
         )
     if meaning == "boxes" and crop is not None:
         raise UsageError(
-            f"{folder}: images were cropped to {crop}, so boxes have no place in the image file",
+            f"{folder}: the transform crops images to {crop}, so boxes do not fit the file",
             "Set /data/resize_short to null, and run the job again.",
         )
     with image_files(image) as files:

@@ -152,8 +152,12 @@ def _speed_phrase(report: Mapping[str, Any], rows: Sequence[SpeedRow]) -> str:
 def _slower_phrase(report: Mapping[str, Any], rows: Sequence[SpeedRow]) -> str:
     """Return the phrase for INT8 that is slower than FP32 at every setting."""
     if len(rows) > MAX_LISTED:
-        return f"INT8 is slower: {_span_text(rows)} of FP32 {_many_settings(report, rows)}"
-    each = (f"{_ratio_text(row)} of FP32 at {setting_name(report, row.setting)}" for row in rows)
+        settings = _many_settings(report, rows)
+        return f"INT8 is slower: {_span_text(rows)} the images/s of FP32 {settings}"
+    each = (
+        f"{_ratio_text(row)} the images/s of FP32 at {setting_name(report, row.setting)}"
+        for row in rows
+    )
     return f"INT8 is slower: {', '.join(each)}"
 
 
@@ -216,7 +220,7 @@ def _run_cards(report: Mapping[str, Any], rows: Sequence[SpeedRow]) -> tuple[Car
 def _agreement_card(report: Mapping[str, Any]) -> Card:
     agreement = report["audit"]["agreement"]
     int8, fake = agreement["int8_fake"], agreement["fake_fp32"]
-    share = "" if fake["same_top1"] is None else f", {fake['same_top1']:.0f}%"
+    share = "" if fake["same_top1"] is None else f", same class for {fake['same_top1']:.0f}%"
     return Card(
         "INT8 against fake-quantized",
         f"{int8['signal_to_noise_db']:.1f} dB",

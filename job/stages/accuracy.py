@@ -82,7 +82,8 @@ def run_shard(
     parts = shards(len(test.labels), manifest.accuracy.shards)
     if number >= len(parts):
         events.message(
-            f"part {number} has no images, because the test split has {len(parts)} parts"
+            f"shard {number} has no images, because the test split is too small for more than "
+            f"{len(parts)} shards"
         )
         return {"images": 0}
     images = parts[number]

@@ -55,6 +55,6 @@ def check_installed(engines: Iterable[str]) -> None:
             raise MachineError(
                 f"/benchmark/engines: {engine} needs packages that are not installed: "
                 f"{', '.join(missing)}",
-                f"Install them with `make engines`, or with `pip install '.[{engine}]'` in the "
-                f"source folder; or remove {engine} from /benchmark/engines.",
+                f"Install the packages with `make engines`, or with `pip install '.[{engine}]'` in "
+                f"the source folder; or remove {engine} from /benchmark/engines.",
             )

@@ -134,7 +134,7 @@ def build(match: Match, out: Path) -> "tuple[Audit, Agreement, list[str]] | None
         if not match.manifest.int8.repair:
             raise
         reason = error.message
-    match.events.message(f"{reason}; searching the ops to keep in FP32", "warning")
+    match.events.message(f"{reason}; searching for ops to keep in FP32", "warning")
     kept = match.search()
     if kept is None:
         return None
@@ -188,7 +188,7 @@ def explained_by_match(
     left: Sequence[Mapping[str, str]], kept: Sequence[str]
 ) -> list[Mapping[str, str]]:
     """Return the ops in FP32, with the reason for the ops that the search selected."""
-    reason = "with this op in INT8, the model does not compute what was trained"
+    reason = "with this op in INT8, the model differs too much from the fake-quantized model"
     return [{**each, "reason": reason if each["op"] in kept else each["reason"]} for each in left]
 
 

@@ -24,11 +24,12 @@ MAX_ERROR = 0.5
 
 
 def differences(
-    manifest: Manifest, inputs: Mapping[str, StageOutput], model: Any, events: Events
+    name: str, manifest: Manifest, inputs: Mapping[str, StageOutput], model: Any, events: Events
 ) -> dict[str, float]:
     """Compare an engine's scores of some images with the fake-quantized model's scores.
 
     Args:
+        name: the engine's name in the manifest.
         manifest: the run's manifest.
         inputs: outputs of prepare and convert.
         model: the model loaded into the engine.
@@ -48,15 +49,15 @@ def differences(
     )
     fake = configuration(inputs["convert"].path / "model", FAKE_QUANTIZED, threads=1)
     expected = Predictor(fake).outputs(images)
-    error = checked_error(flat(model.outputs(images)), flat(expected))
+    error = checked_error(name, flat(model.outputs(images)), flat(expected))
     events.message(
         f"the scores differ from the fake-quantized model's scores by {100 * error:.2f}%"
     )
     return {"relative_error": error}
 
 
-def checked_error(scores: NDArray[Any], expected: NDArray[Any]) -> float:
-    """Return the relative error of scores [N, classes].
+def checked_error(engine: str, scores: NDArray[Any], expected: NDArray[Any]) -> float:
+    """Return the relative error of an engine's scores [N, classes].
 
     Raises:
         QuantizationError: the relative error is not below ``MAX_ERROR``.
@@ -64,9 +65,9 @@ def checked_error(scores: NDArray[Any], expected: NDArray[Any]) -> float:
     error = relative_error(scores, expected)
     if not error < MAX_ERROR:
         raise QuantizationError(
-            f"this engine's scores differ from the fake-quantized model's scores by "
+            f"{engine}: the scores differ from the fake-quantized model's scores by "
             f"{100 * error:.0f}%, expected less than {100 * MAX_ERROR:.0f}%",
-            "Remove this engine from /benchmark/engines.",
+            f"Remove {engine} from /benchmark/engines.",
         )
     return error
 
@@ -77,7 +78,7 @@ def run_openvino(
     """Write model.xml and model.bin."""
     from job.engine.openvino import convert
 
-    return _converted(convert, manifest, inputs, out, events)
+    return _converted("openvino", convert, manifest, inputs, out, events)
 
 
 def run_onnxruntime(
@@ -86,17 +87,22 @@ def run_onnxruntime(
     """Write model.onnx."""
     from job.engine.onnxruntime import convert
 
-    return _converted(convert, manifest, inputs, out, events)
+    return _converted("onnxruntime", convert, manifest, inputs, out, events)
 
 
 def _converted(
-    engine: Any, manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events: Events
+    name: str,
+    engine: Any,
+    manifest: Manifest,
+    inputs: Mapping[str, StageOutput],
+    out: Path,
+    events: Events,
 ) -> Record:
     """Convert the fake-quantized model and compare the scores of both models."""
     record = engine.convert(inputs["convert"].path / "model", out)
     model = engine.open_model(out, 1)
     named = dict(zip(("input", "output"), model.names(), strict=True))
-    return {**record, **differences(manifest, inputs, model, events), "interface": named}
+    return {**record, **differences(name, manifest, inputs, model, events), "interface": named}
 
 
 def _stage(name: str, run: StageFunction) -> Stage:

@@ -77,7 +77,7 @@ class Digests:
             except OSError as error:
                 raise DataError(
                     f"cannot read {error.filename or path}: {error.strerror}",
-                    "Check its permissions, and its disk for errors.",
+                    "Check the permissions of the file, and the disk for errors.",
                 ) from error
         return self._identified[path]
 

@@ -236,7 +236,8 @@ class DecodePool:
                 raise JobError(
                     f"decoding processes failed to start {self._failed_starts} times; the last one "
                     f"{reason}",
-                    "See the log for their error messages. If memory ran out, lower data.workers.",
+                    "Read the error messages of these processes in the log of the stage. If memory "
+                    "ran out, lower data.workers.",
                 )
         open_tasks = [task for task in process.tasks if task.chunk in self._outcomes]
         # Tasks are processed in order, so the process ended during the oldest task.

@@ -107,7 +107,9 @@ def members_of(archive: Archive, limits: Limits) -> list[Member]:
             sha256, size = hash_stream(entry.content)
             if size != entry.size:
                 raise DataError(
-                    f"{archive}: {name!r}: expected {entry.size:,} bytes, found {size:,}"
+                    f"{archive}: {name!r}: expected {entry.size:,} bytes, found {size:,}; "
+                    "the archive is truncated or damaged",
+                    "Upload the archive again.",
                 )
             members.append(Member(name, size, sha256, entry.start))
     return members

@@ -75,4 +75,7 @@ class KnownListing:
         self._cache.put(self._name, json.dumps(known).encode())
 
     def _lost(self, folder: Path) -> None:
-        raise DataError(f"{folder}: another process removed the listing of {self._root}")
+        raise DataError(
+            f"{folder}: another process removed the listing of {self._root}",
+            "Run the same command again.",
+        )

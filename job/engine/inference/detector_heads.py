@@ -40,6 +40,6 @@ def heads_of(graph: ModelGraph, outputs: Sequence[str]) -> list[GraphOp]:
             raise UsageError(
                 f"/model: no convolution computes the detector's output {output}, so its head "
                 "cannot stay in FP32",
-                "Give a detector each of whose outputs is computed by a convolution.",
+                "Give a detector in which a convolution computes each output.",
             )
     return list(found.values())

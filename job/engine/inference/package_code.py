@@ -22,6 +22,6 @@ def skip_package_code(*names: str) -> None:
             continue
         spec = find_spec(name)
         if spec is None:
-            hint = "Install the locked dependencies with `make run` in the source folder."
+            hint = "Install the locked dependencies with `make doctor` in the source folder."
             raise MachineError(f"{name} is not installed", hint)
         sys.modules[name] = module_from_spec(spec)

@@ -36,7 +36,8 @@ def configuration(
     for suffix in (".pdmodel", ".pdiparams"):
         if not Path(f"{prefix}{suffix}").is_file():
             raise DataError(
-                f"{prefix}{suffix} is missing", "Run the stage that writes it again, with --from."
+                f"{prefix}{suffix} is missing",
+                "Run again with --from STAGE, where STAGE is the stage that writes this file.",
             )
     program = Path(f"{prefix}.pdmodel") if whole else network_file(prefix)
     config = inference.Config(str(program), f"{prefix}.pdiparams")

@@ -16,10 +16,7 @@ from job.errors import QuantizationError
 PRODUCTS = ("mul", "matmul", "matmul_v2", "fused_matmul")
 WEIGHTED = ("conv2d", "fused_conv2d", "depthwise_conv2d", "fc", *PRODUCTS)
 TRANSPOSING = ("trans_y", "transpose_Y")
-EXCLUDED = (
-    "not quantized in training: excluded by /quantize/quantize_op_types or "
-    "/quantize/not_quant_pattern"
-)
+EXCLUDED = "not quantized: excluded by /quantize/quantize_op_types or /quantize/not_quant_pattern"
 NAMED = 3
 # Number of leading axes of an input [N, H, W, C] that a fully connected layer treats as rows.
 # Paddle's fc_onednn_pass enables oneDNN for it only if an activation is fused into the layer.
@@ -198,6 +195,6 @@ def why_product_fp32(
     if right in weights:
         return f"{EXCLUDED}; or other ops compute its weight {right}"
     return (
-        "not quantized in training, or no INT8 op computes its inputs: Paddle's oneDNN passes run "
+        "not quantized, or no INT8 op computes its inputs: Paddle's oneDNN passes run "
         "a product of two activations in INT8 only behind an INT8 op"
     )

@@ -91,7 +91,9 @@ def skip_pools(program: Program, widened: Sequence[str]) -> dict[str, str]:
         elif op.attr("adaptive") and has_uneven_windows(sides, op.attr("ksize")):
             reason = "it is adaptive with windows of different sizes, which oneDNN does not support"
         elif op.output("Out")[0] in concatenated:
-            reason = "Paddle gives its output the scale of a concatenation, but keeps its input's"
+            reason = (
+                "Paddle gives the output the scale of a concatenation, but the input has another"
+            )
         else:
             continue
         op._set_attr("skip_quant", 1)

@@ -162,7 +162,8 @@ def likely_causes(out: Path) -> str:
     ]
     if not causes:
         return "Write this op, or the ops before it, with other functions of Paddle."
-    return f"Parts of this network for which this was seen: {'; '.join(causes)}."
+    known = "; ".join(causes)
+    return f"Parts of this network that caused such differences in other networks: {known}."
 
 
 def counts_uneven_padding(pool: OpDesc) -> bool:

@@ -313,7 +313,7 @@ def diverged(plan: TrainingPlan, step: int, what: str, checkpoints: Checkpoints)
     )
     return TrainingError(
         f"{plan.name}: {what} step {step + 1} (learning rate {rate:g})",
-        f"{kept}Lower base_lr or check the data, then run again.",
+        f"{kept}Lower base_lr (or step_size for loss distill), or check the data. Then run again.",
     )
 
 

@@ -269,7 +269,7 @@ def load_inference_model(
     except (ValueError, RuntimeError, OSError) as error:
         raise DataError(
             f"{prefix}: Paddle cannot read the inference model: {reason_of(error)}",
-            "Check that both files are complete, and export the model again if they are.",
+            "Copy both files again if one is incomplete. Otherwise export the model again.",
         ) from error
     return program, feeds, tuple(variable.name for variable in fetches)
 

@@ -125,12 +125,13 @@ def place(device: str) -> paddle.CPUPlace | paddle.CUDAPlace:
         return paddle.CPUPlace()
     if not paddle.device.is_compiled_with_cuda():
         raise MachineError(
-            "device: found gpu, but the installed paddlepaddle supports the CPU only",
+            "/train/device or /baseline/train/device: found gpu, but the installed paddlepaddle "
+            "supports the CPU only",
             "Install paddlepaddle-gpu, or set the device to cpu.",
         )
     if paddle.device.cuda.device_count() == 0:
         raise MachineError(
-            "device: found gpu, but Paddle finds no GPU",
+            "/train/device or /baseline/train/device: found gpu, but Paddle finds no GPU",
             "Check nvidia-smi and CUDA_VISIBLE_DEVICES, or set the device to cpu.",
         )
     return paddle.CUDAPlace(0)

@@ -222,7 +222,7 @@ def logits_of(outputs: Any) -> Any:
         found = f"{found} with {', '.join(map(repr, entries))}"
     raise UsageError(
         f"/model/callable: the network returned {found}, expected a tensor [N, classes]",
-        "Return the logits, or a list, tuple or dict whose first entry or 'logits' entry they are.",
+        "Return the logits, a list or tuple with the logits first, or a dict with key 'logits'.",
     )
 
 

@@ -178,6 +178,7 @@ def from_callable(target: str, *, classes: int) -> nn.Layer:
     if not isinstance(network, nn.Layer):
         raise UsageError(
             f"/model/callable: {target} returned {type(network).__name__}, "
-            "expected a paddle.nn.Layer"
+            "expected a paddle.nn.Layer",
+            "Return the network from the function.",
         )
     return network

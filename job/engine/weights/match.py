@@ -38,7 +38,7 @@ _RECIPES = {
     "default since version 1.6: torch.save(torch.load(path, weights_only=True), path).",
     ONNX: "Save the weights in the tool that made the ONNX model. For a network of /model/name, "
     "run torch.save(network.state_dict(), 'weights.pth') in PyTorch, and set /model/weights to "
-    "this file. Export another network to Paddle's inference format, and set "
+    "this file. Export any other network to Paddle's inference format, and set "
     "/model/inference_model.",
 }
 _RECIPE = (
@@ -180,7 +180,10 @@ def arrays_of(document: Any, path: Path) -> dict[str, NDArray[Any]]:
         DataError: the document is not a dictionary or contains no array.
     """
     if not isinstance(document, Mapping):
-        raise DataError(f"weights {path}: expected arrays by name, found {type(document).__name__}")
+        raise DataError(
+            f"weights {path}: expected arrays by name, found {type(document).__name__}",
+            "Save the weights with paddle.save(network.state_dict(), path).",
+        )
     arrays = {}
     for key, value in document.items():
         named = value[1] if isinstance(value, tuple) and len(value) == 2 else value

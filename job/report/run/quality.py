@@ -80,7 +80,7 @@ def closeness_grid(report: Mapping[str, Any]) -> Grid | None:
     if any(key == "divergence" for _, key, _ in known):
         note = (
             "SNR: signal-to-noise ratio of the scores against FP32. The mean score of each image "
-            "is subtracted before. KL: mean Kullback-Leibler divergence of the class probabilities "
+            "is subtracted first. KL: mean Kullback-Leibler divergence of the class probabilities "
             "from FP32, in nats. Intervals: bootstrap over images, and Wilson."
         )
     return Grid("Closeness to FP32", columns, rows, note)

@@ -36,7 +36,7 @@ def candidates_text(report: Mapping[str, Any]) -> str | None:
     )
     return (
         f"Candidates were compared by their {measures[key]} on the selection split: "
-        f"{first[key]:.3g} before training, {best[key]:.3g} at best. {kept}"
+        f"{first[key]:.3g} before training, {best[key]:.3g} at the best step. {kept}"
     )
 
 

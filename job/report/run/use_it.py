@@ -43,7 +43,7 @@ def use_sections(report: Mapping[str, Any]) -> tuple[Section, ...]:
         f"{best['batch_size']}, {text_format.plural(best['threads'], 'thread')} and "
         f"{text_format.plural(best['instances'], 'instance')}."
     )
-    advice = "" if pays else " INT8 is slower on this machine: do not deploy INT8."
+    advice = "" if pays else " Compare the settings in table II before you deploy INT8."
     command = f"job predict --infer-model OUTPUT/{best['folder']} --image cat.jpg"
     text = (
         f"{fastest}{advice} Copy this folder of the output to your service. Its deploy.json has "

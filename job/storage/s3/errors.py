@@ -157,7 +157,7 @@ def _missing(uri: S3Uri, status: int, code: str, operation: str) -> StorageError
     if code == "NoSuchBucket":
         return StorageError(
             f"{uri}: bucket {uri.bucket} does not exist",
-            "Create it, or correct its name and the endpoint.",
+            "Create the bucket, or correct its name and the endpoint.",
         )
     if code == "NoSuchUpload":
         return UploadMissing(

@@ -66,7 +66,7 @@ class Claim:
         return self.owner["state"] == RELEASED or known_gone(self.owner)
 
     def __str__(self) -> str:
-        started = self.owner.get("started", "an unknown time")
+        started = self.owner.get("started", "at an unknown time")
         return f"process {self.owner['pid']} on {self.owner['host']}, started {started}"
 
 

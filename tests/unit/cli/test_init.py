@@ -331,6 +331,28 @@ def test_a_classifier_cannot_be_trained_on_objects(
         init(monkeypatch, tmp_path, "--data", "d", "--model", "resnet18")
 
 
+def test_a_detector_needs_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images(tmp_path / "photos", *(f"{kind}/{n}.png" for kind in "ab" for n in range(9)))
+    with pytest.raises(UsageError, match="--model yolov3_mobilenet_v1"):
+        init(monkeypatch, tmp_path, "--data", "photos", "--model", "yolov3_mobilenet_v1")
+    assert not (tmp_path / "m.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ((), "found neither"),
+        (("--data", "photos", "--example", "digits"), "found both"),
+        (("--example", "digits", "--output", "none/m.json"), "none does not exist"),
+    ],
+)
+def test_wrong_options_are_named(
+    arguments: tuple[str, ...], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match=named):
+        init(monkeypatch, tmp_path, *arguments)
+
+
 def test_voc_in_s3_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket: S3Uri, s3_server: S3Server
 ) -> None:

@@ -82,8 +82,8 @@ def test_every_fault_of_every_matrix_entry_is_listed() -> None:
         check(body)
     faults = [(fault.pointer, fault.message) for fault in caught.value.faults]
     assert [pointer for pointer, _ in faults].count("/matrix/0/set") == 2
-    assert any(p == "/matrix/1/set" and "cannot set output" in text for p, text in faults)
-    assert any(p == "/matrix" and text.endswith(" same") for p, text in faults)
+    assert any(p == "/matrix/1/set" and "output" in text for p, text in faults)
+    assert any(p == "/matrix" and " same " in text for p, text in faults)
 
 
 # Defaults and what is resolved

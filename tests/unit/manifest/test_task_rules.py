@@ -94,7 +94,8 @@ def test_coco_has_a_json_file_and_a_folder() -> None:
             "/detection/augment/sizes",
         ),
         (of(OUTPUTS, quantize={"strategy": "aware"}), "/quantize/strategy"),
-        (of(OUTPUTS, baseline={"train": {"epochs": 1}}), "/baseline/train"),
+        (of(OUTPUTS, baseline={"train": {"epochs": 1}}), "/baseline/train/epochs"),
+        (of(OUTPUTS, baseline={"train": {"max_iters": 9}}), "/baseline/train/max_iters"),
         (of(OUTPUTS, model__name="resnet50"), "/model/name"),
     ],
 )

@@ -19,7 +19,7 @@ def slower(**changes: Any) -> dict[str, Any]:
 
 def test_headline_and_card() -> None:
     summary = summarize(slower())
-    assert "INT8 is slower: 0.79× of FP32" in summary.headline
+    assert "INT8 is slower: 0.79× the images/s of FP32" in summary.headline
     card = next(card for card in summary.cards if card.title.startswith("Speedup"))
     assert card.warning
     assert 'class="card warn"' in as_html(slower())
