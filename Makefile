@@ -25,7 +25,9 @@ COMPILE := uv pip compile pyproject.toml --generate-hashes --no-header --quiet \
 # time.
 unexport PYTHONDONTWRITEBYTECODE
 
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# The test processes share the cores, so one thread of the math libraries is enough for each, and a waiting
+# thread must not spin.
+PYTEST := OMP_NUM_THREADS=1 KMP_BLOCKTIME=0 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 

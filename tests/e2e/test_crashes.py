@@ -286,7 +286,7 @@ def check_parts(finished: Run, run: Killing, s3_server: S3Server, output: S3Uri)
     elsewhere = {"JOB_SCRATCH": str(run.folder / "elsewhere")}
     score = ("score", "m.json", *parts, "--shard", "1", *run.arguments)
     done = job(*score, cwd=run.folder, environment=elsewhere)
-    assert "1 of 2" in done.out
+    assert "Scored shard 1 " in done.out
     join = ("run", "m.json", *parts, "--from", "accuracy", "--until", "accuracy", *run.arguments)
     again = job(*join, cwd=run.folder)
     assert re.search(r"accuracy: .*1 of 2", again.err)
