@@ -94,7 +94,7 @@ def read_text(source: str, stdin: TextIO | None) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(
-            f"cannot read the manifest {source}: {reason}",
+            f"{source}: cannot read the manifest: {reason}",
             "Give the path or S3 URI of a JSON file, the name of an example (digits, "
             "detection-digits), or - for standard input.",
         ) from error

@@ -146,7 +146,11 @@ def find_model(location: Path) -> Path:
             hint += " Save models of other formats (__model__) as .pdmodel and .pdiparams."
         if len(models) != 1:
             names = ", ".join(path.name for path in models) or "none"
-            raise errors.DataError(f"{location}: expected one .pdmodel file, found {names}", hint)
+            raise errors.DataError(
+                f"{location}: expected one .pdmodel file, or one .json file with .pdiparams; "
+                f"found {names}",
+                hint,
+            )
         location = models[0]
     prefix = location.with_suffix("") if location.suffix in _SUFFIXES else location
     for path in (program_file(prefix), Path(f"{prefix}.pdiparams")):

@@ -44,10 +44,18 @@ def use_sections(report: Mapping[str, Any]) -> tuple[Section, ...]:
         f"{text_format.plural(best['instances'], 'instance')}."
     )
     advice = "" if pays else " Compare the settings in table II before you deploy INT8."
-    command = f"job predict --infer-model OUTPUT/{best['folder']} --image cat.jpg"
     text = (
         f"{fastest}{advice} Copy this folder of the output to your service. Its deploy.json has "
         "the transform, the class names and the settings."
     )
-    code = Code("Try it", command, language="sh", folded=False)
-    return (Section("Use it", (Text(text), code)),)
+    command = _command(records["int8"], best["folder"])
+    code = (Code("Try it", command, language="sh", folded=False),) if command else ()
+    return (Section("Use it", (Text(text), *code)),)
+
+
+def _command(record: Mapping[str, Any], folder: str) -> str:
+    """Return a ``job predict`` command for a model; empty if the command cannot use its outputs."""
+    if record["output"]["meaning"] == "other":
+        return ""
+    images = "--image cat.jpg" if record["transform"] else "--infer-data test.bin"
+    return f"job predict --infer-model OUTPUT/{folder} {images}"

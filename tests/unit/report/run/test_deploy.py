@@ -12,6 +12,7 @@ from job.pipeline.report_files import render_files, write
 from job.predict.deployed import read_deploy
 from job.report.deploy import deploy_records
 from job.report.render import schema_check
+from job.report.run.use_it import use_sections
 
 INTERFACE = {"input": "image", "output": "scores", "probabilities": False}
 
@@ -162,3 +163,13 @@ def test_the_page_shows_what_to_deploy_and_where_it_was_measured() -> None:
     assert report["host"]["cpu_model"] in html
     assert html.count("<details>") == 2
     assert "Use it" not in as_html(sample_report())
+
+
+def test_the_command_fits_the_data_and_the_outputs() -> None:
+    report = report_with_interfaces()
+    report["data"]["normalised"] = True
+    assert deploy_records(report)["int8"]["transform"] is None
+    ((_, code),) = (section.blocks for section in use_sections(report))
+    assert "--infer-data" in code.text
+    report["manifest"]["task"] = "outputs"
+    assert [len(section.blocks) for section in use_sections(report)] == [1]
