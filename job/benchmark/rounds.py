@@ -241,7 +241,7 @@ def fastest_call(group: InstanceGroup, batches: int, limit: float) -> float:
 
 
 def is_competitive(label: str, fastest: Mapping[str, float]) -> bool:
-    """Return whether an FP32 engine is fast enough, compared with table II, to be timed.
+    """Return whether a call takes at most ``TOO_SLOW`` times as long as in the engines ``FP32``.
 
     Args:
         label: label of the engine.

@@ -127,7 +127,11 @@ def init(
 
 
 def _check_options(
-    data: str | None, example: str | None, inference_model: str | None, zoo: str | None, output: str
+    data: str | None,
+    example: str | None,
+    inference_model: str | None,
+    built_in: str | None,
+    output: str,
 ) -> None:
     """Check which options are given together, and that the manifest can be created.
 
@@ -139,7 +143,7 @@ def _check_options(
         raise UsageError(
             f"expected exactly one of --data and --example, found {found}", "Run `job init --help`."
         )
-    if data is not None and inference_model and zoo:
+    if data is not None and inference_model and built_in:
         raise UsageError(
             "--inference-model cannot be combined with --model or --weights, because the saved "
             "model contains network and weights",

@@ -118,7 +118,7 @@ def run(
         bool,
         typer.Option(
             "--probe",
-            help="With --dry-run: measure this machine for 10 seconds, for more accurate times.",
+            help="With --dry-run: measure this machine for about 10 s, for more accurate times.",
         ),
     ] = False,
     allow_code: Annotated[

@@ -88,7 +88,7 @@ class Loader:
             that crashes or hangs the decoder then stops the job.
         max_bad_fraction: maximum share of bad images in the split. Above it, the run fails.
         on_bad: callback for each bad image.
-        timeout_s: timeout for decoding 16 images, in seconds. After it, their process is replaced.
+        timeout_s: timeout for decoding 16 images, in seconds. A slower process is replaced.
         sizes: sides of square images with objects, in pixels. All images of ten batches are resized
             to one of them. Empty: batches have the size of ``transform``.
     """

@@ -115,7 +115,10 @@ def entries(manifest: Manifest, source: str = "manifest") -> tuple[Manifest, ...
     names = [entry.name for entry in manifest.matrix or ()]
     duplicates = sorted({name for name in names if names.count(name) > 1})
     faults += [
-        Fault("/matrix", f"expected a different name in each entry, found {name} twice")
+        Fault(
+            "/matrix",
+            f"expected a different name in each entry, found {name} {names.count(name)} times",
+        )
         for name in duplicates
     ]
     if faults:

@@ -110,9 +110,8 @@ def calibrate(
             exception that it raises ends the calibration.
 
     Returns:
-        ``activation_scales``, ``gptq_weights``, ``corrected_layers`` and ``equalized_activations``:
-        the numbers of activation scales, weights rounded by GPTQ, corrected layers and equalized
-        activations.
+        The numbers ``activation_scales``, ``gptq_weights`` (rounded by GPTQ),
+        ``corrected_layers`` and ``equalized_activations``.
 
     Raises:
         QuantizationError: there is no image, or an activation is not finite.

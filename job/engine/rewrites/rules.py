@@ -292,14 +292,14 @@ def halve_weights(network: Network) -> int:
 
 
 def use_unsigned_steps(network: Network) -> int:
-    """Give never-negative values 256 steps from 0 to their scale, by a zero point of -128.
+    """Give never-negative values 255 steps from 0 to their scale, by a zero point of -128.
 
     The fake-quantized model marks values that oneDNN stores as unsigned bytes by 255 steps
     (job.engine.quantize.grid). OpenVINO ignores this mark, but its frontend subtracts the zero
     point. Paddle's kernels ignore the zero point, so only OpenVINO computes this model correctly.
 
-    Other never-negative values, such as a concatenation of relus, get the 256 steps, too. With
-    signed steps, OpenVINO computes Inception v3 wrong.
+    Other never-negative values, such as a concatenation of relus, get the 255 steps, too. With
+    signed steps, OpenVINO computes wrong scores for Inception v3.
     """
     changed = 0
     never_negative = never_negative_values(network)

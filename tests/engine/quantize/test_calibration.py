@@ -318,3 +318,8 @@ def test_groups_of_weights_have_bounded_covariances() -> None:
 )
 def test_more_small_images_are_measured(shape, count):
     assert enough(shape) == count
+
+
+def test_part_of_no_images_is_empty():
+    assert Images(IMAGES[:0]).some(4).count == 0
+    assert Images(IMAGES).some(7).count == 7

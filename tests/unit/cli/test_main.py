@@ -187,7 +187,7 @@ class TestRefusals:
     def test_no_name(self, folder: Path, name: str) -> None:
         done = job("run", "m.json", "--output", name, cwd=folder)
         assert done.returncode == 2
-        assert f"error: {name[:80]!r}"[:60] in done.stderr
+        assert repr(name)[:20] in done.stderr
 
     def test_locked(self, folder: Path) -> None:
         from job.storage.local import LocalOutput
