@@ -101,17 +101,19 @@ def check(
 
 
 def check_network(manifest: Manifest, session: Any) -> None:
-    """Check that no weight is NaN, and what a user's network computes.
+    """Check that no weight is NaN, that training uses all weights, and what a network computes.
 
     A user's network must treat each image alone, and compute the same as in eager execution.
     The outputs of exported detectors need not have one row per image.
     """
     from job.engine.training.batch_check import check_batches
     from job.engine.training.eager_check import check_against_eager
-    from job.engine.training.program_checks import require_numbers
+    from job.engine.training.program_checks import require_numbers, require_trainable
 
     model = manifest.model
     require_numbers(session.classifier.evaluation, session.scope)
+    if trains(manifest) or manifest.trains_quantized:
+        require_trainable(session.classifier)
     if model.name is None and manifest.task != "detection":
         key = "callable" if model.callable else "inference_model"
         check_batches(session, f"/model/{key}: {model.callable or model.inference_model}")

@@ -1,13 +1,17 @@
 """Networks as users write them; each has images of [1, 8, 8] and is called as own_networks:NAME."""
 
 # ruff: noqa: TID251, I001
+import random
+
 import numpy as np
 
 # Before paddle, because it selects the legacy program format.
 import job.engine  # noqa: F401
 import paddle
 from paddle import nn
+from paddle.base.layer_helper import LayerHelper
 from paddle.nn import functional
+from paddle.vision.ops import DeformConv2D
 
 
 class Network(nn.Layer):
@@ -405,6 +409,87 @@ def shared_by_convolutions(num_classes):
 
 
 # From here on: networks that a static program cannot hold.
+
+
+def times(values, gates):
+    """Multiply [N, C, H, W] with [N, C], as exports of old Paddle versions do."""
+    if paddle.in_dynamic_mode():
+        return values * gates.unsqueeze([2, 3])
+    helper = LayerHelper("elementwise_mul")
+    out = helper.create_variable_for_type_inference("float32")
+    inputs = {"X": [values], "Y": [gates]}
+    helper.append_op(
+        type="elementwise_mul", inputs=inputs, outputs={"Out": [out]}, attrs={"axis": 0}
+    )
+    return out
+
+
+def gated_by_axis(num_classes):
+    def call(m, x):
+        x = m.first(x)
+        gates = functional.sigmoid(m.gates(x.mean([2, 3])))
+        return m.head(m.second(functional.relu(times(x, gates))))
+
+    return Network(
+        call,
+        first=conv(1, 16, act=None),
+        gates=nn.Linear(16, 16),
+        second=conv(16, 16),
+        head=head(16, num_classes),
+    )
+
+
+def called_twice(num_classes):
+    def call(m, x):
+        x = functional.relu(m.first(x)).mean([2, 3])
+        x = paddle.concat([functional.relu(m.shared(x)), functional.tanh(m.shared(x))], -1)
+        return m.head(x)
+
+    return Network(
+        call,
+        first=nn.Conv2D(1, 16, 3, padding=1),
+        shared=nn.Linear(16, 16),
+        head=nn.Linear(32, num_classes),
+    )
+
+
+def random_outside_paddle(num_classes):
+    def call(m, x):
+        x = m.first(x)
+        return m.head(m.second(x) if random.random() < 2 else x)  # noqa: S311
+
+    return Network(call, first=conv(1, 8), second=conv(8, 8), head=head(8, num_classes))
+
+
+def skipped_in_training(num_classes):
+    def call(m, x):
+        x = m.first(x)
+        return m.head(x if m.training else m.second(x))
+
+    return Network(call, first=conv(1, 8), second=conv(8, 8), head=head(8, num_classes))
+
+
+def deformed(num_classes):
+    class Deformed(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.first, self.offsets = nn.Conv2D(1, 16, 3, 1, 1), nn.Conv2D(16, 18, 3, 1, 1)
+            self.deformed = DeformConv2D(16, 16, 3, padding=1)
+            self.head = head(16, num_classes)
+
+        def forward(self, x):
+            x = functional.relu(self.first(x))
+            return self.head(functional.relu(self.deformed(x, self.offsets(x))))
+
+    return Deformed()
+
+
+def norm_of_planes(num_classes):
+    def call(m, x):
+        x = m.first(x)
+        return m.head(x / paddle.norm(x, 2, [2, 3], keepdim=True))
+
+    return Network(call, first=conv(1, 8, act=None), head=head(8, num_classes))
 
 
 def branch_on_value(num_classes):

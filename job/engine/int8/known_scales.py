@@ -12,6 +12,7 @@ from paddle.static import Program
 from job.engine.int8.graph_fixes import keep_apart
 from job.engine.quantize.fake_quantize import QUANTIZE
 from job.engine.quantize.graph import Graph, residual_adds
+from job.engine.training.bias_shapes import FUSED_ACTIVATIONS
 
 # Op types -> slot of the input, for which Paddle's compute_propagate_scales_onednn_pass gives input
 # and output one scale.
@@ -19,11 +20,6 @@ KEEPING_SCALE = {
     **dict.fromkeys(("transpose2", "reshape2", "pool2d", "split"), "X"),
     **dict.fromkeys(("nearest_interp", "nearest_interp_v2"), "X"),
     **dict.fromkeys(("slice", "shape"), "Input"),
-}
-# Activations that Paddle fuses into the convolution together with the sum.
-FUSED_ACTIVATIONS = {
-    *("abs", "clip", "gelu", "hard_sigmoid", "hard_swish", "leaky_relu", "mish"),
-    *("relu", "relu6", "sigmoid", "sqrt", "swish", "tanh"),
 }
 
 

@@ -121,11 +121,27 @@ def require_matches(graph: Graph, named: dict[int, list[str]], skip_ops: Sequenc
             continue
         ops = [graph.block.ops[index] for index in named]
         names = [*sorted({op.type for op in ops}), *map(output_of, ops)]
-        close = close_matches(item, names, 3) or names[:3]
+        if item.startswith(ID):
+            # The nearest indexes, because numbers close to each other are not similar as text.
+            wanted = int(item[1:]) if item[1:].isdecimal() else 0
+            nearest = sorted(named, key=lambda index: abs(index - wanted))[:3]
+            close = [f"{ID}{index} ({output_of(graph.block.ops[index])})" for index in nearest]
+        else:
+            close = close_matches(item, names, 3) or names[:3]
         raise UsageError(
-            f"/int8/skip_ops: {item!r} matches no quantized op of this model",
+            f"/int8/skip_ops: {item!r} matches no quantized op of this model"
+            f"{described_index(graph, item)}",
             f"Similar ops are {', '.join(close)}. The audit in the report names more ops.",
         )
+
+
+def described_index(graph: Graph, item: str) -> str:
+    """Return which op an item ``#`` and index selects; empty if there is none."""
+    index = int(item[1:]) if item.startswith(ID) and item[1:].isdecimal() else -1
+    if not 0 <= index < len(graph.block.ops):
+        return ""
+    op = graph.block.ops[index]
+    return f": it is {op.type} ({output_of(op)}), which is not quantized"
 
 
 def keep_in_fp32(graph: Graph, op: Any) -> None:

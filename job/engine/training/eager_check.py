@@ -69,7 +69,8 @@ def check_against_eager(session: Session, target: str, classes: int) -> float:
             in_place_hint(target, classes, session.input_shape)
             or unregistered_hint(classifier, target, classes)
             or "The program is built by one call of the network. Remove code that depends on the "
-            "values or the number of images, and random numbers in evaluation.",
+            "values or the number of images, and random numbers in evaluation. If the constructor "
+            "draws random numbers, store them with register_buffer.",
         )
     return error
 

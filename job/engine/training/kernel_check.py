@@ -3,6 +3,7 @@
 import tempfile
 from bisect import bisect_left
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ Op = paddle.base.framework.Operator
 MAX_KERNEL_ERROR = 1e-2
 # Number of axes of a window.
 PLANE_AXES = 2
+MATRIX_PRODUCTS = ("mul", "matmul", "matmul_v2")
 # Op types whose results oneDNN was seen to compute wrong behind a convolution.
 NEAREST = ("nearest_interp", "nearest_interp_v2")
 
@@ -132,17 +134,7 @@ def likely_causes(out: Path) -> str:
         out: folder of the model.
     """
     ops = read_program(out / f"{PREFIX}.pdmodel").blocks[0].ops
-    readers: dict[str, list[str]] = defaultdict(list)
-    for op in ops:
-        for slot in op.inputs:
-            if slot.parameter == "Filter":
-                readers[slot.arguments[0]].append(op.outputs[0].arguments[0])
-    causes = [
-        f"the weight {name}, which the convolutions {', '.join(outputs)} share: give each "
-        "convolution a weight of its own"
-        for name, outputs in readers.items()
-        if len(outputs) > 1
-    ]
+    causes = shared_weights(ops)
     causes += [
         f"the nearest interpolation {op.outputs[0].arguments[0]}: use another mode"
         for op in ops
@@ -164,6 +156,31 @@ def likely_causes(out: Path) -> str:
         return "Write this op, or the ops before it, with other functions of Paddle."
     known = "; ".join(causes)
     return f"Parts of this network that caused such differences in other networks: {known}."
+
+
+def shared_weights(ops: Sequence[OpDesc]) -> list[str]:
+    """Describe weights of several convolutions, and products that are computed several times."""
+    convolutions: dict[str, list[str]] = defaultdict(list)
+    products: dict[tuple[str, str], list[str]] = defaultdict(list)
+    computed = {name for op in ops for slot in op.outputs for name in slot.arguments}
+    for op in ops:
+        inputs = {slot.parameter: slot.arguments[0] for slot in op.inputs if slot.arguments}
+        if "Filter" in inputs:
+            convolutions[inputs["Filter"]].append(op.outputs[0].arguments[0])
+        elif op.type in MATRIX_PRODUCTS and inputs["Y"] not in computed:
+            products[inputs["X"], inputs["Y"]].append(op.outputs[0].arguments[0])
+    found = [
+        f"the weight {weight}, which the convolutions {', '.join(outputs)} share: give each "
+        "convolution a weight of its own"
+        for weight, outputs in convolutions.items()
+        if len(outputs) > 1
+    ]
+    return found + [
+        f"the fully connected layer with weight {weight}, which the network calls "
+        f"{len(outputs)} times with {value}: call it once and use its result {len(outputs)} times"
+        for (value, weight), outputs in products.items()
+        if len(outputs) > 1
+    ]
 
 
 def counts_uneven_padding(pool: OpDesc) -> bool:

@@ -15,6 +15,7 @@ import paddle
 from paddle import static
 from paddle.static import Program
 
+from job.engine.inference.failure import names_failed_op, reason_of
 from job.engine.training.checkpoints import (
     BEST,
     Checkpoints,
@@ -41,6 +42,7 @@ from job.engine.training.programs import (
 )
 from job.engine.training.schedule import Schedule
 from job.engine.training.stepper import Stepper, remaining_batches
+from job.engine.training.tracing import places_in
 from job.errors import TrainingError
 from job.events import Events
 from job.tasks.task import Task
@@ -290,11 +292,17 @@ def run_step(
     """Run step ``step`` (from 0), record it, and report the progress.
 
     Raises:
-        TrainingError: the loss is not finite.
+        TrainingError: the loss is not finite, or an op rejects the values that it reads.
     """
     rate = plan.schedule.rate(step, plan.total_steps)
     started = time.monotonic()
-    loss = stepper.run(batch, rate, step)
+    try:
+        loss = stepper.run(batch, rate, step)
+    except (RuntimeError, ValueError) as error:
+        if not names_failed_op(error):
+            raise
+        what = f"{reason_of(error)} ({''.join(places_in(str(error))[-1:])}) at"
+        raise diverged(plan, step, what, checkpoints) from error
     if not math.isfinite(loss):
         raise diverged(plan, step, f"the loss is {loss} at", checkpoints)
     speed = progress.advance(len(batch.images), time.monotonic() - started)
@@ -304,7 +312,7 @@ def run_step(
 
 
 def diverged(plan: TrainingPlan, step: int, what: str, checkpoints: Checkpoints) -> TrainingError:
-    """Return the error of a training whose loss or weights are not finite."""
+    """Return the error of a training whose values are not finite, or that an op rejects."""
     rate = plan.schedule.rate(step, plan.total_steps)
     kept = (
         f"The last good checkpoint is in {checkpoints.folder}. "

@@ -1,17 +1,20 @@
 """Builds the static programs of a network."""
 
+import random
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import paddle
 from paddle import static
 from paddle.static import Program
 
+from job.engine.training.bias_shapes import fold_bias_shapes, write_out_axes
 from job.engine.training.evaluation_trace import named_like, same_ops
 from job.engine.training.objective import Objective
 from job.engine.training.programs import (
     IMAGE,
     Classifier,
-    fold_bias_shapes,
     persistables,
     skip_computed_weights,
 )
@@ -19,6 +22,20 @@ from job.engine.training.random_slopes import use_mean_slopes
 from job.engine.training.tracing import WarningAction, eager_semantics
 from job.engine.training.transposed_weights import transpose_initial_values, transpose_weights
 from job.errors import UsageError
+
+
+class Trace(NamedTuple):
+    """A network and the ops of one call.
+
+    Attributes:
+        network: the network.
+        outputs: its outputs.
+        generators: modules whose random numbers the call drew.
+    """
+
+    network: paddle.nn.Layer
+    outputs: tuple[static.Variable, ...]
+    generators: tuple[str, ...]
 
 
 def from_network(
@@ -46,7 +63,7 @@ def from_network(
     startup.random_seed = seed
     paddle.seed(seed)
     with static.program_guard(train, startup), paddle.utils.unique_name.guard():
-        network, outputs = trace(build, input_shape, objective, training=True)
+        network, outputs, generators = trace(build, input_shape, objective, training=True)
         found, hint = objective.check([output.shape for output in outputs])
         if found:
             raise UsageError(f"/model/classes: the network's {found}", f"Return {hint}")
@@ -77,6 +94,7 @@ def from_network(
         weight_names=weight_names,
         training_outputs=names,
         transposed=transposed,
+        generators=generators,
     )
 
 
@@ -87,17 +105,26 @@ def trace(
     *,
     training: bool,
     in_place: WarningAction = "ignore",
-) -> tuple[paddle.nn.Layer, tuple[static.Variable, ...]]:
-    """Append a network's ops to the current program; return the network and its outputs."""
+) -> Trace:
+    """Append a network's ops to the current program."""
     image = static.data(IMAGE, [None, *input_shape], "float32")
     with eager_semantics(in_place):
         network = build()
         network.train() if training else network.eval()
+        before = states()
         outputs = objective.outputs_of(network(image))
+        generators = tuple(name for name, state in states().items() if state != before[name])
     program = static.default_main_program()
     add_batch_norm_parameters(program)
     fold_bias_shapes(program)
-    return network, outputs
+    write_out_axes(program)
+    return Trace(network, outputs, generators)
+
+
+def states() -> dict[str, Any]:
+    """Return the states of the random generators that Python code of a network can use."""
+    kind, keys, *others = np.random.get_state()
+    return {"random": random.getstate(), "numpy.random": (kind, keys.tolist(), *others)}
 
 
 def evaluation_of(
@@ -124,7 +151,7 @@ def evaluation_of(
     """
     traced, unused = Program(), Program()
     with static.program_guard(traced, unused), paddle.utils.unique_name.guard():
-        _, own = trace(build, input_shape, objective, training=False)
+        own = trace(build, input_shape, objective, training=False).outputs
     traced = traced.clone(for_test=True)._prune(list(own))
     if same_ops(traced, cloned):
         return cloned, outputs

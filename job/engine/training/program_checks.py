@@ -82,6 +82,34 @@ def require_weights(program: Program) -> None:
         )
 
 
+def require_trainable(classifier: Classifier) -> None:
+    """Check that a training computes what the network's code computes at each call.
+
+    The training program is built by one call. Python code that draws random numbers would decide
+    once for all steps.
+
+    Raises:
+        UsageError: the call drew random numbers outside Paddle, or the training program does not
+            use a weight that evaluation uses.
+    """
+    if classifier.generators:
+        raise UsageError(
+            f"/model/callable: the network draws random numbers with {classifier.generators[0]} in "
+            "its forward pass, but training runs this code only once",
+            "Draw them with Paddle, for example with paddle.rand([x.shape[0], 1, 1, 1]), and "
+            "multiply with the result instead of using if.",
+        )
+    used = {name for op in classifier.train.global_block().ops for name in op.input_arg_names}
+    parameters = [each for each in classifier.evaluation.all_parameters() if each.trainable]
+    unused = [each.name for each in parameters if each.name not in used]
+    if unused:
+        raise UsageError(
+            f"/model/callable: training does not use {len(unused)} weights that evaluation uses: "
+            f"{', '.join(unused[:NAMED])}",
+            "Use each layer in training, too, or set its weights with trainable=False.",
+        )
+
+
 def require_numbers(program: Program, scope: Scope) -> None:
     """Check that no weight is NaN.
 

@@ -18,6 +18,7 @@ from job.engine.inference.decoding import find_decoding
 from job.engine.inference.failure import reason_of
 from job.engine.inference.paddle_format import put_in_order, read_program
 from job.engine.inference.pir_format import legacy_model
+from job.engine.training.bias_shapes import PLANES, fold_bias_shapes, write_out_axes
 from job.engine.training.heads import graph_of
 from job.engine.training.random_slopes import use_mean_slopes
 from job.engine.training.ready_names import (
@@ -39,11 +40,7 @@ paddle.enable_static()
 
 # Ops that an exported FP32 model never contains.
 QUANTIZED = {"quantize_linear", "dequantize_linear", "quantize", "dequantize", "fused_conv2d"}
-# Number of dimensions of images, and of a two-dimensional convolution's output.
-PLANES = 4
 RESHAPING = ("flatten_contiguous_range", "reshape2", "transpose2", "squeeze2", "unsqueeze2")
-# Op types into which Paddle fuses a bias.
-WITH_BIAS = ("conv2d", "depthwise_conv2d", "conv2d_transpose")
 # Op type -> outputs that its gradient reads, and their data types.
 FOR_GRADIENTS = {
     **{name: {"XShape": "float32"} for name in RESHAPING},
@@ -65,6 +62,7 @@ class Classifier:
         weight_names: the network's name -> the variable's name, for each weight of ``evaluation``.
         training_outputs: names of the same values in ``train``.
         transposed: variables that contain the transpose of the network's weight.
+        generators: modules whose random numbers the call drew that built ``train``.
     """
 
     train: Program
@@ -75,6 +73,7 @@ class Classifier:
     weight_names: Mapping[str, str]
     training_outputs: tuple[str, ...]
     transposed: frozenset[str] = frozenset()
+    generators: tuple[str, ...] = ()
 
     @property
     def logits(self) -> str:
@@ -147,6 +146,7 @@ def from_inference_model(prefix: Path, scope: static.Scope, objective: "Objectiv
     if found:
         raise DataError(f"{prefix}: the model's {found}", f"Give {hint}")
     fold_bias_shapes(evaluation)
+    write_out_axes(evaluation)
     transposed = transpose_weights([evaluation])
     stored = read_variables(scope, sorted(transposed))
     write_variables(scope, {name: value.T for name, value in stored.items()})
@@ -272,48 +272,6 @@ def load_inference_model(
             "Copy both files again if one is incomplete. Otherwise export the model again.",
         ) from error
     return program, feeds, tuple(variable.name for variable in fetches)
-
-
-def fold_bias_shapes(program: Program) -> int:
-    """Make each convolution's bias a one-dimensional operand, as the fusion passes expect.
-
-    ``nn.Conv2D`` with a bias builds conv2d, reshape2(bias), elementwise_add(axis=-1). No pass fuses
-    this sequence, so bias and activation would run as separate ops, in FP32 and in INT8.
-
-    Returns:
-        The number of adds that were changed.
-    """
-    block = program.global_block()
-    # The shape is [1, channels, 1, 1], or [1, 1, 1, channels] of networks in NHWC. The passes lose
-    # the axis of a bias with five dimensions, of a three-dimensional convolution.
-    reshaped = {
-        op.output("Out")[0]: op
-        for op in block.ops
-        if op.type == "reshape2"
-        and block.var(op.input("X")[0]).persistable
-        and len(op.attr("shape")) == PLANES
-    }
-    # Paddle fuses other adds with a relu behind them into an op that loses the axis.
-    fused = {op.output("Output")[0] for op in block.ops if op.type in WITH_BIAS}
-    changed = 0
-    for op in block.ops:
-        if op.type != "elementwise_add" or op.input("X")[0] not in fused:
-            continue
-        if op.input("Y")[0] in reshaped and op.attr("axis") == -1:
-            (bias,) = reshaped[op.input("Y")[0]].input("X")
-            sizes = [size != 1 for size in reshaped[op.input("Y")[0]].attr("shape")]
-            if len(block.var(bias).shape) == 1 and any(sizes):
-                op._rename_input(op.input("Y")[0], bias)
-                op._set_attr("axis", sizes.index(True))
-                changed += 1
-    used = {name for op in block.ops for name in op.input_arg_names}
-    unused = reshaped.keys() - used
-    for index in reversed(range(len(block.ops))):
-        op = block.ops[index]
-        if op.type == "reshape2" and op.output("Out")[0] in unused:
-            block._remove_op(index, sync=False)
-    program._sync_with_cpp()
-    return changed
 
 
 def skip_computed_weights(program: Program) -> None:

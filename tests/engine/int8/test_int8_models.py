@@ -314,3 +314,11 @@ def test_unknown_op_to_skip_is_refused(resnet18, tmp_path):
     with pytest.raises(UsageError, match=r"/int8/skip_ops: 'conv2d_1\.tmp'") as no:
         build_again(resnet18, tmp_path, skip_ops=["conv2d_1.tmp"])
     assert "conv2d_1.tmp_0" in str(no.value)
+
+
+def test_index_of_another_op_to_skip_names_that_op(resnet18, tmp_path):
+    types = fake_types(resnet18.folder)
+    relu, conv = types.index("relu"), types.index("conv2d")
+    with pytest.raises(UsageError, match=rf"#{relu}.* relu ") as no:
+        build_again(resnet18, tmp_path, skip_ops=[f"#{relu}"])
+    assert f"#{conv} (" in no.value.hint

@@ -16,6 +16,7 @@ from job.engine.training.eager_check import check_against_eager
 from job.engine.training.kernel_check import check_kernels
 from job.engine.training.legacy_functions import legacy_functions
 from job.engine.training.network_weights import load_weights
+from job.engine.training.program_checks import require_trainable
 from job.engine.training.tracing import logits_of
 from job.engine.weights.match import read_weights
 from job.errors import UsageError
@@ -33,7 +34,7 @@ WORKING = [
     *("pooled_branches", "tied_weight", "tied_weight_first", "other_types", "same_padding"),
     *("factor_between", "scaled_residual", "square_matrix", "separable", "transposed_matrices"),
     *("matrices_without_bias", "sum_read_by_difference", "sum_read_by_concatenation"),
-    "normalized_weights",
+    *("normalized_weights", "deformed", "gated_by_axis"),
 ]
 # Networks without any product in FP32.
 WHOLLY_INT8 = [
@@ -125,6 +126,21 @@ def test_values_keep_their_training_names_if_evaluation_has_other_ops():
     assert set(sums) <= {name for op in training.ops for name in op.output_arg_names}
 
 
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [("random_outside_paddle", " random "), ("skipped_in_training", "batch_norm2d_1.w_0")],
+)
+def test_network_that_one_trace_cannot_train_is_rejected(name, found):
+    classifier = open_own(name)[1].classifier
+    with pytest.raises(UsageError, match=found):
+        require_trainable(classifier)
+
+
+@pytest.mark.parametrize("name", WORKING)
+def test_network_of_one_trace_can_be_trained(name):
+    require_trainable(open_own(name)[1].classifier)
+
+
 @pytest.mark.parametrize("name", full_but(WORKING, ["stochastic_depth", "class_token"]))
 def test_int8_model_computes_what_was_trained(name, tmp_path):
     made = tiny.quantize(open_own(name)[1], tmp_path)
@@ -146,7 +162,11 @@ def test_every_product_runs_in_int8(name, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "construct"),
-    [("wrong_in_onednn", "nearest"), ("shared_by_convolutions", "conv2d_0.w_0")],
+    [
+        ("wrong_in_onednn", "nearest"),
+        ("shared_by_convolutions", "conv2d_0.w_0"),
+        ("called_twice", "linear_0.w_0"),
+    ],
 )
 def test_network_that_onednn_computes_wrong_is_rejected(name, construct, tmp_path):
     session = open_own(name)[1]
@@ -158,6 +178,13 @@ def test_network_that_onednn_computes_wrong_is_rejected(name, construct, tmp_pat
     lines, first = inspect.getsourcelines(getattr(own_networks, name))
     line = int(re.search(rf"{own_networks.__file__}:(\d+)", caught.value.message)[1])
     assert first <= line < first + len(lines)
+
+
+@pytest.mark.parametrize("name", ["deformed", "gated_by_axis"])
+def test_onednn_computes_ops_with_an_axis_before_an_activation(name, tmp_path):
+    session = open_own(name)[1]
+    baseline.export(session, tmp_path)
+    assert check_kernels(session, tmp_path) < 1e-5
 
 
 def test_functions_that_change_a_tensor_in_place_are_named():

@@ -12,7 +12,7 @@ from paddle import seed, static  # noqa: TID251
 from tiers import full_but
 
 from job.engine.quantize import fake_quantize, qat, scales
-from job.engine.training import checkpoints, evaluation, programs, ready_names, stepper
+from job.engine.training import baseline, checkpoints, evaluation, programs, ready_names, stepper
 from job.engine.training import loop as training
 from job.engine.training.collective import SingleProcess
 from job.errors import MachineError, TrainingError
@@ -118,31 +118,43 @@ def test_checkpoint_that_is_no_archive_is_passed_over(tmp_path, damage):
     assert "is damaged" in news.messages[0]
 
 
+class Poisoned(tiny.Batches):
+    """Training batches, of which one contains NaN."""
+
+    def batches(self, epoch=0, start_batch=0):
+        for number, batch in enumerate(super().batches(epoch, start_batch), start_batch):
+            if (epoch, number) == (1, 1):
+                batch.images[:] = np.nan
+            yield batch
+
+
+def train_poisoned(session, tmp_path):
+    (tmp_path / "out").mkdir()
+    baseline.train(
+        session,
+        tiny.recipe(checkpoint_seconds=0.0),
+        loader=Poisoned(),
+        selection=tiny.pack(tmp_path / "s.bin", 60, 2),
+        out=tmp_path / "out",
+        events=tiny.News(),
+    )
+
+
 def test_nan_loss_names_the_step_and_keeps_what_was_good(tmp_path):
-    class Poisoned(tiny.Batches):
-        def batches(self, epoch=0, start_batch=0):
-            for number, batch in enumerate(super().batches(epoch, start_batch), start_batch):
-                if (epoch, number) == (1, 1):
-                    batch.images[:] = np.nan
-                yield batch
-
-    from job.engine.training import baseline
-
-    out = tmp_path / "out"
-    out.mkdir()
     with pytest.raises(TrainingError, match=r"step 6 \(.* 0\.02\)"):
-        baseline.train(
-            tiny.open_tiny(),
-            tiny.recipe(checkpoint_seconds=0.0),
-            loader=Poisoned(),
-            selection=tiny.pack(tmp_path / "s.bin", 60, 2),
-            out=out,
-            events=tiny.News(),
-        )
+        train_poisoned(tiny.open_tiny(), tmp_path)
+    out = tmp_path / "out"
     _, progress = checkpoints.Checkpoints(out / "checkpoints").newest(tiny.News())
     assert progress.step == 5
     values, _ = checkpoints.read_best(out / "best.npz")
     assert all(np.isfinite(value).all() for value in values.values())
+
+
+def test_op_that_rejects_nan_is_named_with_its_line(tmp_path):
+    session = tiny.open_tiny(name=None, callable_="own_networks:norm_of_planes")
+    with pytest.raises(TrainingError, match=r"svd.*own_networks\.py:\d+.* step 6 ") as caught:
+        train_poisoned(session, tmp_path)
+    assert "\n" not in caught.value.message
 
 
 def test_nan_loss_before_any_checkpoint_does_not_promise_one(tmp_path):
