@@ -94,9 +94,9 @@ def program_calls(
     calls: list[Call] = []
     program, startup, scope = static.Program(), static.Program(), static.Scope()
     with static.program_guard(program, startup), paddle.utils.unique_name.guard():
-        network, _ = network_programs.trace(
+        network = network_programs.trace(
             lambda: watched(build(), calls), images.shape[1:], Labels(classes, 0.0), training=False
-        )
+        ).network
     names = {key: variable.name for key, variable in network.state_dict().items()}
     executor = static.Executor(programs.cpu())
     with static.scope_guard(scope):
