@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+from paddle import nn  # noqa: TID251
 from tiers import full_but
 from tiny import NETWORKS, needs_vnni
 
 from job.engine.int8.audit import WEIGHTED
 from job.engine.rewrites.network import read_network
 from job.errors import DataError, QuantizationError
+from job.tasks.classification import agreement
 
 pytestmark = pytest.mark.engine
 
@@ -127,6 +129,63 @@ def test_openvino_runs_no_more_than_it_must(name: str, quantized: Any, tmp_path:
     kinds = [node["layerType"] for node in nodes]
     assert kinds.count("FakeQuantize") <= 1
     assert "Transpose" not in kinds
+
+
+class Pruned(nn.Layer):
+    """Batch-norm channels with factor 0, filters of zeros with a bias, and a relu that is 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        random = np.random.default_rng(1)
+
+        def fixed(values: Any) -> Any:
+            return nn.initializer.Assign(np.asarray(values, "float32"))
+
+        filters = random.standard_normal((16, 16, 3, 3)) * 0.1
+        filters[::2] = 0
+        conv = nn.Conv2D
+        self.first = conv(tiny.SHAPE[0], 16, 3, padding=1, bias_attr=False)
+        self.norm = nn.BatchNorm2D(
+            16,
+            weight_attr=fixed([0.0] * 8 + [1.0] * 8),
+            bias_attr=fixed(random.standard_normal(16)),
+        )
+        biases = fixed(random.standard_normal(16))
+        self.second = conv(16, 16, 3, padding=1, weight_attr=fixed(filters), bias_attr=biases)
+        self.idle = conv(16, 16, 1, bias_attr=fixed([-100.0] * 16))
+        self.third = conv(16, 16, 1, bias_attr=fixed(random.standard_normal(16)))
+        self.head = nn.Linear(16, tiny.CLASSES)
+
+    def forward(self, x: Any) -> Any:
+        relu = nn.functional.relu
+        x = relu(self.second(relu(self.norm(self.first(x)))))
+        x = relu(x + self.third(relu(self.idle(x))))
+        return self.head(x.mean([2, 3]))
+
+
+class Sliced(nn.Layer):
+    """A convolution reads signed values of which a slice is taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2D(tiny.SHAPE[0], 16, 3, padding=1)
+        self.second = nn.Conv2D(8, 16, 3, padding=1)
+        self.head = nn.Linear(16, tiny.CLASSES)
+
+    def forward(self, x: Any) -> Any:
+        x = self.second(self.first(x)[:, :8])
+        return self.head(nn.functional.relu(x).mean([2, 3]))
+
+
+@needs_vnni
+@pytest.mark.parametrize("network", [Pruned, Sliced])
+def test_networks_with_odd_scales_compute_what_was_trained(
+    network: type, engine: ModuleType, tmp_path: Path
+) -> None:
+    made = tiny.quantize(tiny.session_of(network, tiny.SHAPE, tiny.CLASSES), tmp_path)
+    _, model = converted(engine, tmp_path / "fake", tmp_path / "out")
+    found = agreement(model.outputs(made.images), (made.fake,), (made.fp32,))
+    assert found.signal_to_noise_db > 20
 
 
 def test_a_model_that_is_not_there(engine: ModuleType, tmp_path: Path) -> None:

@@ -116,8 +116,15 @@ class OnnxRuntimeModel:
             self.binding.bind_output(name)
 
     def run(self) -> None:
-        """Run one forward pass over the images of :meth:`set_images`."""
-        self.session.run_with_iobinding(self.binding)
+        """Run one forward pass over the images of :meth:`set_images`.
+
+        Raises:
+            QuantizationError: ONNX Runtime has no kernel for an op.
+        """
+        try:
+            self.session.run_with_iobinding(self.binding)
+        except (RuntimeError, *REFUSALS) as error:
+            raise cannot("ONNX Runtime cannot run", error) from error
 
     def outputs(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return all outputs for images float32 [N, C, H, W], in the order of the model."""

@@ -10,6 +10,7 @@ from job.engine.onnxruntime.graph import OnnxGraph, attribute
 
 WEIGHTED = ("Conv", "MatMul", "Gemm")
 UNSIGNED_MAX = np.float32(255)
+INT32_MAX = np.iinfo("int32").max
 # Zero point of signed values in uint8, because kernels for unsigned activations are faster.
 MIDDLE = 128
 
@@ -102,19 +103,49 @@ def store_weights(graph: OnnxGraph, weights: Mapping[str, Weight]) -> int:
         name = node.input[1]
         if name not in weights:
             continue
-        weight = weights[name]
-        node.input[1] = dequantized(graph, node, name, weight.values, weight.scale, weight.axis)
-        stored += 1
+        values, scale = weights[name].values, weights[name].scale
         before = graph.producer(node.input[0])
-        if len(node.input) < 3 or before is None or before.op_type != "DequantizeLinear":
+        step = None
+        if len(node.input) > 2 and before is not None and before.op_type == "DequantizeLinear":
+            step = graph.tensors[before.input[1]].astype("float64")
+            bias = graph.tensors[node.input[2]]
+            values, scale = with_room_for(bias, step, values, scale, weights[name].axis)
+        node.input[1] = dequantized(graph, node, name, values, scale, weights[name].axis)
+        stored += 1
+        if step is None:
             continue
-        step = graph.tensors[before.input[1]] * weight.scale
-        bias = graph.tensors[node.input[2]]
-        limits = np.iinfo("int32")
-        whole = np.clip(np.rint(bias / step.astype("float64")), limits.min, limits.max)
-        step = np.broadcast_to(step, whole.shape).astype("float32")
-        node.input[2] = dequantized(graph, node, node.input[2], whole.astype("int32"), step, 0)
+        whole = np.clip(np.rint(bias / (step * scale)), -INT32_MAX, INT32_MAX).astype("int32")
+        sizes = np.broadcast_to(step * scale, whole.shape).astype("float32")
+        node.input[2] = dequantized(graph, node, node.input[2], whole, sizes, 0)
     return stored
+
+
+def with_room_for(
+    bias: np.ndarray, step: np.ndarray, values: np.ndarray, scale: np.ndarray, axis: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Enlarge the scales of weights for which the bias would not fit into 32 bits.
+
+    The step of a bias is the step of the activations times the scale of the weights. It is tiny for
+    pruned channels, and for activations that calibration never saw above zero.
+
+    Args:
+        bias: float32 [outputs].
+        step: size of the steps of the activations.
+        values: weights, int8.
+        scale: float32 [outputs], or [1] for all outputs.
+        axis: axis of the outputs in ``values``.
+
+    Returns:
+        Values and scales of about the same weights.
+    """
+    least = np.abs(bias) / (INT32_MAX * step)
+    enlarged = np.maximum(scale, least if len(scale) > 1 else least.max(keepdims=True))
+    # All weights of this output are 0, and its bias is too.
+    enlarged[enlarged == 0] = 1
+    shape = [1] * values.ndim
+    shape[axis] = len(scale)
+    rounded = np.rint(values * (scale / enlarged).reshape(shape))
+    return rounded.astype(values.dtype), enlarged.astype("float32")
 
 
 def dequantized(

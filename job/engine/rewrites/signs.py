@@ -6,7 +6,7 @@ from job.engine.rewrites.network import DEQUANTIZE, QUANTIZE, Network, attribute
 NEVER_NEGATIVE = frozenset(
     {"abs", "exp", "hard_sigmoid", "relu", "relu6", "sigmoid", "softmax", "square"}
 )
-# Ops whose output is never negative if their input X is not.
+# Ops whose output is never negative if their input, X or Input, is not.
 KEEPING_SIGN = frozenset(
     {
         "assign",
@@ -37,11 +37,11 @@ def never_negative_values(network: Network) -> set[str]:
     """Return the names of the activations that are known to be at least zero."""
     found: set[str] = set()
     for op in network.ops:
-        read = names(op.inputs, "X")
+        read = names(op.inputs, "X") + names(op.inputs, "Input")
         if op.type in OF_TWO:
             read += names(op.inputs, "Y")
         passes_on = op.type in KEEPING_SIGN or op.type in OF_TWO
-        keeps = passes_on and all(name in found for name in read)
+        keeps = passes_on and bool(read) and all(name in found for name in read)
         if op.type in NEVER_NEGATIVE or clips_at_zero(op) or keeps:
             found.update(names(op.outputs))
     return found

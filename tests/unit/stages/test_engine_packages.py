@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from fake_stages import CHAIN, make_manifest
 from sample_manifest import check, document
@@ -13,8 +12,7 @@ from job import stages
 from job.errors import MachineError, QuantizationError
 from job.host import read_host
 from job.pipeline import fingerprint
-from job.stages import engine_packages
-from job.stages.other_engines import checked_error
+from job.stages import engine_packages, other_engines
 from job.stages.paddle_openvino import fault
 from job.stages.stage import StageOutput
 from job.storage.digests import Digests
@@ -124,10 +122,50 @@ def test_extras_hold_what_the_engines_need() -> None:
         assert named == set(packages)
 
 
-def test_scores_of_a_wrongly_translated_model_are_refused() -> None:
-    expected = np.linspace(-1, 1, 20).reshape(2, 10)
-    assert checked_error("openvino", expected + 0.01, expected) == pytest.approx(0.016, abs=0.001)
-    assert checked_error("openvino", 0 * expected, 0 * expected) == 0
-    for wrong in (-expected, np.full_like(expected, np.nan)):
-        with pytest.raises(QuantizationError, match=r"openvino.*50%"):
-            checked_error("openvino", wrong, expected)
+class _Engine:
+    """Converts by writing a file, or fails."""
+
+    def __init__(self, error: QuantizationError | None) -> None:
+        self.error = error
+
+    def convert(self, _: Path, out: Path) -> dict[str, int]:
+        (out / "model.onnx").write_text("")
+        if self.error is not None:
+            raise self.error
+        return {"bytes": 0}
+
+    def open_model(self, *_: object) -> "_Engine":
+        return self
+
+    def names(self) -> tuple[str, str]:
+        return "x", "y"
+
+
+@pytest.mark.parametrize(
+    ("error", "decibels", "reason"),
+    [
+        (QuantizationError("cannot read Op"), 40.0, "cannot read Op"),
+        (None, 19.9, "19.9 dB"),
+        (None, float("nan"), "nan dB"),
+        (None, 20.1, None),
+    ],
+)
+def test_wrong_models_of_other_engines_are_not_written(
+    error: QuantizationError | None,
+    decibels: float,
+    reason: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = {"signal_to_noise_db": decibels, "same_top1": 100.0}
+    monkeypatch.setattr(other_engines, "agreement_with_fake", lambda *_: found)
+    inputs = {"convert": StageOutput(tmp_path / "fake", {})}
+    events = SimpleNamespace(message=lambda *_: None)
+    record = other_engines._converted(
+        "onnxruntime", _Engine(error), check(document()), inputs, tmp_path, events
+    )
+    assert (tmp_path / "model.onnx").exists() == (reason is None)
+    assert (reason or "40 dB") in (record["rejected"] or "40 dB")
+    assert engine_packages.built({"onnxruntime": StageOutput(tmp_path, record)}) == (
+        ["onnxruntime"] if reason is None else []
+    )
