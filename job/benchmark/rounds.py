@@ -241,7 +241,7 @@ def fastest_call(group: InstanceGroup, batches: int, limit: float) -> float:
 
 
 def is_competitive(label: str, fastest: Mapping[str, float]) -> bool:
-    """Return whether a call takes at most ``TOO_SLOW`` times as long as in the engines ``FP32``.
+    """Return whether a call takes at most ``TOO_SLOW`` times as long as in the faster of ``FP32``.
 
     Args:
         label: label of the engine.

@@ -17,7 +17,8 @@ ManifestArgument = Annotated[
     str,
     typer.Argument(
         metavar="MANIFEST",
-        help="JSON file, s3:// URI, name of an example (digits), or - for standard input.",
+        help="JSON file, s3:// URI, name of an example (digits, detection-digits), or - for "
+        "standard input.",
     ),
 ]
 Overrides = Annotated[

@@ -102,8 +102,8 @@ def image_set(file: BinaryIO, named: str) -> tuple[str, ...]:
     """Return the names in an image set, such as ``ImageSets/Main/trainval.txt``.
 
     Each line is the name of an image without folder and extension, or the paths of an image and of
-    its annotations, which are returned as one text. The sets of a single class have
-    a second column of -1, 0 or 1, which is ignored. It is recognized if each line has it.
+    its annotations, which are returned as one text. An image set of a single class has
+    a second column with -1, 0 or 1. The function ignores this column if every line has one.
 
     Args:
         file: the list, UTF-8.

@@ -160,8 +160,8 @@ def _faults(manifest: Manifest, size: int, index: int | None) -> Iterator[str]:
         )
     if train.freeze_bn_stats is False:
         yield (
-            "/train/freeze_bn_stats: must be true, because each process would compute its own "
-            "batch-norm statistics"
+            "/train/freeze_bn_stats: expected true or null, found false; each process would "
+            "compute its own batch-norm statistics"
         )
     if train.device != "cpu":
         yield f"/train/device: expected cpu, found {train.device}; several processes need cpu"

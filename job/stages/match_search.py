@@ -1,10 +1,10 @@
-"""Searches for the ops that make an INT8 model compute something else than was trained.
+"""Searches for the ops that make an INT8 model differ too much from the fake-quantized model.
 
-The search is a bisection: it finds the shortest row of ops, from the first op on, that must be in
-FP32 for the model to be right. The last op of the row is at fault. If the model is still wrong with
-this op in FP32, the search continues with the other ops.
+The search is a bisection: it finds the shortest prefix of the list of ops that must be in FP32 for
+the model to reach the bound. The last op of the prefix is at fault. If the model is still wrong
+with this op in FP32, the search continues with the other ops.
 
-If the last op of a long row changes the agreement only a little, no op is at fault: many ops add
+If the last op of a long prefix changes the agreement only a little, no op is at fault: many ops add
 small errors. Then the search ends, because a few ops in FP32 cannot make the model right.
 """
 

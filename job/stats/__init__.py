@@ -153,7 +153,7 @@ def accuracy(correct: NDArray[np.bool_]) -> Accuracy:
 
 
 def is_above_chance(interval: Interval, classes: int) -> bool:
-    """Return whether an accuracy is significantly higher than a random choice.
+    """Return whether an accuracy is significantly higher than that of a random choice.
 
     Args:
         interval: 95% interval of the top-1 accuracy in percent.

@@ -13,8 +13,9 @@ from job.stats import Interval, wilson_interval
 MAX_DECIBELS = 200.0
 # Samples of a bootstrap.
 RESAMPLES = 1000
-# A model has lost the differences between images if its ratio is this many decibels below the ratio
-# of the reference model. Correct INT8 models on CPUs without AVX512_VNNI lost up to 14 dB.
+# A model has lost the differences between images if its ratio of :func:`between_images` against the
+# reference model is this many decibels below the same ratio of the reference model against FP32.
+# Correct INT8 models on CPUs without AVX512_VNNI lost up to 14 dB.
 LOST = 15.0
 # Images whose scores are compared together, which bounds the memory.
 ROWS = 1024

@@ -111,7 +111,8 @@ class Cache:
         folder = self.root / _FOLDERS / _hashed(name)
         if bytes_ > self.most_bytes * _FULL:
             raise OutputError(
-                f"{name} needs {bytes_:,} bytes, but the cache at {self.root} is limited to "
+                f"{name} needs {bytes_:,} bytes, but one input may use at most "
+                f"{100 * _FULL:.0f}% of the cache at {self.root}, whose limit is "
                 f"{self.most_bytes:,} bytes",
                 "Raise storage.cache_gib, or copy the file to a local disk.",
             )

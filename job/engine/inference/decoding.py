@@ -79,7 +79,8 @@ def find_decoding(graph: ModelGraph, source: object) -> Decoding | None:
 
     Raises:
         DataError: the model has an unknown input or a fixed batch size above 1, layers with weights
-            or control flow behind the decoding, or a decoding that does not read the network.
+            behind the decoding, control flow in the decoding, or a decoding that does not read the
+            network.
     """
     decoders = [op for op in graph.ops if op.type in _DECODING]
     image = image_of(graph)

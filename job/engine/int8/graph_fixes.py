@@ -66,8 +66,8 @@ def widen_signed_residuals(program: Program, scope: static.Scope) -> list[str]:
 def skip_pools(program: Program, widened: Sequence[str]) -> dict[str, str]:
     """Keep a pool in FP32 if its INT8 result would be wrong or too inexact.
 
-    oneDNN cannot run some pools in INT8, would round other results too much, and would write others
-    with the scale of a concatenation.
+    oneDNN cannot run some pools in INT8. Other results would be rounded too much. The result of a
+    pool before a concatenation would be read with a wrong scale.
 
     Args:
         program: the fake-quantized program.

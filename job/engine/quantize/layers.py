@@ -111,7 +111,7 @@ class Layer:
         return matrix[0].T if self.window is None else matrix.reshape(shape)
 
     def rows_of(self, values: np.ndarray) -> np.ndarray:
-        """Return the input; :meth:`mean_patch` needs the mean over its first axis.
+        """Return the input, reshaped so that its mean over the first axis fits :meth:`mean_patch`.
 
         The shape is [N, C, H, W] for a convolution and [rows, C] for a product.
         """

@@ -210,9 +210,10 @@ def _checked_notes(report: Mapping[str, Any]) -> Iterable[str]:
     for name, model in report["models"].items():
         if "agreement" in model:
             decibels = model["agreement"]["signal_to_noise_db"]
+            kernels = f"; its INT8 kernels use {model['isa']}" if "isa" in model else ""
             yield (
                 f"{INT8_ENGINE_NAMES[name]} agrees with the fake-quantized model at "
-                f"{decibels:.1f} dB; its INT8 kernels use {model['isa']}."
+                f"{decibels:.1f} dB{kernels}."
             )
 
 

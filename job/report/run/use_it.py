@@ -57,5 +57,5 @@ def _command(record: Mapping[str, Any], folder: str) -> str:
     """Return a ``job predict`` command for a model; empty if the command cannot use its outputs."""
     if record["output"]["meaning"] == "other":
         return ""
-    images = "--image cat.jpg" if record["transform"] else "--infer-data test.bin"
+    images = "--image cat.jpg" if record["transform"] else "--infer-data OUTPUT/data/test.bin"
     return f"job predict --infer-model OUTPUT/{folder} {images}"
