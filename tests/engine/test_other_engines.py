@@ -177,8 +177,20 @@ class Sliced(nn.Layer):
         return self.head(nn.functional.relu(x).mean([2, 3]))
 
 
+class Largest(nn.Layer):
+    """The last layer reads the largest value of each channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2D(tiny.SHAPE[0], 16, 3, padding=1)
+        self.head = nn.Linear(16, tiny.CLASSES)
+
+    def forward(self, x: Any) -> Any:
+        return self.head(nn.functional.relu(self.first(x)).max([2, 3]))
+
+
 @needs_vnni
-@pytest.mark.parametrize("network", [Pruned, Sliced])
+@pytest.mark.parametrize("network", [Pruned, Sliced, Largest])
 def test_networks_with_odd_scales_compute_what_was_trained(
     network: type, engine: ModuleType, tmp_path: Path
 ) -> None:

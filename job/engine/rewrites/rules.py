@@ -23,7 +23,11 @@ from job.engine.rewrites.signs import never_negative_values
 
 STEPS, UNSIGNED_STEPS = np.float32(127), np.float32(255)
 CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
-RESHAPES = ("flatten_contiguous_range", "flatten2", "reshape2", "squeeze2", "unsqueeze2", "dropout")
+# Ops for which rounding before the op gives the same values as rounding behind it.
+MOVABLE = (
+    *("flatten_contiguous_range", "flatten2", "reshape2", "squeeze2", "unsqueeze2", "dropout"),
+    "reduce_max",
+)
 
 
 class Pair(NamedTuple):
@@ -158,7 +162,9 @@ def transpose_weights(network: Network) -> int:
 
 
 def quantize_before_reshapes(network: Network) -> int:
-    """Move pairs in front of ops that only move values, where OpenVINO can fuse them.
+    """Move pairs in front of ops that only move or select values, where OpenVINO can fuse them.
+
+    OpenVINO 2025.0 and 2026.4 compute wrong values for a pair behind ``reduce_max``.
 
     A pair behind a transposed value stays, because it would separate the transpose and the reshape
     of a channel shuffle, which OpenVINO fuses.
@@ -181,7 +187,7 @@ def movable(network: Network) -> Iterator[tuple[Pair, OpDesc]]:
     """Yield each pair that can be moved in front of the op that writes its source, and this op."""
     for pair in pairs(network):
         op = network.producer(pair.source)
-        if op is None or op.type not in RESHAPES or not has_one_scale(network, pair.quantize):
+        if op is None or op.type not in MOVABLE or not has_one_scale(network, pair.quantize):
             continue
         before = network.producer(names(op.inputs, "X")[0])
         if before is not None and before.type == "transpose2":
