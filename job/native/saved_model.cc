@@ -134,8 +134,7 @@ std::string FindModel(const std::string& given) {
     if (models.size() != 1) {
       const std::string other =
           models.empty() ? " Save models of other formats (__model__) as .pdmodel and .pdiparams." : "";
-      throw DataError(given + ": expected one .pdmodel file, or one .json file with .pdiparams; found " +
-                          Listed(models, "none"),
+      throw DataError(given + ": expected one .pdmodel file; found " + Listed(models, "none"),
                       kModelHint + other);
     }
     prefix = fs::path(given) / models.front();

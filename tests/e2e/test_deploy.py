@@ -26,6 +26,8 @@ NAMES = [f'Größe {number} "写真", \\ok' for number in range(10)]
 QUICK = {
     "quantize": {"strategy": "post"},
     "baseline": {"train": {"max_iters": 12}},
+    # On a CPU without VNNI, sums of other engines can overflow.
+    "gates": {"int8_matches_fake": None},
     "benchmark": {
         "engines": ["paddle", "paddle_openvino", *ENGINES],
         "rounds": 1,
