@@ -301,8 +301,8 @@ def run_step(
     except (RuntimeError, ValueError) as error:
         if not names_failed_op(error):
             raise
-        what = f"{reason_of(error)} ({''.join(places_in(str(error))[-1:])}) at"
-        raise diverged(plan, step, what, checkpoints) from error
+        places = "".join(f" ({place})" for place in places_in(str(error))[-1:])
+        raise diverged(plan, step, f"{reason_of(error)}{places} at", checkpoints) from error
     if not math.isfinite(loss):
         raise diverged(plan, step, f"the loss is {loss} at", checkpoints)
     speed = progress.advance(len(batch.images), time.monotonic() - started)

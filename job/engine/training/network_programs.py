@@ -111,9 +111,11 @@ def trace(
     with eager_semantics(in_place):
         network = build()
         network.train() if training else network.eval()
-        before = states()
+        before = generator_states()
         outputs = objective.outputs_of(network(image))
-        generators = tuple(name for name, state in states().items() if state != before[name])
+        generators = tuple(
+            name for name, state in generator_states().items() if state != before[name]
+        )
     program = static.default_main_program()
     add_batch_norm_parameters(program)
     fold_bias_shapes(program)
@@ -121,7 +123,7 @@ def trace(
     return Trace(network, outputs, generators)
 
 
-def states() -> dict[str, Any]:
+def generator_states() -> dict[str, Any]:
     """Return the states of the random generators that Python code of a network can use."""
     kind, keys, *others = np.random.get_state()
     return {"random": random.getstate(), "numpy.random": (kind, keys.tolist(), *others)}

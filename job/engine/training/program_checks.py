@@ -7,6 +7,7 @@ from paddle.static import Program, Scope
 from job.engine.training.programs import Classifier, persistables, read_variables
 from job.engine.training.tracing import place_of
 from job.errors import UsageError
+from job.text_format import plural
 
 # Attribute of ops that run the ops of another block.
 SUB_BLOCK = "sub_block"
@@ -104,8 +105,8 @@ def require_trainable(classifier: Classifier) -> None:
     unused = [each.name for each in parameters if each.name not in used]
     if unused:
         raise UsageError(
-            f"/model/callable: training does not use {len(unused)} weights that evaluation uses: "
-            f"{', '.join(unused[:NAMED])}",
+            f"/model/callable: training does not use {plural(len(unused), 'weight')} that "
+            f"evaluation uses: {', '.join(unused[:NAMED])}",
             "Use each layer in training, too, or set its weights with trainable=False.",
         )
 
