@@ -27,8 +27,6 @@ PAIRS = (
     ("fp32", "int8", "paired"),
 )
 SIZES = (".pdmodel", ".pdiparams")
-# Percentage of images below which a note says that INT8 chooses other classes.
-FEW_SAME_CLASSES = 90
 
 
 def build(
@@ -67,7 +65,7 @@ def build(
             *training_notes(records),
             *correction_notes(int8["corrected"]),
             *fallback_notes(int8["fallback"]),
-            *match_notes(int8["agreement"]),
+            *match_notes(int8["agreement"]["kept_in_fp32"]),
             *engine_notes(manifest.benchmark.engines, outputs),
             *difference_notes(VIEWS[manifest.task], accuracy),
         ],
@@ -211,24 +209,15 @@ def fallback_notes(fallback: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
-def match_notes(agreement: Mapping[str, Any]) -> list[str]:
-    """Return notes on the ops that the search keeps in FP32, and on differing classes."""
-    kept, same = agreement["kept_in_fp32"], agreement["int8_fake"]["same_top1"]
-    notes = []
-    if kept:
-        stay = "stays" if len(kept) == 1 else "stay"
-        notes.append(
-            f"{plural(len(kept), 'op')} {stay} in FP32, because the INT8 model would otherwise "
-            f"differ too much from the fake-quantized model: {', '.join(kept)}."
-        )
-    # None for tasks without classes.
-    if same is not None and same < FEW_SAME_CLASSES:
-        notes.append(
-            f"INT8 and the fake-quantized model choose the same class for only {same:.0f}% of "
-            f"{agreement['images']} calibration images, although their scores are close. Compare "
-            "the accuracy of both models in table I."
-        )
-    return notes
+def match_notes(kept: Sequence[str]) -> list[str]:
+    """Return a note on the ops that the search keeps in FP32."""
+    if not kept:
+        return []
+    stay = "stays" if len(kept) == 1 else "stay"
+    return [
+        f"{plural(len(kept), 'op')} {stay} in FP32, because the INT8 model would otherwise "
+        f"differ too much from the fake-quantized model: {', '.join(kept)}."
+    ]
 
 
 def engine_notes(engines: Sequence[str], outputs: Mapping[str, StageOutput]) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from job.data.packed import open_packed
+from job.errors import QuantizationError
 from job.events import Events
 from job.manifest import Manifest
 from job.stages.engine_packages import REJECTED
@@ -22,13 +23,13 @@ MODEL = "model"
 NEEDS = ("prepare", "baseline", "convert")
 
 
-def agreement_with_fake(
+def checked_agreement(
     manifest: Manifest, inputs: Mapping[str, StageOutput], model: Any
 ) -> dict[str, Any]:
     """Compare the outputs of an engine for calibration images with the fake-quantized model.
 
     Args:
-        manifest: the run's manifest.
+        manifest: the run's manifest; ``/gates/int8_matches_fake`` is the lower limit.
         inputs: outputs of the stages in ``NEEDS``.
         model: the model loaded into the engine.
 
@@ -36,7 +37,7 @@ def agreement_with_fake(
         The fields of :class:`job.tasks.task.Agreement`.
 
     Raises:
-        QuantizationError: the engine cannot run the model.
+        QuantizationError: the engine cannot run the model, or the agreement is below the limit.
     """
     from job.engine.inference.predictor import FAKE_QUANTIZED, ONEDNN
 
@@ -46,7 +47,26 @@ def agreement_with_fake(
     )
     expected = outputs_of(inputs["convert"].path / MODEL, FAKE_QUANTIZED, images)
     fp32 = outputs_of(inputs["baseline"].path / MODEL, ONEDNN, images)
-    return asdict(task_of(manifest).agreement(model.outputs(images), expected, fp32))
+    found = task_of(manifest).agreement(model.outputs(images), expected, fp32)
+    require_agreement(found.signal_to_noise_db, manifest.gates.int8_matches_fake)
+    return asdict(found)
+
+
+def require_agreement(decibels: float, bound: float | None) -> None:
+    """Check that a model agrees with the fake-quantized model.
+
+    Args:
+        decibels: signal-to-noise ratio against the fake-quantized model.
+        bound: lowest ratio, ``/gates/int8_matches_fake``.
+
+    Raises:
+        QuantizationError: the ratio is below the bound, or NaN.
+    """
+    if bound is not None and not decibels >= bound:
+        raise QuantizationError(
+            f"its scores agree with the fake-quantized model at {decibels:.1f} dB only "
+            f"(/gates/int8_matches_fake: {bound:g} dB)"
+        )
 
 
 def outputs_of(prefix: Path, mode: str, images: NDArray[np.float32]) -> Outputs:
@@ -54,22 +74,6 @@ def outputs_of(prefix: Path, mode: str, images: NDArray[np.float32]) -> Outputs:
     from job.engine.inference.predictor import Predictor, configuration
 
     return Predictor(configuration(prefix, mode, threads=1)).outputs(images)
-
-
-def low_agreement(found: Mapping[str, float], bound: float | None) -> str | None:
-    """Return why a model must not be used; None for a correct model.
-
-    Args:
-        found: agreement with the fake-quantized model.
-        bound: lowest signal-to-noise ratio in decibels, ``/gates/int8_matches_fake``.
-    """
-    decibels = found["signal_to_noise_db"]
-    if bound is None or decibels >= bound:
-        return None
-    return (
-        f"its scores agree with the fake-quantized model at {decibels:.1f} dB only "
-        f"(/gates/int8_matches_fake: {bound:g} dB)"
-    )
 
 
 def without_model(out: Path, output_dir: str, reason: str, events: Events) -> Record:

@@ -7,14 +7,7 @@ from typing import Any
 from job.errors import QuantizationError
 from job.events import Events
 from job.manifest import Manifest
-from job.stages.engine_agreement import (
-    MODEL,
-    NEEDS,
-    agreement_with_fake,
-    low_agreement,
-    settings,
-    without_model,
-)
+from job.stages import engine_agreement
 from job.stages.engine_packages import PACKAGES, REJECTED
 from job.stages.stage import Record, Stage, StageFunction, StageOutput
 
@@ -51,13 +44,11 @@ def _converted(
     does not end the run, but it is not written.
     """
     try:
-        record = engine.convert(inputs["convert"].path / MODEL, out)
+        record = engine.convert(inputs["convert"].path / engine_agreement.MODEL, out)
         model = engine.open_model(out, 1)
-        found = agreement_with_fake(manifest, inputs, model)
+        found = engine_agreement.checked_agreement(manifest, inputs, model)
     except QuantizationError as error:
-        return without_model(out, _output_dir(name), error.message, events)
-    if reason := low_agreement(found, manifest.gates.int8_matches_fake):
-        return without_model(out, _output_dir(name), reason, events)
+        return engine_agreement.without_model(out, _output_dir(name), error.message, events)
     events.message(f"INT8 in {name} against fake-quantized: {found['signal_to_noise_db']:.1f} dB")
     named = dict(zip(("input", "output"), model.names(), strict=True))
     return {**record, REJECTED: None, "agreement": found, "interface": named}
@@ -71,8 +62,8 @@ def _stage(name: str, run: StageFunction) -> Stage:
     return Stage(
         name=name,
         output_dir=_output_dir(name),
-        needs=NEEDS,
-        settings=settings,
+        needs=engine_agreement.NEEDS,
+        settings=engine_agreement.settings,
         files=lambda _: (),
         run=run,
         host_matters=True,

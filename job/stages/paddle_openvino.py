@@ -10,14 +10,8 @@ from job.host import read_host
 from job.manifest import Manifest
 from job.profile import onednn_log
 from job.profile import record as record_
-from job.stages.engine_agreement import (
-    MODEL,
-    NEEDS,
-    agreement_with_fake,
-    low_agreement,
-    settings,
-    without_model,
-)
+from job.stages import engine_agreement
+from job.stages.engine_agreement import MODEL
 from job.stages.engine_packages import PADDLE_OPENVINO, REJECTED
 from job.stages.stage import Record, Stage, StageOutput
 
@@ -34,13 +28,10 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
     written = convert(inputs["convert"].path / MODEL, out, has_vnni=read_host().has_vnni)
     try:
         model = open_model(out, 1)
-        found = agreement_with_fake(manifest, inputs, model)
+        found = engine_agreement.checked_agreement(manifest, inputs, model)
+        kernels = kernels_of(out / MODEL, manifest.model.input_shape)
     except QuantizationError as error:
-        return without_model(out, STAGE.output_dir, error.message, events)
-    kernels = kernels_of(out / MODEL, manifest.model.input_shape)
-    reason = fault(found, kernels, manifest.gates.int8_matches_fake)
-    if reason:
-        return without_model(out, STAGE.output_dir, reason, events)
+        return engine_agreement.without_model(out, STAGE.output_dir, error.message, events)
     events.message(
         f"INT8 in the OpenVINO engine against fake-quantized: {found['signal_to_noise_db']:.1f} dB"
     )
@@ -49,35 +40,27 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
 
 
 def kernels_of(prefix: Path, shape: tuple[int, int, int]) -> dict[str, Any]:
-    """Return the primitives and the ISA that the engine's oneDNN executed."""
+    """Return the primitives and the ISA that the engine's oneDNN executed.
+
+    Raises:
+        QuantizationError: the engine ran no INT8 kernel.
+    """
     ran = record_.trace(prefix, record_.PADDLE_OPENVINO, shape)
+    int8_primitives = sum(primitive.is_int8 for primitive in ran)
+    if not int8_primitives:
+        raise QuantizationError("the engine ran no INT8 kernel")
     return {
-        "int8_primitives": sum(primitive.is_int8 for primitive in ran),
+        "int8_primitives": int8_primitives,
         "primitives": onednn_log.summarize(ran),
         "isa": {"int8": onednn_log.int8_isa(ran)},
     }
 
 
-def fault(
-    found: Mapping[str, float], kernels: Mapping[str, Any], bound: float | None
-) -> str | None:
-    """Return why a model must not be used; None for a correct model.
-
-    Args:
-        found: agreement with the fake-quantized model.
-        kernels: the executed kernels.
-        bound: lowest signal-to-noise ratio in decibels, ``/gates/int8_matches_fake``.
-    """
-    if not kernels["int8_primitives"]:
-        return low_agreement(found, bound) or "the engine ran no INT8 kernel"
-    return low_agreement(found, bound)
-
-
 STAGE = Stage(
     PADDLE_OPENVINO,
     "int8_paddle_openvino",
-    NEEDS,
-    settings,
+    engine_agreement.NEEDS,
+    engine_agreement.settings,
     lambda _: (),
     run,
     host_matters=True,

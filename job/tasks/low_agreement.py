@@ -5,6 +5,8 @@ from typing import Any
 
 # Correct fake-quantized models were seen between 15 and 46 dB.
 LOW_DECIBELS = 10.0
+# Percentage of images with the same class below which INT8 can be wrong in spite of its decibels.
+LOW_SAME_TOP1 = 90.0
 
 
 def warnings_of(agreement: Mapping[str, Any], strategy: str) -> list[str]:
@@ -23,6 +25,13 @@ def warnings_of(agreement: Mapping[str, Any], strategy: str) -> list[str]:
             "INT8 kernels halve the weights, which rounds them. In the fake-quantized model, this "
             f"rounding alone results in {halved['signal_to_noise_db']:.1f} dB. Run the manifest on "
             "a CPU with AVX512_VNNI"
+        )
+    # None for tasks without classes.
+    same = agreement["int8_fake"]["same_top1"]
+    if same is not None and same < LOW_SAME_TOP1:
+        warnings.append(
+            f"INT8 and the fake-quantized model choose the same class for only {same:.0f}% of "
+            f"{agreement['images']} calibration images"
         )
     if fake < LOW_DECIBELS:
         remedy = (

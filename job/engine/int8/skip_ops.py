@@ -8,10 +8,10 @@ from paddle.static import Program
 from job.engine.int8.audit import Left
 from job.engine.int8.graph_fixes import keep_apart
 from job.engine.quantize.graph import Graph
+from job.engine.training.transposed_weights import MATRIX_PRODUCTS
 from job.errors import UsageError
 from job.text_format import close_matches
 
-MATRIX_PRODUCTS = ("mul", "matmul", "matmul_v2")
 ID = "#"
 
 
@@ -121,9 +121,9 @@ def require_matches(graph: Graph, named: dict[int, list[str]], skip_ops: Sequenc
             continue
         ops = [graph.block.ops[index] for index in named]
         names = [*sorted({op.type for op in ops}), *map(output_of, ops)]
-        if item.startswith(ID):
+        wanted = index_of(item)
+        if wanted is not None:
             # The nearest indexes, because numbers close to each other are not similar as text.
-            wanted = int(item[1:]) if item[1:].isdecimal() else 0
             nearest = sorted(named, key=lambda index: abs(index - wanted))[:3]
             close = [f"{ID}{index} ({output_of(graph.block.ops[index])})" for index in nearest]
         else:
@@ -135,10 +135,15 @@ def require_matches(graph: Graph, named: dict[int, list[str]], skip_ops: Sequenc
         )
 
 
+def index_of(item: str) -> int | None:
+    """Return the index of an item ``#`` and index; None for other items."""
+    return int(item[1:]) if item.startswith(ID) and item[1:].isdecimal() else None
+
+
 def described_index(graph: Graph, item: str) -> str:
     """Return which op an item ``#`` and index selects; empty if there is none."""
-    index = int(item[1:]) if item.startswith(ID) and item[1:].isdecimal() else -1
-    if not 0 <= index < len(graph.block.ops):
+    index = index_of(item)
+    if index is None or index >= len(graph.block.ops):
         return ""
     op = graph.block.ops[index]
     return f": it is {op.type} ({output_of(op)}), which is not quantized"

@@ -1,5 +1,6 @@
 """Gives biases and factors of channels shapes that Paddle's oneDNN passes read correctly."""
 
+from paddle.base.framework import Block
 from paddle.static import Program
 
 from job.engine.training.ready_names import APPENDED
@@ -36,7 +37,7 @@ def fold_bias_shapes(program: Program) -> int:
         and len(op.attr("shape")) == PLANES
     }
     # Paddle fuses other adds with a relu behind them into an op that loses the axis.
-    fused = {op.output("Output")[0] for op in block.ops if op.type in WITH_BIAS}
+    fused = outputs_with_bias(block)
     changed = 0
     for op in block.ops:
         if op.type != "elementwise_add" or op.input("X")[0] not in fused:
@@ -58,6 +59,11 @@ def fold_bias_shapes(program: Program) -> int:
     return changed
 
 
+def outputs_with_bias(block: Block) -> set[str]:
+    """Return the outputs of the ops into which Paddle fuses a bias."""
+    return {op.output("Output")[0] for op in block.ops if op.type in WITH_BIAS}
+
+
 def write_out_axes(program: Program) -> int:
     """Give the second operand of elementwise ops its missing last dimensions, instead of an axis.
 
@@ -72,12 +78,12 @@ def write_out_axes(program: Program) -> int:
     activated = {
         name for op in block.ops if op.type in FUSED_ACTIVATIONS for name in op.input_arg_names
     }
-    fused = {op.output("Output")[0] for op in block.ops if op.type in WITH_BIAS}
+    fused = outputs_with_bias(block)
     changed = 0
     for op in list(block.ops):
         if op.type not in ELEMENTWISE or op.output("Out")[0] not in activated:
             continue
-        axis, (left,), (right,) = op.attr("axis"), op.input("X"), op.input("Y")
+        (left,), (right,), axis = op.input("X"), op.input("Y"), op.attr("axis")
         known = len(block.var(right).shape)
         missing = len(block.var(left).shape) - axis - known
         if axis == -1 or missing <= 0 or left in fused:

@@ -17,7 +17,7 @@ from job.engine.inference.saved_model import PREFIX
 from job.engine.training.programs import cpu, load_inference_model, save_inference_model
 from job.engine.training.session import Session
 from job.engine.training.tracing import place_of
-from job.engine.training.transposed_weights import TRANSPOSED
+from job.engine.training.transposed_weights import MATRIX_PRODUCTS, TRANSPOSED
 from job.errors import UsageError
 from job.stats import relative_error
 from job.tasks.task import flat
@@ -28,7 +28,6 @@ Op = paddle.base.framework.Operator
 MAX_KERNEL_ERROR = 1e-2
 # Number of axes of a window.
 PLANE_AXES = 2
-MATRIX_PRODUCTS = ("mul", "matmul", "matmul_v2")
 # Op types whose results oneDNN was seen to compute wrong behind a convolution.
 NEAREST = ("nearest_interp", "nearest_interp_v2")
 

@@ -12,6 +12,7 @@ from paddle.static import Program
 
 # Type of a matrix product -> attribute that transposes its right operand.
 TRANSPOSED = {"matmul": "transpose_Y", "matmul_v2": "trans_y"}
+MATRIX_PRODUCTS = ("mul", *TRANSPOSED)
 # Number of dimensions of a fully connected layer's weight.
 MATRIX = 2
 

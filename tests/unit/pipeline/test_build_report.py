@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from job.manifest import parse
-from job.pipeline.build_report import difference_notes, engine_notes, gates, match_notes
+from job.pipeline.build_report import difference_notes, engine_notes, gates
 from job.report.views import CLASSIFICATION
 from job.stages.stage import StageOutput
 from job.tasks.classification import describe, paired
@@ -137,16 +137,3 @@ def test_other_networks_are_judged_by_their_outputs(decibels: float, passed: boo
     manifest = parse(document, "m.json", Path("/"))
     rows = {row["name"]: row for row in gates(manifest, agreement, measured, [{"ratio": 1.5}])}
     assert rows["int8_matches_fp32"]["passed"] is passed
-
-
-def test_notes_say_that_int8_chooses_other_classes() -> None:
-    def notes(same: float | None, kept: tuple[str, ...] = ()) -> list[str]:
-        return match_notes(
-            {"images": 32, "int8_fake": {"same_top1": same}, "kept_in_fp32": list(kept)}
-        )
-
-    assert notes(96.9) == notes(None) == []
-    (note,) = notes(53.1)
-    assert "53%" in note
-    assert "32 " in note
-    assert len(notes(53.1, ("conv2d_0.tmp_0",))) == 2

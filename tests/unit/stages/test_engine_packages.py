@@ -1,5 +1,6 @@
 """Engines besides Paddle: their stages, and the error for missing packages."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,9 +12,9 @@ from sample_manifest import check, document
 from job import stages
 from job.errors import MachineError, QuantizationError
 from job.host import read_host
+from job.manifest import Manifest
 from job.pipeline import fingerprint
-from job.stages import engine_packages, other_engines
-from job.stages.paddle_openvino import fault
+from job.stages import engine_agreement, engine_packages, other_engines, paddle_openvino
 from job.stages.stage import StageOutput
 from job.storage.digests import Digests
 
@@ -71,14 +72,23 @@ def test_an_engine_without_a_model_is_not_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("decibels", "kernels", "bound", "sound"),
-    [(20, 3, 20, True), (19.9, 3, 20, False), (5, 3, None, True), (50, 0, 20, False)],
+    ("decibels", "bound", "sound"),
+    [(20, 20, True), (19.9, 20, False), (float("nan"), 20, False), (5, None, True)],
 )
-def test_a_wrong_model_for_the_engine_in_paddle_is_not_written(
-    decibels: float, kernels: int, bound: float | None, sound: bool
+def test_a_model_below_the_bound_is_rejected(
+    decibels: float, bound: float | None, sound: bool
 ) -> None:
-    found = {"signal_to_noise_db": decibels, "same_top1": 100.0}
-    assert (fault(found, {"int8_primitives": kernels}, bound) is None) == sound
+    expected = nullcontext() if sound else pytest.raises(QuantizationError, match=r"20 dB\)$")
+    with expected:
+        engine_agreement.require_agreement(decibels, bound)
+
+
+def test_an_engine_in_paddle_without_int8_kernels_is_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paddle_openvino.record_, "trace", lambda *_: [])
+    with pytest.raises(QuantizationError, match="no INT8 kernel"):
+        paddle_openvino.kernels_of(tmp_path / "model", (1, 8, 8))
 
 
 def test_versions_of_an_engine_are_in_the_keys_of_what_uses_it() -> None:
@@ -157,8 +167,12 @@ def test_wrong_models_of_other_engines_are_not_written(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    found = {"signal_to_noise_db": decibels, "same_top1": 100.0}
-    monkeypatch.setattr(other_engines, "agreement_with_fake", lambda *_: found)
+
+    def checked(manifest: Manifest, *_: object) -> dict[str, float]:
+        engine_agreement.require_agreement(decibels, manifest.gates.int8_matches_fake)
+        return {"signal_to_noise_db": decibels, "same_top1": 100.0}
+
+    monkeypatch.setattr(engine_agreement, "checked_agreement", checked)
     inputs = {"convert": StageOutput(tmp_path / "fake", {})}
     events = SimpleNamespace(message=lambda *_: None)
     record = other_engines._converted(

@@ -170,6 +170,6 @@ def test_the_command_fits_the_data_and_the_outputs() -> None:
     report["data"]["normalised"] = True
     assert deploy_records(report)["int8"]["transform"] is None
     ((_, code),) = (section.blocks for section in use_sections(report))
-    assert "--infer-data" in code.text
+    assert "--infer-data OUTPUT/data/test.bin" in code.text
     report["manifest"]["task"] = "outputs"
     assert [len(section.blocks) for section in use_sections(report)] == [1]

@@ -547,3 +547,18 @@ def test_low_agreement_is_a_warning_with_its_reason() -> None:
     report["manifest"]["quantize"]["strategy"] = "post"
     (post,) = warnings()
     assert ("train.epochs" in aware, "train.epochs" in post) == (True, False)
+
+
+def test_other_classes_than_the_fake_quantized_models_are_a_warning() -> None:
+    report = sample_report()
+    int8_fake = report["audit"]["agreement"]["int8_fake"]
+
+    def warnings() -> list[str]:
+        return [each for each in summarize(report).notices if "same class" in each]
+
+    assert warnings() == []
+    int8_fake["same_top1"] = 53.1
+    (warning,) = warnings()
+    assert ("53%" in warning, "32 " in warning) == (True, True)
+    int8_fake["same_top1"] = None
+    assert warnings() == []
