@@ -1,6 +1,7 @@
 """Makes fake-quantized programs with PaddleSlim and converts them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from paddle import static
@@ -68,7 +69,7 @@ def insert(
 
     patterns = settings["not_quant_pattern"]
     config = {**FIXED_SETTINGS, **settings, "not_quant_pattern": sorted({*patterns, SKIP})}
-    with unique_name.guard(APPENDED):
+    with unique_name.guard(APPENDED), _unchecked_links():
         quantized = quant_aware(
             program, cpu(), config, scope=scope, for_test=for_test, return_program=True
         )
@@ -82,6 +83,26 @@ def insert(
         block._remove_var(name, sync=False)
     name_averages(quantized, scope)
     return quantized
+
+
+@contextmanager
+def _unchecked_links() -> Iterator[None]:
+    """Let PaddleSlim connect nodes of a graph without a search for both nodes.
+
+    ``IrGraph.link_to`` lists all nodes of the graph twice per call, only for two asserts.
+    PaddleSlim connects each node that it inserts, so its time grew with the square of the network's
+    size.
+    """
+
+    def link_to(_: IrGraph, source: Any, target: Any) -> None:
+        source.append_output(target)
+        target.append_input(source)
+
+    checked, IrGraph.link_to = IrGraph.link_to, link_to
+    try:
+        yield
+    finally:
+        IrGraph.link_to = checked
 
 
 def name_averages(program: Program, scope: static.Scope) -> None:

@@ -110,8 +110,8 @@ def test_killed_before_every_change(
     total = changes(whole)
     assert total is not None
     expected, killed = content(whole / "out"), 0
-    # Every second change; a stage makes the same changes several times.
-    points = sampled(range(1, total + 1, 2))
+    # Every third change; a stage makes the same changes several times.
+    points = sampled(range(1, total + 1, 3))
     for last in points:
         base = tmp_path / f"before-{last}"
         base.mkdir()

@@ -1,4 +1,4 @@
-"""SIGKILL after every second request to S3, and the same run again.
+"""SIGKILL after every third request to S3, and the same run again.
 
 The stages are a few lines that run in the process that is killed, so that any request of a whole
 run can be the last one; ``tests/e2e/test_crashes.py`` does the same with a real job, at fewer
@@ -182,7 +182,7 @@ class KilledRuns:
         return code != 0
 
 
-@pytest.mark.parametrize(("before", "every"), [(None, 2), (1, 5)], ids=["first", "over-another"])
+@pytest.mark.parametrize(("before", "every"), [(None, 3), (1, 7)], ids=["first", "over-another"])
 def test_killed_after_every_request(
     s3_server: S3Server,
     bucket: S3Uri,
