@@ -42,7 +42,8 @@ def digits(needs_vnni: None, tmp_path_factory: pytest.TempPathFactory) -> Interr
     folder = tmp_path_factory.mktemp("digits") / "work"
     shutil.copytree(ROOT / "manifests", folder / "manifests")
     give(folder, USER)
-    arguments = ("run", "manifests/digits.json")
+    # A short benchmark: no test reads its times.
+    arguments = ("run", "manifests/digits.json", "--set", "benchmark.min_seconds=0.2")
     stopped = run_and_kill(
         *arguments, volume=folder, signal="TERM", when=lambda printed: "qat: step" in printed
     )
