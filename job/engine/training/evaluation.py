@@ -104,11 +104,20 @@ def evaluate(
 
 
 def is_better(found: Evaluation, best: Evaluation | None, criterion: str) -> bool:
-    """Return whether an evaluation is at least as good as the best one so far."""
+    """Return whether an evaluation is at least as good as the best one so far.
+
+    Of two equal values, the one with the higher signal-to-noise ratio against FP32 is better: the
+    mAP of a detector can be 0 both before and after a training step that destroyed the model.
+    """
     if best is None:
         return True
     sign = -1 if criterion in ERRORS else 1
-    return sign * found[criterion] >= sign * best[criterion]
+
+    def rank(each: Evaluation) -> tuple[float, float]:
+        decibels = each.values["signal_to_noise_db"]
+        return sign * each[criterion], 0.0 if decibels is None else decibels
+
+    return rank(found) >= rank(best)
 
 
 def described(found: Evaluation, task: Task) -> str:
