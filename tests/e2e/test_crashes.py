@@ -137,8 +137,8 @@ POINTS: Mapping[str, tuple[str, Point]] = {
     "benchmark": ("progress", said("progress", "benchmark")),
     "report": ("first file", lambda run: (run.output / "report.json").exists()),
 }
-# Where INT8 is inexact, the shared run ends before the stage int8.
 HAS_VNNI = read_host().has_vnni
+# Where INT8 is inexact, the shared run ends before the stage int8.
 BEFORE_INT8 = ("prepare", "baseline", "calibrate", "qat", "convert")
 
 

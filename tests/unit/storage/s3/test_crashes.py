@@ -1,4 +1,4 @@
-"""SIGKILL after every third request to S3, and the same run again.
+"""SIGKILL after every third or seventh request to S3, and the same run again.
 
 The stages are a few lines that run in the process that is killed, so that any request of a whole
 run can be the last one; ``tests/e2e/test_crashes.py`` does the same with a real job, at fewer
