@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from job.errors import UsageError
+from job.errors import DataError, UsageError
 from job.uri import is_uri
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def init(
         found = find_data(str(data))
         document = _document(str(data), found, model, inference_model, weights, target)
         if found.class_names:
-            document |= _detection(document, found, model)
+            document |= _detection(document, found, model, str(data))
         elif model in DETECTORS:
             raise UsageError(
                 f"--model {model}: this network is a detector, but the data set has no objects",
@@ -161,6 +161,8 @@ def _print_found(found: "FoundData", inference_model: str | None, output: str) -
     from job.cli.init_model import assumed_keys
 
     typer.echo(f"Found {found.images:,} images in {found.classes:,} classes.")
+    if found.unused:
+        typer.echo(f"Not used, because a split has one list: {', '.join(found.unused)}")
     if found.class_names and not inference_model:
         # The default anchors are fitted to COCO.
         typer.echo(f"Print anchors for /detection/anchors: job anchors {shlex.quote(output)}")
@@ -252,11 +254,14 @@ def _document(
     return document | ({"baseline": baseline} if baseline else {})
 
 
-def _detection(document: dict[str, Any], found: "FoundData", model: str | None) -> dict[str, Any]:
+def _detection(
+    document: dict[str, Any], found: "FoundData", model: str | None, data: str
+) -> dict[str, Any]:
     """Return the keys that differ for a detector.
 
     Raises:
         UsageError: the model is a classifier.
+        DataError: there are no training images, but a built-in network needs training.
     """
     from job.manifest.task_rules import DETECTORS
 
@@ -267,12 +272,17 @@ def _detection(document: dict[str, Any], found: "FoundData", model: str | None) 
             f"--model {model}: the data set has objects, but this network is a classifier",
             f"Use --model {DETECTORS[0]}, or omit the option.",
         )
+    if name and "train_list" not in found.keys:
+        raise DataError(
+            f"--data {data}: found no list of training images",
+            "Add the image set ImageSets/Main/trainval.txt with one image name per line.",
+        )
     weights = {key: given[key] for key in ("weights", "inference_model") if key in given}
     rate = 0.001 if "weights" in given else 0.006
     steps = {"max_iters": 3000, "batch_size": 8, "optimizer": "adam", "base_lr": rate}
     schedule = {"type": "cosine", "warmup_fraction": 0.05}
     train = {**steps, "weight_decay": 0, "schedule": schedule}
-    data = {key: value for key, value in document["data"].items() if key != "resize_short"}
+    section = {key: value for key, value in document["data"].items() if key != "resize_short"}
     shape = [3, _DETECTION_SIDE, _DETECTION_SIDE] if name else given["input_shape"]
     return {
         "task": "detection",
@@ -282,7 +292,7 @@ def _detection(document: dict[str, Any], found: "FoundData", model: str | None) 
             "classes": found.classes,
             "input_shape": shape,
         },
-        "data": data,
+        "data": section,
         "detection": {"class_names": list(found.class_names)},
         "baseline": {"train": {"epochs": 0} if "inference_model" in given else train},
     }

@@ -41,6 +41,7 @@ class FoundData:
         images: the number of images.
         class_names: names of the classes of objects; empty for a classification data set.
         folders: the class folders in the order of their labels; empty for other data sets.
+        unused: lists of images that the manifest does not use.
     """
 
     keys: Mapping[str, str]
@@ -48,6 +49,7 @@ class FoundData:
     images: int
     class_names: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
 
 def find_data(text: str) -> FoundData:
@@ -120,8 +122,13 @@ def _of_names(text: str, names: Sequence[str]) -> FoundData:
         path = Path(text)
         voc = kind == "Pascal VOC"
         found = voc_objects(path, names) if voc else coco_objects(path, names, coco_files(names))
-        keys, class_names, count = found
-        return FoundData(keys, len(class_names), count, class_names)
+        return FoundData(
+            found.keys,
+            len(found.class_names),
+            found.images,
+            class_names=found.class_names,
+            unused=found.unused,
+        )
     images = [name for name in names if posixpath.splitext(name)[1].lower() in EXTENSIONS]
     if not images:
         raise DataError(f"--data {text}: found no images", _EXPECTED)

@@ -3,6 +3,7 @@
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from job.cli.init_names import contents
@@ -11,13 +12,28 @@ from job.detection import coco, voc
 from job.errors import DataError
 
 # Names of image sets of Pascal VOC, the preferred one first.
+_SETS = "ImageSets/Main/"
 _VOC_TRAIN, _VOC_TEST = ("trainval", "train"), ("test", "val")
 _ROLES = ("train", "val", "test")
 # COCO's other files have captions, key points, or images without annotations.
 _COCO_OTHER = re.compile("caption|keypoint|panoptic|stuff|image_info")
 
-# The keys of the section ``data``, the class names, and the number of images.
-Objects = tuple[Mapping[str, str], tuple[str, ...], int]
+
+@dataclass(frozen=True)
+class FoundObjects:
+    """A data set of images with objects.
+
+    Attributes:
+        keys: the keys of the manifest's section ``data``, without ``root``.
+        class_names: names of the classes.
+        images: the number of images.
+        unused: lists of images that the manifest does not use.
+    """
+
+    keys: Mapping[str, str]
+    class_names: tuple[str, ...]
+    images: int
+    unused: tuple[str, ...] = ()
 
 
 def is_voc(names: Sequence[str]) -> bool:
@@ -36,38 +52,46 @@ def _has_boxes(name: str) -> bool:
     return (known or base.startswith("instances")) and not _COCO_OTHER.search(base)
 
 
-def voc_objects(path: Path, names: Sequence[str]) -> Objects:
+def voc_objects(path: Path, names: Sequence[str]) -> FoundObjects:
     """Return the splits and the classes of a data set of Pascal VOC.
+
+    Of several years, such as VOC2007 and VOC2012, the one with most splits is used.
 
     Raises:
         DataError: image sets or objects are missing, or an annotation file is malformed.
     """
-    sets = {
-        key: found
-        for key, accepted in {"train_list": _VOC_TRAIN, "val_list": _VOC_TEST}.items()
-        if (found := next((n for end in accepted for n in names if _is_set(n, end)), ""))
-    }
+    years = {name.partition(_SETS)[0] for name in names if _SETS in name}
+    by_year = {year: _sets(names, year) for year in sorted(years)}
+    year = max(by_year, key=lambda year: len(by_year[year]), default="")
+    sets = by_year.get(year)
     if not sets:
         raise DataError(
             f"--data {path}: found the folder Annotations, but no image sets",
             "Add ImageSets/Main/trainval.txt and test.txt with one image name per line, or write "
             "the manifest for another format yourself (docs/detection.md).",
         )
-    annotations = {n for n in names if "Annotations" in n.split("/") and n.lower().endswith(".xml")}
+    below = [name for name in names if name.startswith(f"{year}Annotations/")]
+    annotations = {name for name in below if name.lower().endswith(".xml")}
     collected = CollectedClasses()
     for name, file in contents(path, annotations):
         collected.file = name
         voc.read(file, name, collected)
     if not collected:
         raise DataError(f"--data {path}: the annotations have no object", "Add objects.")
-    return {"format": "voc", **sets}, tuple(sorted(collected)), len(annotations)
+    unused = [name for other in by_year if other != year for name in by_year[other].values()]
+    keys = {"format": "voc", **sets}
+    return FoundObjects(keys, tuple(sorted(collected)), len(annotations), tuple(unused))
 
 
-def _is_set(name: str, end: str) -> bool:
-    return f"/{name}".endswith(f"/ImageSets/Main/{end}.txt")
+def _sets(names: Sequence[str], year: str) -> dict[str, str]:
+    """Return the image sets of a year by their keys in the manifest."""
+    accepted = {"train_list": _VOC_TRAIN, "val_list": _VOC_TEST}
+    files = {key: [f"{year}{_SETS}{end}.txt" for end in ends] for key, ends in accepted.items()}
+    found = {key: [name for name in each if name in names] for key, each in files.items()}
+    return {key: each[0] for key, each in found.items() if each}
 
 
-def coco_objects(path: Path, names: Sequence[str], files: Sequence[str]) -> Objects:
+def coco_objects(path: Path, names: Sequence[str], files: Sequence[str]) -> FoundObjects:
     """Return the splits and the classes of a data set in the format of COCO.
 
     Args:
@@ -88,7 +112,7 @@ def coco_objects(path: Path, names: Sequence[str], files: Sequence[str]) -> Obje
         if folder := _image_folder(path, names, name, found[name]):
             keys[key.replace("_list", "_dir")] = folder
     classes = found[next(iter(lists.values()))].classes
-    return keys, classes, sum(len(each.images) for each in found.values())
+    return FoundObjects(keys, classes, sum(len(each.images) for each in found.values()))
 
 
 def _coco_splits(path: Path, files: Sequence[str]) -> dict[str, str]:

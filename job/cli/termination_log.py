@@ -14,7 +14,7 @@ _MAX_BYTES = 4096
 
 def write(text: str) -> None:
     """Write a text as one line of at most 4096 bytes, if the termination log exists."""
-    line = " ".join(text.split()).encode()[:_MAX_BYTES]
+    line = " ".join(text.split()).encode(errors="backslashreplace")[:_MAX_BYTES]
     if LOG.is_file():
         # The text is also printed, so a run must not fail because of this copy.
         with suppress(OSError):

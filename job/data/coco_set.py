@@ -80,7 +80,7 @@ def _order(
             f"{shortened(list(found))}",
             "Correct model.classes, or remove categories from the file.",
         )
-    if set(found) != set(names) or len(set(found)) != len(found):
+    if set(found) != set(names):
         raise DataError(
             f"{named}: expected the categories {shortened(list(names))}, found "
             f"{shortened(list(found))}",

@@ -9,6 +9,8 @@ from job.data.sources import Source
 from job.data.splits import Part, Splits
 from job.data.transforms import Ints
 from job.detection.ragged import COUNTS
+from job.errors import DataError
+from job.text_format import plural
 
 
 def table_of(source: Source) -> ObjectTable | None:
@@ -46,6 +48,29 @@ def object_counts(splits: Splits) -> dict[str, Any] | None:
         },
         "empty_boxes": sum(table.empty for table in known.values()),
     }
+
+
+def check_countable(part: Part, name: str) -> None:
+    """Check that a split has an object that counts: neither difficult nor a crowd.
+
+    Raises:
+        DataError: mAP is not defined on such a split, and training on it learns nothing.
+    """
+    table = table_of(part.source)
+    if table is None:
+        return
+    ignored = table.arrays["difficult"] | table.arrays["crowd"]
+    owners = np.repeat(np.arange(len(table)), table.arrays[COUNTS])
+    chosen = np.isin(owners, part.indices)
+    if np.any(chosen & ~ignored):
+        return
+    found = "has no object"
+    if count := int(chosen.sum()):
+        found = f"has {plural(count, 'object')}, but each is difficult or a crowd"
+    raise DataError(
+        f"{part.source.where}: the {name} split ({part.how}) {found}",
+        f"Add images with objects to the {name} split, or choose another split in /data.",
+    )
 
 
 def _counts(part: Part, table: ObjectTable) -> dict[str, int]:

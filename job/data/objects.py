@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from job.data.decode import UnreadableImageError
 from job.data.sources import ImageFiles
 from job.data.transforms import Image, Ints
 from job.detection.annotations import Annotations
@@ -82,13 +83,28 @@ class ObjectTable:
         return np.cumsum(self.arrays[COUNTS])
 
 
-def checked(image: Image, objects: Annotations, name: str) -> tuple[Image, Annotations]:
+def checked(image: Image, table: ObjectTable, index: int, name: str) -> tuple[Image, Annotations]:
     """Return an image and its objects, whose boxes must be inside the image.
 
+    Args:
+        image: the image.
+        table: the objects of all images.
+        index: the image's place in the table.
+        name: the image's name in messages.
+
     Raises:
+        UnreadableImageError: the annotations are for an image of another size.
         DataError: a box is outside the image.
     """
     height, width = image.shape[:2]
+    objects, (known_height, known_width) = table[index], map(int, table.sizes[index])
+    if known_height and (known_height, known_width) != (height, width):
+        swapped = (known_height, known_width) == (width, height)
+        raise UnreadableImageError(
+            f"the image has {width}x{height} pixels, but its annotations are for "
+            f"{known_width}x{known_height} pixels"
+            + (" (the EXIF orientation of an image is ignored)" if swapped else "")
+        )
     for box in objects.boxes:
         corners = tuple(map(float, box))
         check_inside(corners, (height, width), name, corners)
@@ -107,4 +123,4 @@ class ObjectFiles(ImageFiles):
 
     def read_labelled(self, index: int) -> tuple[Image, Annotations]:
         """See ``LabelledSource``."""
-        return checked(self.read(index), self.objects[index], self.names[index])
+        return checked(self.read(index), self.objects, index, self.names[index])

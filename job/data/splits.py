@@ -19,6 +19,7 @@ from job.data.sources import SYNTHETIC_SEED, ImageFiles, PackedImages, Source, s
 from job.data.transforms import Ints, generator
 from job.errors import DataError, UsageError
 from job.manifest.spec import DataSpec
+from job.text_format import plural
 
 SPLIT_SEED = 0
 _CUT_STREAM = 2
@@ -115,7 +116,7 @@ def _check_apart(given: Mapping[str, Given]) -> None:
         source = split_given.source
         for name, identity in _identities(source):
             if identity in seen:
-                twice = f"in {seen[identity]} and"
+                twice = f"in data.{seen[identity]} and"
                 if seen[identity] == split_given.key:
                     twice = "twice in"
                 raise DataError(
@@ -160,8 +161,8 @@ def _with_training(spec: DataSpec, given: Mapping[str, Given]) -> Splits:
         taken += count
     if taken >= len(order):
         raise DataError(
-            f"{train.source.where}: data.{train.key} has only {len(order)} images; "
-            f"the other splits take {taken}, so none remain for training",
+            f"{train.source.where}: data.{train.key} has only {plural(len(order), 'image')}; the "
+            f"other splits take {taken}, so none remain for training",
             "Add images, or lower data.val_fraction and data.selection_fraction.",
         )
     rest = np.sort(order[taken:])
@@ -222,8 +223,8 @@ def _without_training(spec: DataSpec, given: Mapping[str, Given]) -> Splits:
 def _check_enough(lender: Given, selection: Part, test: Part) -> None:
     if not len(selection) or not len(test):
         raise DataError(
-            f"{lender.source.where}: data.{lender.key} has only {len(lender.source)} images, too "
-            "few for several splits",
+            f"{lender.source.where}: data.{lender.key} has only "
+            f"{plural(len(lender.source), 'image')}, too few for several splits",
             "Set data.train_... and data.selection_... as well, or add images.",
         )
 

@@ -3,6 +3,8 @@
 import posixpath
 from collections.abc import Sequence
 
+from job.detection import voc
+
 _IMAGES, _ANNOTATIONS, _SETS = "JPEGImages", "Annotations", "ImageSets"
 
 
@@ -13,14 +15,15 @@ def listed_files(names: Sequence[str], named: str) -> tuple[set[str], set[str]]:
         names: the lines of the list, see ``voc.image_set``.
         named: the list's name, relative to the data set.
     """
-    if are_pairs(names):
-        return set(), {posixpath.normpath(name) for line in names for name in line.split()}
+    if pairs := pairs_of(names):
+        return set(), {posixpath.normpath(name) for pair in pairs for name in pair}
     return set(folders_of(named)), set()
 
 
-def are_pairs(names: Sequence[str]) -> bool:
-    """Return whether each line of a list has the paths of an image and of its annotations."""
-    return all(line.endswith(".xml") and len(line.split()) == 2 for line in names)
+def pairs_of(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the paths of each image and of its annotations; empty if the lines are names."""
+    pairs = [pair for line in names if (pair := voc.pair_of(line))]
+    return pairs if len(pairs) == len(names) else []
 
 
 def folders_of(name: str) -> tuple[str, str]:

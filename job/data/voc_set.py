@@ -16,7 +16,7 @@ from job.data.data_files import DataFiles, list_file
 from job.data.list_file import path_problem
 from job.data.objects import ObjectTable
 from job.data.sources import Source
-from job.data.voc_lists import are_pairs, folders_of
+from job.data.voc_lists import folders_of, pairs_of
 from job.detection import voc
 from job.detection.annotations import Annotations
 from job.detection.boxes import Size
@@ -79,10 +79,19 @@ def voc_sources(
 def _pairs(files: DataFiles, name: str, local: Path | None) -> list[Pair]:
     with list_file(files, name, local) as file:
         names = voc.image_set(file, name)
-    if are_pairs(names):
-        return [_checked(Pair(*line.split()), name, files.where) for line in names]
+    if pairs := pairs_of(names):
+        return [_checked(Pair(*pair), name, files.where) for pair in pairs]
     folder, annotations = folders_of(name)
-    images = {posixpath.splitext(image)[0]: image for image in files.images(folder)}
+    images: dict[str, str] = {}
+    wanted = {f"{folder}/{stem}" for stem in names}
+    for image in files.images(folder):
+        stem = posixpath.splitext(image)[0]
+        if stem in images and stem in wanted:
+            raise DataError(
+                f"{files.where}: {images[stem]} and {image} have the same name in {name}",
+                "Remove one of the two images, or write the paths of images and annotations.",
+            )
+        images[stem] = image
     # A missing image is reported when it is read, as for other formats.
     return [
         Pair(

@@ -19,6 +19,8 @@ Size = tuple[int, int]
 
 # Boxes of tools that count pixels from 0 exceed the image by one pixel.
 TOLERANCE_PIXELS = 1.0
+# Larger sides and coordinates are errors of the file. Their squares are exact in float64.
+MAX_SIDE = 1_000_000
 
 
 def checked(boxes: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -7,12 +7,13 @@ box in the convention of ``job.detection.boxes``. Category ids may have gaps. Th
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from job.detection.annotations import Annotations
-from job.detection.boxes import Size, check_inside
+from job.detection.boxes import MAX_SIDE, Size, check_inside
 from job.errors import DataError
 
 # instances_train2017.json has 448 MB.
@@ -20,6 +21,8 @@ MAX_JSON_BYTES = 1 << 30
 
 _LONGEST_SHOWN = 60
 _MAX_ID = 2**63
+# JSON can contain half of a surrogate pair, which no file or terminal can represent.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 # Outlines and run lengths need 90% of the memory, and no function reads them.
 _UNUSED = ("segmentation", "keypoints")
 
@@ -85,9 +88,9 @@ def read(file: BinaryIO, named: str) -> CocoSet:
 
     Raises:
         DataError: the file is too large or not JSON, lacks a key, has a value of another type, an
-            id or a file name twice, an annotation of an unknown image or category, a box that
-            exceeds its image by more than a pixel, a file name that leads out of the data set, no
-            image or no category.
+            id, a file name or a category's name twice, an annotation of an unknown image or
+            category, a box that exceeds its image by more than a pixel, a file name that leads out
+            of the data set, no image or no category.
     """
     content = _content(file, named)
     categories = _rows(content, "categories", named)
@@ -95,6 +98,7 @@ def read(file: BinaryIO, named: str) -> CocoSet:
         _id(row, "id", where): _name(row, "name", where)
         for row, where in _unique(categories, named, "categories", "id")
     }
+    _check_category_names(names, named)
     images = {
         _id(row, "id", where): (_name(row, "file_name", where), _size(row, where))
         for row, where in _unique(_rows(content, "images", named), named, "images", "id")
@@ -193,6 +197,18 @@ def _unique(rows: list[Any], named: str, key: str, unique: str) -> list[tuple[di
     return result
 
 
+def _check_category_names(names: dict[int, str], named: str) -> None:
+    owners: dict[str, int] = {}
+    for identity, name in names.items():
+        if name in owners:
+            raise DataError(
+                f"{named}: the categories {owners[name]} and {identity} have the same name "
+                f"{_shown(name)}",
+                "Rename one of the categories, or use one id for both.",
+            )
+        owners[name] = identity
+
+
 def _check_file_names(images: dict[int, tuple[str, Size | None]], named: str) -> None:
     owners: dict[str, int] = {}
     for identity, (name, _) in images.items():
@@ -215,8 +231,8 @@ def _size(row: dict[str, Any], where: str) -> Size | None:
     sides = []
     for key in ("height", "width"):
         value = row.get(key, 0)
-        if not _is_number(value) or value < 0 or value != int(value):
-            raise _wrong(f"{where}/{key}", "a whole number of at least 0", value)
+        if not _is_number(value) or not 0 <= value <= MAX_SIDE or value != int(value):
+            raise _wrong(f"{where}/{key}", f"a whole number from 0 to {MAX_SIDE:,}", value)
         sides.append(int(value))
     return (sides[0], sides[1]) if all(sides) else None
 
@@ -234,8 +250,9 @@ def _known(row: dict[str, Any], key: str, where: str, known: dict[int, Any]) -> 
 
 def _box(row: dict[str, Any], where: str) -> tuple[float, float, float, float]:
     value = _value(row, "bbox", where)
-    if not isinstance(value, list) or len(value) != 4 or not all(map(_is_number, value)):
-        raise _wrong(f"{where}/bbox", "four numbers x, y, width and height", value)
+    if not isinstance(value, list) or len(value) != 4 or not all(map(_is_pixels, value)):
+        expected = f"four numbers x, y, width and height, up to {MAX_SIDE:,}"
+        raise _wrong(f"{where}/bbox", expected, value)
     x, y, width, height = (float(number) for number in value)
     return x, y, x + width, y + height
 
@@ -260,7 +277,7 @@ def _id(row: dict[str, Any], key: str, where: str) -> int:
 
 
 def _name(row: dict[str, Any], key: str, where: str) -> str:
-    return str(_typed(row, key, where, "a text", lambda value: isinstance(value, str) and value))
+    return str(_typed(row, key, where, "a text", _is_name))
 
 
 def _typed(
@@ -282,11 +299,19 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and -_MAX_ID <= value < _MAX_ID
 
 
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value != "" and not _SURROGATE.search(value)
+
+
 def _is_number(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     # A larger integer has no float.
     return math.isfinite(value) if isinstance(value, float) else -_MAX_ID <= value < _MAX_ID
+
+
+def _is_pixels(value: Any) -> bool:
+    return _is_number(value) and abs(value) <= MAX_SIDE
 
 
 def _wrong(where: str, expected: str, found: Any) -> DataError:

@@ -29,6 +29,9 @@ Floats = npt.NDArray[np.float32]
 # Boxes that are compared with all kept boxes at once.
 _BLOCK = 512
 
+# Values of a box before its classes: tx, ty, tw, th, objectness.
+_BOX_VALUES = 5
+
 
 @dataclass(frozen=True, eq=False)
 class Head:
@@ -41,6 +44,10 @@ class Head:
 
     stride: int
     anchors: tuple[tuple[float, float], ...]
+
+    def channels(self, classes: int) -> int:
+        """Return the channels of the head's output."""
+        return len(self.anchors) * (_BOX_VALUES + classes)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from defusedxml import DefusedXmlException  # type: ignore[import-untyped]
 from defusedxml import ElementTree as SafeTree
 
 from job.detection.annotations import Annotations
-from job.detection.boxes import Size, check_inside
+from job.detection.boxes import MAX_SIDE, Size, check_inside
 from job.errors import DataError
 
 if TYPE_CHECKING:
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 MAX_XML_BYTES = 16 << 20
 MAX_SET_BYTES = 256 << 20
 
-_NUMBER = re.compile(r"[+-]?[0-9]{1,15}(\.[0-9]*)?([eE][+-]?[0-9]{1,2})?", re.ASCII)
+_NUMBER = re.compile(r"[+-]?([0-9]{1,15}(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,2})?", re.ASCII)
+# The paths of an image and of its annotations; both may contain spaces.
+_PAIR = re.compile(r"(\S.*?\.(?:jpe?g|png|bmp|webp|gif|tiff?|p[gp]m))\s+(\S.*\.xml)", re.IGNORECASE)
+_EXTENSION = re.compile(r".*\.(jpe?g|png|bmp|xml)", re.IGNORECASE)
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _SHOWN_CLASSES = 20
 _LONGEST_SHOWN = 60
@@ -129,7 +132,10 @@ def image_set(file: BinaryIO, named: str) -> tuple[str, ...]:
             f"{named}: the image set is empty",
             "Write the name of one image per line, without its extension, such as 2007_000027.",
         )
-    flagged = all(_FLAGGED.fullmatch(line) for _, line in lines)
+    # Names such as "im 0" and "im 1" are no flags, because an image must not count twice.
+    flagged = all(_FLAGGED.fullmatch(line) for _, line in lines) and len(
+        {_FLAG.sub("", line) for _, line in lines}
+    ) == len({line for _, line in lines})
     first_lines: dict[str, int] = {}
     for number, line in lines:
         name = _FLAG.sub("", line) if flagged else line
@@ -143,7 +149,18 @@ def image_set(file: BinaryIO, named: str) -> tuple[str, ...]:
     return tuple(first_lines)
 
 
+def pair_of(line: str) -> tuple[str, str] | None:
+    """Return the paths of an image and of its annotations; None if the line is a name."""
+    found = _PAIR.fullmatch(line)
+    return found and (found[1], found[2])
+
+
 def _check_name(name: str, where: str) -> None:
+    if _EXTENSION.fullmatch(name) and pair_of(name) is None:
+        raise DataError(
+            f"{where}: expected a name without extension, found {_shown(name)}",
+            "Write the name of an image without folder and extension, such as 2007_000027.",
+        )
     if name.startswith("/") or ".." in name.split("/") or "\0" in name:
         raise DataError(
             f"{where}: {_shown(name)} leads out of the data set",
@@ -205,13 +222,15 @@ def _size(root: "Element", named: str) -> Size | None:
 
 def _label(element: "Element", where: str, classes: Mapping[str, int]) -> int:
     name = _text(element, "name", where)
+    if not name:
+        raise DataError(f"{where}/name: the name is empty", "Write the name of the class.")
     if name not in classes:
         known = list(classes)
         more = ", ..." if len(known) > _SHOWN_CLASSES else ""
         raise DataError(
             f"{where}/name: unknown class {_shown(name)}; the classes are "
-            f"{', '.join(known[:_SHOWN_CLASSES])}{more}",
-            "Add the class to the manifest's classes, or correct the name.",
+            f"{', '.join(map(repr, known[:_SHOWN_CLASSES]))}{more}",
+            "Add the class to /detection/class_names and /model/classes, or correct the name.",
         )
     return classes[name]
 
@@ -242,9 +261,10 @@ def _text(element: "Element", name: str, where: str) -> str:
 
 def _number(text: str, where: str) -> float:
     value = float(text) if _NUMBER.fullmatch(text) else math.nan
-    if math.isnan(value):
+    if not abs(value) <= MAX_SIDE:
         raise DataError(
-            f"{where}: expected a number, found {_shown(text)}", "Write the value in pixels."
+            f"{where}: expected a number up to {MAX_SIDE:,}, found {_shown(text)}",
+            "Write the value in pixels.",
         )
     return value
 

@@ -60,7 +60,7 @@ def build(
         "comparable": True,
         "notes": [
             *notes,
-            *data_notes(data, manifest.model.classes),
+            *data_notes(data),
             *synthetic_notes(manifest),
             *training_notes(records),
             *correction_notes(int8["corrected"]),

@@ -7,7 +7,7 @@ from typing import Any
 from job.data.sources import BadImage
 from job.events import Events
 from job.manifest import Manifest
-from job.stages.dataset import data_files, open_splits, training_loader
+from job.stages.dataset import data_files, training_loader, training_part
 from job.stages.decoding import add_to_fp32
 from job.stages.network import model_files, network, recipe
 from job.stages.settings import settings_of, training_settings
@@ -27,7 +27,7 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
     training = None
     bad: list[BadImage] = []
     if trains(manifest):
-        part = open_splits(manifest, out).train
+        part = training_part(manifest, out)
         with training_loader(manifest, part, train, events, bad) as loader:
             training = baseline.train(
                 session,

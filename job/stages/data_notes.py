@@ -8,10 +8,14 @@ from job.text_format import plural, shortened
 _OTHER = {"train": "training", "selection": "selection", "test": "test"}
 
 
-def empty_classes_text(empty: Sequence[int], classes: int) -> str:
-    """Return a warning about classes without images."""
+def empty_classes_text(empty: Sequence[int], data: Mapping[str, Any]) -> str:
+    """Return a warning about classes without images, or without objects; see ``data_notes``."""
+    verb, classes = "has" if len(empty) == 1 else "have", data["classes"]
+    if "objects" in data:
+        names = data["class_names"]
+        listed = shortened([names[label] if names else str(label) for label in empty])
+        return f"{len(empty):,} of {classes:,} classes {verb} no object: {listed}."
     listed = shortened([str(label) for label in empty])
-    verb = "has" if len(empty) == 1 else "have"
     text = f"{len(empty):,} of {classes:,} classes {verb} no image: {listed}."
     if 0 in empty:
         text += " Labels start at 0, so check whether the labels of this data set start at 1."
@@ -29,8 +33,8 @@ def objects_text(objects: Mapping[str, Any] | None) -> str:
         texts.append(f"{plural(without, 'image')} without objects")
     if objects["empty_boxes"]:
         texts.append(
-            f"{plural(objects['empty_boxes'], 'object')} dropped, because the box has no width or "
-            "no height"
+            f"{plural(objects['empty_boxes'], 'object')} dropped, because the box has no positive "
+            "width and height"
         )
     return f"data set: {'; '.join(texts)}"
 
@@ -47,8 +51,12 @@ def copies_text(copies: Mapping[str, Any]) -> str:
     )
 
 
-def data_notes(data: Mapping[str, Any], classes: int) -> list[str]:
-    """Return the remarks on a data set that its report shows."""
+def data_notes(data: Mapping[str, Any]) -> list[str]:
+    """Return the remarks on a data set that its report shows.
+
+    Args:
+        data: the record of the stage prepare.
+    """
     empty = data["empty_classes"]
-    notes = [empty_classes_text(empty, classes)] if empty else []
+    notes = [empty_classes_text(empty, data)] if empty else []
     return notes + [copies_text(each) for each in data["copies"]]

@@ -6,6 +6,7 @@ from pathlib import Path
 from job.data import transforms
 from job.data.labelled_transforms import AugmentObjects, ResizeObjects
 from job.data.loader import Loader, Normalisation
+from job.data.object_counts import check_countable
 from job.data.objects import LabelledSource
 from job.data.s3.images import remote_of
 from job.data.sources import BadImage, Source
@@ -54,6 +55,23 @@ def open_splits(manifest: Manifest, out: Path) -> Splits:
         remote=remote_of(manifest),
         class_names=manifest.detection.class_names,
     )
+
+
+def training_part(manifest: Manifest, out: Path) -> Part:
+    """Return the training split, which must have objects if the task is detection.
+
+    Args:
+        manifest: names the data set.
+        out: see ``open_splits``.
+
+    Raises:
+        DataError: the training or the selection split has no object.
+    """
+    splits = open_splits(manifest, out)
+    check_countable(splits.train, "training")
+    # Training chooses its best weights by the selection split.
+    check_countable(splits.selection, "selection")
+    return splits.train
 
 
 def normalisation(data: DataSpec) -> Normalisation:

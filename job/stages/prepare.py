@@ -11,7 +11,7 @@ from job.data import packed, packed_objects
 from job.data.copies import find_copies
 from job.data.label_names import label_names
 from job.data.loader import Loader
-from job.data.object_counts import class_labels, object_counts
+from job.data.object_counts import check_countable, class_labels, object_counts
 from job.data.objects import LabelledSource
 from job.data.opening import skipped_text
 from job.data.sources import BadImage, SyntheticImages
@@ -33,11 +33,11 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
     splits = open_splits(manifest, out)
     for text in skipped(splits):
         events.message(text)
-    empty = empty_classes(splits, manifest.model.classes)
-    if empty:
-        events.message(empty_classes_text(empty, manifest.model.classes), "warning")
-    objects = object_counts(splits)
-    if text := objects_text(objects):
+    check_countable(splits.test, "test")
+    about = contents(splits, manifest.model.classes)
+    if empty := about["empty_classes"]:
+        events.message(empty_classes_text(empty, about), "warning")
+    if text := objects_text(about.get("objects")):
         events.message(text)
     bad: list[BadImage] = []
     counts = {"train": len(splits.train)}
@@ -59,14 +59,22 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
     }
     return {
         "format": manifest.data.format,
-        "classes": manifest.model.classes,
+        **about,
         "splits": {name: {"images": counts[name], "how": how[name]} for name in how},
         "bad_images": [{"path": image.path, "reason": image.reason} for image in bad],
-        "class_names": class_names(splits, manifest.model.classes),
         "normalised": splits.test.source.normalised,
-        "empty_classes": empty,
-        **({} if objects is None else {"objects": objects}),
         "copies": copied,
+    }
+
+
+def contents(splits: Splits, classes: int) -> Record:
+    """Return the classes and the objects of the splits, for the record."""
+    objects = object_counts(splits)
+    return {
+        "classes": classes,
+        "class_names": class_names(splits, classes),
+        "empty_classes": empty_classes(splits, classes),
+        **({} if objects is None else {"objects": objects}),
     }
 
 

@@ -11,7 +11,7 @@ from job.distributed.group import meeting_of
 from job.events import Events
 from job.manifest import Manifest
 from job.manifest.custom_code import callable_files
-from job.stages.dataset import data_files, open_splits, training_loader
+from job.stages.dataset import data_files, training_loader, training_part
 from job.stages.network import network, quantize_settings, recipe
 from job.stages.settings import settings_of, training_settings
 from job.stages.stage import SELECTION, Record, Stage, StageOutput
@@ -33,7 +33,7 @@ def run(
     session = open_session(**network(manifest, train))
     weights = inputs["baseline"].path / "weights.npz"
     bad: list[BadImage] = []
-    part = open_splits(manifest, out).train
+    part = training_part(manifest, out)
     meeting = meeting_of(os.environ)
     with training_loader(manifest, part, train, events, bad) as loader:
         training = qat.train(
@@ -72,7 +72,7 @@ def follower_stage(
     meeting = meeting_of(os.environ)
     if meeting is None:
         raise AssertionError("follower_stage needs a process group")
-    part = open_splits(manifest, out).train
+    part = training_part(manifest, out)
     with training_loader(manifest, part, manifest.train, events, []) as loader:
         trained = follower.follow(
             meeting.place, recipe(manifest.train), loader=loader, events=events

@@ -166,6 +166,7 @@ def test_a_detector_of_paddle_3(tmp_path: Path) -> None:
         ("anchor_free", {}, "multiclass_nms3"),
         ("nms", {"detection": {"anchors": [[[8, 11]], [[20, 30], [30, 20]], [[50, 60]]]}}, "8, 11"),
         ("nms", {"model": {"classes": 4}}, "3 classes"),
+        ("heads", {"model": {"classes": 4}}, "channels"),
     ],
 )
 def test_a_detector_that_does_not_fit_is_rejected_before_any_stage(

@@ -125,7 +125,7 @@ class RemoteObjects(RemoteImages):
 
     def read_labelled(self, index: int) -> tuple[Image, Annotations]:
         """See ``LabelledSource``."""
-        return checked(self.read(index), self.objects[index], self.names[index])
+        return checked(self.read(index), self.objects, index, self.names[index])
 
 
 def remote_list(

@@ -40,9 +40,29 @@ def check_ready_detector(path: Path, heads: Sequence["Head"], classes: int) -> N
     decoding = find_decoding(graph, path)
     if not heads:
         return
-    if decoding is not None:
+    if decoding is None:
+        _check_channels(graph, heads, classes, path)
+    else:
         check_heads(decoding, heads, classes, path)
     heads_of(graph, graph.outputs if decoding is None else decoding.ends)
+
+
+def _check_channels(
+    graph: ModelGraph, heads: Sequence["Head"], classes: int, source: object
+) -> None:
+    """Check the outputs of a detector without decoding, which does not contain its anchors.
+
+    Raises:
+        DataError: the numbers of outputs or of their channels differ from the manifest.
+    """
+    shapes = [list(graph.shapes.get(name, ())) for name in graph.outputs]
+    expected = [head.channels(classes) for head in heads]
+    if [shape[1:2] for shape in shapes] != [[channels] for channels in expected]:
+        raise DataError(
+            f"{source}: the outputs have shapes {shapes}, expected {expected} channels in this "
+            f"order, which is the number of a head's anchors x (5 + {classes} classes)",
+            "Set /model/classes and /detection/anchors to the model's classes and anchors.",
+        )
 
 
 def _read(path: Path) -> ModelGraph:

@@ -15,7 +15,6 @@ from job.engine.training.ready_names import LABEL
 from job.engine.training.tracing import logits_of
 from job.engine.training.yolo_loss import BOXES as BOXES_INPUT
 from job.engine.training.yolo_loss import CLASSES, append_yolo_loss
-from job.engine.training.yolov3 import BOX_VALUES
 from job.tasks.task import BOXES, LABELS, NONE, Task
 
 # Axis of the classes in scores [N, classes].
@@ -144,7 +143,7 @@ class Boxes:
 
     def check(self, shapes: Sequence[Sequence[int]]) -> tuple[str, str]:
         """Check for an output [N, anchors * (5 + classes), H, W] per head."""
-        expected = [count * (BOX_VALUES + self.classes) for count in self.anchors]
+        expected = [head.channels(self.classes) for head in self.heads]
         found = [list(shape) for shape in shapes]
         if [shape[1:2] for shape in found] == [[channels] for channels in expected]:
             return "", ""

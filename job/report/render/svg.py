@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 from typing import Any
 
 import matplotlib as mpl
@@ -87,7 +88,9 @@ def inline(figure: Figure, name: str, label: str) -> str:
         label: description for screen readers; plain ASCII text without quotes.
     """
     buffer = io.StringIO()
-    with mpl.rc_context(RC):
+    with mpl.rc_context(RC), warnings.catch_warnings():
+        # The page shows texts in the reader's fonts, so Matplotlib's font need not have each sign.
+        warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
         no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
     text = buffer.getvalue()

@@ -323,6 +323,28 @@ def test_a_voc_data_set_gives_a_detector(
     assert manifest.data.val_list == f"{top}ImageSets/Main/test.txt"
 
 
+def test_of_two_years_the_one_with_both_splits_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets = {"trainval": object_sets.TRAIN, "test": object_sets.TEST}
+    object_sets.voc_tree(tmp_path / "d/VOC2012", sets)
+    object_sets.voc_tree(tmp_path / "d/VOC2007", {"trainval": {"x": [("cow", (1, 1, 9, 9), "")]}})
+    printed = init(monkeypatch, tmp_path, "--data", "d")
+    manifest = load("m.json")
+    assert manifest.data.train_list == "VOC2012/ImageSets/Main/trainval.txt"
+    assert manifest.detection.class_names == ("cat", "dog")
+    assert "VOC2007/ImageSets/Main/trainval.txt" in printed
+
+
+def test_a_built_in_detector_needs_training_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    object_sets.voc_tree(tmp_path / "d", {"test": object_sets.TEST})
+    with pytest.raises(DataError, match="training images"):
+        init(monkeypatch, tmp_path, "--data", "d")
+    assert not (tmp_path / "m.json").exists()
+
+
 def test_a_classifier_cannot_be_trained_on_objects(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

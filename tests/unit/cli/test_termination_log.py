@@ -27,6 +27,12 @@ def test_what_is_too_long_ends_with_a_whole_letter(log: Path) -> None:
     assert log.read_text(encoding="utf-8").endswith("×")
 
 
+def test_half_of_a_surrogate_pair_is_escaped(log: Path) -> None:
+    log.touch()
+    termination_log.write("\ud800")
+    assert log.read_text() == r"\ud800"
+
+
 def test_no_file_is_made_where_kubernetes_made_none(log: Path) -> None:
     termination_log.write("done")
     assert not log.exists()

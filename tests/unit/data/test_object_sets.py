@@ -1,3 +1,4 @@
+import re
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 from data_fakes import save_image
 from object_sets import TEST, TRAIN
 
+from job.data.decode import UnreadableImageError
 from job.data.objects import ObjectFiles
 from job.data.sources import ImageFiles
 from job.data.splits import Splits, split
@@ -119,8 +121,23 @@ def test_another_number_of_classes_names_the_rarest_and_its_file(tree: Path) -> 
         opened(tree.parent, format="voc", root="voc", **LISTS)
 
 
+def test_two_images_of_one_name_are_rejected(tree: Path) -> None:
+    save_image(tree / "JPEGImages/a.jpg", 0, object_sets.IMAGE)
+    with pytest.raises(DataError, match=r"a\.jpg and .*a\.png"):
+        opened(tree.parent, format="voc", root="voc", **LISTS)
+
+
+def test_an_image_of_another_size_than_its_annotations_is_bad(tree: Path) -> None:
+    save_image(tree / "JPEGImages/a.png", 0, (80, 60))
+    source: Any = opened(tree.parent, format="voc", root="voc", **LISTS).train.source
+    with pytest.raises(UnreadableImageError, match=r"80x60.*40x30"):
+        source.read_labelled(0)
+
+
 def test_a_box_outside_the_real_image_names_the_image(tree: Path) -> None:
     save_image(tree / "JPEGImages/a.png", 0, (20, 15))
+    annotation = tree / "Annotations/a.xml"
+    annotation.write_text(re.sub("<size>.*</size>", "", annotation.read_text()))
     source: Any = opened(tree.parent, format="voc", root="voc", **LISTS).train.source
     with pytest.raises(DataError, match=r"JPEGImages/a\.png"):
         source.read_labelled(0)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from job.data import packed_objects
+from job.data.decode import UnreadableImageError
 from job.data.labelled_transforms import AugmentObjects, ResizeObjects
 from job.data.loader import Batch, Loader, Normalisation
 from job.data.objects import ObjectTable, checked
@@ -36,6 +37,10 @@ def objects() -> list[Annotations]:
         Annotations.none(),
         Annotations.of([[5, 5, 9, 8]], [2], crowd=[True], area=[7]),
     ]
+
+
+def one_box(box: list[float], size: tuple[int, int] | None) -> ObjectTable:
+    return ObjectTable.of([Annotations.of([box], [0])], [size])
 
 
 def same(first: Annotations, second: Annotations) -> bool:
@@ -85,7 +90,19 @@ def test_objects_without_an_array_are_rejected(tmp_path: Path) -> None:
 
 def test_a_box_outside_the_image_names_the_image() -> None:
     with pytest.raises(DataError, match=r"photo\.jpg"):
-        checked(np.zeros((10, 10, 3), np.uint8), Annotations.of([[0, 0, 10, 12]], [0]), "photo.jpg")
+        checked(np.zeros((10, 10, 3), np.uint8), one_box([0, 0, 10, 12], None), 0, "photo.jpg")
+
+
+@pytest.mark.parametrize("size", [(20, 10), (10, 20), (11, 10)])
+def test_annotations_for_another_size_make_the_image_bad(size: tuple[int, int]) -> None:
+    image, table = np.zeros((10, 20, 3), np.uint8), one_box([0, 0, 10, 5], size)
+    if size == image.shape[:2]:
+        assert len(checked(image, table, 0, "photo.jpg")[1]) == 1
+        return
+    with pytest.raises(UnreadableImageError) as caught:
+        checked(image, table, 0, "photo.jpg")
+    assert "20x10" in caught.value.reason
+    assert ("EXIF" in caught.value.reason) == (size == (20, 10))
 
 
 def test_the_targets_of_labels_are_the_labels() -> None:

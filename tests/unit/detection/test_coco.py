@@ -99,6 +99,16 @@ def test_a_box_may_exceed_its_image_by_a_pixel():
         (content(images=[]), "/images: .*empty"),
         (content(images={}), "/images: expected a list"),
         (content(images=[3]), "/images/0: expected an object, found 3"),
+        (
+            content(images=[{"id": 1, "file_name": "a", "width": 1e30, "height": 1}]),
+            r"/images/0/width: .* 1e\+30",
+        ),
+        (content(images=[{"id": 1, "file_name": "\ud800"}]), r"/images/0/file_name: .*\\ud800"),
+        (
+            content(categories=[{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]),
+            'categories 1 and 2 .* "a"',
+        ),
+        (content(annotations=[annotation(bbox=[1e308, 2, 1e308, 4])]), "/annotations/0/bbox"),
         (content(images=[{"file_name": "a"}]), "/images/0: .*'id' is missing"),
         (content(images=[{"id": "1"}]), '/images/0/id: expected a whole number, found "1"'),
         (content(images=[{"id": 1}]), "/images/0: .*'file_name' is missing"),

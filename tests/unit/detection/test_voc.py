@@ -100,8 +100,11 @@ def test_parts_of_an_object_are_not_objects():
         (xml("<size><width>3</width></size>"), "size: .*<height>"),
         (xml(SIZE.replace("480", "4.5")), "size/height: .* found 4.5"),
         (xml(SIZE.replace("480", "-1")), "size/height: .* found -1"),
-        (xml(thing("dgo")), r"object\[1\]/name: unknown class 'dgo'; the classes are dog, cat"),
-        (xml(thing(box=(1, "x", 3, 4))), r"object\[1\]/bndbox/ymin: .*number, found 'x'"),
+        (xml(SIZE.replace("480", "1e30")), "size/height: .*'1e30'"),
+        (xml(thing("dgo")), r"object\[1\]/name: unknown class 'dgo'; the classes are 'dog', 'cat'"),
+        (xml(thing("")), r"object\[1\]/name: .*empty"),
+        (xml(thing(box=(1, 2, "1e30", 4))), "bndbox/xmax: .*'1e30'"),
+        (xml(thing(box=(1, "x", 3, 4))), r"object\[1\]/bndbox/ymin: .*number up to .*, found 'x'"),
         (xml(thing(box=(1, "", 3, 4))), r"bndbox/ymin: .*found ''"),
         (xml(thing(box=(1, 2, "nan", 4))), "bndbox/xmax: .*'nan'"),
         (xml(thing(box=(1, 2, "1_0", 4))), "bndbox/xmax: .*'1_0'"),
@@ -173,6 +176,20 @@ def test_image_set_of_one_class():
     )
 
 
+def test_names_that_end_with_a_number_are_no_flags():
+    assert names("im 0\nim 1\n") == ("im 0", "im 1")
+
+
+def test_pairs_of_paths_may_contain_spaces():
+    (line,) = names("J/a b.JPG  A/a b.xml\n")
+    assert voc.pair_of(line) == ("J/a b.JPG", "A/a b.xml")
+    assert voc.pair_of("2007_000027") is None
+
+
+def test_a_number_may_start_with_its_point():
+    assert read(xml(thing(box=(".5", 1, 3, 4)))).annotations.boxes[0, 0] == -0.5
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -181,6 +198,7 @@ def test_image_set_of_one_class():
         ("a\nb\na\n", "train.txt:3: 'a' is also in line 1"),
         ("a\n../b\n", r"train.txt:2: '\.\./b' leads out"),
         ("/a\n", "train.txt:1: '/a' leads out"),
+        ("a\nb.jpg\n", "train.txt:2: .* 'b.jpg'"),
     ],
 )
 def test_faults_of_image_sets(text, expected):

@@ -3,10 +3,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import object_sets
 import pytest
 from data_fakes import save_folders, save_image
 
 from job.data import packed, packed_objects
+from job.errors import DataError
 from job.manifest import parse
 from job.pipeline.build_report import data_notes
 from job.stages import prepare
@@ -67,7 +69,7 @@ def test_copies_are_reported_by_name(tmp_path: Path) -> None:
     assert [(each["split"], each["images"]) for each in copied] == [("test", 5)]
     assert ["val/dog/again0.png", "train/cat/0.png"] in copied[0]["names"]
     warnings = [text for level, text in messages if level == "warning"]
-    assert warnings == data_notes(record, 2)
+    assert warnings == data_notes(record)
     assert any("val/dog/again0.png" in text for text in warnings)
 
 
@@ -75,7 +77,7 @@ def test_distinct_images_give_no_warning(tmp_path: Path) -> None:
     train, val = write_list(tmp_path, "train", [0, 1] * 10), write_list(tmp_path, "val", [0, 1])
     record, messages = run(tmp_path, format="imagenet_list", train_list=train, val_list=val)
     assert (record["copies"], record["empty_classes"], messages) == ([], [], [])
-    assert data_notes(record, 2) == []
+    assert data_notes(record) == []
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,7 @@ def test_classes_without_training_images_are_reported(
     record, messages = run(tmp_path, classes, format="imagenet_list", train_list=train)
     assert record["empty_classes"] == empty
     assert [level for level, _ in messages] == ["warning"] * bool(empty)
-    assert ("start at 1" in "".join(data_notes(record, classes))) == (0 in empty)
+    assert ("start at 1" in "".join(data_notes(record))) == (0 in empty)
 
 
 @pytest.mark.parametrize(("labels", "empty"), [([1, 2, 3], [0]), ([1, 3], []), ([0, 1], [])])
@@ -140,3 +142,16 @@ def test_classes_of_a_list_are_named_by_their_folders(tmp_path: Path) -> None:
     given = {"format": "imagenet_list", "train_list": "train.txt"}
     record, _ = run(tmp_path, **given, val_list=write_list(tmp_path, "val", [0, 1]))
     assert record["class_names"] == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("difficult", [False, True])
+def test_a_test_split_without_objects_that_count_is_rejected(
+    tmp_path: Path, difficult: bool
+) -> None:
+    box: object_sets.Box = ("cat", (1, 1, 9, 9), "<difficult>1</difficult>")
+    tests = {"e": [box] if difficult else [], "f": []}
+    object_sets.voc_tree(tmp_path / "voc", {"train": object_sets.TRAIN, "test": tests})
+    model = {"name": "yolov3_mobilenet_v1", "classes": 2, "input_shape": [3, 32, 32]}
+    lists = {"train_list": "ImageSets/Main/train.txt", "val_list": "ImageSets/Main/test.txt"}
+    with pytest.raises(DataError, match=r"the test split .* has"):
+        run_task(tmp_path, {"task": "detection", "model": model}, format="voc", root="voc", **lists)
