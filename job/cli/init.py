@@ -67,7 +67,7 @@ def init(
 ) -> None:
     """Write a short manifest for a folder of images.
 
-    The images may be in class folders (plain, or in train/ and val/), or named in the lists
+    The images may be in class folders (plain, or in train/, val/ and test/), or named in the lists
     train_list.txt and val_list.txt. For a data set of Pascal VOC (Annotations, ImageSets) or COCO
     (annotations/*.json), the manifest describes a detector. The data may be in a .tar, .tar.gz,
     .tgz or .zip archive. An existing file is not overwritten.
@@ -123,6 +123,11 @@ def init(
         ) from error
     if found:
         _print_found(found, inference_model, output)
+    if manifest.model.pretrained:
+        typer.echo(
+            f"The run downloads the ImageNet weights of {manifest.model.name}. Without internet "
+            "access, give the file with --weights."
+        )
     _print_next(manifest, output, times)
 
 

@@ -142,7 +142,7 @@ def _class_folders(text: str, images: Sequence[str]) -> FoundData:
     firsts = {parts[0] for parts in below if len(parts) > 1}
     if not firsts:
         raise DataError(
-            f"--data {text}: found {plural(len(images), 'image')} in one folder ({top or '.'}), "
+            f"--data {text}: found {plural(len(images), 'image')} in one folder ({top or '.'!r}), "
             "expected at least two class folders",
             _EXPECTED,
         )

@@ -1,5 +1,6 @@
 """Estimates the times of a plan's stages."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from job.pipeline.workload import Images, count_images, uncounted
 from job.stages import stages_for
 from job.text_format import plural
 
+# Share of the cores that other processes may use during a measurement.
+_BUSY = 0.5
 # The numbers of images; or None, and why they are unknown.
 Counted = tuple[Images | None, str]
 
@@ -26,11 +29,13 @@ class Times:
         stages: the estimate of each stage that runs, by name.
         measured: whether the speeds were measured on this machine.
         cores: number of cores of this machine.
+        load: average number of busy processes before the speeds were measured.
     """
 
     stages: Mapping[str, Estimate]
     measured: bool
     cores: int
+    load: float = 0.0
 
     @property
     def total(self) -> Estimate:
@@ -42,7 +47,13 @@ class Times:
         """How the times were estimated, in one or two sentences."""
         cores = plural(self.cores, "core")
         if self.measured:
-            return f"Speeds were measured on this machine ({cores})."
+            text = f"Speeds were measured on this machine ({cores})."
+            if self.load > _BUSY * self.cores:
+                text += (
+                    f" Other processes used the cores (load {self.load:.1f}), so the times can be "
+                    "too long."
+                )
+            return text
         return (
             f"The estimate assumes {cores} of typical speed, so it can be wrong by a factor of 3. "
             "`job run MANIFEST --dry-run --probe` measures this machine."
@@ -103,7 +114,8 @@ def times_of(
         if manifest.data not in known:
             known[manifest.data] = _counted(manifest)
         images, why = known[manifest.data]
+    load = os.getloadavg()[0]
     speeds = probe(manifest, host) if measure and running else rough_speeds(manifest, host)
     found = estimates(manifest, images, speeds, host, why=why)
     stages = {name: found[name] for name in running if name in found}
-    return Times(stages, speeds.measured, host.usable_cores)
+    return Times(stages, speeds.measured, host.usable_cores, load)

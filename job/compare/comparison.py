@@ -99,6 +99,12 @@ def compare(a: FinishedRun, b: FinishedRun) -> Comparison:
 
 def _notes(a: FinishedRun, b: FinishedRun) -> tuple[str, ...]:
     notes = []
+    networks = [_network(run) for run in (a, b)]
+    if networks[0] != networks[1]:
+        notes.append(
+            f"A and B are different networks ({networks[0]} and {networks[1]}), so differences in "
+            "accuracy, speed and size need not be regressions."
+        )
     conflict = differences.machine_conflict(a.report, b.report)
     if conflict:
         notes.append(f"Speed is not judged, because {conflict}.")
@@ -114,6 +120,14 @@ def _notes(a: FinishedRun, b: FinishedRun) -> tuple[str, ...]:
             "not apply to other CPUs."
         )
     return tuple(notes)
+
+
+def _network(run: FinishedRun) -> str:
+    """Return the network of a run; all saved models count as one network."""
+    model = run.report["manifest"]["model"]
+    width = model.get("width", 1.0)
+    name = model.get("name") or model.get("callable") or "a saved model"
+    return str(name) if width == 1 else f"{name} of width {width:g}"
 
 
 def _described(run: FinishedRun) -> dict[str, Any]:

@@ -156,7 +156,7 @@ def training_notes(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return notes on settings of QAT that differ from the training of the baseline."""
     qat = records["qat"]["training"]
     if qat is None:
-        return ["Post-training quantization: the model was calibrated and not trained."]
+        return ["Post-training quantization: the quantized model was calibrated and not trained."]
     notes = [
         "sync_batch_norm and fuse_all_reduce_ops are disabled in quantization-aware training, "
         "because both would rewrite the quantized program."

@@ -1,7 +1,8 @@
 """The work of the built-in networks: multiplications of one image, and layers with weights.
 
 The figures were counted from the shapes of paddle.vision.models (convolutions and fully connected
-layers, 1000 classes). ``tests/engine/training/test_probe.py`` counts one of them again.
+layers, 1000 classes), and of the detector with 80 classes. ``tests/engine/training/test_probe.py``
+counts two of them again.
 """
 
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from job.manifest.spec import ModelSpec
 
 # Side in pixels of the image for which the multiplications were counted.
-_SIDES = {"inception_v3": 299, "lenet": 28, "convnet": 32}
+_SIDES = {"inception_v3": 299, "lenet": 28, "convnet": 32, "yolov3_mobilenet_v1": 416}
 _SIDE = 224
 
 
@@ -67,6 +68,7 @@ NETWORKS = {
     "vgg13": Work(11.3085, 13),
     "vgg16": Work(15.4703, 16),
     "vgg19": Work(19.6321, 19),
+    "yolov3_mobilenet_v1": Work(10.3743, 50),
 }
 
 

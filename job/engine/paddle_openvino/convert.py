@@ -11,7 +11,7 @@ from job.engine.conversion import Conversion
 from job.engine.inference.saved_model import PREFIX, UNSIGNED_ZERO_POINT
 from job.engine.rewrites.network import DEQUANTIZE, QUANTIZE, names
 from job.engine.rewrites.openvino_form import in_openvino_form
-from job.engine.rewrites.rules import halve_weights
+from job.engine.rewrites.rules import halve_weights, round_before_products
 
 
 def convert(fake_quantized: Path, out: Path, *, has_vnni: bool = True) -> Conversion:
@@ -23,6 +23,7 @@ def convert(fake_quantized: Path, out: Path, *, has_vnni: bool = True) -> Conver
         has_vnni: whether the CPU has AVX512_VNNI. The weights of other CPUs have half the steps.
     """
     network = in_openvino_form(fake_quantized)
+    round_before_products(network)
     if not has_vnni:
         halve_weights(network)
     network.write(out / PREFIX)

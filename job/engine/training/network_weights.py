@@ -126,5 +126,7 @@ def published_weights(name: str) -> Path:
     except (RuntimeError, OSError) as error:
         raise DataError(
             f"/model/pretrained: cannot download {url}: {error}",
-            "Download the file on a machine with internet access, and set /model/weights to it.",
+            "Download the file on a machine with internet access, and set /model/weights to it. To "
+            "train from random weights instead, set /model/pretrained to false, "
+            "/baseline/train/epochs to 30 and /baseline/train/base_lr to 0.05.",
         ) from error

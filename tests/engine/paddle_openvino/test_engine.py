@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+from paddle import nn  # noqa: TID251
 from PIL import Image
+from tiny import needs_vnni
 
 from job.cli.predict import KINDS
 from job.engine.inference import saved_model
@@ -26,6 +28,7 @@ from job.manifest import parse
 from job.predict import main as predict
 from job.stages import paddle_openvino as stage
 from job.stages.stage import StageOutput
+from job.tasks.classification import agreement
 
 pytestmark = [
     pytest.mark.engine,
@@ -69,6 +72,34 @@ def test_the_engine_agrees_with_the_fake_quantized_model(
     assert not list(tmp_path.iterdir())
     with pytest.raises(DataError, match="8x8"):
         loaded.scores(images[:, :, :4, :4])
+
+
+class Gated(nn.Layer):
+    """A squeeze-and-excitation block whose gate multiplies the result of a convolution."""
+
+    def __init__(self, bias: bool = False) -> None:
+        super().__init__()
+        self.first = nn.Conv2D(tiny.SHAPE[0], 16, 3, padding=1)
+        self.conv = nn.Conv2D(16, 16, 3, padding=1, bias_attr=None if bias else False)
+        self.squeeze, self.excite = nn.Conv2D(16, 4, 1), nn.Conv2D(4, 16, 1)
+        self.last = nn.Conv2D(16, 16, 3, padding=1)
+        self.head = nn.Linear(16, tiny.CLASSES)
+
+    def forward(self, x: Any) -> Any:
+        relu = nn.functional.relu
+        x = self.conv(relu(self.first(x)))
+        gate = self.excite(relu(self.squeeze(nn.functional.adaptive_avg_pool2d(x, 1))))
+        x = x + x * nn.functional.hardsigmoid(gate, slope=0.2)
+        return self.head(relu(self.last(x)).mean([2, 3]))
+
+
+@needs_vnni
+def test_a_gate_multiplies_the_rounded_result_of_a_convolution(tmp_path: Path) -> None:
+    made = tiny.quantize(tiny.session_of(Gated, tiny.SHAPE, tiny.CLASSES), tmp_path)
+    (tmp_path / "out").mkdir()
+    convert.convert(tmp_path / "fake", tmp_path / "out")
+    found = model.open_model(tmp_path / "out", 1).outputs(made.images)
+    assert agreement(found, (made.fake,), (made.fp32,)).signal_to_noise_db > 20
 
 
 def test_only_the_engine_loads_the_model(

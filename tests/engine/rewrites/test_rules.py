@@ -210,6 +210,22 @@ def test_only_one_operand_of_a_sum_of_two_convolutions_is_not_rounded() -> None:
     assert reads(changed, "quantize_linear") == [["d"]]
 
 
+@pytest.mark.parametrize(("kind", "read"), [("conv2d", "a"), ("relu", "x")])
+def test_a_product_reads_the_rounded_result_of_a_convolution(kind: str, read: str) -> None:
+    ops = [
+        (kind, {"Input": "w"}, {"Output": "x"}, {}),
+        ("elementwise_mul", {"X": "x", "Y": "gate"}, {"Out": "product"}, {}),
+        *pair("x", "a"),
+        ("relu", {"X": "a"}, {"Out": "b"}, {}),
+    ]
+    changed = network(*ops, **SCALES)
+    assert rules.round_before_products(changed) == (kind == "conv2d")
+    assert reads(changed, "elementwise_mul") == [[read]]
+    assert kinds(changed).index("elementwise_mul") > kinds(changed).index("dequantize_linear") or (
+        kind == "relu"
+    )
+
+
 def test_a_channel_shuffle_is_not_separated() -> None:
     shuffle = ("transpose2", {"X": "x"}, {"Out": "t"}, {})
     reshape = ("reshape2", {"X": "t"}, {"Out": "y"}, {})

@@ -7,6 +7,7 @@ import pytest
 import tiny
 
 from job.engine.training import zoo
+from job.engine.training.yolov3 import YoloV3
 from job.engine.training.zoo import nn, paddle
 from job.manifest import parse
 from job.pipeline.network_work import NETWORKS
@@ -36,7 +37,18 @@ def test_speeds_are_measured(tmp_path: Path, monkeypatch, trains: bool) -> None:
         assert found["forward"] < found["train"] < 10
 
 
-def test_the_recorded_work_of_a_network() -> None:
+@pytest.mark.parametrize(
+    ("name", "build", "shape"),
+    [
+        (
+            "lenet",
+            lambda: zoo.build("lenet", classes=1000, channels=1, width=1.0),
+            [1, 1, 28, 28],
+        ),
+        ("yolov3_mobilenet_v1", lambda: YoloV3(classes=80), [1, 3, 416, 416]),
+    ],
+)
+def test_the_recorded_work_of_a_network(name, build, shape) -> None:
     """Counts multiplications from the shapes of the outputs."""
     counted = []
 
@@ -49,12 +61,12 @@ def test_the_recorded_work_of_a_network() -> None:
 
     paddle.disable_static()
     try:
-        network = zoo.build("lenet", classes=1000, channels=1, width=1.0)
+        network = build()
         for layer in network.sublayers():
             if isinstance(layer, nn.Linear | nn.Conv2D):
                 layer.register_forward_post_hook(count)
-        network(paddle.zeros([1, 1, 28, 28]))
+        network(paddle.zeros(shape))
     finally:
         paddle.enable_static()
-    assert len(counted) == NETWORKS["lenet"].layers
-    assert sum(counted) / 1e9 == pytest.approx(NETWORKS["lenet"].multiplications, abs=5e-5)
+    assert len(counted) == NETWORKS[name].layers
+    assert sum(counted) / 1e9 == pytest.approx(NETWORKS[name].multiplications, abs=5e-5)

@@ -88,8 +88,8 @@ def test_class_folders(
     ("names", "named"),
     [
         (("1.jpg", "cat/2.jpg", "dog/3.jpg"), r"1\.jpg"),
-        (("1.jpg", "2.jpg"), r"one folder \(\.\)"),
-        (("cat/1.jpg", "cat/2.jpg"), r"one folder \(cat\)"),
+        (("1.jpg", "2.jpg"), r"one folder \('\.'\)"),
+        (("cat/1.jpg", "cat/2.jpg"), r"one folder \('cat'\)"),
         (("images/train/1.jpg", "images/val/2.jpg"), r"train/1\.jpg"),
         ((*split("train"), "train/cover.jpg", *split("val")), r"train/cover\.jpg"),
         ((*split("train"), "val/cat/3.jpg"), "dog"),

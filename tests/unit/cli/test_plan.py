@@ -30,6 +30,12 @@ def test_unknown_parts_are_printed() -> None:
     assert "the images" in partly
 
 
+@pytest.mark.parametrize(("load", "busy"), [(0.4, False), (1.9, True)])
+def test_a_measurement_on_busy_cores_says_so(load: float, busy: bool) -> None:
+    times = Times({}, measured=True, cores=2, load=load)
+    assert ("1.9" in times.basis) == busy
+
+
 def test_times_are_in_the_text_and_in_the_json(capsys: pytest.CaptureFixture[str]) -> None:
     times = Times({"int8": Estimate(120, "8 layers")}, measured=False, cores=2)
     print_plan((STAGE,), times, as_json=False)

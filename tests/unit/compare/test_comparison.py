@@ -45,6 +45,11 @@ def test_equal_runs(tmp_path: Path) -> None:
     assert comparison.notes == ()
 
 
+def test_a_note_names_different_networks(tmp_path: Path) -> None:
+    comparison = compared(tmp_path, changed(manifest__model__name="lenet"))
+    assert any("lenet" in note for note in comparison.notes)
+
+
 class TestAccuracy:
     def test_worse_by_the_paired_test(self, tmp_path: Path) -> None:
         report = changed(accuracy__int8__top1=84.12)

@@ -190,7 +190,9 @@ def test_packed_files_are_checked(tmp_path: Path) -> None:
     assert len(splits.test) == 13
     with pytest.raises(DataError, match=r"5 of 20 labels.*0 to 2.*label 3 of image 3"):
         cut(tmp_path, classes=3, format="packed", val_file="val.bin")
-    with pytest.raises(DataError, match=r"val\.bin of .* is in data\.train_file and data\.val_file"):
+    with pytest.raises(
+        DataError, match=r"val\.bin of .* is in data\.train_file and data\.val_file"
+    ):
         cut(tmp_path, format="packed", val_file="val.bin", train_file="./val.bin")
 
 
@@ -231,7 +233,9 @@ def test_a_test_folder_that_is_a_link_to_the_training_folder_is_noticed(
     kind = "dir" if format_ == "class_folders" else "list"
     suffix = "" if kind == "dir" else ".txt"
     given = {f"{name}_{kind}": f"{name}{suffix}" for name in ("train", "val")}
-    with pytest.raises(DataError, match=rf"val/a/0\.png of .* is in data\.train_{kind} and data\.val_"):
+    with pytest.raises(
+        DataError, match=rf"val/a/0\.png of .* is in data\.train_{kind} and data\.val_"
+    ):
         cut(tmp_path, format=format_, **given)
 
 
@@ -239,7 +243,9 @@ def test_a_test_image_that_is_a_link_to_a_training_image_is_noticed(tmp_path: Pa
     save_folders(tmp_path / "train", "abcd", 5)
     save_folders(tmp_path / "val", "abcd", 1)
     (tmp_path / "val/a/7.png").symlink_to("../../train/a/3.png")
-    with pytest.raises(DataError, match=r"val/a/7\.png of .* is in data\.train_dir and data\.val_dir"):
+    with pytest.raises(
+        DataError, match=r"val/a/7\.png of .* is in data\.train_dir and data\.val_dir"
+    ):
         cut(tmp_path, format="class_folders", train_dir="train", val_dir="val")
 
 
@@ -247,7 +253,9 @@ def test_a_packed_test_file_that_is_the_training_file_is_noticed(tmp_path: Path)
     batch = [(np.zeros((20, 3, 8, 8), np.float32), np.arange(20) % 4)]
     packed.write(tmp_path / "train.bin", batch, shape=(3, 8, 8), transform="none")
     (tmp_path / "val.bin").hardlink_to(tmp_path / "train.bin")
-    with pytest.raises(DataError, match=r"val\.bin of .* is in data\.train_file and data\.val_file"):
+    with pytest.raises(
+        DataError, match=r"val\.bin of .* is in data\.train_file and data\.val_file"
+    ):
         cut(tmp_path, format="packed", train_file="train.bin", val_file="val.bin")
 
 
