@@ -12,7 +12,7 @@ from job.errors import DataError, UsageError
 from job.uri import is_uri
 
 if TYPE_CHECKING:
-    from job.cli.init_data import FoundData
+    from job.cli.found_data import FoundData
     from job.cli.times import Times
     from job.manifest import Manifest
 

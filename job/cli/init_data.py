@@ -2,11 +2,11 @@
 
 import posixpath
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from job.cli.found_data import FoundData
 from job.cli.init_names import contents, names_of
 from job.cli.init_objects import coco_files, coco_objects, is_voc, voc_objects
 from job.data.decode import EXTENSIONS
@@ -29,27 +29,6 @@ _EXPECTED = (
     "subfolders, a folder with the lists train_list.txt and val_list.txt (`path label` lines), or "
     "a data set of Pascal VOC (Annotations/, ImageSets/Main/) or COCO (annotations/*.json)."
 )
-
-
-@dataclass(frozen=True)
-class FoundData:
-    """A data set.
-
-    Attributes:
-        keys: the keys of the manifest's section ``data``, without ``root``.
-        classes: the number of classes.
-        images: the number of images.
-        class_names: names of the classes of objects; empty for a classification data set.
-        folders: the class folders in the order of their labels; empty for other data sets.
-        unused: lists of images that the manifest does not use.
-    """
-
-    keys: Mapping[str, str]
-    classes: int
-    images: int
-    class_names: tuple[str, ...] = ()
-    folders: tuple[str, ...] = ()
-    unused: tuple[str, ...] = ()
 
 
 def find_data(text: str) -> FoundData:
@@ -121,14 +100,7 @@ def _of_names(text: str, names: Sequence[str]) -> FoundData:
     if kind:
         path = Path(text)
         voc = kind == "Pascal VOC"
-        found = voc_objects(path, names) if voc else coco_objects(path, names, coco_files(names))
-        return FoundData(
-            found.keys,
-            len(found.class_names),
-            found.images,
-            class_names=found.class_names,
-            unused=found.unused,
-        )
+        return voc_objects(path, names) if voc else coco_objects(path, names, coco_files(names))
     images = [name for name in names if posixpath.splitext(name)[1].lower() in EXTENSIONS]
     if not images:
         raise DataError(f"--data {text}: found no images", _EXPECTED)

@@ -2,10 +2,10 @@
 
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
+from job.cli.found_data import FoundData
 from job.cli.init_names import contents
 from job.data.class_table import CollectedClasses
 from job.detection import coco, voc
@@ -17,23 +17,6 @@ _VOC_TRAIN, _VOC_TEST = ("trainval", "train"), ("test", "val")
 _ROLES = ("train", "val", "test")
 # COCO's other files have captions, key points, or images without annotations.
 _COCO_OTHER = re.compile("caption|keypoint|panoptic|stuff|image_info")
-
-
-@dataclass(frozen=True)
-class FoundObjects:
-    """A data set of images with objects.
-
-    Attributes:
-        keys: the keys of the manifest's section ``data``, without ``root``.
-        class_names: names of the classes.
-        images: the number of images.
-        unused: lists of images that the manifest does not use.
-    """
-
-    keys: Mapping[str, str]
-    class_names: tuple[str, ...]
-    images: int
-    unused: tuple[str, ...] = ()
 
 
 def is_voc(names: Sequence[str]) -> bool:
@@ -52,7 +35,7 @@ def _has_boxes(name: str) -> bool:
     return (known or base.startswith("instances")) and not _COCO_OTHER.search(base)
 
 
-def voc_objects(path: Path, names: Sequence[str]) -> FoundObjects:
+def voc_objects(path: Path, names: Sequence[str]) -> FoundData:
     """Return the splits and the classes of a data set of Pascal VOC.
 
     Of several years, such as VOC2007 and VOC2012, the one with most splits is used.
@@ -80,7 +63,10 @@ def voc_objects(path: Path, names: Sequence[str]) -> FoundObjects:
         raise DataError(f"--data {path}: the annotations have no object", "Add objects.")
     unused = [name for other in by_year if other != year for name in by_year[other].values()]
     keys = {"format": "voc", **sets}
-    return FoundObjects(keys, tuple(sorted(collected)), len(annotations), tuple(unused))
+    classes = tuple(sorted(collected))
+    return FoundData(
+        keys, len(classes), len(annotations), class_names=classes, unused=tuple(unused)
+    )
 
 
 def _sets(names: Sequence[str], year: str) -> dict[str, str]:
@@ -91,7 +77,7 @@ def _sets(names: Sequence[str], year: str) -> dict[str, str]:
     return {key: each[0] for key, each in found.items() if each}
 
 
-def coco_objects(path: Path, names: Sequence[str], files: Sequence[str]) -> FoundObjects:
+def coco_objects(path: Path, names: Sequence[str], files: Sequence[str]) -> FoundData:
     """Return the splits and the classes of a data set in the format of COCO.
 
     Args:
@@ -112,7 +98,8 @@ def coco_objects(path: Path, names: Sequence[str], files: Sequence[str]) -> Foun
         if folder := _image_folder(path, names, name, found[name]):
             keys[key.replace("_list", "_dir")] = folder
     classes = found[next(iter(lists.values()))].classes
-    return FoundObjects(keys, classes, sum(len(each.images) for each in found.values()))
+    images = sum(len(each.images) for each in found.values())
+    return FoundData(keys, len(classes), images, class_names=classes)
 
 
 def _coco_splits(path: Path, files: Sequence[str]) -> dict[str, str]:

@@ -280,9 +280,9 @@ def round_before_products(network: Network) -> int:
     """Let products read the rounded result of a convolution, if another op reads it rounded.
 
     A gate multiplies the result of a convolution by values that are computed from it, as in a
-    squeeze-and-excitation block. The OpenVINO 2025.0 in Paddle computes the product with the result
-    before it is rounded wrong (2.4 dB in the neck of PP-OCRv4's text detector). OpenVINO 2026.4
-    does not.
+    squeeze-and-excitation block. If the convolution has no bias, the OpenVINO 2025.0 in Paddle
+    computes a wrong product with the result before it is rounded (2.4 dB in the neck of PP-OCRv4's
+    text detector). OpenVINO 2026.4 computes the right product.
     """
     changed = 0
     for pair in pairs(network):

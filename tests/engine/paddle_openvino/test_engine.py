@@ -77,10 +77,10 @@ def test_the_engine_agrees_with_the_fake_quantized_model(
 class Gated(nn.Layer):
     """A squeeze-and-excitation block whose gate multiplies the result of a convolution."""
 
-    def __init__(self, bias: bool = False) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.first = nn.Conv2D(tiny.SHAPE[0], 16, 3, padding=1)
-        self.conv = nn.Conv2D(16, 16, 3, padding=1, bias_attr=None if bias else False)
+        self.conv = nn.Conv2D(16, 16, 3, padding=1, bias_attr=False)
         self.squeeze, self.excite = nn.Conv2D(16, 4, 1), nn.Conv2D(4, 16, 1)
         self.last = nn.Conv2D(16, 16, 3, padding=1)
         self.head = nn.Linear(16, tiny.CLASSES)

@@ -9,7 +9,8 @@ from typing import Any
 import object_sets
 import pytest
 
-from job.cli.init_data import FoundData, find_data
+from job.cli.found_data import FoundData
+from job.cli.init_data import find_data
 from job.errors import DataError, JobError
 
 
