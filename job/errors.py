@@ -11,9 +11,8 @@
     ├── QuantizationError 1  an INT8 model could not be built or verified
     ├── IncomparableSamples 1  timings of different hosts, ISAs or thread counts were compared
     ├── OutputError       1  the output cannot be written (full disk, locked by another run)
-    ├── StorageError      1  S3 is unreachable, rejects a request, or returns a wrong response
-    │   ├── AccessRejected 4 credentials, permissions or this machine's clock are wrong
-    │   ├── ObjectMissing 1  the object does not exist
+    ├── StorageError      4  S3 rejects a request or returns a wrong response; a retry cannot help
+    │   ├── ObjectMissing 4  the object does not exist
     │   ├── UploadMissing 1  the unfinished multipart upload does not exist any more
     │   ├── ObjectChanged 1  the object changed while it was read
     │   │   └── ObjectDamaged 4 the object's content does not match its checksum
@@ -141,14 +140,12 @@ class OutputError(JobError):
 
 
 class StorageError(JobError):
-    """S3 is unreachable, rejects a request, or returns a wrong response.
+    """S3 rejects a request or returns a wrong response, and a retry cannot help.
 
-    A retry can help only after :class:`TransferFailed` and :class:`UploadMissing`.
+    The cause is the endpoint, the bucket, the credentials, the permissions, the clock of this
+    machine, a setting, or the server. After the errors of the subclasses with exit code 1, the same
+    command may succeed later.
     """
-
-
-class AccessRejected(StorageError):
-    """S3 rejects the credentials or the clock of this machine, or permissions are missing."""
 
     exit_code = DataError.exit_code
 
@@ -160,9 +157,13 @@ class ObjectMissing(StorageError):
 class UploadMissing(StorageError):
     """The unfinished multipart upload does not exist any more; a new upload may succeed."""
 
+    exit_code = INTERNAL
+
 
 class ObjectChanged(StorageError):
     """The object is another version than expected, or changed while it was read."""
+
+    exit_code = INTERNAL
 
 
 class ObjectDamaged(ObjectChanged):
@@ -173,6 +174,8 @@ class ObjectDamaged(ObjectChanged):
 
 class TransferFailed(StorageError):
     """A request failed, but a retry may succeed."""
+
+    exit_code = INTERNAL
 
 
 class StageCrashed(JobError):

@@ -1,11 +1,12 @@
 """Options of ``job k8s render``, and their check before anything is printed."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from job.distributed.group import check_shared
 from job.errors import UsageError
-from job.manifest import Manifest, entries
+from job.manifest import Manifest
 from job.pipeline.plan import select
 from job.stages import stages_for
 
@@ -84,8 +85,13 @@ class PodOptions:
     processes: int | None = None
 
 
-def check(manifest: Manifest, options: PodOptions) -> None:
+def check(manifest: Manifest, singles: Sequence[Manifest], options: PodOptions) -> None:
     """Check options before Kubernetes does.
+
+    Args:
+        manifest: the manifest.
+        singles: the manifest of each model.
+        options: the options.
 
     Raises:
         UsageError: Kubernetes would reject an option, or the Job would produce no result.
@@ -94,8 +100,8 @@ def check(manifest: Manifest, options: PodOptions) -> None:
         value = getattr(options, option)
         if value is not None and not _QUANTITY.fullmatch(value):
             raise UsageError(
-                f"--{option}: expected a number with a unit, found {value!r}",
-                "Write, for example, 16Gi or 500M.",
+                f"--{option}: expected a whole number with a unit, found {value!r}",
+                "Write, for example, 16Gi or 500M; instead of 20.5Gi, write 20992Mi.",
             )
     _check_names(options)
     for text in options.tolerations:
@@ -111,7 +117,7 @@ def check(manifest: Manifest, options: PodOptions) -> None:
             "Write, for example, --hours 24.",
         )
     # Raises an error that lists the stages if --until names an unknown stage.
-    select(stages_for((entries(manifest) or (manifest,))[0]), options.until)
+    select(stages_for(singles[0]), options.until)
     if options.score and (manifest.matrix or manifest.accuracy.shards == 1):
         raise UsageError(
             "--score: expected a manifest without a matrix and with accuracy.shards of at least 2",
@@ -129,7 +135,7 @@ def check(manifest: Manifest, options: PodOptions) -> None:
                 "Render one Job with --processes for training, then one with --score.",
             )
         check_shared(manifest, options.processes)
-    for code in (single.model.callable for single in entries(manifest) or (manifest,)):
+    for code in (single.model.callable for single in singles):
         if code:
             raise UsageError(
                 f"/model/callable: the image does not contain the code of {code!r}",

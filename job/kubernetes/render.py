@@ -18,7 +18,7 @@ from job.errors import UsageError
 from job.kubernetes.locations import with_uris
 from job.kubernetes.options import PodOptions, check, pods_of, toleration
 from job.kubernetes.scratch import set_scratch
-from job.manifest import Manifest
+from job.manifest import Manifest, entries
 
 BASE = Path(__file__).parents[1] / "k8s" / "job.yaml"
 # Time after the grace period for the job to exit and for the kubelet to notice, in seconds.
@@ -69,7 +69,8 @@ def objects(manifest: Manifest, options: PodOptions) -> tuple[Object, ...]:
     """Return the ConfigMap and the Job; see :func:`render`."""
     import yaml
 
-    check(manifest, options)
+    singles = entries(manifest) or (manifest,)
+    check(manifest, singles, options)
     if options.processes:
         options = replace(options, until=options.until or _TRAINING)
     made: dict[str, Any] = yaml.safe_load(BASE.read_text(encoding="utf-8"))
@@ -78,7 +79,9 @@ def objects(manifest: Manifest, options: PodOptions) -> tuple[Object, ...]:
         made["metadata"]["namespace"] = options.namespace
     config = _config_map(made["metadata"], manifest)
     _fill_job(made, manifest, options)
-    _fill_pod(made["spec"]["template"]["spec"], manifest, options, config["metadata"]["name"])
+    pod = made["spec"]["template"]["spec"]
+    set_scratch(pod, singles, options.storage)
+    _fill_pod(pod, manifest, options, config["metadata"]["name"])
     if options.processes:
         made = _as_paddle_job(made, options.processes)
         # The cluster accepts a change of a PaddleJob's template, but the operator ignores it once
@@ -170,7 +173,6 @@ def _fill_pod(
         limits.update((key, str(value)) for key, value in sizes.items() if value)
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     volumes["manifest"]["configMap"]["name"] = config_map
-    set_scratch(pod, manifest, options.storage)
     if options.claim:
         del volumes["work"]["emptyDir"]
         volumes["work"]["persistentVolumeClaim"] = {"claimName": options.claim}

@@ -6,11 +6,11 @@ The kubelet evicts a pod that exceeds one of these sizes. The eviction counts as
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from job.errors import UsageError
-from job.manifest import Manifest, entries
+from job.manifest import Manifest
 from job.manifest.spec import BUILT_IN, data_file, expanded
 from job.pipeline.fetch_inputs import reads_s3
 
@@ -30,26 +30,26 @@ _TEST_IMAGES = 50_000
 _UNITS = {"M": 10**6, "G": 10**9, "T": 10**12, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
 
 
-def set_scratch(pod: Mapping[str, Any], manifest: Manifest, storage: str | None) -> None:
+def set_scratch(pod: Mapping[str, Any], singles: Sequence[Manifest], storage: str | None) -> None:
     """Set the size of the scratch volume, and the pod's limit of the node's disk.
 
     Args:
         pod: the pod's ``spec``.
-        manifest: the manifest.
-        storage: size of the scratch volume; None computes it from the manifest.
+        singles: the manifest of each model.
+        storage: size of the scratch volume; None computes it from the manifests.
 
     Raises:
         UsageError: the cache of inputs from S3 does not fit, or ``storage.scratch`` names a folder
             that the pod cannot write to.
     """
-    for single in entries(manifest) or (manifest,):
+    for single in singles:
         _check_scratch(single)
-    size = storage or f"{scratch_gib(manifest)}Gi"
-    cache = cache_gib(manifest)
+    size = storage or f"{scratch_gib(singles)}Gi"
+    cache = cache_gib(singles)
     if byte_count(size) < cache * _GIB:
         raise UsageError(
             f"--storage: expected at least {math.ceil(cache)}Gi for the cache of inputs from S3 "
-            f"(/storage/cache_gib is {manifest.storage.cache_gib:g}), found {size}",
+            f"(/storage/cache_gib is {singles[0].storage.cache_gib:g}), found {size}",
             "Raise --storage, or add --set storage.cache_gib=N with a smaller limit.",
         )
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
@@ -61,22 +61,24 @@ def set_scratch(pod: Mapping[str, Any], manifest: Manifest, storage: str | None)
         limits["ephemeral-storage"] = f"{math.ceil(total / _GIB) + _LOGS_GIB}Gi"
 
 
-def scratch_gib(manifest: Manifest) -> int:
-    """Return the size of the scratch volume that a manifest needs, in GiB.
+def scratch_gib(singles: Sequence[Manifest]) -> int:
+    """Return the size of the scratch volume that a pod needs for any of the models, in GiB.
 
     It is the sum of the cache of inputs from S3, the packed images of an output in S3, and a fixed
     size for models, checkpoints and temporary files.
     """
-    packed = max(map(_packed_gib, entries(manifest) or (manifest,)))
-    return math.ceil(cache_gib(manifest) + packed) + _FILES_GIB
+    packed = max(map(_packed_gib, singles))
+    return math.ceil(cache_gib(singles) + packed) + _FILES_GIB
 
 
-def cache_gib(manifest: Manifest) -> float:
-    """Return the largest size of the cache of inputs from S3, in GiB; 0 if no input is in S3."""
-    singles = entries(manifest) or (manifest,)
+def cache_gib(singles: Sequence[Manifest]) -> float:
+    """Return the largest size of the cache of inputs from S3, in GiB; 0 if no input is in S3.
+
+    The models of a matrix share the settings of the storage.
+    """
     writers = 1 + max(single.data.workers for single in singles)
     used = any(map(reads_s3, singles))
-    return manifest.storage.cache_gib * (1 + _OVERSHOOT * writers) if used else 0.0
+    return singles[0].storage.cache_gib * (1 + _OVERSHOOT * writers) if used else 0.0
 
 
 def byte_count(quantity: str) -> int:

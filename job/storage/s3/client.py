@@ -52,7 +52,7 @@ def make_retry(settings: S3Settings, say: Callable[[str], None] | None = None) -
         say: callback for messages about requests that fail.
 
     Raises:
-        StorageError: a variable has an invalid value.
+        UsageError: a variable has an invalid value.
     """
     limits = Limits.of_environment()
     return Retry(settings.retry_seconds, limits.attempts, say=say)

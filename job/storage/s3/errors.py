@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from job.errors import (
-    AccessRejected,
     ObjectChanged,
     ObjectMissing,
     StorageError,
@@ -44,18 +43,18 @@ _WRONG_REGION = ("AuthorizationHeaderMalformed", "IllegalLocationConstraintExcep
 
 
 @contextmanager
-def s3_errors(uri: S3Uri) -> Iterator[None]:
+def s3_errors(uri: S3Uri, server: str) -> Iterator[None]:
     """Translate the errors of a request about an object.
 
     Args:
         uri: the object, for messages.
+        server: the URL of the server, for messages.
 
     Raises:
         TransferFailed: timeouts, broken connections, truncated responses, 5xx, throttling.
         ObjectMissing: the object does not exist.
         UploadMissing: the multipart upload does not exist.
         ObjectChanged: the ETag of the object is not the requested one.
-        AccessRejected: no or wrong credentials, missing permissions, or a wrong clock.
         StorageError: another error, for which a retry cannot help.
     """
     # Importing botocore takes a third of a second, which runs on a local disk do not need.
@@ -63,115 +62,133 @@ def s3_errors(uri: S3Uri) -> Iterator[None]:
     from botocore.parsers import ResponseParserError
     from urllib3.exceptions import HTTPError
 
+    place = f"{uri} on {server}"
     try:
         yield
     except exceptions.ClientError as error:
-        raise _of_answer(uri, error.response, error.operation_name) from error
+        raise _of_answer(uri, place, error.response, error.operation_name) from error
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
-        raise AccessRejected(f"{uri}: no credentials found", _CREDENTIALS) from error
+        raise StorageError(f"{place}: no credentials found", _CREDENTIALS) from error
     except NotS3 as error:
-        raise StorageError(f"{uri}: {error.message}", error.hint) from error
+        raise StorageError(f"{place}: {error.message}", error.hint) from error
     except exceptions.SSLError as error:
-        if "WRONG_VERSION_NUMBER" in str(error) or "record layer failure" in str(error):
-            raise StorageError(
-                f"{uri}: the server does not support TLS on this port",
-                "Replace https:// by http:// in the endpoint, or correct its port.",
-            ) from error
-        raise StorageError(
-            f"{uri}: cannot verify the server's certificate: {described(error)}",
-            "Set storage.ca_bundle or AWS_CA_BUNDLE to the server's CA certificates.",
-        ) from error
+        raise _of_tls(place, error) from error
     except (exceptions.HTTPClientError, exceptions.ConnectionError, HTTPError) as error:
         if "Invalid header value" in str(error):
             # The rest of the error's text is the header itself, with credentials.
-            raise AccessRejected(
-                f"{uri}: cannot send requests: a credential contains a line break",
+            raise StorageError(
+                f"{place}: cannot send requests: a credential contains a line break",
                 "Correct the AWS_* variables or the profile.",
             ) from None
         url = str(getattr(error, "kwargs", {}).get("endpoint_url", ""))
         if isinstance(error, exceptions.ConnectionClosedError) and expects_tls(url):
-            raise StorageError(f"{uri}: {NEEDS_TLS}", USE_TLS) from error
+            raise StorageError(f"{place}: {NEEDS_TLS}", USE_TLS) from error
         raise TransferFailed(
-            f"{uri}: {described(error)}", f"Check the network and the endpoint. {_WAIT}"
+            f"{place}: {described(error)}{_reason(error)}",
+            f"Check the network and the endpoint. {_WAIT}",
         ) from error
     except ResponseParserError as error:
-        raise TransferFailed(f"{uri}: the server's response is incomplete", _WAIT) from error
+        raise TransferFailed(f"{place}: the server's response is incomplete", _WAIT) from error
     except exceptions.IncompleteReadError as error:
-        raise TransferFailed(f"{uri}: the received object is incomplete", _WAIT) from error
+        raise TransferFailed(f"{place}: the received object is incomplete", _WAIT) from error
     except exceptions.BotoCoreError as error:
         raise StorageError(
-            f"{uri}: {described(error)}",
+            f"{place}: {described(error)}",
             "Correct the storage section of the manifest, or the AWS_* variables.",
         ) from error
 
 
-def _of_answer(uri: S3Uri, response: Mapping[str, Any], operation: str) -> StorageError:
+def _of_tls(place: str, error: Exception) -> StorageError:
+    """Return the error for a failed TLS handshake.
+
+    A server that restarts, or a load balancer without a server, closes the connection during the
+    handshake. A retry can help only then.
+    """
+    reason = described(error)
+    if "WRONG_VERSION_NUMBER" in reason or "record layer failure" in reason:
+        return StorageError(
+            f"{place}: the server does not support TLS on this port",
+            "Replace https:// by http:// in the endpoint, or correct its port.",
+        )
+    if "EOF" in reason:
+        return TransferFailed(
+            f"{place}: the server closed the connection during the TLS handshake",
+            f"Check the network and the endpoint. {_WAIT}",
+        )
+    return StorageError(
+        f"{place}: cannot verify the server's certificate: {reason}",
+        "Set storage.ca_bundle or AWS_CA_BUNDLE to the server's CA certificates.",
+    )
+
+
+def _of_answer(uri: S3Uri, place: str, response: Mapping[str, Any], operation: str) -> StorageError:
     """Return the error for a response that is not a success.
 
     Args:
         uri: the object.
+        place: the object and its server, for the message.
         response: the response.
         operation: the operation of S3, such as GetObject.
     """
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     code = str(response.get("Error", {}).get("Code", status))
     if reason := _temporary(status, code):
-        return TransferFailed(f"{uri}: {reason}", _WAIT)
+        return TransferFailed(f"{place}: {reason}", _WAIT)
     if code in ("NoSuchBucket", "NoSuchUpload") or status == 404:
-        return _missing(uri, status, code, operation)
+        return _missing(uri, place, status, code, operation)
     if status == 412:
         return ObjectChanged(
-            f"{uri}: the object changed while it was read", "Run the same command again."
+            f"{place}: the object changed while it was read", "Run the same command again."
         )
     if code == "RequestTimeTooSkewed":
-        return AccessRejected(
-            f"{uri}: this machine's clock differs too much from the server's", "Set the clock."
+        return StorageError(
+            f"{place}: this machine's clock differs too much from the server's", "Set the clock."
         )
     if code == "InvalidObjectState":
         return StorageError(
-            f"{uri}: the object is archived, so it cannot be read ({status} {code})",
+            f"{place}: the object is archived, so it cannot be read ({status} {code})",
             "Restore the object, or copy it to a storage class that can be read at once.",
         )
     if code in _WRONG_REGION:
         region = str(response["Error"].get("Region") or "")[:50]
         expected = f"; the server expects region {region}" if region else ""
         return StorageError(
-            f"{uri}: the request was signed for another region ({status} {code}){expected}",
+            f"{place}: the request was signed for another region ({status} {code}){expected}",
             "Set storage.region, or AWS_REGION, to the region of the bucket.",
         )
     if status in (401, 403) or code in _REFUSED:
         reason = _REFUSED.get(code, "access is denied")
-        return AccessRejected(
-            f"{uri}: {reason} ({operation}: {status} {code})",
+        return StorageError(
+            f"{place}: {reason} ({operation}: {status} {code})",
             "Check which credentials are used, and their permissions in this bucket.",
         )
     message = str(response.get("Error", {}).get("Message") or "no message")[:200]
     return StorageError(
-        f"{uri}: the server rejected the request with {status} ({code}): {message}",
+        f"{place}: the server rejected the request with {status} ({code}): {message}",
         "Check that the server supports the settings in the storage section of the manifest.",
     )
 
 
-def _missing(uri: S3Uri, status: int, code: str, operation: str) -> StorageError:
+def _missing(uri: S3Uri, place: str, status: int, code: str, operation: str) -> StorageError:
     """Return the error for a bucket, an upload or an object that does not exist."""
     if code == "NoSuchBucket":
         return StorageError(
-            f"{uri}: bucket {uri.bucket} does not exist",
+            f"{place}: bucket {uri.bucket} does not exist",
             "Create the bucket, or correct its name and the endpoint.",
         )
     if code == "NoSuchUpload":
         return UploadMissing(
-            f"{uri}: the unfinished multipart upload does not exist any more ({code})",
+            f"{place}: the unfinished multipart upload does not exist any more ({code})",
             "Check whether a lifecycle rule or another program aborts unfinished uploads. "
             "Run the same command again.",
         )
     if status == 404 and operation == "ListObjectsV2":
         return StorageError(
-            f"{uri}: cannot list the bucket: the server returned {status} ({code})",
+            f"{place}: cannot list the bucket: the server returned {status} ({code})",
             "Check the endpoint. Its URL must not contain the bucket.",
         )
     return ObjectMissing(
-        f"{uri}: the object does not exist", "Correct bucket and key, or upload the object."
+        f"{place}: the object does not exist", "Correct bucket and key, or upload the object."
     )
 
 
@@ -184,6 +201,13 @@ def _temporary(status: int, code: str) -> str:
     if status >= 500 and status != 501:
         return f"the server answered with an internal error (HTTP {status}, {code})"
     return ""
+
+
+def _reason(error: Exception) -> str:
+    """Return the reason of the system why a server cannot be reached, which botocore leaves out."""
+    cause = str(getattr(error, "kwargs", {}).get("error", ""))
+    found = re.search(r"\[Errno -?\d+\] ([^)]*)", cause)
+    return f" ({found[1]})" if found else ""
 
 
 def described(error: Exception) -> str:

@@ -40,17 +40,16 @@ class NotS3(Exception):
 
 def reject_foreign(client: Any) -> None:
     """Make a boto3 client raise :class:`NotS3` for responses that no S3 server sends."""
-    server = without_secrets(str(client.meta.endpoint_url))
 
     def check(response_dict: Mapping[str, Any], operation_model: Any, **_: Any) -> None:
-        _check(response_dict, operation_model.http["method"], server)
+        _check(response_dict, operation_model.http["method"])
 
     # The handler of botocore changes the status 200 of a page to 500, so it must run later. The
     # event's wildcards determine the order.
     client.meta.events.register_first("before-parse.*.*", check)
 
 
-def _check(response: Mapping[str, Any], method: str, server: str) -> None:
+def _check(response: Mapping[str, Any], method: str) -> None:
     status, headers, body = response["status_code"], response["headers"], response["body"]
     content = body if isinstance(body, bytes) else b""
     if _NEEDS_TLS.search(content[:4096]) and status == HTTPStatus.BAD_REQUEST:
@@ -63,7 +62,7 @@ def _check(response: Mapping[str, Any], method: str, server: str) -> None:
     ):
         target = without_secrets(headers.get("location", "")).partition("?")[0]
         raise NotS3(
-            f"server {server} redirects the request (HTTP {status}) to "
+            f"the server redirects the request (HTTP {status}) to "
             f"{target[:200] or 'no address'} without the region of the bucket",
             "Set storage.endpoint_url, or AWS_ENDPOINT_URL_S3, to the URL of the S3 server itself, "
             "and storage.region to the region of the bucket.",
@@ -75,7 +74,7 @@ def _check(response: Mapping[str, Any], method: str, server: str) -> None:
     )
     if is_page and not temporary and status not in _REDIRECTS:
         raise NotS3(
-            f"server {server} returned an HTML page (HTTP {status}) instead of an S3 response",
+            f"the server returned an HTML page (HTTP {status}) instead of an S3 response",
             "Set storage.endpoint_url, or AWS_ENDPOINT_URL_S3, to the URL of the S3 server. A web "
             "console usually has another port.",
         )

@@ -215,7 +215,7 @@ def newest(store: ObjectStore, output: S3Uri) -> Index | None:
     """Return the newest index of an output; None if no run has written to the output.
 
     Raises:
-        StorageError: the newest index cannot be read.
+        ObjectChanged: the index changes faster than it can be read.
         DataError: the newest index is damaged.
     """
     for _ in range(_TRIES):
@@ -224,7 +224,7 @@ def newest(store: ObjectStore, output: S3Uri) -> Index | None:
             return None
         with suppress(ObjectMissing):  # a newer index has replaced it
             return _named(store, output, listed[-1])
-    raise StorageError(
+    raise ObjectChanged(
         f"{output}: its index changed {_TRIES} times while it was read", "Try again in a moment."
     )
 
@@ -268,7 +268,7 @@ def take_over(
         The index before, and the index that was written.
 
     Raises:
-        StorageError: other runs wrote an index at every attempt.
+        ObjectChanged: other runs wrote an index at every attempt.
     """
     base = newest(store, output) or EMPTY
     for number in range(_TRIES):
@@ -278,7 +278,7 @@ def take_over(
             return base, index
         with suppress(ObjectMissing):  # a newer run has taken over; the next write() fails
             base = _named(store, output, older[-1])
-    raise StorageError(
+    raise ObjectChanged(
         f"{output}: cannot take over, its index changed {_TRIES} times",
         "Run the same command again.",
     )

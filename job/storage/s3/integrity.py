@@ -6,7 +6,6 @@ from pathlib import Path
 
 from job.errors import ObjectDamaged, TransferFailed
 from job.storage.digests import hash_file
-from job.uri import S3Uri
 
 _AGAIN = "Run the same command again. If it fails again, upload the object again."
 
@@ -22,12 +21,12 @@ def md5_of(etag: str) -> str | None:
 
 
 def check(
-    uri: S3Uri, content: bytes | Path, sha256: str | None, md5: str | None, seen: set[str]
+    place: str, content: bytes | Path, sha256: str | None, md5: str | None, seen: set[str]
 ) -> bool:
     """Compare received content with its checksum; a file with another checksum is removed.
 
     Args:
-        uri: the object.
+        place: the object and its server, for messages.
         content: the received content, or the file that contains it.
         sha256: the expected SHA-256; None if unknown.
         md5: the expected MD5, which is used if the SHA-256 is unknown; None if unknown.
@@ -52,12 +51,13 @@ def check(
     if actual in seen:
         name = "SHA-256" if sha256 else "MD5"
         raise ObjectDamaged(
-            f"{uri}: the content of the object does not match its checksum: {name} is {actual}, "
+            f"{place}: the content of the object does not match its checksum: {name} is {actual}, "
             f"expected {expected}",
-            "Upload the object again.",
+            "Compare the object with its source; upload the object again if it differs. If it does "
+            "not differ, the server or a proxy changes the content that it sends.",
         )
     seen.add(actual)
-    raise TransferFailed(f"{uri}: the checksum of the received object does not match", _AGAIN)
+    raise TransferFailed(f"{place}: the checksum of the received object does not match", _AGAIN)
 
 
 def _checksum(kind: str, content: bytes | Path) -> str:

@@ -65,9 +65,9 @@ class ObjectStore:
         get: Callable[..., Mapping[str, Any]] | None = None,
     ) -> None:
         self.client = client
-        self.retry = retry or Retry()
-        self._get = get or client.get_object
         self._server = server_of(client)
+        self.retry = replace(retry or Retry(), server=self._server)
+        self._get = get or client.get_object
 
     def retrying(self, seconds: float) -> Self:
         """Return the same store with a shorter time budget for retries."""
@@ -121,7 +121,8 @@ class ObjectStore:
                 raise incomplete
             # A truncated response can have a matching Content-Length.
             try:
-                proven = check(uri, content, *self._expected(uri, sha256, response), seen)
+                sums = self._expected(uri, sha256, response)
+                proven = check(self._place(uri), content, *sums, seen)
             except ObjectDamaged:
                 if length is None and len(content) != self.head(uri).bytes:
                     raise incomplete from None
@@ -170,7 +171,7 @@ class ObjectStore:
             if len(content) != wanted:
                 raise TransferFailed(f"{uri}: the received object is incomplete", _AGAIN)
             if sha256:
-                check(uri, content, sha256, None, seen)
+                check(self._place(uri), content, sha256, None, seen)
             return content
 
         return self.retry.call(uri, attempt) if length > 0 else b""
@@ -218,7 +219,7 @@ class ObjectStore:
         def attempt() -> None:
             self._append(current, part)
             md5 = md5_of(current.etag) if current.is_md5 else None
-            check(uri, part, sha256 or current.sha256, md5, seen)
+            check(self._place(uri), part, sha256 or current.sha256, md5, seen)
 
         self.retry.call(uri, attempt, lambda: part.stat().st_size if part.exists() else 0)
         replace_file(part, path)
@@ -329,6 +330,10 @@ class ObjectStore:
         response = self.client.get_object(**of)
         response["Body"].close()
         return response
+
+    def _place(self, uri: S3Uri) -> str:
+        """Return an object and its server, for messages."""
+        return f"{uri} on {self._server}"
 
     def _delete(self, uri: S3Uri) -> None:
         self._call(uri, self.client.delete_object)

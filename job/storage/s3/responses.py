@@ -50,7 +50,7 @@ def wrong_response(uri: S3Uri, server: str, what: str) -> StorageError:
         what: what is wrong with the response.
     """
     return StorageError(
-        f"{uri}: {what} (server {server}, bucket {uri.bucket})",
+        f"{uri} on {server}: {what}",
         "Check that storage.endpoint_url, or AWS_ENDPOINT_URL_S3, is the URL of an S3 server, and "
         "that no proxy changes its responses.",
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self, TypeVar
 
-from job.errors import StorageError, TransferFailed
+from job.errors import TransferFailed, UsageError
 from job.storage.s3.errors import s3_errors
 from job.uri import S3Uri
 
@@ -37,18 +37,18 @@ class Limits:
         """Read AWS_MAX_ATTEMPTS and AWS_RETRY_MODE.
 
         Raises:
-            StorageError: a variable has an invalid value.
+            UsageError: a variable has an invalid value.
         """
         mode = os.environ.get("AWS_RETRY_MODE", "").lower()
         if mode and mode not in ATTEMPTS_OF_MODE:
             modes = ", ".join(ATTEMPTS_OF_MODE)
-            raise StorageError(
+            raise UsageError(
                 f"AWS_RETRY_MODE: expected one of {modes}, found {mode[:50]!a}",
                 "Correct or unset AWS_RETRY_MODE.",
             )
         text = os.environ.get("AWS_MAX_ATTEMPTS", "")
         if text and not (text.isdecimal() and int(text) > 0):
-            raise StorageError(
+            raise UsageError(
                 f"AWS_MAX_ATTEMPTS: expected an integer of at least 1, found {text[:50]!a}",
                 "Correct or unset AWS_MAX_ATTEMPTS.",
             )
@@ -90,6 +90,7 @@ class Retry:
         clock: returns a time in seconds.
         say: callback for a message at the first failure and then every minute; None for no message.
         messages: limits the messages of all threads to one per minute.
+        server: the URL of the server, for messages.
     """
 
     budget_seconds: float = BUDGET_SECONDS
@@ -100,6 +101,7 @@ class Retry:
     clock: Callable[[], float] = time.monotonic
     say: Callable[[str], None] | None = None
     messages: _Messages = field(default_factory=_Messages, compare=False, repr=False)
+    server: str = "S3"
 
     def call(
         self, uri: S3Uri, action: Callable[[], T], progress: Callable[[], int] = lambda: 0
@@ -119,7 +121,7 @@ class Retry:
         failed, reached, since = 0, progress(), 0.0
         while True:
             try:
-                with s3_errors(uri):
+                with s3_errors(uri, self.server):
                     return action()
             except TransferFailed as error:
                 failure, now, passed = error, self.clock(), progress()
@@ -135,6 +137,10 @@ class Retry:
                     f"{failure.message} (after {tried} in {now - since:.0f} s)", failure.hint
                 ) from failure
             if self.say and self.messages.due(now):
-                limit = f", at most {self.attempts} attempts" if self.attempts else ""
-                self.say(f"{failure.message}; retrying for up to {left:.0f} s{limit}")
+                limit = (
+                    f"attempt {failed + 1} of {self.attempts} follows"
+                    if self.attempts
+                    else f"retrying for up to {left:.0f} s"
+                )
+                self.say(f"{failure.message}; {limit}")
             self.sleep(pause)

@@ -210,7 +210,7 @@ class TestImages:
         with opened(manifest(f"{bucket}a", tmp_path), tmp_path) as (_, there):
             save_image(folder / "train/cat/0.png", 999)
             put(s3_server, folder / "train/cat", bucket / "a/train/cat")
-            says = rf"s3://{bucket.bucket}/a/train/cat/0\.png: .*changed"
+            says = rf"s3://{bucket.bucket}/a/train/cat/0\.png on .*changed"
             with pytest.raises(DataError, match=says) as caught:
                 batches(there.train, workers)
             assert caught.value.exit_code == 4
@@ -305,8 +305,8 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("change", "uri"),
         [
-            ({"weights": "s3://{}/none.pdparams"}, "s3://{}/none.pdparams: "),
-            ({"weights": "s3://no-such-bucket-at-all/w"}, "s3://no-such-bucket-at-all/w: "),
+            ({"weights": "s3://{}/none.pdparams"}, "s3://{}/none.pdparams on "),
+            ({"weights": "s3://no-such-bucket-at-all/w"}, "s3://no-such-bucket-at-all/w on "),
             ({"name": None, "inference_model": "s3://{}/none"}, "s3://{}/none: "),
         ],
     )
@@ -326,7 +326,7 @@ class TestRefused:
             pass
 
     def test_a_missing_manifest(self, bucket: S3Uri) -> None:
-        with pytest.raises(DataError, match=r"s3://.*/m\.json: "):
+        with pytest.raises(DataError, match=r"s3://.*/m\.json on "):
             load(f"{bucket}m.json")
 
     def test_a_manifest_that_is_too_long(self, s3_server: S3Server, bucket: S3Uri) -> None:

@@ -214,7 +214,7 @@ def refusing(code: str, status: int) -> Callable[[S3Uri], StorageError]:
     from job.storage.s3.errors import _of_answer
 
     answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    return lambda uri: _of_answer(uri, answer, "GetObject")
+    return lambda uri: _of_answer(uri, str(uri), answer, "GetObject")
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,20 @@
 """Servers that are no S3 servers, and rejected requests: the error states what to correct."""
 
 import re
+import socket
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from tls_port import tls_port
 from unusual_s3 import BUCKET, Unusual
 
-from job.errors import AccessRejected, DataError, ObjectMissing, StorageError, TransferFailed
+from job.errors import DataError, ObjectMissing, StorageError, TransferFailed
 from job.storage.s3.access import input_errors
 from job.storage.s3.client import S3Settings, make_client
 from job.storage.s3.objects import ObjectStore
+from job.storage.s3.retry import Retry
 from job.storage.s3.upload import PART_BYTES
 
 
@@ -36,6 +40,8 @@ class TestForeignServers:
             with pytest.raises(StorageError, match="s3://bucket/") as raised:
                 act()
             assert type(raised.value) is StorageError
+            assert raised.value.exit_code == 4
+            assert f" on {server.url}: " in raised.value.message
             assert "endpoint" in raised.value.hint
             # HEAD is repeated as GET, and botocore asks once for a bucket's region.
             assert server.requests.total() <= 3
@@ -92,6 +98,27 @@ class TestForeignServers:
         assert type(raised.value) is StorageError
         assert "https://" in raised.value.hint
 
+    def test_a_tls_handshake_that_the_server_breaks_off_is_repeated(self) -> None:
+        """A load balancer closes the connection while its server restarts."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+
+            def close_each() -> None:
+                with suppress(OSError):
+                    while True:
+                        connection, _ = listener.accept()
+                        # With data left to read, the close would be a reset, which has another
+                        # error.
+                        connection.recv(4096)
+                        connection.close()
+
+            Thread(target=close_each, daemon=True).start()
+            url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+            store = ObjectStore(
+                make_client(S3Settings(endpoint_url=url)), Retry(attempts=2, sleep=lambda _: None)
+            )
+            with pytest.raises(TransferFailed, match="2 attempts"):
+                store.put(BUCKET / "a", b"")
+
     @pytest.mark.parametrize("by", ["manifest", "variable"])
     def test_a_missing_file_of_certificates(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
@@ -99,8 +126,9 @@ class TestForeignServers:
         missing = str(tmp_path / "ca.pem")
         if by == "variable":
             monkeypatch.setenv("AWS_CA_BUNDLE", missing)
-        with pytest.raises(StorageError, match=missing):
+        with pytest.raises(StorageError, match=missing) as raised:
             make_client(S3Settings(ca_bundle=missing if by == "manifest" else None))
+        assert raised.value.exit_code == 4
 
 
 class TestRejectedHeads:
@@ -109,15 +137,15 @@ class TestRejectedHeads:
     @pytest.mark.parametrize(
         ("status", "code", "words", "kind", "exit_code"),
         [
-            (400, "ExpiredToken", "expired", AccessRejected, 4),
-            (403, "InvalidAccessKeyId", "access key", AccessRejected, 4),
-            (403, "SignatureDoesNotMatch", "secret key", AccessRejected, 4),
-            (403, "AccessDenied", "denied", AccessRejected, 4),
-            (403, "RequestTimeTooSkewed", "clock", AccessRejected, 4),
-            (400, "AuthorizationHeaderMalformed", "region", StorageError, 1),
-            (403, "InvalidObjectState", "archived", StorageError, 1),
-            (404, "NoSuchBucket", "bucket bucket", StorageError, 1),
-            (404, "NoSuchKey", "object does not exist", ObjectMissing, 1),
+            (400, "ExpiredToken", "expired", StorageError, 4),
+            (403, "InvalidAccessKeyId", "access key", StorageError, 4),
+            (403, "SignatureDoesNotMatch", "secret key", StorageError, 4),
+            (403, "AccessDenied", "denied", StorageError, 4),
+            (403, "RequestTimeTooSkewed", "clock", StorageError, 4),
+            (400, "AuthorizationHeaderMalformed", "region", StorageError, 4),
+            (403, "InvalidObjectState", "archived", StorageError, 4),
+            (404, "NoSuchBucket", "bucket bucket", StorageError, 4),
+            (404, "NoSuchKey", "object does not exist", ObjectMissing, 4),
         ],
     )
     def test_the_error_states_the_reason(
@@ -139,6 +167,7 @@ class TestRejectedHeads:
                 act()
             assert type(raised.value) is kind
             assert raised.value.exit_code == exit_code
+            assert f" on {server.url}: " in raised.value.message
             assert server.requests["GET"] > 0
             # As an input, each of these is an error of the data.
             with pytest.raises(DataError) as as_input, input_errors():

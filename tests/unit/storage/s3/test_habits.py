@@ -89,7 +89,7 @@ class TestDamagedObjects:
             lambda: store.read(uri, length=entry.bytes, etag=entry.etag),
             lambda: store.download(uri, tmp_path / "a"),
         ):
-            with pytest.raises(DataError, match=f"{uri}: .*MD5") as raised, input_errors():
+            with pytest.raises(DataError, match=f"{uri} on .*MD5") as raised, input_errors():
                 act()
             assert raised.value.exit_code == 4
             # The hint is about the object, not about a job that changes its inputs.
@@ -148,7 +148,7 @@ class TestOutages:
         server.habits.away_until = time.monotonic() + 60
         settings = S3Settings(endpoint_url=server.url, retry_seconds=0.3)
         began = time.monotonic()
-        with pytest.raises(TransferFailed, match="s3://bucket/a: "):
+        with pytest.raises(TransferFailed, match="s3://bucket/a on "):
             Access(settings, tmp_path, 1000).store().read(BUCKET / "a")
         assert time.monotonic() - began < 5
 

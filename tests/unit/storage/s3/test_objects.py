@@ -18,13 +18,7 @@ from botocore.exceptions import (
 )
 from moto_server import S3Server
 
-from job.errors import (
-    AccessRejected,
-    ObjectChanged,
-    ObjectMissing,
-    StorageError,
-    TransferFailed,
-)
+from job.errors import ObjectChanged, ObjectMissing, StorageError, TransferFailed, UsageError
 from job.storage.s3 import upload as s3_upload
 from job.storage.s3.client import S3Settings, make_client, make_retry
 from job.storage.s3.errors import s3_errors
@@ -104,7 +98,7 @@ class TestReading:
             lambda: s3_server.store.read(bucket / "a", etag=etag),
             lambda: s3_server.store.read_range(bucket / "a", 0, 1, etag=etag),
         ):
-            with pytest.raises(ObjectChanged, match=f"{bucket / 'a'}: "):
+            with pytest.raises(ObjectChanged, match=f"{bucket / 'a'} on "):
                 read()
 
     def test_a_wrong_digest(self, s3_server: S3Server, bucket: S3Uri) -> None:
@@ -166,7 +160,7 @@ class TestReading:
     def test_delete(self, s3_server: S3Server, bucket: S3Uri) -> None:
         s3_server.store.put(bucket / "a", b"")
         s3_server.store.delete([bucket / "a", bucket / "never"])
-        with pytest.raises(ObjectMissing, match=f"{bucket / 'a'}: "):
+        with pytest.raises(ObjectMissing, match=f"{bucket / 'a'} on "):
             s3_server.store.head(bucket / "a")
 
 
@@ -352,30 +346,43 @@ class TestErrors:
             (answer(404, "NoSuchKey"), ObjectMissing, "does not exist"),
             (answer(412, "PreconditionFailed"), ObjectChanged, "changed"),
             (answer(404, "NoSuchBucket"), StorageError, "bucket bkt"),
-            (answer(403, "AccessDenied"), AccessRejected, "access is denied"),
-            (answer(403, "ExpiredToken"), AccessRejected, "has expired"),
-            (answer(403, "RequestTimeTooSkewed"), AccessRejected, "clock"),
+            (answer(403, "AccessDenied"), StorageError, "access is denied"),
+            (answer(403, "ExpiredToken"), StorageError, "has expired"),
+            (answer(403, "RequestTimeTooSkewed"), StorageError, "clock"),
             (answer(501, "NotImplemented"), StorageError, "501"),
             (answer(400, "InvalidArgument"), StorageError, "said so"),
-            (NoCredentialsError(), AccessRejected, "no credentials"),
+            (NoCredentialsError(), StorageError, "no credentials"),
             (ParamValidationError(report="min length: 1"), StorageError, "min length: 1"),
         ],
     )
     def test_translated(self, error: Exception, kind: type[Exception], message: str) -> None:
         with (
             pytest.raises(StorageError, match=message) as raised,
-            s3_errors(S3Uri("bkt", "some/key")),
+            s3_errors(S3Uri("bkt", "some/key"), "http://s3.example"),
         ):
             raise error
         assert type(raised.value) is kind
-        assert raised.value.message.startswith("s3://bkt/some/key: ")
+        # Kubernetes retries exit code 1, not 4.
+        retry_may_help = kind in (TransferFailed, ObjectChanged)
+        assert raised.value.exit_code == (1 if retry_may_help else 4)
+        assert raised.value.message.startswith("s3://bkt/some/key on http://s3.example: ")
         assert raised.value.hint
 
     def test_passwords_in_an_endpoint_are_not_shown(self) -> None:
         endpoint = "http://me:canary@127.0.0.1:1"
-        with pytest.raises(TransferFailed) as raised, s3_errors(S3Uri("bkt", "a")):
+        with pytest.raises(TransferFailed) as raised, s3_errors(S3Uri("bkt", "a"), "S3"):
             raise EndpointConnectionError(endpoint_url=endpoint)
         assert "canary" not in str(raised.value)
+
+    @pytest.mark.parametrize(
+        ("url", "reason"),
+        [("http://127.0.0.1:1", "refused"), ("http://no-such-host.invalid", "name")],
+    )
+    def test_why_a_server_cannot_be_reached(self, url: str, reason: str) -> None:
+        client = make_client(S3Settings(endpoint_url=url))
+        with pytest.raises(TransferFailed, match=rf"(?i)\(.*{reason}") as raised:
+            ObjectStore(client, Retry(attempts=1)).put(S3Uri("bkt", "a"), b"")
+        assert raised.value.exit_code == 1
 
     def test_nor_is_a_query_in_one(self) -> None:
         with pytest.raises(
@@ -391,7 +398,7 @@ class TestErrors:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIACANARY\n4711")
         with pytest.raises(StorageError, match="line break") as raised:
             ObjectStore(make_client(S3Settings())).head(S3Uri("bkt", "a"))
-        assert type(raised.value) is AccessRejected
+        assert type(raised.value) is StorageError
         assert "CANARY" not in str(raised.value)
 
     def test_a_server_without_tls(self, s3_server: S3Server) -> None:
@@ -488,8 +495,25 @@ class TestRetrying:
         assert attempts(AWS_RETRY_MODE="legacy") == 5
         assert attempts(AWS_RETRY_MODE="adaptive", AWS_MAX_ATTEMPTS="9") == 9
         for name in ("AWS_MAX_ATTEMPTS", "AWS_RETRY_MODE"):
-            with pytest.raises(StorageError, match=name):
+            with pytest.raises(UsageError, match=name):
                 attempts(**{name: "0"})
+
+    def test_the_message_names_what_limits_the_retries(self) -> None:
+        now = [0.0]
+
+        def fail() -> None:
+            now[0] += 1
+            raise answer(503, "SlowDown")
+
+        def sleep(seconds: float) -> None:
+            now[0] += seconds
+
+        for attempts, expected in ((None, "for up to 600 s"), (3, "attempt 2 of 3")):
+            told: list[str] = []
+            retry = Retry(attempts=attempts, sleep=sleep, clock=lambda: now[0], say=told.append)
+            with pytest.raises(TransferFailed):
+                retry.call(S3Uri("bkt", "a"), fail)
+            assert expected in told[0]
 
     def test_what_is_final_is_not_tried_again(self) -> None:
         tried: list[int] = []
@@ -505,6 +529,6 @@ class TestRetrying:
     def test_nothing_listens(self) -> None:
         pauses: list[float] = []
         client = make_client(S3Settings(endpoint_url="http://127.0.0.1:9"))
-        with pytest.raises(TransferFailed, match=r"s3://bkt/a: Could not connect"):
+        with pytest.raises(TransferFailed, match=r"s3://bkt/a on .*: Could not connect"):
             ObjectStore(client, patient(pauses)).head(S3Uri("bkt", "a"))
         assert len(pauses) == 3

@@ -51,7 +51,7 @@ def test_a_slow_response_is_requested_again(server: Unusual, tmp_path: Path, act
 def test_a_server_that_is_always_slow(server: Unusual) -> None:
     server.hold("a", b"content" * 10)
     server.habits.drips = 9
-    with pytest.raises(TransferFailed, match=f"{BUCKET}a: .*2 attempts"):
+    with pytest.raises(TransferFailed, match=f"{BUCKET}a on .*2 attempts"):
         store(server, attempts=2).head(BUCKET / "a")
 
 
