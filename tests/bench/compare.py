@@ -2,7 +2,12 @@
 
 python tests/bench/compare.py RUN            compare; exit code 1 if anything got worse, 2 if the
                                              measurement is too imprecise to exclude a loss of 5%
+python tests/bench/compare.py RUN --again    measure the networks again that this found; only what
+                                             both measurements find is a fault
 python tests/bench/compare.py RUN --record   record the figures of this run
+
+All rounds of a run share the state of the machine, so the figures of two runs differ by more than
+the intervals within a run. Therefore a loss counts only if a second measurement finds it too.
 
 Ratios and scores are recorded for each executed instruction set, so one file contains the figures
 of all machines. If an instruction set has no figures, nothing is compared, and the output states
@@ -11,13 +16,17 @@ this.
 
 import json
 import math
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 RECORDED = Path(__file__).with_name("recorded.json")
+MANIFEST = Path(__file__).with_name("manifest.json")
+# In the folder of a run: what the last comparison found.
+FOUND = "compared.json"
 # A ratio may be this much smaller than the recorded one, if both were measured on the same kind of
 # machine. Process starts alone change the ratio of a round by one to three percent.
 LOSS = 0.05
@@ -32,6 +41,26 @@ MISSED = 0.025
 SCORE_TOLERANCE = 0.005
 IMAGES, CLASSES = 2, 64
 PADDLE = "paddle"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that got worse.
+
+    Attributes:
+        what: the row, and the engine or the figure.
+        certain: whether the measurement is precise enough to be sure.
+        text: what was measured and recorded.
+    """
+
+    what: str
+    certain: bool
+    text: str
+
+    @property
+    def model(self) -> str:
+        """The network."""
+        return self.what.partition(",")[0]
 
 
 @dataclass(frozen=True)
@@ -113,8 +142,8 @@ def is_same_machine(now: dict[str, Any], then: dict[str, Any]) -> bool:
 
 def worse(
     name: str, now: dict[str, Any], then: dict[str, Any], comparisons: int
-) -> Iterator[tuple[bool, str]]:
-    """Yield each loss in words, and whether the loss is certain.
+) -> Iterator[Fault]:
+    """Yield each loss.
 
     Args:
         name: name of the row.
@@ -125,19 +154,23 @@ def worse(
     for engine, recorded in then["ratios"].items():
         which = name if engine == PADDLE else f"{name}, {engine}"
         if engine not in now["ratios"]:
-            yield True, f"{which}: recorded {recorded['ratio']:.2f}, but the run lacks this engine"
+            yield Fault(
+                which, True, f"recorded {recorded['ratio']:.2f}, but the run lacks this engine"
+            )
             continue
         lost = loss(now, then, engine, comparisons)
         if lost:
             again = "" if now["stable"] else "; it was disturbed, so measure again"
-            yield lost[0], f"{which}: {lost[1]}{again}"
+            yield Fault(which, lost[0], f"{lost[1]}{again}")
     if now["int8_ops"] < then["int8_ops"]:
-        yield True, f"{name}: {now['int8_ops']} ops in INT8, recorded {then['int8_ops']}"
+        told = f"{now['int8_ops']} ops in INT8, recorded {then['int8_ops']}"
+        yield Fault(f"{name}, ops", True, told)
     # Not recorded yet with the weights that are drawn now.
     moved = largest_change(now["scores"], then["scores"]) if then["scores"] else 0.0
     if moved > SCORE_TOLERANCE:
         limit = f"at most {SCORE_TOLERANCE:.1%}"
-        yield True, f"{name}: scores changed by {moved:.1%} of their spread, expected {limit}"
+        told = f"scores changed by {moved:.1%} of their spread, expected {limit}"
+        yield Fault(f"{name}, scores", True, told)
 
 
 def loss(
@@ -176,11 +209,11 @@ def largest_change(now: list[list[float]], then: list[list[float]]) -> float:
     return max(changes) / spread
 
 
-def compared(now: dict[str, Any], recorded: dict[str, Any]) -> list[tuple[bool, str]]:
+def compared(now: dict[str, Any], recorded: dict[str, Any]) -> list[Fault]:
     """Print each row beside the recorded one; return what :func:`worse` found."""
     known = {name: recorded[name] for name in now if name in recorded}
     comparisons = sum(len(then["ratios"]) for then in known.values())
-    found: list[tuple[bool, str]] = []
+    found: list[Fault] = []
     for name, values in now.items():
         then = known.get(name)
         told = "not recorded for this instruction set"
@@ -196,26 +229,52 @@ def compared(now: dict[str, Any], recorded: dict[str, Any]) -> list[tuple[bool, 
     return found
 
 
+def measure(run: Path, models: set[str]) -> None:
+    """Repeat the benchmark of some networks of a finished run.
+
+    Raises:
+        CalledProcessError: a measurement failed.
+    """
+    names = [entry["model"] for entry in json.loads((run / "report.json").read_bytes())["matrix"]]
+    job, place = (sys.executable, "-m", "job"), (str(MANIFEST), "--output", str(run))
+    for name in sorted(models):
+        only = ("--index", str(names.index(name)), "--from", "benchmark")
+        subprocess.run((*job, "run", *place, *only), check=True)
+    subprocess.run((*job, "merge", *place), check=True)
+
+
+def record(now: dict[str, Any], recorded: dict[str, Any]) -> None:
+    """Add the figures of a run to the record. A disturbed ratio is no reference for later runs."""
+    steady = {name: values for name, values in now.items() if values.pop("stable")}
+    RECORDED.write_text(json.dumps({**recorded, **steady}, indent=1, sort_keys=True) + "\n")
+    print(f"recorded {len(steady)} rows in {RECORDED}")
+    for name in now.keys() - steady.keys():
+        print(f"not recorded, because it is unstable: {name}")
+
+
 def main(run: str, *options: str) -> int:
     """Compare or record; returns the exit code."""
-    now = figures(Path(run))
-    recorded = json.loads(RECORDED.read_bytes()) if RECORDED.exists() else {}
+    folder, recorded = Path(run), {}
+    if RECORDED.exists():
+        recorded = json.loads(RECORDED.read_bytes())
     if options == ("--record",):
-        # A disturbed ratio is no reference for later runs.
-        steady = {name: values for name, values in now.items() if values.pop("stable")}
-        RECORDED.write_text(json.dumps({**recorded, **steady}, indent=1, sort_keys=True) + "\n")
-        print(f"recorded {len(steady)} rows in {RECORDED}")
-        for name in now.keys() - steady.keys():
-            print(f"not recorded, because it is unstable: {name}")
+        record(figures(folder), recorded)
         return 0
-    found = compared(now, recorded)
+    before = None
+    if options == ("--again",):
+        before = [Fault(**fault) for fault in json.loads((folder / FOUND).read_bytes())]
+        measure(folder, {fault.model for fault in before})
+    found = compared(figures(folder), recorded)
+    if before is not None:
+        found = [fault for fault in found if fault.what in {each.what for each in before}]
+    (folder / FOUND).write_text(json.dumps([asdict(fault) for fault in found]))
     print()
-    for certain, fault in found:
-        print(f"{'WORSE' if certain else 'UNDECIDED'}: {fault}")
+    for fault in found:
+        print(f"{'WORSE' if fault.certain else 'UNDECIDED'}: {fault.what}: {fault.text}")
     if not found:
         print("nothing worse")
         return 0
-    return 1 if any(certain for certain, _ in found) else 2
+    return 1 if any(fault.certain for fault in found) else 2
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,40 @@ def test_a_disturbed_ratio_is_not_recorded_and_its_fall_is_told_as_such(
     assert json.loads(compare.RECORDED.read_bytes())[name]["ratios"]["paddle"]["ratio"] == 3.0
     assert compare.main(write_run(tmp_path, ratio=2.0, stable=False)) == 1
     assert "it was disturbed, so measure again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "code"),
+    [
+        ({"ratio": 2.85}, {"ratio": 2.85}, 1),
+        ({"ratio": 2.85}, {}, 0),
+        ({"ratio": 2.85}, {"engine_ratio": 3.8}, 0),
+        ({"ratio": 2.85}, {"half": 0.08}, 2),
+        ({"half": 0.08}, {}, 0),
+        ({"ops": 19}, {"ops": 19}, 1),
+    ],
+)
+def test_only_what_two_measurements_find_is_a_fault(
+    compare: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    first: dict[str, Any],
+    second: dict[str, Any],
+    code: int,
+) -> None:
+    assert compare.main(write_run(tmp_path), "--record") == 0
+    run = write_run(tmp_path, **first)
+    assert compare.main(run) != 0
+    commands: list[list[str]] = []
+
+    def measure(command: Sequence[str], *, check: bool) -> None:
+        commands.append([*command])
+        write_run(tmp_path, **second)
+
+    monkeypatch.setattr(compare.subprocess, "run", measure)
+    assert compare.main(run, "--again") == code
+    assert [command[3] for command in commands] == ["run", "merge"]
+    assert commands[0][-4:] == ["--index", "0", "--from", "benchmark"]
 
 
 def test_nothing_is_compared_where_nothing_was_recorded(
