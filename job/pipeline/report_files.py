@@ -12,7 +12,7 @@ from job.errors import DataError, OutputError, UsageError
 from job.events import Say
 from job.pipeline.output_location import Location, store_of_environment
 from job.pipeline.plan import REPORT
-from job.storage.files import output_errors, read_json, write_bytes, write_json
+from job.storage.files import make_folder, output_errors, read_json, write_bytes, write_json
 from job.storage.local import FAILURE, LOGS
 from job.storage.s3.fetch_run import REPORT_FILE, read_file, read_report
 from job.ui.protocol import Ui
@@ -221,7 +221,7 @@ def write(document: Mapping[str, Any], folder: Path, *, source: Location) -> Non
     except OutputError as error:
         raise DataError(f"{source / REPORT_FILE}: {error.message}", error.hint) from error
     with output_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for name, text in files.items():
             # The models are not in this folder unless the run is.
             if (folder / name).parent.is_dir() and (name != REPORT_FILE or folder != source):

@@ -33,8 +33,8 @@ _FORBIDDEN = {
     errno.EEXIST: "expected a folder, found a file",
 }
 _ELSEWHERE = (
-    "Choose another folder, or change the permissions of this folder. Set the folder of `job run` "
-    "with --output; for a run in S3, with storage.scratch or JOB_SCRATCH."
+    "Choose another folder, or change the permissions of this folder. The folder of a run in S3 on "
+    "this machine is set by storage.scratch or JOB_SCRATCH."
 )
 
 

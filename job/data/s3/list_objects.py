@@ -79,7 +79,7 @@ def list_objects(
     if not listed.seen:
         where = ", ".join(str(top) for top in tops[:_NAMED_FOLDERS]) or str(root)
         raise DataError(
-            f"{where}: no objects found",
+            f"{where} on {store.server}: no objects found",
             "Correct data.root, or the folders and lists in section data, or upload the data set.",
         )
 

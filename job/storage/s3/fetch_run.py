@@ -214,8 +214,8 @@ def _fetch_all(store: ObjectStore, output: S3Uri, result: _Result, root: Path) -
             newer = _finished(store, output)
             if newer.index == result.index:
                 raise DataError(
-                    f"{output} is damaged: {error.message}",
-                    "Run the job again with --from STAGE, the stage that writes this file.",
+                    f"{output} is damaged, so {root} is incomplete: {error.message}",
+                    "Run the job again: it repairs the output. Then fetch it again.",
                 ) from error
             result = newer
     raise DataError(f"{output} changed {_TRIES} times during the download", "Try again later.")

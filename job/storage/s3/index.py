@@ -310,5 +310,8 @@ def read(store: ObjectStore, output: S3Uri) -> Index:
     if index is None:
         if any(True for _ in store.list(output / RUNS)):
             raise DataError(f"{output} has files of a run, but no index", _LOST)
-        raise NoRun(f"no run in {output}", "Give the output of a run, as in its manifest.")
+        raise NoRun(
+            f"no run in {output} on {store.server}",
+            "Give the output of a run, as in its manifest, and its server.",
+        )
     return index

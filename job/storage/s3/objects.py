@@ -56,6 +56,9 @@ class ObjectStore:
         retry: number and pauses of the attempts.
         get: reads an object or a range for :meth:`read` and :meth:`read_range`. The default is
             ``client.get_object``; :class:`job.storage.s3.fast_get.FastGet` is faster.
+
+    Attributes:
+        server: the URL of the server, for messages.
     """
 
     def __init__(
@@ -65,8 +68,8 @@ class ObjectStore:
         get: Callable[..., Mapping[str, Any]] | None = None,
     ) -> None:
         self.client = client
-        self._server = server_of(client)
-        self.retry = replace(retry or Retry(), server=self._server)
+        self.server = server_of(client)
+        self.retry = replace(retry or Retry(), server=self.server)
         self._get = get or client.get_object
 
     def retrying(self, seconds: float) -> Self:
@@ -84,7 +87,7 @@ class ObjectStore:
         # The requests are retried separately. A server that closes the connection behind a response
         # without a size can break the GET. After a second HEAD, it would break it again.
         response = self._call(uri, self._head) or self._call(uri, self._head_by_get)
-        return described_object(uri, response, self._server)
+        return described_object(uri, response, self.server)
 
     def read(
         self,
@@ -112,8 +115,8 @@ class ObjectStore:
         def attempt() -> bytes:
             response = self._get(**_of(uri), **pinned(etag))
             with closing(response["Body"]):
-                check_version(uri, response, etag, self._server)
-                sent = length_of(uri, response, self._server)
+                check_version(uri, response, etag, self.server)
+                sent = length_of(uri, response, self.server)
                 content = _body(response)
             incomplete = TransferFailed(f"{uri}: the received object is incomplete", _AGAIN)
             expected = sent if length is None else length
@@ -164,9 +167,9 @@ class ObjectStore:
             extent = f"bytes={start}-{start + length - 1}"
             response = self._get(**_of(uri), Range=extent, **pinned(etag))
             with closing(response["Body"]):
-                check_version(uri, response, etag, self._server)
+                check_version(uri, response, etag, self.server)
                 # The body is read after this check, because it can be a whole large object.
-                wanted = extent_of(uri, response, start, length, self._server)
+                wanted = extent_of(uri, response, start, length, self.server)
                 content = _body(response)
             if len(content) != wanted:
                 raise TransferFailed(f"{uri}: the received object is incomplete", _AGAIN)
@@ -253,18 +256,18 @@ class ObjectStore:
             etags: whether each object must have an ETag.
         """
         for page in self._pages(prefix):
-            yield from listed_objects(prefix, page, self._server, etags=etags)
+            yield from listed_objects(prefix, page, self.server, etags=etags)
 
     def level(self, prefix: S3Uri) -> Iterator[tuple[tuple[S3Uri, ...], tuple[S3Object, ...]]]:
         """Yield the folders and the objects directly below a prefix, for each page."""
         for page in self._pages(prefix, Delimiter="/"):
-            folders = listed_folders(prefix, page, self._server)
-            yield folders, tuple(listed_objects(prefix, page, self._server, etags=True))
+            folders = listed_folders(prefix, page, self.server)
+            yield folders, tuple(listed_objects(prefix, page, self.server, etags=True))
 
     def directly_in(self, prefix: S3Uri) -> Iterator[S3Object]:
         """Yield the objects directly below a prefix, without the objects in its folders."""
         for page in self._pages(prefix, Delimiter="/"):
-            yield from listed_objects(prefix, page, self._server, etags=True)
+            yield from listed_objects(prefix, page, self.server, etags=True)
 
     def delete(self, uris: Sequence[S3Uri]) -> None:
         """Delete objects; missing ones are ignored."""
@@ -282,12 +285,12 @@ class ObjectStore:
                 **_of(entry.uri), **pinned(entry.etag), Range=f"bytes={start}-"
             )
             with closing(response["Body"]):
-                check_version(entry.uri, response, entry.etag, self._server)
+                check_version(entry.uri, response, entry.etag, self.server)
                 if is_whole(response):
                     # The server ignores the header Range, so the download starts again.
                     file.seek(file.truncate(0))
                 else:
-                    extent_of(entry.uri, response, start, entry.bytes - start, self._server)
+                    extent_of(entry.uri, response, start, entry.bytes - start, self.server)
                 for block in iter(lambda: response["Body"].read(_BLOCK_BYTES), b""):
                     file.write(block)
             if file.tell() != entry.bytes:
@@ -309,7 +312,7 @@ class ObjectStore:
         expected = sha256 or response.get("Metadata", {}).get("sha256")
         if expected or is_encrypted(response):
             return expected, None
-        return None, md5_of(etag_of(uri, response, self._server))
+        return None, md5_of(etag_of(uri, response, self.server))
 
     def _head(self, **of: str) -> Any:
         """Describe an object by HEAD; None if HEAD fails without a reason or has no size.
@@ -333,7 +336,7 @@ class ObjectStore:
 
     def _place(self, uri: S3Uri) -> str:
         """Return an object and its server, for messages."""
-        return f"{uri} on {self._server}"
+        return f"{uri} on {self.server}"
 
     def _delete(self, uri: S3Uri) -> None:
         self._call(uri, self.client.delete_object)
@@ -355,7 +358,7 @@ class ObjectStore:
             start = _first(page)
             if token and start and start == first:
                 raise wrong_response(
-                    prefix, self._server, "the server repeats the first page of the listing"
+                    prefix, self.server, "the server repeats the first page of the listing"
                 )
             first = first or start
             yield page
@@ -364,7 +367,7 @@ class ObjectStore:
             following = page.get("NextContinuationToken")
             if not following or following == token.get("ContinuationToken"):
                 raise wrong_response(
-                    prefix, self._server, "the listing is truncated but has no new token"
+                    prefix, self.server, "the listing is truncated but has no new token"
                 )
             token = {"ContinuationToken": following}
 

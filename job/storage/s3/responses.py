@@ -141,7 +141,8 @@ def check_version(uri: S3Uri, response: Mapping[str, Any], etag: str | None, ser
     found = etag_of(uri, response, server)
     if not same_etag(found, etag):
         raise ObjectChanged(
-            f"{uri}: the object changed while it was read: found ETag {found}, expected {etag}",
+            f"{uri} on {server}: the object changed while it was read: found ETag {found}, "
+            f"expected {etag}",
             "Run the same command again.",
         )
 

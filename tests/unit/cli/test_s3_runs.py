@@ -107,6 +107,13 @@ class TestRun:
 
 
 class TestReport:
+    def test_a_folder_that_cannot_be_created(self, folder: Path, finished: S3Uri) -> None:
+        for command in (("report", str(finished), "--output"), ("fetch", str(finished))):
+            done = job(*command, "/proc/none", cwd=folder)
+            assert done.returncode == OutputError.exit_code
+            assert "/proc/none" in done.stderr
+            assert "bug" not in done.stderr
+
     def test_prints_and_writes_only_where_asked(self, folder: Path, finished: S3Uri) -> None:
         before = sorted(folder.rglob("*"))
         done = job("report", str(finished), cwd=folder)

@@ -35,7 +35,7 @@ class TestReplacedObjects:
         store = server.store()
         entry = store.head(uri)
         server.hold("a", b"another" * 10)
-        with pytest.raises(ObjectChanged):
+        with pytest.raises(ObjectChanged, match=f"{uri} on {server.url}: "):
             store.read(uri, etag=entry.etag)
         with pytest.raises(ObjectChanged):
             store.read_range(uri, 0, 5, etag=entry.etag)
