@@ -9,6 +9,7 @@ from job.api import mlflow_log
 from job.api.model_checks import check_models
 from job.api.output_checks import check_output
 from job.api.validation import Source, name_of, read_manifest
+from job.benchmark import cpu_pinning
 from job.distributed.control import Coordinator, Participant, joined
 from job.errors import MachineError
 from job.host import Host, read_host
@@ -25,6 +26,7 @@ from job.pipeline.plan import select
 from job.pipeline.request import ReportConfig, RunRequest
 from job.pipeline.run import RunResult
 from job.stages import stages_for
+from job.stages.benchmark import settings_under
 from job.stages.engine_packages import check_installed
 from job.ui.choose import make_ui
 from job.ui.protocol import StageEvents, Ui
@@ -197,6 +199,7 @@ def _run(
     host = read_host()
     _check_machine(host, options.allow_slow_isa)
     _check_engines(manifest)
+    _check_cores(manifest, options)
     request = request_of(host, output, options)
     if options.index is not None:
         return merge.run_index(manifest, options.index, request, ui)
@@ -226,6 +229,17 @@ def _check_machine(host: Host, allow_slow_isa: bool) -> None:
             "Use a CPU with AVX512_VNNI (`job doctor` checks a machine), or add --allow-slow-isa: "
             "the report is then marked not comparable.",
         )
+
+
+def _check_cores(manifest: Manifest, options: RunOptions) -> None:
+    """Check that the benchmark has enough cores, before hours of training."""
+    singles = entries(manifest) or (manifest,)
+    if options.index is not None:
+        singles = singles[max(0, options.index) : options.index + 1]
+    for single in singles:
+        selected = select(stages_for(single), options.until_stage)
+        if any(stage.name == "benchmark" for stage in selected):
+            cpu_pinning.check(settings_under(single.benchmark.isa[0], single))
 
 
 def _check_engines(manifest: Manifest) -> None:

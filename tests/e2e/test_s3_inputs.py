@@ -83,10 +83,10 @@ def test_the_readmes_commands(tmp_path: Path) -> None:
 def test_a_missing_input_is_told_with_bucket_and_key(s3_server: S3Server, tmp_path: Path) -> None:
     bucket = s3_server.bucket()
     missing = job("run", f"{bucket}m.json", cwd=tmp_path, expect=4)
-    assert f"error: {bucket}m.json: " in missing.err
+    assert f"error: {bucket}m.json on {s3_server.url}: " in missing.err
     root = ("--set", f"data.root={bucket}none.tar.gz")
     done = job("run", ROOT / "manifests/cifar10.json", *root, cwd=tmp_path, expect=4)
-    assert f"error: {bucket}none.tar.gz: " in done.err
+    assert f"error: {bucket}none.tar.gz on {s3_server.url}: " in done.err
 
 
 @pytest.mark.full

@@ -23,6 +23,13 @@ def recommendations(report: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _recommendation(report: Mapping[str, Any], row: SpeedRow, rows: Sequence[SpeedRow]) -> str:
+    where = setting_name(report, row.setting)
+    speedup = text_format.judged_times(row.ratio, row.stable)
+    if row.ratio_interval is not None and row.ratio_interval[1] >= 1:
+        return (
+            f"INT8 may be slower than FP32 at {where} in Paddle: {speedup}. The 95% interval "
+            "contains 1. Measure again on an idle machine."
+        )
     gains: list[tuple[float, str]] = [(1 / row.ratio, "FP32 at the same setting")]
     for speed in row.engines[1:]:
         if speed.ratio > 1:
@@ -36,9 +43,8 @@ def _recommendation(report: Mapping[str, Any], row: SpeedRow, rows: Sequence[Spe
     gains.sort(key=lambda gain: -gain[0])
     listed = ", ".join(f"{name} ({text_format.times(gain)} the images/s)" for gain, name in gains)
     return (
-        f"INT8 is slower than FP32 at {setting_name(report, row.setting)} in Paddle: "
-        f"{text_format.judged_times(row.ratio, row.stable)}. Do not deploy INT8 on this engine at "
-        f"this setting. Measured alternatives, the largest gain first: {listed}."
+        f"INT8 is slower than FP32 at {where} in Paddle: {speedup}. Do not deploy INT8 on this "
+        f"engine at this setting. Measured alternatives, the largest gain first: {listed}."
     )
 
 

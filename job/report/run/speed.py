@@ -201,19 +201,23 @@ def _fastest_note(
         fastest,
         f"Speedup: over FP32 in Paddle, as in table II. {OVER_FASTEST_NOTE}",
     ]
-    notes += _checked_notes(report)
+    notes += _checked_notes(report, rows[0].setting.isa_cap)
     return " ".join((*notes, *engine_notes(rows, speeds)))
 
 
-def _checked_notes(report: Mapping[str, Any]) -> Iterable[str]:
-    """Return the agreement with the fake-quantized model of the engines in which it is known."""
+def _checked_notes(report: Mapping[str, Any], cap: str) -> Iterable[str]:
+    """Return the agreement with the fake-quantized model of the engines in which it is known.
+
+    The agreement and the kernels were determined without a cap.
+    """
+    when = "" if cap == NO_CAP else " without a cap"
     for name, model in report["models"].items():
         if "agreement" in model:
             decibels = model["agreement"]["signal_to_noise_db"]
             kernels = f"; its INT8 kernels use {model['isa']}" if "isa" in model else ""
             yield (
                 f"{INT8_ENGINE_NAMES[name]} agrees with the fake-quantized model at "
-                f"{decibels:.1f} dB{kernels}."
+                f"{decibels:.1f} dB{kernels}{when}."
             )
 
 

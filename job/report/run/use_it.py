@@ -37,12 +37,15 @@ def use_sections(report: Mapping[str, Any]) -> tuple[Section, ...]:
         return ()
     best = records["int8"]["fastest"]["throughput"]
     pays = best["folder"] != "fp32"
+    mark = "" if best["stable"] else "*"
     fastest = (
         f"{best['folder']}/ is the fastest model: "
-        f"{text_format.significant(best['images_per_second'])} images/s with batch size "
+        f"{text_format.significant(best['images_per_second'])}{mark} images/s with batch size "
         f"{best['batch_size']}, {text_format.plural(best['threads'], 'thread')} and "
         f"{text_format.plural(best['instances'], 'instance')}."
     )
+    if mark:
+        fastest += " * Unstable: measure again on an idle machine."
     advice = "" if pays else " Compare the settings in table II before you deploy INT8."
     text = (
         f"{fastest}{advice} Copy this folder of the output to your service. Its deploy.json has "

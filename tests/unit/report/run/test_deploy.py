@@ -1,6 +1,7 @@
 """deploy.json of each model, and the table of accuracy by class."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,18 @@ def test_the_page_shows_what_to_deploy_and_where_it_was_measured() -> None:
     assert report["host"]["cpu_model"] in html
     assert html.count("<details>") == 2
     assert "Use it" not in as_html(sample_report())
+
+
+def test_an_unstable_speed_is_marked_where_it_is_recommended() -> None:
+    report = report_with_interfaces()
+    for row in report["benchmark"]:
+        row["stable"], row["unstable_reasons"] = False, ["other processes"]
+    ((text, _),) = (section.blocks for section in use_sections(report))
+    assert re.search(r"[0-9]\* images/s", text.text)
+    for row in report["benchmark"]:
+        row["stable"], row["unstable_reasons"] = True, []
+    ((text, _),) = (section.blocks for section in use_sections(report))
+    assert "*" not in text.text
 
 
 def test_the_command_fits_the_data_and_the_outputs() -> None:

@@ -41,6 +41,14 @@ def test_alternatives_are_ranked_by_gain() -> None:
     assert recommendations(sample_report()) == ()
 
 
+def test_a_ratio_that_may_be_above_1_leads_to_no_alternative() -> None:
+    report = slower(engines={"openvino": engine_entry("openvino", 1, 100.0, 150.0)})
+    report["benchmark"][0]["ratio_interval"] = [0.3, 1.9]
+    (text,) = recommendations(report)
+    assert "0.79×" in text
+    assert "OpenVINO" not in text
+
+
 def test_the_terminal_prints_the_advice() -> None:
     advice = sample_report()["breakdown"][0]["advice"][0].split(":")[0]
     assert advice in " ".join(on_terminal(slower(), 100).split())
