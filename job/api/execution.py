@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 from job.api import mlflow_log
-from job.api.model_checks import check_models
+from job.api.model_checks import check_models, chosen
 from job.api.output_checks import check_output
 from job.api.validation import Source, name_of, read_manifest
 from job.benchmark import cpu_pinning
@@ -198,8 +198,9 @@ def _run(
 ) -> RunResult | MatrixResult:
     host = read_host()
     _check_machine(host, options.allow_slow_isa)
-    _check_engines(manifest)
-    _check_cores(manifest, options)
+    singles = chosen(manifest, options.index)
+    _check_engines(singles)
+    _check_cores(singles, options.until_stage)
     request = request_of(host, output, options)
     if options.index is not None:
         return merge.run_index(manifest, options.index, request, ui)
@@ -231,18 +232,15 @@ def _check_machine(host: Host, allow_slow_isa: bool) -> None:
         )
 
 
-def _check_cores(manifest: Manifest, options: RunOptions) -> None:
+def _check_cores(singles: Sequence[Manifest], until_stage: str | None) -> None:
     """Check that the benchmark has enough cores, before hours of training."""
-    singles = entries(manifest) or (manifest,)
-    if options.index is not None:
-        singles = singles[max(0, options.index) : options.index + 1]
     for single in singles:
-        selected = select(stages_for(single), options.until_stage)
+        selected = select(stages_for(single), until_stage)
         if any(stage.name == "benchmark" for stage in selected):
             cpu_pinning.check(settings_under(single.benchmark.isa[0], single))
 
 
-def _check_engines(manifest: Manifest) -> None:
+def _check_engines(singles: Sequence[Manifest]) -> None:
     """Check that all engines are installed, before anything runs."""
-    for single in entries(manifest) or (manifest,):
+    for single in singles:
         check_installed(single.benchmark.engines)

@@ -37,12 +37,13 @@ def check_models(
     """
     if needs_weights:
         check_initial_weights(manifest, source)
-    for single in _chosen(manifest, index):
+    for single in chosen(manifest, index):
         check_callable(single)
         _check_files(single)
 
 
-def _chosen(manifest: Manifest, index: int | None) -> Sequence[Manifest]:
+def chosen(manifest: Manifest, index: int | None) -> Sequence[Manifest]:
+    """Return the manifest of each model, or of the model of a matrix with this number."""
     singles = entries(manifest) or (manifest,)
     # A wrong number is reported later.
     return singles if index is None else singles[max(0, index) : index + 1]

@@ -96,26 +96,10 @@ def check(manifest: Manifest, singles: Sequence[Manifest], options: PodOptions) 
     Raises:
         UsageError: Kubernetes would reject an option, or the Job would produce no result.
     """
-    for option in ("memory", "storage"):
-        value = getattr(options, option)
-        if value is not None and not _QUANTITY.fullmatch(value):
-            raise UsageError(
-                f"--{option}: expected a whole number with a unit, found {value!r}",
-                "Write, for example, 16Gi or 500M; instead of 20.5Gi, write 20992Mi.",
-            )
+    _check_limits(options)
     _check_names(options)
     for text in options.tolerations:
         toleration(text)
-    if options.cpus is not None and options.cpus > _MAX_CPUS:
-        raise UsageError(
-            f"--cpus: expected at most {_MAX_CPUS}, found {options.cpus}",
-            "Request at most the CPUs of one node.",
-        )
-    if options.hours is not None and not 0 < options.hours <= _MAX_HOURS:
-        raise UsageError(
-            f"--hours: expected more than 0 and at most {_MAX_HOURS}, found {options.hours}",
-            "Write, for example, --hours 24.",
-        )
     # Raises an error that lists the stages if --until names an unknown stage.
     select(stages_for(singles[0]), options.until)
     if options.score and (manifest.matrix or manifest.accuracy.shards == 1):
@@ -147,6 +131,31 @@ def check(manifest: Manifest, singles: Sequence[Manifest], options: PodOptions) 
             f"/output: {manifest.output!r} is a local folder, which would be deleted with the pod",
             "Add --set output=s3://BUCKET/PREFIX, or --claim with the name of a "
             "PersistentVolumeClaim.",
+        )
+
+
+def _check_limits(options: PodOptions) -> None:
+    """Reject limits of a pod that the cluster would reject.
+
+    Raises:
+        UsageError: a limit is invalid; names the option.
+    """
+    for option in ("memory", "storage"):
+        value = getattr(options, option)
+        if value is not None and not _QUANTITY.fullmatch(value):
+            raise UsageError(
+                f"--{option}: expected a whole number with a unit, found {value!r}",
+                "Write, for example, 16Gi or 500M; instead of 20.5Gi, write 20992Mi.",
+            )
+    if options.cpus is not None and options.cpus > _MAX_CPUS:
+        raise UsageError(
+            f"--cpus: expected at most {_MAX_CPUS}, found {options.cpus}",
+            "Request at most the CPUs of one node.",
+        )
+    if options.hours is not None and not 0 < options.hours <= _MAX_HOURS:
+        raise UsageError(
+            f"--hours: expected more than 0 and at most {_MAX_HOURS}, found {options.hours}",
+            "Write, for example, --hours 24.",
         )
 
 

@@ -13,10 +13,10 @@ def slower_rows(rows: Sequence[SpeedRow]) -> list[SpeedRow]:
 
 
 def recommendations(report: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return one sentence for each setting at which INT8 is slower; empty if there is none.
+    """Return a recommendation for each setting at which INT8 is slower; empty if there is none.
 
-    Each sentence names the alternatives that were measured as faster, the largest gain first:
-    another engine, a larger batch of the same load, FP32.
+    It names the alternatives that were measured as faster, the largest gain first: another engine,
+    a larger batch of the same load, FP32. If the 95% interval contains 1, it names none.
     """
     rows = speed_rows(report)
     return tuple(_recommendation(report, row, rows) for row in slower_rows(rows))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from job import text_format
+from job.report.cells import UNSTABLE_NOTE
 from job.report.deploy import deploy_records
 from job.report.render.blocks import Code, Section, Text
 
@@ -37,7 +38,7 @@ def use_sections(report: Mapping[str, Any]) -> tuple[Section, ...]:
         return ()
     best = records["int8"]["fastest"]["throughput"]
     pays = best["folder"] != "fp32"
-    mark = "" if best["stable"] else "*"
+    mark = "" if best["stable"] else text_format.UNSTABLE
     fastest = (
         f"{best['folder']}/ is the fastest model: "
         f"{text_format.significant(best['images_per_second'])}{mark} images/s with batch size "
@@ -45,7 +46,7 @@ def use_sections(report: Mapping[str, Any]) -> tuple[Section, ...]:
         f"{text_format.plural(best['instances'], 'instance')}."
     )
     if mark:
-        fastest += " * Unstable: measure again on an idle machine."
+        fastest += f" {UNSTABLE_NOTE} Measure again on an idle machine."
     advice = "" if pays else " Compare the settings in table II before you deploy INT8."
     text = (
         f"{fastest}{advice} Copy this folder of the output to your service. Its deploy.json has "

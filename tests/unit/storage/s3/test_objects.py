@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import os
 import tracemalloc
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -417,6 +418,20 @@ class TestErrors:
             s3_server.store.put(S3Uri("never-made", "a"), b"")
 
 
+@dataclass
+class Outage:
+    """A server that throttles each request, for a second, and the time that passes."""
+
+    now: float = 0.0
+
+    def request(self) -> None:
+        self.now += 1
+        raise answer(503, "SlowDown")
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
 class TestRetrying:
     def test_pauses_grow_and_differ(self) -> None:
         pauses: list[float] = []
@@ -458,28 +473,19 @@ class TestRetrying:
             assert now[0] <= 200
 
     def test_an_outage_beyond_the_budget(self) -> None:
-        now = [0.0]
-
-        def fail() -> None:
-            now[0] += 1
-            raise answer(503, "SlowDown")
-
-        def sleep(seconds: float) -> None:
-            now[0] += seconds
-
-        retry = Retry(sleep=sleep, clock=lambda: now[0])
+        outage = Outage()
+        retry = Retry(sleep=outage.sleep, clock=lambda: outage.now)
         with pytest.raises(TransferFailed, match="SlowDown"):
-            retry.call(S3Uri("bkt", "a"), fail)
-        assert 570 <= now[0] <= 602
-        reached, now[0] = [0], 0.0
+            retry.call(S3Uri("bkt", "a"), outage.request)
+        assert 570 <= outage.now <= 602
+        outage.now = 0.0
 
         def progress() -> int:
-            reached[0] = int(min(now[0], 3000))
-            return reached[0]
+            return int(min(outage.now, 3000))
 
         with pytest.raises(TransferFailed):
-            retry.call(S3Uri("bkt", "a"), fail, progress)
-        assert 3570 <= now[0] <= 3622
+            retry.call(S3Uri("bkt", "a"), outage.request, progress)
+        assert 3570 <= outage.now <= 3622
 
     def test_the_variables_of_aws(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def attempts(**variables: str) -> int | None:
@@ -499,20 +505,14 @@ class TestRetrying:
                 attempts(**{name: "0"})
 
     def test_the_message_names_what_limits_the_retries(self) -> None:
-        now = [0.0]
-
-        def fail() -> None:
-            now[0] += 1
-            raise answer(503, "SlowDown")
-
-        def sleep(seconds: float) -> None:
-            now[0] += seconds
-
+        outage = Outage()
         for attempts, expected in ((None, "for up to 600 s"), (3, "attempt 2 of 3")):
             told: list[str] = []
-            retry = Retry(attempts=attempts, sleep=sleep, clock=lambda: now[0], say=told.append)
+            retry = Retry(
+                attempts=attempts, sleep=outage.sleep, clock=lambda: outage.now, say=told.append
+            )
             with pytest.raises(TransferFailed):
-                retry.call(S3Uri("bkt", "a"), fail)
+                retry.call(S3Uri("bkt", "a"), outage.request)
             assert expected in told[0]
 
     def test_what_is_final_is_not_tried_again(self) -> None:
