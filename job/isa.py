@@ -23,6 +23,10 @@ ISA_ALIASES = {
 }
 
 
+# Variables that users set to cap oneDNN's kernels; the second is the older name.
+CAP_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+
+
 def isa_environment(cap: str) -> dict[str, str]:
     """Return environment variables that cap the ISA of a process's kernels.
 

@@ -11,8 +11,9 @@ from job.api.output_checks import check_output
 from job.api.validation import Source, name_of, read_manifest
 from job.benchmark import cpu_pinning
 from job.distributed.control import Coordinator, Participant, joined
-from job.errors import MachineError
+from job.errors import MachineError, UsageError
 from job.host import Host, read_host
+from job.isa import CAP_VARIABLES
 from job.manifest import Manifest, entries
 from job.manifest.custom_code import check_allowed
 from job.pipeline import matrix, merge
@@ -198,6 +199,7 @@ def _run(
 ) -> RunResult | MatrixResult:
     host = read_host()
     _check_machine(host, options.allow_slow_isa)
+    _check_environment()
     singles = chosen(manifest, options.index)
     _check_engines(singles)
     _check_cores(singles, options.until_stage)
@@ -230,6 +232,20 @@ def _check_machine(host: Host, allow_slow_isa: bool) -> None:
             "Use a CPU with AVX512_VNNI (`job doctor` checks a machine), or add --allow-slow-isa: "
             "the report is then marked not comparable.",
         )
+
+
+def _check_environment() -> None:
+    """Check that no variable caps the kernels.
+
+    oneDNN obeys such a variable wherever the benchmark sets no cap of its own. A part of the
+    report would then describe capped kernels.
+    """
+    for name in CAP_VARIABLES:
+        if os.environ.get(name):
+            raise UsageError(
+                f"{name}={os.environ[name]} is set: it caps only a part of the measurements",
+                f"Unset {name}. To measure with capped kernels, set benchmark.isa.",
+            )
 
 
 def _check_cores(singles: Sequence[Manifest], until_stage: str | None) -> None:

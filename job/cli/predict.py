@@ -1,7 +1,7 @@
 """``job pack`` and ``job predict``: pack the test split, and run a model on the packed file."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +25,17 @@ KINDS: Mapping[str, str] = {
 }
 # Lowest score of an object that is printed; JSON has all.
 _SHOWN_SCORE = 0.3
+# Parameters of `job predict` that only a measurement on a packed file uses.
+MEASURING = (
+    "repeat",
+    "warmup_size",
+    "batch_size",
+    "iterations",
+    "num_threads",
+    "with_accuracy_layer",
+    "profile",
+    "skip_batch_num",
+)
 
 
 @app.command()
@@ -67,6 +78,7 @@ def pack(
 
 @app.command()
 def predict(
+    context: typer.Context,
     infer_model: Annotated[
         Path,
         typer.Option(
@@ -168,10 +180,10 @@ def predict(
             "Set --image to run the model on images, or --infer-data to measure on a packed file.",
         )
     if image is not None:
+        _refuse(context, MEASURING, "--infer-data")
         _classify(infer_model, image, compare, as_json)
         return
-    if compare:
-        raise UsageError("--compare needs --image", "Set --image, or omit --compare.")
+    _refuse(context, ("compare",), "--image")
     assert infer_data is not None  # noqa: S101 - one of both options is set
     from job.predict import runner
 
@@ -194,6 +206,26 @@ def predict(
         typer.echo(json.dumps(result, indent=2))
     else:
         _print(result)
+
+
+def _refuse(context: typer.Context, names: Sequence[str], needed: str) -> None:
+    """Check that no option of the other kind of input is on the command line.
+
+    Args:
+        context: the command's context.
+        names: parameters that the given input does not use.
+        needed: the option that they need.
+
+    Raises:
+        UsageError: an option would have no effect.
+    """
+    from job.errors import UsageError
+
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option} needs {needed}", f"Set {needed}, or omit {option}.")
 
 
 def _check_local(*options: Path | str | None) -> None:

@@ -111,10 +111,18 @@ def gates(
         reason = task_of(manifest).not_judged(accuracy, manifest.model.classes)
         verdicts.append(verdict(gate.name, limit, value, gate.passed(limit, value), reason))
     if spec.min_speedup is not None:
-        slowest = min(row["ratio"] for row in rows)
-        passed = slowest >= spec.min_speedup
-        verdicts.append(verdict("min_speedup", spec.min_speedup, slowest, passed))
+        verdicts.append(_speed_verdict(spec.min_speedup, rows))
     return verdicts
+
+
+def _speed_verdict(limit: float, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the result of the gate ``min_speedup``."""
+    slowest = min(rows, key=lambda row: float(row["ratio"]))
+    found = verdict("min_speedup", limit, slowest["ratio"], slowest["ratio"] >= limit)
+    if not found["passed"] and not slowest["stable"]:
+        causes = " and ".join(reason["what"] for reason in slowest["unstable_reasons"])
+        found["reason"] = f"the slowest speedup is unstable ({causes}): measure again"
+    return found
 
 
 def match_gate(manifest: Manifest, agreement: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from job.pipeline.stage_process import StageTask, run_stage
 from job.process.environment import environment
 from job.process.signals import StopSignals
 from job.stages.stage import Stage
+from job.storage.local import PARTIALS
 from job.ui.protocol import StageEvents, Ui
 
 _POLL_SECONDS = 0.2
@@ -107,7 +108,7 @@ def _train(
 
 
 def _task(stage: Stage, manifest: Manifest, rendezvous: Rendezvous, root: Path) -> StageTask:
-    out = root / ".partial" / stage.name
+    out = root / PARTIALS / stage.name
     out.mkdir(parents=True)
     threads = rendezvous.threads(read_host().usable_cores)
     return StageTask(

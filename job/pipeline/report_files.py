@@ -13,8 +13,8 @@ from job.events import Say
 from job.pipeline.output_location import Location, store_of_environment
 from job.pipeline.plan import REPORT
 from job.storage.files import make_folder, output_errors, read_json, write_bytes, write_json
-from job.storage.local import FAILURE, LOGS
-from job.storage.s3.fetch_run import REPORT_FILE, read_file, read_report
+from job.storage.local import FAILURE, LOGS, PARTIALS
+from job.storage.s3.fetch_run import REPORT_FILE, read_file, read_report, superseded
 from job.ui.protocol import Ui
 
 # File with the cache key of the report in the same folder. The file is written last, so a folder
@@ -139,7 +139,18 @@ def read(place: Location, say: Say) -> Mapping[str, Any]:
         raise DataError(
             f"{source}: expected a JSON object", "Run the job again with --from report."
         )
+    if _is_superseded(place):
+        say(superseded(place))
     return document
+
+
+def _is_superseded(folder: Path) -> bool:
+    """Return whether a later run in the folder of a run has failed, or has not finished a stage."""
+    return (folder / FAILURE).is_file() or any(
+        path.is_dir() and not path.name.startswith(".")
+        for partials in (f"{PARTIALS}/*", f"*/{PARTIALS}/*")
+        for path in folder.glob(partials)
+    )
 
 
 def _without_report(folder: Path) -> UsageError:

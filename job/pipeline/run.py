@@ -61,7 +61,9 @@ class RunResult:
         if not failed:
             return None
         lines = "".join(
-            f"\n  {g['name']}: limit {g['limit']:g}, found {g['value']:.3g}" for g in failed
+            f"\n  {g['name']}: limit {g['limit']:g}, found {g['value']:.3g}"
+            + (f"; {g['reason']}" if g["reason"] else "")
+            for g in failed
         )
         return GateFailed(
             f"{len(failed)} of {len(self.gates)} gates failed:{lines}",

@@ -122,7 +122,7 @@ def gates_grid(report: Mapping[str, Any]) -> Grid:
         f"{entry['model']}, {gate['name']}: {gate['reason']}" if several else gate["reason"]
         for entry in entries(report)
         for gate in entry["gates"] or ()
-        if gate["passed"] is None
+        if gate["reason"]
     )
     return Grid("Gates", columns, rows, " ".join(notes))
 

@@ -49,6 +49,8 @@ DEPLOYS = tuple(
     for folder in ("fp32", "int8", "int8_paddle_openvino", "int8_openvino", "int8_onnxruntime")
 )
 LOGS = "logs"
+# Unfinished stages of a run, and folders that a rename replaces.
+PARTIALS = ".partial"
 # The error that ended the last run without a report, unless the next run can resume.
 FAILURE = "failure.json"
 # The state of the output in S3 that the folder corresponds to.
@@ -113,7 +115,7 @@ class LocalOutput:
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
-        self.partials = self.root / ".partial"
+        self.partials = self.root / PARTIALS
         self.logs = self.root / LOGS
         self.digests = Digests(self.root / ".digests.json")
 

@@ -203,3 +203,22 @@ def test_image_and_packed_file_exclude_each_other(deployable: Run, tmp_path: Pat
     both = ("--infer-model", "m", "--image", "x.png", "--infer-data", "x.bin")
     assert "--image" in job("predict", *both, cwd=tmp_path, expect=2).err
     assert "--image" in job("predict", "--infer-model", "m", cwd=tmp_path, expect=2).err
+
+
+@pytest.mark.parametrize(
+    ("given", "wrong"),
+    [
+        (("--image", "x.png"), ("--num-threads", "1")),
+        (("--image", "x.png"), ("--num_threads=2",)),
+        (("--image", "x.png"), ("--repeat", "5")),
+        (("--image", "x.png"), ("--nowith_accuracy_layer",)),
+        (("--image", "x.png"), ("--profile",)),
+        (("--infer-data", "x.bin"), ("--compare",)),
+    ],
+)
+def test_options_without_an_effect_are_refused(
+    tmp_path: Path, given: tuple[str, ...], wrong: tuple[str, ...]
+) -> None:
+    done = job("predict", "--infer-model", "m", *given, *wrong, cwd=tmp_path, expect=2)
+    name = wrong[0].partition("=")[0].replace("_", "-").replace("--nowith", "--with")
+    assert f"error: {name} needs " in done.err

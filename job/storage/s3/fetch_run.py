@@ -11,12 +11,12 @@ from job.errors import DataError, JobError, ObjectChanged, ObjectMissing, UsageE
 from job.events import Say
 from job.storage.digests import hash_file
 from job.storage.files import output_errors, read_json
-from job.storage.local import STAGE_FILE, LocalOutput
+from job.storage.local import PARTIALS, STAGE_FILE, LocalOutput
 from job.storage.parallel import each
 from job.storage.s3 import index
 from job.storage.s3.index import IndexEntry
 from job.storage.s3.objects import ObjectStore
-from job.storage.s3.snapshot import PARTIALS, is_record
+from job.storage.s3.snapshot import is_record
 from job.uri import S3Uri
 
 REPORT_FILE = "report.json"
@@ -193,7 +193,12 @@ def _finished(store: ObjectStore, output: S3Uri) -> _Result:
 
 def _warn_if_superseded(output: S3Uri, result: _Result, say: Say) -> None:
     if result.superseded:
-        say(f"{output}: a later run is not finished; this is the result of the run before it")
+        say(superseded(output))
+
+
+def superseded(output: Path | S3Uri) -> str:
+    """Return the message that a finished run is not the last run."""
+    return f"{output}: a later run is not finished; this is the result of the run before it"
 
 
 def _message(error: Exception) -> str:

@@ -15,13 +15,13 @@ from job.storage.local import (
     KEY_FILE,
     LOGS,
     MANIFEST,
+    PARTIALS,
     REPORTS,
     RESUME,
     STAGE_FILE,
     remove,
 )
 
-PARTIALS = ".partial"
 # Paddle writes these files in place, so a link to them can have a part of the content. A stage
 # writes them after its last checkpoint, and a stage that resumes writes them again.
 _IN_PLACE = (".pdmodel", ".pdiparams", ".pdparams")

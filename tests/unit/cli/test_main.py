@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -73,6 +74,33 @@ class TestRun:
         assert done.returncode == 0
         assert "after first " in done.stdout
         assert not (folder / "runs/tiny/report.json").exists()
+
+    @pytest.mark.parametrize("name", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"])
+    def test_a_variable_that_caps_a_part_of_the_kernels(self, folder: Path, name: str) -> None:
+        done = job("run", "m.json", cwd=folder, variables={name: "AVX2"})
+        assert done.returncode == 2
+        assert f"{name}=AVX2" in done.stderr
+        assert "benchmark.isa" in done.stderr
+        assert not (folder / "runs").exists()
+        assert job("run", "m.json", cwd=folder, variables={name: ""}).returncode == 0
+
+    def test_the_report_before_a_later_run_is_marked(self, folder: Path) -> None:
+        assert job("run", "m.json", cwd=folder).returncode == 0
+        assert "note: " not in job("report", "runs/tiny", cwd=folder).stderr
+        process = start("run", "m.json", cwd=folder, stages=[("patient",)])
+        assert process.stderr is not None
+        while "steps" not in process.stderr.readline():
+            assert process.poll() is None
+        process.kill()
+        process.communicate(timeout=30)
+        killed = job("report", "runs/tiny", cwd=folder)
+        assert killed.returncode == 0
+        assert killed.stderr.startswith("note: ")
+        assert "runs/tiny: a later run" in killed.stderr
+        shutil.rmtree(folder / "runs/tiny/.partial/patient")
+        assert "note: " not in job("report", "runs/tiny", cwd=folder).stderr
+        job("run", "m.json", cwd=folder, stages=[("bad_data",)])
+        assert "a later run" in job("report", "runs/tiny", cwd=folder).stderr
 
     def test_sigterm(self, folder: Path) -> None:
         process = start("run", "m.json", cwd=folder, stages=[("patient",)])

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,18 @@ def accuracy(fp32: float, int8: float, images: int = 1000) -> dict[str, Any]:
     return {"fp32": first, "int8": second, "paired": paired(*rights)}
 
 
-def verdicts(measured: dict[str, Any], classes: int = 10, decibels: float = 30) -> dict[str, Any]:
+def speed(ratio: float, *causes: str) -> dict[str, Any]:
+    """A row of the benchmark; it is unstable if causes are given."""
+    reasons = [{"what": what, "advice": "Wait."} for what in causes]
+    return {"ratio": ratio, "stable": not causes, "unstable_reasons": reasons}
+
+
+def verdicts(
+    measured: dict[str, Any],
+    classes: int = 10,
+    decibels: float = 30,
+    speeds: Sequence[dict[str, Any]] = (speed(1.5),),
+) -> dict[str, Any]:
     model = {"name": "convnet", "classes": classes, "input_shape": [3, 8, 8], "pretrained": False}
     manifest = parse(
         {
@@ -32,7 +44,7 @@ def verdicts(measured: dict[str, Any], classes: int = 10, decibels: float = 30) 
         Path("/"),
     )
     agreement = {"int8_fake": {"signal_to_noise_db": decibels}}
-    rows = gates(manifest, agreement, measured, [{"ratio": 1.5}])
+    rows = gates(manifest, agreement, measured, speeds)
     return {row["name"]: row for row in rows}
 
 
@@ -56,6 +68,23 @@ def test_a_drop_is_judged_only_if_fp32_is_better_than_chance(
     assert (rows["max_top1_drop"]["reason"] is None) is (passed is not None)
     # Speed does not depend on the weights.
     assert rows["min_speedup"]["passed"] is False
+
+
+@pytest.mark.parametrize(
+    ("speeds", "passed", "unsure"),
+    [
+        ([speed(2.5), speed(1.5)], False, False),
+        ([speed(2.5), speed(1.5, "a busy core")], False, True),
+        ([speed(2.5, "a busy core"), speed(1.5)], False, False),
+        ([speed(2.5, "a busy core")], True, False),
+    ],
+)
+def test_a_gate_that_fails_on_an_unstable_speed_tells_why(
+    speeds: list[dict[str, Any]], passed: bool, unsure: bool
+) -> None:
+    row = verdicts(accuracy(0.9, 0.9), speeds=speeds)["min_speedup"]
+    assert row["passed"] is passed
+    assert ("a busy core" in (row["reason"] or "")) is unsure
 
 
 def test_chance_depends_on_the_classes() -> None:
@@ -116,7 +145,7 @@ def test_a_detector_is_judged_by_its_map(drop: float, passed: bool) -> None:
     measured = {"fp32": {"map": 80.0}, "paired": {"map_drop": drop}}
     agreement = {"int8_fake": {"signal_to_noise_db": 30}}
     manifest = parse(document, "m.json", Path("/"))
-    rows = {row["name"]: row for row in gates(manifest, agreement, measured, [{"ratio": 1.5}])}
+    rows = {row["name"]: row for row in gates(manifest, agreement, measured, [speed(1.5)])}
     assert "max_top1_drop" not in rows
     assert (rows["max_map_drop"]["value"], rows["max_map_drop"]["passed"]) == (drop, passed)
 
@@ -135,5 +164,5 @@ def test_other_networks_are_judged_by_their_outputs(decibels: float, passed: boo
     measured = {"images": 9, "closeness": {"int8": {"signal_to_noise_db": decibels}}}
     agreement = {"int8_fake": {"signal_to_noise_db": 30}}
     manifest = parse(document, "m.json", Path("/"))
-    rows = {row["name"]: row for row in gates(manifest, agreement, measured, [{"ratio": 1.5}])}
+    rows = {row["name"]: row for row in gates(manifest, agreement, measured, [speed(1.5)])}
     assert rows["int8_matches_fp32"]["passed"] is passed

@@ -242,6 +242,21 @@ def test_the_ratio_over_the_fastest_fp32_stands_next_to_the_published_ratio():
     assert "31.2 dB." in text
 
 
+@pytest.mark.parametrize(("cap", "told"), [("avx2", True), ("all", False)])
+def test_the_kernels_of_an_engine_were_determined_without_a_cap(cap: str, told: bool) -> None:
+    report = sample_report()
+    report["models"]["paddle_openvino"] = {
+        "path": "int8_paddle_openvino",
+        "bytes": 1024,
+        "agreement": {"signal_to_noise_db": 27.25, "same_top1": 100},
+        "isa": "avx512_core_vnni",
+    }
+    for entry in report["benchmark"]:
+        engine = engine_entry("paddle_openvino", entry["batch_size"], 500.0, 2000.0)
+        entry |= {"isa_cap": cap, "engines": {"paddle_openvino": engine}}
+    assert ("without a cap" in as_markdown(report)) is told
+
+
 def test_a_model_that_learnt_nothing_is_told_of():
     report = sample_report()
     assert not any("chance" in notice for notice in summarize(report).notices)
