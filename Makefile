@@ -73,7 +73,7 @@ native: $(VENV)/installed ## Build the native tester with the library in the vir
 	cmake --build build/native
 
 native-run: native ## Run the native tester on $(MODEL) and $(DATA), with options $(ARGS).
-	build/native/tester --infer_model $(MODEL) --infer_data $(DATA) $(ARGS)
+	build/native/tester --infer_model "$(MODEL)" --infer_data "$(DATA)" $(ARGS)
 
 image: ## Build the image $(IMAGE) with docker or podman.
 	$(CONTAINER) build --tag $(IMAGE) \

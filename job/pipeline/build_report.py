@@ -121,7 +121,7 @@ def _speed_verdict(limit: float, rows: Sequence[Mapping[str, Any]]) -> dict[str,
     found = verdict("min_speedup", limit, slowest["ratio"], slowest["ratio"] >= limit)
     if not found["passed"] and not slowest["stable"]:
         causes = " and ".join(reason["what"] for reason in slowest["unstable_reasons"])
-        found["reason"] = f"the slowest speedup is unstable ({causes}): measure again"
+        found["reason"] = f"The slowest speedup is unstable ({causes}), so measure again."
     return found
 
 

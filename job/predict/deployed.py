@@ -21,7 +21,7 @@ def read_deploy(folder: Path) -> Mapping[str, Any]:
     """
     path = folder / NAME
     try:
-        record: Mapping[str, Any] = json.loads(path.read_bytes())
+        record: Mapping[str, Any] = json.loads(path.read_bytes(), parse_constant=_refused)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}", _HINT) from error
     except ValueError as error:
@@ -35,6 +35,15 @@ def read_deploy(folder: Path) -> Mapping[str, Any]:
         if not (folder / file).is_file():
             raise DataError(f"{folder / file} is missing, but {path} names it", _HINT)
     return record
+
+
+def _refused(text: str) -> None:
+    """Reject NaN and infinity, which JSON does not have.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError(f"found {text}")
 
 
 def fp32_beside(folder: Path) -> Path:

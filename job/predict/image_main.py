@@ -17,7 +17,9 @@ from job.data.decode import UnreadableImageError, decode
 from job.data.transforms import Evaluate, Floats, Image, normalize
 from job.detection.boxes import Size
 from job.detection.decode import Head, Selection, detections
+from job.errors import DataError
 from job.process.json_channel import JsonChannel, run_child
+from job.report.deploy import NAME
 from job.tasks.task import Outputs
 
 # Meaning of the outputs of a detector that decodes boxes.
@@ -27,6 +29,8 @@ BOXES = "boxes"
 def open_model(folder: Path, deploy: Mapping[str, Any], threads: int) -> Any:
     """Load a deployed model into its engine; of a detector with decoded boxes, the whole model."""
     engine = deploy["model"]["engine"]
+    if engine in ("paddle", "paddle_openvino"):
+        check_program(folder, deploy)
     if engine == "openvino":
         from job.engine.openvino import convert as openvino
 
@@ -52,6 +56,26 @@ def open_model(folder: Path, deploy: Mapping[str, Any], threads: int) -> Any:
     return predictor.Predictor(predictor.configuration(folder / "model", mode, threads=threads))
 
 
+def check_program(folder: Path, deploy: Mapping[str, Any]) -> None:
+    """Check that a Paddle program is for the engine in deploy.json.
+
+    Raises:
+        DataError: the program is of another kind, so its engine would compute wrong scores.
+    """
+    from job.engine.inference.paddle_format import read_program
+    from job.engine.inference.saved_model import kind_of
+
+    model = deploy["model"]
+    expected = model["precision"] if model["engine"] == "paddle" else model["engine"]
+    found = kind_of(read_program(folder / "model.pdmodel").blocks[0].ops)
+    if found != expected:
+        raise DataError(
+            f"{folder / NAME}: /model names the engine {model['engine']} and {model['precision']}, "
+            f"but the program is of the kind {found}",
+            "Restore deploy.json: `job report` writes it again.",
+        )
+
+
 def prepared(pixels: Image, deploy: Mapping[str, Any]) -> Floats:
     """Return an image [height, width, channels] as input of the model, float32 [1, C, H, W]."""
     _, _, height, width = deploy["input"]["shape"]
@@ -73,6 +97,13 @@ def probabilities(outputs: NDArray[np.float32], meaning: str) -> NDArray[np.floa
 
 def class_rows(outputs: Outputs, deploy: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return number and probability of the best class of each image."""
+    names = deploy["class_names"]
+    if names and len(names) != outputs[0].shape[1]:
+        raise DataError(
+            f"{NAME}: /class_names has {len(names)} names, but the model has "
+            f"{outputs[0].shape[1]} classes",
+            "Restore deploy.json: `job report` writes it again.",
+        )
     shares = probabilities(outputs[0], deploy["output"]["meaning"])
     return [{"number": int(each.argmax()), "probability": float(each.max())} for each in shares]
 

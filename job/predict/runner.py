@@ -23,6 +23,8 @@ from job.text_format import plural
 from job.ui.protocol import Ui
 
 PROFILE_RUNS = 4
+# Programs of OpenVINO and ONNX Runtime.
+_OTHER_ENGINES = ("model.xml", "model.onnx")
 _SUFFIXES = (".pdmodel", PIR_SUFFIX, ".pdiparams")
 
 
@@ -142,7 +144,9 @@ def find_model(location: Path) -> Path:
             for program in sorted(location.glob(f"*{PIR_SUFFIX}"))
             if program.with_suffix(".pdiparams").is_file()
         ]
-        if not models:
+        if any((location / file).is_file() for file in _OTHER_ENGINES):
+            hint = "--infer-data measures models for Paddle only. Use --image for this model."
+        elif not models:
             hint += " Save models of other formats (__model__) as .pdmodel and .pdiparams."
         if len(models) != 1:
             names = ", ".join(path.name for path in models) or "none"

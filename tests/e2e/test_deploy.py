@@ -9,6 +9,7 @@ import sys
 import sysconfig
 from importlib import util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -197,6 +198,38 @@ def test_an_image_that_cannot_be_read_is_named(deployable: Run, tmp_path: Path) 
     (tmp_path / "bad.png").write_text("no image")
     options = ("--infer-model", deployable.output / "int8", "--image", tmp_path / "bad.png")
     assert "bad.png" in job("predict", *options, cwd=tmp_path, expect=4).err
+
+
+@pytest.mark.parametrize(
+    ("folder", "changes", "named"),
+    [
+        ("int8_paddle_openvino", {"engine": "paddle"}, "/model"),
+        ("int8", {"engine": "paddle_openvino"}, "/model"),
+        ("fp32", {"precision": "int8"}, "/model"),
+        ("int8", {"class_names": ["a", "b"]}, "/class_names"),
+        ("int8", {"mean": [float("nan")]}, "NaN"),
+    ],
+)
+def test_a_wrong_record_is_refused(
+    deployable: Run,
+    photos: Path,
+    tmp_path: Path,
+    folder: str,
+    changes: dict[str, Any],
+    named: str,
+) -> None:
+    copy = tmp_path / folder
+    if not (deployable.output / folder).is_dir():
+        pytest.skip(f"this machine builds no {folder}")
+    shutil.copytree(deployable.output / folder, copy)
+    record = json.loads((copy / "deploy.json").read_text())
+    for section in (record, record["model"], record["transform"]):
+        section |= {key: changes[key] for key in changes if key in section}
+    (copy / "deploy.json").write_text(json.dumps(record))
+    options = ("--infer-model", copy, "--image", photos / "0.png")
+    error = job("predict", *options, cwd=tmp_path, expect=4).err
+    assert "deploy.json" in error
+    assert named in error
 
 
 def test_image_and_packed_file_exclude_each_other(deployable: Run, tmp_path: Path) -> None:

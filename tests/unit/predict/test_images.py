@@ -23,6 +23,7 @@ DEPLOY: dict[str, Any] = {
         "std": [0.25],
     },
     "output": {"meaning": "scores"},
+    "class_names": ["dark", "bright"],
 }
 
 
