@@ -11,12 +11,14 @@
     ├── QuantizationError 1  an INT8 model could not be built or verified
     ├── IncomparableSamples 1  timings of different hosts, ISAs or thread counts were compared
     ├── OutputError       1  the output cannot be written (full disk, locked by another run)
+    │   └── UnusableFolder 1 the folder is a file, has files of others, or does not allow writing
     ├── StorageError      4  S3 rejects a request or returns a wrong response; a retry cannot help
     │   ├── ObjectMissing 4  the object does not exist
     │   ├── UploadMissing 1  the unfinished multipart upload does not exist any more
     │   ├── ObjectChanged 1  the object changed while it was read
     │   │   └── ObjectDamaged 4 the object's content does not match its checksum
     │   └── TransferFailed 1 a retry may succeed; users see it after the last retry
+    │       └── ChecksumDiffers 1 the received content does not match its checksum
     ├── StageCrashed      1  a stage's process ended without a result; the message names its log
     ├── TimeLimitReached  1  run.max_minutes have passed; the next run resumes
     ├── MatrixFailed         some models of a matrix failed; exit code of the first of them
@@ -139,6 +141,10 @@ class OutputError(JobError):
     """The output cannot be written."""
 
 
+class UnusableFolder(OutputError):
+    """The folder of the output is a file, contains files of others, or does not allow writing."""
+
+
 class StorageError(JobError):
     """S3 rejects a request or returns a wrong response, and a retry cannot help.
 
@@ -176,6 +182,10 @@ class TransferFailed(StorageError):
     """A request failed, but a retry may succeed."""
 
     exit_code = INTERNAL
+
+
+class ChecksumDiffers(TransferFailed):
+    """Received content does not match its checksum; the same content twice is a damaged object."""
 
 
 class StageCrashed(JobError):

@@ -9,7 +9,7 @@ from job.errors import UsageError
 SCHEME = "s3://"
 # Bucket names that AWS, MinIO and Ceph all accept.
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-_MAX_KEY_BYTES = 1024
+MAX_KEY_BYTES = 1024
 # "s3:" with too few slashes is a typing error, not a folder name.
 _ANY_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|s3:", re.IGNORECASE)
 _USER = re.compile(r"([A-Za-z0-9+.-]+:/*)(?:[^/@]*|.*:.*)@", re.DOTALL)
@@ -24,6 +24,21 @@ def without_secrets(text: str) -> str:
     """Return a URI without its secrets: user, password and query (signatures)."""
     address, sign, _ = text.partition("?")
     return _USER.sub(r"\1...@", address) + (f"{sign}..." if sign else "")
+
+
+def key_bytes(key: str) -> int:
+    """Return the length of a key as S3 counts it, in bytes of UTF-8."""
+    return len(key.encode("utf-8", "surrogatepass"))
+
+
+def on_server(place: object, server: str) -> str:
+    """Return the name of a place in S3 for messages.
+
+    Args:
+        place: an object, a prefix, or a text that names several.
+        server: the URL of the server.
+    """
+    return f"{place} on {server}"
 
 
 @dataclass(frozen=True, order=True)
@@ -110,7 +125,8 @@ def _check_key(excerpt: str, key: str) -> None:
             f"{excerpt}: a key must not contain '?', '#', '\\' or unprintable characters",
             "Omit query strings such as ?versionId=...; the newest version is read.",
         )
-    if len(key.encode("utf-8", "surrogatepass")) > _MAX_KEY_BYTES:
+    if (length := key_bytes(key)) > MAX_KEY_BYTES:
         raise UsageError(
-            f"{excerpt}: a key must not be longer than {_MAX_KEY_BYTES} bytes", "Shorten the key."
+            f"{excerpt}: a key must not be longer than {MAX_KEY_BYTES} bytes, found {length}",
+            "Shorten the key.",
         )

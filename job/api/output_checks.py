@@ -6,19 +6,29 @@ from pathlib import Path
 from job.errors import UsageError
 from job.manifest import Manifest, entries
 from job.pipeline.output_location import Location
-from job.uri import S3Uri
+from job.pipeline.shards import FOLDER
+from job.text_format import plural
+from job.uri import MAX_KEY_BYTES, S3Uri, key_bytes
+
+# The longest name is /runs/RUN/COMMIT/.partial/baseline/checkpoints/step-000000060.npz. RUN has 24
+# characters. The rest is room for more digits and for future files.
+LONGEST_NAME_BYTES = 120
+_EXCERPT = 100
 
 
 def check_output(manifest: Manifest, output: Location) -> None:
-    """Check that the output is outside the image folders of the data set.
+    """Check that the output is outside the image folders, and that its keys in S3 are not too long.
 
     Args:
         manifest: a manifest of one model or of a matrix.
         output: the output's location.
 
     Raises:
-        UsageError: the results of the run would become images of the data set.
+        UsageError: the results of the run would become images of the data set, or a key is longer
+            than S3 allows.
     """
+    if isinstance(output, S3Uri):
+        _check_key_length(manifest, output)
     place = output.resolve() if isinstance(output, Path) else output
     for single in entries(manifest) or (manifest,):
         for key, folder in _image_folders(single).items():
@@ -28,6 +38,19 @@ def check_output(manifest: Manifest, output: Location) -> None:
                     "Start `job` in another folder, or set --output to a folder outside the "
                     "images. Otherwise the results would become a class of the data set.",
                 )
+
+
+def _check_key_length(manifest: Manifest, output: S3Uri) -> None:
+    models = [len(f"/{entry.name}") for entry in manifest.matrix or ()]
+    shards = manifest.accuracy.shards
+    part = len(f"/{FOLDER}/{shards - 1}") if shards > 1 else 0
+    length = key_bytes(output.key) + max(models, default=0) + part + LONGEST_NAME_BYTES
+    if length > MAX_KEY_BYTES:
+        raise UsageError(
+            f"the output {str(output)[:_EXCERPT]}... is too long: with file names, its keys have "
+            f"up to {length:,} bytes, and S3 allows {MAX_KEY_BYTES:,} bytes",
+            f"Shorten the output by at least {plural(length - MAX_KEY_BYTES, 'byte')}.",
+        )
 
 
 def _is_inside(place: Location, folder: Location) -> bool:

@@ -37,15 +37,13 @@ def _members(store: ObjectStore, uri: S3Uri) -> list[str]:
             f"--data {uri}: in S3, `job init` reads only uncompressed tar files",
             "Run `job init` on a local copy, then set data.root in the manifest to the S3 URI.",
         )
+    remote = RemoteArchive(store.head(uri), store)
     try:
-        with (
-            RemoteArchive(store.head(uri), store).open() as file,
-            tarfile.open(fileobj=file) as tar,
-        ):
+        with remote.open() as file, tarfile.open(fileobj=file) as tar:
             return [posixpath.normpath(each.name) for each in tar if each.isfile()]
     except tarfile.TarError as error:
         raise DataError(
-            f"--data {uri}: cannot be read as a tar file: {error}", "Check the object."
+            f"--data {remote}: cannot be read as a tar file: {error}", "Check the object."
         ) from error
 
 

@@ -23,7 +23,7 @@ from job.uri import S3Uri
 
 REPORT = "report"
 UNCHANGED = "nothing changed"
-NO_RESULT = "no earlier result"
+NO_RESULT = "no finished result"
 # Follows a reason if unfinished work of an interrupted run exists.
 RESUMES = "; resumes from unfinished work"
 _MAX_REASONS = 3

@@ -131,6 +131,8 @@ def run(
             planned = planner.plan(selected)
             check_inputs(planned, manifest.base)
             check_inference_model(manifest)
+            if len(selected) < len(stages):
+                _warn_of_superseded_report(folder, planned, request, ui)
             folder.keep_manifest(manifest.resolved)
             folder.note_failure(None, manifest.resolved)
             for stage in _to_check(selected, planned):
@@ -219,6 +221,25 @@ def _report(runner: StageRunner, request: RunRequest) -> Mapping[str, Any] | Non
     if request.report is None:
         return None
     return runner.report(request.report, forced=request.from_stage == REPORT)
+
+
+def _warn_of_superseded_report(
+    folder: LocalOutput, planned: Sequence[PlannedStage], request: RunRequest, ui: Ui
+) -> None:
+    """Warn if a run that ends before its report changes what an earlier report describes."""
+    runs = next((stage.name for stage in planned if stage.action == "run"), None)
+    if runs is None or not folder.has_report:
+        return
+    what = (
+        f"this run writes no report. The report of the finished run in {request.output} remains "
+        "available, but does not describe the new results"
+        if folder.keeps_report
+        else f"this run removes the report of the finished run in {request.output}"
+    )
+    StageEvents(ui, STORAGE).warn(
+        f"--until {request.until_stage}: stage {runs} runs, so {what}. "
+        "Run without --until to write a new report."
+    )
 
 
 def _warn_of_stale_outputs(

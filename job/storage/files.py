@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from job.errors import OutputError
+from job.errors import OutputError, UnusableFolder
 
 # Suffix of files that are not complete yet. What a killed process left is recognized by it.
 TEMPORARY = ".tmp"
@@ -49,7 +49,8 @@ def output_errors(root: Path) -> Iterator[None]:
         root: the file or folder that is written.
 
     Raises:
-        OutputError: the disk is full, or ``root`` is not writable.
+        UnusableFolder: ``root`` is not writable.
+        OutputError: the disk is full.
     """
     try:
         yield
@@ -60,7 +61,7 @@ def output_errors(root: Path) -> Iterator[None]:
             what = what.format(free=free_bytes(where))
             raise OutputError(f"cannot write {where}: {what}", hint) from error
         if error.errno in _FORBIDDEN and _related(where.absolute(), root.absolute()):
-            raise OutputError(
+            raise UnusableFolder(
                 f"cannot write {where}: {_FORBIDDEN[error.errno]}", _ELSEWHERE
             ) from error
         raise
@@ -70,13 +71,13 @@ def make_folder(path: Path) -> None:
     """Create a folder and its parents if they are missing.
 
     Raises:
-        OutputError: the file system does not support new folders, for example /proc.
+        UnusableFolder: the file system does not support new folders, for example /proc.
         OSError: the folder cannot be created for another reason.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileNotFoundError as error:
-        raise OutputError(f"cannot create folder {path}", _ELSEWHERE) from error
+        raise UnusableFolder(f"cannot create folder {path}", _ELSEWHERE) from error
 
 
 def _related(where: Path, root: Path) -> bool:

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from job.errors import JobError, OutputError
+from job.errors import JobError, UnusableFolder
 from job.process.signals import StopSignals
 from job.storage.digests import Digests, hash_file
 from job.storage.files import (
@@ -112,6 +112,8 @@ class LocalOutput:
 
     # The share of the stop grace period in which a stage may save its state.
     saving_share = 1.0
+    # Whether readers find the report of a finished run until a later run has written its report.
+    keeps_report = False
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
@@ -151,6 +153,11 @@ class LocalOutput:
         if not isinstance(document, dict) or not document.keys() >= set(known):
             return None  # another version of the job, with other fields, wrote it
         return Published(path=path, **{name: document[name] for name in known})
+
+    @property
+    def has_report(self) -> bool:
+        """Whether the output contains the whole report of its last run."""
+        return (self.root / REPORTS[-1]).is_file()
 
     def damage(self, published: Published) -> str | None:
         """Return a sentence on the first file that is not as published, or None."""
@@ -243,13 +250,13 @@ class LocalOutput:
             folders: the output folders of the stages.
 
         Raises:
-            OutputError: names the first such file or folder.
+            UnusableFolder: names the first such file or folder.
         """
         if is_our_lock(self.root) or any(map(self._is_stage_output, folders)):
             return
         for name in (*folders, *REPORTS, MANIFEST, LOGS):
             if os.path.lexists(self.root / name):
-                raise OutputError(
+                raise UnusableFolder(
                     f"{self.root / name} already exists and was not written by job",
                     "Choose an empty or new folder.",
                 )

@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from job.errors import UsageError
-from job.uri import S3Uri, is_uri, parse
+from job.uri import S3Uri, is_uri, on_server, parse
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_taken(text: str, bucket: str, key: str) -> None:
         ("s3://bkt/a#b", r"'\?', '#'"),
         ("s3://bkt/a\\b", r"'\?', '#'"),
         ("s3://bkt/a\nb", "unprintable"),
-        ("s3://bkt/" + "a" * 1025, "1024 bytes"),
+        ("s3://bkt/" + "a" * 1026, "1024 bytes, found 1026"),
     ],
 )
 def test_refused(text: str, value: str) -> None:
@@ -73,6 +73,11 @@ def test_secrets_are_not_repeated(text: str) -> None:
 
 def test_keys_may_hold_what_users_and_passwords_do() -> None:
     assert parse("s3://bkt/12:30/me@home") == S3Uri("bkt", "12:30/me@home")
+
+
+def test_a_place_names_its_server() -> None:
+    place = on_server(parse("s3://bkt/a"), "http://127.0.0.1:9")
+    assert place == "s3://bkt/a on http://127.0.0.1:9"
 
 
 def test_joins() -> None:

@@ -26,7 +26,7 @@ from job.storage.file_kinds import GZIP, TAR, ZIP
 from job.storage.s3.objects import ObjectStore
 from job.storage.s3.range_reader import RangeReader
 from job.storage.s3.responses import S3Object
-from job.uri import S3Uri
+from job.uri import on_server
 
 _SUFFIX_OF = {GZIP: ".tar.gz", ZIP: ".zip"}
 _UNKNOWN_TIME = datetime.fromtimestamp(0, UTC)
@@ -40,7 +40,7 @@ class RemoteArchive:
     store: ObjectStore
 
     def __str__(self) -> str:
-        return str(self.entry.uri)
+        return on_server(self.entry.uri, self.store.server)
 
     @property
     def name(self) -> str:
@@ -115,12 +115,18 @@ def members_of(archive: Archive, limits: Limits) -> list[Member]:
     return members
 
 
-def members_of_file(path: Path, uri: S3Uri, limits: Limits) -> list[Member]:
-    """List the files of a downloaded tar file; see :func:`members_of`."""
+def members_of_file(path: Path, place: str, limits: Limits) -> list[Member]:
+    """List the files of a downloaded tar file; see :func:`members_of`.
+
+    Args:
+        path: the file.
+        place: the object and its server, for messages.
+        limits: see :func:`members_of`.
+    """
     try:
         return members_of(LocalArchive(path), limits)
     except DataError as error:
-        raise DataError(error.message.replace(str(path), str(uri)), error.hint) from error
+        raise DataError(error.message.replace(str(path), place), error.hint) from error
 
 
 def _identity(entry: S3Object) -> dict[str, Any]:

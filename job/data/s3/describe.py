@@ -145,7 +145,7 @@ def _members(shard: S3Object, access: Access, store: ObjectStore) -> Sequence[Me
 def _fetched_members(
     shard: S3Object, access: Access, store: ObjectStore, cache: Cache
 ) -> Sequence[Member]:
-    limits = Limits()
+    limits, remote = Limits(), RemoteArchive(shard, store)
     if shard.bytes <= _SHARE * access.cache_bytes:
 
         def fetch(folder: Path) -> None:
@@ -154,11 +154,11 @@ def _fetched_members(
         try:
             with input_errors():
                 folder = cache.files(access.name(shard), shard.bytes, fetch)
-            return members_of_file(folder / shard.uri.name, shard.uri, limits)
+            return members_of_file(folder / shard.uri.name, str(remote), limits)
         except OutputError:
             # The cache has no room, so the tar file is read in S3.
             cache.release()
-    return members_of(RemoteArchive(shard, store), limits)
+    return members_of(remote, limits)
 
 
 def _kept(cache: Cache, content: bytes) -> Path:

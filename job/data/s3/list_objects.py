@@ -16,7 +16,7 @@ from job.storage.files import open_regular
 from job.storage.parallel import each
 from job.storage.s3.objects import ObjectStore
 from job.storage.s3.responses import S3Object
-from job.uri import S3Uri
+from job.uri import S3Uri, on_server
 
 _THREADS = 16
 # How many folders a message names.
@@ -79,7 +79,7 @@ def list_objects(
     if not listed.seen:
         where = ", ".join(str(top) for top in tops[:_NAMED_FOLDERS]) or str(root)
         raise DataError(
-            f"{where} on {store.server}: no objects found",
+            f"{on_server(where, store.server)}: no objects found",
             "Correct data.root, or the folders and lists in section data, or upload the data set.",
         )
 

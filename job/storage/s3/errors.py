@@ -13,7 +13,7 @@ from job.errors import (
     UploadMissing,
 )
 from job.storage.s3.foreign_server import NEEDS_TLS, USE_TLS, NotS3, expects_tls
-from job.uri import S3Uri
+from job.uri import S3Uri, on_server
 
 _WAIT = "Run the same command again: it resumes where it stopped."
 _CREDENTIALS = (
@@ -62,7 +62,7 @@ def s3_errors(uri: S3Uri, server: str) -> Iterator[None]:
     from botocore.parsers import ResponseParserError
     from urllib3.exceptions import HTTPError
 
-    place = f"{uri} on {server}"
+    place = on_server(uri, server)
     try:
         yield
     except exceptions.ClientError as error:

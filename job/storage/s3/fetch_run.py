@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from job.errors import DataError, JobError, ObjectChanged, ObjectMissing, UsageError
+from job.errors import (
+    DataError,
+    JobError,
+    ObjectChanged,
+    ObjectMissing,
+    UnusableFolder,
+    UsageError,
+)
 from job.events import Say
 from job.storage.digests import hash_file
 from job.storage.files import output_errors, read_json
@@ -153,9 +160,10 @@ def fetch(store: ObjectStore, output: S3Uri, folder: Path, say: Say) -> FetchRes
 
     Raises:
         NoRun: no run has written to the output.
-        UsageError: the run is not finished.
+        UsageError: the run is not finished, the folder does not allow writing, or the folder has
+            files that no run wrote.
         DataError: an object differs from what the run wrote.
-        OutputError: the folder cannot be written, or has files that no run wrote.
+        OutputError: the disk is full, or another process has locked the folder.
     """
     result = _finished(store, output)
     rows = _report(store, output, result).get("matrix", ())
@@ -167,9 +175,15 @@ def fetch(store: ObjectStore, output: S3Uri, folder: Path, say: Say) -> FetchRes
             _TO_ITS_END,
         )
     _warn_if_superseded(output, result, say)
-    fetched = _fetch_run(store, output, result, folder)
-    for model, model_result in results.items():
-        fetched += _fetch_run(store, model, model_result, folder / model.name)
+    try:
+        fetched = _fetch_run(store, output, result, folder)
+        for model, model_result in results.items():
+            fetched += _fetch_run(store, model, model_result, folder / model.name)
+    except UnusableFolder as error:
+        # The user gave the folder on the command line. A repetition of the command cannot help.
+        raise UsageError(
+            error.message, "Give a new or empty folder, in a place that you may write to."
+        ) from error
     return fetched
 
 
@@ -183,10 +197,11 @@ def _fetch_run(store: ObjectStore, output: S3Uri, result: _Result, folder: Path)
 def _finished(store: ObjectStore, output: S3Uri) -> _Result:
     newest = index.read(store, output)
     if not newest.result:
-        stages = [path.partition("/")[0] for path in newest.files if _is_stage(path)]
+        # Only a plan with the manifest shows which of these folders are stale.
+        folders = [f"{path.partition('/')[0]}/" for path in newest.files if _is_stage(path)]
+        found = f"{', '.join(folders)} (a folder can be stale)" if folders else "none"
         raise UsageError(
-            f"the run in {output} is not finished; finished stages: {', '.join(stages) or 'none'}",
-            _TO_ITS_END,
+            f"the run in {output} is not finished; folders of stages: {found}", _TO_ITS_END
         )
     return _Result(newest.result, newest.name, not newest.complete)
 

@@ -27,7 +27,7 @@ from job.errors import (
     StorageError,
 )
 from job.storage.s3.objects import ObjectStore
-from job.uri import S3Uri
+from job.uri import S3Uri, on_server
 
 INDEXES = "index"
 RUNS = "runs"
@@ -311,7 +311,7 @@ def read(store: ObjectStore, output: S3Uri) -> Index:
         if any(True for _ in store.list(output / RUNS)):
             raise DataError(f"{output} has files of a run, but no index", _LOST)
         raise NoRun(
-            f"no run in {output} on {store.server}",
+            f"no run in {on_server(output, store.server)}",
             "Give the output of a run, as in its manifest, and its server.",
         )
     return index

@@ -4,7 +4,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from job.errors import ObjectDamaged, TransferFailed
+from job.errors import ChecksumDiffers, ObjectDamaged
 from job.storage.digests import hash_file
 
 _AGAIN = "Run the same command again. If it fails again, upload the object again."
@@ -37,7 +37,7 @@ def check(
         True if a checksum matches. False if none is known; the caller must then check the length.
 
     Raises:
-        TransferFailed: the checksum does not match; a retry may help.
+        ChecksumDiffers: the checksum does not match; a retry may help.
         ObjectDamaged: the checksum does not match, with the same result for the second time.
     """
     expected, kind = (sha256, "sha256") if sha256 else (md5, "md5")
@@ -57,7 +57,7 @@ def check(
             "not differ, the server or a proxy changes the content that it sends.",
         )
     seen.add(actual)
-    raise TransferFailed(f"{place}: the checksum of the received object does not match", _AGAIN)
+    raise ChecksumDiffers(f"{place}: the checksum of the received object does not match", _AGAIN)
 
 
 def _checksum(kind: str, content: bytes | Path) -> str:

@@ -31,7 +31,7 @@ from job.storage.s3 import index
 from job.storage.s3.objects import ObjectStore
 from job.storage.s3.owner import known_gone, ourselves
 from job.storage.s3.responses import S3Object
-from job.uri import S3Uri
+from job.uri import S3Uri, on_server
 
 LEASES = "lease"
 CANDIDATE, HOLDER, RELEASED = "candidate", "holder", "released"
@@ -123,6 +123,11 @@ class Lease:
     renewals: int = 0
 
     @property
+    def place(self) -> str:
+        """The output and its server, for messages."""
+        return on_server(self.output, self.store.server)
+
+    @property
     def claim(self) -> S3Uri:
         """The object of this run's claim."""
         return _claim(self.output, self.epoch, self.run)
@@ -145,7 +150,7 @@ class Lease:
             OutputError: another run has taken over, or this run has released the lease.
         """
         if self.ended:
-            raise OutputError(f"{self.output}: this run has already released its lock")
+            raise OutputError(f"{self.place}: this run has already released its lock")
         if not self.lost:
             above = [
                 claim
@@ -161,7 +166,7 @@ class Lease:
                 self.lost = str(above[-1]) if above else "a run that has ended"
         if self.lost:
             raise OutputError(
-                f"{self.output}: this run renewed its lock too late, and another run has acquired "
+                f"{self.place}: this run renewed its lock too late, and another run has acquired "
                 f"the lock: {self.lost}",
                 "No result is lost. Run the same command again after the other run has ended.",
             )
@@ -280,19 +285,19 @@ def _wait_for_others(
     Raises:
         OutputError: another run renewed its claim while this function waited.
     """
-    paused = 0.0
+    paused, place = 0.0, on_server(output, store.server)
     while True:
         rivals = [claim for claim in claims(store, output) if not claim.ended]
         for rival in rivals:
             before = watch.observe(rival, paused)
             if before is None:
                 say(
-                    f"{output} is locked by another run: {rival}; waiting for up to "
+                    f"{place} is locked by another run: {rival}; waiting for up to "
                     f"{rival.owner['lease_seconds']:.0f} s to find out whether it renews its lock"
                 )
             elif before != rival and rival.owner["state"] == HOLDER:
                 raise OutputError(
-                    f"cannot lock {output}: another run is writing to it: {rival}",
+                    f"cannot lock {place}: another run is writing to it: {rival}",
                     "Wait for the other run, stop it, or choose another output with --output.",
                 )
         if not any(map(watch.alive, rivals)):

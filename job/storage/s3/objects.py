@@ -37,7 +37,7 @@ from job.storage.s3.responses import (
 )
 from job.storage.s3.retry import Retry
 from job.storage.s3.upload import Upload
-from job.uri import S3Uri
+from job.uri import S3Uri, on_server
 
 _BLOCK_BYTES = 1 << 20
 # HTTP status of HEAD for expired tokens, wrong regions, wrong clocks and missing buckets.
@@ -336,7 +336,7 @@ class ObjectStore:
 
     def _place(self, uri: S3Uri) -> str:
         """Return an object and its server, for messages."""
-        return f"{uri} on {self.server}"
+        return on_server(uri, self.server)
 
     def _delete(self, uri: S3Uri) -> None:
         self._call(uri, self.client.delete_object)

@@ -65,6 +65,7 @@ class S3Output(LocalOutput):
 
     # The rest of the time is for the upload.
     saving_share = 0.6
+    keeps_report = True
 
     def __init__(
         self, uri: S3Uri, store: ObjectStore, scratch: Path, *, lease_seconds: float, say: Say
@@ -116,6 +117,11 @@ class S3Output(LocalOutput):
     def display_path(self, output_dir: str) -> Path | S3Uri:
         """Return the URI of an output folder to show to the user."""
         return self.uri / output_dir
+
+    @property
+    def has_report(self) -> bool:
+        """Whether the output contains the whole report of its last run."""
+        return self.contents.index.complete
 
     def damage(self, published: Published) -> str | None:
         """Return a sentence on the first file that is damaged here and in S3, or None.

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from job.errors import ObjectChanged, StorageError, TransferFailed
-from job.uri import S3Uri, without_secrets
+from job.uri import S3Uri, on_server, without_secrets
 
 # The names of headers that boto3 calls otherwise. LastModified is also an element of listings.
 _HEADERS = {"ContentLength": "header Content-Length"}
@@ -50,7 +50,7 @@ def wrong_response(uri: S3Uri, server: str, what: str) -> StorageError:
         what: what is wrong with the response.
     """
     return StorageError(
-        f"{uri} on {server}: {what}",
+        f"{on_server(uri, server)}: {what}",
         "Check that storage.endpoint_url, or AWS_ENDPOINT_URL_S3, is the URL of an S3 server, and "
         "that no proxy changes its responses.",
     )
@@ -141,8 +141,8 @@ def check_version(uri: S3Uri, response: Mapping[str, Any], etag: str | None, ser
     found = etag_of(uri, response, server)
     if not same_etag(found, etag):
         raise ObjectChanged(
-            f"{uri} on {server}: the object changed while it was read: found ETag {found}, "
-            f"expected {etag}",
+            f"{on_server(uri, server)}: the object changed while it was read: "
+            f"found ETag {found}, expected {etag}",
             "Run the same command again.",
         )
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self, TypeVar
 
-from job.errors import TransferFailed, UsageError
+from job.errors import ChecksumDiffers, TransferFailed, UsageError
 from job.storage.s3.errors import s3_errors
 from job.uri import S3Uri
 
@@ -137,10 +137,14 @@ class Retry:
                     f"{failure.message} (after {tried} in {now - since:.0f} s)", failure.hint
                 ) from failure
             if self.say and self.messages.due(now):
-                limit = (
-                    f"attempt {failed + 1} of {self.attempts} follows"
-                    if self.attempts
-                    else f"retrying for up to {left:.0f} s"
-                )
-                self.say(f"{failure.message}; {limit}")
+                self.say(f"{failure.message}; {self._following(failure, failed, left)}")
             self.sleep(pause)
+
+    def _following(self, failure: TransferFailed, failed: int, left_seconds: float) -> str:
+        """Return what follows a failure, for its message."""
+        if isinstance(failure, ChecksumDiffers):
+            # The same wrong content for the second time ends the retries.
+            return "the object is fetched again, because the transfer or the object can be damaged"
+        if self.attempts:
+            return f"attempt {failed + 1} of {self.attempts} follows"
+        return f"retrying for up to {left_seconds:.0f} s"

@@ -22,7 +22,7 @@ from job.cli.init_model import (
 from job.cli.main import app
 from job.errors import DataError, UsageError
 from job.manifest import load
-from job.uri import S3Uri
+from job.uri import S3Uri, on_server
 
 
 def images(folder: Path, *names: str) -> None:
@@ -292,13 +292,17 @@ def test_lists_in_s3(
 
 
 def test_nothing_in_s3_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket: S3Uri
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket: S3Uri, s3_server: S3Server
 ) -> None:
     for place in (bucket / "none", bucket / "none.tar", S3Uri("no-such-bucket-21", "d")):
         with pytest.raises(DataError, match=str(place)):
             init(monkeypatch, tmp_path, "--data", str(place))
     with pytest.raises(UsageError, match="uncompressed"):
         init(monkeypatch, tmp_path, "--data", str(bucket / "d.tar.gz"))
+    broken = bucket / "broken.tar"
+    s3_server.store.put(broken, b"no tar file")
+    with pytest.raises(DataError, match=on_server(broken, s3_server.url)):
+        init(monkeypatch, tmp_path, "--data", str(broken))
     assert not (tmp_path / "m.json").exists()
 
 

@@ -8,10 +8,10 @@ import pytest
 from job.cli.plan import print_plan, time_text
 from job.cli.times import Times
 from job.pipeline.estimate import Estimate
-from job.pipeline.plan import PlannedStage
+from job.pipeline.plan import NO_RESULT, PlannedStage
 from job.text_format import rough_duration
 
-STAGE = PlannedStage("int8", "run", "no earlier result", (), Path("out/int8"), ())
+STAGE = PlannedStage("int8", "run", NO_RESULT, (), Path("out/int8"), ())
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,18 @@ class TestRun:
         assert "'s3://results/run'?" in done.stderr
         assert not (folder / "s3:").exists()
 
+    @pytest.mark.parametrize("command", ["run", "merge"])
+    def test_keys_that_would_be_too_long(self, folder: Path, command: str) -> None:
+        """They are rejected before any request."""
+        add_matrix(folder)
+        nowhere = {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
+        output = f"s3://bucket/{'a' * 1000}"
+        done = job(command, "m.json", "--output", output, cwd=folder, variables=nowhere)
+        assert done.returncode == UsageError.exit_code
+        assert "1,122 bytes" in done.stderr
+        assert output not in done.stderr
+        assert not (folder / "scratch").exists()
+
     def test_a_scratch_folder_that_cannot_be_written(self, folder: Path, bucket: S3Uri) -> None:
         (folder / "scratch").write_text("")
         done = job("run", "m.json", "--output", str(bucket / "run"), cwd=folder)
@@ -108,11 +120,10 @@ class TestRun:
 
 class TestReport:
     def test_a_folder_that_cannot_be_created(self, folder: Path, finished: S3Uri) -> None:
-        for command in (("report", str(finished), "--output"), ("fetch", str(finished))):
-            done = job(*command, "/proc/none", cwd=folder)
-            assert done.returncode == OutputError.exit_code
-            assert "/proc/none" in done.stderr
-            assert "bug" not in done.stderr
+        done = job("report", str(finished), "--output", "/proc/none", cwd=folder)
+        assert done.returncode == OutputError.exit_code
+        assert "/proc/none" in done.stderr
+        assert "bug" not in done.stderr
 
     def test_prints_and_writes_only_where_asked(self, folder: Path, finished: S3Uri) -> None:
         before = sorted(folder.rglob("*"))
@@ -137,6 +148,17 @@ class TestReport:
             assert done.returncode == 2
             assert output in done.stderr
             assert "first_out" in done.stderr
+
+    def test_a_stale_stage_is_not_called_finished(self, folder: Path, bucket: S3Uri) -> None:
+        output = str(bucket / "run")
+        job("run", "m.json", "--output", output, "--until", "second", cwd=folder)
+        only = ("--set", "train.seed=20", "--until", "first")
+        assert job("run", "m.json", "--output", output, *only, cwd=folder).returncode == 0
+        done = job("report", output, cwd=folder)
+        assert done.returncode == UsageError.exit_code
+        assert "second_out/" in done.stderr
+        assert "finished stages" not in done.stderr
+        assert "stale" in done.stderr
 
     def test_damaged(self, folder: Path, finished: S3Uri, s3_server: S3Server) -> None:
         entry = index.read(s3_server.store, finished).files["report.json"]
@@ -269,7 +291,7 @@ class TestFetch:
     ) -> None:
         (folder / "here/first_out").mkdir(parents=True)
         (folder / "here/first_out/thesis.txt").write_text("mine")
-        with pytest.raises(OutputError, match="first_out"):
+        with pytest.raises(UsageError, match="first_out"):
             fetch(s3_server.store, finished, folder / "here", print)
         assert names(folder / "here") == ["first_out"]
 
@@ -280,7 +302,7 @@ class TestFetch:
         (here / "first_out").mkdir(parents=True)
         (here / "first_out/stage.json").write_text('{"stage": "of my theatre"}')
         (here / "report.md").write_text("mine")
-        with pytest.raises(OutputError, match="first_out"):
+        with pytest.raises(UsageError, match="first_out"):
             fetch(s3_server.store, finished, here, print)
         assert (here / "report.md").read_text() == "mine"
 
@@ -294,10 +316,22 @@ class TestFetch:
             assert "expected a path on this machine, found 's3://b/x'" in done.stderr
         assert names(folder) == ["m.json", "weights.bin"]
 
-    def test_where_no_folder_can_be(self, folder: Path, finished: S3Uri) -> None:
-        done = job("fetch", str(finished), "/proc/here", cwd=folder)
-        assert done.returncode == OutputError.exit_code
-        assert "/proc/here" in done.stderr
+    @pytest.mark.parametrize("wrong", ["m.json", "m.json/here", "/proc/here", "/sys/here", "own"])
+    def test_a_folder_that_cannot_be_used_is_a_wrong_argument(
+        self, folder: Path, finished: S3Uri, wrong: str
+    ) -> None:
+        (folder / "own").mkdir()
+        (folder / "own/manifest.json").write_text("mine")
+        before = names(folder)
+        done = job("fetch", str(finished), wrong, cwd=folder)
+        assert done.returncode == UsageError.exit_code == 2
+        assert str(folder / wrong) in done.stderr
+        assert "new or empty folder" in done.stderr
+        # The settings of a run do not change where a fetch writes.
+        assert "JOB_SCRATCH" not in done.stderr
+        assert "bug" not in done.stderr
+        assert names(folder) == before
+        assert (folder / "own/manifest.json").read_text() == "mine"
 
     def test_no_uri(self, folder: Path) -> None:
         done = job("fetch", "runs/digits", "here", cwd=folder)

@@ -316,7 +316,32 @@ class TestUntil:
             until_stage="first",
         )
         warnings = [text.split()[2] for text in ui.messages if text.startswith("warning storage: ")]
-        assert warnings == ["second_out/", "third_out/"]
+        assert warnings == ["--until", "second_out/", "third_out/"]
+
+    def test_the_report_that_a_run_removes_is_named_before_the_first_stage(
+        self, tmp_path: Path
+    ) -> None:
+        output = tmp_path / "run"
+        go(make_manifest(tmp_path), output)
+        for seed, removes in ((20, True), (30, False)):
+            ui = Recorder()
+            manifest = make_manifest(tmp_path, f"train.seed={seed}")
+            go(manifest, output, ui=ui, until_stage="second")
+            named = [text for text in ui.messages if "--until second" in text]
+            assert len(named) == removes, ui.messages
+            if removes:
+                assert "stage first" in named[0]
+                assert str(output) in named[0]
+                # The stage first also writes a message.
+                assert ui.messages[0] == named[0]
+                assert "warning first: tens written" in ui.messages
+        assert not (output / "report.json").exists()
+
+    def test_a_run_that_writes_a_report_warns_of_nothing(self, tmp_path: Path) -> None:
+        go(make_manifest(tmp_path), tmp_path / "run")
+        ui = Recorder()
+        go(make_manifest(tmp_path, "train.seed=20"), tmp_path / "run", ui=ui, until_stage="report")
+        assert "--until" not in "".join(ui.messages)
 
     def test_until_report_is_everything(self, tmp_path: Path) -> None:
         assert again(tmp_path, until_stage="report") == FIRST_TIME
@@ -343,6 +368,9 @@ class TestInterrupted:
         assert not (tmp_path / "run/resumable_out").exists()
         (planned_stage,) = plan_of(manifest, tmp_path / "run", chain)
         assert planned_stage.reason.endswith(RESUMES)
+        # Unfinished work is from an earlier run, so the reason must not deny earlier work.
+        assert "no earlier" not in planned_stage.reason
+        assert "no finished" in planned_stage.reason
         ui = Recorder()
         result = go(manifest, tmp_path / "run", chain, ui=ui)
         assert RESUMES in ui.lines[0]

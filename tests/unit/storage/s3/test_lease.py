@@ -25,7 +25,7 @@ from job.storage.s3.lease import (
 )
 from job.storage.s3.objects import ObjectStore
 from job.storage.s3.owner import known_gone, ourselves
-from job.uri import S3Uri
+from job.uri import S3Uri, on_server
 
 
 def get(server: S3Server, output: S3Uri, seconds: float = 60.0, **given: Any) -> Lease:
@@ -52,8 +52,10 @@ class TestOneAtATime:
         us = ourselves()
         assert f"process {us['pid']}" in str(raised.value)
         assert f"on {us['host']}, started {us['started']}" in str(raised.value)
-        assert str(bucket) in str(raised.value)
+        place = on_server(bucket, s3_server.url)
+        assert place in str(raised.value)
         assert len(heard) == 1
+        assert place in heard[0]
         assert f"process {us['pid']}" in heard[0]
 
     def test_released_is_free_at_once(self, s3_server: S3Server, bucket: S3Uri) -> None:
@@ -138,8 +140,9 @@ class TestTakingOver:
     def test_a_paused_run_notices(self, s3_server: S3Server, bucket: S3Uri) -> None:
         paused = get(s3_server, bucket, 1.0)
         claim = elsewhere(s3_server, bucket, epoch=paused.epoch + 1)
-        with pytest.raises(OutputError, match=r"process 7 on node-3"):
+        with pytest.raises(OutputError, match=r"process 7 on node-3") as raised:
             paused.verify()
+        assert on_server(bucket, s3_server.url) in str(raised.value)
         s3_server.store.delete([claim])
         with pytest.raises(OutputError, match="process 7 on node-3"):
             paused.verify()  # once lost, lost for good
@@ -191,7 +194,7 @@ class TestRenewing:
         assert not after.ended
         (released,) = claims(s3_server.store, bucket)
         assert released.ended
-        with pytest.raises(OutputError, match=str(bucket)):
+        with pytest.raises(OutputError, match=on_server(bucket, s3_server.url)):
             lease.verify()
 
 

@@ -19,7 +19,14 @@ from botocore.exceptions import (
 )
 from moto_server import S3Server
 
-from job.errors import ObjectChanged, ObjectMissing, StorageError, TransferFailed, UsageError
+from job.errors import (
+    ObjectChanged,
+    ObjectDamaged,
+    ObjectMissing,
+    StorageError,
+    TransferFailed,
+    UsageError,
+)
 from job.storage.s3 import upload as s3_upload
 from job.storage.s3.client import S3Settings, make_client, make_retry
 from job.storage.s3.errors import s3_errors
@@ -514,6 +521,21 @@ class TestRetrying:
             with pytest.raises(TransferFailed):
                 retry.call(S3Uri("bkt", "a"), outage.request)
             assert expected in told[0]
+
+    def test_the_message_about_a_damaged_object_promises_only_a_second_fetch(
+        self, s3_server: S3Server, bucket: S3Uri
+    ) -> None:
+        told: list[str] = []
+        store = ObjectStore(s3_server.client, Retry(sleep=lambda seconds: None, say=told.append))
+        s3_server.client.put_object(
+            Bucket=bucket.bucket, Key=f"{bucket.below}a", Body=b"a", Metadata={"sha256": "0" * 64}
+        )
+        with pytest.raises(ObjectDamaged):
+            store.read(bucket / "a")
+        assert len(told) == 1
+        assert str(bucket / "a") in told[0]
+        assert "fetched again" in told[0]
+        assert "600 s" not in told[0]
 
     def test_what_is_final_is_not_tried_again(self) -> None:
         tried: list[int] = []

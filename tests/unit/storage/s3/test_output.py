@@ -288,6 +288,19 @@ class TestReuse:
         assert (left.complete, left.result) == (False, {})
         assert not [path for path in left.files if path.startswith("first_out/")]
 
+    def test_a_run_without_a_report_says_that_the_earlier_report_stays(
+        self, s3_server: S3Server, finished: S3Uri, tmp_path: Path
+    ) -> None:
+        for seed, count in ((20, 1), (30, 0)):
+            ui = Recorder()
+            again(tmp_path, finished, f"train.seed={seed}", until_stage="first", ui=ui)
+            named = [text for text in ui.messages if "--until first" in text]
+            assert len(named) == count, ui.messages
+            assert all(f"{finished} remains" in text for text in named)
+            found = index.read(s3_server.store, finished)
+            assert not found.complete
+            assert "report.json" in found.result
+
     def test_a_lost_result_is_not_offered(
         self, s3_server: S3Server, finished: S3Uri, tmp_path: Path
     ) -> None:
@@ -519,7 +532,7 @@ class TestTwoRuns:
         assert process.wait(60) == OutputError.exit_code
         error = (tmp_path / "err.txt").read_text()
         # The other run has ended, and its process was this test.
-        assert re.search(rf"{re.escape(str(output))}: .*\bprocess {os.getpid()} on ", error)
+        assert re.search(rf"{re.escape(str(output))} on .*: .*\bprocess {os.getpid()} on ", error)
         assert files(s3_server, output) == before
 
     def test_what_dead_runs_left_is_swept(

@@ -89,6 +89,8 @@ class Scheduler:
 class MemoryStore:
     """A consistent store, whose clock has whole seconds."""
 
+    server = "memory"
+
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
         self.objects: dict[S3Uri, tuple[bytes, float]] = {}
