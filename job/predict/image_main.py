@@ -62,12 +62,11 @@ def check_program(folder: Path, deploy: Mapping[str, Any]) -> None:
     Raises:
         DataError: the program is of another kind, so its engine would compute wrong scores.
     """
-    from job.engine.inference.paddle_format import read_program
-    from job.engine.inference.saved_model import kind_of
+    from job.engine.inference.saved_model import program_kind
 
     model = deploy["model"]
     expected = model["precision"] if model["engine"] == "paddle" else model["engine"]
-    found = kind_of(read_program(folder / "model.pdmodel").blocks[0].ops)
+    found = program_kind(folder / "model.pdmodel")
     if found != expected:
         raise DataError(
             f"{folder / NAME}: /model names the engine {model['engine']} and {model['precision']}, "

@@ -93,6 +93,11 @@ def read_saved_model(prefix: Path) -> SavedModel:
     )
 
 
+def program_kind(path: Path) -> str:
+    """Return the kind of a program (see ``SavedModel``), which need not be a classifier."""
+    return kind_of(read_program(path).blocks[0].ops)
+
+
 def network_file(prefix: Path) -> Path:
     """Return the program of a saved model without decoding and NMS.
 
