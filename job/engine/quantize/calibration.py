@@ -4,7 +4,7 @@ Calibration equalizes channels, chooses the range of each activation, rounds wei
 corrects the shift that rounding causes in the mean output of each layer.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,12 +122,14 @@ def calibrate(
     activations, weights = quantized_variables(evaluation, quantized)
     layers = layers_of(evaluation, weights)
     groups = grouped(layers) if method.gptq else []
-    junctions = equalization.junctions_of(evaluation, layers) if method.equalize else []
+    junctions = (
+        equalization.junctions_of(evaluation, layers, classifier.outputs) if method.equalize else []
+    )
     few = images.some(enough(images.values.shape[1:]))
     rounding = sum(steps_of(evaluation, same[0]) for group in groups for same in group.values())
     shown = images.count + few.count * (bool(junctions) + len(groups))
     passes = Passes(shown + rounding, progress)
-    equalized = equalize(model, few, junctions, passes)
+    equalized = equalize(model, few, junctions, unsigned_values(quantized), passes)
     histograms, means = measure_all(model, images, activations, layers, passes)
     original = read_variables(scope, persistables(evaluation))
     per_channel = settings["weight_quantize_type"] == PER_CHANNEL
@@ -274,19 +276,31 @@ def quantized_variables(
     return activations, weights
 
 
-def equalize(model: Model, images: Images, junctions: Sequence[Junction], passes: Passes) -> int:
+def equalize(
+    model: Model,
+    images: Images,
+    junctions: Sequence[Junction],
+    unsigned: Collection[str],
+    passes: Passes,
+) -> int:
     """Scale the channels of activations in the model's scope; return the number of activations."""
     if not junctions:
         return 0
-    names = [junction.activation for junction in junctions]
+    names = [name for junction in junctions for name in junction.activations]
     measured = measurement.measure_channels(model, images, names, passes.add)
-    reliable = [j for j in junctions if measured[j.activation].count >= equalization.ENOUGH_VALUES]
+    few = {n for n in names if measured[n].measured < equalization.ENOUGH_VALUES}
+    reliable = [junction for junction in junctions if few.isdisjoint(junction.activations)]
     for junction in reliable:
-        factor = equalization.factors(junction, measured[junction.activation].largest)
-        names = [junction.scale, junction.bias, *(layer.weight for layer in junction.readers)]
-        values = read_variables(model.scope, names)
+        ranges = {
+            name: measured[name].best_ranges(UNSIGNED_STEPS if name in unsigned else LEVELS)
+            for name in junction.activations
+        }
+        factor = equalization.factors(junction, ranges)
+        weights = [layer.weight for layer in junction.readers]
+        parameters = [name for norm in junction.norms for name in norm]
+        values = read_variables(model.scope, [*parameters, *weights])
         write_variables(model.scope, equalization.equalized(junction, factor, values))
-    return len(reliable)
+    return sum(len(junction.activations) for junction in reliable)
 
 
 def corrections(

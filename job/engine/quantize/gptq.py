@@ -104,11 +104,15 @@ def inverse_factor(covariance: np.ndarray) -> np.ndarray:
     mean = float(np.mean(np.diagonal(covariance)))
     if mean <= 0.0:
         return np.eye(len(covariance), dtype=np.float32)
+    # A matrix takes up to 85 MB, so each is freed when the next exists.
     scaled = (covariance / mean).astype(np.float32)
+    del covariance
     # Reversed in both directions, the lower factor of the matrix is the upper factor A with
     # A @ A.T = matrix. Its inverse is U.
     factor = _cholesky(scaled[::-1, ::-1])[::-1, ::-1]
-    inverse, failed = lapack.strtri(np.asfortranarray(factor), lower=0)
+    del scaled
+    factor = np.asfortranarray(factor)
+    inverse, failed = lapack.strtri(factor, lower=0, overwrite_c=1)
     if failed:
         raise np.linalg.LinAlgError(f"the factor of the covariance is singular at row {failed}")
     return np.triu(inverse)

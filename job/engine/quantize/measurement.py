@@ -10,7 +10,7 @@ from paddle.static import Program
 from job.engine.quantize.gptq import blocks_of
 from job.engine.quantize.layers import Layer, pixels_before_mean
 from job.engine.quantize.moments import Mean, Moments
-from job.engine.quantize.ranges import Histogram
+from job.engine.quantize.ranges import ChannelHistograms, Histogram
 from job.engine.training.programs import IMAGE
 from job.errors import QuantizationError
 
@@ -197,32 +197,16 @@ class Covariances:
         return [np.sum(blocks, axis=0) for blocks in zip(*parts, strict=True)]
 
 
-@dataclass
-class Channels:
-    """What was measured of an activation [N, C, H, W].
-
-    Attributes:
-        largest: the largest magnitude of each channel, float32 [C].
-        count: number of values of each channel.
-    """
-
-    largest: np.ndarray
-    count: int = 0
-
-
 def measure_channels(
     model: Model, images: Images, names: Sequence[str], progress: Callable[[int], None]
-) -> dict[str, Channels]:
+) -> dict[str, ChannelHistograms]:
     """Measure the channels of activations [N, C, H, W]; return them by name."""
-    found: dict[str, Channels] = {}
+    found: dict[str, ChannelHistograms] = {}
 
     def receive(values: Mapping[str, np.ndarray]) -> None:
         for name in names:
-            value = values[name]
-            largest = np.abs(value).max(axis=(0, 2, 3))
-            channels = found.setdefault(name, Channels(largest))
-            channels.largest = np.maximum(channels.largest, largest)
-            channels.count += value.size // value.shape[1]
+            channels = values[name].shape[1]
+            found.setdefault(name, ChannelHistograms(channels)).add(values[name])
         progress(len(values[IMAGE]))
 
     model.run(names, images, receive)

@@ -210,21 +210,54 @@ def test_every_layer_with_a_bias_or_a_norm_keeps_its_mean_output() -> None:
         )
 
 
-def test_equalization_keeps_the_scores() -> None:
-    opened = Opened(Various)
-    junctions = equalization.junctions_of(opened.program, opened.layers)
-    # The activation of a hardswish, and those behind a bias, cannot be scaled.
-    assert len(junctions) == 2
+class Chain(nn.Layer):
+    """A chain of two sums behind a max pool, and a branch whose factors nothing can divide."""
+
+    def __init__(self):
+        super().__init__()
+
+        def norm(*sizes, **options):
+            conv = nn.Conv2D(*sizes, bias_attr=False, **options)
+            return nn.Sequential(conv, nn.BatchNorm2D(sizes[1]))
+
+        self.stem = nn.Sequential(norm(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2D(2))
+        self.first = norm(8, 8, 3, padding=1)
+        self.inner = nn.Sequential(norm(8, 8, 3, padding=1, groups=8), nn.ReLU6())
+        self.second = norm(8, 8, 1)
+        self.behind = nn.Sequential(norm(8, 6, 1), nn.Sigmoid())
+        self.last = nn.Linear(6, tiny.CLASSES)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = nn.functional.relu(x + self.first(x))
+        x = x + self.second(self.inner(x))
+        return self.last(self.behind(x).mean([2, 3]))
+
+
+@pytest.mark.parametrize(
+    ("build", "expected"), [(Various, [(1, 1, 1), (1, 1, 1)]), (Chain, [(5, 3, 3), (1, 1, 1)])]
+)
+def test_equalization_keeps_the_scores(build, expected) -> None:
+    opened = Opened(build)
+    junctions = equalization.junctions_of(
+        opened.program, opened.layers, opened.session.classifier.outputs
+    )
+    # The activation of a hardswish or a sigmoid, and those behind a bias, cannot be scaled.
+    found = [(len(j.activations), len(j.norms), len(j.readers)) for j in junctions]
+    assert sorted(found, reverse=True) == expected
     scores = [opened.session.classifier.logits]
     (before,) = opened.run(scores)
-    measured = measurement.measure_channels(
-        opened.model, Images(IMAGES), [j.activation for j in junctions], lambda _: None
-    )
+    names = [name for junction in junctions for name in junction.activations]
+    values = dict(zip(names, opened.run(names), strict=True))
+    largest = {name: abs(value).max(axis=(0, 2, 3)) for name, value in values.items()}
     changed = 0
     for junction in junctions:
-        factor = equalization.factors(junction, measured[junction.activation].largest)
+        factor = equalization.factors(junction, largest)
         changed += int((factor > 1.01).sum())
-        names = [junction.scale, junction.bias, *(layer.weight for layer in junction.readers)]
+        for name in junction.activations:
+            assert (largest[name] * factor).max() <= 1.001 * largest[name].max()
+        names = [name for norm in junction.norms for name in norm]
+        names += [layer.weight for layer in junction.readers]
         values = programs.read_variables(opened.session.scope, names)
         new = equalization.equalized(junction, factor, values)
         programs.write_variables(opened.session.scope, new)
@@ -232,8 +265,16 @@ def test_equalization_keeps_the_scores() -> None:
     np.testing.assert_allclose(opened.run(scores)[0], before, rtol=1e-3, atol=1e-4)
 
 
+def test_an_output_of_the_network_is_not_scaled() -> None:
+    opened = Opened(Various)
+    classifier = opened.session.classifier
+    (first, second) = equalization.junctions_of(opened.program, opened.layers, classifier.outputs)
+    outputs = (*classifier.outputs, *first.activations)
+    assert equalization.junctions_of(opened.program, opened.layers, outputs) == [second]
+
+
 def test_channels_with_few_values_are_not_scaled(monkeypatch) -> None:
-    """Other images would often have larger values, which the scaled activation clips."""
+    """The range of a channel with few values is too small for other images."""
     found = []
     for least in (IMAGES[:, 0].size + 1, 0):
         monkeypatch.setattr(equalization, "ENOUGH_VALUES", least)

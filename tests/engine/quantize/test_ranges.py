@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from job.engine.quantize.ranges import BINS, Histogram, best_range, choose_range
+from job.engine.quantize.ranges import BINS, ChannelHistograms, Histogram, best_range, choose_range
 
 pytestmark = pytest.mark.engine
 
@@ -71,3 +71,44 @@ def test_a_bin_is_never_wider_than_a_two_thousandth_of_the_largest_value() -> No
     for scale in (1e-20, 0.99, 1.0, 1.01, 3e30):
         histogram = histogram_of((values_of(1) * scale).astype("float32"), 8)
         assert histogram.width * BINS / 2 <= histogram.largest < histogram.width * BINS
+
+
+def channels_of(values: np.ndarray, batch: int) -> ChannelHistograms:
+    channels = ChannelHistograms(values.shape[1])
+    for start in range(0, len(values), batch):
+        channels.add(values[start : start + batch])
+    return channels
+
+
+def varied_channels() -> np.ndarray:
+    """Channels of very different sizes; one is dead, and one has an outlier."""
+    random = np.random.default_rng(5)
+    values = np.maximum(random.standard_normal((24, 6, 15, 17)), 0)
+    values *= np.array([1e-35, 1e-3, 0, 1, 40, 1])[:, np.newaxis, np.newaxis]
+    values[7, 5, 3, 3] = 30
+    return values.astype("float32")
+
+
+def test_histograms_of_channels_do_not_depend_on_the_batches() -> None:
+    found = [channels_of(varied_channels(), batch) for batch in (1, 5, 24)]
+    for each in found:
+        np.testing.assert_array_equal(each.counts, found[0].counts)
+        np.testing.assert_array_equal(each.best_ranges(255), found[0].best_ranges(255))
+        assert each.measured == 24 * 15 * 17
+    np.testing.assert_array_equal(
+        found[0].counts.sum(axis=1), (varied_channels() > 0).sum(axis=(0, 2, 3))
+    )
+
+
+@pytest.mark.parametrize("steps", [127, 255])
+def test_the_range_of_a_channel_has_the_smallest_error(steps: int) -> None:
+    values = varied_channels()
+    found = channels_of(values, 8).best_ranges(steps)
+    assert found[2] == 0
+    # Values of 1e-35 are in the first bin, so their range is the largest value.
+    assert found[0] == values[:, 0].max()
+    for channel in (1, 3, 4, 5):
+        (one,) = values.transpose(1, 0, 2, 3)[[channel]]
+        ends = np.arange(20, 129) / 128 * one.max()
+        least = min(squared_error(one, end, steps) for end in ends)
+        assert squared_error(one, found[channel], steps) <= 1.1 * least
