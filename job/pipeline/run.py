@@ -62,7 +62,7 @@ class RunResult:
             return None
         lines = "".join(
             f"\n  {g['name']}: limit {g['limit']:g}, found {g['value']:.3g}"
-            + (f"; {g['reason']}" if g["reason"] else "")
+            + (f". {g['reason']}" if g["reason"] else "")
             for g in failed
         )
         return GateFailed(

@@ -19,12 +19,12 @@ from job.pipeline.crash import last_lines
 from job.process.environment import environment
 from job.process.json_channel import ChildProcess, describe_exit
 from job.profile import onednn_log
+from job.report.deploy import FILES, ONNXRUNTIME, OPENVINO
 from job.text_format import plural
 from job.ui.protocol import Ui
 
 PROFILE_RUNS = 4
-# Programs of OpenVINO and ONNX Runtime.
-_OTHER_ENGINES = ("model.xml", "model.onnx")
+_OTHER_PROGRAMS = (FILES[OPENVINO][0], FILES[ONNXRUNTIME][0])
 _SUFFIXES = (".pdmodel", PIR_SUFFIX, ".pdiparams")
 
 
@@ -144,7 +144,7 @@ def find_model(location: Path) -> Path:
             for program in sorted(location.glob(f"*{PIR_SUFFIX}"))
             if program.with_suffix(".pdiparams").is_file()
         ]
-        if any((location / file).is_file() for file in _OTHER_ENGINES):
+        if any((location / file).is_file() for file in _OTHER_PROGRAMS):
             hint = "--infer-data measures models for Paddle only. Use --image for this model."
         elif not models:
             hint += " Save models of other formats (__model__) as .pdmodel and .pdiparams."

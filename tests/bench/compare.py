@@ -104,28 +104,27 @@ def figures(run: Path) -> dict[str, dict[str, Any]]:
         if entry["error"]:
             raise SystemExit(f"{name}: {entry['error']['message']}")
         samples = json.loads((run / name / "benchmark" / "samples.json").read_bytes())
-        same: dict[str, list[tuple[Any, Any]]] = {}
+        same: dict[str, list[tuple[Any, Any, Any]]] = {}
         for row, raw in zip(entry["benchmark"], samples, strict=True):
             scores = [image[:CLASSES] for image in raw["scores"][:IMAGES]]
             if len(scores) > 1 and largest_change(scores[:1], scores[1:]) < SCORE_TOLERANCE:
                 why = "the scores do not depend on the image, so they cannot show a change"
                 raise SystemExit(f"{name}: {why}")
             key = f"{name}, batch {row['batch_size']}, {row['isa']}"
-            same.setdefault(key, []).append((row, raw))
-        for key, pairs in same.items():
-            rows = [row for row, _ in pairs]
+            rounds = len(raw["samples"][0]["rounds"])
+            same.setdefault(key, []).append((row, rounds, scores))
+        for key, measured in same.items():
+            rows = [row for row, _, _ in measured]
             used = [row for row in rows if row["stable"]] or rows
+            _, rounds, scores = measured[0]
             found[key] = {
                 "stable": used[0]["stable"],
                 "machine": machine,
-                "rounds": len(pairs[0][1]["samples"][0]["rounds"]),
+                "rounds": rounds,
                 "ratios": {PADDLE: mean(used)}
                 | {e: mean([row["engines"][e] for row in used]) for e in used[0]["engines"]},
                 "int8_ops": entry["audit"]["int8_ops"],
-                "scores": [
-                    [float(f"{score:.5g}") for score in image[:CLASSES]]
-                    for image in pairs[0][1]["scores"][:IMAGES]
-                ],
+                "scores": [[float(f"{score:.5g}") for score in image] for image in scores],
             }
     return found
 

@@ -13,7 +13,7 @@ from paddle import static
 from paddle.static import Program
 
 from job.engine.quantize import equalization, measurement
-from job.engine.quantize.equalization import Junction
+from job.engine.quantize.equalization import Junction, junctions_of
 from job.engine.quantize.fake_quantize import DEFAULT_SCALE_FLOOR
 from job.engine.quantize.gptq import LEVELS
 from job.engine.quantize.graph import Graph
@@ -122,14 +122,12 @@ def calibrate(
     activations, weights = quantized_variables(evaluation, quantized)
     layers = layers_of(evaluation, weights)
     groups = grouped(layers) if method.gptq else []
-    junctions = (
-        equalization.junctions_of(evaluation, layers, classifier.outputs) if method.equalize else []
-    )
+    junctions = junctions_of(evaluation, layers, classifier.outputs) if method.equalize else []
     few = images.some(enough(images.values.shape[1:]))
     rounding = sum(steps_of(evaluation, same[0]) for group in groups for same in group.values())
-    shown = images.count + few.count * (bool(junctions) + len(groups))
-    passes = Passes(shown + rounding, progress)
-    equalized = equalize(model, few, junctions, unsigned_values(quantized), passes)
+    shown = images.count + few.count * (bool(junctions) + len(groups)) + rounding
+    passes, unsigned = Passes(shown, progress), unsigned_values(quantized)
+    equalized = equalize(model, few, junctions, unsigned, passes)
     histograms, means = measure_all(model, images, activations, layers, passes)
     original = read_variables(scope, persistables(evaluation))
     per_channel = settings["weight_quantize_type"] == PER_CHANNEL
@@ -138,7 +136,7 @@ def calibrate(
     rounded = changed or round_each(layers, original, per_channel)
     corrected = corrections(means, original, rounded) if method.correct_bias else {}
     write_variables(scope, {**changed, **corrected})
-    write_ranges(evaluation, activations, ranges_of(histograms, quantized, method.ranges), scope)
+    write_ranges(evaluation, activations, ranges_of(histograms, unsigned, method.ranges), scope)
     write_variables(scope, weight_scales(quantized, scope))
     return {
         "activation_scales": len(activations),
@@ -223,10 +221,9 @@ def steps_of(evaluation: Program, layer: Layer) -> int:
 
 
 def ranges_of(
-    histograms: Mapping[str, Histogram], quantized: Program, algorithm: str
+    histograms: Mapping[str, Histogram], unsigned: Collection[str], algorithm: str
 ) -> dict[str, float]:
-    """Return the range of each activation; values that are never negative have more steps."""
-    unsigned = unsigned_values(quantized)
+    """Return the range of each activation; unsigned values have more steps."""
     return {
         name: choose_range(histogram, algorithm, UNSIGNED_STEPS if name in unsigned else LEVELS)
         for name, histogram in histograms.items()
