@@ -64,9 +64,14 @@ def load_weights(manifest: Manifest, session: Any, say: Callable[..., None]) -> 
 
     model = manifest.model
     if model.weights is None and not model.pretrained:
-        if manifest.data.format == "synthetic" and not model.inference_model:
+        if model.inference_model:
+            return
+        if manifest.data.format == "synthetic":
             random_weights.draw(session, manifest.baseline.train.seed)
-        elif not trains(manifest) and not model.inference_model:
+        elif not trains(manifest):
+            # The code of a callable may have loaded weights.
+            if model.name:
+                random_weights.draw(session, manifest.baseline.train.seed)
             say("the network has random weights, because model.random_weights is true", "warning")
         return
     path = manifest.path(model.weights) if model.weights else published_weights(str(model.name))

@@ -14,8 +14,10 @@ from job.engine.training.objective import Labels
 from job.engine.weights.torch_names import for_paddle
 from job.engine.weights.torchvision_names import torchvision_renamings, whole_name
 from job.errors import UsageError
+from job.manifest import parse
 from job.manifest.rules import UNPUBLISHED
 from job.manifest.task_rules import DETECTORS
+from job.stages.baseline import load_weights
 
 pytestmark = pytest.mark.engine
 
@@ -141,6 +143,53 @@ def test_drawn_weights_let_scores_depend_on_the_image():
         random_weights.draw(session, 0)
         assert (scores() == first).all()
     assert 0.01 < first.std(0).max() < 100
+
+
+@pytest.mark.parametrize(
+    ("data", "folders", "given"),
+    [("class_folders", {"train_dir": "photos"}, True), ("synthetic", {}, False)],
+)
+def test_random_weights_of_a_built_in_network_are_drawn(data, folders, given, tmp_path):
+    session = tiny.open_tiny(name="mobilenet_v1", input_shape=(3, 64, 64), width=0.25)
+    (tmp_path / "photos").mkdir()
+    manifest = parse(
+        {
+            "version": 1,
+            "name": "drawn",
+            "model": {
+                **{"name": "mobilenet_v1", "classes": 4, "input_shape": [3, 64, 64]},
+                "random_weights": given,
+            },
+            "data": {"format": data, **folders},
+            "baseline": {"train": {"max_iters": 0}},
+            "train": {"max_iters": 0},
+            "output": str(tmp_path / "out"),
+        },
+        "drawn",
+        tmp_path,
+    )
+    images = np.random.default_rng(0).standard_normal((4, 3, 64, 64)).astype("float32")
+    with session.active():
+        load_weights(manifest, session, lambda *_: None)
+        (scores,) = session.executor.run(
+            session.classifier.evaluation, {programs.IMAGE: images}, [session.classifier.logits]
+        )
+    assert scores.std(0).max() > 0.01
+
+
+def test_drawn_weights_do_not_saturate_gates():
+    session = tiny.open_tiny(name="mobilenet_v3_small", input_shape=(3, 64, 64), width=1.0)
+    evaluation = session.classifier.evaluation
+    norms = [op for op in evaluation.global_block().ops if op.type == "batch_norm"]
+    images = np.random.default_rng(0).standard_normal((4, 3, 64, 64)).astype("float32")
+    with session.active():
+        random_weights.draw(session, 0)
+        found = session.executor.run(
+            evaluation, {programs.IMAGE: images}, [op.output("Y")[0] for op in norms]
+        )
+    assert len(norms) == 34
+    for values in found:
+        assert 0.15 < np.sqrt((values**2).mean()) < 0.45
 
 
 def torchvision_resnet18():
