@@ -256,10 +256,11 @@ def _classify(model: Path, image: str, compare: bool, as_json: bool) -> None:
     from dataclasses import asdict
 
     from job.errors import DataError
+    from job.predict.deployed import folder_of
     from job.predict.images import classify
 
     with _display() as ui:
-        results = classify(model, image, ui, compare=compare)
+        results = classify(folder_of(model), image, ui, compare=compare)
     if as_json:
         typer.echo(json.dumps([asdict(result) for result in results], indent=2))
     for result in results:

@@ -13,6 +13,13 @@ FP32 = "fp32"
 _HINT = "Give the folder of a model of a finished run, such as runs/digits/int8."
 
 
+def folder_of(model: Path) -> Path:
+    """Return the folder of a model, given as a folder, or as a file with or without suffix."""
+    beside = model.parent.iterdir() if model.parent.is_dir() else ()
+    named = any(model in (file, file.with_suffix("")) and file.is_file() for file in beside)
+    return model.parent if named and not model.is_dir() else model
+
+
 def read_deploy(folder: Path) -> Mapping[str, Any]:
     """Return the deployment record of a model's folder.
 

@@ -22,27 +22,35 @@ from job.process.json_channel import JsonChannel, run_child
 from job.report.deploy import NAME
 from job.tasks.task import Outputs
 
+RESTORE = "Restore deploy.json: `job report` writes it again."
 # Meaning of the outputs of a detector that decodes boxes.
 BOXES = "boxes"
 
 
 def open_model(folder: Path, deploy: Mapping[str, Any], threads: int) -> Any:
-    """Load a deployed model into its engine; of a detector with decoded boxes, the whole model."""
+    """Load a deployed model into its engine; of a detector with decoded boxes, the whole model.
+
+    Raises:
+        DataError: deploy.json does not describe the model.
+    """
     engine = deploy["model"]["engine"]
-    if engine in ("paddle", "paddle_openvino"):
-        check_program(folder, deploy)
     if engine == "openvino":
         from job.engine.openvino import convert as openvino
 
-        return openvino.open_model(folder, threads)
+        model = openvino.open_model(folder, threads)
+        check_shape(folder, deploy, model.input_shape())
+        return model
+    if engine == "onnxruntime":
+        from job.engine.onnxruntime import convert as onnxruntime
+
+        found = onnxruntime.open_model(folder, threads)
+        check_shape(folder, deploy, found.input_shape())
+        return found
+    check_program(folder, deploy)
     if engine == "paddle_openvino":
         from job.engine.paddle_openvino import model as paddle_openvino
 
         return paddle_openvino.open_model(folder, threads)
-    if engine == "onnxruntime":
-        from job.engine.onnxruntime import convert as onnxruntime
-
-        return onnxruntime.open_model(folder, threads)
     from job.engine.inference import predictor
 
     if deploy["model"]["precision"] == "int8":
@@ -57,21 +65,50 @@ def open_model(folder: Path, deploy: Mapping[str, Any], threads: int) -> Any:
 
 
 def check_program(folder: Path, deploy: Mapping[str, Any]) -> None:
-    """Check that a Paddle program is for the engine in deploy.json.
+    """Check that a Paddle program is for the engine and the images in deploy.json.
 
     Raises:
-        DataError: the program is of another kind, so its engine would compute wrong scores.
+        DataError: the program is of another kind, so its engine would compute wrong scores, or it
+            reads images of another shape.
     """
-    from job.engine.inference.saved_model import program_kind
+    from job.engine.inference.saved_model import kind_and_inputs
 
     model = deploy["model"]
     expected = model["precision"] if model["engine"] == "paddle" else model["engine"]
-    found = program_kind(folder / "model.pdmodel")
+    found, inputs = kind_and_inputs(folder / "model.pdmodel")
+    name = deploy["input"]["name"]
+    if name not in inputs:
+        raise DataError(
+            f"{folder / NAME}: /input/name is {name}, but the model reads {', '.join(inputs)}",
+            RESTORE,
+        )
+    check_shape(folder, deploy, inputs[name])
     if found != expected:
         raise DataError(
             f"{folder / NAME}: /model names the engine {model['engine']} and {model['precision']}, "
             f"but the program is of the kind {found}",
-            "Restore deploy.json: `job report` writes it again.",
+            RESTORE,
+        )
+
+
+def check_shape(folder: Path, deploy: Mapping[str, Any], shape: Sequence[Any]) -> None:
+    """Check that deploy.json names the shape of the images that a model reads.
+
+    Args:
+        folder: folder of the model.
+        deploy: the content of deploy.json.
+        shape: [N, C, H, W] of the model; a size that is not a positive number stands for any size.
+
+    Raises:
+        DataError: the shapes differ, so the model would compute wrong scores.
+    """
+    given = deploy["input"]["shape"]
+    fixed = [size if isinstance(size, int) and size > 0 else None for size in shape]
+    pairs = zip(fixed[1:], given[1:], strict=False)
+    if len(fixed) != len(given) or any(size not in (None, own) for size, own in pairs):
+        raise DataError(
+            f"{folder / NAME}: /input/shape is {given}, but the model reads {fixed}",
+            RESTORE,
         )
 
 
@@ -101,7 +138,7 @@ def class_rows(outputs: Outputs, deploy: Mapping[str, Any]) -> list[dict[str, An
         raise DataError(
             f"{NAME}: /class_names has {len(names)} names, but the model has "
             f"{outputs[0].shape[1]} classes",
-            "Restore deploy.json: `job report` writes it again.",
+            RESTORE,
         )
     shares = probabilities(outputs[0], deploy["output"]["meaning"])
     return [{"number": int(each.argmax()), "probability": float(each.max())} for each in shares]

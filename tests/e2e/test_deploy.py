@@ -207,7 +207,7 @@ def check_refused(
     shutil.copytree(model, folder / model.name)
     path = folder / model.name / "deploy.json"
     record = json.loads(path.read_text())
-    for section in (record, record["model"], record["transform"]):
+    for section in (record, record["model"], record["transform"], record["input"]):
         section |= {key: changes[key] for key in changes if key in section}
     path.write_text(json.dumps(record))
     options = ("--infer-model", path.parent, "--image", image)
@@ -223,6 +223,8 @@ def check_refused(
         ("fp32", {"precision": "int8"}, "/model"),
         ("int8", {"class_names": ["a", "b"]}, "/class_names"),
         ("int8", {"mean": [float("nan")]}, "NaN"),
+        ("int8", {"shape": [None, 1, 4, 4]}, "/input/shape"),
+        ("fp32", {"name": "picture"}, "picture"),
     ],
 )
 def test_a_wrong_record_is_rejected(
@@ -238,6 +240,14 @@ def test_paddles_kernels_never_run_the_program_for_the_openvino_engine(
     """They would compute wrong classes without an error."""
     model = quick.output / "int8_paddle_openvino"
     check_refused(model, {"engine": "paddle"}, "/model", photos / "0.png", tmp_path)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("engine", ["paddle_openvino", *ENGINES])
+def test_a_wrong_shape_is_rejected(engine: str, quick: Run, photos: Path, tmp_path: Path) -> None:
+    model = quick.output / f"int8_{engine}"
+    shape = {"shape": [None, 1, 4, 4]}
+    check_refused(model, shape, "/input/shape", photos / "0.png", tmp_path)
 
 
 def test_image_and_packed_file_exclude_each_other(deployable: Run, tmp_path: Path) -> None:

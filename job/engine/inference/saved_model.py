@@ -93,9 +93,19 @@ def read_saved_model(prefix: Path) -> SavedModel:
     )
 
 
-def program_kind(path: Path) -> str:
-    """Return the kind of a program (see ``SavedModel``), which need not be a classifier."""
-    return kind_of(read_program(path).blocks[0].ops)
+def kind_and_inputs(path: Path) -> tuple[str, dict[str, tuple[int, ...]]]:
+    """Return the kind of a program, which need not be a classifier, and the shapes of its inputs.
+
+    Args:
+        path: the program.
+
+    Returns:
+        The kind (see ``SavedModel``), and the shape of each input; -1 stands for any size.
+    """
+    program = read_program(path)
+    ops, variables = program.blocks[0].ops, Variables(program, path)
+    inputs = [names(op.outputs, "Out")[0] for op in ordered(ops, "feed")]
+    return kind_of(ops), {name: variables.shape(name) for name in inputs}
 
 
 def network_file(prefix: Path) -> Path:

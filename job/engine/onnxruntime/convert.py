@@ -107,6 +107,10 @@ class OnnxRuntimeModel:
         """Return the names of the input and of the first output."""
         return self.input, self.results[0]
 
+    def input_shape(self) -> list[int | str]:
+        """Return the shape of the input, [N, C, H, W]; text stands for any size."""
+        return list(self.session.get_inputs()[0].shape)
+
     def set_images(self, images: np.ndarray) -> None:
         """Copy images, float32 [N, C, H, W], to the model's input."""
         # This copy is kept, because the binding can refer to its memory.

@@ -99,6 +99,11 @@ class OpenVINOModel:
         model = self.core.read_model(self.path)
         return model.input(0).any_name, model.output(0).any_name
 
+    def input_shape(self) -> list[int]:
+        """Return the shape of the input, [N, C, H, W]; -1 stands for any size."""
+        shape = self.core.read_model(self.path).input(0).partial_shape
+        return [size.get_length() if size.is_static else -1 for size in shape]
+
     def set_images(self, images: np.ndarray) -> None:
         """Copy images, float32 [N, C, H, W], to the model's input."""
         if self.request is None or images.shape != self.shape:

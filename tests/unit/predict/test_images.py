@@ -12,6 +12,7 @@ from job.cli.main import app
 from job.data.decode import decode
 from job.data.transforms import Evaluate, normalize
 from job.errors import DataError, UsageError
+from job.predict.deployed import folder_of
 from job.predict.image_main import answers, box_rows, prepared, probabilities
 from job.predict.images import image_files
 
@@ -37,6 +38,20 @@ class Brightness:
         self.batches.append(len(images))
         mean = images.mean(axis=(1, 2, 3))
         return (np.stack([0 * mean, mean], axis=1).astype(np.float32),)
+
+
+@pytest.mark.parametrize("given", ["int8", "int8/model", "int8/model.pdmodel"])
+def test_a_model_is_a_folder_or_a_file_with_or_without_suffix(tmp_path: Path, given: str) -> None:
+    (tmp_path / "int8").mkdir()
+    (tmp_path / "int8/model.pdmodel").touch()
+    assert folder_of(tmp_path / given) == tmp_path / "int8"
+
+
+@pytest.mark.parametrize("given", ["int", "int8/mod", "no/model"])
+def test_the_path_of_no_model_is_kept_for_the_message(tmp_path: Path, given: str) -> None:
+    (tmp_path / "int8").mkdir()
+    (tmp_path / "int8/model.pdmodel").touch()
+    assert folder_of(tmp_path / given) == tmp_path / given
 
 
 def test_the_transform_is_the_evaluation_transform(tmp_path: Path) -> None:
