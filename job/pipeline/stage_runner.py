@@ -87,6 +87,7 @@ class StageRunner:
         if result is None:
             result = self._run(stage, verdict)
         else:
+            self.folder.drop_unfinished(stage.name)
             self.ui.stage_reused(stage.name, verdict.reason)
         status = "ran" if verdict.reusable is None else "reused"
         self.rows.append(StageRow(stage.name, status, result.seconds, result.key))

@@ -18,11 +18,14 @@ from job.data.transforms import Evaluate, Floats, Image, normalize
 from job.detection.boxes import Size
 from job.detection.decode import Head, Selection, detections
 from job.errors import DataError
+from job.predict.main import model_errors
 from job.process.json_channel import JsonChannel, run_child
 from job.report.deploy import NAME
 from job.tasks.task import Outputs
 
 RESTORE = "Restore deploy.json: `job report` writes it again."
+DAMAGED = "If the files are damaged, copy the folder of the run again."
+LIBRARIES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
 # Meaning of the outputs of a detector that decodes boxes.
 BOXES = "boxes"
 
@@ -265,8 +268,11 @@ def batch_rows(
 def main(request: Mapping[str, Any], channel: JsonChannel) -> None:
     """Load the model and run it on the requested files."""
     deploy, files = request["deploy"], request["files"]
-    model = open_model(Path(request["folder"]), deploy, request["threads"])
+    folder = Path(request["folder"])
+    library = LIBRARIES.get(deploy["model"]["engine"], "Paddle")
     result: list[dict[str, Any]] = []
+    with model_errors(folder, library, DAMAGED):
+        model = open_model(folder, deploy, request["threads"])
     for rows in answers(model, deploy, files, request["batch_size"]):
         result += rows
         channel.send(progress=[len(result), len(files)])

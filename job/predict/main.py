@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from job.errors import DataError, UsageError
+from job.errors import DataError, QuantizationError, UsageError
 from job.process.json_channel import JsonChannel, run_child
 
 PROGRESS_SECONDS = 0.1
@@ -40,15 +40,16 @@ class Tester:
             self.saved = saved_model.read_saved_model(legacy)
             self.predictor: Any
             started = time.perf_counter()
-            if self.saved.kind == saved_model.PADDLE_OPENVINO:
-                # Imported here, because other models do not need the engine.
-                from job.engine.paddle_openvino.model import PaddleOpenVINOModel
+            with model_errors(prefix):
+                if self.saved.kind == saved_model.PADDLE_OPENVINO:
+                    # Imported here, because other models do not need the engine.
+                    from job.engine.paddle_openvino.model import PaddleOpenVINOModel
 
-                self.predictor = PaddleOpenVINOModel(legacy, threads).predictor
-            else:
-                mode = predictor.ONEDNN if self.saved.kind == saved_model.FP32 else self.saved.kind
-                config = predictor.configuration(legacy, mode, threads=threads, whole=True)
-                with model_errors(prefix):
+                    self.predictor = PaddleOpenVINOModel(legacy, threads).predictor
+                else:
+                    fp32 = self.saved.kind == saved_model.FP32
+                    mode = predictor.ONEDNN if fp32 else self.saved.kind
+                    config = predictor.configuration(legacy, mode, threads=threads, whole=True)
                     self.predictor = runtime.open_predictor(config)
             self.load_seconds = time.perf_counter() - started
         self._image = self.predictor.get_input_handle(self.saved.image)
@@ -101,27 +102,43 @@ class Tester:
         return {"top1": int(correct[0]), "top5": int(correct[-1]) if len(correct) > 1 else None}
 
 
+FAILURES = (RuntimeError, ValueError, OSError, NotImplementedError, QuantizationError)
+# Of packages that this module does not import.
+NAMED_FAILURES = {"DecodeError", "InvalidProtobuf", "Fail", "InvalidGraph", "InvalidArgument"}
+
+
 class model_errors:  # noqa: N801
-    """A context that translates Paddle's exceptions into DataError.
+    """A context that translates an engine's exceptions into DataError.
 
     It is a class, because a generator would add microseconds to each timed call.
+
+    Args:
+        model: path of the model.
+        library: the engine's name in the message.
+        hint: what to do.
     """
 
-    def __init__(self, prefix: Path) -> None:
-        self._prefix = prefix
+    def __init__(
+        self,
+        model: Path,
+        library: str = "Paddle",
+        hint: str = "Save the model again with the installed Paddle version (see `job doctor`).",
+    ) -> None:
+        self._model, self._library, self._hint = model, library, hint
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, RuntimeError | ValueError | OSError | NotImplementedError):
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            # Paddle's message contains a stack trace; its summary begins with a parenthesis.
-            summary = next((line for line in lines if line.startswith("(")), lines[-1])
-            raise DataError(
-                f"{self._prefix}: Paddle cannot run this model: {summary}",
-                "Save the model again with the installed Paddle version (see `job doctor`).",
-            ) from error
+        if not isinstance(error, FAILURES) and type(error).__name__ not in NAMED_FAILURES:
+            return
+        text = error.message if isinstance(error, QuantizationError) else str(error)
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        # Paddle's message contains a stack trace; its summary begins with a parenthesis.
+        summary = next((line for line in lines if line.startswith("(")), lines[-1])
+        raise DataError(
+            f"{self._model}: {self._library} cannot run this model: {summary}", self._hint
+        ) from error
 
 
 def check_layer(tester: Tester, expected: bool | None) -> None:

@@ -98,7 +98,7 @@ def run(manifest: Manifest, inputs: Mapping[str, StageOutput], out: Path, events
     add_to_int8(inputs["baseline"], out, images, record)
     (out / "audit.json").write_text(json.dumps(record, indent=2))
     events.message(
-        f"{audit.int8_ops} ops run in INT8, {len(left)} are left in FP32; "
+        f"ops in INT8: {audit.int8_ops}, left in FP32: {len(left)}; "
         f"INT8 against fake-quantized: {found.signal_to_noise_db:.1f} dB"
     )
     return record

@@ -240,8 +240,16 @@ class LocalOutput:
         return (
             key_file.is_file()
             and key_file.read_text(encoding="ascii") == key
-            and any(path.is_file() for path in (key_file.parent / RESUME).rglob("*"))
+            and self._has_checkpoint(stage)
         )
+
+    def _has_checkpoint(self, stage: str) -> bool:
+        return any(path.is_file() for path in (self.partials / stage / RESUME).rglob("*"))
+
+    def drop_unfinished(self, stage: str) -> None:
+        """Remove the work of an interrupted run on a stage, unless it has a checkpoint."""
+        if not self._has_checkpoint(stage):
+            remove(self.partials / stage)
 
     def check_ours(self, folders: Sequence[str]) -> None:
         """Check that every file that the run would replace was written by an earlier run.

@@ -250,6 +250,32 @@ def test_a_wrong_shape_is_rejected(engine: str, quick: Run, photos: Path, tmp_pa
     check_refused(model, shape, "/input/shape", photos / "0.png", tmp_path)
 
 
+@pytest.mark.full
+@pytest.mark.parametrize(
+    "file",
+    [
+        *("fp32/model.pdmodel", "int8/model.pdmodel", "int8/model.pdiparams"),
+        *("int8_paddle_openvino/model.pdmodel", "int8_paddle_openvino/model.pdiparams"),
+        *("int8_openvino/model.xml", "int8_openvino/model.bin", "int8_onnxruntime/model.onnx"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["truncated", "garbage"])
+def test_a_damaged_model_is_named(
+    file: str, kind: str, quick: Run, photos: Path, tmp_path: Path
+) -> None:
+    source = quick.output / file
+    if not source.is_file():
+        pytest.skip(f"{source.parent.name} is not built here")
+    shutil.copytree(source.parent, tmp_path / "model")
+    path = tmp_path / "model" / source.name
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 3] if kind == "truncated" else b"garbage" * 999)
+    options = ("--infer-model", tmp_path / "model", "--image", photos / "0.png")
+    error = job("predict", *options, cwd=tmp_path, expect=4).err
+    assert str(tmp_path / "model") in error
+    assert "Traceback" not in error
+
+
 def test_image_and_packed_file_exclude_each_other(deployable: Run, tmp_path: Path) -> None:
     both = ("--infer-model", "m", "--image", "x.png", "--infer-data", "x.bin")
     assert "--image" in job("predict", *both, cwd=tmp_path, expect=2).err

@@ -238,6 +238,19 @@ class TestPartial:
         assert not resumed
         assert names(again) == [".key"]
 
+    def test_work_without_a_checkpoint_is_dropped(self, output: LocalOutput) -> None:
+        """Readers of the report would take it for a later run that is not finished."""
+        path, _ = output.partial("qat", "k1")
+        output.drop_unfinished("qat")
+        assert not path.exists()
+
+    def test_checkpoints_are_kept_for_a_run_with_their_settings(self, output: LocalOutput) -> None:
+        path, _ = output.partial("qat", "k1")
+        (path / "checkpoints").mkdir()
+        (path / "checkpoints/step-1.npz").touch()
+        output.drop_unfinished("qat")
+        assert output.partial("qat", "k1") == (path, True)
+
 
 class TestDamage:
     def damage(self, made: Published) -> str | None:

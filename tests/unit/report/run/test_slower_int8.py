@@ -41,6 +41,17 @@ def test_alternatives_are_ranked_by_gain() -> None:
     assert recommendations(sample_report()) == ()
 
 
+def test_alternatives_include_fp32_and_larger_batches_of_the_openvino_engine() -> None:
+    report = slower()
+    report["benchmark"][0]["fp32_engines"]["paddle_openvino"] = 300.0
+    engines = {"paddle_openvino": engine_entry("paddle_openvino", 50, 100.0, 800.0)}
+    report["benchmark"].append(benchmark_entry(50, 100.0, 210.0, engines=engines))
+    (text,) = recommendations(report)
+    listed = ["INT8 in OpenVINO in Paddle with batch size 50 (", "FP32 in OpenVINO in Paddle at"]
+    places = [text.index(name) for name in (*listed, "FP32 at the same")]
+    assert places == sorted(places)
+
+
 def test_a_ratio_that_may_be_above_1_leads_to_no_alternative() -> None:
     report = slower(engines={"openvino": engine_entry("openvino", 1, 100.0, 150.0)})
     report["benchmark"][0]["ratio_interval"] = [0.3, 1.9]
