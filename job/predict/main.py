@@ -135,7 +135,8 @@ class model_errors:  # noqa: N801
         text = error.message if isinstance(error, QuantizationError) else str(error)
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         # Paddle's message contains a stack trace; its summary begins with a parenthesis.
-        summary = next((line for line in lines if line.startswith("(")), lines[-1])
+        last = (lines or [type(error).__name__])[-1]
+        summary = next((line for line in lines if line.startswith("(")), last)
         raise DataError(
             f"{self._model}: {self._library} cannot run this model: {summary}", self._hint
         ) from error

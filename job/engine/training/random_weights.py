@@ -21,8 +21,8 @@ BOUNDS = {
 # the rounding of INT8 models, so a right model could not be told from a wrong model.
 CURVED = {"hard_sigmoid", "hard_swish", "sigmoid", "swish"}
 # Root mean square of the values behind a batch norm of a network with such activations. They are
-# almost linear at this magnitude. MobileNetV3-large, INT8 against fake-quantized: 31 dB at 0.25,
-# 25 dB at 0.5, 22 dB at 1, and 9 dB without this bound.
+# almost linear at this magnitude. MobileNetV3-large without VNNI, INT8 against the fake-quantized
+# model with halved weights: 31 dB at 0.25, 25 dB at 0.5, 22 dB at 1, and 9 dB without this bound.
 MAGNITUDE = 0.25
 
 
@@ -47,7 +47,6 @@ def draw(session: Session, seed: int) -> None:
     programs.write_variables(
         session.scope, {name: value.astype("float32") for name, value in values.items()}
     )
-    # The loss of a detector has curved ops too, but only the network matters.
     if any(op.type in CURVED for op in session.classifier.evaluation.global_block().ops):
         keep_magnitudes(session, generator)
 
