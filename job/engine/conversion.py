@@ -24,7 +24,7 @@ class Conversion(TypedDict):
 
 
 def rejected(what: str, reason: str, engine: str) -> QuantizationError:
-    """Return the error of a library that cannot process the fake-quantized model.
+    """Return the error of a library that cannot process a model.
 
     Args:
         what: library and action, such as ``OpenVINO cannot read``.
@@ -32,7 +32,7 @@ def rejected(what: str, reason: str, engine: str) -> QuantizationError:
         engine: name of the engine in ``/benchmark/engines``.
     """
     return QuantizationError(
-        f"{what} the fake-quantized model: {reason}", f"Remove {engine} from /benchmark/engines."
+        f"{what} the model: {reason}", f"Remove {engine} from /benchmark/engines."
     )
 
 

@@ -56,16 +56,7 @@ def read_saved_model(prefix: Path) -> SavedModel:
         DataError: the file is missing or corrupt, or the model is not an image classifier.
     """
     path = Path(f"{prefix}.pdmodel")
-    try:
-        program = read_program(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot read the file: {error.strerror}") from error
-    except DecodeError as error:
-        raise DataError(
-            f"{path}: not a Paddle model: the file is truncated or has another format"
-        ) from error
-    if not program.blocks:
-        raise DataError(f"{path}: not a Paddle model: it contains no program")
+    program = checked_program(path)
     ops = program.blocks[0].ops
     inputs = [names(op.outputs, "Out")[0] for op in ordered(ops, "feed")]
     outputs = [names(op.inputs, "X")[0] for op in ordered(ops, "fetch")]
@@ -93,6 +84,25 @@ def read_saved_model(prefix: Path) -> SavedModel:
     )
 
 
+def checked_program(path: Path) -> ProgramDesc:
+    """Read the program of a saved model.
+
+    Raises:
+        DataError: the file is missing or corrupt.
+    """
+    try:
+        program = read_program(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the file: {error.strerror}") from error
+    except DecodeError as error:
+        raise DataError(
+            f"{path}: not a Paddle model: the file is truncated or has another format"
+        ) from error
+    if not program.blocks:
+        raise DataError(f"{path}: not a Paddle model: it contains no program")
+    return program
+
+
 def kind_and_inputs(path: Path) -> tuple[str, dict[str, tuple[int, ...]]]:
     """Return the kind of a program, which need not be a classifier, and the shapes of its inputs.
 
@@ -101,8 +111,11 @@ def kind_and_inputs(path: Path) -> tuple[str, dict[str, tuple[int, ...]]]:
 
     Returns:
         The kind (see ``SavedModel``), and the shape of each input; -1 stands for any size.
+
+    Raises:
+        DataError: the file is missing or corrupt.
     """
-    program = read_program(path)
+    program = checked_program(path)
     ops, variables = program.blocks[0].ops, Variables(program, path)
     inputs = [names(op.outputs, "Out")[0] for op in ordered(ops, "feed")]
     return kind_of(ops), {name: variables.shape(name) for name in inputs}

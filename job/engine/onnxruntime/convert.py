@@ -30,6 +30,7 @@ REFUSALS = (
     ort.Fail,
     ort.InvalidArgument,
     ort.InvalidGraph,
+    ort.InvalidProtobuf,
     ort.NotImplemented,
     ort.RuntimeException,
 )
@@ -91,13 +92,19 @@ class OnnxRuntimeModel:
     Args:
         path: the ONNX file.
         threads: number of threads.
+
+    Raises:
+        QuantizationError: ONNX Runtime cannot load the file.
     """
 
     def __init__(self, path: Path, threads: int) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(path, options, providers=PROVIDERS)
+        try:
+            self.session = onnxruntime.InferenceSession(path, options, providers=PROVIDERS)
+        except REFUSALS as error:
+            raise cannot("ONNX Runtime cannot load", error) from error
         self.input = self.session.get_inputs()[0].name
         self.results = [output.name for output in self.session.get_outputs()]
         self.binding = self.session.io_binding()

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from job import text_format
+from job.report.deploy import PADDLE, PADDLE_OPENVINO
 from job.report.tables import INT8_ENGINE_NAMES, SpeedRow, setting_name, speed_rows
-
-PADDLE = "paddle"
 
 
 def slower_rows(rows: Sequence[SpeedRow]) -> list[SpeedRow]:
@@ -35,7 +34,7 @@ def _recommendation(report: Mapping[str, Any], row: SpeedRow, rows: Sequence[Spe
         )
     gains: list[tuple[float, str]] = [(1 / row.ratio, "FP32 at the same setting")]
     if row.fp32_paddle_openvino is not None and row.fp32_paddle_openvino > row.int8:
-        name = f"FP32 in {INT8_ENGINE_NAMES['paddle_openvino']} at the same setting"
+        name = f"FP32 in {INT8_ENGINE_NAMES[PADDLE_OPENVINO]} at the same setting"
         gains.append((row.fp32_paddle_openvino / row.int8, name))
     for speed in row.engines[1:]:
         if speed.ratio > 1:
@@ -45,10 +44,9 @@ def _recommendation(report: Mapping[str, Any], row: SpeedRow, rows: Sequence[Spe
         same_load = _load(other) == _load(row) and other.setting != row.setting
         fastest = max(other.engines, key=lambda speed: speed.images_per_second)
         if same_load and other.setting.batch_size > row.setting.batch_size and fastest.ratio > 1:
-            where_in = (
-                f" in {INT8_ENGINE_NAMES[fastest.engine]}" if fastest.engine != PADDLE else ""
-            )
-            name = f"INT8{where_in} with batch size {other.setting.batch_size}"
+            engine = INT8_ENGINE_NAMES[fastest.engine]
+            what = "INT8" if fastest.engine == PADDLE else f"INT8 in {engine}"
+            name = f"{what} with batch size {other.setting.batch_size}"
             gains.append((fastest.images_per_second / row.int8, name))
     gains.sort(key=lambda gain: -gain[0])
     listed = ", ".join(f"{name} ({text_format.times(gain)} the images/s)" for gain, name in gains)

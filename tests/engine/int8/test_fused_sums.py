@@ -18,7 +18,8 @@ def test_sum_with_a_product_is_right(name, tmp_path):
     made = tiny.quantize(session, tmp_path)
     found = tiny.scores(tmp_path / "model", "int8", made.images)
     assert agreement((found,), (made.fake,)).signal_to_noise_db > LOWEST_DB
-    assert (found == made.int8).all() or not EXACT
+    if EXACT:
+        assert (found == made.int8).all()
     products = [left for left in made.audit.left_in_fp32 if "matmul" in left["type"]]
     assert not products
 
