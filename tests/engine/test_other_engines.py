@@ -288,5 +288,5 @@ def test_a_model_that_openvino_cannot_read(quantized: Any, tmp_path: Path) -> No
     network = read_network(quantized("convnet").folder / "fake")
     next(op for op in network.ops if op.type == "relu").type = "unknown_to_openvino"
     network.write(tmp_path / "fake")
-    with pytest.raises(QuantizationError, match=r"OpenVINO .*fake-quantized"):
+    with pytest.raises(QuantizationError, match=r"OpenVINO cannot read the model"):
         converted(openvino, tmp_path / "fake", tmp_path / "out")
